@@ -1,0 +1,250 @@
+//! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
+
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+use std::sync::Arc;
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a run of `kpull` ends; the number is the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing (left) to do, or all applied.
+    Done = 0,
+    /// An error; nothing is lost.
+    Failed = 1,
+    /// `plan` found changes.
+    Changes = 2,
+    /// Applied, but a unit or a probe did not become healthy.
+    Unhealthy = 3,
+    /// The release was refused.
+    Refused = 4,
+    /// Another run holds the lock.
+    Busy = 75,
+}
+
+/// A place in a text that a person wrote.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file's path inside the site, as a person knows it.
+    pub file: String,
+    /// The whole text of the file.
+    pub text: Arc<str>,
+    /// The bytes that are meant.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// Line and column, both from 1; columns count characters.
+    pub fn line_column(&self) -> (usize, usize) {
+        let before = self.text.get(..self.span.start).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.line_column();
+        write!(f, "{}:{line}:{column}", self.file)
+    }
+}
+
+/// One failure: what happened, where in a person's text, why, and what to do about it.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    exit: Exit,
+    what: String,
+    cause: Option<String>,
+    help: Option<String>,
+    label: Option<String>,
+    place: Option<Place>,
+    source: Option<NamedSource<Arc<str>>>,
+    others: Vec<Error>,
+}
+
+impl Error {
+    /// A failure with exit code 1. Control characters in `what` are made visible, since names come from outside.
+    pub fn new(what: impl AsRef<str>) -> Self {
+        Self(Box::new(Inner {
+            exit: Exit::Failed,
+            what: visible(what.as_ref()),
+            cause: None,
+            help: None,
+            label: None,
+            place: None,
+            source: None,
+            others: Vec::new(),
+        }))
+    }
+
+    /// A release that must not be applied: exit code 4.
+    pub fn refused(what: impl AsRef<str>) -> Self {
+        Self::new(what).exit(Exit::Refused)
+    }
+
+    /// Sets the exit code.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.0.exit = exit;
+        self
+    }
+
+    /// Adds why it happened, in the words of whatever failed underneath.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.0.cause = Some(visible(&cause.to_string()));
+        self
+    }
+
+    /// Adds what the reader can do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl AsRef<str>) -> Self {
+        self.0.help = Some(visible(help.as_ref()));
+        self
+    }
+
+    /// Adds the place in the text that is meant, and a few words to stand beside it.
+    #[must_use]
+    pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
+        self.0.source = Some(NamedSource::new(visible(&place.file), place.text.clone()));
+        self.0.label = Some(visible(label.as_ref()));
+        self.0.place = Some(place);
+        self
+    }
+
+    /// Joins several failures into one that tells of all; `None` when there are none.
+    pub fn all(mut errors: Vec<Error>) -> Option<Self> {
+        if errors.is_empty() {
+            return None;
+        }
+        let mut first = errors.remove(0);
+        first.0.others.extend(errors);
+        Some(first)
+    }
+
+    /// The failures that were found together with this one.
+    pub fn others(&self) -> &[Error] {
+        &self.0.others
+    }
+
+    /// The exit code that a process ends with because of this.
+    pub fn exit_code(&self) -> Exit {
+        self.0.exit
+    }
+
+    /// Where in the site's text it is, if it is there.
+    pub fn place(&self) -> Option<&Place> {
+        self.0.place.as_ref()
+    }
+
+    /// What to do about it, if that is known.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        match &self.0.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Diagnostic for Error {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let place = self.0.place.as_ref()?;
+        let label = LabeledSpan::new_with_span(self.0.label.clone(), place.span.clone());
+        Some(Box::new(std::iter::once(label)))
+    }
+}
+
+/// Gives a failure of something underneath the words of what was being done.
+pub trait Context<T> {
+    /// Turns any error into ours: `what` says what was being done, the error itself becomes the cause.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: std::error::Error> Context<T> for Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Error::new(what()).because(causes(&error)))
+    }
+}
+
+/// An error and everything behind it, joined with colons, each said once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            let _ = write!(text, ": {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Makes control characters visible, so that a name from outside can't write to somebody's terminal.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The name in `known` that was probably meant by `word`.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .filter(|(distance, name)| *distance <= name.len().max(word.len()) / 3 + 1)
+        .min()
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_lines_and_columns_from_one() {
+        let place = Place { file: "a.toml".into(), text: "x = 1\ny = é2\n".into(), span: 12..13 };
+        assert_eq!(place.to_string(), "a.toml:2:6");
+    }
+
+    #[test]
+    fn a_name_from_outside_cannot_write_to_the_terminal() {
+        assert_eq!(Error::new("file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_and_a_far_one_is_not() {
+        assert_eq!(nearest("enabel", ["enable", "state"]), Some("enable"));
+        assert_eq!(nearest("zzz", ["enable", "state"]), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! kpull pulls its host's signed manifest from git, HTTP or a directory, and makes the host what the manifest says.
+//!
+//! The flow goes one way, and each arrow is a type that only the stage before it can make:
+//!
+//! ```text
+//! source ──bytes──▶ trust ──Release──▶ resolve ──Catalog──▶ plan ──Plan──▶ apply ──▶ Generation
+//! ```
+//!
+//! Start at `main.rs`, then read the stages in that order.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod error;
+pub mod net;
+pub mod source;
+
+pub use error::{Context, Error, Exit, Result};
