@@ -12,7 +12,11 @@
 #![deny(missing_docs)]
 
 pub mod error;
+pub mod host;
+pub mod kind;
 pub mod net;
+pub mod site;
 pub mod source;
+pub mod store;
 
 pub use error::{Context, Error, Exit, Result};

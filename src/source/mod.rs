@@ -1,9 +1,5 @@
 //! Where releases come from. Nothing that a source hands out is believed: `trust` decides.
 
-mod dir;
-mod git;
-mod http;
-
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;

@@ -1,0 +1,139 @@
+//! The machine's own interfaces, thin; or a directory that is being made into a machine.
+
+pub mod accounts;
+pub mod root;
+pub mod systemd;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::kind::Wants;
+use root::{Access, Root};
+
+/// The host that is looked at and changed.
+pub struct Host {
+    /// Its file system.
+    pub root: Root,
+    may_chown: bool,
+    wants: RefCell<Wants>,
+    accounts: RefCell<Option<accounts::Accounts>>,
+    systemd: OnceCell<systemd::Systemd>,
+    units: RefCell<HashMap<String, systemd::Unit>>,
+    units_changed: Cell<bool>,
+}
+
+impl Host {
+    /// The machine itself for `/`, else the tree in `dir`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            root: Root::open(dir)?,
+            may_chown: nix::unistd::geteuid().is_root(),
+            wants: RefCell::default(),
+            accounts: RefCell::default(),
+            systemd: OnceCell::new(),
+            units: RefCell::default(),
+            units_changed: Cell::new(false),
+        })
+    }
+
+    /// Whether this is the running machine: only then are there units, a firewall and a kernel to talk to.
+    pub fn is_live(&self) -> bool {
+        self.root.is_live()
+    }
+
+    /// What the catalog will ask, so that one question can answer for all.
+    pub fn expect(&self, wants: Wants) {
+        *self.wants.borrow_mut() = wants;
+    }
+
+    /// What the catalog will ask.
+    pub fn wants(&self) -> std::cell::Ref<'_, Wants> {
+        self.wants.borrow()
+    }
+
+    /// The numbers that `owner` and `group` have here, with `mode`, as something that a path can be given. Names that
+    /// nobody has yet are `Err` with the name. Without root, owners are left as they are: everything is ours.
+    pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Result<Access, String>> {
+        if !self.may_chown {
+            return Ok(Ok(Access { mode, uid: None, gid: None }));
+        }
+        self.with_accounts(|accounts| {
+            let uid = accounts.uid(owner).ok_or_else(|| format!("user {owner}"))?;
+            let gid = accounts.gid(group).ok_or_else(|| format!("group {group}"))?;
+            Ok(Access { mode, uid: Some(uid), gid: Some(gid) })
+        })
+    }
+
+    /// The users and groups, read once until [`Host::forget_accounts`].
+    pub fn with_accounts<T>(&self, f: impl FnOnce(&accounts::Accounts) -> T) -> Result<T> {
+        let mut known = self.accounts.borrow_mut();
+        let accounts = match known.take() {
+            Some(accounts) => accounts,
+            None => accounts::Accounts::read(&self.root)?,
+        };
+        Ok(f(known.insert(accounts)))
+    }
+
+    /// Users or groups have been changed, by us or by a package.
+    pub fn forget_accounts(&self) {
+        *self.accounts.borrow_mut() = None;
+    }
+
+    /// The system manager.
+    pub fn systemd(&self) -> Result<&systemd::Systemd> {
+        if !self.is_live() {
+            return Err(Error::new("a tree has no running units"));
+        }
+        match self.systemd.get() {
+            Some(systemd) => Ok(systemd),
+            None => {
+                let connected = systemd::Systemd::connect()?;
+                Ok(self.systemd.get_or_init(|| connected))
+            }
+        }
+    }
+
+    /// What systemd says of a unit; asked for all units of the catalog at once, the first time.
+    pub fn unit(&self, name: &str) -> Result<systemd::Unit> {
+        if let Some(unit) = self.units.borrow().get(name) {
+            return Ok(unit.clone());
+        }
+        let mut names: Vec<String> = self.wants.borrow().units.iter().cloned().collect();
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+        let answer = self.systemd()?.units(&names)?;
+        let unit = answer.get(name).cloned().unwrap_or_default();
+        self.units.borrow_mut().extend(answer);
+        Ok(unit)
+    }
+
+    /// Units have been started, stopped or changed: what is known of them is asked again.
+    pub fn forget_units(&self) {
+        self.units.borrow_mut().clear();
+    }
+
+    /// A unit's file has been changed: systemd has to read it before the next unit is touched.
+    pub fn unit_files_changed(&self) {
+        self.units_changed.set(true);
+    }
+
+    /// Lets systemd read its files again if they were changed; once for all changes.
+    pub fn settle_unit_files(&self) -> Result<()> {
+        if self.units_changed.get() && self.is_live() {
+            self.systemd()?.reload_files()?;
+            self.forget_units();
+        }
+        self.units_changed.set(false);
+        Ok(())
+    }
+}
+
+/// Whether systemd reads `path` as (part of) a unit.
+pub fn is_unit_file(path: &Path) -> bool {
+    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/system"]
+        .iter()
+        .any(|dir| path.starts_with(dir))
+}

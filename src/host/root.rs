@@ -1,0 +1,419 @@
+//! A directory that stands for a machine's `/`: the live one, or a tree that is being made.
+//!
+//! Every path is resolved inside it (`openat2` with `RESOLVE_IN_ROOT`), so that no link in a tree leads out of it, and
+//! the last name is never followed when it is a link.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::unistd::{Gid, Uid};
+
+use crate::error::{Context, Error, Result};
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, socket or pipe.
+    Special,
+}
+
+/// What `lstat` tells of a path, as far as it is managed.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// The type.
+    pub what: What,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl From<FileStat> for Meta {
+    fn from(stat: FileStat) -> Self {
+        let what = match stat.st_mode & SFlag::S_IFMT.bits() {
+            kind if kind == SFlag::S_IFREG.bits() => What::File,
+            kind if kind == SFlag::S_IFDIR.bits() => What::Directory,
+            kind if kind == SFlag::S_IFLNK.bits() => What::Link,
+            _ => What::Special,
+        };
+        Self {
+            what,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+        }
+    }
+}
+
+/// The mode and owners that something is to have. `None` for an owner leaves it as it is (a new file gets ours).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+}
+
+impl Access {
+    /// Whether `meta` already has it.
+    pub fn holds(&self, meta: &Meta) -> bool {
+        self.mode == meta.mode
+            && self.uid.is_none_or(|uid| uid == meta.uid)
+            && self.gid.is_none_or(|gid| gid == meta.gid)
+    }
+}
+
+/// A directory that stands for `/`.
+#[derive(Debug)]
+pub struct Root {
+    dir: PathBuf,
+    top: Rc<OwnedFd>,
+    parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
+}
+
+/// Opened for path look-ups only.
+const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+impl Root {
+    /// Opens `dir`, which must exist, as the root.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let how = OpenHow::new().flags(PLACE);
+        let top = openat2(AT_FDCWD, dir, how).context(|| format!("can't open {} as the root", dir.display()))?;
+        Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default() })
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether this is the machine's own `/`.
+    pub fn is_live(&self) -> bool {
+        self.dir == Path::new("/")
+    }
+
+    /// Where `path` of the root is from outside. For messages and for programs that are told a path.
+    pub fn outside(&self, path: &Path) -> PathBuf {
+        self.dir.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What stands at `path`, links not followed; `None` when there is nothing.
+    pub fn meta(&self, path: &Path) -> Result<Option<Meta>> {
+        let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
+        match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.into())),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(failed("look at", path, errno)),
+        }
+    }
+
+    /// Opens the regular file at `path` for reading, with what `fstat` tells of it; `None` when nothing, or something
+    /// else than a file, stands there.
+    pub fn file(&self, path: &Path) -> Result<Option<(Meta, File)>> {
+        let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
+            Err(errno) => return Err(failed("read", path, errno)),
+        };
+        let meta: Meta = nix::sys::stat::fstat(&file).map_err(|errno| failed("look at", path, errno))?.into();
+        Ok((meta.what == What::File).then_some((meta, file)))
+    }
+
+    /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`].
+    pub fn read(&self, path: &Path) -> Result<Option<(Meta, Vec<u8>)>> {
+        let Some((meta, mut file)) = self.file(path)? else { return Ok(None) };
+        let mut content = Vec::with_capacity(usize::try_from(meta.size).unwrap_or(0) + 1);
+        file.read_to_end(&mut content).context(|| format!("can't read {}", path.display()))?;
+        Ok(Some((meta, content)))
+    }
+
+    /// [`Root::read`] as text; empty when there is no such file. For the files that the system keeps (`/etc/fstab`).
+    pub fn text(&self, path: &Path) -> Result<String> {
+        match self.read(path)? {
+            Some((_, content)) => {
+                String::from_utf8(content).map_err(|_| Error::new(format!("{} is not UTF-8 text", path.display())))
+            }
+            None => Ok(String::new()),
+        }
+    }
+
+    /// Where the link at `path` leads; `None` when no link stands there.
+    pub fn link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
+        match nix::fcntl::readlinkat(&parent, &*name) {
+            Ok(target) => Ok(Some(target.into())),
+            Err(Errno::ENOENT | Errno::EINVAL | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(failed("read the link", path, errno)),
+        }
+    }
+
+    /// The names in the directory at `path`, sorted; none when there is no such directory.
+    pub fn names(&self, path: &Path) -> Result<Vec<String>> {
+        let Some(dir) = self.directory(path)? else { return Ok(Vec::new()) };
+        let open = nix::dir::Dir::openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty());
+        let mut dir = match open {
+            Ok(dir) => dir,
+            Err(errno) => return Err(failed("list", path, errno)),
+        };
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry.map_err(|errno| failed("list", path, errno))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory.
+    pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
+        self.write_with(path, access, |file| {
+            file.write_all(content).context(|| format!("can't write {}", path.display()))
+        })
+    }
+
+    /// [`Root::write`] with content that `fill` streams into the file.
+    pub fn write_with(&self, path: &Path, access: Access, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+        let temporary = temporary_name(path);
+        let (parent, name) = self.writable_parent(path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // whatever a killed run left behind under this name is ours to take away
+        let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        let fd = nix::fcntl::openat(&parent, &*temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| failed("write", path, errno))?;
+        let written = (|| {
+            let mut file = File::from(fd);
+            fill(&mut file)?;
+            if access.uid.is_some() || access.gid.is_some() {
+                nix::unistd::fchown(&file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
+                    .map_err(|errno| failed("set the owner of", path, errno))?;
+            }
+            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
+                .map_err(|errno| failed("set the mode of", path, errno))?;
+            file.sync_all().context(|| format!("can't write {}", path.display()))?;
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
+        })();
+        if written.is_err() {
+            let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+            return written;
+        }
+        sync(&parent, path)
+    }
+
+    /// Sets mode and owners of the file or directory at `path`.
+    pub fn set_access(&self, path: &Path, access: Access) -> Result<()> {
+        let (parent, name) = self.writable_parent(path)?;
+        if access.uid.is_some() || access.gid.is_some() {
+            let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
+            nix::unistd::fchownat(&parent, &*name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(|errno| failed("set the owner of", path, errno))?;
+        }
+        // after the owner: chown takes setuid and setgid away. Through a descriptor, so that no link is followed
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd =
+            nix::fcntl::openat(&parent, &*name, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+        nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(access.mode))
+            .map_err(|errno| failed("set the mode of", path, errno))
+    }
+
+    /// Makes the directory at `path`, and those above it (0755, ours) that are missing.
+    pub fn make_directory(&self, path: &Path, access: Access) -> Result<()> {
+        let (parent, name) = self.writable_parent(path)?;
+        match nix::sys::stat::mkdirat(&parent, &*name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(failed("make the directory", path, errno)),
+        }
+        self.set_access(path, access)?;
+        sync(&parent, path)
+    }
+
+    /// Makes the link at `path`, in place of whatever file or link stands there.
+    pub fn make_link(&self, path: &Path, target: &Path) -> Result<()> {
+        let temporary = temporary_name(path);
+        let (parent, name) = self.writable_parent(path)?;
+        let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        nix::unistd::symlinkat(target, &parent, &*temporary).map_err(|errno| failed("make the link", path, errno))?;
+        nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| {
+            let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+            failed("replace", path, errno)
+        })?;
+        sync(&parent, path)
+    }
+
+    /// Takes away the file, link or empty directory at `path`; fine when nothing stands there.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        let Some(meta) = self.meta(path)? else { return Ok(()) };
+        let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
+        let flag = match meta.what {
+            What::Directory => nix::unistd::UnlinkatFlags::RemoveDir,
+            _ => nix::unistd::UnlinkatFlags::NoRemoveDir,
+        };
+        nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| failed("remove", path, errno))?;
+        self.parents.borrow_mut().clear();
+        sync(&parent, path)
+    }
+
+    /// The directory at `path`, links inside the root followed; `None` when there is none.
+    fn directory(&self, path: &Path) -> Result<Option<Rc<OwnedFd>>> {
+        if let Some(fd) = self.parents.borrow().get(path) {
+            return Ok(Some(fd.clone()));
+        }
+        let inner = path.strip_prefix("/").unwrap_or(path);
+        let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
+        let how =
+            OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        match openat2(self.top.as_fd(), inner, how) {
+            Ok(fd) => {
+                let fd = Rc::new(fd);
+                self.parents.borrow_mut().insert(path.to_owned(), fd.clone());
+                Ok(Some(fd))
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(failed("open", path, errno)),
+        }
+    }
+
+    /// The directory that holds `path`, and the last name; `None` when there is no such directory.
+    fn parent(&self, path: &Path) -> Result<Option<(Rc<OwnedFd>, PathBuf)>> {
+        let (parent, name) = split(path)?;
+        Ok(self.directory(parent)?.map(|fd| (fd, name)))
+    }
+
+    /// [`Root::parent`], made when it is missing.
+    fn writable_parent(&self, path: &Path) -> Result<(Rc<OwnedFd>, PathBuf)> {
+        let (parent, name) = split(path)?;
+        if let Some(fd) = self.directory(parent)? {
+            return Ok((fd, name));
+        }
+        self.make_directory(parent, Access { mode: 0o755, uid: None, gid: None })?;
+        match self.directory(parent)? {
+            Some(fd) => Ok((fd, name)),
+            None => Err(failed("open", parent, Errno::ENOTDIR)),
+        }
+    }
+}
+
+fn split(path: &Path) -> Result<(&Path, PathBuf)> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, name.into())),
+        _ => Err(Error::new(format!("{} can't be managed: it has no name in a directory", path.display()))),
+    }
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // a long name has to stay below the 255 bytes that file systems allow
+    let short: String = name.chars().take(50).collect();
+    format!(".{short}.kpull-new").into()
+}
+
+fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
+    let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| failed("open the directory of", path, errno))?;
+    nix::unistd::fsync(&dir).map_err(|errno| failed("write the directory of", path, errno))
+}
+
+fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
+    let error = Error::new(format!("can't {doing} {}", path.display())).because(errno.desc());
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => {
+            error.help("free some space there, then run again; nothing was changed at this path")
+        }
+        Errno::EROFS => error.help("the file system is mounted read-only"),
+        Errno::EACCES | Errno::EPERM => error.help("run as root, or look for an immutable attribute (lsattr)"),
+        Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
+            error.help("something of another type stands there; move it away")
+        }
+        Errno::ELOOP | Errno::EXDEV => error.help("a link on the way leads in a circle or out of the root"),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Access = Access { mode: 0o640, uid: None, gid: None };
+
+    fn tree() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn a_file_is_written_with_its_mode_and_the_directories_above_it() {
+        let (dir, root) = tree();
+        root.write(Path::new("/etc/a/b"), b"x", PLAIN).unwrap();
+        let (meta, content) = root.read(Path::new("/etc/a/b")).unwrap().unwrap();
+        assert_eq!((meta.mode, content.as_slice()), (0o640, b"x".as_slice()));
+        assert_eq!(std::fs::read_dir(dir.path().join("etc/a")).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn an_absolute_link_in_a_tree_leads_into_the_tree() {
+        let (dir, root) = tree();
+        std::fs::create_dir_all(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("/real", dir.path().join("link")).unwrap();
+        root.write(Path::new("/link/f"), b"x", PLAIN).unwrap();
+        assert!(dir.path().join("real/f").exists());
+    }
+
+    #[test]
+    fn a_link_at_the_last_name_is_replaced_and_not_followed() {
+        let (dir, root) = tree();
+        std::fs::write(dir.path().join("victim"), "keep").unwrap();
+        std::os::unix::fs::symlink("victim", dir.path().join("f")).unwrap();
+        assert!(root.read(Path::new("/f")).unwrap().is_none());
+        root.write(Path::new("/f"), b"x", PLAIN).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("victim")).unwrap(), "keep");
+        assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let (dir, root) = tree();
+        root.write(Path::new("/f"), b"old", PLAIN).unwrap();
+        let failed = root.write_with(Path::new("/f"), PLAIN, |_| Err(Error::new("no")));
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_no_file_and_an_absent_path_is_nothing() {
+        let (_dir, root) = tree();
+        root.make_directory(Path::new("/d"), Access { mode: 0o700, ..PLAIN }).unwrap();
+        assert!(root.read(Path::new("/d")).unwrap().is_none());
+        assert_eq!(root.meta(Path::new("/d")).unwrap().unwrap().mode, 0o700);
+        assert!(root.meta(Path::new("/nothing/here")).unwrap().is_none());
+        root.remove(Path::new("/d")).unwrap();
+        root.remove(Path::new("/d")).unwrap();
+        assert!(root.meta(Path::new("/d")).unwrap().is_none());
+    }
+}

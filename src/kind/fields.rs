@@ -1,0 +1,184 @@
+//! Types that several kinds' fields share: a mode, a path, a span of time. Each refuses what can't be right.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
+
+/// An absolute path without `.`, `..` or a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AbsolutePath(PathBuf);
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let path = Path::new(&text);
+        if !path.is_absolute() {
+            return Err(format!("`{text}` is not an absolute path"));
+        }
+        let plain: PathBuf = path.components().collect();
+        let straight = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        if !straight || text.contains('\0') || plain.as_os_str() != text.as_str() || text == "/" {
+            return Err(format!("`{text}` has to be written without `.`, `..`, doubled slashes or one at its end"));
+        }
+        Ok(Self(plain))
+    }
+}
+
+impl std::ops::Deref for AbsolutePath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// Permission bits, written as `"0644"`: a string, since a TOML number would be decimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits) if octal => Ok(Self(bits)),
+            _ => Err(format!("`{text}` is not a mode; write it as three or four octal digits, like \"0644\"")),
+        }
+    }
+}
+
+/// The name of a user or group, as `useradd` allows them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AccountName(String);
+
+impl TryFrom<String> for AccountName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let start = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        let rest = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+        if start && rest && text.len() <= 32 {
+            Ok(Self(text))
+        } else {
+            Err(format!("`{text}` is not an account name: small letters, digits, `-` and `_`, at most 32"))
+        }
+    }
+}
+
+impl std::ops::Deref for AccountName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|span| Duration::try_from(span).ok())
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\""))
+    }
+}
+
+/// The names of `T`'s fields, as serde knows them; none for a type that isn't a struct.
+pub fn names_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("only the names are wanted"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names: &'static [&'static str] = &[];
+    let _ = T::deserialize(Names(&mut names));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_could_be_spelled_in_two_ways_is_refused() {
+        for bad in ["etc/x", "/etc/../x", "/etc//x", "/etc/x/", "/", "/etc/./x"] {
+            assert!(AbsolutePath::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+        assert_eq!(&*AbsolutePath::try_from("/etc/x".to_owned()).unwrap(), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn a_mode_is_three_or_four_octal_digits() {
+        assert_eq!(Mode::try_from("0644".to_owned()), Ok(Mode(0o644)));
+        for bad in ["644 ", "0o644", "0888", "07777", "+644"] {
+            assert!(Mode::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_span_of_time_has_a_unit() {
+        assert_eq!(Span::try_from("2m".to_owned()), Ok(Span(Duration::from_secs(120))));
+        for bad in ["60", "-1s", "soon"] {
+            assert!(Span::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_kind_s_fields_are_known_without_a_value() {
+        #[derive(Deserialize)]
+        struct Two {
+            #[allow(dead_code)]
+            one: u8,
+            #[allow(dead_code)]
+            two: u8,
+        }
+        assert_eq!(names_of::<Two>(), ["one", "two"]);
+    }
+}

@@ -1,0 +1,195 @@
+//! `[[file]]`: a file with a content that is written in the role, or taken from the role's `files/`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::root::{Access, Meta, What};
+use crate::host::{Host, is_unit_file};
+use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFields {
+    /// Where the file is on the host.
+    path: AbsolutePath,
+    /// Its whole content.
+    content: Option<String>,
+    /// The name of a file in the role's `files/`, copied as it is.
+    source: Option<String>,
+    /// Permissions and owners.
+    #[serde(default)]
+    mode: Option<Mode>,
+    /// The user that owns it; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns it; `root` when left out.
+    group: Option<AccountName>,
+    /// Whether its content may be shown in a diff; it may not when this is set.
+    #[serde(default)]
+    sensitive: bool,
+}
+
+impl Fields for FileFields {
+    const NAME: &'static str = "file";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let content = match (&self.content, &self.source) {
+            (Some(text), None) => text.as_bytes().into(),
+            (None, Some(name)) => build.file(name)?,
+            (None, None) => return Err(build.invalid("path", "set `content` or `source`")),
+            (Some(_), Some(_)) => return Err(build.invalid("source", "set `content` or `source`, not both")),
+        };
+        Ok(vec![Box::new(File {
+            kind: Self::NAME,
+            path: self.path,
+            content,
+            wanted: Wanted::new(self.mode, self.owner, self.group),
+            sensitive: self.sensitive,
+        })])
+    }
+}
+
+/// A regular file with a known content. Other kinds that end in a file build this too.
+#[derive(Debug)]
+pub struct File {
+    /// The kind that it goes by.
+    pub kind: &'static str,
+    /// Where it is.
+    pub path: AbsolutePath,
+    /// What is in it.
+    pub content: Arc<[u8]>,
+    /// Its mode and owners.
+    pub wanted: Wanted,
+    /// Whether its content is kept out of diffs.
+    pub sensitive: bool,
+}
+
+impl Resource for File {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn key(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("path:{}", self.path)]
+    }
+
+    fn after(&self) -> Vec<String> {
+        self.wanted.after()
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let Some((meta, content)) = work.host.root.read(&self.path)? else {
+            return missing(work.host, &self.path, self.sensitive, &self.content);
+        };
+        let mut parts = Vec::new();
+        let mut diff = None;
+        if content != *self.content {
+            parts.push("content".to_owned());
+            diff = unified(&content, &self.content, self.sensitive);
+        }
+        parts.extend(self.wanted.differences(work.host, &meta)?);
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let access = self.wanted.access(work.host, &self.path)?;
+        match work.host.root.read(&self.path)? {
+            Some((_, content)) if content == *self.content => work.host.root.set_access(&self.path, access)?,
+            _ => work.host.root.write(&self.path, &self.content, access)?,
+        }
+        if is_unit_file(&self.path) {
+            work.host.unit_files_changed();
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// The change for a path where no file is: nothing stands there, or something else.
+fn missing(host: &Host, path: &Path, sensitive: bool, content: &[u8]) -> Result<Option<Change>> {
+    match host.root.meta(path)?.map(|meta| meta.what) {
+        None | Some(What::File) => {}
+        Some(What::Link) => return Ok(Some(Change::new("replace the link by a file"))),
+        Some(What::Directory | What::Special) => {
+            return Err(Error::new(format!("{} is a directory or a device, and the role wants a file there", path.display()))
+                .help("move it away, or remove it with an [[absent]]"));
+        }
+    }
+    Ok(Some(Change { diff: unified(&[], content, sensitive), ..Change::new("create") }))
+}
+
+/// Mode and owners as a role wants them, by name.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    mode: u32,
+    owner: String,
+    group: String,
+}
+
+impl Wanted {
+    /// What a role says of a file, with 0644 root:root for what it leaves out.
+    pub fn new(mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
+        Self::with_default(0o644, mode, owner, group)
+    }
+
+    /// [`Wanted::new`] with another default mode.
+    pub fn with_default(default: u32, mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
+        let name = |name: Option<AccountName>| name.map_or_else(|| "root".to_owned(), |name| name.to_string());
+        Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
+    }
+
+    /// The accounts that have to be there first.
+    pub fn after(&self) -> Vec<String> {
+        vec![format!("user:{}", self.owner), format!("group:{}", self.group)]
+    }
+
+    /// How `meta` differs from it, in words.
+    pub fn differences(&self, host: &Host, meta: &Meta) -> Result<Vec<String>> {
+        let mut parts = Vec::new();
+        if meta.mode != self.mode {
+            parts.push(format!("mode {:04o} → {:04o}", meta.mode, self.mode));
+        }
+        match host.access(self.mode, &self.owner, &self.group)? {
+            Ok(access) if Access { mode: meta.mode, ..access }.holds(meta) => {}
+            _ => parts.push(format!("owner → {}:{}", self.owner, self.group)),
+        }
+        Ok(parts)
+    }
+
+    /// As numbers; an error when there is no such user or group.
+    pub fn access(&self, host: &Host, path: &Path) -> Result<Access> {
+        host.access(self.mode, &self.owner, &self.group)?.map_err(|name| {
+            Error::new(format!("{} can't be given to {name}: there is none on this host", path.display()))
+                .help("add a [[user]] or [[group]] to the role, or the package that makes it")
+        })
+    }
+}
+
+/// The change of a text as a unified diff; `None` for a secret or for what isn't text.
+pub fn unified(old: &[u8], new: &[u8], sensitive: bool) -> Option<String> {
+    const LARGEST: usize = 256 * 1024;
+    if sensitive {
+        return Some("(the content is not shown: it is marked sensitive)\n".to_owned());
+    }
+    let (Ok(old), Ok(new)) = (std::str::from_utf8(old), std::str::from_utf8(new)) else { return None };
+    if old.len() > LARGEST || new.len() > LARGEST {
+        return None;
+    }
+    let diff = similar::TextDiff::from_lines(old, new);
+    Some(crate::error::visible(&diff.unified_diff().context_radius(3).to_string()))
+}

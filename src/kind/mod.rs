@@ -1,0 +1,222 @@
+//! The kinds of resources, one file each; the list below is the only place that names them all.
+//!
+//! A kind is a struct of fields (what a role writes), which builds one or more [`Resource`]s: observed, compared with
+//! the host, and changed.
+
+pub mod fields;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Place, Result};
+use crate::host::Host;
+use crate::store::Store;
+
+/// When a resource has its turn, unless something that the catalog names says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Users and groups.
+    Accounts,
+    /// Packages.
+    Packages,
+    /// Directories.
+    Directories,
+    /// Files, links, blocks, and what is to be absent.
+    Files,
+    /// Upstream binaries.
+    Artifacts,
+    /// Kernel settings, modules, swap.
+    Kernel,
+    /// Firewall.
+    Firewall,
+    /// Commands.
+    Commands,
+    /// Units.
+    Units,
+    /// Probes.
+    Probes,
+}
+
+/// What a unit does when something that it watches has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kick {
+    /// `systemctl reload`.
+    Reload,
+    /// `systemctl restart`.
+    Restart,
+}
+
+/// The difference between a resource and the host.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// What will be done, in a few words: `create`, `mode 0644 → 0600`, `start`.
+    pub summary: String,
+    /// The change of a text as a unified diff, without secrets.
+    pub diff: Option<String>,
+    /// A restart or reload that is owed because of another change.
+    pub kick: Option<Kick>,
+}
+
+impl Change {
+    /// A change with nothing to show but its summary.
+    pub fn new(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), ..Self::default() }
+    }
+
+    /// One change of all the differences found; `None` when there are none.
+    pub fn of(parts: Vec<String>) -> Option<Self> {
+        (!parts.is_empty()).then(|| Self::new(parts.join(", ")))
+    }
+}
+
+/// What a resource asks of the host, gathered over a whole catalog so that it is asked once.
+#[derive(Clone, Debug, Default)]
+pub struct Wants {
+    /// Units whose state will be asked.
+    pub units: BTreeSet<String>,
+    /// Firewall zones whose settings will be asked; the empty name is the default zone.
+    pub zones: BTreeSet<String>,
+}
+
+/// What a resource is observed and changed with.
+pub struct Work<'a> {
+    /// The machine, or the tree.
+    pub host: &'a Host,
+    /// The state directory.
+    pub store: &'a Store,
+    /// Every resource of the host.
+    pub catalog: &'a [Item],
+}
+
+/// One thing on a host that can be observed, compared and changed.
+pub trait Resource: fmt::Debug {
+    /// The kind's name.
+    fn kind(&self) -> &'static str;
+
+    /// What tells it from others of its kind: a path, a name.
+    fn key(&self) -> String;
+
+    /// When its turn is.
+    fn phase(&self) -> Phase;
+
+    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too.
+    fn claims(&self) -> Vec<String> {
+        vec![format!("{}:{}", self.kind(), self.key())]
+    }
+
+    /// Ids of resources that come before it if the catalog has them.
+    fn after(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Ids of resources whose change it answers, and with what.
+    fn watches(&self) -> Vec<(String, Kick)> {
+        Vec::new()
+    }
+
+    /// Says what it will ask the host.
+    fn announce(&self, wants: &mut Wants) {
+        let _ = wants;
+    }
+
+    /// Looks at the host; `None` when it is as it should be. Changes nothing.
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
+
+    /// Makes the host as it should be.
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
+
+    /// Itself, so that one kind can look at the others of its kind in a catalog.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A resource in a catalog.
+#[derive(Debug)]
+pub struct Item {
+    /// `KIND:KEY`, unique in a catalog.
+    pub id: String,
+    /// The role that it comes from.
+    pub role: Arc<str>,
+    /// Where it is written.
+    pub place: Place,
+    /// Ids that come before it, said by the role or derived.
+    pub after: Vec<String>,
+    /// The resource.
+    pub resource: Box<dyn Resource>,
+}
+
+/// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
+pub trait Build {
+    /// A file of the role, from its `files/` directory.
+    fn file(&self, name: &str) -> Result<Arc<[u8]>>;
+
+    /// A template of the role, from its `templates/` directory, rendered with the host's variables.
+    fn template(&self, name: &str) -> Result<String>;
+
+    /// The pin of an artifact for this host's architecture.
+    fn artifact(&self, name: &str) -> Result<crate::site::Pin>;
+
+    /// An error about one field, with its place.
+    fn invalid(&self, field: &str, why: &str) -> Error;
+}
+
+/// The fields of one kind, as roles write them.
+pub trait Fields: DeserializeOwned {
+    /// The kind's name in a role: `[[NAME]]`.
+    const NAME: &'static str;
+
+    /// The resources that these fields describe.
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>>;
+}
+
+/// One entry of the list of kinds.
+pub struct Kind {
+    /// The kind's name in a role: `[[NAME]]`.
+    pub name: &'static str,
+    /// The names of its fields.
+    pub fields: fn() -> &'static [&'static str],
+    /// Reads the fields with `read` and builds the resources.
+    pub build: BuildFn,
+}
+
+/// Builds the resources of one entry in a role: the first argument turns the rendered entry into the kind's fields.
+pub type BuildFn = fn(&Entry<'_>, &dyn Build) -> Result<Vec<Box<dyn Resource>>>;
+
+/// One rendered entry of a role, not yet typed.
+pub struct Entry<'a> {
+    /// The file that it stands in.
+    pub doc: &'a crate::site::Doc,
+    /// Where in that file.
+    pub path: &'a [String],
+    /// Its rendered fields.
+    pub value: serde_json::Value,
+}
+
+fn build_as<F: Fields>(entry: &Entry<'_>, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+    entry.doc.read_at::<F>(entry.path, entry.value.clone())?.build(build)
+}
+
+macro_rules! kinds {
+    ($($module:ident::$fields:ident,)*) => {
+        $(pub mod $module;)*
+        /// Every kind.
+        pub static KINDS: &[Kind] = &[$(Kind {
+            name: <$module::$fields as Fields>::NAME,
+            fields: fields::names_of::<$module::$fields>,
+            build: build_as::<$module::$fields>,
+        }),*];
+    };
+}
+
+kinds! {
+    file::FileFields,
+    template::TemplateFields,
+}
+
+/// The kind with this name.
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}

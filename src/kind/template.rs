@@ -1,0 +1,37 @@
+//! `[[template]]`: a file whose content is rendered from the role's `templates/` with the host's variables.
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::file::{File, Wanted};
+use crate::kind::{Build, Fields, Resource};
+
+/// Fields of `[[template]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateFields {
+    /// Where the file is on the host.
+    path: AbsolutePath,
+    /// The name of a template in the role's `templates/`.
+    template: String,
+    /// Permissions; `0644` when left out.
+    mode: Option<Mode>,
+    /// The user that owns it; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns it; `root` when left out.
+    group: Option<AccountName>,
+    /// Whether its content is kept out of diffs.
+    #[serde(default)]
+    sensitive: bool,
+}
+
+impl Fields for TemplateFields {
+    const NAME: &'static str = "template";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let content = build.template(&self.template)?.into_bytes().into();
+        let wanted = Wanted::new(self.mode, self.owner, self.group);
+        Ok(vec![Box::new(File { kind: Self::NAME, path: self.path, content, wanted, sensitive: self.sensitive })])
+    }
+}

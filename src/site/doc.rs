@@ -1,0 +1,269 @@
+//! A TOML file that a person wrote, whose every value still knows its line and column.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Error, Place, Result, nearest};
+
+/// The way to a value: table keys, and positions in arrays as decimal numbers.
+pub type Path = Vec<String>;
+
+/// A TOML file with its text and the place of every value.
+#[derive(Debug)]
+pub struct Doc {
+    file: String,
+    text: Arc<str>,
+    value: Value,
+    spans: HashMap<Path, Spans>,
+}
+
+#[derive(Clone, Debug)]
+struct Spans {
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Doc {
+    /// Reads TOML. `file` is what the file is called in messages.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        let text: Arc<str> = match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(error) => {
+                return Err(Error::new(format!("{file} is not UTF-8 text"))
+                    .because(format!("byte {} can't be read", error.valid_up_to())));
+            }
+        };
+        let place = |span: Option<Range<usize>>| Place {
+            file: file.to_owned(),
+            text: text.clone(),
+            span: span.unwrap_or(0..0),
+        };
+        let table = DeTable::parse(&text).map_err(|error| {
+            Error::new(format!("{file} is not TOML")).because(error.message()).at(place(error.span()), "here")
+        })?;
+        let mut spans = HashMap::new();
+        let whole = table.span();
+        let value = table_value(table.get_ref(), &mut Vec::new(), &mut spans).map_err(|(why, span)| {
+            Error::new(format!("{file} has a number that is too large")).because(why).at(place(Some(span)), "here")
+        })?;
+        spans.insert(Vec::new(), Spans { key: 0..0, value: whole.start..whole.start });
+        Ok(Self { file: file.to_owned(), text, value, spans })
+    }
+
+    /// What the file is called in messages.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The whole file as a value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Where in the file the value at `path` is; where its table is, when it isn't in the file itself.
+    pub fn place(&self, path: &[String]) -> Place {
+        self.find(path, |spans| spans.value.clone())
+    }
+
+    /// Where in the file the key at the end of `path` is.
+    pub fn key_place(&self, path: &[String]) -> Place {
+        self.find(path, |spans| spans.key.clone())
+    }
+
+    fn find(&self, path: &[String], which: impl Fn(&Spans) -> Range<usize>) -> Place {
+        let mut length = path.len();
+        let span = loop {
+            match self.spans.get(&path[..length]) {
+                Some(spans) => break which(spans),
+                None if length == 0 => break 0..0,
+                None => length -= 1,
+            }
+        };
+        Place { file: self.file.clone(), text: self.text.clone(), span }
+    }
+
+    /// The whole file as a typed value. A key that `T` doesn't have, or a value of the wrong type, is an error with
+    /// its place and, for a key, the name that was probably meant.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        self.read_at(&[], self.value.clone())
+    }
+
+    /// `value`, which came from `at` in this file, as a typed value; errors as for [`Doc::read`].
+    pub fn read_at<T: DeserializeOwned>(&self, at: &[String], value: Value) -> Result<T> {
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let mut path = at.to_vec();
+            path.extend(error.path().iter().filter_map(segment));
+            self.explain(path, &error.inner().to_string())
+        })
+    }
+
+    /// Turns serde's words about the value at `path` into an error of ours.
+    fn explain(&self, mut path: Path, message: &str) -> Error {
+        let message = message.strip_prefix("invalid value: ").unwrap_or(message);
+        if let Some(rest) = message.strip_prefix("unknown field `") {
+            // names stand between backticks, serde's own words between the names
+            let mut names = rest.split('`').step_by(2).map(str::to_owned);
+            let name = names.next().unwrap_or_default();
+            let known: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+            if path.last() != Some(&name) {
+                path.push(name.clone());
+            }
+            return self.unknown(&path, known.iter().map(String::as_str));
+        }
+        let name = if path.is_empty() { self.file.clone() } else { dotted(&path) };
+        match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            Some(field) => Error::new(format!("`{name}` lacks `{field}`"))
+                .at(self.place(&path), format!("`{field}` has to be set here")),
+            None => Error::new(format!("`{name}` can't be read")).because(message).at(self.place(&path), "this value"),
+        }
+    }
+
+    /// The error for a key that nobody knows, with the nearest known one.
+    pub fn unknown<'a>(&self, path: &[String], known: impl IntoIterator<Item = &'a str>) -> Error {
+        let known: Vec<&str> = known.into_iter().collect();
+        let name = path.last().map_or("", String::as_str);
+        let help = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "nothing can be set here".to_owned(),
+            None => format!(
+                "expected one of {}",
+                known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        Error::new(format!("unknown key `{name}`")).at(self.key_place(path), "not a key that is known here").help(help)
+    }
+}
+
+/// A path as people write it.
+pub fn dotted(path: &[String]) -> String {
+    let mut text = String::new();
+    for part in path {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            text.push_str(&format!("[{part}]"));
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+fn segment(segment: &Segment) -> Option<String> {
+    match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}
+
+type TooLarge = (String, Range<usize>);
+
+fn table_value(table: &DeTable<'_>, path: &mut Path, spans: &mut HashMap<Path, Spans>) -> Result<Value, TooLarge> {
+    let mut entries: Vec<_> = table.iter().collect();
+    // the order of the file, not of the alphabet
+    entries.sort_by_key(|(key, _)| key.span().start);
+    let mut map = Map::new();
+    for (key, value) in entries {
+        path.push(key.get_ref().to_string());
+        let converted = spanned_value(key.span(), value, path, spans)?;
+        map.insert(key.get_ref().to_string(), converted);
+        path.pop();
+    }
+    Ok(Value::Object(map))
+}
+
+fn spanned_value(
+    key: Range<usize>,
+    value: &Spanned<DeValue<'_>>,
+    path: &mut Path,
+    spans: &mut HashMap<Path, Spans>,
+) -> Result<Value, TooLarge> {
+    spans.insert(path.clone(), Spans { key, value: value.span() });
+    Ok(match value.get_ref() {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map(Value::from)
+            .map_err(|error| (error.to_string(), value.span()))?,
+        DeValue::Float(number) => {
+            number.as_str().parse::<f64>().map(Value::from).map_err(|error| (error.to_string(), value.span()))?
+        }
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(time) => Value::String(time.to_string()),
+        DeValue::Array(items) => {
+            let mut array = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                path.push(index.to_string());
+                array.push(spanned_value(item.span(), item, path, spans)?);
+                path.pop();
+            }
+            Value::Array(array)
+        }
+        DeValue::Table(table) => table_value(table, path, spans)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[allow(dead_code)]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[allow(dead_code)]
+        port: u16,
+    }
+
+    fn failure(text: &str) -> (String, String, String) {
+        let error = match Doc::parse("x.toml", text.as_bytes()) {
+            Ok(doc) => doc.read::<Outer>().unwrap_err(),
+            Err(error) => error,
+        };
+        let place = error.place().map(ToString::to_string).unwrap_or_default();
+        (error.to_string(), place, error.advice().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_place_and_the_nearest_name() {
+        let (what, place, help) = failure("[[inner]]\nport = 1\n[[inner]]\nprot = 2\n");
+        assert_eq!(what, "unknown key `prot`");
+        assert_eq!(place, "x.toml:4:1");
+        assert_eq!(help, "did you mean `port`?");
+    }
+
+    #[test]
+    fn a_wrong_type_is_shown_with_its_place() {
+        let (what, place, _) = failure("[[inner]]\nport = \"a\"\n");
+        assert_eq!(what, "`inner[0].port` can't be read: invalid type: string \"a\", expected u16");
+        assert_eq!(place, "x.toml:2:8");
+    }
+
+    #[test]
+    fn a_missing_key_is_shown_at_its_table() {
+        let (what, place, _) = failure("[[inner]]\n");
+        assert_eq!((what.as_str(), place.as_str()), ("`inner[0]` lacks `port`", "x.toml:1:1"));
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_shown_where_it_stops_being() {
+        let (what, place, _) = failure("a = 1\nb = = 2\n");
+        assert!(what.starts_with("x.toml is not TOML"), "{what}");
+        assert_eq!(place, "x.toml:2:5");
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything under the state directory.
+
+use std::path::{Path, PathBuf};
+
+/// The state directory.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
