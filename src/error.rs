@@ -54,10 +54,10 @@ impl fmt::Display for Place {
 }
 
 /// One failure: what happened, where in a person's text, why, and what to do about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     exit: Exit,
     what: String,
@@ -108,6 +108,13 @@ impl Error {
     pub fn help(mut self, help: impl AsRef<str>) -> Self {
         self.0.help = Some(visible(help.as_ref()));
         self
+    }
+
+    /// Adds another sentence to what the reader can do.
+    #[must_use]
+    pub fn help_more(mut self, more: &str) -> Self {
+        let help = self.0.help.take().map_or_else(|| more.to_owned(), |help| format!("{help}; {more}"));
+        self.help(help)
     }
 
     /// Adds the place in the text that is meant, and a few words to stand beside it.

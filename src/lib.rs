@@ -15,6 +15,7 @@ pub mod error;
 pub mod host;
 pub mod kind;
 pub mod net;
+pub mod resolve;
 pub mod site;
 pub mod source;
 pub mod store;

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
+use crate::site::{Doc, Pin};
 use crate::store::Store;
 
 /// When a resource has its turn, unless something that the catalog names says otherwise.
@@ -157,7 +158,7 @@ pub trait Build {
     fn template(&self, name: &str) -> Result<String>;
 
     /// The pin of an artifact for this host's architecture.
-    fn artifact(&self, name: &str) -> Result<crate::site::Pin>;
+    fn artifact(&self, name: &str) -> Result<Pin>;
 
     /// An error about one field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
@@ -173,6 +174,7 @@ pub trait Fields: DeserializeOwned {
 }
 
 /// One entry of the list of kinds.
+#[derive(Debug)]
 pub struct Kind {
     /// The kind's name in a role: `[[NAME]]`.
     pub name: &'static str,
@@ -188,7 +190,7 @@ pub type BuildFn = fn(&Entry<'_>, &dyn Build) -> Result<Vec<Box<dyn Resource>>>;
 /// One rendered entry of a role, not yet typed.
 pub struct Entry<'a> {
     /// The file that it stands in.
-    pub doc: &'a crate::site::Doc,
+    pub doc: &'a Doc,
     /// Where in that file.
     pub path: &'a [String],
     /// Its rendered fields.

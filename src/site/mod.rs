@@ -1,18 +1,281 @@
 //! What people write: TOML files as types that know file, line and column.
 
 mod doc;
+mod files;
+mod pin;
+mod role;
 
 pub use doc::{Doc, Path, dotted};
+pub use files::{Files, PARTS};
+pub use pin::{Artifact, Pin};
+pub use role::{Entry, Role};
 
-/// One pinned upstream file, for one architecture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// Its name in `artifacts.toml`.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, nearest};
+
+/// A site: everything that its people wrote, parsed and checked as far as that can be done without a host.
+#[derive(Debug)]
+pub struct Site {
+    /// Its name, which a host is enrolled to.
     pub name: String,
-    /// Where it can be had, in the order to try.
-    pub urls: Vec<String>,
-    /// Lower-case hex of its SHA-256.
-    pub sha256: String,
-    /// Its size in bytes, when that is pinned too.
-    pub size: Option<u64>,
+    /// `site.toml`.
+    pub doc: Doc,
+    /// Groups by name.
+    pub groups: BTreeMap<String, Group>,
+    /// Roles by name.
+    pub roles: BTreeMap<String, Role>,
+    /// Hosts by name.
+    pub hosts: BTreeMap<String, HostVars>,
+    /// Pinned artifacts by name.
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// The files themselves, for templates and contents.
+    pub files: Files,
+}
+
+/// `[groups.NAME]` in `site.toml`: roles and variables for its hosts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Roles that every host of the group has, in order.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Variables for the hosts of the group.
+    #[serde(default)]
+    pub vars: Map<String, Value>,
+}
+
+/// `host_vars/NAME.toml`.
+#[derive(Debug)]
+pub struct HostVars {
+    /// The file.
+    pub doc: Doc,
+    /// The address by which the other hosts reach it.
+    pub address: IpAddr,
+    /// Its groups, in order; variables of a later one win.
+    pub groups: Vec<String>,
+    /// All its roles: those of its groups, its own, and what these require; what is required comes first.
+    pub roles: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteFile {
+    name: String,
+    #[serde(default)]
+    vars: Map<String, Value>,
+    #[serde(default)]
+    groups: BTreeMap<String, Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostFile {
+    address: IpAddr,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    vars: Map<String, Value>,
+}
+
+/// Names that templates know already, so that no variable may take them.
+pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "self"];
+
+impl Site {
+    /// Reads a whole site. All errors that are found are told together.
+    pub fn load(files: Files) -> Result<Self> {
+        let doc = files.doc("site.toml")?.ok_or_else(|| {
+            Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
+        })?;
+        let SiteFile { name, vars, groups } = doc.read()?;
+        let mut errors = Vec::new();
+        let artifacts = keep(&mut errors, pin::read(&files)).unwrap_or_default();
+        let mut roles = BTreeMap::new();
+        for name in files.children("roles") {
+            if let Some(role) = keep(&mut errors, Role::load(&files, &name)) {
+                roles.insert(name, role);
+            }
+        }
+        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, files };
+        for name in site.roles.keys() {
+            errors.extend(site.check_requires(name));
+        }
+        errors.extend(site.check_groups());
+        errors.extend(site.check_names(&site.doc, &["vars".to_owned()], &vars, true));
+        let mut hosts = BTreeMap::new();
+        if errors.is_empty() {
+            for file in site.files.children("host_vars") {
+                if let (Some(name), Some(host)) = (file.strip_suffix(".toml"), keep(&mut errors, site.host(&file))) {
+                    hosts.insert(name.to_owned(), host);
+                }
+            }
+        }
+        site.hosts = hosts;
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(site),
+        }
+    }
+
+    /// One host; an error with the nearest name when the site has no such host.
+    pub fn find_host(&self, name: &str) -> Result<&HostVars> {
+        self.hosts.get(name).ok_or_else(|| {
+            let error = Error::new(format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name));
+            match nearest(name, self.hosts.keys().map(String::as_str)) {
+                Some(near) => error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says")),
+                None => error.help(format!("add host_vars/{name}.toml, with `address` and `groups`, and sign again")),
+            }
+        })
+    }
+
+    fn host(&self, file: &str) -> Result<HostVars> {
+        let path = format!("host_vars/{file}");
+        if !file.ends_with(".toml") {
+            return Err(Error::new(format!("{path} is not a TOML file")).help("host_vars/ has one NAME.toml for each host"));
+        }
+        let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(format!("{path} can't be read")))?;
+        let read: HostFile = doc.read()?;
+        let mut errors = self.check_names(&doc, &["vars".to_owned()], &read.vars, false);
+        let mut wanted: Vec<(&str, Path)> = Vec::new();
+        for (index, group) in read.groups.iter().enumerate() {
+            let path = vec!["groups".to_owned(), index.to_string()];
+            match self.groups.get(group) {
+                Some(found) => wanted.extend(found.roles.iter().map(|role| (role.as_str(), path.clone()))),
+                None => errors.push(unknown_name("group", group, self.groups.keys(), &doc, &path)),
+            }
+        }
+        for (index, role) in read.roles.iter().enumerate() {
+            wanted.push((role, vec!["roles".to_owned(), index.to_string()]));
+        }
+        let mut roles = Vec::new();
+        for (role, path) in wanted {
+            if !self.roles.contains_key(role) {
+                errors.push(unknown_name("role", role, self.roles.keys(), &doc, &path));
+                continue;
+            }
+            self.add_with_required(role, &mut roles);
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(HostVars { doc, address: read.address, groups: read.groups, roles }),
+        }
+    }
+
+    /// `role` behind everything that it requires. Circles have been refused before.
+    fn add_with_required(&self, role: &str, roles: &mut Vec<String>) {
+        if roles.iter().any(|known| known == role) {
+            return;
+        }
+        if let Some(found) = self.roles.get(role) {
+            for required in &found.requires {
+                self.add_with_required(required, roles);
+            }
+        }
+        roles.push(role.to_owned());
+    }
+
+    fn check_groups(&self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for (name, group) in &self.groups {
+            let table = vec!["groups".to_owned(), name.clone()];
+            for (index, role) in group.roles.iter().enumerate() {
+                if !self.roles.contains_key(role) {
+                    let path = [table.clone(), vec!["roles".to_owned(), index.to_string()]].concat();
+                    errors.push(unknown_name("role", role, self.roles.keys(), &self.doc, &path));
+                }
+            }
+            let path = [table, vec!["vars".to_owned()]].concat();
+            errors.extend(self.check_names(&self.doc, &path, &group.vars, false));
+        }
+        errors
+    }
+
+    fn check_requires(&self, role: &str) -> Option<Error> {
+        let mut way = vec![role.to_owned()];
+        self.follow_requires(role, &mut way)
+    }
+
+    fn follow_requires(&self, name: &str, way: &mut Vec<String>) -> Option<Error> {
+        let role = self.roles.get(name)?;
+        for (index, required) in role.requires.iter().enumerate() {
+            let path = ["requires".to_owned(), index.to_string()];
+            if !self.roles.contains_key(required) {
+                return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
+            }
+            if way[0] == *required {
+                way.push(required.clone());
+                return Some(
+                    Error::new(format!("roles require each other in a circle: {}", way.join(" → ")))
+                        .at(role.doc.place(&path), "this closes the circle")
+                        .help("take one `requires` away, or move what both need into a role of its own"),
+                );
+            }
+            if way.contains(required) {
+                continue;
+            }
+            way.push(required.clone());
+            if let Some(error) = self.follow_requires(required, way) {
+                return Some(error);
+            }
+            way.pop();
+        }
+        None
+    }
+
+    /// Refuses variables that nothing reads: a table named like a role holds variables which that role declares,
+    /// anything else is a variable of the site, which `site.toml` declares.
+    fn check_names(&self, doc: &Doc, at: &[String], vars: &Map<String, Value>, declares: bool) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let globals: Vec<&String> =
+            self.doc.value().get("vars").and_then(Value::as_object).map(|vars| vars.keys().collect()).unwrap_or_default();
+        for (name, value) in vars {
+            let path = [at, &[name.clone()]].concat();
+            if RESERVED.contains(&name.as_str()) {
+                errors.push(reserved(doc, &path));
+            } else if let Some(role) = self.roles.get(name) {
+                let Some(table) = value.as_object() else {
+                    let error = Error::new(format!("`{name}` is a role, so its variables go into a table"))
+                        .at(doc.place(&path), "not a table")
+                        .help(format!("write [{}]", dotted(&path)));
+                    errors.push(error);
+                    continue;
+                };
+                for key in table.keys().filter(|key| !role.declares(key)) {
+                    let error = doc.unknown(&[path.as_slice(), &[key.clone()]].concat(), role.names());
+                    errors.push(error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")));
+                }
+            } else if !declares && !globals.contains(&name) {
+                let known = globals.iter().map(|name| name.as_str()).chain(self.roles.keys().map(String::as_str));
+                errors.push(doc.unknown(&path, known).help_more("a variable of the whole site is declared under [vars] in site.toml"));
+            }
+        }
+        errors
+    }
+}
+
+fn reserved(doc: &Doc, path: &[String]) -> Error {
+    let name = path.last().map_or("", String::as_str);
+    Error::new(format!("a variable can't be called `{name}`"))
+        .at(doc.key_place(path), "this name is taken")
+        .help(format!("templates know these names already: {}", RESERVED.join(", ")))
+}
+
+fn unknown_name<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a String>, doc: &Doc, path: &[String]) -> Error {
+    let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+    let error = Error::new(format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
+    match nearest(name, known.iter().copied()) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error.help(format!("the site has these: {}", known.join(", "))),
+    }
+}
+
+/// The value, or `None` with the error added to the others.
+fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
 }

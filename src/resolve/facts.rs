@@ -1,0 +1,155 @@
+//! What a host knows of itself, for templates and conditions.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::{Context, Result};
+use crate::host::Host;
+
+/// Facts of a host; in a template `facts.NAME`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// The kernel's host name.
+    pub hostname: String,
+    /// The processor, as Go names it: `amd64`, `arm64`.
+    pub arch: String,
+    /// The system, from os-release.
+    pub os: Os,
+    /// Addresses by network interface, without the loopback's.
+    pub interfaces: BTreeMap<String, Vec<IpAddr>>,
+    /// Memory in MiB.
+    pub memory: u64,
+    /// Processors.
+    pub cores: usize,
+    /// Another one after every boot.
+    pub boot_id: String,
+    /// `enforcing`, `permissive` or `disabled`.
+    pub selinux: String,
+    /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
+    pub live: bool,
+}
+
+/// The system, from os-release.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Os {
+    /// `debian`, `centos`, …
+    pub id: String,
+    /// `12`, `7`, …; empty where the system has none.
+    pub version: String,
+    /// `debian` or `rhel`: the family whose package manager and paths it has; the id itself when it has none.
+    pub family: String,
+}
+
+impl Facts {
+    /// Reads the running machine's.
+    pub fn of_machine(host: &Host) -> Result<Self> {
+        let hostname = nix::unistd::gethostname().context(|| "can't ask for the host name".to_owned())?;
+        let mut interfaces: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for interface in nix::ifaddrs::getifaddrs().context(|| "can't ask for the network interfaces".to_owned())? {
+            let Some(address) = interface.address else { continue };
+            let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(v4), _) => IpAddr::V4(v4.ip()),
+                (_, Some(v6)) => IpAddr::V6(v6.ip()),
+                _ => continue,
+            };
+            if !address.is_loopback() {
+                interfaces.entry(interface.interface_name).or_default().push(address);
+            }
+        }
+        let read = |path: &str| host.root.text(Path::new(path)).map(|text| text.trim().to_owned());
+        let selinux = match read("/sys/fs/selinux/enforce")?.as_str() {
+            "1" => "enforcing",
+            "0" => "permissive",
+            _ => "disabled",
+        };
+        Ok(Self {
+            hostname: hostname.to_string_lossy().into_owned(),
+            arch: arch(),
+            os: Os::of(host)?,
+            interfaces,
+            memory: memory(&read("/proc/meminfo")?),
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            boot_id: read("/proc/sys/kernel/random/boot_id")?,
+            selinux: selinux.to_owned(),
+            live: true,
+        })
+    }
+
+    /// What is assumed of a host that can't be asked: its name and address, Debian 12 unless the tree says otherwise,
+    /// this machine's processor. The same for the same site, so that a tree comes out the same everywhere.
+    pub fn assumed(name: &str, address: IpAddr, tree: Option<&Host>) -> Result<Self> {
+        let os = tree.map(Os::of).transpose()?.filter(|os| !os.id.is_empty());
+        Ok(Self {
+            hostname: name.to_owned(),
+            arch: arch(),
+            os: os.unwrap_or_else(|| Os { id: "debian".into(), version: "12".into(), family: "debian".into() }),
+            interfaces: BTreeMap::from([("eth0".to_owned(), vec![address])]),
+            memory: 4096,
+            cores: 2,
+            boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
+            selinux: "disabled".to_owned(),
+            live: false,
+        })
+    }
+}
+
+impl Os {
+    fn of(host: &Host) -> Result<Self> {
+        let mut text = host.root.text(Path::new("/etc/os-release"))?;
+        if text.is_empty() {
+            text = host.root.text(Path::new("/usr/lib/os-release"))?;
+        }
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(|value| value.trim_matches(['"', '\'']).to_owned())
+                .unwrap_or_default()
+        };
+        let (id, like) = (value("ID"), value("ID_LIKE"));
+        let family = ["debian", "rhel"]
+            .into_iter()
+            .find(|family| id == *family || like.split(' ').any(|word| word == *family))
+            .map_or_else(|| id.clone(), str::to_owned);
+        Ok(Self { version: value("VERSION_ID"), id, family })
+    }
+}
+
+fn arch() -> String {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+    .to_owned()
+}
+
+fn memory(meminfo: &str) -> u64 {
+    meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .map_or(0, |kib| kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_s_os_release_tells_the_family() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/os-release"), "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.3\"\n").unwrap();
+        let host = Host::open(dir.path()).unwrap();
+        let facts = Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), Some(&host)).unwrap();
+        assert_eq!((facts.os.id.as_str(), facts.os.version.as_str(), facts.os.family.as_str()), ("rocky", "9.3", "rhel"));
+    }
+
+    #[test]
+    fn the_machine_tells_its_memory_and_boot() {
+        let facts = Facts::of_machine(&Host::open(Path::new("/")).unwrap()).unwrap();
+        assert!(facts.memory > 0 && facts.cores > 0 && facts.boot_id.len() == 36, "{facts:?}");
+    }
+}

@@ -1,0 +1,170 @@
+//! What templates can call: lists of hosts, addresses and networks, quoting.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind};
+
+/// The names of all that is added, for a suggestion when somebody misspells one.
+pub const NAMES: &[&str] = &[
+    "with_role", "in_group", "exec", "systemd_quote", "url_host", "address", "cidr_host", "cidr_network", "cidr_netmask",
+    "cidr_prefix", "cidr_contains", "interface_of",
+];
+
+/// Adds the functions and filters to an environment.
+pub fn add(env: &mut Environment<'static>) {
+    env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
+    env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
+    env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
+    env.add_filter("exec", exec);
+    env.add_filter("url_host", |text: String| {
+        address(&text).map(|address| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
+    });
+    env.add_filter("address", |text: String| address(&text).map(|address| address.to_string()));
+    env.add_filter("cidr_host", cidr_host);
+    env.add_filter("cidr_network", |text: String| network(&text).map(|net| net.network().to_string()));
+    env.add_filter("cidr_netmask", |text: String| network(&text).map(|net| net.netmask().to_string()));
+    env.add_filter("cidr_prefix", |text: String| network(&text).map(|net| net.prefix_len()));
+    env.add_filter("cidr_contains", |text: String, other: String| Ok::<_, Error>(network(&text)?.contains(&address(&other)?)));
+    env.add_function("interface_of", interface_of);
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, why.into())
+}
+
+fn address(text: &str) -> Result<IpAddr, Error> {
+    text.parse().map_err(|_| invalid(format!("`{text}` is not an IP address")))
+}
+
+fn network(text: &str) -> Result<IpNet, Error> {
+    text.parse().map_err(|_| invalid(format!("`{text}` is not a network; write it like 10.0.0.0/16")))
+}
+
+/// The `n`th address of a network, the network itself being 0; a negative `n` counts from the end.
+fn cidr_host(text: String, n: i64) -> Result<String, Error> {
+    let net = network(&text)?;
+    let outside = || invalid(format!("{text} has no address number {n}"));
+    let (first, last, width) = match net {
+        IpNet::V4(net) => (u128::from(net.network().to_bits()), u128::from(net.broadcast().to_bits()), 32),
+        IpNet::V6(net) => (net.network().to_bits(), net.broadcast().to_bits(), 128),
+    };
+    let distance = u128::from(n.unsigned_abs());
+    let found = if n >= 0 { first.checked_add(distance) } else { last.checked_sub(distance - 1) };
+    let found = found.filter(|found| (first..=last).contains(found)).ok_or_else(outside)?;
+    Ok(match width {
+        32 => IpAddr::V4(u32::try_from(found).map_err(|_| outside())?.into()),
+        _ => IpAddr::V6(found.into()),
+    }
+    .to_string())
+}
+
+/// The hosts of a list that have `name` among their `attribute`.
+fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> Result<Vec<Value>, Error> {
+    let mut found = Vec::new();
+    for host in hosts {
+        let has = host.get_attr(attribute)?;
+        if has.is_undefined() {
+            return Err(invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
+        }
+        if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
+            found.push(host);
+        }
+    }
+    Ok(found)
+}
+
+/// Text of a plain value; maps and lists have none.
+fn plain(value: &Value) -> Result<String, Error> {
+    match value.kind() {
+        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
+        kind => Err(invalid(format!("a {kind} can't stand in a command line"))),
+    }
+}
+
+/// One argument the way systemd reads it in `ExecStart=`: quoted when needed, `%` and `$` doubled.
+fn systemd_quote(text: &str) -> Result<String, Error> {
+    if text.chars().any(char::is_control) {
+        return Err(invalid("an argument of a unit can't have line breaks or control characters"));
+    }
+    let escaped = text.replace('\\', "\\\\").replace('%', "%%").replace('$', "$$");
+    let simple = !text.is_empty() && !text.contains([' ', '"', '\'', ';', '\\']);
+    Ok(if simple { escaped } else { format!("\"{}\"", escaped.replace('"', "\\\"")) })
+}
+
+/// A command line for `ExecStart=`: a program and its arguments, one a line, each quoted. Takes a list; or a map, whose
+/// entries become `--name=value`, a list as value repeated, `none` and an empty list left out.
+fn exec(arguments: Value, options: Kwargs) -> Result<String, Error> {
+    let program: Option<String> = options.get("program")?;
+    options.assert_all_used()?;
+    let mut words = Vec::new();
+    if let Some(program) = program {
+        words.push(systemd_quote(&program)?);
+    }
+    if arguments.kind() == ValueKind::Map {
+        for name in arguments.try_iter()? {
+            let value = arguments.get_item(&name)?;
+            match value.kind() {
+                ValueKind::None => {}
+                ValueKind::Seq | ValueKind::Iterable => {
+                    for entry in value.try_iter()? {
+                        words.push(systemd_quote(&format!("--{name}={}", plain(&entry)?))?);
+                    }
+                }
+                _ => words.push(systemd_quote(&format!("--{name}={}", plain(&value)?))?),
+            }
+        }
+    } else {
+        for argument in arguments.try_iter()? {
+            words.push(systemd_quote(&plain(&argument)?)?);
+        }
+    }
+    Ok(words.join(" \\\n  "))
+}
+
+/// The network interface of this host that has `address`.
+fn interface_of(state: &minijinja::State<'_, '_>, wanted: String) -> Result<String, Error> {
+    let wanted = address(&wanted)?;
+    let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here"))?;
+    let interfaces = facts.get_attr("interfaces")?;
+    for name in interfaces.try_iter()? {
+        let addresses = interfaces.get_item(&name)?;
+        if addresses.try_iter()?.any(|entry| entry.to_string() == wanted.to_string()) {
+            return Ok(name.to_string());
+        }
+    }
+    Err(invalid(format!("no network interface of this host has the address {wanted}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(template: &str) -> Result<String, String> {
+        let mut env = Environment::new();
+        add(&mut env);
+        env.render_str(template, ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_argument_with_quotes_blanks_and_percents_reaches_systemd_whole() {
+        assert_eq!(render(r#"{{ 'a b"c%d$e' | systemd_quote }}"#).unwrap(), r#""a b\"c%%d$$e""#);
+        assert_eq!(render("{{ '--x=30000-32766' | systemd_quote }}").unwrap(), "--x=30000-32766");
+    }
+
+    #[test]
+    fn a_map_of_flags_becomes_a_command_line() {
+        let line = render(r#"{{ {"name": "a", "v": 2, "off": none, "url": ["x", "y"]} | exec(program="/bin/p") }}"#).unwrap();
+        assert_eq!(line, "/bin/p \\\n  --name=a \\\n  --v=2 \\\n  --url=x \\\n  --url=y");
+    }
+
+    #[test]
+    fn addresses_and_networks_have_a_type() {
+        assert!(render("{{ '192.168.1.102.2' | address }}").unwrap_err().contains("is not an IP address"));
+        assert_eq!(render("{{ '10.254.0.0/16' | cidr_host(1) }} {{ '10.0.0.0/30' | cidr_host(-1) }}").unwrap(), "10.254.0.1 10.0.0.3");
+        assert!(render("{{ '10.0.0.0/30' | cidr_host(4) }}").unwrap_err().contains("has no address number 4"));
+        assert_eq!(render("{{ 'fd00::1' | url_host }}").unwrap(), "[fd00::1]");
+        assert_eq!(render("{{ '10.0.0.0/8' | cidr_contains('10.1.2.3') }}").unwrap(), "true");
+    }
+}

@@ -1,0 +1,217 @@
+//! From a site to one host's catalog: layers, facts, templates, order.
+
+mod facts;
+mod functions;
+mod order;
+mod world;
+
+pub use facts::{Facts, Os};
+pub use world::{Layer, World};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use minijinja::value::{Value, ValueKind};
+
+use crate::error::{Error, Result, nearest};
+use crate::kind::{Build, Entry, Item};
+use crate::site::{self, Pin, Role, Site, dotted};
+
+/// Every resource of one host, fully resolved and in order.
+#[derive(Debug)]
+pub struct Catalog {
+    /// The site's name.
+    pub site: String,
+    /// The host's name.
+    pub host: String,
+    /// The resources, in the order in which they have their turn.
+    pub items: Vec<Item>,
+}
+
+/// Resolves one host of a site. All errors that are found are told together.
+pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
+    let roles = &site.find_host(host)?.roles;
+    let world = World::new(site.clone(), host, facts);
+    let mut items = Vec::new();
+    let mut errors = Vec::new();
+    for role in roles.iter().filter_map(|name| site.roles.get(name)) {
+        errors.extend(unset(&world, role));
+        if errors.is_empty() {
+            for entry in &role.entries {
+                if let Err(error) = expand(&world, role, entry, facts, &mut items) {
+                    errors.push(error);
+                }
+            }
+        }
+    }
+    errors.extend(clashes(&items));
+    errors.extend(unwatched(&items));
+    match Error::all(errors) {
+        Some(error) => Err(error),
+        None => Ok(Catalog { site: site.name.clone(), host: host.to_owned(), items: order::sort(items)? }),
+    }
+}
+
+/// An error for each variable that the role requires and nobody sets.
+fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 'a {
+    let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
+    role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
+        let place = role.doc.place(&["required".to_owned(), index.to_string()]);
+        Error::new(format!("{} has to set `{}.{name}`", world.host, role.name))
+            .at(place, "required by the role")
+            .help(format!("add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group", role.name, world.host))
+    })
+}
+
+/// The resources of one entry of a role.
+fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, items: &mut Vec<Item>) -> Result<()> {
+    let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
+    let scope = world.scope(&world.host, Some(&role.name), None);
+    let turns: Vec<Option<Value>> = match &entry.for_each {
+        None => vec![None],
+        Some(expression) => {
+            let list = world.expression(expression, &scope, || at("for_each"))?;
+            match list.kind() {
+                ValueKind::Seq | ValueKind::Iterable => list.try_iter().into_iter().flatten().map(Some).collect(),
+                ValueKind::Map => list
+                    .try_iter()
+                    .into_iter()
+                    .flatten()
+                    .map(|key| {
+                        let value = list.get_item(&key).unwrap_or_default();
+                        Some(Value::from_iter([("key", key), ("value", value)]))
+                    })
+                    .collect(),
+                kind => {
+                    return Err(Error::new(format!("`for_each` needs a list, and `{expression}` is a {kind}")).at(at("for_each"), "not a list"));
+                }
+            }
+        }
+    };
+    for item in turns {
+        let scope = world.scope(&world.host, Some(&role.name), item);
+        if let Some(expression) = &entry.when {
+            let condition = world.expression(expression, &scope, || at("when"))?;
+            let Ok(condition) = bool::try_from(condition) else {
+                return Err(Error::new(format!("`when` needs true or false, and `{expression}` is neither"))
+                    .at(at("when"), "neither true nor false")
+                    .help("compare: `when = \"name == 'x'\"`"));
+            };
+            if !condition {
+                continue;
+            }
+        }
+        let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
+        let rendered = world.value(&entry.fields, &scope, &place)?;
+        let value = serde_json::to_value(&rendered)
+            .map_err(|error| Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here"))?;
+        let mut after = Vec::new();
+        for wanted in &entry.after {
+            after.push(world.value(&wanted.as_str().into(), &scope, &|_| at("after"))?.to_string());
+        }
+        let site = Builder { world, role, entry, scope: &scope, arch: &facts.arch };
+        for resource in (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)? {
+            let id = format!("{}:{}", resource.kind(), resource.key());
+            items.push(Item { id, role: role.name.as_str().into(), place: place(&[]), after: after.clone(), resource });
+        }
+    }
+    Ok(())
+}
+
+/// What a kind builds its resources with, for one entry.
+struct Builder<'a> {
+    world: &'a Arc<World>,
+    role: &'a Role,
+    entry: &'a site::Entry,
+    scope: &'a Value,
+    arch: &'a str,
+}
+
+impl Builder<'_> {
+    fn at(&self, field: &str) -> crate::error::Place {
+        self.role.doc.place(&[self.entry.path.as_slice(), &[field.to_owned()]].concat())
+    }
+
+    /// The site's path of a file in a directory of the role.
+    fn part(&self, dir: &str, name: &str, field: &str) -> Result<String> {
+        let prefix = format!("roles/{}/{dir}/", self.role.name);
+        let path = format!("{prefix}{name}");
+        if self.world.site.files.get(&path).is_some() {
+            return Ok(path);
+        }
+        let error = Error::new(format!("there is no {path}")).at(self.at(field), "no such file in the role");
+        let names = self.world.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
+        Err(match nearest(name, names) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help(format!("put it into {prefix}")),
+        })
+    }
+}
+
+impl Build for Builder<'_> {
+    fn file(&self, name: &str) -> Result<Arc<[u8]>> {
+        let path = self.part("files", name, "source")?;
+        self.world.site.files.get(&path).cloned().ok_or_else(|| Error::new(format!("there is no {path}")))
+    }
+
+    fn template(&self, name: &str) -> Result<String> {
+        let path = self.part("templates", name, "template")?;
+        self.world.file(&path, self.scope)
+    }
+
+    fn artifact(&self, name: &str) -> Result<Pin> {
+        let artifacts = &self.world.site.artifacts;
+        let Some(artifact) = artifacts.get(name) else {
+            let error = Error::new(format!("the artifact `{name}` is not pinned")).at(self.at("name"), "not in artifacts.toml");
+            return Err(match nearest(name, artifacts.keys().map(String::as_str)) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help(format!("add [{name}] with a version, an address and its sha256 to artifacts.toml")),
+            });
+        };
+        artifact.pins.get(self.arch).cloned().ok_or_else(|| {
+            Error::new(format!("the artifact `{name}` has no pin for {}", self.arch))
+                .at(self.at("name"), format!("needed for {}", self.arch))
+                .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
+        })
+    }
+
+    fn invalid(&self, field: &str, why: &str) -> Error {
+        Error::new(format!("`{}` of this {} can't be used", field, self.entry.kind.name)).because(why).at(self.at(field), "this value")
+    }
+}
+
+/// An error for each thing that two resources decide about.
+fn clashes(items: &[Item]) -> Vec<Error> {
+    let mut owners: HashMap<String, &Item> = HashMap::new();
+    let mut errors = Vec::new();
+    for item in items {
+        for claim in item.resource.claims() {
+            let Some(first) = owners.insert(claim.clone(), item) else { continue };
+            let what = claim.strip_prefix("path:").unwrap_or(&claim);
+            let error = if first.role == item.role {
+                Error::new(format!("`{what}` stands twice in the role {}", item.role))
+            } else {
+                Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
+            };
+            errors.push(error.at(item.place.clone(), "here again").help(format!("the other one is at {}; keep one of them", first.place)));
+        }
+    }
+    errors
+}
+
+/// An error for each watch that names nothing: the restart that somebody counts on would never come.
+fn unwatched(items: &[Item]) -> Vec<Error> {
+    let ids: std::collections::HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let mut errors = Vec::new();
+    for item in items {
+        for (watched, _) in item.resource.watches().iter().filter(|(watched, _)| !ids.contains(watched.as_str())) {
+            let error = Error::new(format!("`{}` watches `{watched}`, and there is no such resource on this host", item.id))
+                .at(item.place.clone(), "this resource");
+            errors.push(match nearest(watched, ids.iter().copied()) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),
+            });
+        }
+    }
+    errors
+}

@@ -1,0 +1,90 @@
+//! In which order resources have their turn: by phase, role and place in the file, except where one names another.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use crate::error::{Error, Result, nearest};
+use crate::kind::Item;
+
+/// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
+/// derived ones are only hints. A circle is an error that shows it.
+pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
+    let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
+    let paths: HashMap<String, usize> = items
+        .iter()
+        .enumerate()
+        .flat_map(|(at, item)| item.resource.claims().into_iter().map(move |claim| (claim, at)))
+        .collect();
+    let mut before: Vec<Vec<usize>> = vec![Vec::new(); items.len()];
+    for (at, item) in items.iter().enumerate() {
+        for wanted in &item.after {
+            match index.get(wanted.as_str()) {
+                Some(&first) => before[at].push(first),
+                None => return Err(unknown(item, wanted, &index)),
+            }
+        }
+        let derived = item.resource.after();
+        let watched = item.resource.watches();
+        let hints = derived.iter().map(String::as_str).chain(watched.iter().map(|(id, _)| id.as_str()));
+        before[at].extend(hints.filter_map(|id| index.get(id)).filter(|&&first| first != at));
+        for claim in item.resource.claims() {
+            let Some(path) = claim.strip_prefix("path:") else { continue };
+            let above = std::path::Path::new(path).ancestors().skip(1);
+            before[at].extend(above.filter_map(|dir| paths.get(&format!("path:{}", dir.display()))).filter(|&&first| first != at));
+        }
+    }
+    let order = topological(&items, &before)?;
+    let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
+}
+
+fn topological(items: &[Item], before: &[Vec<usize>]) -> Result<Vec<usize>> {
+    let mut waiting: Vec<usize> = before.iter().map(Vec::len).collect();
+    let mut then: Vec<Vec<usize>> = vec![Vec::new(); items.len()];
+    for (at, firsts) in before.iter().enumerate() {
+        for &first in firsts {
+            then[first].push(at);
+        }
+    }
+    // items come in the order of roles and files already: their position is the second key
+    let key = |at: usize| Reverse((items[at].resource.phase(), at));
+    let mut ready: BinaryHeap<_> = (0..items.len()).filter(|&at| waiting[at] == 0).map(key).collect();
+    let mut order = Vec::with_capacity(items.len());
+    while let Some(Reverse((_, at))) = ready.pop() {
+        order.push(at);
+        for &next in &then[at] {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready.push(key(next));
+            }
+        }
+    }
+    match waiting.iter().position(|&left| left > 0) {
+        None => Ok(order),
+        Some(stuck) => Err(circle(items, before, &waiting, stuck)),
+    }
+}
+
+fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usize) -> Error {
+    let mut way = Vec::new();
+    while !way.contains(&at) {
+        way.push(at);
+        // whoever still waits waits for somebody who still waits
+        at = before[at].iter().copied().find(|&first| waiting[first] > 0).unwrap_or(at);
+    }
+    let start = way.iter().position(|&known| known == at).unwrap_or(0);
+    let names: Vec<&str> = way[start..].iter().chain([&at]).map(|&at| items[at].id.as_str()).collect();
+    let written = way[start..].iter().copied().find(|&at| !items[at].after.is_empty()).unwrap_or(at);
+    Error::new(format!("resources wait for each other in a circle: {}", names.join(" → ")))
+        .at(items[written].place.clone(), "this one waits for the next, and so on")
+        .help("take one `after` away")
+}
+
+fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
+    let error = Error::new(format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id))
+        .at(item.place.clone(), "this resource");
+    match nearest(wanted, index.keys().copied()) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them"),
+    }
+}

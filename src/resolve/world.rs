@@ -1,0 +1,416 @@
+//! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up when it is asked
+//! for, so that a host pays for nothing that its roles don't use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Enumerator, Object, Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Place, Result, nearest};
+use crate::resolve::facts::Facts;
+use crate::resolve::functions;
+use crate::site::{Doc, Path, RESERVED, Site};
+
+/// Everything that a host's templates can see.
+pub struct World {
+    /// The site.
+    pub site: Arc<Site>,
+    /// The host that is resolved.
+    pub host: String,
+    facts: Value,
+    env: Environment<'static>,
+    /// The first thing that went wrong in a variable; the template engine can't carry it.
+    failed: Mutex<Option<Error>>,
+    /// Variables that are being rendered, to notice a circle.
+    rendering: Mutex<Vec<String>>,
+    rendered: Mutex<HashMap<Var, Value>>,
+}
+
+type Var = (String, Option<String>, String);
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("site", &self.site.name).field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// One layer of variables: where in which file, and what to call it.
+pub struct Layer<'a> {
+    /// `role etcd`, `site`, `group masters`, `host master1`.
+    pub name: String,
+    /// The file.
+    pub doc: &'a Doc,
+    /// The table in it.
+    pub path: Path,
+}
+
+impl Layer<'_> {
+    fn get(&self, way: &[String]) -> Option<&Json> {
+        self.path.iter().chain(way).try_fold(self.doc.value(), |value, key| value.get(key))
+    }
+
+    /// Where the value at `way` below the layer's table is, if it is there.
+    pub fn place(&self, way: &[String]) -> Option<Place> {
+        self.get(way)?;
+        Some(self.doc.place(&[self.path.as_slice(), way].concat()))
+    }
+}
+
+impl World {
+    /// The world of one host.
+    pub fn new(site: Arc<Site>, host: &str, facts: &Facts) -> Arc<Self> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_auto_escape_callback(|_| AutoEscape::None);
+        // a block on a line of its own leaves no line behind; the default delimiters always go together
+        if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build() {
+            env.set_syntax(syntax);
+        }
+        env.set_debug(true);
+        functions::add(&mut env);
+        let files = site.files.clone();
+        env.set_loader(move |name| match files.get(name) {
+            Some(bytes) => String::from_utf8(bytes.to_vec())
+                .map(Some)
+                .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, "not UTF-8 text")),
+            None => Ok(None),
+        });
+        // an include names a template of the same role
+        env.set_path_join_callback(|name, parent| match parent.rsplit_once("/templates/") {
+            Some((role, _)) => format!("{role}/templates/{name}").into(),
+            None => name.into(),
+        });
+        Arc::new(Self {
+            site,
+            host: host.to_owned(),
+            facts: Value::from(Serde(facts)),
+            env,
+            failed: Mutex::default(),
+            rendering: Mutex::default(),
+            rendered: Mutex::default(),
+        })
+    }
+
+    /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
+    pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
+        let mut layers = Vec::new();
+        let vars = |role: Option<&str>| -> Path {
+            ["vars"].into_iter().chain(role).map(str::to_owned).collect()
+        };
+        if let Some(role) = role.and_then(|role| self.site.roles.get(role)) {
+            layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
+        }
+        layers.push(Layer { name: "site".into(), doc: &self.site.doc, path: vars(role) });
+        if let Some(found) = self.site.hosts.get(host) {
+            for group in &found.groups {
+                let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
+                layers.push(Layer { name: format!("group {group}"), doc: &self.site.doc, path });
+            }
+            layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
+        }
+        layers
+    }
+
+    /// A variable's value as written, merged over its layers, with the place of the layer that decides; `None` when
+    /// no layer sets it.
+    pub fn layered(&self, host: &str, role: Option<&str>, name: &str) -> Option<(Json, Place)> {
+        let way = [name.to_owned()];
+        let mut merged: Option<(Json, Place)> = None;
+        for layer in self.layers(host, role) {
+            let (Some(value), Some(place)) = (layer.get(&way), layer.place(&way)) else { continue };
+            let value = match merged.take() {
+                Some((below, _)) => merge(below, value),
+                None => value.clone(),
+            };
+            merged = Some((value, place));
+        }
+        merged
+    }
+
+    /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
+    pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
+        let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
+        if let Some(value) = lock(&self.rendered).get(&var) {
+            return Some(value.clone());
+        }
+        let (json, place) = self.layered(host, role, name)?;
+        let label = role.map_or_else(|| name.to_owned(), |role| format!("{role}.{name}"));
+        let value = self.render_variable(&var, &label, &json, &place);
+        lock(&self.rendered).insert(var, value.clone());
+        Some(value)
+    }
+
+    fn render_variable(self: &Arc<Self>, var: &Var, label: &str, json: &Json, place: &Place) -> Value {
+        let entry = format!("{}:{label}", var.0);
+        {
+            let mut rendering = lock(&self.rendering);
+            if let Some(start) = rendering.iter().position(|known| *known == entry) {
+                let circle: Vec<&str> =
+                    rendering[start..].iter().chain([&entry]).map(|name| name.split(':').next_back().unwrap_or(name)).collect();
+                let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")));
+                keep_first(&self.failed, error.at(place.clone(), "this variable needs itself"));
+                return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
+            }
+            rendering.push(entry);
+        }
+        let scope = self.scope(&var.0, var.1.as_deref(), None);
+        let value = self.value(json, &scope, &|_| place.clone());
+        lock(&self.rendering).pop();
+        value.unwrap_or_else(|error| {
+            keep_first(&self.failed, error);
+            Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, format!("the variable `{label}` can't be made")))
+        })
+    }
+
+    /// What a template of `role` on `host` sees; `item` is what `for_each` is at.
+    pub fn scope(self: &Arc<Self>, host: &str, role: Option<&str>, item: Option<Value>) -> Value {
+        Value::from_object(Scope { world: self.clone(), host: host.to_owned(), role: role.map(str::to_owned), item })
+    }
+
+    /// A host, as an entry of `hosts`.
+    fn host_value(self: &Arc<Self>, name: &str) -> Value {
+        Value::from_object(HostObject { world: self.clone(), name: name.to_owned() })
+    }
+
+    /// Renders every string in `json`; a string that is one `{{ expression }}` becomes the expression's value, with
+    /// its type. `place` tells where the value on a way below `json` is written.
+    pub fn value(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place) -> Result<Value> {
+        self.value_at(json, scope, place, &mut Vec::new())
+    }
+
+    fn value_at(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place, way: &mut Path) -> Result<Value> {
+        Ok(match json {
+            Json::String(text) => self.string(text, scope, || place(way))?,
+            Json::Array(items) => {
+                let mut values = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    way.push(index.to_string());
+                    values.push(self.value_at(item, scope, place, way)?);
+                    way.pop();
+                }
+                Value::from(values)
+            }
+            Json::Object(map) => {
+                let mut values = Vec::with_capacity(map.len());
+                for (key, item) in map {
+                    way.push(key.clone());
+                    let name = self.string(key, scope, || place(way))?.to_string();
+                    values.push((name, self.value_at(item, scope, place, way)?));
+                    way.pop();
+                }
+                values.into_iter().collect()
+            }
+            other => Value::from(Serde(other)),
+        })
+    }
+
+    fn string(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
+        if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
+            return Ok(Value::from(text));
+        }
+        let result = match whole_expression(text) {
+            Some(expression) => return self.expression(expression, scope, place),
+            None => self.env.render_named_str("", text, scope.clone()).map(Value::from),
+        };
+        result.map_err(|error| self.explain(error, text, scope, place()))
+    }
+
+    /// The value of an expression, as in `when` and `for_each`.
+    pub fn expression(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
+        let evaluated = self.env.compile_expression(text).and_then(|expression| expression.eval(scope.clone()));
+        let value = match evaluated {
+            Ok(value) if !value.is_undefined() => return Ok(value),
+            Ok(_) => Err(minijinja::Error::from(ErrorKind::UndefinedError)),
+            Err(error) => Err(error),
+        };
+        value.map_err(|error| self.explain(error, text, scope, place()))
+    }
+
+    /// A template file of the site, rendered.
+    pub fn file(&self, path: &str, scope: &Value) -> Result<String> {
+        let rendered = self.env.get_template(path).and_then(|template| template.render(scope.clone()));
+        rendered.map_err(|error| {
+            let text = self.text_of(path).unwrap_or_default();
+            self.explain(error, &text.clone(), scope, Place { file: path.to_owned(), text, span: 0..0 })
+        })
+    }
+
+    fn text_of(&self, path: &str) -> Option<Arc<str>> {
+        Some(std::str::from_utf8(self.site.files.get(path)?).ok()?.into())
+    }
+
+    /// Turns the template engine's error into one of ours. `source` is the text that it was given, which is at `place`.
+    fn explain(&self, error: minijinja::Error, source: &str, scope: &Value, mut place: Place) -> Error {
+        if let Some(inner) = lock(&self.failed).take() {
+            return inner;
+        }
+        let included = error.name().filter(|name| !name.is_empty() && *name != place.file).and_then(|name| {
+            let text = self.text_of(name)?;
+            place = Place { file: name.to_owned(), text: text.clone(), span: 0..0 };
+            Some(text)
+        });
+        let source = included.as_deref().unwrap_or(source);
+        let words = error.range().and_then(|range| source.get(range)).unwrap_or(source);
+        // a value in a TOML file: if it stands there as it is, the error's own place inside it can be shown
+        let shown = place.text.get(place.span.clone()).unwrap_or_default();
+        if let (Some(range), Some(offset)) = (error.range(), if place.span.is_empty() { Some(0) } else { shown.find(source) }) {
+            place.span = place.span.start + offset + range.start..place.span.start + offset + range.end;
+        } else if place.span.is_empty() && let Some(line) = error.line() {
+            let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
+            place.span = start..start;
+        }
+        if error.kind() == ErrorKind::UndefinedError {
+            let name = words.trim().trim_start_matches("{{").trim_end_matches("}}").trim();
+            let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined");
+            return match self.suggest(name, scope) {
+                Some(near) => result.help(format!("did you mean `{near}`?")),
+                None => result.help("a role declares its variables under [vars], or under `required` when a host has to set them"),
+            };
+        }
+        let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        let result = Error::new("the template can't be rendered").because(detail).at(place, "here");
+        if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownFunction)
+            && let Some(near) = nearest(words.trim(), functions::NAMES.iter().copied())
+        {
+            return result.help(format!("did you mean `{near}`?"));
+        }
+        result
+    }
+
+    fn suggest(&self, name: &str, scope: &Value) -> Option<String> {
+        let scope = scope.downcast_object_ref::<Scope>()?;
+        let names_of = |role: &str| -> Vec<&str> { self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default() };
+        if let Some((role, rest)) = name.split_once('.')
+            && self.site.roles.contains_key(role)
+        {
+            return nearest(rest, names_of(role)).map(|near| format!("{role}.{near}"));
+        }
+        let globals = self.site.doc.value().get("vars").and_then(Json::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+        let own = scope.role.as_deref().map(names_of).unwrap_or_default();
+        let known = own.into_iter().chain(globals).chain(self.site.roles.keys().map(String::as_str)).chain(RESERVED.iter().copied());
+        nearest(name, known).map(str::to_owned)
+    }
+}
+
+/// `text` without its braces, when it is nothing but one expression.
+fn whole_expression(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = inner.strip_prefix('-').unwrap_or(inner);
+    let inner = inner.strip_suffix('-').unwrap_or(inner);
+    (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner.trim())
+}
+
+/// Later wins; maps merge by key, everything else is replaced.
+fn merge(below: Json, above: &Json) -> Json {
+    match (below, above) {
+        (Json::Object(mut below), Json::Object(above)) => {
+            for (key, value) in above {
+                let merged = match below.remove(key) {
+                    Some(old) => merge(old, value),
+                    None => value.clone(),
+                };
+                below.insert(key.clone(), merged);
+            }
+            Json::Object(below)
+        }
+        (_, above) => above.clone(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the first failure.
+fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
+    lock(failed).get_or_insert(error);
+}
+
+/// What a template sees by name.
+#[derive(Debug)]
+struct Scope {
+    world: Arc<World>,
+    host: String,
+    role: Option<String>,
+    item: Option<Value>,
+}
+
+impl Object for Scope {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let world = &self.world;
+        match name {
+            "item" => return self.item.clone(),
+            "host" => return Some(world.host_value(&self.host)),
+            "hosts" => return Some(world.site.hosts.keys().map(|name| world.host_value(name)).collect()),
+            "facts" if self.host == world.host => return Some(world.facts.clone()),
+            "facts" => {
+                let why = format!("the facts of another host ({}) are not known here", self.host);
+                return Some(Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, why)));
+            }
+            "artifacts" => {
+                let versions = world.site.artifacts.iter().map(|(name, artifact)| {
+                    (name.clone(), Value::from_iter([("version", Value::from(artifact.version.clone()))]))
+                });
+                return Some(versions.collect());
+            }
+            _ => {}
+        }
+        if let Some(role) = &self.role
+            && let Some(value) = world.variable(&self.host, Some(role), name)
+        {
+            return Some(value);
+        }
+        if world.site.roles.contains_key(name) {
+            return Some(Value::from_object(RoleObject { world: world.clone(), host: self.host.clone(), role: name.to_owned() }));
+        }
+        world.variable(&self.host, None, name)
+    }
+}
+
+/// The variables of a role for a host: `etcd.client_port`.
+#[derive(Debug)]
+struct RoleObject {
+    world: Arc<World>,
+    host: String,
+    role: String,
+}
+
+impl Object for RoleObject {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.world.variable(&self.host, Some(&self.role), key.as_str()?)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let role = self.world.site.roles.get(&self.role);
+        Enumerator::Values(role.into_iter().flat_map(|role| role.names()).map(Value::from).collect())
+    }
+}
+
+/// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.
+#[derive(Debug)]
+struct HostObject {
+    world: Arc<World>,
+    name: String,
+}
+
+impl Object for HostObject {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let host = self.world.site.hosts.get(&self.name)?;
+        Some(match key.as_str()? {
+            "name" => Value::from(self.name.clone()),
+            "address" => Value::from(host.address.to_string()),
+            "groups" => host.groups.iter().cloned().collect(),
+            "roles" => host.roles.iter().cloned().collect(),
+            "vars" => self.world.scope(&self.name, None, None),
+            _ => return None,
+        })
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
+    }
+}

@@ -1,0 +1,86 @@
+//! The files of a site, by path, in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Context, Error, Result};
+use crate::site::Doc;
+
+/// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
+pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "secrets"];
+
+/// The files of a site, by path with `/` between names.
+#[derive(Clone, Debug, Default)]
+pub struct Files(BTreeMap<String, Arc<[u8]>>);
+
+impl Files {
+    /// Reads the site in a directory as it is, signed or not. For whoever edits it; a host reads a `Release`.
+    pub fn in_directory(dir: &Path) -> Result<Self> {
+        let mut files = BTreeMap::new();
+        for part in PARTS {
+            let path = dir.join(part);
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            collect(&path, &meta, part, &mut files)?;
+        }
+        Ok(Self(files))
+    }
+
+    /// The content at `path`.
+    pub fn get(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.0.get(path)
+    }
+
+    /// The TOML file at `path`; `None` when there is none.
+    pub fn doc(&self, path: &str) -> Result<Option<Doc>> {
+        self.get(path).map(|bytes| Doc::parse(path, bytes)).transpose()
+    }
+
+    /// Every path with its content, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
+        self.0.iter().map(|(path, content)| (path.as_str(), content))
+    }
+
+    /// The names just below the directory `dir`, sorted.
+    pub fn children(&self, dir: &str) -> Vec<String> {
+        let prefix = format!("{dir}/");
+        let mut names: Vec<String> = self
+            .0
+            .range(prefix.clone()..)
+            .map_while(|(path, _)| path.strip_prefix(&prefix))
+            .map(|rest| rest.split('/').next().unwrap_or(rest).to_owned())
+            .collect();
+        names.dedup();
+        names
+    }
+}
+
+impl FromIterator<(String, Arc<[u8]>)> for Files {
+    fn from_iter<I: IntoIterator<Item = (String, Arc<[u8]>)>>(files: I) -> Self {
+        Self(files.into_iter().collect())
+    }
+}
+
+fn collect(
+    path: &Path,
+    meta: &std::fs::Metadata,
+    name: &str,
+    files: &mut BTreeMap<String, Arc<[u8]>>,
+) -> Result<()> {
+    let what = || format!("can't read {}", path.display());
+    if meta.is_file() {
+        files.insert(name.to_owned(), std::fs::read(path).context(what)?.into());
+    } else if meta.is_dir() {
+        for entry in std::fs::read_dir(path).context(what)? {
+            let entry = entry.context(what)?;
+            let child = entry.file_name().into_string().map_err(|name| {
+                Error::new(format!("{} has a name that is not UTF-8: {}", path.display(), name.to_string_lossy()))
+            })?;
+            collect(&entry.path(), &entry.metadata().context(what)?, &format!("{name}/{child}"), files)?;
+        }
+    } else {
+        return Err(Error::new(format!("{} is neither a file nor a directory", path.display()))
+            .help("a site holds no links; copy the file to where it is used"));
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `artifacts.toml`: upstream files, pinned by digest, one for each architecture.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::site::{Doc, Files};
+
+/// `[NAME]` in `artifacts.toml`.
+#[derive(Debug)]
+pub struct Artifact {
+    /// The upstream version, for people and templates.
+    pub version: String,
+    /// Its pins, by architecture as Go names them (`amd64`, `arm64`).
+    pub pins: BTreeMap<String, Pin>,
+}
+
+/// One pinned upstream file, for one architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The artifact's name.
+    pub name: String,
+    /// Where it can be had, in the order to try.
+    pub urls: Vec<String>,
+    /// Lower-case hex of its SHA-256.
+    pub sha256: String,
+    /// Its size in bytes, when that is pinned too.
+    pub size: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArtifactFile {
+    version: String,
+    amd64: Option<PinFile>,
+    arm64: Option<PinFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinFile {
+    url: Option<String>,
+    #[serde(default)]
+    urls: Vec<String>,
+    sha256: String,
+    size: Option<u64>,
+}
+
+/// Reads `artifacts.toml`; no artifacts when there is none.
+pub fn read(files: &Files) -> Result<BTreeMap<String, Artifact>> {
+    let Some(doc) = files.doc("artifacts.toml")? else { return Ok(BTreeMap::new()) };
+    let read: BTreeMap<String, ArtifactFile> = doc.read()?;
+    read.into_iter().map(|(name, file)| Ok((name.clone(), artifact(&doc, &name, file)?))).collect()
+}
+
+fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
+    let mut pins = BTreeMap::new();
+    for (architecture, pin) in [("amd64", file.amd64), ("arm64", file.arm64)] {
+        let Some(pin) = pin else { continue };
+        let at = |field: &str| [name.to_owned(), architecture.to_owned(), field.to_owned()];
+        if pin.sha256.len() != 64 || !pin.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Error::new(format!("the digest of {name} ({architecture}) is not a SHA-256"))
+                .at(doc.place(&at("sha256")), "64 hexadecimal digits in small letters are expected")
+                .help("`sha256sum FILE` prints it; take it from the publisher and not from a download"));
+        }
+        let urls: Vec<String> = pin.url.into_iter().chain(pin.urls).collect();
+        if urls.is_empty() {
+            return Err(Error::new(format!("{name} ({architecture}) has no address"))
+                .at(doc.place(&at("url")), "set `url`, or `urls` with mirrors in the order to try"));
+        }
+        for url in &urls {
+            if !["https://", "http://", "file:///"].iter().any(|scheme| url.starts_with(scheme)) {
+                return Err(Error::new(format!("`{url}` is not an address that can be fetched"))
+                    .at(doc.place(&at("url")), "expected https://, http:// or file:///"));
+            }
+        }
+        let found = Pin { name: name.to_owned(), urls, sha256: pin.sha256, size: pin.size };
+        pins.insert(architecture.to_owned(), found);
+    }
+    if pins.is_empty() {
+        return Err(Error::new(format!("the artifact {name} is not pinned for any architecture"))
+            .at(doc.place(&[name.to_owned()]), "add `amd64 = { url = \"…\", sha256 = \"…\" }`"));
+    }
+    Ok(Artifact { version: file.version, pins })
+}

@@ -1,0 +1,139 @@
+//! `roles/NAME/role.toml`: a named set of resources with default variables.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::kind;
+use crate::site::{Doc, Files, Path, RESERVED, reserved};
+
+/// A role.
+#[derive(Debug)]
+pub struct Role {
+    /// Its name: that of its directory.
+    pub name: String,
+    /// `role.toml`.
+    pub doc: Doc,
+    /// What it is for, in a sentence.
+    pub summary: String,
+    /// Roles that a host with this one has too, before it.
+    pub requires: Vec<String>,
+    /// Variables that a site, group or host has to set.
+    pub required: Vec<String>,
+    /// Variables with a default.
+    pub vars: Map<String, Value>,
+    /// Its resources, in the order of the file.
+    pub entries: Vec<Entry>,
+}
+
+/// One `[[KIND]]` of a role, as written.
+#[derive(Debug)]
+pub struct Entry {
+    /// The kind's name.
+    pub kind: &'static kind::Kind,
+    /// Where it is in `role.toml`.
+    pub path: Path,
+    /// The kind's own fields.
+    pub fields: Value,
+    /// The condition under which it exists.
+    pub when: Option<String>,
+    /// The list that it exists for each item of.
+    pub for_each: Option<String>,
+    /// Ids of resources that come before it.
+    pub after: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    summary: String,
+    #[serde(default)]
+    requires: Vec<String>,
+    #[serde(default)]
+    required: Vec<String>,
+    #[serde(default)]
+    vars: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Common {
+    when: Option<String>,
+    for_each: Option<String>,
+    #[serde(default)]
+    after: Vec<String>,
+}
+
+/// The fields that every kind has.
+const COMMON: &[&str] = &["when", "for_each", "after"];
+const HEAD: &[&str] = &["summary", "requires", "required", "vars"];
+
+impl Role {
+    /// Reads one role of a site.
+    pub fn load(files: &Files, name: &str) -> Result<Self> {
+        let file = format!("roles/{name}/role.toml");
+        let doc = files.doc(&file)?.ok_or_else(|| {
+            Error::new(format!("there is no {file}")).help(format!("roles/{name}/ needs a role.toml with a `summary`"))
+        })?;
+        let mut head = Map::new();
+        let mut entries = Vec::new();
+        let mut errors = Vec::new();
+        for (key, value) in doc.value().as_object().into_iter().flatten() {
+            if HEAD.contains(&key.as_str()) {
+                head.insert(key.clone(), value.clone());
+            } else if let Some(kind) = kind::find(key) {
+                match read_entries(&doc, kind, value) {
+                    Ok(read) => entries.extend(read),
+                    Err(error) => errors.push(error),
+                }
+            } else {
+                let known = HEAD.iter().copied().chain(kind::KINDS.iter().map(|kind| kind.name));
+                errors.push(doc.unknown(std::slice::from_ref(key), known));
+            }
+        }
+        let head: Head = doc.read_at(&[], Value::Object(head))?;
+        for key in head.vars.keys().filter(|key| RESERVED.contains(&key.as_str())) {
+            errors.push(reserved(&doc, &["vars".to_owned(), key.clone()]));
+        }
+        if let Some(error) = Error::all(errors) {
+            return Err(error);
+        }
+        entries.sort_by_key(|entry| doc.place(&entry.path).span.start);
+        let Head { summary, requires, required, vars } = head;
+        Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, entries })
+    }
+
+    /// Whether the role has a variable of this name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.vars.contains_key(name) || self.required.iter().any(|required| required == name)
+    }
+
+    /// The names of its variables.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.vars.keys().map(String::as_str).chain(self.required.iter().map(String::as_str))
+    }
+}
+
+fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<Vec<Entry>> {
+    let table = vec![kind.name.to_owned()];
+    let Some(list) = value.as_array() else {
+        return Err(Error::new(format!("`{}` has to be a list of resources", kind.name))
+            .at(doc.key_place(&table), format!("write [[{}]], with two brackets", kind.name)));
+    };
+    let known = (kind.fields)();
+    let mut entries = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let path = [table.clone(), vec![index.to_string()]].concat();
+        let Some(map) = value.as_object() else {
+            return Err(Error::new(format!("an entry of `{}` has to be a table", kind.name)).at(doc.place(&path), "not a table"));
+        };
+        if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {
+            let path = [path.as_slice(), &[key.clone()]].concat();
+            return Err(doc.unknown(&path, known.iter().chain(COMMON).copied()));
+        }
+        let (common, fields): (Map<_, _>, Map<_, _>) =
+            map.clone().into_iter().partition(|(key, _)| COMMON.contains(&key.as_str()));
+        let Common { when, for_each, after } = doc.read_at(&path, Value::Object(common))?;
+        entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after });
+    }
+    Ok(entries)
+}
