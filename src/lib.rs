@@ -19,5 +19,6 @@ pub mod resolve;
 pub mod site;
 pub mod source;
 pub mod store;
+pub mod trust;
 
 pub use error::{Context, Error, Exit, Result};
