@@ -4,6 +4,7 @@
 //! the host, and changed.
 
 pub mod fields;
+pub mod probe;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
+use crate::report::Report;
 use crate::site::{Doc, Pin};
 use crate::store::Store;
 
@@ -124,6 +126,22 @@ pub trait Resource: fmt::Debug {
         let _ = wants;
     }
 
+    /// Whether a restart or reload that it is owed means anything now: not for a unit that is not to run, nor in a tree.
+    fn answers_kicks(&self, work: &Work<'_>) -> bool {
+        work.host.is_live()
+    }
+
+    /// Fetches and checks what its change needs, before anything of the whole plan is touched.
+    fn prepare(&self, work: &Work<'_>, report: &dyn Report) -> Result<()> {
+        let _ = (work, report);
+        Ok(())
+    }
+
+    /// The check of health that it is, if it is one.
+    fn probe(&self) -> Option<&probe::Probe> {
+        None
+    }
+
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
 
@@ -214,6 +232,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    artifact::ArtifactFields,
     file::FileFields,
     template::TemplateFields,
 }

@@ -8,8 +8,18 @@ use minijinja::{Environment, Error, ErrorKind};
 
 /// The names of all that is added, for a suggestion when somebody misspells one.
 pub const NAMES: &[&str] = &[
-    "with_role", "in_group", "exec", "systemd_quote", "url_host", "address", "cidr_host", "cidr_network", "cidr_netmask",
-    "cidr_prefix", "cidr_contains", "interface_of",
+    "with_role",
+    "in_group",
+    "exec",
+    "systemd_quote",
+    "url_host",
+    "address",
+    "cidr_host",
+    "cidr_network",
+    "cidr_netmask",
+    "cidr_prefix",
+    "cidr_contains",
+    "interface_of",
 ];
 
 /// Adds the functions and filters to an environment.
@@ -26,7 +36,9 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("cidr_network", |text: String| network(&text).map(|net| net.network().to_string()));
     env.add_filter("cidr_netmask", |text: String| network(&text).map(|net| net.netmask().to_string()));
     env.add_filter("cidr_prefix", |text: String| network(&text).map(|net| net.prefix_len()));
-    env.add_filter("cidr_contains", |text: String, other: String| Ok::<_, Error>(network(&text)?.contains(&address(&other)?)));
+    env.add_filter("cidr_contains", |text: String, other: String| {
+        Ok::<_, Error>(network(&text)?.contains(&address(&other)?))
+    });
     env.add_function("interface_of", interface_of);
 }
 
@@ -155,14 +167,18 @@ mod tests {
 
     #[test]
     fn a_map_of_flags_becomes_a_command_line() {
-        let line = render(r#"{{ {"name": "a", "v": 2, "off": none, "url": ["x", "y"]} | exec(program="/bin/p") }}"#).unwrap();
+        let line =
+            render(r#"{{ {"name": "a", "v": 2, "off": none, "url": ["x", "y"]} | exec(program="/bin/p") }}"#).unwrap();
         assert_eq!(line, "/bin/p \\\n  --name=a \\\n  --v=2 \\\n  --url=x \\\n  --url=y");
     }
 
     #[test]
     fn addresses_and_networks_have_a_type() {
         assert!(render("{{ '192.168.1.102.2' | address }}").unwrap_err().contains("is not an IP address"));
-        assert_eq!(render("{{ '10.254.0.0/16' | cidr_host(1) }} {{ '10.0.0.0/30' | cidr_host(-1) }}").unwrap(), "10.254.0.1 10.0.0.3");
+        assert_eq!(
+            render("{{ '10.254.0.0/16' | cidr_host(1) }} {{ '10.0.0.0/30' | cidr_host(-1) }}").unwrap(),
+            "10.254.0.1 10.0.0.3"
+        );
         assert!(render("{{ '10.0.0.0/30' | cidr_host(4) }}").unwrap_err().contains("has no address number 4"));
         assert_eq!(render("{{ 'fd00::1' | url_host }}").unwrap(), "[fd00::1]");
         assert_eq!(render("{{ '10.0.0.0/8' | cidr_contains('10.1.2.3') }}").unwrap(), "true");

@@ -36,7 +36,8 @@ struct Allowed {
 impl AllowedSigners {
     /// Reads a file in the format of `ssh-keygen(1)`, ALLOWED SIGNERS.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).context(|| format!("can't read the allowed signers {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).context(|| format!("can't read the allowed signers {}", path.display()))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -92,7 +93,10 @@ impl AllowedSigners {
         }
         let error = match (good.len(), problems.first()) {
             (0, Some(why)) => Error::refused("no signature of the release is good").because(why),
-            (have, _) => Error::refused(format!("the release has {have} good signature{} and needs {threshold}", if have == 1 { "" } else { "s" })),
+            (have, _) => Error::refused(format!(
+                "the release has {have} good signature{} and needs {threshold}",
+                if have == 1 { "" } else { "s" }
+            )),
         };
         Err(error.help(format!("the keys that may sign are in {}", self.file)))
     }
@@ -103,17 +107,20 @@ impl AllowedSigners {
         if signature.namespace() != NAMESPACE {
             return Err(format!("a signature is for `{}` and not for `{NAMESPACE}`", signature.namespace()));
         }
-        let mut candidates = self.signers.iter().filter(|allowed| allowed.key.key_data() == signature.public_key()).peekable();
+        let mut candidates =
+            self.signers.iter().filter(|allowed| allowed.key.key_data() == signature.public_key()).peekable();
         if candidates.peek().is_none() {
-            return Err(format!("it is signed by a key that is not allowed: {}", signature.public_key().fingerprint(ssh_key::HashAlg::Sha256)));
+            return Err(format!(
+                "it is signed by a key that is not allowed: {}",
+                signature.public_key().fingerprint(ssh_key::HashAlg::Sha256)
+            ));
         }
         let Some(allowed) = candidates.find(|allowed| allowed.valid_at(now)) else {
             return Err("it is signed by a key that is not valid now".to_owned());
         };
-        allowed
-            .key
-            .verify(NAMESPACE, message, &signature)
-            .map_err(|_| format!("the signature of {} is not over this {}", allowed.principal, crate::trust::MANIFEST))?;
+        allowed.key.verify(NAMESPACE, message, &signature).map_err(|_| {
+            format!("the signature of {} is not over this {}", allowed.principal, crate::trust::MANIFEST)
+        })?;
         Ok(allowed.key.key_data())
     }
 }
@@ -121,7 +128,8 @@ impl AllowedSigners {
 /// The signatures in a file, which holds one after the other.
 fn split(signatures: &[u8]) -> Result<Vec<&str>> {
     let unreadable = || {
-        Error::refused("the signatures of the release can't be read").help("sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more")
+        Error::refused("the signatures of the release can't be read")
+            .help("sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more")
     };
     let mut rest = std::str::from_utf8(signatures).map_err(|_| unreadable())?;
     let mut blocks = Vec::new();
@@ -163,7 +171,9 @@ impl Allowed {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let value = value.trim_matches('"');
             match name.to_ascii_lowercase().as_str() {
-                "namespaces" if !value.split(',').any(|pattern| pattern == NAMESPACE || pattern == "*") => return Ok(None),
+                "namespaces" if !value.split(',').any(|pattern| pattern == NAMESPACE || pattern == "*") => {
+                    return Ok(None);
+                }
                 "namespaces" => {}
                 "valid-after" => allowed.after = Some(time(value)?),
                 "valid-before" => allowed.before = Some(time(value)?),

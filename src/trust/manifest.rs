@@ -42,7 +42,8 @@ pub struct Listed {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManifestFile {
-    format: i64,
+    #[serde(rename = "format")]
+    _format: i64,
     site: String,
     serial: u64,
     created: Timestamp,
@@ -73,7 +74,11 @@ impl Manifest {
     pub fn to_toml(&self) -> String {
         let mut text = format!("format = {FORMAT}\n");
         let _ = writeln!(text, "site = {}", toml::Value::from(self.site.as_str()));
-        let _ = writeln!(text, "serial = {}\ncreated = {:.0}\nexpires = {:.0}\n\n[files]", self.serial, self.created, self.expires);
+        let _ = writeln!(
+            text,
+            "serial = {}\ncreated = {:.0}\nexpires = {:.0}\n\n[files]",
+            self.serial, self.created, self.expires
+        );
         for (path, Listed { sha256, size }) in &self.files {
             let _ = writeln!(text, "{} = {{ sha256 = \"{sha256}\", size = {size} }}", toml::Value::from(path.as_str()));
         }
@@ -86,15 +91,23 @@ impl Manifest {
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
             Some(FORMAT) => {}
             Some(other) => {
-                return Err(Error::refused(format!("the release has format {other}, and this kpull reads format {FORMAT}"))
-                    .help("update kpull on this host"));
+                return Err(Error::refused(format!(
+                    "the release has format {other}, and this kpull reads format {FORMAT}"
+                ))
+                .help("update kpull on this host"));
             }
-            None => return Err(Error::refused("the release does not say which format it has").help("sign it with `kpull sign`")),
+            None => {
+                return Err(
+                    Error::refused("the release does not say which format it has").help("sign it with `kpull sign`")
+                );
+            }
         }
         let ManifestFile { site, serial, created, expires, files, .. } = doc.read::<ManifestFile>().map_err(refused)?;
         for (path, listed) in &files {
             check_path(path)?;
-            if listed.sha256.len() != 64 || !listed.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            if listed.sha256.len() != 64
+                || !listed.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            {
                 return Err(Error::refused(format!("the release lists {path} with something that is not a SHA-256")));
             }
         }
@@ -110,7 +123,8 @@ fn check_path(path: &str) -> Result<()> {
             .help("a release made by `kpull sign` has no such path: somebody made this one by hand"));
     }
     if !is_part(path) {
-        return Err(Error::refused(format!("the release lists `{path}`, which is no part of a site")).help("sign again with `kpull sign`"));
+        return Err(Error::refused(format!("the release lists `{path}`, which is no part of a site"))
+            .help("sign again with `kpull sign`"));
     }
     Ok(())
 }

@@ -95,16 +95,21 @@ impl Policy {
     pub fn announce(&self, tree: &dyn Tree) -> Result<Announced> {
         let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
         let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
-            Error::refused(format!("the source has no {MANIFEST}")).help("sign the site with `kpull sign`, and publish what that writes")
+            Error::refused(format!("the source has no {MANIFEST}"))
+                .help("sign the site with `kpull sign`, and publish what that writes")
         })?;
         let signatures = read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
-            Error::refused(format!("the release is not signed: there is no {SIGNATURES}")).help("sign the site with `kpull sign`")
+            Error::refused(format!("the release is not signed: there is no {SIGNATURES}"))
+                .help("sign the site with `kpull sign`")
         })?;
         self.signers.check(&bytes, &signatures, self.threshold)?;
         let manifest = Manifest::parse(&bytes)?;
         if manifest.site != self.site {
-            return Err(Error::refused(format!("the release is for the site `{}`, and this host belongs to `{}`", manifest.site, self.site))
-                .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
+            return Err(Error::refused(format!(
+                "the release is for the site `{}`, and this host belongs to `{}`",
+                manifest.site, self.site
+            ))
+            .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
         }
         Ok(Announced { manifest, bytes, signatures })
     }
@@ -151,7 +156,9 @@ impl Announced {
     pub fn fetch(self, tree: &dyn Tree, known: Option<&Files>) -> Result<Release> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
-            return Err(Error::refused(format!("the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed")));
+            return Err(Error::refused(format!(
+                "the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"
+            )));
         }
         if let Some(present) = tree.list()? {
             let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));
@@ -179,8 +186,12 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
             .help("publish every file of the site; was the push complete?")
     })?;
     if content.len() as u64 != listed.size {
-        return Err(Error::refused(format!("{path} has {} bytes, and the release says {}", content.len(), listed.size))
-            .help("the file was changed or cut short after signing"));
+        return Err(Error::refused(format!(
+            "{path} has {} bytes, and the release says {}",
+            content.len(),
+            listed.size
+        ))
+        .help("the file was changed or cut short after signing"));
     }
     if !listed.matches(&content) {
         return Err(Error::refused(format!("{path} is not the file that was signed: its SHA-256 differs"))

@@ -29,7 +29,9 @@ impl Signer {
             return Ok(Self::Keygen(path.to_owned()));
         }
         match PrivateKey::from_openssh(&text) {
-            Ok(key) if !key.is_encrypted() && !key.algorithm().as_str().starts_with("sk-") => Ok(Self::Key(path.to_owned())),
+            Ok(key) if !key.is_encrypted() && !key.algorithm().as_str().starts_with("sk-") => {
+                Ok(Self::Key(path.to_owned()))
+            }
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
             Err(error) => Err(Error::new(format!("{} is not an OpenSSH key", path.display()))
                 .because(error)
@@ -64,7 +66,9 @@ fn keygen(key: &Path, message: &[u8]) -> Result<String> {
     }
     let output = child.wait_with_output().context(what)?;
     if !output.status.success() {
-        return Err(Error::new(what()).because(format!("ssh-keygen ended with {}", output.status)).help("is the key in the agent? `ssh-add -L` lists them"));
+        return Err(Error::new(what())
+            .because(format!("ssh-keygen ended with {}", output.status))
+            .help("is the key in the agent? `ssh-add -L` lists them"));
     }
     String::from_utf8(output.stdout).context(what)
 }
