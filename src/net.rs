@@ -497,7 +497,8 @@ impl Failure {
         };
         let help = match why {
             rustls::Error::InvalidCertificate(problem) => match problem {
-                CertificateError::UnknownIssuer => {
+                // A bad signature is that of another authority with the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     "the authority that issued it is not trusted: name its PEM file, ca = \"FILE\", or install the \
                      system's ca-certificates"
                 }
@@ -699,6 +700,7 @@ mod tests {
     #[test]
     fn a_file_that_is_missing_or_wrong_is_named_and_its_contents_are_not() {
         let wrong = file("hunter2");
+        let authority = Authority::new();
         let path = wrong.path().to_path_buf();
         let none = PathBuf::from("/nonexistent/file");
         for (options, expected) in [
@@ -711,8 +713,8 @@ mod tests {
                 "has no certificate in it",
             ),
             (
-                Options { client_cert: Some(Authority::new().issue("a").0), client_key: Some(path), ..once() },
-                "can't be read",
+                Options { client_cert: Some(authority.issue("a").0), client_key: Some(path), ..once() },
+                "has no private key in it",
             ),
         ] {
             let error = Client::new(&options).err().unwrap();

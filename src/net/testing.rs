@@ -115,10 +115,13 @@ impl Drop for Server {
 
 fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let mut line = String::new();
-    stream.read_line(&mut line)?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(()) };
+    let mut line = Vec::new();
+    stream.read_until(b'\n', &mut line)?;
+    let line = String::from_utf8_lossy(&line);
+    let mut words = line.split_ascii_whitespace();
+    let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
+        return stream.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request =
         Seen { method: method.into(), path: path.into(), query: query.into(), headers: Vec::new(), body: Vec::new() };

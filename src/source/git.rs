@@ -300,15 +300,20 @@ impl Git {
                 return Err(Failure::hopeless(Error::new(format!("{} is not remote", path.display()))));
             }
         };
-        let none = |_| Ok(None);
-        let handshake = gix::protocol::handshake(&mut transport, Service::UploadPack, none, Vec::new(), &mut Discard);
+        // Only asked for when ssh was refused; HTTP has its own.
+        let mut refused = false;
+        let no_credentials = |_| {
+            refused = true;
+            Err(gix::error::ErrorExt::raise(gix::error::message("permission denied")))
+        };
+        let handshake =
+            gix::protocol::handshake(&mut transport, Service::UploadPack, no_credentials, Vec::new(), &mut Discard);
         let mut handshake = match (handshake, trouble.take()) {
             (_, Some(error)) => return Err(Failure::hopeless(error)),
             (Ok(handshake), None) => handshake,
             (Err(why), None) if matches!(self.remote, Remote::Ssh { .. }) => {
-                let error = self.ssh_failed(&why);
-                let refused = why.is_permission_denied() || why.is_unauthenticated();
-                return Err(Failure { error, again: if refused { Again::Never } else { Again::Later(None) } });
+                let again = if refused { Again::Never } else { Again::Later(None) };
+                return Err(Failure { error: self.ssh_failed(&why), again });
             }
             (Err(why), None) => return Err(Failure::hopeless(self.not_a_repository(&first_words(&why)))),
         };
@@ -1346,7 +1351,10 @@ mod tests {
         // In the place of the ssh client: runs what it was told to, here.
         let stand_in = fixture.dir.path().join("ssh");
         let log = fixture.dir.path().join("log");
-        let script = format!("#!/bin/sh\necho \"$*\" >> '{}'\nfor last; do :; done\neval \"$last\"\n", log.display());
+        let script = format!(
+            "echo \"$*\" >> '{}'\nwhile [ $# -gt 2 ]; do shift; done\neval \"git upload-pack $2\"\n",
+            log.display()
+        );
         fs::write(&stand_in, script).unwrap();
         let mut source = fixture.source(&format!("git = 'ssh://git@localhost:22{}'", fixture.site().display()));
         let Remote::Ssh { command, .. } = &mut source.remote else { panic!("not ssh") };
@@ -1370,6 +1378,12 @@ mod tests {
         *command = "false".into();
         let error = problem(&mut source);
         assert!(error.to_string().starts_with("git git@host:site.git can't be reached over ssh"), "{error}");
+        let Remote::Ssh { command, retries, .. } = &mut source.remote else { panic!("not ssh") };
+        // Not tried again: the pauses would be minutes.
+        *retries = 100;
+        *command = "echo 'git@host: Permission denied (publickey).' >&2; false".into();
+        let error = problem(&mut source);
+        assert!(error.to_string().ends_with("permission denied"), "{error}");
         assert!(error.advice().unwrap().contains("BatchMode"));
     }
 }
