@@ -18,6 +18,7 @@ use gix::protocol::fetch::{Arguments, Negotiate, Response, Shallow, Tags};
 use gix::protocol::handshake::Ref;
 use gix::protocol::{Handshake, fetch};
 use gix::{ObjectId, Repository, ThreadSafeRepository, Url};
+use gix_transport::client::Capabilities;
 use gix_transport::client::blocking_io::http::{self, GetResponse, PostBodyDataKind, PostResponse};
 use gix_transport::client::blocking_io::{Transport, connect, ssh};
 use gix_transport::{Protocol, Service};
@@ -317,6 +318,7 @@ impl Git {
             }
             (Err(why), None) => return Err(Failure::hopeless(self.not_a_repository(&first_words(&why)))),
         };
+        handshake.capabilities = without_relative_depth(handshake.capabilities);
         let refs = handshake.refs.take().unwrap_or_default();
         let refs = refs.iter().filter_map(peeled).collect();
         Ok(Session { transport, handshake, refs, trouble })
@@ -510,6 +512,21 @@ fn peeled(reference: &Ref) -> Option<(String, ObjectId)> {
     }
 }
 
+/// What a server is able to, but for `deepen-relative`. gix asks for all that it knows, and servers take that one, in
+/// the first version of the protocol, as a wish: they count the depth from what we have and send all of the history.
+fn without_relative_depth(capabilities: Capabilities) -> Capabilities {
+    let mut line = b"\0".to_vec();
+    for capability in capabilities.iter().filter(|capability| capability.name() != "deepen-relative") {
+        line.extend_from_slice(capability.name());
+        if let Some(value) = capability.value() {
+            line.push(b'=');
+            line.extend_from_slice(value);
+        }
+        line.push(b' ');
+    }
+    Capabilities::from_bytes(line.trim_ascii_end()).map_or(capabilities, |(capabilities, _)| capabilities)
+}
+
 /// Only the commit itself, without what came before it.
 fn newest() -> Shallow {
     Shallow::DepthAtRemote(NonZeroU32::MIN)
@@ -615,18 +632,26 @@ impl Tree for GitTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let names = segments(path)?;
         let broken = |why: gix::Error| self.broken(&why);
-        let root = self.repo.find_tree(self.root).map_err(broken)?;
-        let Some(entry) = root.lookup_entry(names).map_err(broken)? else { return Ok(None) };
-        if !entry.mode().is_blob() {
-            return Err(Error::refused(format!("{}: {path} is not a file", self.name))
-                .help("symlinks, submodules and directories are not read: commit the file itself"));
+        let mut id = self.root;
+        let mut names = names.into_iter().peekable();
+        while let Some(name) = names.next() {
+            let tree = self.repo.find_tree(id).map_err(broken)?;
+            let Some(entry) = tree.find_entry(name) else { return Ok(None) };
+            id = entry.object_id();
+            if names.peek().is_some() && !entry.mode().is_tree() {
+                return Ok(None);
+            }
+            if names.peek().is_none() && !entry.mode().is_blob() {
+                return Err(Error::refused(format!("{}: {path} is not a file", self.name))
+                    .help("symlinks, submodules and directories are not read: commit the file itself"));
+            }
         }
         // The header tells the size before anything is unpacked.
-        let size = self.repo.find_header(entry.object_id()).map_err(broken)?.size();
+        let size = self.repo.find_header(id).map_err(broken)?.size();
         if size > max {
             return Err(too_big(&self.name, path, max));
         }
-        let mut blob = self.repo.find_blob(entry.object_id()).map_err(broken)?;
+        let mut blob = self.repo.find_blob(id).map_err(broken)?;
         Ok(Some(blob.take_data()))
     }
 
@@ -1199,7 +1224,10 @@ mod tests {
             let error = tree.read(path, 100).unwrap_err();
             assert!(error.to_string().ends_with(&format!("{path} is not a file")), "{error}");
         }
-        assert!(tree.read("module/x", 100).unwrap().is_none());
+        for path in ["module/x", "link/x", "release.toml/x"] {
+            assert!(tree.read(path, 100).unwrap().is_none(), "{path}");
+        }
+        assert!(fixture.cache().exists());
         assert!(tree.read("none", 100).unwrap().is_none());
         assert!(tree.read("../release.toml", 100).is_err());
     }
