@@ -1,5 +1,7 @@
 //! Everything under the state directory.
 
+pub mod archive;
+
 use std::path::{Path, PathBuf};
 
 /// The state directory.
