@@ -83,7 +83,7 @@ pub struct Member {
 ///
 /// `archive` is what messages call it: a name without credentials. Names are compared byte for byte after one leading
 /// `./` is taken off. For [`Format::Gz`] and [`Format::Plain`] the file itself is handed out under the one wanted name,
-/// whatever that is. What `sink` does not read is skipped. **What `sink` got counts only once this returns `Ok`**: a
+/// whatever that is. What `sink` does not read is read and thrown away. **What `sink` got counts only once this returns `Ok`**: a
 /// checksum, or a second entry of the same name, comes after the bytes.
 ///
 /// # Errors
@@ -356,7 +356,6 @@ impl<'a> Pass<'a> {
                 self.hand(&Member { name, size: Some(unread), executable: mode & 0o111 != 0 }, &mut entry)?;
             }
         }
-        drop(entries);
         meter.allow(u64::MAX);
         if meter.ended.get() {
             return Err(self.error("is cut off: the archive's end is missing").help(PUBLISHER));
@@ -1191,6 +1190,33 @@ mod tests {
         assert_refused(take(Format::TarZst, &bytes, &["a"]), "wrong checksum");
         let wrong = Stored { crc: 1, ..Stored::new("a", b"a") };
         assert_refused(take(Format::Zip, &stored_zip(&[wrong]), &["a"]), "damaged in member `a`: Invalid checksum");
+    }
+
+    #[test]
+    fn a_zstandard_frame_that_lies_about_its_size_is_refused() {
+        let tar = tarball(&[file("a", b"a")]);
+        // One raw block, a size of two bytes that counts from 256, no checksum.
+        let frame = |size: usize| {
+            let mut bytes = b"\x28\xb5\x2f\xfd\x60".to_vec();
+            bytes.extend(((size - 256) as u16).to_le_bytes());
+            bytes.extend(&((tar.len() << 3 | 1) as u32).to_le_bytes()[..3]);
+            bytes.extend(&tar);
+            bytes
+        };
+        assert_eq!(take(Format::TarZst, &frame(tar.len()), &["a"]).unwrap()[0].1, b"a");
+        assert_refused(take(Format::TarZst, &frame(tar.len() + 1), &["a"]), "wrong size");
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_seen_although_the_sink_reads_no_further_than_the_last_byte() {
+        let wrong = Stored { crc: 1, ..Stored::new("a", b"abc") };
+        let zip = stored_zip(&[wrong]);
+        let error =
+            extract("x", Cursor::new(zip), Format::Zip, &names(["a"]), &Limits::default(), &mut |_, content| {
+                content.read_exact(&mut [0; 3]).context(|| "sink".into())
+            })
+            .unwrap_err();
+        assert_eq!(error.to_string(), "x: is damaged in member `a`: Invalid checksum");
     }
 
     #[test]
