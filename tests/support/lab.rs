@@ -199,8 +199,8 @@ impl Drop for Running {
         if let Ok(id) = i32::try_from(self.0.id())
             && matches!(self.0.try_wait(), Ok(None))
         {
-            drop(killpg(Pid::from_raw(id), Signal::SIGKILL));
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
         }
-        drop(self.0.wait());
+        let _ = self.0.wait();
     }
 }
