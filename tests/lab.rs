@@ -3,6 +3,8 @@
 #[path = "support/lab.rs"]
 mod lab;
 
+use std::path::Path;
+
 use lab::Lab;
 
 const H1: (&str, &str) = ("h1", "192.168.1.11");
@@ -119,13 +121,13 @@ fn a_server_on_the_fabric_answers_hosts_until_it_is_dropped() {
 #[test]
 fn a_lab_ends_with_all_of_its_processes_and_files() {
     let lab = Lab::new(&[H1]);
-    let dir = lab.fabric("echo $LAB").ok();
-    let cgroup = std::fs::read_to_string(format!("{dir}/cgroup")).unwrap();
+    let dir = lab.dir().to_owned();
+    let cgroup = std::fs::read_to_string(dir.join("cgroup")).unwrap();
     let processes = lab.fabric("cat $LAB/pids/*").ok();
     assert_eq!(processes.lines().count(), 2, "the host's and the fabric's");
     drop(lab);
-    for path in [&dir, cgroup.trim_end()] {
-        assert!(!std::path::Path::new(path).exists(), "{path}");
+    for path in [dir.as_path(), Path::new(cgroup.trim_end())] {
+        assert!(!path.exists(), "{}", path.display());
     }
     for pid in processes.lines() {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -40,6 +40,11 @@ impl Lab {
         lab
     }
 
+    /// The lab's own directory on this machine; `$LAB` in commands on the fabric. It ends with the lab.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// One of the hosts.
     pub fn host<'a>(&'a self, name: &'a str) -> Host<'a> {
         Host { lab: self, name }
@@ -104,7 +109,7 @@ impl Host<'_> {
         Output::of(self.lab.command("crash").arg(self.name)).ok();
     }
 
-    /// Boots the host again after a crash, and returns when it is up.
+    /// Boots the host again after a crash, and returns when it is up, even where a unit of it failed.
     pub fn boot(&self) {
         Output::of(self.lab.command("up").arg(self.name)).ok();
     }
