@@ -75,6 +75,13 @@ impl Options {
         Ok(())
     }
 
+    /// Every path that is set, so that a relative one can be given its base.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
+            .into_iter()
+            .flatten()
+    }
+
     /// How long to wait for a connection, and each time for more bytes.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout.unwrap_or(TIMEOUT))

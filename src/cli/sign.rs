@@ -49,9 +49,13 @@ impl Run for Sign {
             print(&json!({ "version": crate::report::VERSION, "site": manifest.site, "serial": manifest.serial, "created": manifest.created,
                 "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }).to_string());
         } else {
-            let what = if signed.added { "added a signature to" } else { "signed" };
+            let note = if signed.added {
+                " (no file has changed: the signature is added to the release that was there)"
+            } else {
+                ""
+            };
             print(&format!(
-                "{what} release {} of {}: {} files, good until {:.0}",
+                "signed release {} of {}: {} files, good until {:.0}{note}",
                 manifest.serial,
                 manifest.site,
                 manifest.files.len(),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 /// The names of all that is added, for a suggestion when somebody misspells one.
 pub const NAMES: &[&str] = &[
@@ -24,6 +24,7 @@ pub const NAMES: &[&str] = &[
 
 /// Adds the functions and filters to an environment.
 pub fn add(env: &mut Environment<'static>) {
+    env.set_formatter(write_plain);
     env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
     env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
     env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
@@ -87,12 +88,21 @@ fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> Result<Vec<Value>, 
     Ok(found)
 }
 
-/// Text of a plain value; maps and lists have none.
+/// Text of a plain value; lists, maps and `none` have none, since whatever they looked like, nobody means it.
 fn plain(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
-        kind => Err(invalid(format!("a {kind} can't stand in a command line"))),
+        ValueKind::Bool => Ok(value.is_true().to_string()),
+        ValueKind::String | ValueKind::Number => Ok(value.to_string()),
+        kind => Err(invalid(format!("a {kind} can't stand in a text; for a list there is `join`"))),
     }
+}
+
+/// Writes a value into a template's text.
+fn write_plain(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    out.write_str(&plain(value)?).map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
 
 /// One argument the way systemd reads it in `ExecStart=`: quoted when needed, `%` and `$` doubled.
@@ -136,7 +146,7 @@ fn exec(arguments: Value, options: Kwargs) -> Result<String, Error> {
 }
 
 /// The network interface of this host that has `address`.
-fn interface_of(state: &minijinja::State<'_, '_>, wanted: String) -> Result<String, Error> {
+fn interface_of(state: &State<'_, '_>, wanted: String) -> Result<String, Error> {
     let wanted = address(&wanted)?;
     let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here"))?;
     let interfaces = facts.get_attr("interfaces")?;
@@ -163,6 +173,13 @@ mod tests {
     fn an_argument_with_quotes_blanks_and_percents_reaches_systemd_whole() {
         assert_eq!(render(r#"{{ 'a b"c%d$e' | systemd_quote }}"#).unwrap(), r#""a b\"c%%d$$e""#);
         assert_eq!(render("{{ '--x=30000-32766' | systemd_quote }}").unwrap(), "--x=30000-32766");
+    }
+
+    #[test]
+    fn a_list_or_nothing_in_a_text_is_a_mistake() {
+        assert_eq!(render("{{ true }} {{ 5 }} {{ 1.5 }}").unwrap(), "true 5 1.5");
+        assert!(render("{{ [1] }}").unwrap_err().contains("can't stand in a text"));
+        assert!(render("{{ none }}").unwrap_err().contains("can't stand in a text"));
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Site {
             .map(|vars| vars.keys().collect())
             .unwrap_or_default();
         for (name, value) in vars {
-            let path = [at, &[name.clone()]].concat();
+            let path = [at, std::slice::from_ref(name)].concat();
             if RESERVED.contains(&name.as_str()) {
                 errors.push(reserved(doc, &path));
             } else if let Some(role) = self.roles.get(name) {
@@ -257,7 +257,7 @@ impl Site {
                     continue;
                 };
                 for key in table.keys().filter(|key| !role.declares(key)) {
-                    let error = doc.unknown(&[path.as_slice(), &[key.clone()]].concat(), role.names());
+                    let error = doc.unknown(&[path.as_slice(), std::slice::from_ref(key)].concat(), role.names());
                     errors.push(
                         error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")),
                     );

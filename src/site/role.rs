@@ -128,7 +128,7 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
                 .at(doc.place(&path), "not a table"));
         };
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {
-            let path = [path.as_slice(), &[key.clone()]].concat();
+            let path = [path.as_slice(), std::slice::from_ref(key)].concat();
             return Err(doc.unknown(&path, known.iter().chain(COMMON).copied()));
         }
         let (common, fields): (Map<_, _>, Map<_, _>) =

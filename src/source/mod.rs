@@ -1,5 +1,9 @@
 //! Where releases come from. Nothing that a source hands out is believed: `trust` decides.
 
+mod dir;
+mod git;
+mod http;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -85,6 +89,13 @@ impl Config {
             timeout: self.timeout,
             retries: self.retries,
         }
+    }
+
+    /// Every path that is set, so that a relative one can be given its base.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
+            .into_iter()
+            .flatten()
     }
 
     /// Finds what can't be meant: not exactly one kind of source, two states of a repository, half of a client

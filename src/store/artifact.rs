@@ -203,7 +203,7 @@ fn room_for(part: &Path, bytes: u64) -> Result<()> {
     let dir = part.parent().unwrap_or(part);
     let stat =
         nix::sys::statvfs::statvfs(dir).context(|| format!("can't ask for the free space at {}", dir.display()))?;
-    let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < bytes {
         return Err(Error::new(format!(
             "{} has {} MiB free, and {} MiB are needed",

@@ -78,7 +78,7 @@ fn keygen(key: &Path, message: &[u8]) -> Result<String> {
 pub struct Signed {
     /// The manifest that is signed now.
     pub manifest: Manifest,
-    /// Whether the signature was added to a release that is there already, instead of making a new one.
+    /// Whether the release was there already, so that its signatures were added to instead of making a new one.
     pub added: bool,
 }
 
