@@ -1,6 +1,7 @@
 //! The machine's own interfaces, thin; or a directory that is being made into a machine.
 
 pub mod accounts;
+pub mod process;
 pub mod root;
 pub mod systemd;
 
