@@ -9,6 +9,12 @@ pub struct Store {
 }
 
 impl Store {
+    /// One in this directory, for the tests of other parts.
+    #[cfg(test)]
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// The directory itself.
     pub fn dir(&self) -> &Path {
         &self.dir
