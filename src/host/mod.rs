@@ -1,6 +1,7 @@
 //! The machine's own interfaces, thin; or a directory that is being made into a machine.
 
 pub mod accounts;
+pub mod bus;
 pub mod root;
 pub mod systemd;
 
@@ -19,9 +20,11 @@ pub struct Host {
     may_chown: bool,
     wants: RefCell<Wants>,
     accounts: RefCell<Option<accounts::Accounts>>,
+    bus: OnceCell<bus::Bus>,
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
     units_changed: Cell<bool>,
+    links_changed: Cell<bool>,
 }
 
 impl Host {
@@ -32,9 +35,11 @@ impl Host {
             may_chown: nix::unistd::geteuid().is_root(),
             wants: RefCell::default(),
             accounts: RefCell::default(),
+            bus: OnceCell::new(),
             systemd: OnceCell::new(),
             units: RefCell::default(),
             units_changed: Cell::new(false),
+            links_changed: Cell::new(false),
         })
     }
 
@@ -89,8 +94,19 @@ impl Host {
         match self.systemd.get() {
             Some(systemd) => Ok(systemd),
             None => {
-                let connected = systemd::Systemd::connect()?;
+                let connected = systemd::Systemd::new(self.bus()?)?;
                 Ok(self.systemd.get_or_init(|| connected))
+            }
+        }
+    }
+
+    /// The system bus; one connection for all.
+    fn bus(&self) -> Result<bus::Bus> {
+        match self.bus.get() {
+            Some(bus) => Ok(bus.clone()),
+            None => {
+                let connected = bus::Bus::connect()?;
+                Ok(self.bus.get_or_init(|| connected).clone())
             }
         }
     }
@@ -125,9 +141,24 @@ impl Host {
         if self.units_changed.get() && self.is_live() {
             self.systemd()?.reload_files()?;
             self.forget_units();
+            self.links_changed.set(false);
         }
         self.units_changed.set(false);
         Ok(())
+    }
+
+    /// Units have been enabled or disabled. That matters for the next boot only, so [`Host::settle_unit_files`] before
+    /// a unit doesn't wait for it; [`Host::settle_unit_links`] does, once, after the last unit.
+    pub fn unit_links_changed(&self) {
+        self.links_changed.set(true);
+    }
+
+    /// Lets systemd read its files again if units were enabled or disabled since it last did; for the end of a run.
+    pub fn settle_unit_links(&self) -> Result<()> {
+        if self.links_changed.get() {
+            self.unit_files_changed();
+        }
+        self.settle_unit_files()
     }
 }
 
