@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod bus;
 pub mod root;
 pub mod systemd;
+pub mod unit_files;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;

@@ -87,8 +87,7 @@ impl Verb {
 }
 
 /// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, and what is not used here.
-type Listed =
-    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// The links that were changed by enabling, disabling or masking: what was done, where, and where it leads.
 type Links = Vec<(String, String, String)>;
@@ -113,10 +112,9 @@ impl Systemd {
                 .zip(units)
                 .map(|(name, unit)| (name.clone(), Unit { load: unit.2, active: unit.3, sub: unit.4 }))
                 .collect()),
-            Ok(units) => Ok(units
-                .into_iter()
-                .map(|unit| (unit.0, Unit { load: unit.2, active: unit.3, sub: unit.4 }))
-                .collect()),
+            Ok(units) => {
+                Ok(units.into_iter().map(|unit| (unit.0, Unit { load: unit.2, active: unit.3, sub: unit.4 })).collect())
+            }
             // before systemd 230
             Err(error) if bus::is_unknown_method(&error) => {
                 names.iter().map(|name| Ok((name.clone(), self.details(name)?.unit))).collect()
@@ -128,7 +126,8 @@ impl Systemd {
     /// Everything that decides whether a unit is as it should be.
     pub fn details(&self, name: &str) -> Result<Details> {
         let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
-        let text = |key: &str| properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or("").to_owned();
+        let text =
+            |key: &str| properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or("").to_owned();
         let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
         let time = |key: &str| properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
         let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(true);
@@ -238,7 +237,9 @@ impl Systemd {
             Some("done") => Ok(()),
             // ExecCondition= decided against it: that is the unit's own will, as with Condition…=
             Some("skipped") => Ok(()),
-            Some(result) => Err(self.failure(verb, name, &format!("systemd's verdict on the job is `{result}`"), result)),
+            Some(result) => {
+                Err(self.failure(verb, name, &format!("systemd's verdict on the job is `{result}`"), result))
+            }
             None => {
                 let waited = format!("systemd has come to no verdict in {} s", JOB.as_secs());
                 Err(self.failure(verb, name, &waited, "timeout"))

@@ -4,6 +4,8 @@
 //! the host, and changed.
 
 pub mod fields;
+#[cfg(test)]
+pub mod testing;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -216,6 +218,7 @@ macro_rules! kinds {
 kinds! {
     file::FileFields,
     template::TemplateFields,
+    unit::UnitFields,
 }
 
 /// The kind with this name.
