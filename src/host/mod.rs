@@ -2,9 +2,13 @@
 
 pub mod accounts;
 pub mod bus;
+pub mod firewalld;
+pub mod rich_rule;
 pub mod root;
 pub mod systemd;
 pub mod unit_files;
+pub mod zone;
+pub mod zone_file;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -22,8 +26,10 @@ pub struct Host {
     wants: RefCell<Wants>,
     accounts: RefCell<Option<accounts::Accounts>>,
     bus: OnceCell<bus::Bus>,
+    firewalld: OnceCell<firewalld::Firewalld>,
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
+    zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
     units_changed: Cell<bool>,
     links_changed: Cell<bool>,
 }
@@ -37,8 +43,10 @@ impl Host {
             wants: RefCell::default(),
             accounts: RefCell::default(),
             bus: OnceCell::new(),
+            firewalld: OnceCell::new(),
             systemd: OnceCell::new(),
             units: RefCell::default(),
+            zones: RefCell::default(),
             units_changed: Cell::new(false),
             links_changed: Cell::new(false),
         })
@@ -130,6 +138,35 @@ impl Host {
     /// Units have been started, stopped or changed: what is known of them is asked again.
     pub fn forget_units(&self) {
         self.units.borrow_mut().clear();
+    }
+
+    /// The firewall's daemon; whether it runs is seen when it is asked.
+    pub fn firewalld(&self) -> Result<&firewalld::Firewalld> {
+        if !self.is_live() {
+            return Err(Error::new("a tree has no running firewall"));
+        }
+        match self.firewalld.get() {
+            Some(firewalld) => Ok(firewalld),
+            None => {
+                let connected = firewalld::Firewalld::new(self.bus()?);
+                Ok(self.firewalld.get_or_init(|| connected))
+            }
+        }
+    }
+
+    /// A firewall zone's settings, asked once until [`Host::forget_zones`]; `None` when firewalld isn't running.
+    pub fn zone(&self, name: &str) -> Result<Option<firewalld::Zone>> {
+        if let Some(zone) = self.zones.borrow().get(name) {
+            return Ok(zone.clone());
+        }
+        let zone = self.firewalld()?.zone(name)?;
+        self.zones.borrow_mut().insert(name.to_owned(), zone.clone());
+        Ok(zone)
+    }
+
+    /// The firewall has been changed, or started: its zones are asked again.
+    pub fn forget_zones(&self) {
+        self.zones.borrow_mut().clear();
     }
 
     /// A unit's file has been changed: systemd has to read it before the next unit is touched.

@@ -217,6 +217,7 @@ macro_rules! kinds {
 
 kinds! {
     file::FileFields,
+    firewall::FirewallFields,
     template::TemplateFields,
     unit::UnitFields,
 }
