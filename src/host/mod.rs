@@ -3,6 +3,8 @@
 pub mod accounts;
 pub mod bus;
 pub mod firewalld;
+pub mod packages;
+pub mod process;
 pub mod rich_rule;
 pub mod root;
 pub mod systemd;
@@ -31,6 +33,7 @@ pub struct Host {
     units: RefCell<HashMap<String, systemd::Unit>>,
     zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
     units_changed: Cell<bool>,
+    packages: RefCell<packages::Known>,
     links_changed: Cell<bool>,
     units_settled: Cell<bool>,
 }
@@ -49,6 +52,7 @@ impl Host {
             units: RefCell::default(),
             zones: RefCell::default(),
             units_changed: Cell::new(false),
+            packages: RefCell::default(),
             links_changed: Cell::new(false),
             units_settled: Cell::new(false),
         })
@@ -95,6 +99,27 @@ impl Host {
     /// Users or groups have been changed, by us or by a package.
     pub fn forget_accounts(&self) {
         *self.accounts.borrow_mut() = None;
+    }
+
+    /// The versions in which a package is installed, none when it isn't; asked for all packages of the catalog at once,
+    /// the first time.
+    pub fn package(&self, manager: packages::Manager, name: &str) -> Result<Vec<packages::Installed>> {
+        if let Some(known) = self.packages.borrow().get(name) {
+            return Ok(known.clone());
+        }
+        let mut names = self.wants.borrow().packages.clone();
+        names.insert(name.to_owned());
+        let answer = manager.query(&self.root, &names)?;
+        let known = answer.get(name).cloned().unwrap_or_default();
+        *self.packages.borrow_mut() = answer;
+        Ok(known)
+    }
+
+    /// Packages have been installed or removed: what is known of them, and of the accounts that they make, is asked
+    /// again.
+    pub fn forget_packages(&self) {
+        self.packages.borrow_mut().clear();
+        self.forget_accounts();
     }
 
     /// The system manager.

@@ -488,10 +488,10 @@ impl Resource for Firewall {
 mod tests {
     use super::*;
     use crate::error::Place;
-    use crate::kind::testing::{RoleFiles, build, fails};
+    use crate::kind::testing::{RoleFiles, build_with, fails};
 
     fn firewall(toml: &str) -> Firewall {
-        let built = build::<FirewallFields>(toml, &RoleFiles::default()).unwrap();
+        let built = build_with::<FirewallFields>(toml, &RoleFiles::default()).unwrap();
         built[0].as_any().downcast_ref::<Firewall>().unwrap().clone()
     }
 

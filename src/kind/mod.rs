@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
+use crate::report::Report;
 use crate::site::{Doc, Pin};
 use crate::store::Store;
 
@@ -83,6 +84,8 @@ pub struct Wants {
     pub units: BTreeSet<String>,
     /// Firewall zones whose settings will be asked; the empty name is the default zone.
     pub zones: BTreeSet<String>,
+    /// Packages that will be asked for.
+    pub packages: BTreeSet<String>,
 }
 
 /// What a resource is observed and changed with.
@@ -106,7 +109,8 @@ pub trait Resource: fmt::Debug {
     /// When its turn is.
     fn phase(&self) -> Phase;
 
-    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too.
+    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too. A claim on
+    /// a part of something is `part:NAME@CLAIM`, see [`whole_of`].
     fn claims(&self) -> Vec<String> {
         vec![format!("{}:{}", self.kind(), self.key())]
     }
@@ -124,6 +128,22 @@ pub trait Resource: fmt::Debug {
     /// Says what it will ask the host.
     fn announce(&self, wants: &mut Wants) {
         let _ = wants;
+    }
+
+    /// Whether a restart or reload that it is owed means anything now: not for a unit that is not to run, nor in a tree.
+    fn answers_kicks(&self, work: &Work<'_>) -> bool {
+        work.host.is_live()
+    }
+
+    /// Fetches and checks what its change needs, before anything of the whole plan is touched.
+    fn prepare(&self, work: &Work<'_>, report: &dyn Report) -> Result<()> {
+        let _ = (work, report);
+        Ok(())
+    }
+
+    /// The check of health that it is, if it is one.
+    fn probe(&self) -> Option<&probe::Probe> {
+        None
     }
 
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
@@ -216,10 +236,29 @@ macro_rules! kinds {
 }
 
 kinds! {
+    absent::AbsentFields,
+    artifact::ArtifactFields,
+    block::BlockFields,
+    command::CommandFields,
+    directory::DirectoryFields,
     file::FileFields,
     firewall::FirewallFields,
+    group::GroupFields,
+    module::ModuleFields,
+    package::PackageFields,
+    probe::ProbeFields,
+    swap::SwapFields,
+    symlink::SymlinkFields,
+    sysctl::SysctlFields,
     template::TemplateFields,
     unit::UnitFields,
+    user::UserFields,
+}
+
+/// The claim on the whole, for a claim on a part of it: `path:/etc/hosts` for `part:cluster@path:/etc/hosts`. Parts of
+/// different names get along with each other, but not with somebody who claims the whole.
+pub fn whole_of(claim: &str) -> Option<&str> {
+    claim.strip_prefix("part:")?.split_once('@').map(|(_, whole)| whole)
 }
 
 /// The kind with this name.

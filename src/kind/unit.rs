@@ -455,10 +455,10 @@ impl Resource for Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::testing::{RoleFiles, build, fails};
+    use crate::kind::testing::{RoleFiles, build_with, fails};
 
     fn unit(toml: &str) -> Unit {
-        let built = build::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
         built.last().and_then(|last| last.as_any().downcast_ref::<Unit>()).unwrap().clone()
     }
 
@@ -481,7 +481,7 @@ mod tests {
     fn its_file_and_drop_ins_are_resources_that_it_is_restarted_for() {
         let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
                     restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";
-        let built = build::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
         let ids: Vec<String> = built.iter().map(|made| format!("{}:{}", made.kind(), made.key())).collect();
         let own = ["unit-file:/etc/systemd/system/a.service", "unit-file:/etc/systemd/system/a.service.d/10-x.conf"];
         assert_eq!(ids, [own[0], own[1], "unit:a.service"]);
@@ -521,7 +521,7 @@ mod tests {
         let role = RoleFiles::default().with("a.service", "[Service]\nExecStart=/bin/a 'b\n");
         assert_eq!(
             fails::<UnitFields>("name = 'a.service'\ntemplate = 'a.service'", &role),
-            "`template` can't be used: line 2 of a.service: a quote is opened and never closed: `ExecStart=/bin/a 'b`"
+            "`template`: line 2 of a.service: a quote is opened and never closed: `ExecStart=/bin/a 'b`"
         );
         assert_eq!(
             fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
