@@ -250,7 +250,7 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 }
 
 #[cfg(test)]
-pub mod testing {
+pub(crate) mod testing {
     //! A tree to try a kind in.
 
     use super::*;
