@@ -11,13 +11,18 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod cli;
+pub mod config;
+pub mod engine;
 pub mod error;
 pub mod host;
 pub mod kind;
 pub mod net;
+pub mod report;
 pub mod resolve;
 pub mod site;
 pub mod source;
 pub mod store;
+pub mod trust;
 
 pub use error::{Context, Error, Exit, Result};

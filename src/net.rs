@@ -1,11 +1,42 @@
 //! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
 
-use std::path::PathBuf;
+pub mod server;
+#[cfg(test)]
+pub(crate) mod testing;
 
+use std::error::Error as StdError;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+
+use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use reqwest::header::{self, HeaderMap, HeaderName};
+use reqwest::{Method, StatusCode, Url};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError};
 use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Seconds for a connection, and for each wait for more bytes, unless the options say otherwise.
+const TIMEOUT: u64 = 20;
+/// How often a failed request is tried again unless the options say otherwise.
+const RETRIES: u32 = 3;
+/// The pause before the first retry, in milliseconds; it doubles with each.
+const FIRST_PAUSE: u64 = 250;
+/// The longest pause that we choose, in milliseconds.
+const LONGEST_PAUSE: u64 = 5_000;
+/// The longest pause that a server can make us take with `Retry-After`.
+const LONGEST_WISH: Duration = Duration::from_secs(30);
+/// How many redirects one request follows.
+const REDIRECTS: usize = 5;
 
 /// How to connect to a server. Every field may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// PEM file with the only authorities that are trusted; the system's otherwise.
     pub ca: Option<PathBuf>,
@@ -17,8 +48,872 @@ pub struct Options {
     pub bearer: Option<PathBuf>,
     /// File with `user:password`.
     pub basic: Option<PathBuf>,
-    /// Seconds until a server that doesn't answer is given up: for the connection, and for each wait for more bytes.
+    /// Seconds until a server that doesn't answer is given up: for the connection, and for each wait for more bytes;
+    /// 20 otherwise.
     pub timeout: Option<u64>,
     /// How often a failed request is tried again, with growing pauses; 3 otherwise.
     pub retries: Option<u32>,
+}
+
+impl Options {
+    /// Finds what can't be meant: half of a client certificate, two kinds of credentials, no time at all.
+    pub fn check(&self) -> Result<()> {
+        let half = match (&self.client_cert, &self.client_key) {
+            (Some(_), None) => Some(("client_cert", "client_key")),
+            (None, Some(_)) => Some(("client_key", "client_cert")),
+            _ => None,
+        };
+        if let Some((set, unset)) = half {
+            return Err(Error::new(format!("`{set}` is set without `{unset}`"))
+                .help(format!("a client certificate needs both: set `{unset}` too, to a PEM file")));
+        }
+        if self.bearer.is_some() && self.basic.is_some() {
+            return Err(Error::new("`bearer` and `basic` are both set").help("keep the one that the server wants"));
+        }
+        if self.timeout == Some(0) {
+            return Err(Error::new("`timeout` is 0 seconds").help("leave it out for 20 seconds"));
+        }
+        Ok(())
+    }
+
+    /// Every path that is set, so that a relative one can be given its base.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
+            .into_iter()
+            .flatten()
+    }
+
+    /// How long to wait for a connection, and each time for more bytes.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(TIMEOUT))
+    }
+
+    /// How often to try again.
+    pub fn tries_again(&self) -> u32 {
+        self.retries.unwrap_or(RETRIES)
+    }
+}
+
+/// Reads the address of a web server or of something on it. Credentials in an address would end in logs and in
+/// `kpull.toml`, so they are refused; so is a query, which is where some servers want a token.
+pub fn parse(url: &str) -> Result<Url> {
+    let wrong = |why: &str| {
+        let end = url.find(['?', '#']).unwrap_or(url.len());
+        let bare = &url[..end];
+        let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
+        Error::new(format!("`{bare}` {why}"))
+    };
+    let parsed = Url::parse(url)
+        .map_err(|why| wrong("is not an address").because(why).help("write it out, such as https://HOST/DIRECTORY"))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(wrong("is not an http:// or https:// address").help("write it out, such as https://HOST/DIRECTORY"));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong("has credentials in it")
+            .help("put them into a file that only root can read, and name it: basic = \"FILE\" or bearer = \"FILE\""));
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(wrong("has a query or a fragment in it").help("remove what follows `?` or `#`"));
+    }
+    Ok(parsed)
+}
+
+/// An address as it may stand in a message: without credentials, query and fragment.
+pub fn shown(url: &Url) -> String {
+    let mut bare = url.clone();
+    // Both fail only for addresses that can't have credentials.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_query(None);
+    bare.set_fragment(None);
+    bare.to_string()
+}
+
+/// What a request depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions<'a> {
+    /// Don't send the body if it is still the one with this `ETag`.
+    pub etag: Option<&'a str>,
+    /// Send the body from this byte on. The server may ignore that: then the answer is [`Kind::Ok`].
+    pub from: Option<u64>,
+}
+
+/// What kind of answer a server gave. All others are errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The whole body.
+    Ok,
+    /// The body from the byte that was asked for.
+    Partial,
+    /// It is still what the condition said; there is no body.
+    NotModified,
+    /// There is nothing at this address (404, 410).
+    Missing,
+}
+
+/// The answer to a request; reading it reads the body. Read failures are [`Error`]s inside an [`io::Error`].
+pub struct Reply {
+    /// What kind of answer it is.
+    pub kind: Kind,
+    /// The server's name for this state of the body.
+    pub etag: Option<String>,
+    /// How many bytes the body has, if the server said so.
+    pub length: Option<u64>,
+    /// Where the answer came from in the end.
+    url: Url,
+    body: Response,
+}
+
+impl Reply {
+    /// Where the answer came from, after redirects.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// One header, if there is one that is text.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.body.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Read for Reply {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buf).map_err(|why| {
+            let what = format!("GET {}: the answer broke off", shown(&self.url));
+            io::Error::new(why.kind(), Failure::of(what, &why).error)
+        })
+    }
+}
+
+/// Reads a whole body. When it has more than `max` bytes it is an error, and not read to the end.
+pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
+    let too_big =
+        |url: &Url| Error::new(format!("{} has more than {max} bytes", shown(url))).help("nothing of it was used");
+    if reply.length.is_some_and(|length| length > max) {
+        return Err(too_big(&reply.url));
+    }
+    let mut bytes = Vec::new();
+    reply.by_ref().take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(from_io)?;
+    if bytes.len() as u64 > max {
+        return Err(too_big(&reply.url));
+    }
+    Ok(bytes)
+}
+
+/// The failure inside a read failure of a [`Reply`].
+pub fn from_io(why: io::Error) -> Error {
+    why.downcast::<Error>().unwrap_or_else(|why| Error::new("reading an answer failed").because(why))
+}
+
+/// How to say who we are.
+#[derive(Clone)]
+enum Credentials {
+    None,
+    Bearer(String),
+    Basic { user: String, password: String },
+}
+
+/// One request, however often it is tried and redirected.
+pub(crate) struct Request<'a> {
+    /// What is asked for.
+    pub url: &'a Url,
+    /// The server that the credentials are for: no other gets them.
+    pub home: &'a Url,
+    /// Headers besides those of every request.
+    pub headers: HeaderMap,
+    /// What to POST; otherwise it is a GET.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Talks to one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: Http,
+    credentials: Credentials,
+    retries: u32,
+}
+
+impl Client {
+    /// A client that connects as `options` say; `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. An error when
+    /// a file that the options name is missing or has something else in it.
+    pub fn new(options: &Options) -> Result<Self> {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            // Fails only if there is one already, which is then as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        });
+        options.check()?;
+        let identity = match (&options.client_cert, &options.client_key) {
+            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
+            _ => None,
+        };
+        let builder = || {
+            let builder = Http::builder()
+                .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(options.patience())
+                // For each wait, not for a whole download.
+                .timeout(options.patience())
+                // Redirects are followed by `attempt`, which knows what must not be.
+                .redirect(reqwest::redirect::Policy::none());
+            match &identity {
+                Some(identity) => builder.identity(identity.clone()),
+                None => builder,
+            }
+        };
+        let http = match &options.ca {
+            Some(ca) => builder().tls_certs_only(authorities(ca)?).build(),
+            // A host without any authorities can still use http://; https:// then says that the issuer is unknown.
+            None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
+        };
+        let http = http.map_err(|why| {
+            Error::new("the files for TLS can't be used")
+                .because(root_cause(&why))
+                .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
+        })?;
+        let credentials = match (&options.bearer, &options.basic) {
+            (Some(file), _) => Credentials::Bearer(secret("bearer", file)?),
+            (None, Some(file)) => {
+                let text = secret("basic", file)?;
+                let (user, password) = text.split_once(':').ok_or_else(|| {
+                    Error::new(format!("`basic`: {} has no `:` in it", file.display()))
+                        .help("write it as one line, USER:PASSWORD")
+                })?;
+                Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
+            }
+            (None, None) => Credentials::None,
+        };
+        Ok(Self { http, credentials, retries: options.tries_again() })
+    }
+
+    /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
+    pub fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Reply> {
+        let url = Url::parse(url)
+            .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))?;
+        let mut headers = HeaderMap::new();
+        // An `ETag` that can't be sent back is one that nothing depends on.
+        if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {
+            headers.insert(header::IF_NONE_MATCH, etag);
+        }
+        if let Some(from) = conditions.from {
+            headers.insert(header::RANGE, format!("bytes={from}-").parse().map_err(bad_header)?);
+        }
+        let reply = self.send(&Request { url: &url, home: &url, headers, body: None })?;
+        if reply.kind == Kind::Partial {
+            let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
+            let wanted = conditions.from.map(|from| format!("bytes {from}-"));
+            if !wanted.is_some_and(|wanted| range.starts_with(&wanted)) {
+                return Err(Error::new(format!("GET {}: the server sent another part than asked for", shown(&url)))
+                    .because(format!("Content-Range: {range}")));
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Sends `request` until there is an answer or no hope.
+    pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
+        retry(self.retries, || self.attempt(request))
+    }
+
+    /// Sends `request` once and follows where it leads.
+    fn attempt(&self, request: &Request<'_>) -> Result<Reply, Failure> {
+        let mut url = request.url.clone();
+        for _ in 0..=REDIRECTS {
+            let method = if request.body.is_some() { Method::POST } else { Method::GET };
+            let what = format!("{method} {}", shown(&url));
+            let mut builder = self.http.request(method, url.clone()).headers(request.headers.clone());
+            if let Some(body) = &request.body {
+                builder = builder.body(body.clone());
+            }
+            if url.origin() == request.home.origin() {
+                builder = self.credentials.add_to(builder);
+            }
+            let answer = builder.send().map_err(|why| Failure::of(what.clone(), &why))?;
+            let kind = match answer.status() {
+                StatusCode::OK => Kind::Ok,
+                StatusCode::PARTIAL_CONTENT => Kind::Partial,
+                StatusCode::NOT_MODIFIED => Kind::NotModified,
+                StatusCode::NOT_FOUND | StatusCode::GONE => Kind::Missing,
+                // Like git, a POST goes only where it was sent.
+                status if status.is_redirection() && request.body.is_none() => {
+                    url = redirected(&what, &url, &answer)?;
+                    continue;
+                }
+                status => return Err(self.refusal(&what, status, &answer)),
+            };
+            let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+            return Ok(Reply { kind, etag, length: answer.content_length(), url, body: answer });
+        }
+        Err(Failure::hopeless(
+            Error::new(format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
+                .help("write the address that they should lead to"),
+        ))
+    }
+
+    /// The failure that a status stands for.
+    fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
+        let error = Error::new(format!("{what}: the server answered {status}"));
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.credentials {
+                Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
+                Credentials::Bearer(_) => "authentication failed: the server doesn't take the token in `bearer`",
+                Credentials::Basic { .. } => "authentication failed: the server doesn't take what is in `basic`",
+            })),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Failure::hopeless(error.help("the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"))
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                Failure { error, again: Again::Later(wish(answer)) }
+            }
+            status if status.is_server_error() => Failure {
+                error: error.help("the server is in trouble: look there, or wait for the next run"),
+                again: Again::Later(wish(answer)),
+            },
+            _ => Failure::hopeless(error.help("check the address")),
+        }
+    }
+}
+
+impl Credentials {
+    fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::None => request,
+            Self::Bearer(token) => request.bearer_auth(token),
+            Self::Basic { user, password } => request.basic_auth(user, Some(password)),
+        }
+    }
+}
+
+/// Where `answer` sends us, unless that is less safe than where we are.
+fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure> {
+    let refused = |why: String| Failure::hopeless(Error::new(format!("{what}: the server redirects {why}")));
+    let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let Some(Ok(mut to)) = location.map(|location| from.join(location)) else {
+        return Err(refused("to nowhere".into()));
+    };
+    // Credentials that come from a server are none of ours.
+    let _ = to.set_username("");
+    let _ = to.set_password(None);
+    match (from.scheme(), to.scheme()) {
+        ("https", "https") | ("http", "http" | "https") => Ok(to),
+        ("https", "http") => Err(refused(format!("from https to {}, which anybody can read and change", shown(&to)))),
+        (_, scheme) => Err(refused(format!("to a {scheme} address"))),
+    }
+}
+
+/// How long a server wishes us to wait.
+fn wish(answer: &Response) -> Option<Duration> {
+    let text = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            Duration::try_from(until.duration_since(jiff::Timestamp::now())).ok()?
+        }
+    };
+    Some(wait.min(LONGEST_WISH))
+}
+
+/// Whether trying again may help.
+#[derive(Debug)]
+pub(crate) enum Again {
+    Never,
+    /// After the pause that the server asked for, or one of our own.
+    Later(Option<Duration>),
+}
+
+/// Why an attempt failed, and whether to make another.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub error: Error,
+    pub again: Again,
+}
+
+/// Makes attempts until one succeeds, `retries` more have failed, or it is hopeless.
+pub(crate) fn retry<T>(retries: u32, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
+    let mut made = 0;
+    loop {
+        let Failure { error, again } = match attempt() {
+            Ok(value) => return Ok(value),
+            Err(failure) => failure,
+        };
+        let Again::Later(wish) = again else { return Err(error) };
+        if made == retries {
+            return Err(error);
+        }
+        let pause = wish.unwrap_or_else(|| pause(made));
+        log::debug!("{error}; trying again in {pause:?}");
+        std::thread::sleep(pause);
+        made += 1;
+    }
+}
+
+/// A growing pause, with half of it left to chance so that a fleet doesn't come back all at once.
+fn pause(made: u32) -> Duration {
+    let most = FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE);
+    // The standard library's keys for hash maps are the chance that is at hand.
+    let chance = RandomState::new().build_hasher().finish();
+    Duration::from_millis(most / 2 + chance % (most / 2 + 1))
+}
+
+impl Failure {
+    /// A failure that will be the same next time.
+    pub(crate) fn hopeless(error: Error) -> Self {
+        Self { error, again: Again::Never }
+    }
+
+    /// Says which of name, connection, TLS and time went wrong with `what`.
+    fn of(what: String, why: &(dyn StdError + 'static)) -> Self {
+        let causes = causes(why);
+        let request = causes.iter().find_map(|cause| cause.downcast_ref::<reqwest::Error>());
+        let cause = root_cause(why);
+        if let Some(tls) = causes.iter().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+            return Self::of_tls(&what, tls);
+        }
+        let later = |error| Self { error, again: Again::Later(None) };
+        if request.is_some_and(reqwest::Error::is_builder) {
+            return Self::hopeless(Error::new(format!("{what}: the request can't be made")).because(cause));
+        }
+        if request.is_some_and(reqwest::Error::is_dns) {
+            return later(
+                Error::new(format!("{what}: the host's name can't be resolved"))
+                    .because(cause)
+                    .help("check the spelling of the host, and DNS on this host (/etc/resolv.conf)"),
+            );
+        }
+        if request.is_some_and(reqwest::Error::is_timeout) {
+            let which = if request.is_some_and(reqwest::Error::is_connect) { "connection" } else { "answer" };
+            return later(
+                Error::new(format!("{what}: timeout, no {which} in time")).help(
+                    "is the server up, and does a firewall or proxy drop it? `timeout = SECONDS` allows for more",
+                ),
+            );
+        }
+        if request.is_some_and(reqwest::Error::is_connect) {
+            return later(Error::new(format!("{what}: no connection")).because(cause).help(
+                "is the server up, the port right, and a firewall or proxy (HTTPS_PROXY, NO_PROXY) in the way?",
+            ));
+        }
+        later(Error::new(format!("{what}: the connection broke")).because(cause))
+    }
+
+    fn of_tls(what: &str, why: &rustls::Error) -> Self {
+        let cause = match why {
+            // Without the words that say that it is about a certificate.
+            rustls::Error::InvalidCertificate(problem) => problem.to_string(),
+            why => why.to_string(),
+        };
+        let help = match why {
+            rustls::Error::InvalidCertificate(problem) => match problem {
+                // A bad signature is that of another authority with the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    "the authority that issued it is not trusted: name its PEM file, ca = \"FILE\", or install the \
+                     system's ca-certificates"
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "renew the server's certificate; or is this host's clock wrong?"
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "is this host's clock wrong?"
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "use the name that the certificate was issued for, or give the server one with this name"
+                }
+                _ => "the server needs another certificate",
+            },
+            rustls::Error::AlertReceived(
+                AlertDescription::CertificateRequired
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnknownCA
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::AccessDenied,
+            ) => "the server wants a client certificate that it trusts: set `client_cert` and `client_key`",
+            _ => "does the server speak TLS 1.2 or 1.3 on this port?",
+        };
+        let problem = match why {
+            rustls::Error::InvalidCertificate(_) => "TLS: the server's certificate is not good",
+            rustls::Error::AlertReceived(_) => "TLS: the server hung up",
+            _ => "TLS failed",
+        };
+        Self::hopeless(Error::new(format!("{what}: {problem}")).because(cause).help(help))
+    }
+}
+
+/// An error and everything behind it, also what an [`io::Error`] hides inside.
+fn causes<'a>(why: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    let mut all = vec![why];
+    let mut at = why;
+    loop {
+        let hidden = at.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let next = match hidden {
+            Some(hidden) => Some(hidden as &(dyn StdError + 'static)),
+            None => at.source(),
+        };
+        let Some(next) = next else { return all };
+        all.push(next);
+        at = next;
+    }
+}
+
+/// What it all comes from, in a few words and without addresses, which can have a secret in them.
+fn root_cause(why: &(dyn StdError + 'static)) -> String {
+    causes(why)
+        .into_iter()
+        .rev()
+        .find(|cause| !cause.is::<reqwest::Error>())
+        .map_or_else(|| "no reason given".into(), ToString::to_string)
+}
+
+fn bad_header(why: header::InvalidHeaderValue) -> Error {
+    Error::new("a request can't be written").because(why)
+}
+
+/// Reads a file that an option names.
+fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).map_err(|why| {
+        Error::new(format!("`{option}`: {} can't be read", file.display()))
+            .because(why)
+            .help(format!("put the file there, or correct `{option}`"))
+    })
+}
+
+/// Reads credentials: one line, of which nothing may reach a message.
+fn secret(option: &str, file: &Path) -> Result<String> {
+    let wrong = |why| Error::new(format!("`{option}`: {} {why}", file.display()));
+    let text = String::from_utf8(named(option, file)?).map_err(|_| wrong("is not text"))?;
+    match text.trim() {
+        "" => Err(wrong("is empty").help("write the credentials into it, as one line")),
+        text if text.contains(char::is_control) => {
+            Err(wrong("has more than one line").help("write the credentials into it, as one line"))
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The certificates in a PEM file; at least one.
+fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&named(option, file)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(Error::new(format!("`{option}`: {} has no certificate in it", file.display()))
+            .help("it must be PEM: -----BEGIN CERTIFICATE-----")),
+    }
+}
+
+fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>> {
+    certificates("ca", file)?
+        .iter()
+        .map(|der| reqwest::Certificate::from_der(der))
+        .collect::<Result<_, _>>()
+        .map_err(|why| Error::new(format!("`ca`: {} can't be used", file.display())).because(root_cause(&why)))
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<reqwest::Identity> {
+    certificates("client_cert", certificate)?;
+    let key_pem = named("client_key", key)?;
+    if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
+        return Err(Error::new(format!("`client_key`: {} has no private key in it", key.display()))
+            .help("it must be PEM without a passphrase: -----BEGIN PRIVATE KEY-----"));
+    }
+    let mut pem = named("client_cert", certificate)?;
+    pem.push(b'\n');
+    pem.extend(key_pem);
+    reqwest::Identity::from_pem(&pem).map_err(|why| {
+        Error::new(format!("`client_cert` {} and `client_key` {} can't be used", certificate.display(), key.display()))
+            .because(root_cause(&why))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::testing::{Answer, Authority, Server};
+    use super::*;
+
+    fn once() -> Options {
+        Options { retries: Some(0), ..Options::default() }
+    }
+
+    fn get(options: &Options, url: &str) -> Result<Reply> {
+        Client::new(options)?.get(url, &Conditions::default())
+    }
+
+    fn body(options: &Options, url: &str) -> Vec<u8> {
+        read_all(get(options, url).unwrap(), 1000).unwrap()
+    }
+
+    fn problem(options: &Options, url: &str) -> Error {
+        get(options, url).err().unwrap()
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn only_the_pinned_authority_is_trusted() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        let server = Server::secure(ours.server("127.0.0.1", None), |_| Answer::new(200, "hello"));
+        let url = server.url("a");
+        assert_eq!(body(&Options { ca: Some(ours.file()), ..once() }, &url), b"hello");
+        for options in [Options { ca: Some(other.file()), ..once() }, once()] {
+            let error = problem(&options, &url);
+            assert!(error.to_string().contains("TLS: the server's certificate is not good"), "{error}");
+            assert!(error.advice().unwrap().contains("ca = \"FILE\""));
+        }
+        assert_eq!(server.seen().len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_for_another_name_is_refused_by_name() {
+        let authority = Authority::new();
+        let server = Server::secure(authority.server("elsewhere", None), |_| Answer::new(200, ""));
+        let error = problem(&Options { ca: Some(authority.file()), ..once() }, &server.url(""));
+        assert!(error.to_string().contains("elsewhere"), "{error}");
+        assert!(error.advice().unwrap().contains("the name that the certificate was issued for"));
+    }
+
+    #[test]
+    fn a_server_that_wants_a_client_certificate_gets_it() {
+        let authority = Authority::new();
+        let tls = authority.server("127.0.0.1", Some(&authority));
+        let server = Server::secure(tls, |_| Answer::new(200, "hello"));
+        let mut options = Options { ca: Some(authority.file()), ..once() };
+        let error = problem(&options, &server.url(""));
+        assert!(error.advice().unwrap().contains("client_cert"), "{error}: {:?}", error.advice());
+        let (certificate, key) = authority.issue("host1");
+        options = Options { client_cert: Some(certificate), client_key: Some(key), ..options };
+        assert_eq!(body(&options, &server.url("")), b"hello");
+    }
+
+    #[test]
+    fn credentials_come_from_a_file_and_are_sent() {
+        let server = Server::plain(|_| Answer::new(200, ""));
+        let token = file("hunter2\n");
+        get(&Options { bearer: Some(token.path().into()), ..once() }, &server.url("")).unwrap();
+        let pair = file("me:pass:word\n");
+        get(&Options { basic: Some(pair.path().into()), ..once() }, &server.url("")).unwrap();
+        let seen = server.seen();
+        assert_eq!(seen[0].header("authorization"), Some("Bearer hunter2"));
+        assert_eq!(seen[1].header("authorization"), Some("Basic bWU6cGFzczp3b3Jk"));
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_wrong_is_named_and_its_contents_are_not() {
+        let wrong = file("hunter2");
+        let authority = Authority::new();
+        let path = wrong.path().to_path_buf();
+        let none = PathBuf::from("/nonexistent/file");
+        for (options, expected) in [
+            (Options { bearer: Some(none.clone()), ..once() }, "`bearer`: /nonexistent/file can't be read"),
+            (Options { ca: Some(none), ..once() }, "`ca`: /nonexistent/file can't be read"),
+            (Options { basic: Some(path.clone()), ..once() }, "has no `:` in it"),
+            (Options { ca: Some(path.clone()), ..once() }, "has no certificate in it"),
+            (
+                Options { client_cert: Some(path.clone()), client_key: Some(path.clone()), ..once() },
+                "has no certificate in it",
+            ),
+            (
+                Options { client_cert: Some(authority.issue("a").0), client_key: Some(path), ..once() },
+                "has no private key in it",
+            ),
+        ] {
+            let error = Client::new(&options).err().unwrap();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn the_key_of_another_certificate_is_refused() {
+        let authority = Authority::new();
+        let ((certificate, _), (_, key)) = (authority.issue("a"), authority.issue("b"));
+        let error = Client::new(&Options { client_cert: Some(certificate), client_key: Some(key), ..once() });
+        assert_eq!(error.err().unwrap().advice().map(|help| help.contains("must be the key of")), Some(true));
+    }
+
+    #[test]
+    fn a_redirect_from_https_to_http_is_refused() {
+        let authority = Authority::new();
+        let plain = Server::plain(|_| Answer::new(200, "tampered"));
+        let to = plain.url("b");
+        let server = Server::secure(authority.server("127.0.0.1", None), move |_| {
+            Answer::new(302, "").with("Location", to.clone())
+        });
+        let error = problem(&Options { ca: Some(authority.file()), ..once() }, &server.url("a"));
+        assert!(error.to_string().contains("redirects from https to http://127.0.0.1"), "{error}");
+        assert!(plain.seen().is_empty());
+    }
+
+    #[test]
+    fn a_redirect_leads_to_no_other_scheme_and_not_round_and_round() {
+        let file = Server::plain(|_| Answer::new(301, "").with("Location", "file:///etc/passwd"));
+        assert!(problem(&once(), &file.url("")).to_string().ends_with("redirects to a file address"));
+        let circle = Server::plain(|_| Answer::new(307, "").with("Location", "/again"));
+        assert!(problem(&once(), &circle.url("")).to_string().ends_with("more than 5 redirects"));
+        assert_eq!(circle.seen().len(), 6);
+    }
+
+    #[test]
+    fn credentials_follow_a_redirect_on_the_same_server_only() {
+        let other = Server::plain(|_| Answer::new(200, "there"));
+        let to = other.url("c");
+        let server = Server::plain(move |request| match request.path.as_str() {
+            "/a" => Answer::new(302, "").with("Location", "/b"),
+            _ => Answer::new(302, "").with("Location", to.clone()),
+        });
+        let token = file("hunter2");
+        assert_eq!(body(&Options { bearer: Some(token.path().into()), ..once() }, &server.url("a")), b"there");
+        assert_eq!(server.seen()[1].header("authorization"), Some("Bearer hunter2"));
+        assert_eq!(other.seen()[0].header("authorization"), None);
+    }
+
+    /// A server that answers `status` until it was asked three times.
+    fn recovering(status: u16) -> Server {
+        let asked = AtomicUsize::new(0);
+        Server::plain(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Answer::new(status, "").with("Retry-After", "0"),
+            _ => Answer::new(200, "at last"),
+        })
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
+        for status in [408, 425, 429, 500, 503] {
+            let server = recovering(status);
+            assert_eq!(body(&Options::default(), &server.url("")), b"at last", "{status}");
+        }
+        for status in [400, 401, 403, 405] {
+            let server = recovering(status);
+            let error = problem(&Options::default(), &server.url("x?token=hunter2"));
+            assert!(error.to_string().starts_with(&format!("GET {}: the server answered {status}", server.url("x"))));
+            assert!(!error.to_string().contains("hunter2"));
+            assert_eq!(server.seen().len(), 1, "{status}");
+        }
+    }
+
+    #[test]
+    fn retries_end_with_the_last_failure() {
+        let server = recovering(502);
+        let error = problem(&Options { retries: Some(1), ..Options::default() }, &server.url(""));
+        assert!(error.to_string().contains("502 Bad Gateway"), "{error}");
+        assert_eq!(server.seen().len(), 2);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_keep_half_of_their_length() {
+        for (made, most) in [(0, 250), (1, 500), (2, 1000), (5, 5000), (40, 5000)] {
+            let pause = u64::try_from(pause(made).as_millis()).unwrap();
+            assert!((most / 2..=most).contains(&pause), "{made}: {pause}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_away_and_one_that_is_silent_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let silent = problem(&Options { timeout: Some(1), ..once() }, &url);
+        assert!(silent.to_string().ends_with("timeout, no answer in time"), "{silent}");
+        drop(listener);
+        let away = problem(&once(), &url);
+        assert!(away.to_string().contains(": no connection: "), "{away}");
+        assert!(away.to_string().contains("refused"), "{away}");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_resolved_is_told_as_that() {
+        // No label may be this long, so nobody is asked.
+        let error = problem(&once(), &format!("http://{}.invalid/", "a".repeat(64)));
+        assert!(error.to_string().contains("the host's name can't be resolved"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_is_used_unless_the_host_is_excepted() {
+        let proxy = Server::plain(|_| Answer::new(200, ""));
+        // The variables are those of a process, so another test runs in one that has them.
+        let run = |except: &str| {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "net::tests::credentials_come_from_a_file_and_are_sent"])
+                .envs([("HTTP_PROXY", proxy.url("").as_str()), ("http_proxy", &proxy.url("")), ("NO_PROXY", except)])
+                .envs([("no_proxy", except)])
+                .output()
+                .unwrap()
+        };
+        assert!(run("127.0.0.1").status.success());
+        assert!(proxy.seen().is_empty());
+        assert!(!run("").status.success());
+        assert!(proxy.seen()[0].path.starts_with("http://127.0.0.1:"), "{:?}", proxy.seen());
+    }
+
+    #[test]
+    fn plain_http_behind_an_https_address_is_told_as_tls() {
+        let authority = Authority::new();
+        let server = Server::plain(|_| Answer::new(200, ""));
+        let url = server.url("").replace("http:", "https:");
+        let error = problem(&Options { ca: Some(authority.file()), ..once() }, &url);
+        assert!(error.to_string().contains(": TLS failed: "), "{error}");
+    }
+
+    #[test]
+    fn conditions_are_sent_and_their_answers_known() {
+        let server = Server::plain(|request| match (request.path.as_str(), request.header("range")) {
+            ("/none", _) => Answer::new(404, "a page"),
+            ("/gone", _) => Answer::new(410, "a page"),
+            ("/wrong", _) => Answer::new(206, "hello").with("Content-Range", "bytes 0-4/5"),
+            (_, Some("bytes=3-")) => Answer::new(206, "lo").with("Content-Range", "bytes 3-4/5"),
+            _ if request.header("if-none-match") == Some("\"x\"") => Answer::new(304, ""),
+            _ => Answer::new(200, "hello").with("ETag", "\"x\""),
+        });
+        let client = Client::new(&once()).unwrap();
+        let ask = |path: &str, etag, from| client.get(&server.url(path), &Conditions { etag, from });
+        let whole = ask("a", None, None).unwrap();
+        assert_eq!((whole.kind, whole.etag.as_deref(), whole.length), (Kind::Ok, Some("\"x\""), Some(5)));
+        assert_eq!(ask("a", Some("\"x\""), None).unwrap().kind, Kind::NotModified);
+        assert_eq!(ask("none", None, None).unwrap().kind, Kind::Missing);
+        assert_eq!(ask("gone", None, None).unwrap().kind, Kind::Missing);
+        let part = ask("a", None, Some(3)).unwrap();
+        assert_eq!(part.kind, Kind::Partial);
+        assert_eq!(read_all(part, 2).unwrap(), b"lo");
+        assert!(ask("wrong", None, Some(3)).err().unwrap().to_string().contains("another part"));
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_announced_or_not() {
+        let server = Server::plain(|request| Answer {
+            announced: request.path == "/announced",
+            ..Answer::new(200, vec![0; 100_000])
+        });
+        for path in ["announced", "silent"] {
+            let error = read_all(get(&once(), &server.url(path)).unwrap(), 99_999).unwrap_err();
+            assert_eq!(error.to_string(), format!("{} has more than 99999 bytes", server.url(path)));
+            assert_eq!(read_all(get(&once(), &server.url(path)).unwrap(), 100_000).unwrap().len(), 100_000);
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_an_error() {
+        let server =
+            Server::plain(|_| Answer { announced: false, ..Answer::new(200, "half") }.with("Content-Length", "1000"));
+        let error = read_all(get(&once(), &server.url("a")).unwrap(), 1000).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("GET {}: the answer broke off", server.url("a"))), "{error}");
+    }
+
+    #[test]
+    fn a_wish_is_read_as_seconds_or_as_a_date() {
+        let date = Arc::new("Wed, 21 Oct 2065 07:28:00 GMT");
+        let server = Server::plain(move |request| {
+            let wish = if request.path == "/date" { date.to_string() } else { "7".into() };
+            Answer::new(200, "").with("Retry-After", wish)
+        });
+        assert_eq!(wish(&get(&once(), &server.url("date")).unwrap().body), Some(LONGEST_WISH));
+        assert_eq!(wish(&get(&once(), &server.url("seconds")).unwrap().body), Some(Duration::from_secs(7)));
+    }
 }

@@ -213,7 +213,7 @@ mod tests {
 
     /// Works on the machine itself; the commands of these tests touch nothing but `dir`.
     fn live(dir: &std::path::Path, check: impl FnOnce(&Work<'_>)) {
-        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::at(dir));
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir).unwrap());
         check(&Work { host: &host, store: &store, catalog: &[] });
     }
 

@@ -141,10 +141,17 @@ mod tests {
     fn a_tree_s_os_release_tells_the_family() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("etc")).unwrap();
-        std::fs::write(dir.path().join("etc/os-release"), "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.3\"\n").unwrap();
+        std::fs::write(
+            dir.path().join("etc/os-release"),
+            "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.3\"\n",
+        )
+        .unwrap();
         let host = Host::open(dir.path()).unwrap();
         let facts = Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), Some(&host)).unwrap();
-        assert_eq!((facts.os.id.as_str(), facts.os.version.as_str(), facts.os.family.as_str()), ("rocky", "9.3", "rhel"));
+        assert_eq!(
+            (facts.os.id.as_str(), facts.os.version.as_str(), facts.os.family.as_str()),
+            ("rocky", "9.3", "rhel")
+        );
     }
 
     #[test]

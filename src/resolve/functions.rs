@@ -4,16 +4,27 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 /// The names of all that is added, for a suggestion when somebody misspells one.
 pub const NAMES: &[&str] = &[
-    "with_role", "in_group", "exec", "systemd_quote", "url_host", "address", "cidr_host", "cidr_network", "cidr_netmask",
-    "cidr_prefix", "cidr_contains", "interface_of",
+    "with_role",
+    "in_group",
+    "exec",
+    "systemd_quote",
+    "url_host",
+    "address",
+    "cidr_host",
+    "cidr_network",
+    "cidr_netmask",
+    "cidr_prefix",
+    "cidr_contains",
+    "interface_of",
 ];
 
 /// Adds the functions and filters to an environment.
 pub fn add(env: &mut Environment<'static>) {
+    env.set_formatter(write_plain);
     env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
     env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
     env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
@@ -26,7 +37,9 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("cidr_network", |text: String| network(&text).map(|net| net.network().to_string()));
     env.add_filter("cidr_netmask", |text: String| network(&text).map(|net| net.netmask().to_string()));
     env.add_filter("cidr_prefix", |text: String| network(&text).map(|net| net.prefix_len()));
-    env.add_filter("cidr_contains", |text: String, other: String| Ok::<_, Error>(network(&text)?.contains(&address(&other)?)));
+    env.add_filter("cidr_contains", |text: String, other: String| {
+        Ok::<_, Error>(network(&text)?.contains(&address(&other)?))
+    });
     env.add_function("interface_of", interface_of);
 }
 
@@ -75,12 +88,21 @@ fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> Result<Vec<Value>, 
     Ok(found)
 }
 
-/// Text of a plain value; maps and lists have none.
+/// Text of a plain value; lists, maps and `none` have none, since whatever they looked like, nobody means it.
 fn plain(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
-        kind => Err(invalid(format!("a {kind} can't stand in a command line"))),
+        ValueKind::Bool => Ok(value.is_true().to_string()),
+        ValueKind::String | ValueKind::Number => Ok(value.to_string()),
+        kind => Err(invalid(format!("a {kind} can't stand in a text; for a list there is `join`"))),
     }
+}
+
+/// Writes a value into a template's text.
+fn write_plain(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    out.write_str(&plain(value)?).map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
 
 /// One argument the way systemd reads it in `ExecStart=`: quoted when needed, `%` and `$` doubled.
@@ -124,7 +146,7 @@ fn exec(arguments: Value, options: Kwargs) -> Result<String, Error> {
 }
 
 /// The network interface of this host that has `address`.
-fn interface_of(state: &minijinja::State<'_, '_>, wanted: String) -> Result<String, Error> {
+fn interface_of(state: &State<'_, '_>, wanted: String) -> Result<String, Error> {
     let wanted = address(&wanted)?;
     let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here"))?;
     let interfaces = facts.get_attr("interfaces")?;
@@ -154,15 +176,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_or_nothing_in_a_text_is_a_mistake() {
+        assert_eq!(render("{{ true }} {{ 5 }} {{ 1.5 }}").unwrap(), "true 5 1.5");
+        assert!(render("{{ [1] }}").unwrap_err().contains("can't stand in a text"));
+        assert!(render("{{ none }}").unwrap_err().contains("can't stand in a text"));
+    }
+
+    #[test]
     fn a_map_of_flags_becomes_a_command_line() {
-        let line = render(r#"{{ {"name": "a", "v": 2, "off": none, "url": ["x", "y"]} | exec(program="/bin/p") }}"#).unwrap();
+        let line =
+            render(r#"{{ {"name": "a", "v": 2, "off": none, "url": ["x", "y"]} | exec(program="/bin/p") }}"#).unwrap();
         assert_eq!(line, "/bin/p \\\n  --name=a \\\n  --v=2 \\\n  --url=x \\\n  --url=y");
     }
 
     #[test]
     fn addresses_and_networks_have_a_type() {
         assert!(render("{{ '192.168.1.102.2' | address }}").unwrap_err().contains("is not an IP address"));
-        assert_eq!(render("{{ '10.254.0.0/16' | cidr_host(1) }} {{ '10.0.0.0/30' | cidr_host(-1) }}").unwrap(), "10.254.0.1 10.0.0.3");
+        assert_eq!(
+            render("{{ '10.254.0.0/16' | cidr_host(1) }} {{ '10.0.0.0/30' | cidr_host(-1) }}").unwrap(),
+            "10.254.0.1 10.0.0.3"
+        );
         assert!(render("{{ '10.0.0.0/30' | cidr_host(4) }}").unwrap_err().contains("has no address number 4"));
         assert_eq!(render("{{ 'fd00::1' | url_host }}").unwrap(), "[fd00::1]");
         assert_eq!(render("{{ '10.0.0.0/8' | cidr_contains('10.1.2.3') }}").unwrap(), "true");

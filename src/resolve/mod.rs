@@ -14,7 +14,7 @@ use std::sync::Arc;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result, nearest};
-use crate::kind::{Build, Entry, Item};
+use crate::kind::{self, Build, Entry, Item};
 use crate::site::{self, Pin, Role, Site, dotted};
 
 /// Every resource of one host, fully resolved and in order.
@@ -57,9 +57,9 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
-        Error::new(format!("{} has to set `{}.{name}`", world.host, role.name))
-            .at(place, "required by the role")
-            .help(format!("add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group", role.name, world.host))
+        Error::new(format!("{} has to set `{}.{name}`", world.host, role.name)).at(place, "required by the role").help(
+            format!("add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group", role.name, world.host),
+        )
     })
 }
 
@@ -79,11 +79,12 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
                     .flatten()
                     .map(|key| {
                         let value = list.get_item(&key).unwrap_or_default();
-                        Some(Value::from_iter([("key", key), ("value", value)]))
+                        Some(Value::from_pairs([("key", key), ("value", value)]))
                     })
                     .collect(),
                 kind => {
-                    return Err(Error::new(format!("`for_each` needs a list, and `{expression}` is a {kind}")).at(at("for_each"), "not a list"));
+                    return Err(Error::new(format!("`for_each` needs a list, and `{expression}` is a {kind}"))
+                        .at(at("for_each"), "not a list"));
                 }
             }
         }
@@ -103,8 +104,9 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
         }
         let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
         let rendered = world.value(&entry.fields, &scope, &place)?;
-        let value = serde_json::to_value(&rendered)
-            .map_err(|error| Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here"))?;
+        let value = serde_json::to_value(&rendered).map_err(|error| {
+            Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
+        })?;
         let mut after = Vec::new();
         for wanted in &entry.after {
             after.push(world.value(&wanted.as_str().into(), &scope, &|_| at("after"))?.to_string());
@@ -162,7 +164,8 @@ impl Build for Builder<'_> {
     fn artifact(&self, name: &str) -> Result<Pin> {
         let artifacts = &self.world.site.artifacts;
         let Some(artifact) = artifacts.get(name) else {
-            let error = Error::new(format!("the artifact `{name}` is not pinned")).at(self.at("name"), "not in artifacts.toml");
+            let error =
+                Error::new(format!("the artifact `{name}` is not pinned")).at(self.at("name"), "not in artifacts.toml");
             return Err(match nearest(name, artifacts.keys().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help(format!("add [{name}] with a version, an address and its sha256 to artifacts.toml")),
@@ -176,24 +179,41 @@ impl Build for Builder<'_> {
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
-        Error::new(format!("`{}` of this {} can't be used", field, self.entry.kind.name)).because(why).at(self.at(field), "this value")
+        Error::new(format!("`{}` of this {} can't be used", field, self.entry.kind.name))
+            .because(why)
+            .at(self.at(field), "this value")
     }
 }
 
-/// An error for each thing that two resources decide about.
+/// An error for each thing that two resources decide about: both about the same, or one about the whole of what the
+/// other has a part of.
 fn clashes(items: &[Item]) -> Vec<Error> {
     let mut owners: HashMap<String, &Item> = HashMap::new();
+    let mut parts: HashMap<String, &Item> = HashMap::new();
     let mut errors = Vec::new();
     for item in items {
         for claim in item.resource.claims() {
-            let Some(first) = owners.insert(claim.clone(), item) else { continue };
-            let what = claim.strip_prefix("path:").unwrap_or(&claim);
+            let whole = kind::whole_of(&claim).map(str::to_owned);
+            let other = owners
+                .get(whole.as_ref().unwrap_or(&claim))
+                .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
+                .copied();
+            if let Some(whole) = &whole {
+                parts.entry(whole.clone()).or_insert(item);
+            }
+            let Some(first) = other.or_else(|| owners.get(&claim).copied()) else {
+                owners.insert(claim, item);
+                continue;
+            };
+            let what = whole.as_deref().unwrap_or(&claim);
+            let what = what.strip_prefix("path:").unwrap_or(what);
             let error = if first.role == item.role {
                 Error::new(format!("`{what}` stands twice in the role {}", item.role))
             } else {
                 Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
             };
-            errors.push(error.at(item.place.clone(), "here again").help(format!("the other one is at {}; keep one of them", first.place)));
+            let help = format!("the other one is at {}; keep one of them", first.place);
+            errors.push(error.at(item.place.clone(), "here again").help(help));
         }
     }
     errors
@@ -205,8 +225,9 @@ fn unwatched(items: &[Item]) -> Vec<Error> {
     let mut errors = Vec::new();
     for item in items {
         for (watched, _) in item.resource.watches().iter().filter(|(watched, _)| !ids.contains(watched.as_str())) {
-            let error = Error::new(format!("`{}` watches `{watched}`, and there is no such resource on this host", item.id))
-                .at(item.place.clone(), "this resource");
+            let error =
+                Error::new(format!("`{}` watches `{watched}`, and there is no such resource on this host", item.id))
+                    .at(item.place.clone(), "this resource");
             errors.push(match nearest(watched, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),

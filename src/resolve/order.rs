@@ -30,7 +30,9 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
         for claim in item.resource.claims() {
             let Some(path) = claim.strip_prefix("path:") else { continue };
             let above = std::path::Path::new(path).ancestors().skip(1);
-            before[at].extend(above.filter_map(|dir| paths.get(&format!("path:{}", dir.display()))).filter(|&&first| first != at));
+            before[at].extend(
+                above.filter_map(|dir| paths.get(&format!("path:{}", dir.display()))).filter(|&&first| first != at),
+            );
         }
     }
     let order = topological(&items, &before)?;
@@ -81,10 +83,13 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
-    let error = Error::new(format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id))
-        .at(item.place.clone(), "this resource");
+    let error =
+        Error::new(format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id))
+            .at(item.place.clone(), "this resource");
     match nearest(wanted, index.keys().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
-        None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them"),
+        None => {
+            error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them")
+        }
     }
 }

@@ -66,7 +66,9 @@ impl World {
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|_| AutoEscape::None);
         // a block on a line of its own leaves no line behind; the default delimiters always go together
-        if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build() {
+        if let Ok(syntax) =
+            SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build()
+        {
             env.set_syntax(syntax);
         }
         env.set_debug(true);
@@ -97,9 +99,7 @@ impl World {
     /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
     pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
         let mut layers = Vec::new();
-        let vars = |role: Option<&str>| -> Path {
-            ["vars"].into_iter().chain(role).map(str::to_owned).collect()
-        };
+        let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
         if let Some(role) = role.and_then(|role| self.site.roles.get(role)) {
             layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
         }
@@ -130,6 +130,11 @@ impl World {
         merged
     }
 
+    /// Why the last variable could not be made, if one could not.
+    pub fn take_failure(&self) -> Option<Error> {
+        lock(&self.failed).take()
+    }
+
     /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
     pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
         let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
@@ -148,8 +153,11 @@ impl World {
         {
             let mut rendering = lock(&self.rendering);
             if let Some(start) = rendering.iter().position(|known| *known == entry) {
-                let circle: Vec<&str> =
-                    rendering[start..].iter().chain([&entry]).map(|name| name.split(':').next_back().unwrap_or(name)).collect();
+                let circle: Vec<&str> = rendering[start..]
+                    .iter()
+                    .chain([&entry])
+                    .map(|name| name.split(':').next_back().unwrap_or(name))
+                    .collect();
                 let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")));
                 keep_first(&self.failed, error.at(place.clone(), "this variable needs itself"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
@@ -161,7 +169,10 @@ impl World {
         lock(&self.rendering).pop();
         value.unwrap_or_else(|error| {
             keep_first(&self.failed, error);
-            Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, format!("the variable `{label}` can't be made")))
+            Value::from(minijinja::Error::new(
+                ErrorKind::InvalidOperation,
+                format!("the variable `{label}` can't be made"),
+            ))
         })
     }
 
@@ -181,7 +192,13 @@ impl World {
         self.value_at(json, scope, place, &mut Vec::new())
     }
 
-    fn value_at(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place, way: &mut Path) -> Result<Value> {
+    fn value_at(
+        &self,
+        json: &Json,
+        scope: &Value,
+        place: &dyn Fn(&[String]) -> Place,
+        way: &mut Path,
+    ) -> Result<Value> {
         Ok(match json {
             Json::String(text) => self.string(text, scope, || place(way))?,
             Json::Array(items) => {
@@ -201,7 +218,7 @@ impl World {
                     values.push((name, self.value_at(item, scope, place, way)?));
                     way.pop();
                 }
-                values.into_iter().collect()
+                Value::from_pairs(values)
             }
             other => Value::from(Serde(other)),
         })
@@ -256,9 +273,13 @@ impl World {
         let words = error.range().and_then(|range| source.get(range)).unwrap_or(source);
         // a value in a TOML file: if it stands there as it is, the error's own place inside it can be shown
         let shown = place.text.get(place.span.clone()).unwrap_or_default();
-        if let (Some(range), Some(offset)) = (error.range(), if place.span.is_empty() { Some(0) } else { shown.find(source) }) {
+        if let (Some(range), Some(offset)) =
+            (error.range(), if place.span.is_empty() { Some(0) } else { shown.find(source) })
+        {
             place.span = place.span.start + offset + range.start..place.span.start + offset + range.end;
-        } else if place.span.is_empty() && let Some(line) = error.line() {
+        } else if place.span.is_empty()
+            && let Some(line) = error.line()
+        {
             let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
             place.span = start..start;
         }
@@ -267,7 +288,9 @@ impl World {
             let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined");
             return match self.suggest(name, scope) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
-                None => result.help("a role declares its variables under [vars], or under `required` when a host has to set them"),
+                None => result.help(
+                    "a role declares its variables under [vars], or under `required` when a host has to set them",
+                ),
             };
         }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -282,15 +305,29 @@ impl World {
 
     fn suggest(&self, name: &str, scope: &Value) -> Option<String> {
         let scope = scope.downcast_object_ref::<Scope>()?;
-        let names_of = |role: &str| -> Vec<&str> { self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default() };
+        let names_of = |role: &str| -> Vec<&str> {
+            self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default()
+        };
         if let Some((role, rest)) = name.split_once('.')
             && self.site.roles.contains_key(role)
         {
             return nearest(rest, names_of(role)).map(|near| format!("{role}.{near}"));
         }
-        let globals = self.site.doc.value().get("vars").and_then(Json::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+        let globals = self
+            .site
+            .doc
+            .value()
+            .get("vars")
+            .and_then(Json::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str());
         let own = scope.role.as_deref().map(names_of).unwrap_or_default();
-        let known = own.into_iter().chain(globals).chain(self.site.roles.keys().map(String::as_str)).chain(RESERVED.iter().copied());
+        let known = own
+            .into_iter()
+            .chain(globals)
+            .chain(self.site.roles.keys().map(String::as_str))
+            .chain(RESERVED.iter().copied());
         nearest(name, known).map(str::to_owned)
     }
 }
@@ -353,9 +390,9 @@ impl Object for Scope {
             }
             "artifacts" => {
                 let versions = world.site.artifacts.iter().map(|(name, artifact)| {
-                    (name.clone(), Value::from_iter([("version", Value::from(artifact.version.clone()))]))
+                    (name.clone(), Value::from_pairs([("version", Value::from(artifact.version.clone()))]))
                 });
-                return Some(versions.collect());
+                return Some(Value::from_pairs(versions));
             }
             _ => {}
         }
@@ -365,7 +402,11 @@ impl Object for Scope {
             return Some(value);
         }
         if world.site.roles.contains_key(name) {
-            return Some(Value::from_object(RoleObject { world: world.clone(), host: self.host.clone(), role: name.to_owned() }));
+            return Some(Value::from_object(RoleObject {
+                world: world.clone(),
+                host: self.host.clone(),
+                role: name.to_owned(),
+            }));
         }
         world.variable(&self.host, None, name)
     }

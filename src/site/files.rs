@@ -61,12 +61,7 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     }
 }
 
-fn collect(
-    path: &Path,
-    meta: &std::fs::Metadata,
-    name: &str,
-    files: &mut BTreeMap<String, Arc<[u8]>>,
-) -> Result<()> {
+fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeMap<String, Arc<[u8]>>) -> Result<()> {
     let what = || format!("can't read {}", path.display());
     if meta.is_file() {
         files.insert(name.to_owned(), std::fs::read(path).context(what)?.into());

@@ -126,9 +126,12 @@ impl Site {
     /// One host; an error with the nearest name when the site has no such host.
     pub fn find_host(&self, name: &str) -> Result<&HostVars> {
         self.hosts.get(name).ok_or_else(|| {
-            let error = Error::new(format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name));
+            let error =
+                Error::new(format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name));
             match nearest(name, self.hosts.keys().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says")),
+                Some(near) => {
+                    error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says"))
+                }
                 None => error.help(format!("add host_vars/{name}.toml, with `address` and `groups`, and sign again")),
             }
         })
@@ -137,7 +140,9 @@ impl Site {
     fn host(&self, file: &str) -> Result<HostVars> {
         let path = format!("host_vars/{file}");
         if !file.ends_with(".toml") {
-            return Err(Error::new(format!("{path} is not a TOML file")).help("host_vars/ has one NAME.toml for each host"));
+            return Err(
+                Error::new(format!("{path} is not a TOML file")).help("host_vars/ has one NAME.toml for each host")
+            );
         }
         let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(format!("{path} can't be read")))?;
         let read: HostFile = doc.read()?;
@@ -232,10 +237,15 @@ impl Site {
     /// anything else is a variable of the site, which `site.toml` declares.
     fn check_names(&self, doc: &Doc, at: &[String], vars: &Map<String, Value>, declares: bool) -> Vec<Error> {
         let mut errors = Vec::new();
-        let globals: Vec<&String> =
-            self.doc.value().get("vars").and_then(Value::as_object).map(|vars| vars.keys().collect()).unwrap_or_default();
+        let globals: Vec<&String> = self
+            .doc
+            .value()
+            .get("vars")
+            .and_then(Value::as_object)
+            .map(|vars| vars.keys().collect())
+            .unwrap_or_default();
         for (name, value) in vars {
-            let path = [at, &[name.clone()]].concat();
+            let path = [at, std::slice::from_ref(name)].concat();
             if RESERVED.contains(&name.as_str()) {
                 errors.push(reserved(doc, &path));
             } else if let Some(role) = self.roles.get(name) {
@@ -247,12 +257,17 @@ impl Site {
                     continue;
                 };
                 for key in table.keys().filter(|key| !role.declares(key)) {
-                    let error = doc.unknown(&[path.as_slice(), &[key.clone()]].concat(), role.names());
-                    errors.push(error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")));
+                    let error = doc.unknown(&[path.as_slice(), std::slice::from_ref(key)].concat(), role.names());
+                    errors.push(
+                        error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")),
+                    );
                 }
             } else if !declares && !globals.contains(&name) {
                 let known = globals.iter().map(|name| name.as_str()).chain(self.roles.keys().map(String::as_str));
-                errors.push(doc.unknown(&path, known).help_more("a variable of the whole site is declared under [vars] in site.toml"));
+                errors.push(
+                    doc.unknown(&path, known)
+                        .help_more("a variable of the whole site is declared under [vars] in site.toml"),
+                );
             }
         }
         errors
@@ -266,7 +281,13 @@ fn reserved(doc: &Doc, path: &[String]) -> Error {
         .help(format!("templates know these names already: {}", RESERVED.join(", ")))
 }
 
-fn unknown_name<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a String>, doc: &Doc, path: &[String]) -> Error {
+fn unknown_name<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a String>,
+    doc: &Doc,
+    path: &[String],
+) -> Error {
     let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
     let error = Error::new(format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
     match nearest(name, known.iter().copied()) {

@@ -124,10 +124,11 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
     for (index, value) in list.iter().enumerate() {
         let path = [table.clone(), vec![index.to_string()]].concat();
         let Some(map) = value.as_object() else {
-            return Err(Error::new(format!("an entry of `{}` has to be a table", kind.name)).at(doc.place(&path), "not a table"));
+            return Err(Error::new(format!("an entry of `{}` has to be a table", kind.name))
+                .at(doc.place(&path), "not a table"));
         };
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {
-            let path = [path.as_slice(), &[key.clone()]].concat();
+            let path = [path.as_slice(), std::slice::from_ref(key)].concat();
             return Err(doc.unknown(&path, known.iter().chain(COMMON).copied()));
         }
         let (common, fields): (Map<_, _>, Map<_, _>) =

@@ -1,11 +1,22 @@
 //! Where releases come from. Nothing that a source hands out is believed: `trust` decides.
 
+mod dir;
+mod git;
+mod http;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net;
+
+/// What a release says about itself, and the signatures over that.
+const RELEASE: &str = "release.toml";
+const SIGNATURES: &str = "release.toml.sig";
+/// The most that either of them may have, in bytes. Everything else has the size that `release.toml` says.
+const RELEASE_MAX: u64 = 8 << 20;
 
 /// The bytes of one state of a site, as a source has them.
 pub trait Tree {
@@ -35,7 +46,8 @@ pub trait Source {
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll>;
 }
 
-/// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set.
+/// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. How to connect stands beside it in the
+/// same table, see [`net::Options`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -51,13 +63,194 @@ pub struct Config {
     pub http: Option<String>,
     /// A directory on this host.
     pub dir: Option<PathBuf>,
+    /// See [`net::Options::ca`].
+    pub ca: Option<PathBuf>,
+    /// See [`net::Options::client_cert`].
+    pub client_cert: Option<PathBuf>,
+    /// See [`net::Options::client_key`].
+    pub client_key: Option<PathBuf>,
+    /// See [`net::Options::bearer`].
+    pub bearer: Option<PathBuf>,
+    /// See [`net::Options::basic`].
+    pub basic: Option<PathBuf>,
+    /// See [`net::Options::timeout`].
+    pub timeout: Option<u64>,
+    /// See [`net::Options::retries`].
+    pub retries: Option<u32>,
+}
+
+impl Config {
     /// How to connect, for `git` over HTTP and for `http`.
-    #[serde(flatten)]
-    pub net: net::Options,
+    pub fn net(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            bearer: self.bearer.clone(),
+            basic: self.basic.clone(),
+            timeout: self.timeout,
+            retries: self.retries,
+        }
+    }
+
+    /// Every path that is set, so that a relative one can be given its base.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Finds what can't be meant: not exactly one kind of source, two states of a repository, half of a client
+    /// certificate, credentials inside an address.
+    pub fn check(&self) -> Result<()> {
+        let kinds = set(&[("git", self.git.is_some()), ("http", self.http.is_some()), ("dir", self.dir.is_some())]);
+        match kinds[..] {
+            [_] => {}
+            [] => {
+                return Err(Error::new("a source says neither `git`, nor `http`, nor `dir`")
+                    .help("give the source one address, such as git = \"https://HOST/site.git\""));
+            }
+            _ => {
+                return Err(Error::new(format!("a source says {} at once", kinds.join(" and ")))
+                    .help("write one [[source]] table for each address"));
+            }
+        }
+        let states =
+            set(&[("branch", self.branch.is_some()), ("tag", self.tag.is_some()), ("commit", self.commit.is_some())]);
+        if let Some(state) = states.first().filter(|_| self.git.is_none()) {
+            return Err(Error::new(format!("a source says `{state}` without `git`"))
+                .help("only a git repository has branches, tags and commits: remove it"));
+        }
+        if states.len() > 1 {
+            return Err(Error::new(format!("a git source says {} at once", states.join(" and "))).help("keep one"));
+        }
+        if let Some(git) = &self.git {
+            git::check(git, self.commit.as_deref())?;
+        }
+        if let Some(http) = &self.http {
+            net::parse(http)?;
+        }
+        self.net().check()
+    }
+}
+
+/// The names that are set.
+fn set(names: &[(&'static str, bool)]) -> Vec<&'static str> {
+    names.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
 }
 
 /// Opens the source that `config` describes; `cache` is a directory of its own that may be deleted at any time.
+/// Nothing is connected to yet.
 pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
-    let _ = (config, cache);
-    todo!()
+    config.check()?;
+    Ok(match config {
+        Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, cache)?),
+        Config { http: Some(url), .. } => Box::new(http::Http::new(url, &config.net())?),
+        Config { dir: Some(path), .. } => Box::new(dir::Dir::new(path)),
+        _ => return Err(Error::new("a source has no address")),
+    })
+}
+
+/// The names that make up `path`. An error when it isn't relative or has `.` or `..` in it: a path that leaves the tree
+/// is never asked for by mistake.
+fn segments(path: &str) -> Result<Vec<&str>> {
+    let names: Vec<&str> = path.split('/').collect();
+    if names.iter().any(|name| matches!(*name, "" | "." | "..") || name.contains(['\0', '\\'])) {
+        return Err(Error::refused(format!("`{path}` is not a path inside a site"))
+            .help("paths in a release are relative, with `/` between names, and without `.` and `..`"));
+    }
+    Ok(names)
+}
+
+/// A file that its reader doesn't want because of its size, in bytes.
+fn too_big(source: &str, path: &str, max: u64) -> Error {
+    Error::new(format!("{source}: {path} has more than {max} bytes")).help("nothing was read; publish a smaller file")
+}
+
+/// A name for a state that only changes when the bytes of one of `files` do, or one appears or goes.
+fn digest(files: &[Option<&[u8]>]) -> String {
+    let mut all = Sha256::new();
+    for file in files {
+        all.update([u8::from(file.is_some())]);
+        all.update(Sha256::digest(file.unwrap_or_default()));
+    }
+    hex::encode(all.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(toml: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(toml)
+    }
+
+    fn problem(toml: &str) -> String {
+        config(toml).unwrap().check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_source_is_one_flat_table() {
+        let text = "git = 'https://h/s.git'\nbranch = 'main'\nca = '/ca.pem'\ntimeout = 5\nretries = 0";
+        let config = config(text).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.net().ca, Some("/ca.pem".into()));
+        assert_eq!((config.net().timeout, config.net().retries), (Some(5), Some(0)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = config("http = 'https://h/'\nbrnch = 'main'").unwrap_err();
+        assert!(error.to_string().contains("unknown field `brnch`"), "{error}");
+    }
+
+    #[test]
+    fn a_source_has_exactly_one_address() {
+        assert_eq!(problem(""), "a source says neither `git`, nor `http`, nor `dir`");
+        assert_eq!(problem("git = '/a'\ndir = '/b'"), "a source says git and dir at once");
+    }
+
+    #[test]
+    fn a_source_follows_one_state_of_a_repository() {
+        assert_eq!(problem("git = '/a'\nbranch = 'a'\ntag = 'b'"), "a git source says branch and tag at once");
+        assert_eq!(problem("dir = '/a'\nbranch = 'a'"), "a source says `branch` without `git`");
+        assert_eq!(problem("git = '/a'\ncommit = 'abc'"), "`abc` is not a commit");
+    }
+
+    #[test]
+    fn half_of_a_client_certificate_is_refused() {
+        assert_eq!(problem("http = 'https://h/'\nclient_cert = '/c'"), "`client_cert` is set without `client_key`");
+        assert_eq!(problem("http = 'https://h/'\nclient_key = '/c'"), "`client_key` is set without `client_cert`");
+    }
+
+    #[test]
+    fn credentials_in_an_address_are_refused_and_not_repeated() {
+        for kind in ["http", "git"] {
+            for url in ["https://me:hunter2@h/s", "https://hunter2@h/s", "https://h/s?token=hunter2"] {
+                let error = config(&format!("{kind} = '{url}'")).unwrap().check().unwrap_err();
+                assert!(!format!("{error} {:?}", error.advice()).contains("hunter2"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_scheme_that_nobody_speaks_is_refused() {
+        assert!(problem("git = 'git://h/s'").starts_with("`git://h/s` is not"), "{}", problem("git = 'git://h/s'"));
+        assert!(problem("http = 'ftp://h/s'").starts_with("`ftp://h/s` is not"));
+        assert!(problem("git = 'here/there'").starts_with("`here/there` is not"));
+    }
+
+    #[test]
+    fn a_path_that_leaves_the_tree_is_refused() {
+        for path in ["../a", "a/../b", "/a", "a//b", "", ".", "a/.", "a\\b", "a\0b"] {
+            assert!(segments(path).is_err(), "{path:?}");
+        }
+        assert_eq!(segments("a/..b/c d").unwrap(), ["a", "..b", "c d"]);
+    }
+
+    #[test]
+    fn a_missing_file_and_an_empty_one_are_different_states() {
+        assert_ne!(digest(&[Some(b"a"), None]), digest(&[Some(b"a"), Some(b"")]));
+        assert_ne!(digest(&[Some(b"ab"), Some(b"c")]), digest(&[Some(b"a"), Some(b"bc")]));
+    }
 }

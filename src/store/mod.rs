@@ -1,22 +1,209 @@
-//! Everything under the state directory.
+//! Everything under the state directory: the last good release, what was seen, what is owed, generations, artifacts.
 
+pub mod archive;
+mod artifact;
+mod release;
+
+pub use release::CachedRelease;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::host::root::{Access, Root};
+use crate::kind::Kick;
+use crate::net;
+use crate::site::Files;
+use crate::trust::Seen;
+
+const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 
 /// The state directory.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    root: Root,
+    /// How artifacts are downloaded.
+    pub net: net::Options,
+}
+
+/// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
+
+/// Restarts and reloads that are due because something was changed. Written down before the change, taken back when
+/// they are done, so that a run that dies in between doesn't lose them.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Owed {
+    /// Ids of unit resources, and what they are owed.
+    #[serde(default)]
+    pub kicks: BTreeMap<String, Kick>,
+    /// Whether systemd has to read its unit files again.
+    #[serde(default)]
+    pub unit_files: bool,
+    /// Whether the probes have not all passed since the last change.
+    #[serde(default)]
+    pub probes: bool,
+}
+
+/// What one apply left on the host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Generation {
+    /// Counts from 1.
+    pub number: u64,
+    /// When it was reached.
+    pub time: jiff::Timestamp,
+    /// The release's serial.
+    pub serial: u64,
+    /// SHA-256 of the release's manifest, in hex.
+    pub release: String,
+    /// Ids of every resource of the host.
+    pub resources: Vec<String>,
+    /// Ids and summaries of what was changed to get here.
+    pub changes: BTreeMap<String, String>,
+}
+
+/// How the last run went.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LastRun {
+    /// When it ended.
+    pub time: jiff::Timestamp,
+    /// Its exit code.
+    pub exit: u8,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// How many resources it changed.
+    pub changed: usize,
 }
 
 impl Store {
-    /// One in this directory, for the tests of other parts.
-    #[cfg(test)]
-    pub(crate) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+    /// Opens the state directory, made when it is missing, for root's eyes only.
+    pub fn open(dir: &Path) -> Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .context(|| format!("can't make the state directory {}", dir.display()))
+            .map_err(|error| error.help("run as root, or say `--root DIR` for a tree of your own"))?;
+        Ok(Self { dir: dir.to_owned(), root: Root::open(dir)?, net: net::Options::default() })
     }
 
     /// The directory itself.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Takes the lock, or fails with exit code 75 when another run has it.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.dir.join("lock");
+        let what = || format!("can't open {}", path.display());
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).context(what)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::new("another kpull is at work on this host")
+                .exit(Exit::Busy)
+                .help("it ends by itself; `kpull status` tells how it went")),
+            Err(TryLockError::Error(error)) => Err(error).context(what),
+        }
+    }
+
+    /// A directory for a source's own use, which may be deleted at any time.
+    pub fn source_cache(&self, index: usize) -> PathBuf {
+        self.dir.join("cache").join(format!("source-{index}"))
+    }
+
+    /// The marks of the sources' last news, by source name.
+    pub fn marks(&self) -> BTreeMap<String, String> {
+        self.read("sources.json").ok().flatten().unwrap_or_default()
+    }
+
+    /// Keeps the marks.
+    pub fn set_marks(&self, marks: &BTreeMap<String, String>) -> Result<()> {
+        self.write("sources.json", marks)
+    }
+
+    /// The newest release seen.
+    pub fn seen(&self) -> Result<Option<Seen>> {
+        Seen::load(&self.dir.join("seen.toml"))
+    }
+
+    /// Remembers the newest release seen.
+    pub fn set_seen(&self, seen: &Seen) -> Result<()> {
+        self.root.write(Path::new("/seen.toml"), seen.to_toml().as_bytes(), PRIVATE)
+    }
+
+    /// The last good release, still to be verified like any other.
+    pub fn release(&self) -> Result<Option<CachedRelease>> {
+        Ok(self.root.read(Path::new("/release.tar"))?.map(|(_, bytes)| CachedRelease::new(bytes)))
+    }
+
+    /// Keeps a release as the last good one.
+    pub fn set_release(&self, manifest: &[u8], signatures: &[u8], files: &Files) -> Result<()> {
+        let bytes = release::pack(manifest, signatures, files)?;
+        self.root.write(Path::new("/release.tar"), &bytes, PRIVATE)
+    }
+
+    /// What is owed.
+    pub fn owed(&self) -> Result<Owed> {
+        Ok(self.read("owed.json")?.unwrap_or_default())
+    }
+
+    /// Writes down what is owed; nothing owed, no file.
+    pub fn set_owed(&self, owed: &Owed) -> Result<()> {
+        if *owed == Owed::default() { self.root.remove(Path::new("/owed.json")) } else { self.write("owed.json", owed) }
+    }
+
+    /// The last generation.
+    pub fn generation(&self) -> Result<Option<Generation>> {
+        let names = self.root.names(Path::new("/generations"))?;
+        match names.iter().rev().find(|name| name.ends_with(".json")) {
+            Some(name) => self.read(&format!("generations/{name}")),
+            None => Ok(None),
+        }
+    }
+
+    /// Records a generation.
+    pub fn add_generation(&self, generation: &Generation) -> Result<()> {
+        self.write(&format!("generations/{:08}.json", generation.number), generation)
+    }
+
+    /// How the last run went; `None` before the first.
+    pub fn last_run(&self) -> Result<Option<LastRun>> {
+        self.read("last-run.json")
+    }
+
+    /// Keeps how this run went. Not synced to the disk: it is written every minute, and worth nothing after a crash.
+    pub fn set_last_run(&self, run: &LastRun) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(run).context(|| "can't write last-run.json".to_owned())?;
+        let (path, fresh) = (self.dir.join("last-run.json"), self.dir.join("last-run.json.new"));
+        std::fs::write(&fresh, bytes)
+            .and_then(|()| std::fs::rename(&fresh, &path))
+            .context(|| format!("can't write {}", path.display()))
+    }
+
+    /// A record of another kind, kept as JSON; `None` when there is none.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some((_, bytes)) = self.root.read(&Path::new("/").join(name))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(format!("{} is damaged", self.dir.join(name).display()))
+                .because(error)
+                .help("it can be removed: the next run makes it anew")
+        })
+    }
+
+    /// Keeps a record as JSON.
+    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(value).context(|| format!("can't write {name}"))?;
+        self.root.write(&Path::new("/").join(name), &bytes, PRIVATE)
+    }
+
+    /// The state directory as a root, for what is streamed into it.
+    pub fn root(&self) -> &Root {
+        &self.root
     }
 }

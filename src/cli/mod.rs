@@ -1,0 +1,180 @@
+//! The commands, one file each; the only place that prints.
+
+mod apply;
+mod check;
+mod demo;
+mod explain;
+mod graph;
+mod plan;
+mod sign;
+mod status;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
+use crate::engine::Agent;
+use crate::error::{Error, Exit, Result};
+use crate::report::{self, Report};
+use crate::site::{Files, Site};
+
+/// Pulls this host's signed manifest and makes the host what it says.
+#[derive(Debug, Parser)]
+#[command(name = "kpull", version, arg_required_else_help = true, infer_long_args = true)]
+#[command(after_help = "Exit codes: 0 nothing (left) to do · 1 an error, nothing lost · 2 `plan` found changes · \
+                        3 applied, not healthy · 4 the release was refused · 75 another run is at work")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this host what its release says.
+    Apply(apply::Apply),
+    /// Show what `apply` would do, and do nothing.
+    Plan(plan::Plan),
+    /// Tell which release this host follows and how the last run went.
+    Status(status::Status),
+    /// Check a site: every host of it, without touching any.
+    Check(check::Check),
+    /// Tell where the value of a variable comes from.
+    Explain(explain::Explain),
+    /// Show a host's resources in the order in which they have their turn.
+    Graph(graph::Graph),
+    /// Sign a site as a release.
+    Sign(sign::Sign),
+    /// Show all of it on three hosts in directories, offline.
+    Demo(demo::Demo),
+}
+
+/// A command: what it does, and how it says that something failed.
+trait Run {
+    /// Does it.
+    fn run(&self) -> Result<Exit>;
+
+    /// Whether a program reads the output.
+    fn json(&self) -> bool;
+}
+
+/// Which host, and how to talk.
+#[derive(Args, Debug)]
+struct HostArgs {
+    /// Work in this directory as if it were `/`; units, firewall and kernel are left out
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Read this configuration [default: etc/kpull/kpull.toml of the root]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Be this host of the site
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Write one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl HostArgs {
+    fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.root.join("etc/kpull/kpull.toml"))
+    }
+
+    fn agent<'a>(&self, report: &'a dyn Report) -> Result<Agent<'a>> {
+        Agent::open(&self.root, &self.config(), self.host.as_deref(), report)
+    }
+}
+
+/// Which site: a directory that somebody edits, or the release that this host has.
+#[derive(Args, Debug)]
+struct SiteArgs {
+    /// The site's directory [default: here if there is a site.toml, else the release that this host has]
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
+}
+
+impl SiteArgs {
+    fn dir(&self) -> Option<PathBuf> {
+        self.site.clone().or_else(|| Path::new("site.toml").exists().then(|| PathBuf::from(".")))
+    }
+
+    fn load(&self) -> Result<Arc<Site>> {
+        let files = match self.dir() {
+            Some(dir) => Files::in_directory(&dir)?,
+            None => {
+                let report = report::Text::new(false);
+                let agent = Agent::open(Path::new("/"), Path::new("/etc/kpull/kpull.toml"), None, &report)?;
+                agent.kept_files()?.ok_or_else(|| {
+                    Error::new("there is no site here, and this host has no release yet").help("say --site DIR")
+                })?
+            }
+        };
+        Ok(Arc::new(Site::load(files)?))
+    }
+}
+
+/// Runs the command line of this process; the result is its exit code.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // not clap's own 2, which means that `plan` found changes
+            return if error.use_stderr() { Exit::Failed } else { Exit::Done };
+        }
+    };
+    let command: &dyn Run = match &cli.command {
+        Command::Apply(command) => command,
+        Command::Plan(command) => command,
+        Command::Status(command) => command,
+        Command::Check(command) => command,
+        Command::Explain(command) => command,
+        Command::Graph(command) => command,
+        Command::Sign(command) => command,
+        Command::Demo(command) => command,
+    };
+    command.run().unwrap_or_else(|error| {
+        show(&error, command.json());
+        error.exit_code()
+    })
+}
+
+/// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
+fn show(error: &Error, json: bool) {
+    for error in std::iter::once(error).chain(error.others()) {
+        if json {
+            print(&describe(error).to_string());
+        } else {
+            eprint!("{}", graphical(error));
+        }
+        report::failed(error);
+    }
+}
+
+fn describe(error: &Error) -> serde_json::Value {
+    let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
+    serde_json::json!({
+        "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
+        "file": error.place().map(|place| &place.file), "line": line, "column": column, "exit": error.exit_code() as u8,
+    })
+}
+
+fn graphical(error: &Error) -> String {
+    let theme =
+        match (std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())) {
+            (true, true) => GraphicalTheme::unicode(),
+            _ => GraphicalTheme::unicode_nocolor(),
+        };
+    let mut text = String::new();
+    if GraphicalReportHandler::new_themed(theme).with_width(120).render_report(&mut text, error).is_err() {
+        text = format!("{error}\n");
+    }
+    text
+}
+
+/// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

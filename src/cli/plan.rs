@@ -1,0 +1,99 @@
+//! `kpull plan`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::cli::{HostArgs, Run};
+use crate::engine::{self, plan};
+use crate::error::{Exit, Result};
+use crate::host::Host;
+use crate::report::{self, Event, Report, Summary, Text};
+use crate::resolve::{Facts, resolve};
+use crate::site::{Files, Site};
+use crate::store::Store;
+
+/// Arguments of `plan`.
+#[derive(Args, Debug)]
+pub struct Plan {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Compare with this site as it is, signed or not, instead of the newest release; needs --host unless the machine
+    /// is called what the site calls it
+    #[arg(long, value_name = "DIR")]
+    site: Option<PathBuf>,
+    /// Leave the changes of files out
+    #[arg(long)]
+    no_diff: bool,
+}
+
+impl Run for Plan {
+    fn run(&self) -> Result<Exit> {
+        let start = Instant::now();
+        let report: Box<dyn Report> =
+            if self.host.json { Box::new(report::Json) } else { Box::new(Text::new(!self.no_diff)) };
+        if let Some(dir) = &self.site {
+            let planned = self.preview(dir)?;
+            return Ok(tell(&planned, None, start, &*report));
+        }
+        let agent = self.host.agent(&*report)?;
+        let _lock = agent.store.lock()?;
+        let taken = agent.take()?;
+        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog))?;
+        let exit = tell(planned.get(), Some(planned.manifest().serial), start, &*report);
+        match taken.trouble {
+            Some(trouble) => Err(trouble),
+            None => Ok(exit),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+impl Plan {
+    /// The plan of an unsigned site, which can be looked at and nothing else.
+    fn preview(&self, dir: &std::path::Path) -> Result<engine::Plan> {
+        let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
+        let host = Host::open(&self.host.root)?;
+        let name = match &self.host.host {
+            Some(name) => name.clone(),
+            None => Facts::of_machine(&host)?.hostname,
+        };
+        let facts = match host.is_live() {
+            true => Facts::of_machine(&host)?,
+            false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
+        };
+        let store = Store::open(&host.root.outside(std::path::Path::new("/var/lib/kpull")))?;
+        plan(&host, &store, resolve(&site, &name, &facts)?)
+    }
+}
+
+/// Reports a plan; the exit code that it means.
+pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Exit {
+    let items = &plan.catalog.items;
+    for (at, change) in &plan.changes {
+        report.event(&Event::Planned(&items[*at], change));
+    }
+    let ids = |kicked: bool| {
+        plan.changes
+            .iter()
+            .filter(|(_, change)| !kicked || change.kick.is_some())
+            .map(|(at, _)| items[*at].id.clone())
+            .collect()
+    };
+    report.event(&Event::Done(&Summary {
+        command: "plan",
+        host: plan.catalog.host.clone(),
+        serial,
+        resources: items.len(),
+        changed: ids(false),
+        kicked: ids(true),
+        probes: 0,
+        took: start.elapsed(),
+    }));
+    if plan.changes.is_empty() { Exit::Done } else { Exit::Changes }
+}

@@ -1,0 +1,71 @@
+//! `kpull sign`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{Run, print};
+use crate::error::{Exit, Result};
+use crate::kind::fields::Span;
+use crate::trust::{Signer, sign};
+
+/// Arguments of `sign`.
+#[derive(Args, Debug)]
+pub struct Sign {
+    /// Sign with this OpenSSH key: a private key, or the .pub file of one that an agent or a hardware key holds
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    site: PathBuf,
+    /// How long hosts take the release
+    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = lifetime)]
+    lifetime: jiff::SignedDuration,
+    /// Make a new release, with a new serial and expiry, even if no file has changed
+    #[arg(long)]
+    renew: bool,
+    /// Write one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A span with days, which have 24 hours here.
+fn lifetime(text: &str) -> std::result::Result<jiff::SignedDuration, String> {
+    if let Some(days) =
+        text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()).filter(|days| (1..=3650).contains(days))
+    {
+        return Ok(jiff::SignedDuration::from_hours(24 * days));
+    }
+    let span = Span::try_from(text.to_owned())?;
+    jiff::SignedDuration::try_from(span.0).map_err(|error| error.to_string())
+}
+
+impl Run for Sign {
+    fn run(&self) -> Result<Exit> {
+        let signed = sign(&self.site, &Signer::of(&self.key)?, self.lifetime, self.renew)?;
+        let manifest = &signed.manifest;
+        if self.json {
+            print(&json!({ "version": crate::report::VERSION, "site": manifest.site, "serial": manifest.serial, "created": manifest.created,
+                "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }).to_string());
+        } else {
+            let note = if signed.added {
+                " (no file has changed: the signature is added to the release that was there)"
+            } else {
+                ""
+            };
+            print(&format!(
+                "signed release {} of {}: {} files, good until {:.0}{note}",
+                manifest.serial,
+                manifest.site,
+                manifest.files.len(),
+                manifest.expires
+            ));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}

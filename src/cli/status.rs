@@ -1,0 +1,86 @@
+//! `kpull status`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print};
+use crate::error::{Exit, Result};
+use crate::report::Text;
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl Run for Status {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        let (seen, generation) = (agent.store.seen()?, agent.store.generation()?);
+        let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
+        if self.host.json {
+            let value = json!({
+                "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen,
+                "generation": generation, "last_run": last, "owed": owed,
+            });
+            print(&value.to_string());
+            return Ok(Exit::Done);
+        }
+        let mut text = format!("{} of the site {}\n", agent.name, agent.config.trust.site);
+        match &generation {
+            Some(generation) => {
+                let _ = writeln!(
+                    text,
+                    "  generation  {} ({} resources), {}",
+                    generation.number,
+                    generation.resources.len(),
+                    ago(generation.time)
+                );
+                let _ = writeln!(text, "  release     {}", generation.serial);
+            }
+            None => text.push_str("  generation  none yet: nothing was applied here\n"),
+        }
+        if let Some(seen) = seen.filter(|seen| generation.is_none_or(|generation| generation.serial != seen.serial)) {
+            let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
+        }
+        match last {
+            Some(last) => {
+                let went = last.error.unwrap_or_else(|| match last.changed {
+                    0 => "nothing to do".to_owned(),
+                    count => format!("{count} changed"),
+                });
+                let _ = writeln!(text, "  last run    {}: {went}", ago(last.time));
+            }
+            None => text.push_str("  last run    never\n"),
+        }
+        for (unit, kick) in &owed.kicks {
+            let _ = writeln!(text, "  owed        {kick:?} of {unit}");
+        }
+        if owed.probes {
+            text.push_str("  health      not all probes have passed since the last change\n");
+        }
+        print(text.trim_end());
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+/// How long ago, in the largest unit that says it.
+fn ago(time: Timestamp) -> String {
+    let seconds = Timestamp::now().duration_since(time).as_secs();
+    match seconds {
+        ..0 => format!("at {time:.0}, which is in the future"),
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}

@@ -1,0 +1,82 @@
+//! `kpull.toml`: what a host is, where its releases come from, and whom it believes.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Context, Error, Result};
+use crate::net;
+use crate::site::Doc;
+use crate::source;
+use crate::trust::{AllowedSigners, Policy};
+
+/// A host's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The host's name in the site (`host_vars/NAME.toml`); the machine's host name when left out.
+    pub host: Option<String>,
+    /// The state directory; `/var/lib/kpull` of the root when left out.
+    pub state: Option<PathBuf>,
+    /// Whom the host believes.
+    pub trust: Trust,
+    /// How artifacts are downloaded.
+    #[serde(default)]
+    pub artifacts: net::Options,
+    /// Where releases come from, in the order to try.
+    #[serde(rename = "source")]
+    pub sources: Vec<source::Config>,
+}
+
+/// `[trust]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// The site's name.
+    pub site: String,
+    /// The file with the keys that may sign, in OpenSSH's allowed_signers format.
+    pub allowed_signers: PathBuf,
+    /// How many different keys have to sign; 1 when left out.
+    pub threshold: Option<usize>,
+}
+
+impl Config {
+    /// Reads a configuration; a relative path in it starts at its own directory.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
+            error.help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
+        })?;
+        let doc = Doc::parse(&path.display().to_string(), &bytes)?;
+        let mut config: Self = doc.read()?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let settle = |path: &mut PathBuf| *path = base.join(&*path);
+        settle(&mut config.trust.allowed_signers);
+        if let Some(state) = &mut config.state {
+            settle(state);
+        }
+        if config.sources.is_empty() {
+            return Err(Error::new(format!("{} names no source", path.display()))
+                .help("add [[source]] with `git`, `http` or `dir`"));
+        }
+        for (index, source) in config.sources.iter_mut().enumerate() {
+            source
+                .check()
+                .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
+            source.paths().for_each(settle);
+        }
+        config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
+        config.artifacts.paths().for_each(settle);
+        Ok(config)
+    }
+
+    /// What the host believes.
+    pub fn policy(&self) -> Result<Policy> {
+        let signers = AllowedSigners::load(&self.trust.allowed_signers)?;
+        let threshold = self.trust.threshold.unwrap_or(1);
+        if threshold == 0 || threshold > signers.len() {
+            return Err(Error::new(format!("the threshold is {threshold}, and {} keys may sign", signers.len()))
+                .help("set `threshold` under [trust] to between 1 and the number of keys"));
+        }
+        Ok(Policy { site: self.trust.site.clone(), signers, threshold })
+    }
+}

@@ -1,0 +1,177 @@
+//! Which release this host follows now, and the catalog that it gives.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
+use crate::host::Host;
+use crate::report::{Event, Report};
+use crate::resolve::{Catalog, Facts, resolve};
+use crate::site::{Files, Site};
+use crate::source::{self, Poll, Source, Tree};
+use crate::store::Store;
+use crate::trust::{Policy, Seen, Verified};
+
+/// A host with its configuration and state: what a run works with.
+pub struct Agent<'a> {
+    /// The configuration.
+    pub config: Config,
+    /// The machine, or a tree.
+    pub host: Host,
+    /// Its state directory.
+    pub store: Store,
+    /// Whoever listens.
+    pub report: &'a dyn Report,
+    /// The host's name in the site.
+    pub name: String,
+}
+
+/// The catalog to converge to.
+pub struct Taken {
+    /// The host's catalog.
+    pub catalog: Verified<Catalog>,
+    /// SHA-256 of the release's manifest, in hex.
+    pub digest: String,
+    /// Why something newer was not taken: a refusal, a site that can't be resolved, no source that answers.
+    pub trouble: Option<Error>,
+}
+
+/// A release that was read, verified and resolved.
+struct Read {
+    catalog: Verified<Catalog>,
+    files: Files,
+    seen: Seen,
+    bytes: Vec<u8>,
+    signatures: Vec<u8>,
+}
+
+impl<'a> Agent<'a> {
+    /// Opens a host. `root` is `/` or a tree; `name` overrules the configured host name.
+    pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
+        let config = Config::load(config)?;
+        let host = Host::open(root)?;
+        let state: PathBuf = config.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")));
+        let mut store = Store::open(&state)?;
+        store.net = config.artifacts.clone();
+        let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+        let name =
+            name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
+                Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME")
+            })?;
+        Ok(Self { config, host, store, report, name })
+    }
+
+    /// Asks the sources and takes what is new, if it is good; else stays with the last good release.
+    pub fn take(&self) -> Result<Taken> {
+        let policy = self.config.policy()?;
+        let seen = self.store.seen()?;
+        let now = Timestamp::now();
+        let mut marks = self.store.marks();
+        let kept = self.store.release()?;
+        let mut trouble: Vec<Error> = Vec::new();
+        let mut answered = false;
+        for (index, config) in self.config.sources.iter().enumerate() {
+            let mut source = source::open(config, &self.store.source_cache(index))?;
+            let name = source.name();
+            let mark = marks.get(&name).filter(|_| kept.is_some());
+            let found = match self.poll(&mut *source, mark.map(String::as_str)) {
+                Ok(None) => {
+                    answered = true;
+                    break;
+                }
+                Ok(Some((tree, mark))) => {
+                    let known = kept.as_ref().and_then(|kept| policy.announce(kept).ok()?.fetch(kept, None).ok());
+                    self.read(&policy, &*tree, seen.as_ref(), now, known.as_ref().map(Verified::get))
+                        .map(|read| (read, mark))
+                }
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok((read, mark)) => {
+                    self.report.event(&Event::News { source: &name, manifest: read.catalog.manifest() });
+                    // the release before what was seen of it: a crash in between must not leave only a serial
+                    self.store.set_release(&read.bytes, &read.signatures, &read.files)?;
+                    self.store.set_seen(&read.seen)?;
+                    marks.insert(name, mark);
+                    self.store.set_marks(&marks)?;
+                    return Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: None });
+                }
+                Err(error) => {
+                    self.report.event(&Event::Passed { source: &name, error: &error });
+                    trouble.push(error);
+                }
+            }
+        }
+        // a refusal is worse news than a server that does not answer
+        trouble.sort_by_key(|error| error.exit_code() != Exit::Refused);
+        let trouble = if answered { None } else { trouble.into_iter().next() };
+        let Some(kept) = kept else {
+            return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
+        };
+        let read = self.read_kept(&policy, &kept, now);
+        match (read, trouble) {
+            (Ok((read, late)), trouble) => {
+                Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: trouble.or(late) })
+            }
+            (Err(error), None) => Err(error),
+            (Err(_), Some(trouble)) => Err(trouble),
+        }
+    }
+
+    /// The files of the release that this host has, verified; `None` before the first.
+    pub fn kept_files(&self) -> Result<Option<Files>> {
+        let Some(kept) = self.store.release()? else { return Ok(None) };
+        let release = self.config.policy()?.announce(&kept)?.fetch(&kept, None)?;
+        Ok(Some(release.get().clone()))
+    }
+
+    fn poll(&self, source: &mut dyn Source, mark: Option<&str>) -> Result<Option<(Box<dyn Tree>, String)>> {
+        Ok(match source.poll(mark)? {
+            Poll::Unchanged => None,
+            Poll::News(tree, mark) => Some((tree, mark)),
+        })
+    }
+
+    fn read(
+        &self,
+        policy: &Policy,
+        tree: &dyn Tree,
+        seen: Option<&Seen>,
+        now: Timestamp,
+        known: Option<&Files>,
+    ) -> Result<Read> {
+        let announced = policy.announce(tree)?;
+        announced.check_time(seen, now)?;
+        self.resolve(announced, tree, known)
+    }
+
+    /// The kept release, and whether it is too old by now: what was good once is still converged to.
+    fn read_kept(&self, policy: &Policy, kept: &dyn Tree, now: Timestamp) -> Result<(Read, Option<Error>)> {
+        let announced = policy.announce(kept)?;
+        let late = announced.check_time(None, now).err();
+        Ok((self.resolve(announced, kept, None)?, late))
+    }
+
+    fn resolve(&self, announced: crate::trust::Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
+        let seen = Seen::of(&announced);
+        let (bytes, signatures) = (announced.bytes.clone(), announced.signatures.clone());
+        let release = announced.fetch(tree, known)?;
+        let files = release.get().clone();
+        let catalog = release.then(|files| {
+            let site = Arc::new(Site::load(files)?);
+            let facts = self.facts(&site)?;
+            resolve(&site, &self.name, &facts)
+        })?;
+        Ok(Read { catalog, files, seen, bytes, signatures })
+    }
+
+    fn facts(&self, site: &Site) -> Result<Facts> {
+        if self.host.is_live() {
+            return Facts::of_machine(&self.host);
+        }
+        Facts::assumed(&self.name, site.find_host(&self.name)?.address, Some(&self.host))
+    }
+}

@@ -1,0 +1,152 @@
+//! `[[artifact]]`: members of a pinned upstream file, put where they belong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Context, Result};
+use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::file::Wanted;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::report::Report;
+use crate::site::Pin;
+use crate::store::archive::{self, Format, Limits};
+
+/// Fields of `[[artifact]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactFields {
+    /// Its name in `artifacts.toml`.
+    name: String,
+    /// From the member's name in the archive to its place on the host. For a file that is no archive, any name.
+    install: BTreeMap<String, AbsolutePath>,
+    /// Permissions; `0755` when left out.
+    mode: Option<Mode>,
+    /// The user that owns it; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns it; `root` when left out.
+    group: Option<AccountName>,
+}
+
+impl Fields for ArtifactFields {
+    const NAME: &'static str = "artifact";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.install.is_empty() {
+            return Err(build.invalid("install", "name at least one member and its place"));
+        }
+        let pin = build.artifact(&self.name)?;
+        let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
+        Ok(vec![Box::new(Artifact { pin, install: self.install, wanted })])
+    }
+}
+
+#[derive(Debug)]
+struct Artifact {
+    pin: Pin,
+    install: BTreeMap<String, AbsolutePath>,
+    wanted: Wanted,
+}
+
+impl Resource for Artifact {
+    fn kind(&self) -> &'static str {
+        ArtifactFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.pin.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Artifacts
+    }
+
+    fn claims(&self) -> Vec<String> {
+        let paths = self.install.values().map(|path| format!("path:{path}"));
+        paths.chain([format!("artifact:{}", self.pin.name)]).collect()
+    }
+
+    fn after(&self) -> Vec<String> {
+        self.wanted.after()
+    }
+
+    fn prepare(&self, work: &Work<'_>, report: &dyn Report) -> Result<()> {
+        let file = work.store.artifact(&self.pin, report)?;
+        let known = work.store.members(&self.pin)?;
+        if self.install.keys().all(|member| known.contains_key(member)) {
+            return Ok(());
+        }
+        // once through the whole archive, so that a damaged one is found before anything of it is installed
+        let mut digests = BTreeMap::new();
+        self.extract(file, &mut |member, content| {
+            let mut hashing = Hashing { to: io::sink(), hasher: Sha256::new() };
+            io::copy(content, &mut hashing).context(|| format!("can't read {member}"))?;
+            digests.insert(member.to_owned(), hex::encode(hashing.hasher.finalize()));
+            Ok(())
+        })?;
+        work.store.add_members(&self.pin, digests)
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let members = work.store.members(&self.pin)?;
+        let mut parts = Vec::new();
+        for (member, path) in &self.install {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Some((meta, file)) = work.host.root.file(path)? else {
+                parts.push(format!("install {name}"));
+                continue;
+            };
+            let installed = work.store.digest_of(&work.host.root.outside(path), file)?;
+            if members.get(member) != Some(&installed) {
+                parts.push(format!("replace {name}"));
+            }
+            parts.extend(self.wanted.differences(work.host, &meta)?.into_iter().map(|part| format!("{name}: {part}")));
+        }
+        Ok(Change::of(parts))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let file = work.store.artifact(&self.pin, &Vec::new())?;
+        self.extract(file, &mut |member, content| {
+            let Some(path) = self.install.get(member) else { return Ok(()) };
+            let access = self.wanted.access(work.host, path)?;
+            work.host.root.write_with(path, access, |to| {
+                io::copy(content, to).context(|| format!("can't write {path}")).map(drop)
+            })
+        })
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Artifact {
+    /// Hands each member that is to be installed to `sink`.
+    fn extract(&self, file: File, sink: &mut dyn FnMut(&str, &mut dyn Read) -> Result<()>) -> Result<()> {
+        let format = self.pin.urls.first().map_or(Format::Plain, |url| Format::of(url));
+        let names: BTreeSet<String> = self.install.keys().cloned().collect();
+        archive::extract(&self.pin.name, file, format, &names, &Limits::default(), &mut |member, content| sink(&member.name, content))
+    }
+}
+
+/// Hashes what is written to something else.
+struct Hashing<W> {
+    to: W,
+    hasher: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}

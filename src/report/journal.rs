@@ -1,0 +1,54 @@
+//! For journald: one record an event, with fields that `journalctl` can filter by (`KPULL_EVENT=changed`).
+
+use log::{Level, log};
+
+use crate::report::{Event, Report};
+
+/// Writes to the journal.
+#[derive(Debug)]
+pub struct Journal(());
+
+impl Journal {
+    /// Connects to the journal; `None` when there is none, or when this process was not started by systemd with its
+    /// output going there.
+    pub fn connect() -> Option<Self> {
+        if !systemd_journal_logger::connected_to_journal() {
+            return None;
+        }
+        let logger = systemd_journal_logger::JournalLog::new().ok()?.with_syslog_identifier("kpull".to_owned());
+        logger.install().ok()?;
+        log::set_max_level(log::LevelFilter::Info);
+        Some(Self(()))
+    }
+}
+
+impl Report for Journal {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Passed { source, error } => {
+                log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{source}: {error}");
+            }
+            Event::News { source, manifest } => {
+                log!(Level::Info, KPULL_EVENT = "release", KPULL_SOURCE = *source, KPULL_SERIAL = manifest.serial;
+                    "release {} of {} from {source}", manifest.serial, manifest.site);
+            }
+            Event::Changed(item, change) => {
+                log!(Level::Info, KPULL_EVENT = "changed", KPULL_RESOURCE = item.id.as_str(), KPULL_ROLE = &*item.role;
+                    "{}: {}", item.id, change.summary);
+            }
+            Event::Passing(item) => {
+                log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str(); "{}: passed", item.id);
+            }
+            Event::Done(summary) => {
+                log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);
+                    "{}: {} of {} resources changed", summary.host, summary.changed.len(), summary.resources);
+            }
+            Event::Planned(..) | Event::Waiting(_) | Event::Download { .. } => {}
+        }
+    }
+}
+
+/// Tells the journal why a run failed; does nothing when [`Journal::connect`] found none.
+pub fn failed(error: &crate::Error) {
+    log!(Level::Error, KPULL_EVENT = "failed", KPULL_EXIT = error.exit_code() as i32; "{error}");
+}

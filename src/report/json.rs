@@ -1,0 +1,41 @@
+//! For a program: one JSON object a line, each with `event` and the version of the format.
+
+use std::io::Write as _;
+
+use serde_json::json;
+
+use crate::report::{Event, Report};
+
+/// The version of what is written; grows when a field changes its meaning or goes away.
+pub const VERSION: u32 = 1;
+
+/// Writes to standard output.
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+impl Report for Json {
+    fn event(&self, event: &Event<'_>) {
+        let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "summary": change.summary, "diff": change.diff, "kick": change.kick });
+        let mut value = match event {
+            Event::Passed { source, error } => {
+                json!({ "event": "source_passed", "source": source, "error": error.to_string() })
+            }
+            Event::News { source, manifest } => {
+                json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
+                        "created": manifest.created, "expires": manifest.expires })
+            }
+            Event::Planned(item, planned) => change("planned", item, planned),
+            Event::Changed(item, changed) => change("changed", item, changed),
+            Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
+            Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
+            Event::Download { .. } => return,
+            Event::Done(summary) => {
+                let mut value = serde_json::to_value(summary).unwrap_or_default();
+                value["event"] = "done".into();
+                value
+            }
+        };
+        value["version"] = VERSION.into();
+        let _ = writeln!(std::io::stdout(), "{value}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What a run tells while it goes on. The engine reports events; how they look is decided here and nowhere else.
+
+mod journal;
+mod json;
+mod text;
+
+pub use journal::{Journal, failed};
+pub use json::{Json, VERSION};
+pub use text::Text;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::kind::{Change, Item};
+use crate::trust::Manifest;
+
+/// Something that happened in a run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A source could not be asked, or what it has was not taken; the run goes on without it.
+    Passed {
+        /// The source.
+        source: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
+    /// A release was taken from a source.
+    News {
+        /// The source.
+        source: &'a str,
+        /// What its signers say.
+        manifest: &'a Manifest,
+    },
+    /// A difference between the catalog and the host, found by `plan`.
+    Planned(&'a Item, &'a Change),
+    /// A difference was mended.
+    Changed(&'a Item, &'a Change),
+    /// Bytes of a download have come in.
+    Download {
+        /// What is downloaded.
+        name: &'a str,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, if known.
+        total: Option<u64>,
+    },
+    /// A probe is waited for.
+    Waiting(&'a Item),
+    /// A probe passed.
+    Passing(&'a Item),
+    /// The run is over.
+    Done(&'a Summary),
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// `apply` or `plan`.
+    pub command: &'static str,
+    /// The host.
+    pub host: String,
+    /// The release's serial; `None` for an unsigned preview.
+    pub serial: Option<u64>,
+    /// Resources of the host.
+    pub resources: usize,
+    /// Ids of those that were, or would be, changed.
+    pub changed: Vec<String>,
+    /// Ids of units that were, or would be, restarted or reloaded because something that they watch changed.
+    pub kicked: Vec<String>,
+    /// Probes that passed.
+    pub probes: usize,
+    /// How long it took.
+    #[serde(serialize_with = "seconds")]
+    pub took: Duration,
+}
+
+fn seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((took.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Whoever listens.
+pub trait Report {
+    /// Tells of an event.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Several listeners as one.
+impl Report for Vec<Box<dyn Report>> {
+    fn event(&self, event: &Event<'_>) {
+        for report in self {
+            report.event(event);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! For a person: one line a change, diffs, progress on a terminal, a summary.
+
+use std::cell::RefCell;
+use std::io::{IsTerminal as _, Write as _};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::report::{Event, Report, Summary};
+
+/// Writes to standard output; progress goes to standard error, and only to a terminal.
+#[derive(Debug)]
+pub struct Text {
+    diffs: bool,
+    color: bool,
+    bar: RefCell<Option<(String, ProgressBar)>>,
+}
+
+impl Text {
+    /// `diffs` shows the change of each file. Colours are used on a terminal unless `NO_COLOR` is set.
+    pub fn new(diffs: bool) -> Self {
+        let color =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { diffs, color, bar: RefCell::default() }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn line(&self, text: &str) {
+        if let Some((_, bar)) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+        // a reader that has gone away (`kpull plan | head`) ends nothing here
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+
+    fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
+        let role = self.paint("2", &format!("{:<12}", item.role));
+        self.line(&format!("{} {role} {}  {}", self.paint(code, sign), item.id, self.paint("2", &change.summary)));
+        for line in change.diff.iter().filter(|_| self.diffs).flat_map(|diff| diff.lines()) {
+            let code = match line.as_bytes().first() {
+                Some(b'+') => "32",
+                Some(b'-') => "31",
+                Some(b'@') => "36",
+                _ => "2",
+            };
+            self.line(&format!("    {}", self.paint(code, line)));
+        }
+    }
+
+    fn summary(&self, summary: &Summary) {
+        let Summary { command, host, serial, resources, changed, kicked, probes, took } = summary;
+        let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
+        let changes = match (changed.len(), *command) {
+            (0, _) => "nothing to do".to_owned(),
+            (count, "plan") => format!("{count} to change"),
+            (count, _) => format!("{count} changed"),
+        };
+        let restarts =
+            if kicked.is_empty() { String::new() } else { format!(", {} restarted or reloaded", kicked.len()) };
+        let probed = if *probes == 0 { String::new() } else { format!(", {probes} probes passed") };
+        let text = format!(
+            "{host}: {changes} of {resources} resources{restarts}{probed} ({release}, {:.2} s)",
+            took.as_secs_f64()
+        );
+        self.line(&self.paint("1", &text));
+    }
+}
+
+impl Report for Text {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Passed { source, error } => self.line(&format!("{} {source}: {error}", self.paint("33", "!"))),
+            Event::News { source, manifest } => {
+                self.line(&format!(
+                    "{} release {} of {} from {source}",
+                    self.paint("36", "↓"),
+                    manifest.serial,
+                    manifest.site
+                ));
+            }
+            Event::Planned(item, change) => self.change("~", "33", item, change),
+            Event::Changed(item, change) => self.change("✓", "32", item, change),
+            Event::Waiting(item) => {
+                self.line(&format!("{} {:<12} {}  waiting", self.paint("2", "…"), item.role, item.id))
+            }
+            Event::Passing(item) => self.line(&format!("{} {:<12} {}", self.paint("32", "♥"), item.role, item.id)),
+            Event::Download { name, done, total } => {
+                if !std::io::stderr().is_terminal() {
+                    return;
+                }
+                let mut bar = self.bar.borrow_mut();
+                if bar.as_ref().is_none_or(|(known, _)| known != name) {
+                    let style =
+                        ProgressStyle::with_template("  {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+                    let fresh = ProgressBar::new(total.unwrap_or(0)).with_message((*name).to_owned());
+                    fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    *bar = Some(((*name).to_owned(), fresh));
+                }
+                if let Some((_, bar)) = bar.as_ref() {
+                    bar.set_position(*done);
+                    if Some(*done) == *total {
+                        bar.finish_and_clear();
+                    }
+                }
+            }
+            Event::Done(summary) => self.summary(summary),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Releases from a directory on this host: a mounted share, a USB stick, a copy made by something else.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir as Entries, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, Source, Tree, digest, segments, too_big};
+use crate::error::{Context, Error, Result};
+
+/// A directory.
+pub(super) struct Dir {
+    path: PathBuf,
+}
+
+/// The directory as it was opened, with the two files that its mark stands for.
+struct DirTree {
+    path: PathBuf,
+    root: OwnedFd,
+    release: Vec<u8>,
+    signatures: Option<Vec<u8>>,
+}
+
+impl Dir {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+}
+
+impl Source for Dir {
+    fn name(&self) -> String {
+        format!("dir {}", self.path.display())
+    }
+
+    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(&self.path, flags, Mode::empty()).map_err(|why| {
+            Error::new(format!("the directory {} can't be opened", self.path.display()))
+                .because(why.desc())
+                .help("mount or create it, or correct `dir`")
+        })?;
+        let Some(release) = read_below(&root, &self.path, RELEASE, RELEASE_MAX)? else {
+            return Err(Error::new(format!("{} has no {RELEASE}", self.path.display()))
+                .help("put a published release there, or correct `dir`"));
+        };
+        let signatures = read_below(&root, &self.path, SIGNATURES, RELEASE_MAX)?;
+        let now = digest(&[Some(&release), signatures.as_deref()]);
+        if mark == Some(&now) {
+            return Ok(Poll::Unchanged);
+        }
+        Ok(Poll::News(Box::new(DirTree { path: self.path.clone(), root, release, signatures }), now))
+    }
+}
+
+impl Tree for DirTree {
+    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        // The bytes that the mark stands for, even when somebody has replaced them since.
+        let kept = match path {
+            RELEASE => Some(&self.release),
+            SIGNATURES => self.signatures.as_ref(),
+            _ => return read_below(&self.root, &self.path, path, max),
+        };
+        match kept {
+            Some(bytes) if bytes.len() as u64 > max => Err(too_big(&self.path.display().to_string(), path, max)),
+            kept => Ok(kept.cloned()),
+        }
+    }
+
+    fn list(&self) -> Result<Option<Vec<String>>> {
+        let mut found = Vec::new();
+        let root = self.root.try_clone().context(|| format!("reading {}", self.path.display()))?;
+        walk(root, &self.path, "", &mut found)?;
+        found.sort();
+        Ok(Some(found))
+    }
+}
+
+/// Reads one regular file below `root`. No name on the way may be a symlink: what is read is what stands in the
+/// directory itself. Opening name by name also works on kernels that have no `openat2`.
+fn read_below(root: &OwnedFd, root_path: &Path, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+    let names = segments(path)?;
+    let Some((file_name, parents)) = names.split_last() else { return Ok(None) };
+    let what = || format!("reading {}", root_path.join(path).display());
+    let mut at = root.try_clone().context(what)?;
+    for name in parents {
+        match openat(
+            &at,
+            *name,
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(next) => at = next,
+            Err(why) => return missing_or_refused(why, root_path, path),
+        }
+    }
+    // Without O_NONBLOCK, opening a pipe would wait for a writer.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(&at, *file_name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(why) => return missing_or_refused(why, root_path, path),
+    };
+    let meta: Metadata = file.metadata().context(what)?;
+    if !meta.is_file() {
+        return Err(not_a_file(root_path, path));
+    }
+    if meta.len() > max {
+        return Err(too_big(&root_path.display().to_string(), path, max));
+    }
+    let mut bytes = Vec::new();
+    file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
+    if bytes.len() as u64 > max {
+        return Err(too_big(&root_path.display().to_string(), path, max));
+    }
+    Ok(Some(bytes))
+}
+
+fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<u8>>> {
+    match why {
+        Errno::ENOENT => Ok(None),
+        // A symlink, a parent that isn't a directory (which a symlink isn't either), a socket.
+        Errno::ELOOP | Errno::ENOTDIR | Errno::ENXIO => Err(not_a_file(root, path)),
+        why => Err(Error::new(format!("{} can't be read", root.join(path).display()))
+            .because(why.desc())
+            .help("give the user that runs kpull the right to read it")),
+    }
+}
+
+fn not_a_file(root: &Path, path: &str) -> Error {
+    Error::refused(format!("{} is not a regular file inside the directory", root.join(path).display()))
+        .help("symlinks, directories and special files are not part of a site: put the file itself there")
+}
+
+/// Adds the path of everything below `at` that isn't a directory.
+fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
+    let what = || format!("listing {}", root.join(prefix).display());
+    // A fresh description of the directory, so that reading it doesn't move anybody else's place in it.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut entries = Entries::openat(&at, ".", flags, Mode::empty()).context(what)?;
+    for entry in entries.iter() {
+        let entry = entry.context(what)?;
+        let Ok(name) = entry.file_name().to_str() else {
+            let name = entry.file_name().to_string_lossy();
+            return Err(Error::refused(format!("the name of {}{name} is not UTF-8", root.join(prefix).display()))
+                .help("rename or remove it"));
+        };
+        if matches!(name, "." | "..") || (prefix.is_empty() && name == ".git") {
+            continue;
+        }
+        let path = format!("{prefix}{name}");
+        let below = match entry.file_type() {
+            Some(Type::Directory) | None => match openat(&at, name, flags, Mode::empty()) {
+                Ok(below) => Some(below),
+                // The file system didn't tell the type: this is how we learn it.
+                Err(Errno::ENOTDIR | Errno::ELOOP) => None,
+                Err(why) => return Err(Error::new(what()).because(why.desc())),
+            },
+            Some(_) => None,
+        };
+        match below {
+            Some(below) => walk(below, root, &format!("{path}/"), found)?,
+            None => found.push(path),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn site() -> tempfile::TempDir {
+        let site = tempfile::tempdir().unwrap();
+        fs::write(site.path().join(RELEASE), "release").unwrap();
+        fs::write(site.path().join(SIGNATURES), "signature").unwrap();
+        fs::create_dir_all(site.path().join("roles/etcd")).unwrap();
+        fs::write(site.path().join("roles/etcd/role.toml"), "role").unwrap();
+        site
+    }
+
+    fn news(dir: &Path, mark: Option<&str>) -> (Box<dyn Tree>, String) {
+        match Dir::new(dir).poll(mark).unwrap() {
+            Poll::News(tree, mark) => (tree, mark),
+            Poll::Unchanged => panic!("no news"),
+        }
+    }
+
+    fn problem(tree: &dyn Tree, path: &str) -> String {
+        tree.read(path, 1000).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_is_news_until_it_is_known_and_again_when_it_changes() {
+        let site = site();
+        let (tree, mark) = news(site.path(), None);
+        assert_eq!(tree.read("roles/etcd/role.toml", 4).unwrap().as_deref(), Some(&b"role"[..]));
+        assert!(matches!(Dir::new(site.path()).poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        fs::write(site.path().join(SIGNATURES), "another").unwrap();
+        let (_, changed) = news(site.path(), Some(&mark));
+        assert_ne!(mark, changed);
+    }
+
+    #[test]
+    fn what_the_mark_stands_for_stays_when_the_file_is_replaced() {
+        let site = site();
+        let (tree, _) = news(site.path(), None);
+        fs::write(site.path().join(RELEASE), "newer").unwrap();
+        assert_eq!(tree.read(RELEASE, 100).unwrap().as_deref(), Some(&b"release"[..]));
+        assert!(tree.read(RELEASE, 6).is_err());
+    }
+
+    #[test]
+    fn a_missing_file_is_none_and_a_big_one_an_error() {
+        let site = site();
+        let (tree, _) = news(site.path(), None);
+        assert!(tree.read("roles/none", 10).unwrap().is_none());
+        assert!(tree.read("none/none", 10).unwrap().is_none());
+        let error = tree.read("roles/etcd/role.toml", 3).unwrap_err();
+        assert!(error.to_string().ends_with("roles/etcd/role.toml has more than 3 bytes"), "{error}");
+    }
+
+    #[test]
+    fn no_symlink_is_followed_neither_at_the_end_nor_on_the_way() {
+        let site = site();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        symlink(outside.path().join("secret"), site.path().join("link")).unwrap();
+        symlink(outside.path(), site.path().join("way")).unwrap();
+        symlink("roles/etcd/role.toml", site.path().join("inside")).unwrap();
+        let (tree, _) = news(site.path(), None);
+        for path in ["link", "way/secret", "inside"] {
+            assert!(problem(&*tree, path).contains("is not a regular file"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_directory_and_a_pipe_are_not_files_and_a_pipe_does_not_block() {
+        let site = site();
+        nix::unistd::mkfifo(&site.path().join("pipe"), Mode::S_IRWXU).unwrap();
+        let (tree, _) = news(site.path(), None);
+        assert!(problem(&*tree, "pipe").contains("is not a regular file"));
+        assert!(problem(&*tree, "roles").contains("is not a regular file"));
+    }
+
+    #[test]
+    fn the_list_has_every_file_and_link_but_not_gits_own() {
+        let site = site();
+        fs::create_dir(site.path().join(".git")).unwrap();
+        fs::write(site.path().join(".git/config"), "").unwrap();
+        symlink("/etc", site.path().join("link")).unwrap();
+        let (tree, _) = news(site.path(), None);
+        let expected = ["link", RELEASE, SIGNATURES, "roles/etcd/role.toml"];
+        assert_eq!(tree.list().unwrap().unwrap(), expected);
+        assert_eq!(tree.list().unwrap().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_missing_directory_and_a_missing_release_say_so() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Dir::new(empty.path()).poll(None).err().unwrap();
+        assert!(error.to_string().ends_with("has no release.toml"), "{error}");
+        let error = Dir::new(&empty.path().join("none")).poll(None).err().unwrap();
+        assert!(error.to_string().contains("none can't be opened"), "{error}");
+    }
+
+    #[test]
+    fn a_path_out_of_the_directory_is_refused() {
+        let (tree, _) = news(site().path(), None);
+        assert!(problem(&*tree, "../release.toml").contains("not a path inside a site"));
+    }
+}

@@ -1,0 +1,211 @@
+//! From untrusted bytes to a release: signatures first, then the manifest, then every file against it.
+//!
+//! A node refuses, each with its own words and exit code 4: a bad or missing signature, too few signers, a serial below
+//! the highest seen, an expired release, another site's release, a file whose size or digest differs, a file that is
+//! not listed, a path outside the tree, more bytes than announced, an unknown format version; and a clock that runs
+//! behind the last release seen.
+
+mod allowed;
+mod manifest;
+mod seen;
+mod sign;
+
+pub use allowed::{AllowedSigners, NAMESPACE};
+pub use manifest::{FORMAT, Listed, Manifest};
+pub use seen::Seen;
+pub use sign::{Signer, sign};
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::site::{Files, PARTS};
+use crate::source::Tree;
+
+/// The manifest's name in a site.
+pub const MANIFEST: &str = "release.toml";
+/// The name of the file with the signatures over the manifest.
+pub const SIGNATURES: &str = "release.toml.sig";
+const LARGEST_MANIFEST: u64 = 8 << 20;
+const LARGEST_SIGNATURES: u64 = 64 << 10;
+/// Bytes that a release may have in all.
+const LARGEST_RELEASE: u64 = 512 << 20;
+/// How far a signer's clock may be ahead of a host's.
+const LEEWAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+
+/// Something that comes from a verified release and from nothing else. Only this module makes one out of bytes; the
+/// stages after it turn it into one of what they make.
+///
+/// ```compile_fail
+/// // an unverified catalog can't be planned for an apply
+/// let files = kpull::site::Files::default();
+/// let release = kpull::trust::Verified { manifest: todo!(), value: files };
+/// ```
+#[derive(Clone, Debug)]
+pub struct Verified<T> {
+    manifest: Arc<Manifest>,
+    value: T,
+}
+
+/// One signed state of a site: its files, each of which is what the signers saw.
+pub type Release = Verified<Files>;
+
+impl<T> Verified<T> {
+    /// What the signers said of the release.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The thing itself.
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// The next stage's product of this one.
+    pub(crate) fn then<U>(self, stage: impl FnOnce(T) -> Result<U>) -> Result<Verified<U>> {
+        Ok(Verified { value: stage(self.value)?, manifest: self.manifest })
+    }
+}
+
+/// What a host believes.
+#[derive(Debug)]
+pub struct Policy {
+    /// The site that it is enrolled to.
+    pub site: String,
+    /// Whose signatures count.
+    pub signers: AllowedSigners,
+    /// How many different ones are needed.
+    pub threshold: usize,
+}
+
+/// A release's manifest whose signatures are good; its files are still to be fetched.
+#[derive(Debug)]
+pub struct Announced {
+    manifest: Manifest,
+    /// `release.toml`, as signed.
+    pub bytes: Vec<u8>,
+    /// `release.toml.sig`.
+    pub signatures: Vec<u8>,
+}
+
+impl Policy {
+    /// Checks signatures and then, only then, reads the manifest that they are over.
+    pub fn announce(&self, tree: &dyn Tree) -> Result<Announced> {
+        let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
+        let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
+            Error::refused(format!("the source has no {MANIFEST}"))
+                .help("sign the site with `kpull sign`, and publish what that writes")
+        })?;
+        let signatures = read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
+            Error::refused(format!("the release is not signed: there is no {SIGNATURES}"))
+                .help("sign the site with `kpull sign`")
+        })?;
+        self.signers.check(&bytes, &signatures, self.threshold)?;
+        let manifest = Manifest::parse(&bytes)?;
+        if manifest.site != self.site {
+            return Err(Error::refused(format!(
+                "the release is for the site `{}`, and this host belongs to `{}`",
+                manifest.site, self.site
+            ))
+            .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
+        }
+        Ok(Announced { manifest, bytes, signatures })
+    }
+}
+
+impl Announced {
+    /// What the signers said.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of `release.toml`, in hex: what tells one release from another.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(&self.bytes))
+    }
+
+    /// Refuses a release that is older than one seen before, expired, or signed in what is the future here.
+    pub fn check_time(&self, seen: Option<&Seen>, now: Timestamp) -> Result<()> {
+        let Manifest { serial, created, expires, .. } = &self.manifest;
+        if let Some(seen) = seen {
+            if *serial < seen.serial {
+                return Err(Error::refused(format!("the release has serial {serial}, and {} was seen here before", seen.serial))
+                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial"));
+            }
+            if *serial == seen.serial && self.digest() != seen.digest {
+                return Err(Error::refused(format!("there are two different releases with serial {serial}"))
+                    .help("one serial, one release: sign again, with the next serial"));
+            }
+            if now + LEEWAY < seen.created {
+                return Err(clock(now, seen.created));
+            }
+        }
+        if now + LEEWAY < *created {
+            return Err(clock(now, *created));
+        }
+        if now > *expires {
+            return Err(Error::refused(format!("the release (serial {serial}) expired at {expires}"))
+                .help("sign again: a release that nobody renews may be one that somebody holds back"));
+        }
+        Ok(())
+    }
+
+    /// Fetches every file from `tree`, or takes it from `known` where the digest is the same, and checks it.
+    pub fn fetch(self, tree: &dyn Tree, known: Option<&Files>) -> Result<Release> {
+        let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
+        if total > LARGEST_RELEASE {
+            return Err(Error::refused(format!(
+                "the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"
+            )));
+        }
+        if let Some(present) = tree.list()? {
+            let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));
+            if let Some(path) = unlisted {
+                return Err(Error::refused(format!("{path} is in the source, and the release does not list it"))
+                    .help("sign again after adding a file"));
+            }
+        }
+        let mut files = Vec::with_capacity(self.manifest.files.len());
+        for (path, listed) in &self.manifest.files {
+            let known = known.and_then(|known| known.get(path)).filter(|content| listed.matches(content));
+            let content: Arc<[u8]> = match known {
+                Some(content) => content.clone(),
+                None => fetch(tree, path, listed)?.into(),
+            };
+            files.push((path.clone(), content));
+        }
+        Ok(Verified { manifest: Arc::new(self.manifest), value: files.into_iter().collect() })
+    }
+}
+
+fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
+    let content = tree.read(path, listed.size)?.ok_or_else(|| {
+        Error::refused(format!("{path} is listed in the release, and the source does not have it"))
+            .help("publish every file of the site; was the push complete?")
+    })?;
+    if content.len() as u64 != listed.size {
+        return Err(Error::refused(format!(
+            "{path} has {} bytes, and the release says {}",
+            content.len(),
+            listed.size
+        ))
+        .help("the file was changed or cut short after signing"));
+    }
+    if !listed.matches(&content) {
+        return Err(Error::refused(format!("{path} is not the file that was signed: its SHA-256 differs"))
+            .help("the file was changed after signing; sign again if that was you"));
+    }
+    Ok(content)
+}
+
+fn clock(now: Timestamp, created: Timestamp) -> Error {
+    Error::refused(format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
+        .help("set the clock; a clock that is set back would let an expired release pass")
+}
+
+/// Whether a path of a repository belongs to the site.
+pub fn is_part(path: &str) -> bool {
+    PARTS.contains(&path.split('/').next().unwrap_or(path))
+}

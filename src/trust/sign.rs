@@ -1,0 +1,132 @@
+//! The operator's side: a manifest of the site as it is, and a signature over it.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use jiff::Timestamp;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
+
+use crate::error::{Context, Error, Result};
+use crate::site::{Files, Site};
+use crate::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+
+/// What signs.
+#[derive(Clone, Debug)]
+pub enum Signer {
+    /// A private key without a passphrase, in a file.
+    Key(PathBuf),
+    /// `ssh-keygen -Y sign` with this file: a public key whose private half an agent or a hardware key holds, or a
+    /// private key with a passphrase, which it asks for.
+    Keygen(PathBuf),
+}
+
+impl Signer {
+    /// The way to sign with the key in `path`, be it private, public, or with a passphrase.
+    pub fn of(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).context(|| format!("can't read the key {}", path.display()))?;
+        if ssh_key::PublicKey::from_openssh(&text).is_ok() {
+            return Ok(Self::Keygen(path.to_owned()));
+        }
+        match PrivateKey::from_openssh(&text) {
+            Ok(key) if !key.is_encrypted() && !key.algorithm().as_str().starts_with("sk-") => {
+                Ok(Self::Key(path.to_owned()))
+            }
+            Ok(_) => Ok(Self::Keygen(path.to_owned())),
+            Err(error) => Err(Error::new(format!("{} is not an OpenSSH key", path.display()))
+                .because(error)
+                .help("make one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent")),
+        }
+    }
+
+    /// A signature over `message`, in SSH's armoured form.
+    pub fn sign(&self, message: &[u8]) -> Result<String> {
+        match self {
+            Self::Key(path) => {
+                let what = || format!("can't sign with {}", path.display());
+                let key = PrivateKey::read_openssh_file(path).context(what)?;
+                key.sign(NAMESPACE, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
+            }
+            Self::Keygen(path) => keygen(path, message),
+        }
+    }
+}
+
+fn keygen(key: &Path, message: &[u8]) -> Result<String> {
+    let what = || format!("can't sign with {} through ssh-keygen", key.display());
+    let mut child = Command::new("ssh-keygen")
+        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .arg(key)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(what)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(message).context(what)?;
+    }
+    let output = child.wait_with_output().context(what)?;
+    if !output.status.success() {
+        return Err(Error::new(what())
+            .because(format!("ssh-keygen ended with {}", output.status))
+            .help("is the key in the agent? `ssh-add -L` lists them"));
+    }
+    String::from_utf8(output.stdout).context(what)
+}
+
+/// What `sign` did.
+#[derive(Debug)]
+pub struct Signed {
+    /// The manifest that is signed now.
+    pub manifest: Manifest,
+    /// Whether the release was there already, so that its signatures were added to instead of making a new one.
+    pub added: bool,
+}
+
+/// Signs the site in `dir`. When its `release.toml` is that of the files as they are, the signature is added to it (so
+/// several people sign one release); otherwise a new release is made, with the next serial and `lifetime` to live.
+pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: bool) -> Result<Signed> {
+    let files = Files::in_directory(dir)?;
+    let site = Site::load(files.clone())?;
+    let manifest_path = dir.join(MANIFEST);
+    let old = match std::fs::read(&manifest_path) {
+        Ok(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).context(|| format!("can't read {}", manifest_path.display())),
+    };
+    let now = Timestamp::from_second(Timestamp::now().as_second()).context(|| "the clock can't be read".to_owned())?;
+    let serial = old.as_ref().map_or(1, |(old, _)| old.serial + 1);
+    let expires = now.checked_add(lifetime).context(|| "that lifetime is too long".to_owned())?;
+    let fresh = Manifest::of(&files, &site.name, serial, now, expires);
+    let signatures_path = dir.join(SIGNATURES);
+    if let Some((old, bytes)) = old
+        && !renew
+        && old.files == fresh.files
+        && old.site == fresh.site
+        && old.expires > now
+    {
+        let mut signatures = std::fs::read_to_string(&signatures_path).unwrap_or_default();
+        let signature = signer.sign(&bytes)?;
+        if !signatures.contains(signature.trim()) {
+            signatures.push_str(&signature);
+            replace(&signatures_path, signatures.as_bytes())?;
+        }
+        return Ok(Signed { manifest: old, added: true });
+    }
+    let text = fresh.to_toml();
+    let signature = signer.sign(text.as_bytes())?;
+    // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
+    replace(&signatures_path, signature.as_bytes())?;
+    replace(&manifest_path, text.as_bytes())?;
+    Ok(Signed { manifest: fresh, added: false })
+}
+
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let what = || format!("can't write {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
+    file.write_all(content).context(what)?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
+    file.as_file().sync_all().context(what)?;
+    file.persist(path).context(what)?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Real hosts for a test: `tests/lab/lab`, with an end that also comes when the test fails or is killed.
+#![allow(dead_code, reason = "each test uses the part that it needs")]
+
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
+
+/// Hosts on a private network, 192.168.1.0/24; all of it ends when this is dropped.
+pub struct Lab {
+    /// Holds the lab as long as its stdin is open, which ends with this process however that ends.
+    keeper: Child,
+    dir: PathBuf,
+}
+
+impl Lab {
+    /// Boots hosts, given as name and address, and returns when all of them are up.
+    pub fn new(hosts: &[(&str, &str)]) -> Self {
+        // The first time this takes minutes, and an interrupt from the terminal should end it.
+        Output::of(Command::new(LAB).arg("base")).ok();
+        let mut keeper = Command::new(LAB)
+            .arg("hold")
+            .process_group(0) // an interrupt from the terminal must not reach it: it has to clean up
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the lab");
+        let mut dir = String::new();
+        BufReader::new(keeper.stdout.take().expect("its stdout")).read_line(&mut dir).expect("read its directory");
+        assert!(dir.ends_with('\n'), "the lab did not start: {:?}", keeper.wait());
+        let lab = Self { keeper, dir: dir.trim_end().into() };
+        let hosts: Vec<_> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
+        Output::of(lab.command("up").args(hosts)).ok();
+        lab
+    }
+
+    /// The lab's own directory on this machine; `$LAB` in commands on the fabric. It ends with the lab.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// One of the hosts.
+    pub fn host<'a>(&'a self, name: &'a str) -> Host<'a> {
+        Host { lab: self, name }
+    }
+
+    /// Runs a shell command beside the hosts, at 192.168.1.254, with this machine's files and tools.
+    pub fn fabric(&self, command: &str) -> Output {
+        Output::of(self.command("fabric").args(["bash", "-c", command]))
+    }
+
+    /// Starts a shell command beside the hosts, a server for instance; it ends when what is returned is dropped.
+    pub fn spawn_fabric(&self, command: &str) -> Running {
+        let mut process = self.command("fabric");
+        process.args(["bash", "-c", command]).process_group(0).stdin(Stdio::null());
+        Running(process.spawn().expect("start a command on the fabric"))
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(LAB);
+        command.arg(verb).env("LAB", &self.dir);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        match self.keeper.wait() {
+            Ok(status) if status.success() => {}
+            ended => eprintln!("the lab did not end well: {ended:?}"),
+        }
+    }
+}
+
+/// One host of a lab.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    lab: &'a Lab,
+    name: &'a str,
+}
+
+impl Host<'_> {
+    /// Runs a shell command as root.
+    pub fn run(&self, command: &str) -> Output {
+        Output::of(self.command().args(["bash", "-c", command]))
+    }
+
+    /// Writes a file, mode 0644, and the directories that it needs.
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        self.put(path, bytes.as_ref(), 0o644);
+    }
+
+    /// Copies a file of this machine to the host, with a mode.
+    pub fn copy(&self, local: impl AsRef<Path>, path: &str, mode: u32) {
+        let local = local.as_ref();
+        let bytes = std::fs::read(local).unwrap_or_else(|error| panic!("read {}: {error}", local.display()));
+        self.put(path, &bytes, mode);
+    }
+
+    /// A power cut: everything on the host is killed at once; its disk stays.
+    pub fn crash(&self) {
+        Output::of(self.lab.command("crash").arg(self.name)).ok();
+    }
+
+    /// Boots the host again after a crash, and returns when it is up, even where a unit of it failed.
+    pub fn boot(&self) {
+        Output::of(self.lab.command("up").arg(self.name)).ok();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.lab.command("sh");
+        command.arg(self.name);
+        command
+    }
+
+    /// Renames the new file into place, so that a program that runs can be replaced.
+    fn put(&self, path: &str, bytes: &[u8], mode: u32) {
+        let script = r#"mkdir -p "$(dirname "$1")" && cat > "$1.new" && chmod "$2" "$1.new" && mv -T "$1.new" "$1""#;
+        let mut command = self.command();
+        command.args(["bash", "-c", script, "put", path, &format!("{mode:o}")]);
+        Output::with_input(&mut command, bytes).ok();
+    }
+}
+
+/// What a command left.
+#[derive(Debug)]
+pub struct Output {
+    command: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said on the side.
+    pub stderr: String,
+}
+
+impl Output {
+    fn of(command: &mut Command) -> Self {
+        Self::with_input(command, &[])
+    }
+
+    fn with_input(command: &mut Command, input: &[u8]) -> Self {
+        let shown = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {shown}: {error}"));
+        let mut stdin = child.stdin.take().expect("its stdin");
+        let output = std::thread::scope(|scope| {
+            // A command that ends without reading all of its input tells why by itself.
+            scope.spawn(move || drop(stdin.write_all(input)));
+            child.wait_with_output().unwrap_or_else(|error| panic!("wait for {shown}: {error}"))
+        });
+        Self {
+            command: shown,
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The exit code; a command that a signal ended has 128 and the signal's number.
+    pub fn code(&self) -> i32 {
+        self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal)).expect("it ended")
+    }
+
+    /// What it printed, without the last line end; fails the test where the command failed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.status.success(), "{self}");
+        self.stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// What it said on the side; fails the test where the command did not end with this exit code.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        assert!(self.code() == code, "expected exit code {code}\n{self}");
+        self.stderr
+    }
+}
+
+impl Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { command, status, stdout, stderr } = self;
+        write!(f, "{command}\n{status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+    }
+}
+
+/// A command that runs beside the hosts until this is dropped.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself, or with its lab.
+        if let Ok(id) = i32::try_from(self.0.id())
+            && matches!(self.0.try_wait(), Ok(None))
+        {
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+        let _ = self.0.wait();
+    }
+}
