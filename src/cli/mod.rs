@@ -145,7 +145,7 @@ pub fn main() -> Exit {
 fn show(error: &Error, json: bool) {
     for error in std::iter::once(error).chain(error.others()) {
         if json {
-            print(&describe(error).to_string());
+            print_json(&describe(error));
         } else {
             eprint!("{}", graphical(error));
         }
@@ -174,7 +174,12 @@ fn graphical(error: &Error) -> String {
     text
 }
 
-/// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.
+/// Writes one JSON object to standard output.
+fn print_json(value: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout(), "{value}");
+}
+
+/// Writes a line for a person to standard output. A reader that has gone away (`| head`) is no failure.
 fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", crate::error::visible(line));
 }

@@ -3,8 +3,9 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -34,11 +35,18 @@ pub(crate) struct Answer {
     pub body: Vec<u8>,
     /// Whether to say how long the body is.
     pub announced: bool,
+    /// Whether the body comes again and again until the client hangs up, and with which pause before each time.
+    pub again: Option<Duration>,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), announced: true }
+        Self { status, headers: Vec::new(), body: body.into(), announced: true, again: None }
+    }
+
+    /// A body without an end, which comes piece by piece.
+    pub fn endless(piece: impl Into<Vec<u8>>, pause: Duration) -> Self {
+        Self { announced: false, again: Some(pause), ..Self::new(200, piece) }
     }
 
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -52,6 +60,7 @@ pub(crate) struct Server {
     pub address: SocketAddr,
     secure: bool,
     seen: Arc<Mutex<Vec<Seen>>>,
+    sent: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
 }
 
@@ -72,23 +81,25 @@ impl Server {
             address: listener.local_addr().unwrap(),
             secure: tls.is_some(),
             seen: Arc::default(),
+            sent: Arc::default(),
             ended: Arc::default(),
         };
-        let (seen, ended, answer) = (server.seen.clone(), server.ended.clone(), Arc::new(answer));
+        let (seen, sent, ended) = (server.seen.clone(), server.sent.clone(), server.ended.clone());
+        let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if ended.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let (tls, seen, answer) = (tls.clone(), seen.clone(), answer.clone());
+                let (tls, seen, sent, answer) = (tls.clone(), seen.clone(), sent.clone(), answer.clone());
                 // A client that hangs up is what some tests are about.
                 std::thread::spawn(move || {
                     let _ = match tls {
-                        None => serve(stream, &seen, &*answer),
+                        None => serve(stream, &seen, &sent, &*answer),
                         Some(tls) => ServerConnection::new(tls)
                             .map_err(io::Error::other)
-                            .and_then(|tls| serve(StreamOwned::new(tls, stream), &seen, &*answer)),
+                            .and_then(|tls| serve(StreamOwned::new(tls, stream), &seen, &sent, &*answer)),
                     };
                 });
             }
@@ -98,6 +109,11 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http{}://{}/{path}", if self.secure { "s" } else { "" }, self.address)
+    }
+
+    /// How many bytes of bodies it has sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// What it was asked so far.
@@ -113,7 +129,12 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> io::Result<()> {
+fn serve(
+    stream: impl Read + Write,
+    seen: &Mutex<Vec<Seen>>,
+    sent: &AtomicU64,
+    answer: &dyn Fn(&Seen) -> Answer,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     stream.read_until(b'\n', &mut line)?;
@@ -146,8 +167,15 @@ fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Se
     let stream = stream.get_mut();
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;
-    stream.write_all(&answer.body)?;
-    stream.flush()
+    loop {
+        stream.write_all(&answer.body)?;
+        stream.flush()?;
+        sent.fetch_add(answer.body.len() as u64, Ordering::SeqCst);
+        match answer.again {
+            Some(pause) => std::thread::sleep(pause),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// An authority, and PEM files of what it issues.
