@@ -1,5 +1,6 @@
 //! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
 
+pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 

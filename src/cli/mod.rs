@@ -174,12 +174,17 @@ fn graphical(error: &Error) -> String {
     text
 }
 
-/// Writes one JSON object to standard output.
-fn print_json(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout(), "{value}");
+/// Writes a line for a person to standard output; no name in it can do something to the terminal.
+fn print(line: &str) {
+    print_as_is(&crate::error::visible(line));
 }
 
-/// Writes a line for a person to standard output. A reader that has gone away (`| head`) is no failure.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", crate::error::visible(line));
+/// Writes one JSON object to standard output.
+fn print_json(value: &serde_json::Value) {
+    print_as_is(&value.to_string());
+}
+
+/// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
+fn print_as_is(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -4,7 +4,8 @@
 //! the host, and changed.
 
 pub mod fields;
-pub mod probe;
+#[cfg(test)]
+pub mod testing;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -83,6 +84,8 @@ pub struct Wants {
     pub units: BTreeSet<String>,
     /// Firewall zones whose settings will be asked; the empty name is the default zone.
     pub zones: BTreeSet<String>,
+    /// Packages that will be asked for.
+    pub packages: BTreeSet<String>,
 }
 
 /// What a resource is observed and changed with.
@@ -106,7 +109,8 @@ pub trait Resource: fmt::Debug {
     /// When its turn is.
     fn phase(&self) -> Phase;
 
-    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too.
+    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too. A claim on
+    /// a part of something is `part:NAME@CLAIM`, see [`whole_of`].
     fn claims(&self) -> Vec<String> {
         vec![format!("{}:{}", self.kind(), self.key())]
     }
@@ -232,9 +236,29 @@ macro_rules! kinds {
 }
 
 kinds! {
+    absent::AbsentFields,
     artifact::ArtifactFields,
+    block::BlockFields,
+    command::CommandFields,
+    directory::DirectoryFields,
     file::FileFields,
+    firewall::FirewallFields,
+    group::GroupFields,
+    module::ModuleFields,
+    package::PackageFields,
+    probe::ProbeFields,
+    swap::SwapFields,
+    symlink::SymlinkFields,
+    sysctl::SysctlFields,
     template::TemplateFields,
+    unit::UnitFields,
+    user::UserFields,
+}
+
+/// The claim on the whole, for a claim on a part of it: `path:/etc/hosts` for `part:cluster@path:/etc/hosts`. Parts of
+/// different names get along with each other, but not with somebody who claims the whole.
+pub fn whole_of(claim: &str) -> Option<&str> {
+    claim.strip_prefix("part:")?.split_once('@').map(|(_, whole)| whole)
 }
 
 /// The kind with this name.

@@ -101,7 +101,6 @@ impl Tree for HttpTree {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use super::*;
     use crate::net::testing::{Answer, Server};
@@ -186,23 +185,5 @@ mod tests {
         let server = Server::plain(|_| Answer::new(200, vec![b' '; RELEASE_MAX as usize + 1]));
         let error = source(&server, "").poll(None).err().unwrap();
         assert!(error.to_string().ends_with("release.toml has more than 8388608 bytes"), "{error}");
-    }
-
-    #[test]
-    fn an_endless_release_is_not_read_for_longer_than_a_release_can_be() {
-        let server = Server::plain(|_| Answer::endless(vec![b' '; 1 << 16], Duration::ZERO));
-        let error = source(&server, "").poll(None).err().unwrap();
-        assert_eq!(error.exit_code(), crate::Exit::Refused);
-        assert!(error.to_string().ends_with("release.toml has more than 8388608 bytes"), "{error}");
-        // what the sockets hold comes on top
-        assert!(server.sent() < 4 * RELEASE_MAX, "{}", server.sent());
-    }
-
-    #[test]
-    fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
-        let server = Server::plain(|_| Answer::endless(" ", Duration::from_millis(50)));
-        let options = net::Options { timeout: Some(1), ..net::Options::default() };
-        let error = Http::new(&server.url(""), &options).unwrap().poll(None).err().unwrap();
-        assert!(error.to_string().contains("the answer comes too slowly"), "{error}");
     }
 }
