@@ -304,15 +304,15 @@ impl World {
     }
 
     fn suggest(&self, name: &str, scope: &Value) -> Option<String> {
+        if let Some((whole, part)) = name.rsplit_once('.') {
+            let whole_value = self.env.compile_expression(whole).and_then(|found| found.eval(scope.clone())).ok()?;
+            let names: Vec<String> = whole_value.try_iter().ok()?.map(|key| key.to_string()).collect();
+            return nearest(part, names.iter().map(String::as_str)).map(|near| format!("{whole}.{near}"));
+        }
         let scope = scope.downcast_object_ref::<Scope>()?;
         let names_of = |role: &str| -> Vec<&str> {
             self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default()
         };
-        if let Some((role, rest)) = name.split_once('.')
-            && self.site.roles.contains_key(role)
-        {
-            return nearest(rest, names_of(role)).map(|near| format!("{role}.{near}"));
-        }
         let globals = self
             .site
             .doc

@@ -185,12 +185,17 @@ impl Site {
         roles.push(role.to_owned());
     }
 
+    /// Whether there is such a role, be it one that can't be read: that is told already, and once is enough.
+    fn has_role(&self, name: &str) -> bool {
+        self.roles.contains_key(name) || !self.files.children(&format!("roles/{name}")).is_empty()
+    }
+
     fn check_groups(&self) -> Vec<Error> {
         let mut errors = Vec::new();
         for (name, group) in &self.groups {
             let table = vec!["groups".to_owned(), name.clone()];
             for (index, role) in group.roles.iter().enumerate() {
-                if !self.roles.contains_key(role) {
+                if !self.has_role(role) {
                     let path = [table.clone(), vec!["roles".to_owned(), index.to_string()]].concat();
                     errors.push(unknown_name("role", role, self.roles.keys(), &self.doc, &path));
                 }
@@ -210,7 +215,7 @@ impl Site {
         let role = self.roles.get(name)?;
         for (index, required) in role.requires.iter().enumerate() {
             let path = ["requires".to_owned(), index.to_string()];
-            if !self.roles.contains_key(required) {
+            if !self.has_role(required) {
                 return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
             }
             if way[0] == *required {
@@ -262,7 +267,7 @@ impl Site {
                         error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")),
                     );
                 }
-            } else if !declares && !globals.contains(&name) {
+            } else if !declares && !globals.contains(&name) && !self.has_role(name) {
                 let known = globals.iter().map(|name| name.as_str()).chain(self.roles.keys().map(String::as_str));
                 errors.push(
                     doc.unknown(&path, known)
