@@ -1,5 +1,6 @@
 //! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
 
+pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -499,7 +500,8 @@ impl Failure {
 
     fn of_tls(what: &str, why: &rustls::Error) -> Self {
         let cause = match why {
-            rustls::Error::InvalidCertificate(why) => why.to_string(),
+            // Without the words that say that it is about a certificate.
+            rustls::Error::InvalidCertificate(problem) => problem.to_string(),
             why => why.to_string(),
         };
         let help = match why {
@@ -824,6 +826,31 @@ mod tests {
         let away = problem(&once(), &url);
         assert!(away.to_string().contains(": no connection: "), "{away}");
         assert!(away.to_string().contains("refused"), "{away}");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_resolved_is_told_as_that() {
+        // No label may be this long, so nobody is asked.
+        let error = problem(&once(), &format!("http://{}.invalid/", "a".repeat(64)));
+        assert!(error.to_string().contains("the host's name can't be resolved"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_is_used_unless_the_host_is_excepted() {
+        let proxy = Server::plain(|_| Answer::new(200, ""));
+        // The variables are those of a process, so another test runs in one that has them.
+        let run = |except: &str| {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "net::tests::credentials_come_from_a_file_and_are_sent"])
+                .envs([("HTTP_PROXY", proxy.url("").as_str()), ("http_proxy", &proxy.url("")), ("NO_PROXY", except)])
+                .envs([("no_proxy", except)])
+                .output()
+                .unwrap()
+        };
+        assert!(run("127.0.0.1").status.success());
+        assert!(proxy.seen().is_empty());
+        assert!(!run("").status.success());
+        assert!(proxy.seen()[0].path.starts_with("http://127.0.0.1:"), "{:?}", proxy.seen());
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl Plan {
     }
 }
 
-fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Exit {
+/// Reports a plan; the exit code that it means.
+pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Exit {
     let items = &plan.catalog.items;
     for (at, change) in &plan.changes {
         report.event(&Event::Planned(&items[*at], change));

@@ -1,6 +1,8 @@
 //! The machine's own interfaces, thin; or a directory that is being made into a machine.
 
 pub mod accounts;
+pub mod packages;
+pub mod process;
 pub mod root;
 pub mod systemd;
 
@@ -22,6 +24,7 @@ pub struct Host {
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
     units_changed: Cell<bool>,
+    packages: RefCell<packages::Known>,
 }
 
 impl Host {
@@ -35,6 +38,7 @@ impl Host {
             systemd: OnceCell::new(),
             units: RefCell::default(),
             units_changed: Cell::new(false),
+            packages: RefCell::default(),
         })
     }
 
@@ -79,6 +83,27 @@ impl Host {
     /// Users or groups have been changed, by us or by a package.
     pub fn forget_accounts(&self) {
         *self.accounts.borrow_mut() = None;
+    }
+
+    /// The versions in which a package is installed, none when it isn't; asked for all packages of the catalog at once,
+    /// the first time.
+    pub fn package(&self, manager: packages::Manager, name: &str) -> Result<Vec<packages::Installed>> {
+        if let Some(known) = self.packages.borrow().get(name) {
+            return Ok(known.clone());
+        }
+        let mut names = self.wants.borrow().packages.clone();
+        names.insert(name.to_owned());
+        let answer = manager.query(&self.root, &names)?;
+        let known = answer.get(name).cloned().unwrap_or_default();
+        *self.packages.borrow_mut() = answer;
+        Ok(known)
+    }
+
+    /// Packages have been installed or removed: what is known of them, and of the accounts that they make, is asked
+    /// again.
+    pub fn forget_packages(&self) {
+        self.packages.borrow_mut().clear();
+        self.forget_accounts();
     }
 
     /// The system manager.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -278,6 +279,43 @@ impl Root {
         sync(&parent, path)
     }
 
+    /// Takes away whatever stands at `path`; a directory with everything in it. No link is followed, and a directory
+    /// that something is mounted in is refused before anything is removed.
+    pub fn remove_all(&self, path: &Path) -> Result<()> {
+        if self.meta(path)?.is_none_or(|meta| meta.what != What::Directory) {
+            return self.remove(path);
+        }
+        let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
+        walk(&parent, &name, path, false)?;
+        walk(&parent, &name, path, true)?;
+        self.remove(path)
+    }
+
+    /// Writes into the file at `path` as it stands, without a temporary one beside it: for the files of the kernel.
+    /// `false` when there is no such file.
+    pub fn overwrite(&self, path: &Path, content: &[u8]) -> Result<bool> {
+        let Some((parent, name)) = self.parent(path)? else { return Ok(false) };
+        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
+            Ok(fd) => {
+                // the kernel takes a setting from one write, so a short one is not continued
+                nix::unistd::write(&fd, content).map_err(|errno| failed("write", path, errno))?;
+                Ok(true)
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            Err(errno) => Err(failed("write", path, errno)),
+        }
+    }
+
+    /// Opens the file at `path` for a lock, and makes it (0600, ours) when it is missing.
+    pub fn lock_file(&self, path: &Path) -> Result<File> {
+        let (parent, name) = self.writable_parent(path)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map(File::from)
+            .map_err(|errno| failed("open", path, errno))
+    }
+
     /// The directory at `path`, links inside the root followed; `None` when there is none.
     fn directory(&self, path: &Path) -> Result<Option<Rc<OwnedFd>>> {
         if let Some(fd) = self.parents.borrow().get(path) {
@@ -316,6 +354,41 @@ impl Root {
             None => Err(failed("open", parent, Errno::ENOTDIR)),
         }
     }
+}
+
+/// Goes through everything in the directory `name` of `parent`, and takes it away when `remove` is set; without, only
+/// looks whether it could. `path` is what the directory is called in messages.
+fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> {
+    use nix::unistd::UnlinkatFlags;
+
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_BENEATH);
+    let dir = openat2(parent, name, how).map_err(|errno| match errno {
+        Errno::EXDEV => Error::new(format!("can't remove {}: something is mounted there", path.display()))
+            .help("unmount it first (findmnt shows it); nothing of it was removed"),
+        _ => failed("open", path, errno),
+    })?;
+    let again = nix::fcntl::openat(&dir, ".", flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+    let mut list = nix::dir::Dir::from_fd(again).map_err(|errno| failed("list", path, errno))?;
+    let entries: Vec<_> = list.iter().collect::<Result<_, _>>().map_err(|errno| failed("list", path, errno))?;
+    for entry in entries {
+        let inner = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
+        if inner == Path::new(".") || inner == Path::new("..") {
+            continue;
+        }
+        let whole = path.join(inner);
+        let stat = nix::sys::stat::fstatat(&dir, inner, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| failed("look at", &whole, errno))?;
+        let is_directory = Meta::from(stat).what == What::Directory;
+        if is_directory {
+            walk(&dir, inner, &whole, remove)?;
+        }
+        if remove {
+            let flag = if is_directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
+            nix::unistd::unlinkat(&dir, inner, flag).map_err(|errno| failed("remove", &whole, errno))?;
+        }
+    }
+    Ok(())
 }
 
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
@@ -415,5 +488,39 @@ mod tests {
         root.remove(Path::new("/d")).unwrap();
         root.remove(Path::new("/d")).unwrap();
         assert!(root.meta(Path::new("/d")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_is_removed_with_everything_in_it_and_no_link_is_followed() {
+        let (dir, root) = tree();
+        root.write(Path::new("/keep/f"), b"x", PLAIN).unwrap();
+        root.write(Path::new("/gone/a/b/f"), b"x", PLAIN).unwrap();
+        std::os::unix::fs::symlink("/keep", dir.path().join("gone/a/link")).unwrap();
+        std::os::unix::fs::symlink("../keep", dir.path().join("gone/link")).unwrap();
+        root.remove_all(Path::new("/gone")).unwrap();
+        assert!(!dir.path().join("gone").exists());
+        assert!(dir.path().join("keep/f").exists());
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_removed_alone() {
+        let (dir, root) = tree();
+        root.write(Path::new("/keep/f"), b"x", PLAIN).unwrap();
+        std::os::unix::fs::symlink("keep", dir.path().join("link")).unwrap();
+        root.remove_all(Path::new("/link")).unwrap();
+        assert!(root.meta(Path::new("/link")).unwrap().is_none());
+        assert!(dir.path().join("keep/f").exists());
+    }
+
+    #[test]
+    fn overwriting_keeps_the_file_and_makes_none() {
+        let (dir, root) = tree();
+        root.write(Path::new("/f"), b"long old text", PLAIN).unwrap();
+        let hard_link = dir.path().join("same");
+        std::fs::hard_link(dir.path().join("f"), &hard_link).unwrap();
+        assert!(root.overwrite(Path::new("/f"), b"new").unwrap());
+        assert_eq!(std::fs::read_to_string(hard_link).unwrap(), "new");
+        assert!(!root.overwrite(Path::new("/g"), b"new").unwrap());
+        assert!(!dir.path().join("g").exists());
     }
 }

@@ -1,11 +1,508 @@
-//! stub
-use crate::kind::Work;
-/// Probe
+//! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the host goes back to what it was.
+
+use std::io::Read;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::Client;
+use reqwest::{Certificate, Identity, Url};
+use serde::Deserialize;
+
+use crate::error::{Result, visible};
+use crate::host::process::{Command, run};
+use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// How long one try may take.
+const ONE_TRY: Duration = Duration::from_secs(5);
+
+/// How much of a body is looked at.
+const LARGEST_BODY: u64 = 64 * 1024;
+
+/// Fields of `[[probe]]`. Exactly one of `tcp`, `http`, `https`, `unit` and `command` is set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeFields {
+    /// What it is called; what it asks when left out.
+    name: Option<String>,
+    /// `HOST:PORT` that takes a connection.
+    tcp: Option<String>,
+    /// An `http://` address that answers.
+    http: Option<String>,
+    /// An `https://` address that answers.
+    https: Option<String>,
+    /// A unit that is active.
+    unit: Option<String>,
+    /// A program, with its arguments, that succeeds.
+    command: Option<Vec<String>>,
+    /// File with the only authorities that the server's certificate may be from (PEM); the system's when left out.
+    ca: Option<AbsolutePath>,
+    /// File with a client certificate (PEM).
+    client_cert: Option<AbsolutePath>,
+    /// File with the key of `client_cert` (PEM).
+    client_key: Option<AbsolutePath>,
+    /// The status that the answer has, or a list of those it may have; 200 to 399 when left out.
+    expect_status: Option<Statuses>,
+    /// What has to be in the first 64 KiB of the answer.
+    expect_body: Option<String>,
+    /// How long it may fail before that counts; `30s` when left out.
+    within: Option<Span>,
+    /// The pause between two tries; `1s` when left out.
+    every: Option<Span>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "a status like 200, or a list of them")]
+enum Statuses {
+    One(u16),
+    Some(Vec<u16>),
+}
+
+impl Fields for ProbeFields {
+    const NAME: &'static str = "probe";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let given = [
+            ("tcp", self.tcp.is_some()),
+            ("http", self.http.is_some()),
+            ("https", self.https.is_some()),
+            ("unit", self.unit.is_some()),
+            ("command", self.command.is_some()),
+        ];
+        let given: Vec<&str> = given.into_iter().filter_map(|(field, given)| given.then_some(field)).collect();
+        let field = match given[..] {
+            [field] => field,
+            [] => return Err(build.invalid("name", "set one of `tcp`, `http`, `https`, `unit` and `command`")),
+            [_, second, ..] => {
+                return Err(build.invalid(second, &format!("one thing a probe: there is `{}` too", given[0])));
+            }
+        };
+        let is_web = matches!(field, "http" | "https");
+        for (field, given) in [
+            ("ca", self.ca.is_some()),
+            ("client_cert", self.client_cert.is_some()),
+            ("client_key", self.client_key.is_some()),
+        ] {
+            if given && self.https.is_none() {
+                return Err(build.invalid(field, "only for `https`"));
+            }
+        }
+        if !is_web && (self.expect_status.is_some() || self.expect_body.is_some()) {
+            let field = if self.expect_status.is_some() { "expect_status" } else { "expect_body" };
+            return Err(build.invalid(field, "only for `http` and `https`"));
+        }
+        let client = match (self.client_cert, self.client_key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(build.invalid("client_cert", "set `client_key` too")),
+            (None, Some(_)) => return Err(build.invalid("client_key", "set `client_cert` too")),
+        };
+        let (target, what) = match field {
+            "tcp" => {
+                let target = self.tcp.unwrap_or_default();
+                let port =
+                    target.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+                if !matches!(port, Some(Ok(1..))) {
+                    return Err(build.invalid("tcp", "write it like `127.0.0.1:2379` or `[::1]:2379`"));
+                }
+                (target.clone(), What::Tcp(target))
+            }
+            "unit" => {
+                let unit = self.unit.unwrap_or_default();
+                if !unit.contains('.') {
+                    return Err(build.invalid("unit", "write the whole name, like `etcd.service`"));
+                }
+                (unit.clone(), What::Unit(unit))
+            }
+            "command" => {
+                let argv = self.command.unwrap_or_default();
+                if argv.first().is_none_or(String::is_empty) {
+                    return Err(build.invalid("command", "write a program and its arguments"));
+                }
+                (argv.join(" "), What::Command(argv))
+            }
+            _ => {
+                let text = self.http.or(self.https).unwrap_or_default();
+                let url = Url::parse(&text).map_err(|error| build.invalid(field, &error.to_string()))?;
+                if url.scheme() != field {
+                    return Err(build.invalid(field, &format!("it has to start with `{field}://`")));
+                }
+                if !url.username().is_empty() || url.password().is_some() {
+                    return Err(build.invalid(field, "no passwords here: an address is shown in plans and reports"));
+                }
+                let statuses = match self.expect_status {
+                    None => Vec::new(),
+                    Some(Statuses::One(status)) => vec![status],
+                    Some(Statuses::Some(statuses)) => statuses,
+                };
+                (text, What::Web(Box::new(Web { url, ca: self.ca, client, statuses, body: self.expect_body })))
+            }
+        };
+        Ok(vec![Box::new(Probe {
+            name: self.name.unwrap_or(target),
+            what,
+            within: self.within.map_or(Duration::from_secs(30), |span| span.0),
+            every: self.every.map_or(Duration::from_secs(1), |span| span.0),
+        })])
+    }
+}
+
+/// A health check.
 #[derive(Debug)]
-pub struct Probe;
+pub struct Probe {
+    name: String,
+    what: What,
+    within: Duration,
+    every: Duration,
+}
+
+#[derive(Debug)]
+enum What {
+    Tcp(String),
+    Web(Box<Web>),
+    Unit(String),
+    Command(Vec<String>),
+}
+
+#[derive(Debug)]
+struct Web {
+    url: Url,
+    ca: Option<AbsolutePath>,
+    client: Option<(AbsolutePath, AbsolutePath)>,
+    /// Empty: 200 to 399.
+    statuses: Vec<u16>,
+    body: Option<String>,
+}
+
 impl Probe {
-    /// wait
-    pub fn wait(&self, _: &Work<'_>) -> Result<(), String> {
+    /// Asks once, for at most some seconds; the error is what was wrong, for people. A tree has nothing to ask.
+    pub fn check(&self, work: &Work<'_>) -> Result<(), String> {
+        if !work.host.is_live() {
+            return Ok(());
+        }
+        match &self.what {
+            What::Tcp(target) => connect(target),
+            What::Web(web) => web.check(work),
+            What::Unit(name) => {
+                let answer = work.host.systemd().and_then(|systemd| systemd.units(std::slice::from_ref(name)));
+                let unit = answer.map_err(|error| error.to_string())?.remove(name).unwrap_or_default();
+                match unit.active.as_str() {
+                    "active" => Ok(()),
+                    "" => Err(format!("{name} is not known to systemd")),
+                    state => Err(format!("{name} is {state} ({})", unit.sub)),
+                }
+            }
+            What::Command(argv) => {
+                let output = run(&Command::new(argv, ONE_TRY)).map_err(|error| error.to_string())?;
+                if output.is_success() {
+                    Ok(())
+                } else {
+                    Err(output.failure(format!("{} failed", argv[0])).to_string())
+                }
+            }
+        }
+    }
+
+    /// Asks until it is well, or has been unwell for as long as the role allows; the error is that of the last try.
+    pub fn wait(&self, work: &Work<'_>) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            match self.check(work) {
+                Ok(()) => return Ok(()),
+                Err(why) if started.elapsed().saturating_add(self.every) > self.within => return Err(why),
+                Err(_) => std::thread::sleep(self.every),
+            }
+        }
+    }
+}
+
+fn connect(target: &str) -> Result<(), String> {
+    let addresses = target.to_socket_addrs().map_err(|error| format!("can't look up {target}: {error}"))?;
+    let started = Instant::now();
+    let mut why = format!("{target} has no address");
+    for address in addresses {
+        let left = ONE_TRY.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(_) => return Ok(()),
+            Err(error) => why = format!("can't connect to {address}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+impl Web {
+    fn check(&self, work: &Work<'_>) -> Result<(), String> {
+        let answer = self.client(work)?.get(self.url.clone()).send().map_err(|error| self.said(&error))?;
+        let status = answer.status().as_u16();
+        let is_fine =
+            if self.statuses.is_empty() { (200..400).contains(&status) } else { self.statuses.contains(&status) };
+        if !is_fine {
+            let wanted = match &self.statuses[..] {
+                [] => "200 to 399".to_owned(),
+                statuses => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
+            };
+            return Err(format!("{} answered {status} instead of {wanted}", self.url));
+        }
+        let Some(wanted) = &self.body else { return Ok(()) };
+        let mut body = Vec::new();
+        answer
+            .take(LARGEST_BODY)
+            .read_to_end(&mut body)
+            .map_err(|error| format!("{} stopped answering: {error}", self.url))?;
+        if String::from_utf8_lossy(&body).contains(wanted.as_str()) {
+            return Ok(());
+        }
+        Err(visible(&format!("{} answered without `{wanted}`", self.url)))
+    }
+
+    /// A client that asks the way the role says.
+    fn client(&self, work: &Work<'_>) -> Result<Client, String> {
+        // fails when there is one already, which is then used
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let read = |path: &AbsolutePath| match work.host.root.read(path) {
+            Ok(Some((_, content))) => Ok(content),
+            Ok(None) => Err(format!("there is no file {path}")),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut builder = Client::builder()
+            .timeout(ONE_TRY)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0);
+        if let Some(path) = &self.ca {
+            let certificates =
+                Certificate::from_pem_bundle(&read(path)?).map_err(|_| format!("{path} has no certificates in PEM"))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let Some((cert, key)) = &self.client {
+            let pem = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
+            let identity =
+                Identity::from_pem(&pem).map_err(|_| format!("{cert} and {key} are no certificate and key in PEM"))?;
+            builder = builder.identity(identity);
+        }
+        builder.build().map_err(|error| self.said(&error))
+    }
+
+    /// An error with everything behind it: what counts is mostly at the end.
+    fn said(&self, error: &reqwest::Error) -> String {
+        let mut text = format!("{} does not answer", self.url);
+        let mut next = std::error::Error::source(error);
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        if error.is_timeout() {
+            text = format!("{text}: not within {ONE_TRY:?}");
+        }
+        visible(&text)
+    }
+}
+
+impl Resource for Probe {
+    fn kind(&self) -> &'static str {
+        ProbeFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Probes
+    }
+
+    fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
+        Ok(None)
+    }
+
+    fn probe(&self) -> Option<&Probe> {
+        Some(self)
+    }
+
+    fn apply(&self, _: &Work<'_>, _: &Change) -> Result<()> {
         Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::kind::testing::{Tree, one, refusal};
+    use crate::store::Store;
+
+    /// Checks once, on the machine itself.
+    fn check(fields: &str) -> Result<(), String> {
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open("/".as_ref()).unwrap());
+        one("probe", fields).probe().unwrap().check(&Work { host: &host, store: &store, catalog: &[] })
+    }
+
+    /// A server that gives one answer to `count` requests.
+    fn serve(answer: &'static str, count: usize) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..count {
+                let (mut connection, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if connection.read(&mut byte).unwrap() == 0 {
+                        break;
+                    }
+                    request.push(byte[0]);
+                }
+                connection.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (address, server)
+    }
+
+    #[test]
+    fn a_port_that_takes_connections_is_well_and_a_closed_one_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        check(&format!("tcp = '{address}'")).unwrap();
+        drop(listener);
+        let why = check(&format!("tcp = '{address}'")).unwrap_err();
+        assert!(why.starts_with(&format!("can't connect to {address}: ")), "{why}");
+    }
+
+    #[test]
+    fn an_answer_is_judged_by_its_status_and_body() {
+        let (address, server) = serve("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", 4);
+        let url = format!("http://{address}/healthz");
+        check(&format!("http = '{url}'\nexpect_body = 'ok'")).unwrap();
+        check(&format!("http = '{url}'\nexpect_status = [204, 200]")).unwrap();
+        assert_eq!(
+            check(&format!("http = '{url}'\nexpect_body = 'fine'")),
+            Err(format!("{url} answered without `fine`"))
+        );
+        assert_eq!(
+            check(&format!("http = '{url}'\nexpect_status = 204")),
+            Err(format!("{url} answered 200 instead of 204"))
+        );
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_error_of_the_server_is_none_of_the_usual_statuses() {
+        let (address, server) = serve("HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 1);
+        let why = check(&format!("http = 'http://{address}/'")).unwrap_err();
+        assert_eq!(why, format!("http://{address}/ answered 503 instead of 200 to 399"));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn both_sides_of_tls_show_certificates_from_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name).display().to_string()
+        };
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&ca_key).unwrap();
+        let issuer = rcgen::Issuer::new(params, &ca_key);
+        let issue = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            (rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap(), key)
+        };
+        let (server_cert, server_key) = issue("127.0.0.1");
+        let (client_cert, client_key) = issue("client");
+
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into()).build().unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
+        let config = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![server_cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = std::sync::Arc::new(config);
+        let server = std::thread::spawn(move || {
+            for _ in 0..3 {
+                let (socket, _) = listener.accept().unwrap();
+                let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), socket);
+                // a refused handshake is what two of the three are for
+                if tls.read(&mut [0; 1024]).is_ok_and(|length| length > 0) {
+                    tls.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    tls.conn.send_close_notify();
+                    let _ = tls.flush();
+                }
+            }
+        });
+
+        let url = format!("https = 'https://127.0.0.1:{port}/'");
+        let ca = file("ca.pem", ca.pem());
+        let client = format!(
+            "client_cert = '{}'\nclient_key = '{}'",
+            file("client.pem", client_cert.pem()),
+            file("client.key", client_key.serialize_pem())
+        );
+        check(&format!("{url}\nca = '{ca}'\n{client}")).unwrap();
+        let why = check(&format!("{url}\nca = '{ca}'")).unwrap_err();
+        assert!(why.contains("does not answer"), "a server that wants a certificate gets one: {why}");
+        let why = check(&format!("{url}\n{client}")).unwrap_err();
+        assert!(why.contains("certificate"), "an authority that nobody named is not trusted: {why}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_named() {
+        let why = check("https = 'https://127.0.0.1:1/'\nca = '/no/such/ca.pem'").unwrap_err();
+        assert_eq!(why, "there is no file /no/such/ca.pem");
+    }
+
+    #[test]
+    fn a_command_that_fails_tells_its_last_words() {
+        check("command = ['true']").unwrap();
+        let why = check("command = ['sh', '-c', 'echo sick; exit 1']").unwrap_err();
+        assert_eq!(why, "sh failed: exit status: 1\nsick");
+    }
+
+    #[test]
+    fn it_is_asked_again_until_it_is_well_or_the_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open("/".as_ref()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        // succeeds from the second time on: making a directory fails when it is there
+        let path = dir.path().join("once").display().to_string();
+        let late = format!("command = ['sh', '-c', '! mkdir {path}']\nwithin = '60s'\nevery = '1ms'");
+        one("probe", &late).probe().unwrap().wait(&work).unwrap();
+        let never = one("probe", "command = ['false']\nwithin = '0s'");
+        assert!(never.probe().unwrap().wait(&work).unwrap_err().starts_with("false failed"));
+    }
+
+    #[test]
+    fn a_tree_is_not_asked() {
+        let tree = Tree::new();
+        let probe = one("probe", "command = ['false']");
+        probe.probe().unwrap().wait(&tree.work()).unwrap();
+        assert_eq!(tree.summary(&*probe), None);
+    }
+
+    #[test]
+    fn a_probe_asks_one_thing_and_shows_no_password() {
+        assert!(refusal("probe", "name = 'x'").contains("set one of"));
+        assert!(refusal("probe", "tcp = 'a:1'\nunit = 'b.service'").starts_with("`unit`: one thing a probe"));
+        assert!(refusal("probe", "https = 'https://me:hunter2@x/'").contains("no passwords"));
+        assert!(refusal("probe", "tcp = 'localhost'").starts_with("`tcp`: "));
+        assert!(refusal("probe", "tcp = 'a:1'\nca = '/x'").starts_with("`ca`: "));
+        assert_eq!(one("probe", "unit = 'etcd.service'").key(), "etcd.service");
     }
 }

@@ -1,153 +1,34 @@
-//! A small web server for tests: real sockets, real TLS, and it remembers what it was asked.
+//! What tests of the network need: an authority for certificates, and a git of nobody's configuration.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{RootCertStore, ServerConfig};
 
-/// A request that came in.
-#[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub method: String,
-    pub path: String,
-    pub query: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
+pub(crate) use crate::net::server::{Answer, Seen};
 
-impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-}
-
-/// What to answer.
-pub(crate) struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// Whether to say how long the body is.
-    pub announced: bool,
-}
-
-impl Answer {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), announced: true }
-    }
-
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// A server on the loopback interface; it ends when it is dropped.
-pub(crate) struct Server {
-    pub address: SocketAddr,
-    secure: bool,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    ended: Arc<AtomicBool>,
-}
+/// The server, where there always is a free port.
+pub(crate) struct Server(crate::net::server::Server);
 
 impl Server {
-    /// Answers over HTTP.
     pub fn plain(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(None, answer)
+        Self(crate::net::server::Server::plain(answer).unwrap())
     }
 
-    /// Answers over HTTPS.
     pub fn secure(tls: ServerConfig, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(Some(Arc::new(tls)), answer)
-    }
-
-    fn start(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self {
-            address: listener.local_addr().unwrap(),
-            secure: tls.is_some(),
-            seen: Arc::default(),
-            ended: Arc::default(),
-        };
-        let (seen, ended, answer) = (server.seen.clone(), server.ended.clone(), Arc::new(answer));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let (tls, seen, answer) = (tls.clone(), seen.clone(), answer.clone());
-                // A client that hangs up is what some tests are about.
-                std::thread::spawn(move || {
-                    let _ = match tls {
-                        None => serve(stream, &seen, &*answer),
-                        Some(tls) => ServerConnection::new(tls)
-                            .map_err(io::Error::other)
-                            .and_then(|tls| serve(StreamOwned::new(tls, stream), &seen, &*answer)),
-                    };
-                });
-            }
-        });
-        server
-    }
-
-    pub fn url(&self, path: &str) -> String {
-        format!("http{}://{}/{path}", if self.secure { "s" } else { "" }, self.address)
-    }
-
-    /// What it was asked so far.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        Self(crate::net::server::Server::secure(tls, answer).unwrap())
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-    }
-}
+impl std::ops::Deref for Server {
+    type Target = crate::net::server::Server;
 
-fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    stream.read_until(b'\n', &mut line)?;
-    let line = String::from_utf8_lossy(&line);
-    let mut words = line.split_ascii_whitespace();
-    let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
-        return stream.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-    };
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut request =
-        Seen { method: method.into(), path: path.into(), query: query.into(), headers: Vec::new(), body: Vec::new() };
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        request.headers.push((name.into(), value.trim().into()));
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
-    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    request.body = vec![0; length];
-    stream.read_exact(&mut request.body)?;
-    seen.lock().unwrap().push(request.clone());
-    let answer = answer(&request);
-    let mut head = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", answer.status);
-    if answer.announced && answer.status != 304 {
-        head += &format!("Content-Length: {}\r\n", answer.body.len());
-    }
-    for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    let stream = stream.get_mut();
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(b"\r\n")?;
-    stream.write_all(&answer.body)?;
-    stream.flush()
 }
 
 /// An authority, and PEM files of what it issues.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result, nearest};
-use crate::kind::{Build, Entry, Item};
+use crate::kind::{self, Build, Entry, Item};
 use crate::site::{self, Pin, Role, Site, dotted};
 
 /// Every resource of one host, fully resolved and in order.
@@ -185,24 +185,35 @@ impl Build for Builder<'_> {
     }
 }
 
-/// An error for each thing that two resources decide about.
+/// An error for each thing that two resources decide about: both about the same, or one about the whole of what the
+/// other has a part of.
 fn clashes(items: &[Item]) -> Vec<Error> {
     let mut owners: HashMap<String, &Item> = HashMap::new();
+    let mut parts: HashMap<String, &Item> = HashMap::new();
     let mut errors = Vec::new();
     for item in items {
         for claim in item.resource.claims() {
-            let Some(first) = owners.insert(claim.clone(), item) else { continue };
-            let what = claim.strip_prefix("path:").unwrap_or(&claim);
+            let whole = kind::whole_of(&claim).map(str::to_owned);
+            let other = owners
+                .get(whole.as_ref().unwrap_or(&claim))
+                .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
+                .copied();
+            if let Some(whole) = &whole {
+                parts.entry(whole.clone()).or_insert(item);
+            }
+            let Some(first) = other.or_else(|| owners.get(&claim).copied()) else {
+                owners.insert(claim, item);
+                continue;
+            };
+            let what = whole.as_deref().unwrap_or(&claim);
+            let what = what.strip_prefix("path:").unwrap_or(what);
             let error = if first.role == item.role {
                 Error::new(format!("`{what}` stands twice in the role {}", item.role))
             } else {
                 Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
             };
-            errors.push(
-                error
-                    .at(item.place.clone(), "here again")
-                    .help(format!("the other one is at {}; keep one of them", first.place)),
-            );
+            let help = format!("the other one is at {}; keep one of them", first.place);
+            errors.push(error.at(item.place.clone(), "here again").help(help));
         }
     }
     errors

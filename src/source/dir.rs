@@ -10,11 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use super::{Poll, RELEASE, SIGNATURES, Source, Tree, digest, segments, too_big};
+use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, Source, Tree, digest, segments, too_big};
 use crate::error::{Context, Error, Result};
-
-/// The most that `release.toml` and its signatures may have together with what they are compared to, in bytes each.
-const MARK_MAX: u64 = 8 << 20;
 
 /// A directory.
 pub(super) struct Dir {
@@ -47,11 +44,11 @@ impl Source for Dir {
                 .because(why.desc())
                 .help("mount or create it, or correct `dir`")
         })?;
-        let Some(release) = read_below(&root, &self.path, RELEASE, MARK_MAX)? else {
+        let Some(release) = read_below(&root, &self.path, RELEASE, RELEASE_MAX)? else {
             return Err(Error::new(format!("{} has no {RELEASE}", self.path.display()))
                 .help("put a published release there, or correct `dir`"));
         };
-        let signatures = read_below(&root, &self.path, SIGNATURES, MARK_MAX)?;
+        let signatures = read_below(&root, &self.path, SIGNATURES, RELEASE_MAX)?;
         let now = digest(&[Some(&release), signatures.as_deref()]);
         if mark == Some(&now) {
             return Ok(Poll::Unchanged);

@@ -227,7 +227,7 @@ impl Git {
         let was_empty = !self.cache.join("objects").exists();
         let first = if session.gives(id) {
             let have = have.filter(|have| self.cached(*have).is_some());
-            self.fetch(&mut session, id, &[id], have, newest())
+            self.fetch(&mut session, &[id], have, newest()).and_then(|()| self.fetched(id))
         } else {
             Err(Fetch::Unusable("the server doesn't hand out single commits".into()))
         };
@@ -245,12 +245,11 @@ impl Git {
                 drop(session);
                 let mut session = self.connect()?;
                 let (wants, depth) = if commit { (session.tips(), Shallow::NoChange) } else { (vec![id], newest()) };
-                match self.fetch(&mut session, id, &wants, None, depth) {
-                    Ok(tree) => tree,
-                    Err(Fetch::Failed(error)) => return Err(error),
-                    Err(Fetch::Unusable(_)) if commit => return Err(self.no_commit(id)),
-                    Err(Fetch::Unusable(why)) => return Err(self.unusable(&why)),
-                }
+                self.fetch(&mut session, &wants, None, depth)
+                    .map_err(|failure| failure.told_by(|why| self.unusable(why)))?;
+                self.fetched(id).map_err(|failure| {
+                    failure.told_by(|why| if commit { self.no_commit(id) } else { self.unusable(why) })
+                })?
             }
         };
         Ok(Poll::News(Box::new(tree), id.to_string()))
@@ -337,15 +336,14 @@ impl Git {
         )
     }
 
-    /// Fetches what `wants` and nothing else, and finds the tree of `id` in it.
+    /// Fetches what is in `wants` and nothing else into the cache.
     fn fetch(
         &self,
         session: &mut Session,
-        id: ObjectId,
         wants: &[ObjectId],
         have: Option<ObjectId>,
         depth: Shallow,
-    ) -> Result<GitTree, Fetch> {
+    ) -> Result<(), Fetch> {
         let repo = self.open_cache()?;
         let mut negotiation = Negotiation { wants, have };
         let packs = repo.objects.store_ref().path().join("pack");
@@ -388,8 +386,11 @@ impl Git {
         if let Some(error) = session.trouble.take() {
             return Err(Fetch::Failed(error));
         }
-        fetched.map_err(|why| Fetch::Unusable(first_words(&why)))?;
-        // Opened again, so that the new pack is seen.
+        fetched.map(drop).map_err(|why| Fetch::Unusable(first_words(&why)))
+    }
+
+    /// The tree of a commit that was fetched. The cache is opened anew, so that the last pack is seen.
+    fn fetched(&self, id: ObjectId) -> Result<GitTree, Fetch> {
         GitTree::new(self.open_cache()?, id, self, Some(self.cache.clone()))
             .map_err(|why| Fetch::Unusable(first_words(&why)))
     }
@@ -418,7 +419,7 @@ impl Git {
         if !self.cache.join("objects").exists() {
             return None;
         }
-        GitTree::new(self.open_cache().ok()?, id, self, Some(self.cache.clone())).ok()
+        self.fetched(id).ok()
     }
 
     fn pack_files(&self) -> usize {
@@ -468,6 +469,15 @@ enum Fetch {
     Failed(Error),
     /// What came, or what was there before, is of no use.
     Unusable(String),
+}
+
+impl Fetch {
+    fn told_by(self, unusable: impl FnOnce(&str) -> Error) -> Error {
+        match self {
+            Self::Failed(error) => error,
+            Self::Unusable(why) => unusable(&why),
+        }
+    }
 }
 
 /// A connection whose server has told its refs.

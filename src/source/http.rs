@@ -2,12 +2,9 @@
 
 use reqwest::Url;
 
-use super::{Poll, RELEASE, Source, Tree, digest, segments, too_big};
+use super::{Poll, RELEASE, RELEASE_MAX, Source, Tree, digest, segments, too_big};
 use crate::error::{Error, Result};
 use crate::net::{self, Client, Conditions, Kind};
-
-/// The most that `release.toml` may have, in bytes. Everything else has the size that `release.toml` says.
-const RELEASE_MAX: u64 = 8 << 20;
 
 /// A directory on a web server.
 pub(super) struct Http {

@@ -15,6 +15,8 @@ use crate::net;
 /// What a release says about itself, and the signatures over that.
 const RELEASE: &str = "release.toml";
 const SIGNATURES: &str = "release.toml.sig";
+/// The most that either of them may have, in bytes. Everything else has the size that `release.toml` says.
+const RELEASE_MAX: u64 = 8 << 20;
 
 /// The bytes of one state of a site, as a source has them.
 pub trait Tree {

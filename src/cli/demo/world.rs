@@ -1,0 +1,216 @@
+//! What the demo needs around the hosts: the shipped site, keys, an authority, a web server.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use include_dir::{Dir, include_dir};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+use ssh_key::rand_core::OsRng;
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
+
+use crate::error::{Context, Error, Result};
+use crate::net::server::{Answer, Seen, Server};
+use crate::site::{Files, Site};
+use crate::trust::NAMESPACE;
+
+static ROLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/roles");
+static HOST_VARS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/host_vars");
+static SITE: &str = include_str!("../../../site.toml");
+static ARTIFACTS: &str = include_str!("../../../artifacts.toml");
+
+const HOSTS: [&str; 3] = ["master1", "master2", "master3"];
+/// Says that a directory is the demo's own, to be removed by the next one.
+const MARK: &str = ".kpull-demo";
+
+/// Everything around the hosts.
+pub(super) struct World {
+    dir: PathBuf,
+    server: Server,
+    tampering: Arc<AtomicBool>,
+}
+
+impl World {
+    /// Makes it all, in a fresh directory.
+    pub(super) fn make(dir: &Path) -> Result<Self> {
+        fresh(dir)?;
+        let dir = dir.canonicalize().context(|| format!("can't find {}", dir.display()))?;
+        let site = dir.join("site");
+        for (part, name) in [(&ROLES, "roles"), (&HOST_VARS, "host_vars")] {
+            std::fs::create_dir_all(site.join(name))
+                .and_then(|()| part.extract(site.join(name)))
+                .context(|| format!("can't write {}", site.display()))?;
+        }
+        let tampering = Arc::new(AtomicBool::new(false));
+        let (tls, ca) = authority().map_err(|error| Error::new("can't make certificates").because(error))?;
+        let served = (dir.clone(), tampering.clone());
+        let server = Server::secure(tls, move |request| answer(&served.0, request, served.1.load(Ordering::SeqCst)))
+            .context(|| "can't listen on 127.0.0.1".to_owned())?;
+        let world = Self { dir, server, tampering };
+        world.write("ca.pem", ca.as_bytes())?;
+        world.write("site/site.toml", SITE.as_bytes())?;
+        world.pin_stand_in()?;
+        world.make_signer()?;
+        for host in HOSTS {
+            let file = |name: &str| world.dir.join(name).display().to_string();
+            let source = format!("http = {:?}\nca = {:?}\nretries = 0", world.server.url("site"), file("ca.pem"));
+            world.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
+        }
+        Ok(world)
+    }
+
+    pub(super) fn hosts(&self) -> [&'static str; 3] {
+        HOSTS
+    }
+
+    pub(super) fn site(&self) -> PathBuf {
+        self.dir.join("site")
+    }
+
+    pub(super) fn signer(&self) -> PathBuf {
+        self.dir.join("signer")
+    }
+
+    pub(super) fn root(&self, host: &str) -> PathBuf {
+        self.dir.join("hosts").join(host)
+    }
+
+    pub(super) fn outside(&self, host: &str, path: &str) -> PathBuf {
+        self.root(host).join(path.trim_start_matches('/'))
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.server.url("site")
+    }
+
+    /// Lets the server change a byte of what it hands out, or not.
+    pub(super) fn tamper(&self, on: bool) {
+        self.tampering.store(on, Ordering::SeqCst);
+    }
+
+    pub(super) fn roles_of(&self, host: &str) -> Result<String> {
+        Ok(Site::load(Files::in_directory(&self.site())?)?.find_host(host)?.roles.join(", "))
+    }
+
+    /// The server ends with the demo: from now on the hosts take releases from the directory.
+    pub(super) fn settle(&self) -> Result<()> {
+        HOSTS
+            .into_iter()
+            .try_for_each(|host| self.enroll(host, &format!("dir = {:?}", self.site().display().to_string())))
+    }
+
+    fn enroll(&self, host: &str, source: &str) -> Result<()> {
+        let text = format!(
+            "host = {host:?}\n\n[trust]\nsite = \"k8s\"\nallowed_signers = {:?}\n\n[[source]]\n{source}\n",
+            self.dir.join("allowed_signers").display().to_string()
+        );
+        self.write(&format!("hosts/{host}/etc/kpull/kpull.toml"), text.as_bytes())
+    }
+
+    fn make_signer(&self) -> Result<()> {
+        let what = || "can't make a key".to_owned();
+        let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(what)?;
+        let public = key.public_key().to_openssh().context(what)?;
+        self.write("allowed_signers", format!("demo namespaces=\"{NAMESPACE}\" {public}\n").as_bytes())?;
+        self.write("signer", key.to_openssh(LineEnding::LF).context(what)?.as_bytes())
+    }
+
+    /// Puts a stand-in for etcd's release on the server, and its digest into artifacts.toml.
+    fn pin_stand_in(&self) -> Result<()> {
+        let mut artifacts: toml::Table = ARTIFACTS.parse().context(|| "artifacts.toml can't be read".to_owned())?;
+        let Some(etcd) = artifacts.get_mut("etcd").and_then(toml::Value::as_table_mut) else {
+            return Err(Error::new("artifacts.toml has no etcd"));
+        };
+        let version = etcd.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+        for arch in ["amd64", "arm64"] {
+            let bytes = stand_in(&version, arch).context(|| "can't make the stand-in for etcd".to_owned())?;
+            let name = format!("stand-in/etcd-{arch}.tar.gz");
+            let mut pin = toml::Table::new();
+            pin.insert("url".into(), self.server.url(&name).into());
+            pin.insert("sha256".into(), hex::encode(Sha256::digest(&bytes)).into());
+            etcd.insert(arch.into(), pin.into());
+            self.write(&name, &bytes)?;
+        }
+        self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        let parent = path.parent().unwrap_or(&self.dir);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, content))
+            .context(|| format!("can't write {}", path.display()))
+    }
+}
+
+/// Makes `dir`, empty. One that an earlier demo made is removed first; anything else is left alone.
+fn fresh(dir: &Path) -> Result<()> {
+    let what = || format!("can't make {}", dir.display());
+    if dir.join(MARK).is_file() {
+        std::fs::remove_dir_all(dir).context(what)?;
+    } else if dir.exists() {
+        return Err(Error::new(format!("{} exists, and no demo made it", dir.display()))
+            .help("say --dir with a name that is free"));
+    }
+    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(MARK), "")).context(what)
+}
+
+/// A web server's configuration for 127.0.0.1, and the certificate of the authority behind it.
+fn authority() -> Result<(ServerConfig, String), Box<dyn std::error::Error>> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "kpull demo");
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)?;
+    Ok((config, issuer.pem()))
+}
+
+/// What the web server says: the site and the stand-in, as files with an ETag.
+fn answer(dir: &Path, request: &Seen, tampering: bool) -> Answer {
+    let path = request.path.trim_start_matches('/');
+    let public = path.starts_with("site/") || path.starts_with("stand-in/");
+    let Some(mut body) =
+        Some(path).filter(|_| public && !path.contains("..")).and_then(|path| std::fs::read(dir.join(path)).ok())
+    else {
+        return Answer::new(404, "");
+    };
+    let etag = format!("\"{}\"", hex::encode(Sha256::digest(&body)));
+    if request.header("if-none-match") == Some(&etag) {
+        return Answer::new(304, "").with("ETag", etag);
+    }
+    if tampering
+        && path.ends_with("haproxy.cfg")
+        && let Some(byte) = body.last_mut()
+    {
+        *byte ^= 1;
+    }
+    Answer::new(200, body).with("ETag", etag)
+}
+
+/// A tarball laid out like etcd's release, with scripts that say what they are.
+fn stand_in(version: &str, arch: &str) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    for name in ["etcd", "etcdctl"] {
+        let text = format!("#!/bin/sh\necho 'this is the demo stand-in for {name} {version}' >&2\nexit 1\n");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, format!("etcd-v{version}-linux-{arch}/{name}"), text.as_bytes())?;
+    }
+    let mut gzip = tar.into_inner()?;
+    gzip.flush()?;
+    gzip.finish()
+}

@@ -1,0 +1,347 @@
+//! Running other programs: never through a shell, with a clean environment, bounded in time and output.
+
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+
+/// Where programs are looked for.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of each of a program's two outputs is kept: the end of it.
+const KEPT: usize = 64 * 1024;
+
+/// How long a program that was asked to end may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How many lines of output an error shows.
+const SHOWN: usize = 20;
+
+/// Whom a program runs as. It gets no supplementary groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// What `HOME` is set to.
+    pub home: String,
+}
+
+/// A program to run.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// The program, and its arguments as they are.
+    pub argv: &'a [String],
+    /// Environment variables besides `PATH`, `LANG` and `HOME`, which may be given anew.
+    pub env: &'a [(String, String)],
+    /// The directory that it runs in.
+    pub cwd: &'a Path,
+    /// Whom it runs as; as we do when left out.
+    pub identity: Option<Identity>,
+    /// When it is ended.
+    pub timeout: Duration,
+}
+
+impl<'a> Command<'a> {
+    /// A program that runs in `/`, as we do, with nothing but the usual environment.
+    pub fn new(argv: &'a [String], timeout: Duration) -> Self {
+        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout }
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Exited(ExitStatus),
+    /// Not in time: it was ended, with everything that it had started.
+    TimedOut(Duration),
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub ended: Ended,
+    /// The last 64 KiB of its output.
+    pub stdout: Vec<u8>,
+    /// The last 64 KiB of its error output.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Whether it exited with 0.
+    pub fn is_success(&self) -> bool {
+        matches!(self.ended, Ended::Exited(status) if status.success())
+    }
+
+    /// How it ended, in words.
+    pub fn verdict(&self) -> String {
+        match self.ended {
+            Ended::Exited(status) => status.to_string(),
+            Ended::TimedOut(limit) => format!("it took longer than {limit:?} and was ended"),
+        }
+    }
+
+    /// The last lines of what it said: of its errors, or of its output when there are none.
+    pub fn last_lines(&self) -> String {
+        let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(said);
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    }
+
+    /// The error that it failed, with its last lines. `what` says what was being done.
+    pub fn failure(&self, what: impl AsRef<str>) -> Error {
+        let lines = self.last_lines();
+        let error = Error::new(what);
+        if lines.is_empty() {
+            return error.because(format!("{}, without a word", self.verdict()));
+        }
+        error.because(format!("{}\n{lines}", self.verdict()))
+    }
+}
+
+/// Runs a program to its end. That it can't be started is an error; how it ends is the caller's to judge.
+pub fn run(command: &Command<'_>) -> Result<Output> {
+    start(command)?.map_or_else(|error| Err(error), |child| wait(child, command.timeout))
+}
+
+/// [`run`], but `None` when there is no such program.
+pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
+    match start(command)? {
+        Ok(child) => wait(child, command.timeout).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Starts it; the inner error is that there is no such program.
+fn start(command: &Command<'_>) -> Result<Result<Child>> {
+    let Some((program, arguments)) = command.argv.split_first() else {
+        return Err(Error::new("there is no program to run"));
+    };
+    if !command.cwd.is_dir() {
+        return Err(Error::new(format!(
+            "can't run {program} in {}: there is no such directory",
+            command.cwd.display()
+        )));
+    }
+    let home = command.identity.as_ref().map_or("/root", |identity| &identity.home);
+    let mut process = std::process::Command::new(program);
+    process
+        .args(arguments)
+        .env_clear()
+        .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home)])
+        .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(command.cwd)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(identity) = &command.identity {
+        process.uid(identity.uid).gid(identity.gid);
+    }
+    match process.spawn() {
+        Ok(child) => Ok(Ok(child)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(Err(Error::new(format!("can't run {program}: there is no such program")).help(format!(
+                "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
+            ))))
+        }
+        Err(error) => Err(Error::new(format!("can't run {program}")).because(error)),
+    }
+}
+
+/// One output of a program, as far as it is kept.
+struct Tail<R> {
+    from: Option<R>,
+    kept: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Tail<R> {
+    fn new(from: Option<R>) -> Result<Self> {
+        if let Some(from) = &from {
+            // so that a daemon which keeps our pipe open can't hold us
+            fcntl(from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "can't read a program's output".to_owned())?;
+        }
+        Ok(Self { from, kept: Vec::new() })
+    }
+
+    /// Takes what is there.
+    fn take(&mut self) -> Result<()> {
+        let Some(from) = &mut self.from else { return Ok(()) };
+        let mut buffer = [0; 8192];
+        // a program that never stops talking may not keep us from looking at the clock
+        for _ in 0..64 {
+            match from.read(&mut buffer) {
+                Ok(0) => {
+                    self.from = None;
+                    break;
+                }
+                Ok(length) => {
+                    self.kept.extend_from_slice(&buffer[..length]);
+                    if self.kept.len() > 2 * KEPT {
+                        self.kept.drain(..self.kept.len() - KEPT);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::new("can't read a program's output").because(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn into_kept(mut self) -> Vec<u8> {
+        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+        self.kept
+    }
+}
+
+fn wait(mut child: Child, timeout: Duration) -> Result<Output> {
+    let outcome = watch(&mut child, timeout);
+    if outcome.is_err() {
+        // whatever went wrong here, nothing is left running
+        let _ = killpg(group(&child), Signal::SIGKILL);
+        let _ = child.wait();
+    }
+    outcome
+}
+
+fn group(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+fn watch(child: &mut Child, timeout: Duration) -> Result<Output> {
+    let started = Instant::now();
+    let mut stdout = Tail::new(child.stdout.take())?;
+    let mut stderr = Tail::new(child.stderr.take())?;
+    let group = group(child);
+    let mut pause = 1;
+    let (mut asked, mut timed_out) = (false, false);
+    loop {
+        listen(&stdout, &stderr, pause)?;
+        pause = (pause * 2).min(20);
+        stdout.take()?;
+        stderr.take()?;
+        // not reaped yet, so that the group's number is still its own when the group is killed
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let state = waitid(Id::Pid(group), flags).context(|| "can't wait for a program".to_owned())?;
+        let ended = state != WaitStatus::StillAlive;
+        let late = started.elapsed() >= timeout.saturating_add(GRACE);
+        if (ended && asked) || late {
+            let _ = killpg(group, Signal::SIGKILL);
+            timed_out = true;
+        }
+        if ended || late {
+            break;
+        }
+        if !asked && started.elapsed() >= timeout {
+            let _ = killpg(group, Signal::SIGTERM);
+            asked = true;
+        }
+    }
+    let status = child.wait().context(|| "can't wait for a program".to_owned())?;
+    stdout.take()?;
+    stderr.take()?;
+    let ended = if timed_out { Ended::TimedOut(timeout) } else { Ended::Exited(status) };
+    Ok(Output { ended, stdout: stdout.into_kept(), stderr: stderr.into_kept() })
+}
+
+/// Waits until a program says something or ends its output, but at most `pause` milliseconds.
+fn listen<A: AsFd, B: AsFd>(one: &Tail<A>, other: &Tail<B>, pause: u8) -> Result<()> {
+    let fds = [one.from.as_ref().map(AsFd::as_fd), other.from.as_ref().map(AsFd::as_fd)];
+    let mut fds: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    match poll(&mut fds, PollTimeout::from(pause)) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::new("can't read a program's output").because(errno.desc())),
+    }
+}
+
+/// An argument vector of texts that are known.
+pub fn argv<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn output(words: &[&str], timeout: Duration) -> Output {
+        run(&Command::new(&argv(words.iter().copied()), timeout)).unwrap()
+    }
+
+    #[test]
+    fn arguments_reach_a_program_as_they_are() {
+        let output = output(&["printf", "%s|", "$HOME", "a b", "*", "; false"], MINUTE);
+        assert!(output.is_success());
+        assert_eq!(output.stdout, b"$HOME|a b|*|; false|");
+    }
+
+    #[test]
+    fn the_environment_is_a_clean_one() {
+        let argv = argv(["env"]);
+        let env = [("GIVEN".to_owned(), "1".to_owned())];
+        let output = run(&Command { env: &env, ..Command::new(&argv, MINUTE) }).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["GIVEN", "HOME", "LANG", "PATH"]);
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_output_is_kept() {
+        let output = output(&["seq", "1", "300000"], MINUTE);
+        assert!(output.is_success());
+        assert_eq!(output.stdout.len(), KEPT);
+        assert!(output.stdout.ends_with(b"299999\n300000\n"));
+        assert!(output.last_lines().ends_with("299999\n300000"));
+        assert_eq!(output.last_lines().lines().count(), SHOWN);
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_ended_with_what_it_started() {
+        let output = output(&["sh", "-c", "sleep 1000 & echo $!; wait"], Duration::from_millis(300));
+        assert_eq!(output.ended, Ended::TimedOut(Duration::from_millis(300)));
+        let child: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
+        // whoever adopts it may not have reaped it yet
+        assert!(state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X ")));
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_output_open_does_not_hold_the_run() {
+        let output = output(&["sh", "-c", "sleep 1000 & echo $!"], MINUTE);
+        assert!(output.is_success());
+        let daemon: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn a_failure_shows_how_it_ended_and_the_last_words_without_control_characters() {
+        let output = output(&["sh", "-c", "echo out; printf 'no \\033[2Jroom\\n' >&2; exit 7"], MINUTE);
+        assert_eq!(output.failure("x failed").to_string(), "x failed: exit status: 7\nno \\u{1b}[2Jroom");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_with_advice() {
+        let argv = argv(["no-such-program"]);
+        let error = run(&Command::new(&argv, MINUTE)).unwrap_err();
+        assert_eq!(error.to_string(), "can't run no-such-program: there is no such program");
+        assert!(error.advice().unwrap().contains("/usr/sbin"));
+        assert!(run_if_there(&Command::new(&argv, MINUTE)).unwrap().is_none());
+    }
+}

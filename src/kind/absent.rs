@@ -1,0 +1,126 @@
+//! `[[absent]]`: a path where nothing is to be.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::is_unit_file;
+use crate::host::root::What;
+use crate::kind::fields::AbsolutePath;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[absent]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsentFields {
+    /// What is to be gone: a file, a link (and not what it leads to) or an empty directory.
+    path: AbsolutePath,
+    /// Whether a directory goes with everything in it. It is refused when something is mounted in it.
+    #[serde(default)]
+    recursive: bool,
+}
+
+impl Fields for AbsentFields {
+    const NAME: &'static str = "absent";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.recursive && self.path.components().count() <= 2 {
+            return Err(build.invalid("path", "a directory right below `/` is not removed with everything in it"));
+        }
+        Ok(vec![Box::new(Absent { path: self.path, recursive: self.recursive })])
+    }
+}
+
+/// A path where nothing is to be.
+#[derive(Debug)]
+pub struct Absent {
+    path: AbsolutePath,
+    recursive: bool,
+}
+
+impl Resource for Absent {
+    fn kind(&self) -> &'static str {
+        AbsentFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("path:{}", self.path)]
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let root = &work.host.root;
+        Ok(match root.meta(&self.path)?.map(|meta| meta.what) {
+            None => None,
+            Some(What::File) => Some(Change::new("remove the file")),
+            Some(What::Link) => Some(Change::new("remove the link")),
+            Some(What::Special) => Some(Change::new("remove the device, socket or pipe")),
+            Some(What::Directory) if root.names(&self.path)?.is_empty() => Some(Change::new("remove the directory")),
+            Some(What::Directory) if self.recursive => Some(Change::new("remove the directory and everything in it")),
+            Some(What::Directory) => {
+                return Err(Error::new(format!(
+                    "{} is to be absent, but it is a directory that isn't empty",
+                    self.path
+                ))
+                .help("look at what is in it; to have it all removed, set `recursive = true`"));
+            }
+        })
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        if self.recursive {
+            work.host.root.remove_all(&self.path)?
+        } else {
+            work.host.root.remove(&self.path)?
+        }
+        if is_unit_file(&self.path) {
+            work.host.unit_files_changed();
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, one, refusal};
+
+    #[test]
+    fn a_file_a_link_and_an_empty_directory_go() {
+        let tree = Tree::new();
+        tree.put("/f", "x");
+        std::os::unix::fs::symlink("f", tree.path("/l")).unwrap();
+        std::fs::create_dir(tree.path("/d")).unwrap();
+        assert_eq!(tree.converge(&*one("absent", "path = '/l'")).summary, "remove the link");
+        assert_eq!(tree.get("/f"), "x", "what the link led to stays");
+        assert_eq!(tree.converge(&*one("absent", "path = '/f'")).summary, "remove the file");
+        assert_eq!(tree.converge(&*one("absent", "path = '/d'")).summary, "remove the directory");
+        assert_eq!(tree.summary(&*one("absent", "path = '/never/there'")), None);
+    }
+
+    #[test]
+    fn a_full_directory_goes_only_when_the_role_says_so() {
+        let tree = Tree::new();
+        tree.put("/a/d/f", "x");
+        let error = one("absent", "path = '/a/d'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/a/d is to be absent, but it is a directory that isn't empty");
+        assert!(error.advice().unwrap().contains("recursive = true"));
+        tree.converge(&*one("absent", "path = '/a/d'\nrecursive = true"));
+        assert!(!tree.path("/a/d").exists());
+        assert!(tree.path("/a").exists());
+    }
+
+    #[test]
+    fn a_whole_top_directory_is_refused() {
+        assert!(refusal("absent", "path = '/etc'\nrecursive = true").contains("right below `/`"));
+    }
+}

@@ -1,0 +1,258 @@
+//! `[[block]]`: a few lines of a file that others write too, between two marks; the rest of it stays byte for byte.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::root::{Access, What};
+use crate::host::{Host, is_unit_file};
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::unified;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[block]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockFields {
+    /// The file; it is made (0644, root) when it is missing.
+    path: AbsolutePath,
+    /// What tells the block from others in this file: letters, digits, `.`, `_` and `-`.
+    name: String,
+    /// The lines of the block.
+    content: String,
+    /// What a comment starts with in this file; `#` when left out.
+    comment: Option<String>,
+    /// Whether its content is kept out of diffs.
+    #[serde(default)]
+    sensitive: bool,
+}
+
+impl Fields for BlockFields {
+    const NAME: &'static str = "block";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            return Err(build.invalid("name", "a block's name is letters, digits, `.`, `_` and `-`"));
+        }
+        let comment = self.comment.unwrap_or_else(|| "#".to_owned());
+        if comment.trim().is_empty() || comment.contains(['\n', '\r', '\0']) {
+            return Err(build.invalid("comment", "write what a comment starts with in this file, like `#` or `//`"));
+        }
+        let marks = [format!("{comment} BEGIN kpull "), format!("{comment} END kpull ")];
+        if self.content.lines().any(|line| marks.iter().any(|mark| line.starts_with(mark))) {
+            return Err(build.invalid("content", "a block can't have the marks of a block in it"));
+        }
+        let mut text = format!("{comment} BEGIN kpull {}\n{}", self.name, self.content);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&format!("{comment} END kpull {}\n", self.name));
+        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive: self.sensitive })])
+    }
+}
+
+/// A block of a file.
+#[derive(Debug)]
+pub struct Block {
+    path: AbsolutePath,
+    name: String,
+    comment: String,
+    /// With both marks.
+    text: String,
+    sensitive: bool,
+}
+
+impl Block {
+    /// The file as it is, without a block as an empty range, and where in it the block stands.
+    fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
+        let Some((_, content)) = host.root.read(&self.path)? else {
+            return match host.root.meta(&self.path)?.map(|meta| meta.what) {
+                None | Some(What::File) => Ok((Vec::new(), 0..0)),
+                Some(What::Link) => {
+                    Err(Error::new(format!("{} is a link, and the role wants a block in it", self.path))
+                        .help("name the file that it leads to"))
+                }
+                Some(What::Directory | What::Special) => {
+                    Err(Error::new(format!("{} is no file, and the role wants a block in it", self.path))
+                        .help("name a text file"))
+                }
+            };
+        };
+        let (begin, end) = (
+            format!("{} BEGIN kpull {}", self.comment, self.name),
+            format!("{} END kpull {}", self.comment, self.name),
+        );
+        let bad = |line: usize, why: &str| {
+            Error::new(format!("the block {} can't be found: {}:{line}: {why}", self.name, self.path))
+                .help("look at the file, and remove the marks that are too many; the next run makes the block anew")
+        };
+        let (mut start, mut found, mut at) = (None, None, 0);
+        for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            let text = line.trim_ascii_end();
+            if text == begin.as_bytes() {
+                match (start, &found) {
+                    (None, None) => start = Some((at, index + 1)),
+                    (Some(_), _) => return Err(bad(index + 1, "a second BEGIN before the END")),
+                    (None, Some(_)) => return Err(bad(index + 1, "a second block of this name")),
+                }
+            } else if text == end.as_bytes() {
+                match start.take() {
+                    Some((from, _)) => found = Some(from..at + line.len()),
+                    None => return Err(bad(index + 1, "an END without a BEGIN")),
+                }
+            }
+            at += line.len();
+        }
+        match (start, found) {
+            (Some((_, line)), _) => Err(bad(line, "a BEGIN without an END")),
+            (None, found) => Ok((content, found.unwrap_or(at..at))),
+        }
+    }
+}
+
+impl Resource for Block {
+    fn kind(&self) -> &'static str {
+        BlockFields::NAME
+    }
+
+    fn key(&self) -> String {
+        format!("{}#{}", self.path, self.name)
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("part:{}@path:{}", self.name, self.path)]
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let (content, range) = self.find(work.host)?;
+        let old = &content[range];
+        if old == self.text.as_bytes() {
+            return Ok(None);
+        }
+        let summary = if old.is_empty() { "add the block" } else { "change the block" };
+        // of the block alone: what stands around it is not ours to show
+        let diff = unified(old, self.text.as_bytes(), self.sensitive);
+        Ok(Some(Change { diff, ..Change::new(summary) }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let (content, range) = self.find(work.host)?;
+        let access = match work.host.root.meta(&self.path)? {
+            Some(meta) => Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) },
+            None => Access { mode: 0o644, uid: None, gid: None },
+        };
+        let (before, after) = (&content[..range.start], &content[range.end..]);
+        let mut new = before.to_vec();
+        if !new.is_empty() && !new.ends_with(b"\n") {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(self.text.as_bytes());
+        new.extend_from_slice(after);
+        work.host.root.write(&self.path, &new, access)?;
+        if is_unit_file(&self.path) {
+            work.host.unit_files_changed();
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::kind::testing::{Tree, one, refusal};
+
+    fn block(content: &str) -> Box<dyn Resource> {
+        one("block", &format!("path = '/etc/hosts'\nname = 'n'\ncontent = \"{content}\""))
+    }
+
+    #[test]
+    fn a_missing_block_is_added_at_the_end_and_the_file_keeps_its_mode() {
+        let tree = Tree::new();
+        tree.put("/etc/hosts", "127.0.0.1 localhost");
+        std::fs::set_permissions(tree.path("/etc/hosts"), PermissionsExt::from_mode(0o600)).unwrap();
+        let change = tree.converge(&*block("10.0.0.1 a"));
+        assert_eq!(change.summary, "add the block");
+        let diff = change.diff.unwrap();
+        assert!(diff.contains("+10.0.0.1 a") && !diff.contains("localhost"), "{diff}");
+        assert_eq!(tree.get("/etc/hosts"), "127.0.0.1 localhost\n# BEGIN kpull n\n10.0.0.1 a\n# END kpull n\n");
+        assert_eq!(tree.path("/etc/hosts").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn a_block_is_changed_in_its_place_and_the_rest_stays_byte_for_byte() {
+        let tree = Tree::new();
+        std::fs::create_dir(tree.path("/etc")).unwrap();
+        let around = |block: &str| [b"\xff odd\r\n\n", block.as_bytes(), b"\n\nno newline at the end"].concat();
+        std::fs::write(tree.path("/etc/hosts"), around("# BEGIN kpull n\nold\n# END kpull n\n")).unwrap();
+        assert_eq!(tree.converge(&*block("new\\n")).summary, "change the block");
+        assert_eq!(std::fs::read(tree.path("/etc/hosts")).unwrap(), around("# BEGIN kpull n\nnew\n# END kpull n\n"));
+    }
+
+    #[test]
+    fn two_blocks_of_one_file_get_along() {
+        let tree = Tree::new();
+        let other = one("block", "path = '/etc/hosts'\nname = 'm'\ncontent = 'x'");
+        tree.converge(&*block("a"));
+        tree.converge(&*other);
+        assert_eq!(tree.summary(&*block("a")), None);
+        assert_eq!(tree.path("/etc/hosts").metadata().unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_ne!(block("a").claims(), other.claims());
+    }
+
+    #[test]
+    fn a_block_claims_a_part_of_the_file() {
+        assert_eq!(block("a").claims(), ["part:n@path:/etc/hosts"]);
+        assert_eq!(crate::kind::whole_of("part:n@path:/etc/h@sts"), Some("path:/etc/h@sts"));
+        assert_eq!(crate::kind::whole_of("path:/etc/hosts"), None);
+    }
+
+    #[test]
+    fn marks_that_do_not_pair_are_an_error_with_their_line() {
+        for (text, why) in [
+            ("a\n# BEGIN kpull n\nb\n", "/etc/hosts:2: a BEGIN without an END"),
+            ("# END kpull n\n", "/etc/hosts:1: an END without a BEGIN"),
+            ("# BEGIN kpull n\n# BEGIN kpull n\n# END kpull n\n", "/etc/hosts:2: a second BEGIN before the END"),
+            (
+                "# BEGIN kpull n\n# END kpull n\n# BEGIN kpull n\n# END kpull n\n",
+                "/etc/hosts:3: a second block of this name",
+            ),
+        ] {
+            let tree = Tree::new();
+            tree.put("/etc/hosts", text);
+            let error = block("x").observe(&tree.work()).unwrap_err();
+            assert_eq!(error.to_string(), format!("the block n can't be found: {why}"));
+        }
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let tree = Tree::new();
+        std::fs::create_dir(tree.path("/etc")).unwrap();
+        std::os::unix::fs::symlink("other", tree.path("/etc/hosts")).unwrap();
+        let error = block("x").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/etc/hosts is a link, and the role wants a block in it");
+    }
+
+    #[test]
+    fn marks_inside_a_block_and_odd_names_are_refused() {
+        let fields = |name: &str, content: &str| format!("path = '/f'\nname = '{name}'\ncontent = '{content}'");
+        assert!(refusal("block", &fields("n", "# END kpull m")).contains("marks of a block"));
+        assert!(refusal("block", &fields("a@b", "x")).starts_with("`name`: "));
+    }
+
+    #[test]
+    fn the_lines_of_a_sensitive_block_are_not_shown() {
+        let block = one("block", "path = '/f'\nname = 'n'\ncontent = 'hunter2'\nsensitive = true");
+        assert!(!Tree::new().converge(&*block).diff.unwrap().contains("hunter2"));
+    }
+}

@@ -1,0 +1,123 @@
+//! `[[directory]]`: a directory with its mode and owners; what is in it is not looked at.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::root::What;
+use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::file::Wanted;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[directory]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryFields {
+    /// Where it is. Directories above it that are missing are made too (0755, root).
+    path: AbsolutePath,
+    /// Permissions; `0755` when left out.
+    mode: Option<Mode>,
+    /// The user that owns it; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns it; `root` when left out.
+    group: Option<AccountName>,
+}
+
+impl Fields for DirectoryFields {
+    const NAME: &'static str = "directory";
+
+    fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
+        Ok(vec![Box::new(Directory { path: self.path, wanted })])
+    }
+}
+
+/// A directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: AbsolutePath,
+    wanted: Wanted,
+}
+
+impl Resource for Directory {
+    fn kind(&self) -> &'static str {
+        DirectoryFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Directories
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("path:{}", self.path)]
+    }
+
+    fn after(&self) -> Vec<String> {
+        self.wanted.after()
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let Some(meta) = work.host.root.meta(&self.path)? else { return Ok(Some(Change::new("create"))) };
+        let stands = match meta.what {
+            What::Directory => return Ok(Change::of(self.wanted.differences(work.host, &meta)?)),
+            What::Link => {
+                return Err(Error::new(format!("{} is a link, and the role wants a directory there", self.path))
+                    .help("name the directory that it leads to, or remove the link with an [[absent]]"));
+            }
+            What::File => "a file",
+            What::Special => "a device, socket or pipe",
+        };
+        Err(Error::new(format!("{} is {stands}, and the role wants a directory there", self.path))
+            .help("move it away, or remove it with an [[absent]]"))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        // again, since something else may stand there by now
+        self.observe(work)?;
+        work.host.root.make_directory(&self.path, self.wanted.access(work.host, &self.path)?)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::kind::testing::{Tree, one};
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it() {
+        let tree = Tree::new();
+        let change = tree.converge(&*one("directory", "path = '/a/b'\nmode = '0700'"));
+        assert_eq!(change.summary, "create");
+        assert_eq!(tree.path("/a/b").metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(tree.path("/a").metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn a_mode_is_mended_and_what_is_inside_stays() {
+        let tree = Tree::new();
+        tree.put("/a/f", "x");
+        let change = tree.converge(&*one("directory", "path = '/a'\nmode = '2770'"));
+        assert!(change.summary.contains("→ 2770"), "{}", change.summary);
+        assert_eq!(tree.get("/a/f"), "x");
+    }
+
+    #[test]
+    fn a_file_or_a_link_in_its_place_is_an_error_with_advice() {
+        let tree = Tree::new();
+        tree.put("/f", "x");
+        std::os::unix::fs::symlink("f", tree.path("/l")).unwrap();
+        let error = one("directory", "path = '/f'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/f is a file, and the role wants a directory there");
+        assert!(error.advice().unwrap().contains("[[absent]]"));
+        let error = one("directory", "path = '/l'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/l is a link, and the role wants a directory there");
+    }
+}

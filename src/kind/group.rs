@@ -1,0 +1,93 @@
+//! `[[group]]`: a group of users. Who is in it is said by the users.
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::host::accounts::{PATIENCE, Tables, WantedGroup, lock};
+use crate::kind::fields::AccountName;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[group]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupFields {
+    /// Its name.
+    name: AccountName,
+    /// Its number; any free one when left out. The number of a group that is there is never changed.
+    gid: Option<u32>,
+    /// Whether a free number is one for the system (from 999 downwards) instead of from 1000 upwards.
+    #[serde(default)]
+    system: bool,
+}
+
+impl Fields for GroupFields {
+    const NAME: &'static str = "group";
+
+    fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        Ok(vec![Box::new(Group { name: self.name, gid: self.gid, system: self.system })])
+    }
+}
+
+/// A group of users.
+#[derive(Debug)]
+pub struct Group {
+    name: AccountName,
+    gid: Option<u32>,
+    system: bool,
+}
+
+impl Group {
+    fn wanted(&self) -> WantedGroup<'_> {
+        WantedGroup { name: &self.name, gid: self.gid, system: self.system }
+    }
+}
+
+impl Resource for Group {
+    fn kind(&self) -> &'static str {
+        GroupFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Accounts
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        Ok(Change::of(Tables::read(&work.host.root)?.group_differences(&self.wanted())?))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let _lock = lock(&work.host.root, PATIENCE)?;
+        let mut tables = Tables::read(&work.host.root)?;
+        tables.make_group(&self.wanted())?;
+        tables.write(&work.host.root)?;
+        work.host.forget_accounts();
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, build, one};
+
+    #[test]
+    fn a_group_is_made_with_its_number_and_known_at_once() {
+        let tree = Tree::new();
+        assert_eq!(tree.host.with_accounts(|accounts| accounts.gid("ssl")).unwrap(), None);
+        assert_eq!(tree.converge(&*one("group", "name = 'ssl'\ngid = 42")).summary, "create with number 42");
+        assert_eq!(tree.get("/etc/group"), "ssl:x:42:\n");
+        assert_eq!(tree.host.with_accounts(|accounts| accounts.gid("ssl")).unwrap(), Some(42));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        assert!(build("group", "name = 'a:b'").is_err());
+    }
+}

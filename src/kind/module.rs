@@ -1,0 +1,167 @@
+//! `[[module]]`: a kernel module, loaded now and at each boot.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::host::process::{Command, argv, run};
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::{File, Wanted};
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Work};
+
+/// Fields of `[[module]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleFields {
+    /// Its name, not an alias; `-` and `_` are the same.
+    name: String,
+}
+
+impl Fields for ModuleFields {
+    const NAME: &'static str = "module";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if !self.name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !self.name.chars().all(plain) {
+            return Err(build.invalid("name", "a module's name is letters, digits, `_` and `-`"));
+        }
+        let path = format!("/etc/modules-load.d/kpull-{}.conf", self.name);
+        let file = File {
+            kind: Self::NAME,
+            path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
+            content: format!("{}\n", self.name).into_bytes().into(),
+            wanted: Wanted::new(None, None, None),
+            sensitive: false,
+        };
+        Ok(vec![Box::new(Module { name: self.name, file })])
+    }
+}
+
+/// A kernel module.
+#[derive(Debug)]
+pub struct Module {
+    name: String,
+    file: File,
+}
+
+impl Module {
+    /// Whether `item` is a module that the running kernel doesn't have yet.
+    pub fn is_pending(item: &Item, work: &Work<'_>) -> bool {
+        let module = item.resource.as_any().downcast_ref::<Self>();
+        module.is_some_and(|module| !module.is_loaded(work.host).unwrap_or(false))
+    }
+
+    /// Whether the running kernel has it, loaded or built in.
+    fn is_loaded(&self, host: &Host) -> Result<bool> {
+        let wanted = self.name.replace('-', "_");
+        if host.root.meta(Path::new(&format!("/sys/module/{wanted}")))?.is_some() {
+            return Ok(true);
+        }
+        let loaded = host.root.text(Path::new("/proc/modules"))?;
+        if loaded.lines().any(|line| line.split(' ').next() == Some(&wanted)) {
+            return Ok(true);
+        }
+        // one that is built in and has no parameters shows nowhere else
+        let kernel = nix::sys::utsname::uname().context(|| "can't ask the kernel for its version".to_owned())?;
+        let path = format!("/lib/modules/{}/modules.builtin", kernel.release().to_string_lossy());
+        let built_in = host.root.text(Path::new(&path))?;
+        Ok(built_in.lines().any(|line| {
+            let name = line.rsplit('/').next().and_then(|file| file.strip_suffix(".ko"));
+            name.is_some_and(|name| name.replace('-', "_") == wanted)
+        }))
+    }
+}
+
+impl Resource for Module {
+    fn kind(&self) -> &'static str {
+        ModuleFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Kernel
+    }
+
+    fn claims(&self) -> Vec<String> {
+        [vec![format!("module:{}", self.name.replace('-', "_"))], self.file.claims()].concat()
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let mut parts = Vec::new();
+        let mut diff = None;
+        if let Some(change) = self.file.observe(work)? {
+            parts.push(format!("{} {}", change.summary, self.file.path));
+            diff = change.diff;
+        }
+        if work.host.is_live() && !self.is_loaded(work.host)? {
+            parts.push("load".to_owned());
+        }
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        self.file.apply(work, change)?;
+        if !work.host.is_live() || self.is_loaded(work.host)? {
+            return Ok(());
+        }
+        let output = run(&Command::new(&argv(["modprobe", "--", &self.name]), Duration::from_secs(60)))?;
+        if !output.is_success() {
+            return Err(output.failure(format!("can't load the kernel module {}", self.name)).help(
+                "see whether the running kernel has it (`modinfo`), and install the package with its further modules; \
+                 after an update of the kernel its old modules are gone until a reboot; a container can't load any",
+            ));
+        }
+        if !self.is_loaded(work.host)? {
+            return Err(Error::new(format!("modprobe found {}, but no module of this name is loaded", self.name))
+                .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{Tree, one, refusal};
+
+    #[test]
+    fn a_module_is_kept_for_the_next_boot() {
+        let tree = Tree::new();
+        tree.converge(&*one("module", "name = 'br_netfilter'"));
+        assert_eq!(tree.get("/etc/modules-load.d/kpull-br_netfilter.conf"), "br_netfilter\n");
+    }
+
+    #[test]
+    fn a_module_is_found_loaded_or_built_in_whichever_way_it_is_spelled() {
+        let module = |name: &str| one("module", &format!("name = '{name}'"));
+        let is_loaded = |name: &str, tree: &Tree| {
+            module(name).as_any().downcast_ref::<Module>().unwrap().is_loaded(&tree.host).unwrap()
+        };
+        let tree = Tree::new();
+        let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+        tree.put("/proc/modules", "nf_conntrack 1 2 - Live 0x0\n");
+        tree.put("/sys/module/vxlan/refcnt", "0");
+        tree.put(&format!("/lib/modules/{release}/modules.builtin"), "kernel/net/8021q/ip-vs.ko\n");
+        for name in ["nf_conntrack", "nf-conntrack", "vxlan", "ip_vs"] {
+            assert!(is_loaded(name, &tree), "{name}");
+        }
+        assert!(!is_loaded("nf", &tree));
+    }
+
+    #[test]
+    fn a_name_that_could_be_an_option_is_refused() {
+        for bad in ["-r", "a b", "../x", ""] {
+            assert!(refusal("module", &format!("name = '{bad}'")).starts_with("`name`: "), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `[[swap]]`: no swap, now and after the next boot: lines of `/etc/fstab` are commented out, and what is in use is let go.
+//! Swap that systemd sets up by itself (zram, GPT partitions) is let go too, but not kept from coming back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::host::process::{Command, argv, run};
+use crate::host::root::Access;
+use crate::kind::file::unified;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+const FSTAB: &str = "/etc/fstab";
+const MARK: &str = "# kpull: this host has no swap: ";
+
+/// Fields of `[[swap]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwapFields {
+    /// Whether the host may have swap. Only `false` can be said.
+    enabled: bool,
+}
+
+impl Fields for SwapFields {
+    const NAME: &'static str = "swap";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.enabled {
+            return Err(
+                build.invalid("enabled", "only `false` can be said; to have swap, add it to /etc/fstab by hand")
+            );
+        }
+        Ok(vec![Box::new(NoSwap)])
+    }
+}
+
+/// That there is no swap.
+#[derive(Debug)]
+pub struct NoSwap;
+
+/// The devices and files that the kernel swaps to.
+fn in_use(host: &Host) -> Result<Vec<String>> {
+    if !host.is_live() {
+        return Ok(Vec::new());
+    }
+    Ok(devices(&host.root.text(Path::new("/proc/swaps"))?))
+}
+
+fn devices(proc_swaps: &str) -> Vec<String> {
+    // white space in a name is written as an octal number
+    let plain =
+        |name: &str| name.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    proc_swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(plain).collect()
+}
+
+fn is_swap(line: &str) -> bool {
+    !line.trim_start().starts_with('#') && line.split_whitespace().nth(2) == Some("swap")
+}
+
+impl Resource for NoSwap {
+    fn kind(&self) -> &'static str {
+        SwapFields::NAME
+    }
+
+    fn key(&self) -> String {
+        "off".to_owned()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Kernel
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec!["swap:off".to_owned(), format!("part:swap@path:{FSTAB}")]
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let fstab = work.host.root.text(Path::new(FSTAB))?;
+        let old: String = fstab.split_inclusive('\n').filter(|line| is_swap(line)).collect();
+        let mut parts = Vec::new();
+        let mut diff = None;
+        if !old.is_empty() {
+            let count = old.lines().count();
+            parts.push(format!("comment out {count} line{} of {FSTAB}", if count == 1 { "" } else { "s" }));
+            // of those lines alone: others may have passwords in them
+            let new: String = old.split_inclusive('\n').map(|line| format!("{MARK}{line}")).collect();
+            diff = unified(old.as_bytes(), new.as_bytes(), false);
+        }
+        parts.extend(in_use(work.host)?.iter().map(|device| format!("let go of {device}")));
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        let (path, fstab) = (Path::new(FSTAB), root.text(Path::new(FSTAB))?);
+        if let Some(meta) = root.meta(path)?.filter(|_| fstab.lines().any(is_swap)) {
+            let mark = |line| if is_swap(line) { format!("{MARK}{line}") } else { line.to_owned() };
+            let new: String = fstab.split_inclusive('\n').map(mark).collect();
+            root.write(path, new.as_bytes(), Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
+            // systemd made units of the lines
+            work.host.unit_files_changed();
+        }
+        for device in in_use(work.host)? {
+            let output = run(&Command::new(&argv(["swapoff", "--", &device]), Duration::from_secs(600)))?;
+            if !output.is_success() {
+                return Err(output.failure(format!("can't let go of the swap {device}")).help(
+                    "what is in it has to fit into memory: stop something large, or reboot; the next boot has no swap",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{Tree, one, refusal};
+
+    #[test]
+    fn swap_lines_are_commented_out_and_others_stay_as_they_are() {
+        let tree = Tree::new();
+        tree.put(
+            "/etc/fstab",
+            "UUID=1 / ext4 defaults 0 1\n#/old none swap sw 0 0\n/sw\tnone\tswap\tsw 0 0\n//h/s /m cifs password=p 0 0",
+        );
+        let change = tree.converge(&*one("swap", "enabled = false"));
+        assert_eq!(change.summary, "comment out 1 line of /etc/fstab");
+        assert!(!change.diff.unwrap().contains("password"));
+        assert_eq!(
+            tree.get("/etc/fstab"),
+            "UUID=1 / ext4 defaults 0 1\n#/old none swap sw 0 0\n# kpull: this host has no swap: /sw\tnone\tswap\tsw 0 0\n\
+             //h/s /m cifs password=p 0 0"
+        );
+    }
+
+    #[test]
+    fn a_host_without_swap_has_nothing_to_do() {
+        assert_eq!(Tree::new().summary(&*one("swap", "enabled = false")), None);
+    }
+
+    #[test]
+    fn what_the_kernel_swaps_to_is_known_by_its_real_name() {
+        let text = "Filename\tType\tSize\tUsed\tPriority\n/dev/sda2 partition 1 0 -2\n/my\\040swap file 1 0 -3\n";
+        assert_eq!(devices(text), ["/dev/sda2", "/my swap"]);
+    }
+
+    #[test]
+    fn swap_can_not_be_asked_for() {
+        assert!(refusal("swap", "enabled = true").contains("/etc/fstab by hand"));
+    }
+}

@@ -1,0 +1,129 @@
+//! `[[symlink]]`: a symbolic link; where it leads need not exist.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::is_unit_file;
+use crate::host::root::What;
+use crate::kind::fields::AbsolutePath;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[symlink]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SymlinkFields {
+    /// Where the link is. A file or link that stands there is replaced.
+    path: AbsolutePath,
+    /// Where it leads, as it is: absolute, or relative to the directory of the link.
+    target: String,
+}
+
+impl Fields for SymlinkFields {
+    const NAME: &'static str = "symlink";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.target.is_empty() || self.target.contains('\0') {
+            return Err(build.invalid("target", "a link has to lead somewhere"));
+        }
+        Ok(vec![Box::new(Symlink { path: self.path, target: self.target.into() })])
+    }
+}
+
+/// A symbolic link.
+#[derive(Debug)]
+pub struct Symlink {
+    path: AbsolutePath,
+    target: PathBuf,
+}
+
+impl Resource for Symlink {
+    fn kind(&self) -> &'static str {
+        SymlinkFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("path:{}", self.path)]
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let to = self.target.display();
+        Ok(match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
+            None => Some(Change::new(format!("create, to {to}"))),
+            Some(What::File) => Some(Change::new(format!("replace the file by a link to {to}"))),
+            Some(What::Link) => {
+                let now = work.host.root.link(&self.path)?.unwrap_or_default();
+                (now != self.target).then(|| Change::new(format!("{} → {to}", now.display())))
+            }
+            Some(What::Directory | What::Special) => {
+                return Err(Error::new(format!(
+                    "{} is a directory or a device, and the role wants a link there",
+                    self.path
+                ))
+                .help("move it away, or remove it with an [[absent]]"));
+            }
+        })
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        // again, since something else may stand there by now
+        self.observe(work)?;
+        work.host.root.make_link(&self.path, &self.target)?;
+        if is_unit_file(&self.path) {
+            work.host.unit_files_changed();
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, one, refusal};
+
+    #[test]
+    fn a_link_is_made_whether_its_target_is_there_or_not() {
+        let tree = Tree::new();
+        let change = tree.converge(&*one("symlink", "path = '/a/l'\ntarget = '../nowhere'"));
+        assert_eq!(change.summary, "create, to ../nowhere");
+        assert_eq!(std::fs::read_link(tree.path("/a/l")).unwrap().to_str(), Some("../nowhere"));
+    }
+
+    #[test]
+    fn a_file_or_another_link_is_replaced_and_what_the_link_led_to_stays() {
+        let tree = Tree::new();
+        tree.put("/f", "keep");
+        tree.converge(&*one("symlink", "path = '/l'\ntarget = 'f'"));
+        let change = tree.converge(&*one("symlink", "path = '/l'\ntarget = 'g'"));
+        assert_eq!(change.summary, "f → g");
+        assert_eq!(tree.get("/f"), "keep");
+        let change = tree.converge(&*one("symlink", "path = '/f'\ntarget = 'g'"));
+        assert_eq!(change.summary, "replace the file by a link to g");
+    }
+
+    #[test]
+    fn a_directory_is_not_replaced() {
+        let tree = Tree::new();
+        std::fs::create_dir(tree.path("/d")).unwrap();
+        let error = one("symlink", "path = '/d'\ntarget = 'g'").observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "/d is a directory or a device, and the role wants a link there");
+        assert!(tree.path("/d").is_dir());
+    }
+
+    #[test]
+    fn a_link_to_nowhere_at_all_is_refused() {
+        assert_eq!(refusal("symlink", "path = '/l'\ntarget = ''"), "`target`: a link has to lead somewhere");
+    }
+}

@@ -1,0 +1,240 @@
+//! `[[sysctl]]`: a kernel setting, in `/etc/sysctl.d` for the next boot and in `/proc/sys` for now.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::{File, Wanted};
+use crate::kind::module::Module;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[sysctl]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SysctlFields {
+    /// Its name, as `net.ipv4.ip_forward` or, where a part has a dot in it, `net/ipv4/conf/eth0.100/forwarding`.
+    name: String,
+    /// Its value, as the kernel shows it; several numbers are separated by spaces.
+    value: Value,
+    /// Whether a kernel that has no such setting is fine. The file in `/etc/sysctl.d` is written anyway.
+    #[serde(default)]
+    ignore_missing: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string or an integer")]
+enum Value {
+    Integer(i64),
+    Text(String),
+}
+
+impl Fields for SysctlFields {
+    const NAME: &'static str = "sysctl";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let Some(parts) = parts(&self.name) else {
+            return Err(build.invalid("name", "write it like `net.ipv4.ip_forward`"));
+        };
+        let value = match self.value {
+            Value::Integer(number) => number.to_string(),
+            Value::Text(text) => text,
+        };
+        if value.trim().is_empty() || value.contains(|c: char| c.is_control() && c != '\t') {
+            return Err(build.invalid("value", "it has to be one line with something on it"));
+        }
+        // with slashes where a part has a dot in it; both sysctl(8) and systemd read both spellings
+        let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
+        let name = parts.join(separator);
+        let path = format!("/etc/sysctl.d/90-kpull-{}.conf", name.replace('/', "-"));
+        let file = File {
+            kind: Self::NAME,
+            path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
+            content: format!("{name} = {value}\n").into_bytes().into(),
+            wanted: Wanted::new(None, None, None),
+            sensitive: false,
+        };
+        let live = PathBuf::from(format!("/proc/sys/{}", parts.join("/")));
+        Ok(vec![Box::new(Sysctl { name, value, live, file, ignore_missing: self.ignore_missing })])
+    }
+}
+
+/// The parts of a name; the first separator in it says which one it is.
+fn parts(name: &str) -> Option<Vec<String>> {
+    let separator = name.find(['.', '/']).map(|at| &name[at..=at])?;
+    let other = if separator == "." { "/" } else { "." };
+    let parts: Vec<String> = name
+        .split(separator)
+        .map(|part| if separator == "." { part.replace(other, ".") } else { part.to_owned() })
+        .collect();
+    let plain = |part: &String| {
+        !matches!(part.as_str(), "" | "." | "..")
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@'))
+    };
+    parts.iter().all(plain).then_some(parts)
+}
+
+/// A kernel setting.
+#[derive(Debug)]
+pub struct Sysctl {
+    name: String,
+    value: String,
+    live: PathBuf,
+    file: File,
+    ignore_missing: bool,
+}
+
+impl Sysctl {
+    /// The value that the kernel has; `None` when it has no such setting.
+    fn current(&self, work: &Work<'_>) -> Result<Option<String>> {
+        let content = work.host.root.read(&self.live).map_err(|error| {
+            error.help(
+                "some settings can only be written, and some aren't shown in a container: set those with a [[command]]",
+            )
+        })?;
+        Ok(content.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn unknown(&self) -> Error {
+        Error::new(format!("this kernel has no setting {}", self.name)).help(
+            "check the spelling (`sysctl -a` lists them); if a module brings it, add a [[module]] that comes before; \
+             if some hosts may lack it, set `ignore_missing = true`",
+        )
+    }
+}
+
+/// A value with every run of white space as one space, as the kernel compares them.
+fn folded(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl Resource for Sysctl {
+    fn kind(&self) -> &'static str {
+        SysctlFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Kernel
+    }
+
+    fn claims(&self) -> Vec<String> {
+        [vec![format!("sysctl:{}", self.name)], self.file.claims()].concat()
+    }
+
+    fn after(&self) -> Vec<String> {
+        // the two that everybody who needs them loads for these settings
+        let module = match &self.name {
+            name if name.starts_with("net.bridge.") => Some("br_netfilter"),
+            name if name.starts_with("net.netfilter.") || name.starts_with("net.nf_conntrack") => Some("nf_conntrack"),
+            _ => None,
+        };
+        module.map(|module| format!("module:{module}")).into_iter().collect()
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let mut parts = Vec::new();
+        let mut diff = None;
+        if let Some(change) = self.file.observe(work)? {
+            parts.push(format!("{} {}", change.summary, self.file.path));
+            diff = change.diff;
+        }
+        if work.host.is_live() {
+            match self.current(work)? {
+                Some(now) if folded(&now) == folded(&self.value) => {}
+                Some(now) => parts.push(format!("value {} → {}", folded(&now), self.value)),
+                None if self.ignore_missing => {}
+                // a module that is still to be loaded may bring it
+                None if work.catalog.iter().any(|item| Module::is_pending(item, work)) => {
+                    parts.push(format!("value (not there yet) → {}", self.value));
+                }
+                None => return Err(self.unknown()),
+            }
+        }
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        self.file.apply(work, change)?;
+        if !work.host.is_live() {
+            return Ok(());
+        }
+        match self.current(work)? {
+            Some(now) if folded(&now) == folded(&self.value) => return Ok(()),
+            Some(_) => {}
+            None if self.ignore_missing => return Ok(()),
+            None => return Err(self.unknown()),
+        }
+        work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
+            Error::new(format!("the kernel doesn't take `{}` for {}", self.value, self.name))
+                .because(error)
+                .help("check what the value may be; in a container many settings belong to the host")
+        })?;
+        match self.current(work)? {
+            Some(now) if folded(&now) != folded(&self.value) => {
+                Err(Error::new(format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name))
+                    .help("write the value as the kernel shows it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{Tree, one, refusal};
+
+    #[test]
+    fn a_setting_is_kept_for_the_next_boot() {
+        let tree = Tree::new();
+        let change = tree.converge(&*one("sysctl", "name = 'net.ipv4.ip_forward'\nvalue = 1"));
+        assert_eq!(change.summary, "create /etc/sysctl.d/90-kpull-net.ipv4.ip_forward.conf");
+        assert_eq!(tree.get("/etc/sysctl.d/90-kpull-net.ipv4.ip_forward.conf"), "net.ipv4.ip_forward = 1\n");
+    }
+
+    #[test]
+    fn the_first_separator_of_a_name_says_which_one_it_is() {
+        let name = |name: &str| one("sysctl", &format!("name = '{name}'\nvalue = 1")).key();
+        assert_eq!(name("net/ipv4/ip_forward"), "net.ipv4.ip_forward");
+        assert_eq!(name("net/ipv4/conf/eth0.100/forwarding"), "net/ipv4/conf/eth0.100/forwarding");
+        assert_eq!(name("net.ipv4.conf.eth0/100.forwarding"), "net/ipv4/conf/eth0.100/forwarding");
+    }
+
+    #[test]
+    fn a_name_with_dots_in_a_part_has_a_file_too() {
+        let tree = Tree::new();
+        tree.converge(&*one("sysctl", "name = 'net/ipv4/conf/eth0.100/forwarding'\nvalue = '1'"));
+        assert_eq!(
+            tree.get("/etc/sysctl.d/90-kpull-net-ipv4-conf-eth0.100-forwarding.conf"),
+            "net/ipv4/conf/eth0.100/forwarding = 1\n"
+        );
+    }
+
+    #[test]
+    fn white_space_makes_no_difference() {
+        assert_eq!(folded("32768\t60999\n"), folded("32768 60999"));
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_and_values_of_two_lines_are_refused() {
+        for bad in ["x", "../etc/passwd", "net/../../etc/passwd", "net..x", "/net/x", "net.x;y"] {
+            assert!(refusal("sysctl", &format!("name = '{bad}'\nvalue = 1")).starts_with("`name`: "), "{bad}");
+        }
+        assert!(refusal("sysctl", "name = 'a.b'\nvalue = \"1\\nc.d = 2\"").starts_with("`value`: "));
+    }
+
+    #[test]
+    fn bridge_settings_come_after_the_module_that_brings_them() {
+        let sysctl = one("sysctl", "name = 'net.bridge.bridge-nf-call-iptables'\nvalue = 1");
+        assert_eq!(sysctl.after(), ["module:br_netfilter"]);
+    }
+}
