@@ -117,22 +117,25 @@ impl Error {
         self.help(help)
     }
 
-    /// Adds the place in the text that is meant, and a few words to stand beside it.
+    /// Adds the place in the text that is meant, and a few words to stand beside it. Credentials in addresses near there
+    /// are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
-        self.0.source = Some(NamedSource::new(visible(&place.file), place.text.clone()));
+        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&place.text)));
         self.0.label = Some(visible(label.as_ref()));
         self.0.place = Some(place);
         self
     }
 
     /// Joins several failures into one that tells of all; `None` when there are none.
-    pub fn all(mut errors: Vec<Error>) -> Option<Self> {
-        if errors.is_empty() {
-            return None;
-        }
-        let mut first = errors.remove(0);
-        first.0.others.extend(errors);
+    pub fn all(errors: Vec<Error>) -> Option<Self> {
+        let mut each = errors.into_iter().flat_map(|mut error| {
+            // some tell of several already
+            let others = std::mem::take(&mut error.0.others);
+            std::iter::once(error).chain(others)
+        });
+        let mut first = each.next()?;
+        first.0.others = each.collect();
         Some(first)
     }
 
@@ -149,6 +152,11 @@ impl Error {
     /// Where in the site's text it is, if it is there.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
+    }
+
+    /// The few words beside the place.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
     }
 
     /// What to do about it, if that is known.
@@ -224,6 +232,30 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.
+fn without_credentials(text: &Arc<str>) -> Arc<str> {
+    if !text.contains("://") {
+        return text.clone();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &**text;
+    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let address =
+            &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '{')).unwrap_or(rest.len())];
+        let authority = address.split(['/', '?', '#']).next().unwrap_or(address);
+        let (secret, plain) = address.split_at(authority.rfind('@').unwrap_or(0));
+        let (plain, query) = plain.split_at(plain.find('?').map_or(plain.len(), |at| at + 1));
+        out.push_str(&"*".repeat(secret.len()));
+        out.push_str(plain);
+        out.push_str(&"*".repeat(query.len()));
+        rest = &rest[address.len()..];
+    }
+    out.push_str(rest);
+    out.into()
+}
+
 /// The name in `known` that was probably meant by `word`.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -247,6 +279,15 @@ mod tests {
     #[test]
     fn a_name_from_outside_cannot_write_to_the_terminal() {
         assert_eq!(Error::new("file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
+    }
+
+    #[test]
+    fn an_excerpt_has_no_credentials_and_its_places_stay() {
+        let text: Arc<str> =
+            "a = \"https://mé:pw@h/p@q?token=x\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"".into();
+        let shown = without_credentials(&text);
+        assert_eq!(&*shown, "a = \"https://******@h/p@q?*******\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"");
+        assert_eq!(shown.len(), text.len());
     }
 
     #[test]

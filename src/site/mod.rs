@@ -5,7 +5,7 @@ mod files;
 mod pin;
 mod role;
 
-pub use doc::{Doc, Path, dotted};
+pub use doc::{Doc, Path, dotted, utf8};
 pub use files::{Files, PARTS};
 pub use pin::{Artifact, Pin};
 pub use role::{Entry, Role};
@@ -216,9 +216,17 @@ impl Site {
         for (index, required) in role.requires.iter().enumerate() {
             let path = ["requires".to_owned(), index.to_string()];
             if !self.has_role(required) {
-                return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
+                // further along the way it is told when its own role has its turn
+                if way.len() == 1 {
+                    return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
+                }
+                continue;
             }
             if way[0] == *required {
+                // a circle is told once, by the first of its roles
+                if way.iter().any(|other| *other < way[0]) {
+                    continue;
+                }
                 way.push(required.clone());
                 return Some(
                     Error::new(format!("roles require each other in a circle: {}", way.join(" → ")))
@@ -297,6 +305,7 @@ fn unknown_name<'a>(
     let error = Error::new(format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
     match nearest(name, known.iter().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
+        None if known.is_empty() => error.help(format!("the site has no {what} at all")),
         None => error.help(format!("the site has these: {}", known.join(", "))),
     }
 }

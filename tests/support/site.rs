@@ -99,9 +99,8 @@ impl Tree {
 
     /// Enrolls it as `h1` of the site `test`, with these tables in its `kpull.toml`.
     pub fn configure(&self, tables: &str) -> &Self {
-        let config = format!(
-            "host = \"h1\"\n{tables}\n[trust]\nsite = \"test\"\nallowed_signers = \"allowed_signers\"\n"
-        );
+        let config =
+            format!("host = \"h1\"\n{tables}\n[trust]\nsite = \"test\"\nallowed_signers = \"allowed_signers\"\n");
         let signer = key().public_key().to_openssh().unwrap();
         self.write("etc/kpull/kpull.toml", config)
             .write("etc/kpull/allowed_signers", format!("tester namespaces=\"{NAMESPACE}\" {signer}\n"))
@@ -131,6 +130,13 @@ impl Tree {
     /// The permission bits of a path.
     pub fn mode(&self, path: &str) -> u32 {
         fs::symlink_metadata(self.at(path)).unwrap().permissions().mode() & 0o7777
+    }
+
+    /// The file with the key that signs, for `kpull sign`.
+    pub fn key(&self) -> String {
+        let path = self.at("key");
+        fs::write(&path, key().to_openssh(LineEnding::LF).unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     /// Runs `kpull COMMAND --root DIR`; words after a blank in `command` are arguments.

@@ -63,7 +63,11 @@ fn refuse(files: &[(&str, &str)], at: &str, says: &str, help: &str) {
     let checked = kpull(&["check", "--json", "--site", dir]).exits(1);
     let error = checked.error();
     let help_said = error["help"].as_str().unwrap_or_default();
-    assert_eq!((place(&error).as_str(), error["error"].as_str().unwrap(), help_said), (at, says, help), "\n{checked:?}");
+    assert_eq!(
+        (place(&error).as_str(), error["error"].as_str().unwrap(), help_said),
+        (at, says, help),
+        "\n{checked:?}"
+    );
 
     let text = kpull(&["check", "--site", dir]).exits(1);
     assert!(text.stderr.contains(&format!("[{at}]")) || at.is_empty(), "{}", text.stderr);
@@ -131,16 +135,16 @@ refused! {
         "host_vars/h1.toml:2:10", "`groups` can't be read: invalid type: string \"web\", expected a sequence", "";
 
     a_value_of_the_wrong_type_in_a_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = 5"))],
-        "roles/base/role.toml:14:11", "`file[0].content` can't be read: invalid type: integer `5`, expected a string", "";
+        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `5`, expected a string", "";
 
     a_variable_of_the_wrong_type_in_a_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"{{ port }}\""))],
-        "roles/base/role.toml:14:11", "`file[0].content` can't be read: invalid type: integer `80`, expected a string", "";
+        "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `80`, expected a string", "";
 
     toml_that_is_none: [("host_vars/h1.toml", "address = 10.0.0.1\n")],
-        "host_vars/h1.toml:1:11", "host_vars/h1.toml is not TOML: ", "";
+        "host_vars/h1.toml:1:15", "host_vars/h1.toml is not TOML: invalid float, expected nothing", "a text stands in double quotes, a list in brackets, and each key on a line of its own";
 
     a_key_that_stands_twice: [("host_vars/h1.toml", &format!("{HOST}groups = []\n"))],
-        "host_vars/h1.toml:3:1", "host_vars/h1.toml is not TOML: duplicate key", "";
+        "host_vars/h1.toml:3:1", "host_vars/h1.toml is not TOML: duplicate key", "it is set before already: keep one of them";
 
     a_variable_that_a_template_misspells: [("roles/base/templates/base.conf", "# é\nport = {{ prot }}\n")],
         "roles/base/templates/base.conf:2:11", "`prot` is not defined", "did you mean `port`?";
@@ -168,10 +172,10 @@ refused! {
         "roles/base/role.toml:13:8", "`when` needs true or false, and `port + 1` is neither", "compare: `when = \"name == 'x'\"`";
 
     a_condition_that_is_no_expression: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port =\"\npath = \"/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:9", "the template can't be rendered: ", "";
+        "roles/base/role.toml:13:14", "the value can't be made: unexpected input after expression", "";
 
     a_circle_of_variables: [("site.toml", &format!("{SITE}vars.one = \"{{{{ two }}}}\"\nvars.two = \"{{{{ one }}}}\"\n")), ("roles/base/templates/base.conf", "{{ one }}")],
-        "site.toml:4:12", "variables need each other in a circle: one → two → one", "";
+        "site.toml:4:12", "variables need each other in a circle: one → two → one", "give one of them a value of its own";
 
     a_circle_of_roles: [("roles/base/role.toml", &head("requires = [\"other\"]")), ("roles/other/role.toml", "summary = \"x\"\nrequires = [\"base\"]\n")],
         "roles/other/role.toml:2:13", "roles require each other in a circle: base → other → base",
@@ -184,19 +188,18 @@ refused! {
         "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after` away";
 
     after_what_there_is_not: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
-        "roles/base/role.toml:15:10", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host",
-        "did you mean `file:/etc/motd`?";
+        "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
 
     one_path_twice_in_a_role: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd\"\ncontent = \"\""))],
         "roles/base/role.toml:12:1", "`/etc/motd` stands twice in the role base",
-        "the other one is at roles/base/role.toml:4:3; keep one of them";
+        "the other one is at roles/base/role.toml:4:1; keep one of them";
 
     one_path_in_two_roles: [("roles/more/role.toml", "summary = \"x\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"\"\n"), ("host_vars/h1.toml", &format!("{HOST}roles = [\"more\"]\n"))],
         "roles/more/role.toml:2:1", "two roles decide about `/etc/motd`: base and more",
-        "the other one is at roles/base/role.toml:4:3; keep one of them";
+        "the other one is at roles/base/role.toml:4:1; keep one of them";
 
     a_file_below_a_file: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:12:1", "", "";
+        "roles/base/role.toml:12:1", "`/etc/motd/x` can't be: `/etc/motd` is a file, so nothing can stand below it", "the file is at roles/base/role.toml:4:1; give one of them another path";
 
     a_required_variable_that_nobody_sets: [("roles/base/role.toml", &head("required = [\"name\"]"))],
         "roles/base/role.toml:3:13", "h1 has to set `base.name`",
@@ -234,28 +237,28 @@ refused! {
         "host_vars/h1.toml:1:11", "`address` can't be read: invalid IP address syntax", "";
 
     an_address_in_a_template_with_five_parts: [("roles/base/templates/base.conf", "x\n{{ '192.168.1.102.2' | address }}\n")],
-        "roles/base/templates/base.conf:2:26", "the template can't be rendered: `192.168.1.102.2` is not an IP address", "";
+        "roles/base/templates/base.conf:2:24", "the template can't be rendered: `192.168.1.102.2` is not an IP address", "";
 
     a_network_that_is_none: [("roles/base/templates/base.conf", "{{ '10.254.0.0/33' | cidr_host(1) }}\n")],
         "roles/base/templates/base.conf:1:22", "the template can't be rendered: `10.254.0.0/33` is not a network; write it like 10.0.0.0/16", "";
 
     a_mode_that_is_none: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nmode = \"0888\""))],
-        "roles/base/role.toml:15:8", "`file[0].mode` can't be read: `0888` is not a mode; write it as three or four octal digits, like \"0644\"", "";
+        "roles/base/role.toml:15:8", "`file[1].mode` can't be read: `0888` is not a mode; write it as three or four octal digits, like \"0644\"", "";
 
     a_path_that_climbs: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/../x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`file[0].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
+        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
 
     a_path_that_starts_nowhere: [("roles/base/role.toml", &role("[[file]]\npath = \"etc/x\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`file[0].path` can't be read: `etc/x` is not an absolute path", "";
+        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `etc/x` is not an absolute path", "";
 
     a_path_that_a_variable_makes_climb: [("site.toml", &format!("{SITE}vars.where = \"../x\"\n")), ("roles/base/role.toml", &role("[[file]]\npath = \"/etc/{{ where }}\"\ncontent = \"\""))],
-        "roles/base/role.toml:13:8", "`file[0].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
+        "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
 
     a_file_with_neither_content_nor_source: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\""))],
-        "roles/base/role.toml:13:8", "", "";
+        "roles/base/role.toml:13:8", "`path` of this file can't be used: set `content` or `source`", "";
 
     a_file_with_content_and_source: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nsource = \"x\""))],
-        "roles/base/role.toml:15:10", "", "";
+        "roles/base/role.toml:15:10", "`source` of this file can't be used: set `content` or `source`, not both", "";
 
     a_file_that_the_role_does_not_have: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\nsource = \"moto\"")), ("roles/base/files/motd", "")],
         "roles/base/role.toml:14:10", "there is no roles/base/files/moto", "did you mean `motd`?";
@@ -273,13 +276,13 @@ refused! {
         "roles/base/templates/base.conf:1:11", "the template can't be rendered: filter defualt is unknown", "did you mean `default`?";
 
     an_include_that_there_is_none_of: [("roles/base/templates/base.conf", "x\n{% include 'haed.conf' %}\n"), ("roles/base/templates/head.conf", "")],
-        "roles/base/templates/base.conf:2:4", "", "did you mean `head.conf`?";
+        "roles/base/templates/base.conf:2:4", "the template can't be rendered: there is no template `haed.conf` in the role", "did you mean `head.conf`?";
 
     a_mistake_in_an_included_template: [("roles/base/templates/base.conf", "x\n{% include 'head.conf' %}\n"), ("roles/base/templates/head.conf", "\n{{ prot }}\n")],
         "roles/base/templates/head.conf:2:4", "`prot` is not defined", "did you mean `port`?";
 
     a_block_that_does_not_end: [("roles/base/templates/base.conf", "{% for x in hosts %}\nx\n")],
-        "roles/base/templates/base.conf:3:1", "", "";
+        "roles/base/templates/base.conf:2:1", "the template can't be rendered: unexpected end of input, expected end of block", "";
 
     an_artifact_that_is_not_pinned: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n"), ("roles/base/role.toml", &role("[[artifact]]\nname = \"etdc\"\ninstall = { a = \"/a\" }"))],
         "roles/base/role.toml:13:8", "the artifact `etdc` is not pinned", "did you mean `etcd`?";
@@ -288,19 +291,19 @@ refused! {
         "roles/base/role.toml:13:8", "the artifact `etcd` has no pin for amd64", "add `amd64 = { url = \"…\", sha256 = \"…\" }` to [etcd] in artifacts.toml";
 
     an_artifact_with_half_a_digest: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0123\" }\n")],
-        "artifacts.toml:3:40", "the digest of etcd (amd64) is not a SHA-256", "`sha256sum FILE` prints it; take it from the publisher and not from a download";
+        "artifacts.toml:3:41", "the digest of etcd (amd64) is not a SHA-256", "`sha256sum FILE` prints it; take it from the publisher and not from a download";
 
     an_artifact_without_an_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
-        "artifacts.toml:3:9", "etcd (amd64) has no address", "";
+        "artifacts.toml:3:9", "etcd (amd64) has no address", "set `url`, or `urls` with mirrors in the order to try";
 
     an_artifact_with_an_address_that_nobody_speaks: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"ftp://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
-        "artifacts.toml:3:17", "`ftp://h/x` is not an address that can be fetched", "";
+        "artifacts.toml:3:17", "`ftp://h/x` is not an http:// or https:// address", "write it out, such as https://HOST/DIRECTORY";
 
     an_artifact_for_no_processor: [("artifacts.toml", "[etcd]\nversion = \"1\"\n")],
-        "artifacts.toml:1:1", "the artifact etcd is not pinned for any architecture", "";
+        "artifacts.toml:1:1", "the artifact etcd is not pinned for any architecture", "add `amd64 = { url = \"…\", sha256 = \"…\" }`";
 
     an_artifact_that_installs_nothing: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n"), ("roles/base/role.toml", &role("[[artifact]]\nname = \"etcd\"\ninstall = {}"))],
-        "roles/base/role.toml:14:11", "", "";
+        "roles/base/role.toml:14:11", "`install` of this artifact can't be used: name at least one member and its place", "";
 
     host_vars_that_are_no_toml_file: [("host_vars/h2.yaml", "")],
         "", "host_vars/h2.yaml is not a TOML file", "host_vars/ has one NAME.toml for each host";
@@ -309,77 +312,186 @@ refused! {
         "", "there is no roles/db/role.toml", "roles/db/ needs a role.toml with a `summary`";
 
     a_required_variable_that_has_a_default_too: [("roles/base/role.toml", &head("required = [\"port\"]"))],
-        "roles/base/role.toml:3:13", "", "";
+        "roles/base/role.toml:3:13", "`port` is required, and has a default", "take it out of `required`, or out of [vars]";
 }
 
 #[test]
-fn a_template_that_is_not_utf_8_and_toml_that_is_not() {
-    for (path, content) in [("roles/base/templates/base.conf", &b"a\xffb"[..]), ("host_vars/h1.toml", b"address = \"\xff\"")] {
+fn text_that_is_not_utf_8_has_a_place() {
+    let files = [
+        ("roles/base/templates/base.conf", &b"a\n\xc3\xa9\xffb"[..], "roles/base/templates/base.conf", 2, 2),
+        ("host_vars/h1.toml", b"address = \"\xff\"", "host_vars/h1.toml", 1, 12),
+    ];
+    for (path, content, file, line, column) in files {
         let site = good();
         site.file(path, content);
         let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
-        println!("{error}");
+        assert_eq!(error["error"], format!("{path} is not UTF-8 text"));
+        assert_eq!((&error["file"], &error["line"], &error["column"]), (&file.into(), &line.into(), &column.into()));
+        assert_eq!(error["help"], "save it as UTF-8; what is not text goes into the role's files/");
     }
-    panic!();
 }
 
 #[test]
-fn a_host_that_the_site_does_not_have() {
+fn a_host_that_the_site_does_not_have_is_told_with_the_nearest() {
     let site = good();
     let tree = site.sign().enroll();
-    let error = tree.kpull("apply --json --host h2").exits(1).error();
-    assert_eq!(error["error"], "the site `test` has no host `h2`: there is no host_vars/h2.toml");
-    assert_eq!(
-        error["help"],
-        "did you mean `h1`? A host is what `--host` or `host =` in kpull.toml says"
-    );
-    assert!(tree.snapshot().iter().all(|(name, _)| ["etc", "var", "var/lib"].contains(&name.as_str())));
+    for (host, help) in [
+        ("h2", "did you mean `h1`? A host is what `--host` or `host =` in kpull.toml says"),
+        ("master1", "add host_vars/master1.toml, with `address` and `groups`, and sign again"),
+    ] {
+        let error = tree.kpull(&format!("apply --json --host {host}")).exits(1).error();
+        assert_eq!(error["error"], format!("the site `test` has no host `{host}`: there is no host_vars/{host}.toml"));
+        assert_eq!(error["help"], help);
+    }
+    let names: Vec<String> = tree.snapshot().into_keys().collect();
+    assert_eq!(names, ["etc", "var", "var/lib"]);
 }
 
 #[test]
 fn a_link_in_a_site_is_refused_by_check_and_by_sign() {
     let site = good();
+    let tree = Tree::new();
     symlink("base.conf", site.path().join("roles/base/templates/link")).unwrap();
+    let key = tree.key();
     let dir = site.path().to_str().unwrap();
-    for command in ["check", "sign"] {
-        let mut arguments = vec![command, "--json", "--site", dir];
-        if command == "sign" {
-            arguments.extend(["--key", "key"]);
-        }
-        let error = kpull(&arguments).exits(1).error();
-        println!("{error}");
+    for arguments in [&["check", "--json", "--site", dir][..], &["sign", "--json", "--site", dir, "--key", &key]] {
+        let error = kpull(arguments).exits(1).error();
+        assert_eq!(error["error"], format!("{dir}/roles/base/templates/link is neither a file nor a directory"));
+        assert_eq!(error["help"], "a site holds no links; copy the file to where it is used");
     }
-    panic!();
+    assert!(!site.path().join("release.toml").exists());
 }
 
 #[test]
-fn a_wrong_kpull_toml_says_where_and_what() {
+fn a_broken_site_is_not_signed() {
+    let site = good();
+    site.host("h1", "address = \"10.0.0.1\"\ngroups = [\"wbe\"]\n");
     let tree = Tree::new();
-    let trust = "[trust]\nsite = \"test\"\nallowed_signers = \"allowed_signers\"\n";
-    let signers = tree.configure("").read("etc/kpull/allowed_signers");
-    for (config, signers) in [
-        (format!("hots = \"h1\"\nsource = [{{ dir = \"/x\" }}]\n{trust}"), signers.as_str()),
-        (trust.to_owned(), &signers),
-        (format!("source = []\n{trust}"), &signers),
-        (format!("{trust}[[source]]\n"), &signers),
-        (format!("{trust}[[source]]\ndir = \"/x\"\ngit = \"/y\"\n"), &signers),
-        (format!("{trust}[[source]]\ndri = \"/x\"\n"), &signers),
-        (format!("{trust}threshold = 0\n[[source]]\ndir = \"/x\"\n"), &signers),
-        (format!("{trust}threshold = 2\n[[source]]\ndir = \"/x\"\n"), &signers),
-        (format!("{trust}[[source]]\nhttp = \"https://me:hunter2@h/\"\n"), &signers),
-        ("[[source]]\ndir = \"/x\"\n".to_owned(), &signers),
-        (format!("{trust}[[source]]\ndir = \"/x\"\n"), ""),
-        (format!("{trust}[[source]]\ndir = \"/x\"\n"), "tester ssh-ed25519 nonsense\n"),
-    ] {
-        tree.write("etc/kpull/kpull.toml", &config).write("etc/kpull/allowed_signers", signers);
-        for command in ["apply"] {
-            let output = tree.kpull(command);
-            println!("{} {}", output.code, output.stderr);
-        }
+    let output = kpull(&["sign", "--json", "--site", site.path().to_str().unwrap(), "--key", &tree.key()]).exits(1);
+    assert_eq!(output.error()["error"], "there is no group `wbe`");
+    assert!(!site.path().join("release.toml").exists() && !site.path().join("release.toml.sig").exists());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_each_once() {
+    let site = good();
+    site.host("h1", &format!("{HOST}vars.domian = 1\nvars.base.prot = 2\n"));
+    site.host("h2", "address = \"10.0.0.2\"\ngroups = [\"wbe\"]\nroles = [\"bsae\"]\n");
+    let dir = site.path().to_str().unwrap().to_owned();
+    let told = |output: crate::site::Output| -> Vec<String> {
+        let text = |error: &serde_json::Value| error["error"].as_str().unwrap().to_owned();
+        output.exits(1).events("error").iter().map(text).collect()
+    };
+    assert_eq!(
+        told(kpull(&["check", "--json", "--site", &dir])),
+        ["unknown key `domian`", "unknown key `prot`", "there is no group `wbe`", "there is no role `bsae`"]
+    );
+    // in a role that both hosts have: once, and beside the other mistakes of the role
+    site.host("h1", HOST).host("h2", HOST);
+    site.file("roles/base/templates/base.conf", "{{ prot }}");
+    site.file("roles/base/role.toml", role("[[file]]\npath = \"/x\"\nsource = \"none\""));
+    assert_eq!(
+        told(kpull(&["check", "--json", "--site", &dir])),
+        ["`prot` is not defined", "there is no roles/base/files/none"]
+    );
+    let text = kpull(&["check", "--site", &dir]).exits(1).stderr;
+    assert_eq!(text.matches('×').count(), 2, "{text}");
+}
+
+/// What a wrong `kpull.toml` is answered with, by every command that reads it.
+#[track_caller]
+fn misconfigured(config: &str, signers: Option<&str>, says: &str, line: Option<u64>, help: &str) {
+    let tree = Tree::new();
+    let own = tree.configure("").read("etc/kpull/allowed_signers");
+    tree.write("etc/kpull/kpull.toml", config).write("etc/kpull/allowed_signers", signers.unwrap_or(&own));
+    let dir = tree.at("etc/kpull");
+    for command in ["apply --json", "plan --json"] {
+        let error = tree.kpull(command).exits(1).error();
+        assert_eq!(error["error"], says.replace("DIR", dir.to_str().unwrap()));
+        assert_eq!(error["help"].as_str().unwrap_or_default(), help);
+        assert_eq!((error["line"].as_u64(), error["file"].is_string()), (line, line.is_some()));
     }
-    std::fs::remove_file(tree.at("etc/kpull/allowed_signers")).unwrap();
-    println!("{}", tree.kpull("apply").stderr);
-    std::fs::remove_file(tree.at("etc/kpull/kpull.toml")).unwrap();
-    println!("{}", tree.kpull("apply").stderr);
-    panic!();
+    assert!(tree.snapshot().keys().all(|name| ["etc", "var", "var/lib"].contains(&name.as_str())));
+}
+
+const TRUST: &str = "[trust]\nsite = \"test\"\nallowed_signers = \"allowed_signers\"\n";
+
+#[test]
+fn an_unknown_key_of_kpull_toml_is_named() {
+    let config = format!("hots = \"h1\"\nsource = [{{ dir = \"/x\" }}]\n{TRUST}");
+    misconfigured(&config, None, "unknown key `hots`", Some(1), "did you mean `host`?");
+    let config = format!("{TRUST}[[source]]\ndri = \"/x\"\n");
+    misconfigured(&config, None, "unknown key `dri`", Some(5), "did you mean `dir`?");
+}
+
+#[test]
+fn a_kpull_toml_without_what_it_needs_says_what() {
+    let help = "add [[source]] with `git`, `http` or `dir`";
+    for config in [TRUST.to_owned(), format!("source = []\n{TRUST}")] {
+        misconfigured(&config, None, "DIR/kpull.toml names no source", None, help);
+    }
+    misconfigured("[[source]]\ndir = \"/x\"\n", None, "`DIR/kpull.toml` lacks `trust`", Some(1), "");
+    let none = format!("{TRUST}[[source]]\n");
+    let help = "give the source one address, such as git = \"https://HOST/site.git\"";
+    misconfigured(&none, None, "a source says neither `git`, nor `http`, nor `dir`", Some(4), help);
+}
+
+#[test]
+fn a_source_of_two_kinds_is_refused() {
+    let config = format!("{TRUST}[[source]]\ndir = \"/x\"\ngit = \"/y\"\n");
+    let help = "write one [[source]] table for each address";
+    misconfigured(&config, None, "a source says git and dir at once", Some(4), help);
+}
+
+#[test]
+fn a_threshold_that_nobody_or_everybody_reaches_is_refused() {
+    let help = "set `threshold` under [trust] in kpull.toml to between 1 and the number of keys";
+    for threshold in [0, 2] {
+        let config = format!("{TRUST}threshold = {threshold}\n[[source]]\ndir = \"/x\"\n");
+        let says = format!("`threshold` is {threshold}, and DIR/allowed_signers has 1 key");
+        misconfigured(&config, None, &says, None, help);
+    }
+}
+
+#[test]
+fn signers_that_cannot_be_read_are_told_with_their_line() {
+    let config = format!("{TRUST}[[source]]\ndir = \"/x\"\n");
+    let help = "add a line like: alice namespaces=\"release@kpull\" ssh-ed25519 AAAA…";
+    misconfigured(&config, Some("# none\n"), "DIR/allowed_signers allows nobody to sign releases", None, help);
+    let says =
+        "DIR/allowed_signers:2: can't read this allowed signer: the key is cut short, or something else than a key";
+    let help = "a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS";
+    misconfigured(&config, Some("\ntester ssh-ed25519 nonsense\n"), says, None, help);
+
+    let says = "can't read the allowed signers DIR/none: No such file or directory (os error 2)";
+    let help = "`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign";
+    misconfigured(&config.replace("allowed_signers\"", "none\""), None, says, None, help);
+}
+
+#[test]
+fn credentials_in_an_address_reach_no_message_nor_the_excerpt_beside_it() {
+    let tree = Tree::new();
+    tree.configure("[[source]]\nhttp = \"https://me:hunter2@h/\"\ndri = \"/x\"\n");
+    for command in ["apply", "apply --json", "status"] {
+        let output = tree.kpull(command).exits(1);
+        assert!(!format!("{output:?}").contains("hunter2"), "{output:?}");
+    }
+    tree.configure("[[source]]\nhttp = \"https://me:hunter2@h/\"\n");
+    let error = tree.kpull("apply --json").exits(1).error();
+    assert_eq!(
+        (error["error"].as_str(), error["line"].as_u64()),
+        (Some("`https://h/` has credentials in it"), Some(2))
+    );
+    assert!(!tree.kpull("apply").stderr.contains("hunter2"));
+}
+
+#[test]
+fn a_host_that_is_not_enrolled_says_so() {
+    let tree = Tree::new();
+    let error = tree.kpull("apply --json").exits(1).error();
+    let path = tree.at("etc/kpull/kpull.toml");
+    let says = format!("can't read the configuration {}: No such file or directory (os error 2)", path.display());
+    assert_eq!(error["error"], says);
+    assert!(error["help"].as_str().unwrap().starts_with("a host is enrolled by its kpull.toml"));
+    assert!(tree.snapshot().is_empty());
 }
