@@ -129,14 +129,17 @@ impl Error {
 
     /// Joins several failures into one that tells of all; `None` when there are none.
     pub fn all(errors: Vec<Error>) -> Option<Self> {
-        let mut each = errors.into_iter().flat_map(|mut error| {
-            // some tell of several already
-            let others = std::mem::take(&mut error.0.others);
-            std::iter::once(error).chain(others)
-        });
+        // some tell of several already
+        let mut each = errors.into_iter().flat_map(Error::each);
         let mut first = each.next()?;
         first.0.others = each.collect();
         Some(first)
+    }
+
+    /// This failure and those that were found together with it, one by one.
+    pub fn each(mut self) -> impl Iterator<Item = Self> {
+        let others = std::mem::take(&mut self.0.others);
+        std::iter::once(self).chain(others)
     }
 
     /// The failures that were found together with this one.

@@ -394,8 +394,15 @@ fn all_mistakes_are_told_at_once_and_each_once() {
         told(kpull(&["check", "--json", "--site", &dir])),
         ["`prot` is not defined", "there is no roles/base/files/none"]
     );
+    // and what only the second host has is told although they share a mistake
+    site.role("more", "[[file]]\npath = \"/y\"\nsource = \"nothing\"\n");
+    site.host("h2", &format!("{HOST}roles = [\"more\"]\n"));
+    assert_eq!(
+        told(kpull(&["check", "--json", "--site", &dir])),
+        ["`prot` is not defined", "there is no roles/base/files/none", "there is no roles/more/files/nothing"]
+    );
     let text = kpull(&["check", "--site", &dir]).exits(1).stderr;
-    assert_eq!(text.matches('×').count(), 2, "{text}");
+    assert_eq!(text.matches('×').count(), 3, "{text}");
 }
 
 /// What a wrong `kpull.toml` is answered with, by every command that reads it.
