@@ -1,10 +1,16 @@
 //! The machine's own interfaces, thin; or a directory that is being made into a machine.
 
 pub mod accounts;
+pub mod bus;
+pub mod firewalld;
 pub mod packages;
 pub mod process;
+pub mod rich_rule;
 pub mod root;
 pub mod systemd;
+pub mod unit_files;
+pub mod zone;
+pub mod zone_file;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -21,10 +27,14 @@ pub struct Host {
     may_chown: bool,
     wants: RefCell<Wants>,
     accounts: RefCell<Option<accounts::Accounts>>,
+    bus: OnceCell<bus::Bus>,
+    firewalld: OnceCell<firewalld::Firewalld>,
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
+    zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
     units_changed: Cell<bool>,
     packages: RefCell<packages::Known>,
+    links_changed: Cell<bool>,
 }
 
 impl Host {
@@ -35,10 +45,14 @@ impl Host {
             may_chown: nix::unistd::geteuid().is_root(),
             wants: RefCell::default(),
             accounts: RefCell::default(),
+            bus: OnceCell::new(),
+            firewalld: OnceCell::new(),
             systemd: OnceCell::new(),
             units: RefCell::default(),
+            zones: RefCell::default(),
             units_changed: Cell::new(false),
             packages: RefCell::default(),
+            links_changed: Cell::new(false),
         })
     }
 
@@ -114,8 +128,19 @@ impl Host {
         match self.systemd.get() {
             Some(systemd) => Ok(systemd),
             None => {
-                let connected = systemd::Systemd::connect()?;
+                let connected = systemd::Systemd::new(self.bus()?)?;
                 Ok(self.systemd.get_or_init(|| connected))
+            }
+        }
+    }
+
+    /// The system bus; one connection for all.
+    fn bus(&self) -> Result<bus::Bus> {
+        match self.bus.get() {
+            Some(bus) => Ok(bus.clone()),
+            None => {
+                let connected = bus::Bus::connect()?;
+                Ok(self.bus.get_or_init(|| connected).clone())
             }
         }
     }
@@ -140,6 +165,35 @@ impl Host {
         self.units.borrow_mut().clear();
     }
 
+    /// The firewall's daemon; whether it runs is seen when it is asked.
+    pub fn firewalld(&self) -> Result<&firewalld::Firewalld> {
+        if !self.is_live() {
+            return Err(Error::new("a tree has no running firewall"));
+        }
+        match self.firewalld.get() {
+            Some(firewalld) => Ok(firewalld),
+            None => {
+                let connected = firewalld::Firewalld::new(self.bus()?);
+                Ok(self.firewalld.get_or_init(|| connected))
+            }
+        }
+    }
+
+    /// A firewall zone's settings, asked once until [`Host::forget_zones`]; `None` when firewalld isn't running.
+    pub fn zone(&self, name: &str) -> Result<Option<firewalld::Zone>> {
+        if let Some(zone) = self.zones.borrow().get(name) {
+            return Ok(zone.clone());
+        }
+        let zone = self.firewalld()?.zone(name)?;
+        self.zones.borrow_mut().insert(name.to_owned(), zone.clone());
+        Ok(zone)
+    }
+
+    /// The firewall has been changed, or started: its zones are asked again.
+    pub fn forget_zones(&self) {
+        self.zones.borrow_mut().clear();
+    }
+
     /// A unit's file has been changed: systemd has to read it before the next unit is touched.
     pub fn unit_files_changed(&self) {
         self.units_changed.set(true);
@@ -150,9 +204,24 @@ impl Host {
         if self.units_changed.get() && self.is_live() {
             self.systemd()?.reload_files()?;
             self.forget_units();
+            self.links_changed.set(false);
         }
         self.units_changed.set(false);
         Ok(())
+    }
+
+    /// Units have been enabled or disabled. That matters for the next boot only, so [`Host::settle_unit_files`] before
+    /// a unit doesn't wait for it; [`Host::settle_unit_links`] does, once, after the last unit.
+    pub fn unit_links_changed(&self) {
+        self.links_changed.set(true);
+    }
+
+    /// Lets systemd read its files again if units were enabled or disabled since it last did; for the end of a run.
+    pub fn settle_unit_links(&self) -> Result<()> {
+        if self.links_changed.get() {
+            self.unit_files_changed();
+        }
+        self.settle_unit_files()
     }
 }
 

@@ -1,11 +1,30 @@
-//! systemd over D-Bus.
+//! systemd over D-Bus: what units do, and systemd's own verdict on what they were told to do.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use zbus::{OwnedObjectPath, OwnedVariant};
 
-/// A connection to the system manager.
-pub struct Systemd {}
+use crate::error::{Error, Exit, Result};
+use crate::host::bus::{self, Bus, Object};
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const MANAGER: Object<'static> =
+    Object { service: SERVICE, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
+
+/// How long a job may take. Units have their own, shorter limits; this one is for those that have none.
+const JOB: Duration = Duration::from_secs(300);
+
+/// How long a service that is up as soon as it is forked is watched: a bad flag or a taken port ends it within that.
+const FIRST_MOMENTS: Duration = Duration::from_millis(500);
+
+/// The system manager.
+pub struct Systemd {
+    bus: Bus,
+}
 
 /// What systemd says of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,20 +37,375 @@ pub struct Unit {
     pub sub: String,
 }
 
+/// More of a unit, for the cases that its state alone doesn't decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Its state.
+    pub unit: Unit,
+    /// How a service says that it is up: `simple`, `oneshot`, `notify`, …; empty for other units.
+    pub service: String,
+    /// How the last run of a service went: `success`, `exit-code`, `timeout`, `start-limit-hit`, …
+    pub result: String,
+    /// Whether its main process has come to an end since boot.
+    pub has_ended: bool,
+    /// Whether its conditions kept it from starting the last time.
+    pub is_skipped: bool,
+    /// Its main process; 0 for none.
+    pub pid: u32,
+    /// How its main process ended: 1 by itself, 2 by a signal, 3 with a core dump; 0 when it didn't.
+    pub code: i32,
+    /// The exit status or signal of its main process.
+    pub status: i32,
+}
+
+impl Details {
+    /// Whether this is a one-time job that has done its work since boot, and is rightly inactive.
+    pub fn is_finished(&self) -> bool {
+        self.service == "oneshot" && self.result == "success" && self.has_ended && self.unit.active == "inactive"
+    }
+}
+
+/// What a unit can be told.
+#[derive(Clone, Copy)]
+enum Verb {
+    Start,
+    Stop,
+    Restart,
+    Reload,
+}
+
+impl Verb {
+    /// The manager's method, and the word for a message.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Start => ("StartUnit", "start"),
+            Self::Stop => ("StopUnit", "stop"),
+            Self::Restart => ("RestartUnit", "restart"),
+            Self::Reload => ("ReloadUnit", "reload"),
+        }
+    }
+}
+
+/// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, and what is not used here.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// The links that were changed by enabling, disabling or masking: what was done, where, and where it leads.
+type Links = Vec<(String, String, String)>;
+
 impl Systemd {
-    /// Connects to the system bus.
-    pub fn connect() -> Result<Self> {
-        Err(Error::new("not yet"))
+    /// Talks to the manager on `bus`; an error when systemd does not manage this machine.
+    pub fn new(bus: Bus) -> Result<Self> {
+        // without a subscription the manager tells nobody how a job ended
+        match bus.call::<_, ()>(MANAGER, "Subscribe", &()) {
+            Ok(()) => Ok(Self { bus }),
+            Err(error) if error_is(&error, "AlreadySubscribed") => Ok(Self { bus }),
+            Err(error) => Err(failed("ask", "the system manager", &error)),
+        }
     }
 
     /// The state of several units, in one question.
     pub fn units(&self, names: &[String]) -> Result<HashMap<String, Unit>> {
-        let _ = names;
-        Ok(HashMap::new())
+        match self.bus.call::<_, Vec<Listed>>(MANAGER, "ListUnitsByNames", &(names,)) {
+            // asked by an alias, a unit answers with its own name: the order tells which is which
+            Ok(units) if units.len() == names.len() => Ok(names
+                .iter()
+                .zip(units)
+                .map(|(name, unit)| (name.clone(), Unit { load: unit.2, active: unit.3, sub: unit.4 }))
+                .collect()),
+            Ok(units) => {
+                Ok(units.into_iter().map(|unit| (unit.0, Unit { load: unit.2, active: unit.3, sub: unit.4 })).collect())
+            }
+            // before systemd 230
+            Err(error) if bus::is_unknown_method(&error) => {
+                names.iter().map(|name| Ok((name.clone(), self.details(name)?.unit))).collect()
+            }
+            Err(error) => Err(failed("ask", "the state of units", &error)),
+        }
+    }
+
+    /// Everything that decides whether a unit is as it should be.
+    pub fn details(&self, name: &str) -> Result<Details> {
+        let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
+        let text =
+            |key: &str| properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or("").to_owned();
+        let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
+        let time = |key: &str| properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+        let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(true);
+        Ok(Details {
+            unit: Unit { load: text("LoadState"), active: text("ActiveState"), sub: text("SubState") },
+            service: text("Type"),
+            result: text("Result"),
+            has_ended: time("ExecMainExitTimestamp") > 0,
+            is_skipped: time("ConditionTimestamp") > 0 && !flag("ConditionResult"),
+            pid: properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0),
+            code: number("ExecMainCode"),
+            status: number("ExecMainStatus"),
+        })
+    }
+
+    fn properties(&self, name: &str) -> zbus::Result<HashMap<String, OwnedVariant>> {
+        let path: OwnedObjectPath = self.bus.call(MANAGER, "LoadUnit", &(name,))?;
+        let object = Object { service: SERVICE, path: path.as_str(), interface: "org.freedesktop.DBus.Properties" };
+        // the empty name stands for the properties of all interfaces
+        self.bus.call(object, "GetAll", &("",))
     }
 
     /// `systemctl daemon-reload`.
     pub fn reload_files(&self) -> Result<()> {
-        Ok(())
+        self.bus.call(MANAGER, "Reload", &()).map_err(|error| failed("reload", "systemd's unit files", &error))
+    }
+
+    /// Starts a unit and waits until systemd says that it is up; a service that says so by itself is watched a moment
+    /// longer.
+    pub fn start(&self, name: &str) -> Result<()> {
+        self.forgive(name)?;
+        self.job(Verb::Start, name)?;
+        self.watch(Verb::Start, name)
+    }
+
+    /// Stops a unit and waits until it is down.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        self.job(Verb::Stop, name)
+    }
+
+    /// [`Systemd::start`] after [`Systemd::stop`], as one job.
+    pub fn restart(&self, name: &str) -> Result<()> {
+        self.forgive(name)?;
+        self.job(Verb::Restart, name)?;
+        self.watch(Verb::Restart, name)
+    }
+
+    /// Tells a unit to read its configuration again and waits until it has.
+    pub fn reload(&self, name: &str) -> Result<()> {
+        self.job(Verb::Reload, name)
+    }
+
+    /// Makes `unit` start at boot, as its `[Install]` section says.
+    pub fn enable(&self, name: &str) -> Result<()> {
+        self.bus
+            .call::<_, (bool, Links)>(MANAGER, "EnableUnitFiles", &([name], false, true))
+            .map(|_| ())
+            .map_err(|error| failed("enable", name, &error))
+    }
+
+    /// Takes back [`Systemd::enable`].
+    pub fn disable(&self, name: &str) -> Result<()> {
+        self.bus
+            .call::<_, Links>(MANAGER, "DisableUnitFiles", &([name], false))
+            .map(|_| ())
+            .map_err(|error| failed("disable", name, &error))
+    }
+
+    /// Makes it impossible to start a unit.
+    pub fn mask(&self, name: &str) -> Result<()> {
+        self.bus
+            .call::<_, Links>(MANAGER, "MaskUnitFiles", &([name], false, true))
+            .map(|_| ())
+            .map_err(|error| failed("mask", name, &error))
+    }
+
+    /// Takes back [`Systemd::mask`], until the next boot (`runtime`) or for good.
+    pub fn unmask(&self, name: &str, runtime: bool) -> Result<()> {
+        self.bus
+            .call::<_, Links>(MANAGER, "UnmaskUnitFiles", &([name], runtime))
+            .map(|_| ())
+            .map_err(|error| failed("unmask", name, &error))
+    }
+
+    /// Lets a failed unit try again: one that failed too often is refused otherwise.
+    fn forgive(&self, name: &str) -> Result<()> {
+        if self.details(name)?.unit.active != "failed" {
+            return Ok(());
+        }
+        self.bus.call(MANAGER, "ResetFailedUnit", &(name,)).map_err(|error| failed("reset", name, &error))
+    }
+
+    /// Gives a unit a job and waits for systemd's verdict on it.
+    fn job(&self, verb: Verb, name: &str) -> Result<()> {
+        let (method, word) = verb.words();
+        let verdict = self.bus.call_and_wait(
+            MANAGER,
+            method,
+            &(name, "replace"),
+            "JobRemoved",
+            JOB,
+            |job: &OwnedObjectPath, (_, removed, _, result): (u32, OwnedObjectPath, String, String)| {
+                (removed == *job).then_some(result)
+            },
+        );
+        match verdict.map_err(|error| failed(word, name, &error))?.as_deref() {
+            Some("done") => Ok(()),
+            // ExecCondition= decided against it: that is the unit's own will, as with Condition…=
+            Some("skipped") => Ok(()),
+            Some(result) => {
+                Err(self.failure(verb, name, &format!("systemd's verdict on the job is `{result}`"), result))
+            }
+            None => {
+                let waited = format!("systemd has come to no verdict in {} s", JOB.as_secs());
+                Err(self.failure(verb, name, &waited, "timeout"))
+            }
+        }
+    }
+
+    /// Makes sure that a service which counts as up once it is forked has not ended at once.
+    fn watch(&self, verb: Verb, name: &str) -> Result<()> {
+        let first = self.details(name)?;
+        if !matches!(first.service.as_str(), "simple" | "exec" | "idle") || first.is_skipped {
+            return Ok(());
+        }
+        let end = Instant::now() + FIRST_MOMENTS;
+        let mut now = first.clone();
+        loop {
+            // a service that ended and was started again by Restart= is active, with another process
+            if now.unit.active != "active" || now.pid != first.pid {
+                // one that ended with success at once did what it was asked
+                if now.unit.active == "inactive" && now.result == "success" {
+                    return Ok(());
+                }
+                return Err(self.failure(verb, name, "it ended as soon as it was started", "failed"));
+            }
+            if Instant::now() >= end {
+                return Ok(());
+            }
+            std::thread::sleep(FIRST_MOMENTS / 10);
+            now = self.details(name)?;
+        }
+    }
+
+    /// The error for a unit that did not do what it was told: all that systemd and the unit say about it.
+    fn failure(&self, verb: Verb, name: &str, why: &str, verdict: &str) -> Error {
+        let details = self.details(name).unwrap_or_default();
+        let mut cause = why.to_owned();
+        let _ = write!(cause, "; it is {} ({})", details.unit.active, details.unit.sub);
+        if !details.result.is_empty() {
+            let _ = write!(cause, ", result {}", details.result);
+        }
+        match details.code {
+            1 => drop(write!(cause, ", exit status {}", details.status)),
+            2 | 3 => drop(write!(cause, ", killed by signal {}", details.status)),
+            _ => {}
+        }
+        let mut help = advice(verdict, &details).to_owned();
+        let journal = journal(name);
+        if journal.is_empty() {
+            let _ = write!(help, "; its journal is empty");
+        } else {
+            let _ = write!(help, "; its journal ends with:\n{journal}");
+        }
+        Error::new(format!("{name} did not {}", verb.words().1)).because(cause).help(help).exit(Exit::Unhealthy)
+    }
+}
+
+/// What can be done about a unit that did not do what it was told.
+fn advice(verdict: &str, details: &Details) -> &'static str {
+    match (verdict, details.result.as_str(), details.status) {
+        ("dependency", ..) => "a unit that it requires did not start; `systemctl list-dependencies` shows which",
+        ("canceled", ..) => "somebody gave it another job meanwhile; run again",
+        (_, "start-limit-hit", _) => "it ended too often in a short time; repair what ends it, then run again",
+        (_, "exit-code", 203) => "its program can't be run: look whether ExecStart= names an executable file",
+        (_, "exit-code", 200) => "its WorkingDirectory= does not exist",
+        (_, "exit-code", 216 | 217) => "its User= or Group= does not exist on this host",
+        (_, "exit-code", 226) => "a path in its sandbox settings (ReadWritePaths= and the like) does not exist",
+        (_, "timeout", _) | ("timeout", ..) => {
+            "it did not say that it is up (or down) in time; look why, or raise TimeoutStartSec= (TimeoutStopSec=)"
+        }
+        (_, "oom-kill", _) => "it needed more memory than there is, or than MemoryMax= allows",
+        (_, "protocol", _) => "it did not keep to its Type=: look at Type=, PIDFile= and NotifyAccess=",
+        _ => "repair what its journal complains about, then run again",
+    }
+}
+
+/// The last lines of a unit's journal, indented; empty when there are none or they can't be had soon.
+fn journal(name: &str) -> String {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const MOST: u64 = 16 * 1024;
+    let started = Command::new("journalctl")
+        .args(["-u", name, "-n", "10", "--no-pager", "-o", "cat"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = started else { return String::new() };
+    let Some(output) = child.stdout.take() else { return String::new() };
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = output.take(MOST).read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    let bytes = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+    // it may still be writing more than is wanted, or nothing at all
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<String> = text.lines().map(|line| format!("  {}", visible_line(line))).collect();
+    lines.join("\n")
+}
+
+/// One line of a journal as it may stand in a message.
+fn visible_line(line: &str) -> String {
+    const LONGEST: usize = 500;
+    let mut short: String = line.chars().take(LONGEST).collect();
+    if short.len() < line.len() {
+        short.push('…');
+    }
+    crate::error::visible(&short)
+}
+
+fn error_is(error: &zbus::Error, name: &str) -> bool {
+    bus::error_name(error).rsplit('.').next() == Some(name)
+}
+
+fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
+    let message = Error::new(format!("can't {doing} {what}")).because(bus::reason(error));
+    match bus::error_name(error).rsplit('.').next().unwrap_or_default() {
+        _ if bus::is_absent(error) => {
+            message.help("systemd does not manage this machine (it is not PID 1); units need it: make a tree with `--root DIR`")
+        }
+        "NoSuchUnit" | "NoSuchFile" | "FileNotFound" => message.help(
+            "no file and no package gives this unit: give it a `content` or `template`, install its package, or correct its name",
+        ),
+        "UnitMasked" => message.help(format!("somebody masked it; `systemctl unmask {what}` if that was not meant")),
+        "LoadFailed" | "BadUnitSetting" | "UnitFileInvalid" => {
+            message.help(format!("its unit file can't be used; `systemd-analyze verify {what}` says why"))
+        }
+        "JobTypeNotApplicable" => message.help("it has no ExecReload=: add one, or use `restart_when` instead of `reload_when`"),
+        "AccessDenied" | "InteractiveAuthorizationRequired" => message.help("run as root"),
+        _ => message.help(format!("`systemctl status {what}` may say more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_line_can_neither_write_to_the_terminal_nor_fill_it() {
+        assert_eq!(visible_line("red \u{1b}[31m"), "red \\u{1b}[31m");
+        assert_eq!(visible_line(&"x".repeat(600)).chars().count(), 501);
+    }
+
+    #[test]
+    fn a_one_time_job_is_finished_only_after_it_ran_with_success() {
+        let state = |active: &str| Unit { active: active.into(), ..Unit::default() };
+        let done = Details {
+            unit: state("inactive"),
+            service: "oneshot".into(),
+            result: "success".into(),
+            has_ended: true,
+            ..Details::default()
+        };
+        assert!(done.is_finished());
+        assert!(!Details { has_ended: false, ..done.clone() }.is_finished(), "it never ran since boot");
+        assert!(!Details { result: "exit-code".into(), unit: state("failed"), ..done.clone() }.is_finished());
+        assert!(!Details { service: "simple".into(), ..done }.is_finished());
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_has_its_own_advice() {
+        let details = Details { result: "exit-code".into(), code: 1, status: 203, ..Details::default() };
+        assert!(advice("failed", &details).contains("ExecStart="));
+        assert!(advice("dependency", &details).contains("requires"));
     }
 }

@@ -4,6 +4,8 @@
 //! the host, and changed.
 
 pub mod fields;
+#[cfg(test)]
+pub mod testing;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -240,6 +242,7 @@ kinds! {
     command::CommandFields,
     directory::DirectoryFields,
     file::FileFields,
+    firewall::FirewallFields,
     group::GroupFields,
     module::ModuleFields,
     package::PackageFields,
@@ -248,6 +251,7 @@ kinds! {
     symlink::SymlinkFields,
     sysctl::SysctlFields,
     template::TemplateFields,
+    unit::UnitFields,
     user::UserFields,
 }
 
@@ -260,102 +264,4 @@ pub fn whole_of(claim: &str) -> Option<&str> {
 /// The kind with this name.
 pub fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
-}
-
-#[cfg(test)]
-pub mod testing {
-    //! A tree to try a kind in.
-
-    use super::*;
-
-    /// A directory as root, with nothing in its catalog.
-    pub struct Tree {
-        /// Where it is.
-        pub dir: tempfile::TempDir,
-        /// The same, as a host.
-        pub host: Host,
-        store: Store,
-    }
-
-    impl Tree {
-        /// An empty one.
-        pub fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            Self { host: Host::open(dir.path()).unwrap(), store: Store::open(dir.path()).unwrap(), dir }
-        }
-
-        /// What kinds are observed and changed with.
-        pub fn work(&self) -> Work<'_> {
-            Work { host: &self.host, store: &self.store, catalog: &[] }
-        }
-
-        /// A path of the tree, from outside.
-        pub fn path(&self, path: &str) -> std::path::PathBuf {
-            self.host.root.outside(path.as_ref())
-        }
-
-        /// Writes a file, and the directories above it.
-        pub fn put(&self, path: &str, text: &str) {
-            let path = self.path(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-
-        /// Reads a file.
-        pub fn get(&self, path: &str) -> String {
-            std::fs::read_to_string(self.path(path)).unwrap()
-        }
-
-        /// The summary of the change that a resource sees.
-        pub fn summary(&self, resource: &dyn Resource) -> Option<String> {
-            resource.observe(&self.work()).unwrap().map(|change| change.summary)
-        }
-
-        /// Applies a resource that has to be changed, and sees that nothing is left to do.
-        pub fn converge(&self, resource: &dyn Resource) -> Change {
-            let change = resource.observe(&self.work()).unwrap().expect("there is something to do");
-            resource.apply(&self.work(), &change).unwrap();
-            assert_eq!(self.summary(resource), None, "nothing is left to do");
-            change
-        }
-    }
-
-    /// A role without files.
-    struct NoRole;
-
-    impl Build for NoRole {
-        fn file(&self, name: &str) -> Result<Arc<[u8]>> {
-            Err(Error::new(format!("no file {name}")))
-        }
-
-        fn template(&self, name: &str) -> Result<String> {
-            Err(Error::new(format!("no template {name}")))
-        }
-
-        fn artifact(&self, name: &str) -> Result<Pin> {
-            Err(Error::new(format!("no artifact {name}")))
-        }
-
-        fn invalid(&self, field: &str, why: &str) -> Error {
-            Error::new(format!("`{field}`: {why}"))
-        }
-    }
-
-    /// The resources of one entry of a role.
-    pub fn build(kind: &str, fields: &str) -> Result<Vec<Box<dyn Resource>>> {
-        let doc = Doc::parse("role.toml", fields.as_bytes())?;
-        (find(kind).unwrap().build)(&Entry { doc: &doc, path: &[], value: doc.value().clone() }, &NoRole)
-    }
-
-    /// The only resource of one entry of a role.
-    pub fn one(kind: &str, fields: &str) -> Box<dyn Resource> {
-        let mut resources = build(kind, fields).unwrap();
-        assert_eq!(resources.len(), 1);
-        resources.remove(0)
-    }
-
-    /// Why an entry of a role is refused.
-    pub fn refusal(kind: &str, fields: &str) -> String {
-        build(kind, fields).unwrap_err().to_string()
-    }
 }

@@ -166,7 +166,12 @@ impl World {
             rendering.push(entry);
         }
         let scope = self.scope(&var.0, var.1.as_deref(), None);
-        let value = self.value(json, &scope, &|_| place.clone());
+        let layers = self.layers(&var.0, var.1.as_deref());
+        let place_of = |way: &[String]| {
+            let way = [std::slice::from_ref(&var.2), way].concat();
+            layers.iter().rev().find_map(|layer| layer.place(&way)).unwrap_or_else(|| place.clone())
+        };
+        let value = self.value(json, &scope, &place_of);
         lock(&self.rendering).pop();
         value.unwrap_or_else(|error| {
             keep_first(&self.failed, error);

@@ -1,0 +1,178 @@
+//! The system bus: one connection for everything that is asked over D-Bus, every wait bounded.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::mpsc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use zbus::proxy::MethodFlags;
+use zbus::wire::DynamicDeserialize;
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
+
+use crate::error::{Error, Result};
+
+/// How long an answer may take: reading all unit files again, or a large rule set, takes seconds on a slow host.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// A connection to the system bus; copies share it.
+#[derive(Clone)]
+pub struct Bus {
+    connection: Connection,
+}
+
+/// An interface of an object of a service on the bus.
+#[derive(Clone, Copy)]
+pub struct Object<'a> {
+    /// The service's name.
+    pub service: &'a str,
+    /// The object's path.
+    pub path: &'a str,
+    /// The interface.
+    pub interface: &'a str,
+}
+
+impl Bus {
+    /// Connects to the system bus.
+    pub fn connect() -> Result<Self> {
+        let connected = zbus::block_on(within(ANSWER, Connection::system()));
+        match connected.unwrap_or_else(|| Err(timed_out())) {
+            Ok(connection) => Ok(Self { connection }),
+            Err(error) => Err(Error::new("can't reach the D-Bus system bus").because(error).help(
+                "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
+                 (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
+            )),
+        }
+    }
+
+    /// Calls a method and waits for its answer. A service that isn't running is not started by this.
+    pub fn call<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+    {
+        zbus::block_on(self.ask(object, method, arguments))
+    }
+
+    async fn ask<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+    {
+        let proxy = Proxy::new(&self.connection, object.service, object.path, object.interface).await?;
+        let flags = MethodFlags::NO_AUTO_START;
+        let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
+        answer.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+    }
+
+    /// Calls a method whose outcome is told later by a signal of the same object. `outcome` is given the answer and the
+    /// signal, and says whether it is the one; `None` when it has not come within `limit`.
+    pub fn call_and_wait<B, R, S, T>(
+        &self,
+        object: Object<'_>,
+        method: &str,
+        arguments: &B,
+        signal: &str,
+        limit: Duration,
+        outcome: impl Fn(&R, S) -> Option<T>,
+    ) -> zbus::Result<Option<T>>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> DynamicDeserialize<'d>,
+        S: for<'d> DynamicDeserialize<'d>,
+    {
+        // a reload of all units sends a signal for each: the queue must not hold up the answer behind them
+        const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
+        zbus::block_on(async {
+            let rule = MatchRule::builder()
+                .msg_type(zbus::message::Type::Signal)
+                .sender(object.service)
+                .path(object.path)
+                .interface(object.interface)
+                .member(signal)
+                .build()?;
+            // listening before asking: a quick job is over before its answer is read
+            let mut signals = MessageStream::for_match_rule(rule, &self.connection, Some(QUEUE)).await?;
+            let answer: R = self.ask(object, method, arguments).await?;
+            let wait = async {
+                while let Some(message) = poll_fn(|context| Pin::new(&mut signals).poll_next(context)).await {
+                    if let Some(outcome) = outcome(&answer, message?.body().deserialize()?) {
+                        return Ok(outcome);
+                    }
+                }
+                Err(zbus::Error::Failure("the system bus went away".to_owned()))
+            };
+            within(limit, wait).await.transpose()
+        })
+    }
+}
+
+/// Why something failed, in the service's own words.
+pub fn reason(error: &zbus::Error) -> String {
+    match error {
+        zbus::Error::MethodError(_, Some(detail), _) => detail.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a service's own error.
+pub fn error_name(error: &zbus::Error) -> &str {
+    match error {
+        zbus::Error::MethodError(name, _, _) => name.as_str(),
+        _ => "",
+    }
+}
+
+/// Whether the error means that nobody on the bus goes by the service's name.
+pub fn is_absent(error: &zbus::Error) -> bool {
+    use zbus::fdo::Error::{NameHasNoOwner, ServiceUnknown};
+    matches!(error, zbus::Error::FDO(inner) if matches!(**inner, ServiceUnknown(_) | NameHasNoOwner(_)))
+}
+
+/// Whether the error means that the service is too old to know the method.
+pub fn is_unknown_method(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownMethod(_)))
+}
+
+fn timed_out() -> zbus::Error {
+    zbus::Error::Failure(format!("no answer within {} s", ANSWER.as_secs()))
+}
+
+/// What `future` comes to; `None` when it has not within `limit`.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    let mut future = pin!(future);
+    // the end of this function drops it, and with that the alarm clock stops
+    let mut alarm: Option<mpsc::Sender<()>> = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if Instant::now() >= deadline {
+            return Poll::Ready(None);
+        }
+        if alarm.is_none() {
+            let (sender, receiver) = mpsc::channel();
+            alarm = Some(sender);
+            let waker = context.waker().clone();
+            std::thread::spawn(move || {
+                let _ = receiver.recv_timeout(limit);
+                waker.wake();
+            });
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_what_it_waited_for_or_with_its_limit() {
+        assert_eq!(zbus::block_on(within(Duration::from_secs(600), async { 7 })), Some(7));
+        assert_eq!(zbus::block_on(within(Duration::from_millis(1), std::future::pending::<()>())), None);
+    }
+}

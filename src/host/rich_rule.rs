@@ -1,0 +1,366 @@
+//! firewalld's rich rules: read as people write them, written as firewalld does, so that the two can be compared.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use quick_xml::escape::escape;
+
+use crate::host::zone::PortRange;
+
+/// A rich rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RichRule {
+    priority: i32,
+    family: Option<String>,
+    /// Source, destination, element, log, audit, action.
+    parts: [Option<Part>; 6],
+}
+
+/// One part of a rule: a word with its attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The word: `source`, `port`, `accept`, …
+    pub name: String,
+    /// Its attributes; `invert` stands for `NOT`.
+    pub attributes: Vec<(String, String)>,
+    /// How often it may happen.
+    pub limit: Option<String>,
+}
+
+/// What parts there are: the word, its place in a rule, its attributes in firewalld's order.
+const KNOWN: [(&str, usize, &[&str]); 18] = [
+    ("source", 0, &["address", "mac", "ipset"]),
+    ("destination", 1, &["address", "ipset"]),
+    ("service", 2, &["name"]),
+    ("port", 2, &["port", "protocol"]),
+    ("protocol", 2, &["value"]),
+    ("masquerade", 2, &[]),
+    ("icmp-block", 2, &["name"]),
+    ("icmp-type", 2, &["name"]),
+    ("forward-port", 2, &["port", "protocol", "to-port", "to-addr"]),
+    ("source-port", 2, &["port", "protocol"]),
+    ("tcp-mss-clamp", 2, &["value"]),
+    ("log", 3, &["prefix", "level"]),
+    ("nflog", 3, &["group", "prefix", "queue-size"]),
+    ("audit", 4, &[]),
+    ("accept", 5, &[]),
+    ("reject", 5, &["type"]),
+    ("drop", 5, &[]),
+    ("mark", 5, &["set"]),
+];
+
+impl RichRule {
+    /// Reads a rule as people write it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut words = split(text)?.into_iter();
+        if words.next().as_deref() != Some("rule") {
+            return Err("a rich rule starts with the word `rule`".to_owned());
+        }
+        let (mut family, mut priority) = (None, None);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut in_limit = false;
+        for word in words {
+            match (word.split_once('='), parts.last_mut()) {
+                (Some((_, "")) | Some(("", _)), _) => return Err(format!("`{word}` lacks a name or a value")),
+                (Some(("family", value)), None) => family = Some(value.to_owned()),
+                (Some(("priority", value)), None) => priority = Some(value.to_owned()),
+                (Some((name, _)), None) => return Err(format!("`{name}` stands outside of any element")),
+                (Some(("value", value)), Some(part)) if in_limit => {
+                    part.limit = Some(value.to_owned());
+                    in_limit = false;
+                }
+                (Some((name, value)), Some(part)) => part.attributes.push((name.to_owned(), value.to_owned())),
+                (None, Some(part)) if word.eq_ignore_ascii_case("not") => {
+                    part.attributes.push(("invert".to_owned(), "True".to_owned()));
+                }
+                (None, Some(_)) if word == "limit" => in_limit = true,
+                (None, _) => parts.push(Part { name: word, ..Part::default() }),
+            }
+        }
+        if in_limit {
+            return Err("`limit` lacks its `value`".to_owned());
+        }
+        Self::new(family, priority.as_deref(), parts)
+    }
+
+    /// A rule of its parts, each checked.
+    pub fn new(family: Option<String>, priority: Option<&str>, parts: Vec<Part>) -> Result<Self, String> {
+        let mut rule = Self { family, ..Self::default() };
+        if let Some(family) = rule.family.as_deref().filter(|family| !matches!(*family, "ipv4" | "ipv6")) {
+            return Err(format!("`{family}` is no family: it is `ipv4` or `ipv6`"));
+        }
+        if let Some(text) = priority {
+            rule.priority = text
+                .parse()
+                .ok()
+                .filter(|number| (-32768..=32767).contains(number))
+                .ok_or_else(|| format!("`{text}` is not a priority: it is a number from -32768 to 32767"))?;
+        }
+        for part in parts {
+            let (place, part) = normal(part)?;
+            if let Some(first) = rule.parts[place].replace(part) {
+                return Err(format!("`{}` and another of its sort stand in one rule", first.name));
+            }
+        }
+        rule.check()?;
+        Ok(rule)
+    }
+
+    /// Whether the parts go together, and say something that firewalld takes.
+    fn check(&self) -> Result<(), String> {
+        let [source, destination, element, log, audit, action] = &self.parts;
+        for part in [source, destination].into_iter().flatten() {
+            let Some(address) = part.get("address") else { continue };
+            let Some(family) = &self.family else {
+                return Err("an address needs `family=\"ipv4\"` or `family=\"ipv6\"`".to_owned());
+            };
+            if !is_address(address, family) {
+                return Err(format!("`{address}` is not an address or network of {family}"));
+            }
+        }
+        if destination.is_some() && self.family.is_none() {
+            return Err("a destination needs `family=\"ipv4\"` or `family=\"ipv6\"`".to_owned());
+        }
+        let is_whole = |name: &str| matches!(name, "icmp-block" | "forward-port" | "masquerade" | "tcp-mss-clamp");
+        match element.as_ref().map(|part| part.name.as_str()) {
+            Some(name) if is_whole(name) && action.is_some() => Err(format!("`{name}` can't have an action")),
+            Some("forward-port") if self.family.is_none() => Err("`forward-port` needs a `family`".to_owned()),
+            Some(name) if is_whole(name) => Ok(()),
+            _ if action.is_none() && log.is_none() && audit.is_none() => {
+                Err("it lacks an action: `accept`, `reject`, `drop` or `mark`".to_owned())
+            }
+            None if source.is_none() && destination.is_none() && self.priority == 0 => {
+                Err("it says neither what nor whom it is about".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The rule as it stands in a zone's file, indented as a child of the zone.
+    pub fn to_xml(&self) -> String {
+        let mut xml = "  <rule".to_owned();
+        if let Some(family) = &self.family {
+            xml.push_str(&attribute("family", family));
+        }
+        if self.priority != 0 {
+            xml.push_str(&attribute("priority", &self.priority.to_string()));
+        }
+        xml.push_str(">\n");
+        for part in self.parts.iter().flatten() {
+            let attributes: String = part.attributes.iter().map(|(name, value)| attribute(name, value)).collect();
+            match &part.limit {
+                None => xml.push_str(&format!("    <{}{attributes}/>\n", part.name)),
+                Some(limit) => xml.push_str(&format!(
+                    "    <{name}{attributes}>\n      <limit{}/>\n    </{name}>\n",
+                    attribute("value", limit),
+                    name = part.name
+                )),
+            }
+        }
+        xml.push_str("  </rule>\n");
+        xml
+    }
+}
+
+/// An attribute as it stands in XML, with a space before it.
+fn attribute(name: &str, value: &str) -> String {
+    format!(" {name}=\"{}\"", escape(value))
+}
+
+impl Part {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Puts a part into firewalld's form, and says where in a rule it stands.
+fn normal(part: Part) -> Result<(usize, Part), String> {
+    let Some((name, place, known)) = KNOWN.into_iter().find(|(name, ..)| *name == part.name) else {
+        return Err(format!("`{}` is not known in a rich rule", part.name));
+    };
+    let can_invert = place < 2;
+    for (attribute, _) in &part.attributes {
+        if !known.contains(&attribute.as_str()) && !(can_invert && attribute == "invert") {
+            return Err(format!("`{name}` has no `{attribute}`"));
+        }
+    }
+    let mut attributes: Vec<(String, String)> = Vec::new();
+    for wanted in known {
+        if let Some(value) = part.get(wanted) {
+            let value = if *wanted == "mac" { value.to_ascii_uppercase() } else { value.to_owned() };
+            attributes.push(((*wanted).to_owned(), value));
+        }
+    }
+    let has = |wanted: &str| attributes.iter().any(|(name, _)| name == wanted);
+    let is_complete = match name {
+        "source" | "destination" => attributes.len() == 1,
+        "forward-port" => has("port") && has("protocol") && (has("to-port") || has("to-addr")),
+        "tcp-mss-clamp" | "log" | "nflog" | "reject" => true,
+        _ => attributes.len() == known.len(),
+    };
+    if !is_complete {
+        return Err(format!("`{name}` needs {} of: {}", if place < 2 { "one" } else { "all" }, known.join(", ")));
+    }
+    if matches!(name, "port" | "source-port" | "forward-port") {
+        let (ports, protocol) = (part.get("port").unwrap_or_default(), part.get("protocol").unwrap_or_default());
+        PortRange::try_from(format!("{ports}/{protocol}"))?;
+    }
+    if name == "tcp-mss-clamp" {
+        // the value that it has anyway
+        attributes.retain(|(_, value)| value != "pmtu");
+    }
+    let is_not = |value: &str| ["yes", "true"].iter().any(|yes| value.eq_ignore_ascii_case(yes));
+    if part.get("invert").is_some_and(is_not) {
+        attributes.push(("invert".to_owned(), "True".to_owned()));
+    }
+    if part.limit.is_some() && place < 3 {
+        return Err(format!("`{name}` can't have a `limit`"));
+    }
+    Ok((place, Part { name: part.name, attributes, limit: part.limit.map(short_limit) }))
+}
+
+/// `5/minute` as `5/m`.
+fn short_limit(limit: String) -> String {
+    match limit.split_once('/') {
+        Some((rate, unit @ ("second" | "minute" | "hour" | "day"))) => format!("{rate}/{}", &unit[..1]),
+        _ => limit,
+    }
+}
+
+fn is_address(text: &str, family: &str) -> bool {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+    match net {
+        Some(IpNet::V4(_)) => family == "ipv4",
+        Some(IpNet::V6(_)) => family == "ipv6",
+        // a netmask written as an address
+        None => text.split_once('/').is_some_and(|(address, mask)| {
+            let is_four = |text: &str| text.parse::<std::net::Ipv4Addr>().is_ok();
+            family == "ipv4" && is_four(address) && is_four(mask)
+        }),
+    }
+}
+
+impl fmt::Display for RichRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rule")?;
+        if self.priority != 0 {
+            write!(f, " priority=\"{}\"", self.priority)?;
+        }
+        if let Some(family) = &self.family {
+            write!(f, " family=\"{family}\"")?;
+        }
+        for part in self.parts.iter().flatten() {
+            write!(f, " {}", part.name)?;
+            if part.get("invert").is_some() {
+                f.write_str(" NOT")?;
+            }
+            for (name, value) in part.attributes.iter().filter(|(name, _)| name != "invert") {
+                match name.as_str() {
+                    // the one that firewalld doesn't quote
+                    "set" => write!(f, " set={value}")?,
+                    _ => write!(f, " {name}=\"{value}\"")?,
+                }
+            }
+            if let Some(limit) = &part.limit {
+                write!(f, " limit value=\"{limit}\"")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Words as a shell would split them, quotes taken off.
+fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(rest.next()),
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    match quote {
+        Some(open) => Err(format!("a quote ({open}) is opened and never closed")),
+        None => Ok(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(text: &str) -> String {
+        RichRule::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_rule_gets_firewalld_s_own_form() {
+        for (written, form_of_firewalld) in [
+            (
+                "rule family=ipv4 port protocol=tcp port=2379-2380 source address=192.168.1.101 accept",
+                "rule family=\"ipv4\" source address=\"192.168.1.101\" port port=\"2379-2380\" protocol=\"tcp\" accept",
+            ),
+            (
+                "rule protocol value='vrrp' accept limit value=5/minute",
+                "rule protocol value=\"vrrp\" accept limit value=\"5/m\"",
+            ),
+            (
+                "rule family='ipv4' priority='-5' source not address='10.0.0.0/8' log prefix='no \"way\"' level=info drop",
+                "rule priority=\"-5\" family=\"ipv4\" source NOT address=\"10.0.0.0/8\" log prefix=\"no \"way\"\" level=\"info\" drop",
+            ),
+            (
+                "rule source mac=aa:bb:cc:dd:ee:ff mark set=1/0xf",
+                "rule source mac=\"AA:BB:CC:DD:EE:FF\" mark set=1/0xf",
+            ),
+            (
+                "rule family=ipv6 forward-port port=80 to-addr=::1 protocol=tcp to-port=8080",
+                "rule family=\"ipv6\" forward-port port=\"80\" protocol=\"tcp\" to-port=\"8080\" to-addr=\"::1\"",
+            ),
+            ("rule tcp-mss-clamp value=pmtu", "rule tcp-mss-clamp"),
+            ("rule service name=http audit accept", "rule service name=\"http\" audit accept"),
+        ] {
+            assert_eq!(form(written), form_of_firewalld);
+        }
+    }
+
+    #[test]
+    fn a_rule_in_its_own_form_stays_as_it_is() {
+        let text = "rule priority=\"3\" family=\"ipv4\" source address=\"10.1.2.0/24\" service name=\"http\" \
+                    nflog group=\"2\" prefix=\"x\" queue-size=\"9\" limit value=\"1/s\" audit limit value=\"2/h\" reject type=\"tcp-reset\"";
+        assert_eq!(form(text), text);
+    }
+
+    #[test]
+    fn a_rule_that_firewalld_would_refuse_is_refused_with_the_reason() {
+        let why = |text: &str| RichRule::parse(text).unwrap_err();
+        assert_eq!(why("accept"), "a rich rule starts with the word `rule`");
+        assert_eq!(
+            why("rule source address=10.0.0.1 accept"),
+            "an address needs `family=\"ipv4\"` or `family=\"ipv6\"`"
+        );
+        assert_eq!(
+            why("rule family=ipv4 source address=192.168.1.102.2 accept"),
+            "`192.168.1.102.2` is not an address or network of ipv4"
+        );
+        assert_eq!(why("rule service name=a"), "it lacks an action: `accept`, `reject`, `drop` or `mark`");
+        assert_eq!(
+            why("rule service name=a port port=1 protocol=tcp accept"),
+            "`service` and another of its sort stand in one rule"
+        );
+        assert_eq!(why("rule servce name=a accept"), "`servce` is not known in a rich rule");
+        assert_eq!(why("rule service port=1 accept"), "`service` has no `port`");
+        assert_eq!(why("rule port port=1 accept"), "`port` needs all of: port, protocol");
+        assert_eq!(why("rule service name=\"a accept"), "a quote (\") is opened and never closed");
+        assert!(why("rule port port=99999 protocol=tcp accept").contains("is not a port"));
+        assert_eq!(why("rule accept"), "it says neither what nor whom it is about");
+    }
+}

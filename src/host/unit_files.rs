@@ -1,0 +1,503 @@
+//! Unit files as they lie on disk: where a unit's file is, what its `[Install]` section links, whether it can be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::Result;
+use crate::host::root::{Root, What};
+
+/// Where an administrator's units are, and the links that enable units.
+pub const ETC: &str = "/etc/systemd/system";
+
+/// Where systemd looks for units, the first wins.
+pub const DIRS: [&str; 5] =
+    [ETC, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// What a unit masks itself with.
+const NOTHING: &str = "/dev/null";
+
+/// The types of units that have files.
+pub const TYPES: [&str; 9] = ["service", "socket", "timer", "mount", "automount", "swap", "path", "target", "slice"];
+
+/// What is found of a unit on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// A link to nothing, which keeps it from being started: until the next boot (`runtime`) or for good.
+    Masked {
+        /// Whether it is masked in `/run`.
+        runtime: bool,
+    },
+    /// Its file.
+    File(UnitFile),
+}
+
+/// A unit's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFile {
+    /// The unit's own name; another than the one looked for when that is an alias.
+    pub name: String,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// Its text, with that of its drop-ins.
+    text: String,
+}
+
+/// What a role writes of a unit, which counts as if it were on disk already.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// The unit's file.
+    pub text: Option<String>,
+    /// Its drop-ins by file name.
+    pub dropins: BTreeMap<String, String>,
+}
+
+/// A link that enabling a unit makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where it is.
+    pub at: PathBuf,
+    /// Where it leads.
+    pub to: PathBuf,
+    /// Whether it gives the unit another name, rather than making another unit want it.
+    is_alias: bool,
+}
+
+impl Link {
+    /// Whether the link is there.
+    pub fn is_there(&self, root: &Root) -> Result<bool> {
+        Ok(root.link(&self.at)?.is_some_and(|to| !self.is_alias || to.file_name() == self.to.file_name()))
+    }
+}
+
+/// Looks for a unit's file, with what a role writes of it in place of what is there.
+pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
+    let found = match &own.text {
+        Some(text) => {
+            Found::File(UnitFile { name: name.to_owned(), path: Path::new(ETC).join(name), text: text.clone() })
+        }
+        None => search(root, name, 8)?,
+    };
+    let Found::File(mut file) = found else { return Ok(found) };
+    let names: Vec<String> = std::iter::once(file.name.clone()).chain(template_of(&file.name)).collect();
+    for dir in DIRS {
+        for name in &names {
+            let dropins = Path::new(dir).join(format!("{name}.d"));
+            for dropin in root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
+                if dir == ETC && own.dropins.contains_key(dropin) {
+                    continue;
+                }
+                if let Some((_, content)) = root.read(&dropins.join(dropin))? {
+                    file.text.push('\n');
+                    file.text.push_str(&String::from_utf8_lossy(&content));
+                }
+            }
+        }
+    }
+    for text in own.dropins.values() {
+        file.text.push('\n');
+        file.text.push_str(text);
+    }
+    Ok(Found::File(file))
+}
+
+/// Whether a unit is masked, whatever a role writes of it.
+pub fn masked(root: &Root, name: &str) -> Result<Option<Found>> {
+    let found = search(root, name, 8)?;
+    Ok(matches!(found, Found::Masked { .. }).then_some(found))
+}
+
+/// The names of all units on disk, to find the one that was meant.
+pub fn names(root: &Root) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for dir in DIRS {
+        names.extend(root.names(Path::new(dir))?);
+    }
+    Ok(names)
+}
+
+fn search(root: &Root, name: &str, hops: u8) -> Result<Found> {
+    for candidate in std::iter::once(name.to_owned()).chain(template_of(name)) {
+        for dir in DIRS {
+            let path = Path::new(dir).join(&candidate);
+            match root.meta(&path)? {
+                Some(meta) if meta.what == What::File && meta.size == 0 => {
+                    return Ok(Found::Masked { runtime: path.starts_with("/run") });
+                }
+                Some(meta) if meta.what == What::File => {
+                    let Some((_, content)) = root.read(&path)? else { continue };
+                    let text = String::from_utf8_lossy(&content).into_owned();
+                    return Ok(Found::File(UnitFile { name: name.to_owned(), path, text }));
+                }
+                Some(meta) if meta.what == What::Link => {
+                    let Some(target) = root.link(&path)? else { continue };
+                    if target == Path::new(NOTHING) {
+                        return Ok(Found::Masked { runtime: path.starts_with("/run") });
+                    }
+                    if let Some(found) = follow(root, name, dir, &target, hops)? {
+                        return Ok(found);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Found::Missing)
+}
+
+/// The unit that a link in `dir` leads to: one of another name (an alias), or a file outside systemd's directories.
+fn follow(root: &Root, name: &str, dir: &str, target: &Path, hops: u8) -> Result<Option<Found>> {
+    let target = straight(&Path::new(dir).join(target));
+    let Some(other) = target.file_name().and_then(|other| other.to_str()) else { return Ok(None) };
+    // an alias of a template is one for each instance
+    let other = match (instance_of(name), instance_of(other)) {
+        (Some((_, instance)), Some((prefix, ""))) => {
+            format!("{prefix}@{instance}.{}", other.rsplit('.').next().unwrap_or_default())
+        }
+        _ => other.to_owned(),
+    };
+    if other != name && hops > 0 {
+        return Ok(Some(search(root, &other, hops - 1)?).filter(|found| *found != Found::Missing));
+    }
+    let Some((_, content)) = root.read(&target)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&content).into_owned();
+    Ok(Some(Found::File(UnitFile { name: other, path: target, text })))
+}
+
+/// A path without `.` and `..`.
+fn straight(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(out.pop()),
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Prefix and instance of `prefix@instance.type`; the instance of a template is empty.
+pub fn instance_of(name: &str) -> Option<(&str, &str)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    stem.split_once('@')
+}
+
+/// `a@.service` for `a@b.service`.
+fn template_of(name: &str) -> Option<String> {
+    let (prefix, instance) = instance_of(name)?;
+    let (_, kind) = name.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{prefix}@.{kind}"))
+}
+
+impl UnitFile {
+    /// The links that enabling the unit makes, with those of the units that it names in `Also=`; none when it can't be
+    /// enabled.
+    pub fn links(&self, root: &Root) -> Result<Vec<Link>> {
+        let mut links = Vec::new();
+        self.collect(root, &mut BTreeSet::new(), &mut links)?;
+        Ok(links)
+    }
+
+    fn collect(&self, root: &Root, seen: &mut BTreeSet<String>, links: &mut Vec<Link>) -> Result<()> {
+        if !seen.insert(self.name.clone()) {
+            return Ok(());
+        }
+        let install = Install::parse(&self.text);
+        for (words, suffix) in
+            [(&install.wanted_by, "wants"), (&install.required_by, "requires"), (&install.upheld_by, "upholds")]
+        {
+            for by in words.iter().filter_map(|word| expand(word, &self.name)) {
+                let at = Path::new(ETC).join(format!("{by}.{suffix}")).join(&self.name);
+                links.push(Link { at, to: self.path.clone(), is_alias: false });
+            }
+        }
+        for alias in install.alias.iter().filter_map(|word| expand(word, &self.name)).filter(|a| *a != self.name) {
+            links.push(Link { at: Path::new(ETC).join(alias), to: self.path.clone(), is_alias: true });
+        }
+        for also in install.also.iter().filter_map(|word| expand(word, &self.name)) {
+            if let Found::File(file) = find(root, &also, &Own::default())? {
+                file.collect(root, seen, links)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `[Install]` section.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Install {
+    wanted_by: Vec<String>,
+    required_by: Vec<String>,
+    upheld_by: Vec<String>,
+    alias: Vec<String>,
+    also: Vec<String>,
+}
+
+impl Install {
+    fn parse(text: &str) -> Self {
+        let mut install = Self::default();
+        let mut is_ours = false;
+        for (_, line) in logical_lines(text) {
+            if line.starts_with('[') {
+                is_ours = line.trim_end() == "[Install]";
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=').filter(|_| is_ours) else { continue };
+            let list = match key.trim() {
+                "WantedBy" => &mut install.wanted_by,
+                "RequiredBy" => &mut install.required_by,
+                "UpheldBy" => &mut install.upheld_by,
+                "Alias" => &mut install.alias,
+                "Also" => &mut install.also,
+                _ => continue,
+            };
+            if value.trim().is_empty() {
+                // an empty value takes back what was said before
+                list.clear();
+            }
+            list.extend(value.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
+        }
+        install
+    }
+}
+
+/// A word of `[Install]` with its specifiers filled in; `None` for those that depend on more than the unit's name.
+fn expand(word: &str, name: &str) -> Option<String> {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    let (prefix, instance) = instance_of(name).unwrap_or((stem, ""));
+    let mut out = String::new();
+    let mut rest = word.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '%' => match rest.next()? {
+                '%' => out.push('%'),
+                'n' => out.push_str(name),
+                'N' => out.push_str(stem),
+                'p' => out.push_str(prefix),
+                'i' => out.push_str(instance),
+                'j' => out.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
+                _ => return None,
+            },
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+/// What is wrong with a unit's text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The line, from 1.
+    pub line: usize,
+    /// Its text.
+    pub text: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// Looks for what systemd would warn of and then ignore: lines that are nothing, keys outside a section, open quotes.
+pub fn check(text: &str) -> Result<(), Flaw> {
+    let mut has_section = false;
+    for (line, text) in logical_lines(text) {
+        let flaw = |why| Err(Flaw { line, text: text.trim_end().to_owned(), why });
+        if text.starts_with('[') {
+            if !text.trim_end().ends_with(']') || text.trim_end().len() < 3 {
+                return flaw("a section is written as `[Name]`");
+            }
+            has_section = true;
+            continue;
+        }
+        let Some((key, value)) = text.split_once('=') else {
+            return flaw("neither a `[Section]`, a `Key=value`, a comment nor a continued line");
+        };
+        let key = key.trim_end();
+        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return flaw("a key is made of letters, digits and `-`");
+        }
+        if !has_section {
+            return flaw("it stands before any `[Section]`");
+        }
+        if key.starts_with("Exec") && is_open(value) {
+            return flaw("a quote is opened and never closed");
+        }
+    }
+    if has_section { Ok(()) } else { Err(Flaw { line: 1, text: String::new(), why: "it has no `[Section]`" }) }
+}
+
+/// The lines that say something, continued ones joined, each with the number of its first; comments and blanks are
+/// left out.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    let mut is_continued = false;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        // a comment between continued lines doesn't end them
+        if line.starts_with(['#', ';']) || (line.is_empty() && !is_continued) {
+            continue;
+        }
+        let (part, continues) = line.strip_suffix('\\').map_or((line, false), |part| (part, true));
+        match lines.last_mut().filter(|_| is_continued) {
+            Some((_, before)) => {
+                before.push(' ');
+                before.push_str(part);
+            }
+            None => lines.push((number + 1, part.to_owned())),
+        }
+        is_continued = continues;
+    }
+    lines
+}
+
+/// Whether a command line ends inside a quote.
+fn is_open(command: &str) -> bool {
+    let mut quote = None;
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        match (c, quote) {
+            ('\\', _) => drop(rest.next()),
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            _ => {}
+        }
+    }
+    quote.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn links(root: &Root, name: &str) -> Vec<(String, String)> {
+        let Found::File(file) = find(root, name, &Own::default()).unwrap() else { panic!("{name} is not found") };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        file.links(root).unwrap().iter().map(|link| (text(&link.at), text(&link.to))).collect()
+    }
+
+    fn pair(at: &str, to: &str) -> (String, String) {
+        (at.to_owned(), to.to_owned())
+    }
+
+    #[test]
+    fn enabling_links_what_install_names_in_the_file_its_drop_ins_and_what_it_names_also() {
+        let (_dir, root) = tree(&[
+            (
+                "usr/lib/systemd/system/a.service",
+                "[Unit]\nWantedBy=no.target\n[Install]\nWantedBy=x.target \\\n  y.target\nAlias=b.service\nAlso=a.socket\n",
+            ),
+            ("usr/lib/systemd/system/a.socket", "[Install]\nRequiredBy=sockets.target\nAlso=a.service\n"),
+            ("etc/systemd/system/a.service.d/more.conf", "[Install]\nWantedBy=z.target\n"),
+        ]);
+        let to = "/usr/lib/systemd/system/a.service";
+        assert_eq!(
+            links(&root, "a.service"),
+            [
+                pair("/etc/systemd/system/x.target.wants/a.service", to),
+                pair("/etc/systemd/system/y.target.wants/a.service", to),
+                pair("/etc/systemd/system/z.target.wants/a.service", to),
+                pair("/etc/systemd/system/b.service", to),
+                pair("/etc/systemd/system/sockets.target.requires/a.socket", "/usr/lib/systemd/system/a.socket"),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_instance_is_linked_to_its_template_with_specifiers_filled_in() {
+        let (_dir, root) = tree(&[(
+            "usr/lib/systemd/system/a@.service",
+            "[Install]\nWantedBy=multi-user.target of-%i.target %H.target\n",
+        )]);
+        let to = "/usr/lib/systemd/system/a@.service";
+        assert_eq!(
+            links(&root, "a@x.service"),
+            [
+                pair("/etc/systemd/system/multi-user.target.wants/a@x.service", to),
+                pair("/etc/systemd/system/of-x.target.wants/a@x.service", to),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_assignment_takes_back_what_was_said_before() {
+        let install = Install::parse("[Install]\nWantedBy=a.target\nWantedBy=\nWantedBy=b.target\n");
+        assert_eq!(install.wanted_by, ["b.target"]);
+    }
+
+    #[test]
+    fn etc_wins_over_the_packages_files_and_an_alias_leads_to_the_unit_s_own_name() {
+        let (dir, root) = tree(&[
+            ("usr/lib/systemd/system/ssh.service", "[Install]\nAlias=sshd.service\n"),
+            ("etc/systemd/system/x.service", "[Unit]\n"),
+            ("usr/lib/systemd/system/x.service", "[Install]\nWantedBy=a.target\n"),
+        ]);
+        symlink("/usr/lib/systemd/system/ssh.service", dir.path().join("etc/systemd/system/sshd.service")).unwrap();
+        let Found::File(file) = find(&root, "sshd.service", &Own::default()).unwrap() else { panic!() };
+        assert_eq!(
+            (file.name.as_str(), file.path.to_str()),
+            ("ssh.service", Some("/usr/lib/systemd/system/ssh.service"))
+        );
+        assert!(file.links(&root).unwrap().iter().all(|link| link.is_there(&root).unwrap()));
+        assert_eq!(links(&root, "x.service"), []);
+    }
+
+    #[test]
+    fn a_link_to_nothing_and_an_empty_file_mask_a_unit() {
+        let (dir, root) = tree(&[("etc/systemd/system/a.service", ""), ("run/systemd/system/other", "")]);
+        symlink("/dev/null", dir.path().join("run/systemd/system/b.service")).unwrap();
+        assert_eq!(find(&root, "a.service", &Own::default()).unwrap(), Found::Masked { runtime: false });
+        assert_eq!(masked(&root, "b.service").unwrap(), Some(Found::Masked { runtime: true }));
+        assert_eq!(find(&root, "c.service", &Own::default()).unwrap(), Found::Missing);
+    }
+
+    #[test]
+    fn what_a_role_writes_counts_before_it_is_on_disk() {
+        let (_dir, root) = tree(&[("etc/systemd/system/a.service", "[Install]\nWantedBy=old.target\n")]);
+        let own = Own { text: Some("[Install]\nWantedBy=new.target\n".into()), ..Own::default() };
+        let Found::File(file) = find(&root, "a.service", &own).unwrap() else { panic!() };
+        assert_eq!(file.links(&root).unwrap()[0].at, Path::new("/etc/systemd/system/new.target.wants/a.service"));
+    }
+
+    #[test]
+    fn links_that_lead_in_a_circle_are_no_unit() {
+        let (dir, root) = tree(&[("etc/systemd/system/other", "")]);
+        symlink("b.service", dir.path().join("etc/systemd/system/a.service")).unwrap();
+        symlink("a.service", dir.path().join("etc/systemd/system/b.service")).unwrap();
+        assert_eq!(find(&root, "a.service", &Own::default()).unwrap(), Found::Missing);
+    }
+
+    #[test]
+    fn a_good_unit_has_no_flaw() {
+        let text = "# a comment\n\n[Unit]\nDescription=It's fine\n[Service]\nExecStart=/bin/x --a \\\n# why\n  'b c' \\\n\
+                    \"d\"\nExecStop=/bin/y \\\"\n[X-Ours]\nA-b=c\n";
+        assert_eq!(check(text), Ok(()));
+    }
+
+    #[test]
+    fn a_flaw_is_told_with_its_line() {
+        let flaw = |text: &str| check(text).map_err(|flaw| (flaw.line, flaw.text, flaw.why)).unwrap_err();
+        assert_eq!(
+            flaw("[Service]\nExecStart=/bin/x 'a\n"),
+            (2, "ExecStart=/bin/x 'a".to_owned(), "a quote is opened and never closed")
+        );
+        assert_eq!(flaw("ExecStart=/bin/x\n[Service]\n").2, "it stands before any `[Section]`");
+        assert_eq!(
+            flaw("[Unit]\n\nrestart now\n"),
+            (3, "restart now".to_owned(), "neither a `[Section]`, a `Key=value`, a comment nor a continued line")
+        );
+        assert_eq!(flaw("[Unit\nA=b\n").0, 1);
+        assert_eq!(flaw("# nothing\n").2, "it has no `[Section]`");
+    }
+}

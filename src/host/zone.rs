@@ -1,0 +1,297 @@
+//! What a firewall zone lets in: its settings, and the single edits that lead from one to another.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// One thing in a zone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// A service by its name.
+    Service(String),
+    /// A port, or several in a row.
+    Port(PortRange),
+    /// A rich rule in firewalld's own form.
+    Rule(String),
+    /// Masquerading.
+    Masquerade,
+    /// A source address that belongs to the zone.
+    Source(String),
+    /// A network interface that belongs to the zone.
+    Interface(String),
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Port(range) => write!(f, "port {range}"),
+            Self::Rule(rule) => f.write_str(rule),
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Source(source) => write!(f, "source {source}"),
+            Self::Interface(name) => write!(f, "interface {name}"),
+        }
+    }
+}
+
+/// One step from what a zone is to what it is to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Edit {
+    /// Puts it in.
+    Add(Element),
+    /// Takes it out.
+    Remove(Element),
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(element) => write!(f, "+ {element}"),
+            Self::Remove(element) => write!(f, "− {element}"),
+        }
+    }
+}
+
+/// Ports in a row, written as `443/tcp` or `2379-2380/tcp`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct PortRange {
+    /// `tcp`, `udp`, `sctp` or `dccp`.
+    pub protocol: String,
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// From firewalld's two texts; `None` when they are none that kpull knows (a port by name).
+    pub fn parse(ports: &str, protocol: &str) -> Option<Self> {
+        let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let (first, last) = match ports.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(ports)?, number(ports)?),
+        };
+        let is_known = matches!(protocol, "tcp" | "udp" | "sctp" | "dccp");
+        (is_known && first <= last && first > 0).then(|| Self { protocol: protocol.to_owned(), first, last })
+    }
+
+    /// The ports without the protocol, as firewalld writes them.
+    pub fn ports(&self) -> String {
+        if self.first == self.last { self.first.to_string() } else { format!("{}-{}", self.first, self.last) }
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.split_once('/').and_then(|(ports, protocol)| Self::parse(ports, protocol)).ok_or_else(|| {
+            format!(
+                "`{text}` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, \
+                 sctp or dccp"
+            )
+        })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ports(), self.protocol)
+    }
+}
+
+/// A set of ports. firewalld joins ranges that touch, so only the ports themselves can be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports(BTreeSet<PortRange>);
+
+impl Ports {
+    /// Puts a range in, joined with those that it touches.
+    pub fn insert(&mut self, range: &PortRange) {
+        let mut whole = range.clone();
+        self.0.retain(|known| {
+            let touches = known.protocol == whole.protocol
+                && known.first <= whole.last.saturating_add(1)
+                && whole.first <= known.last.saturating_add(1);
+            if touches {
+                whole.first = whole.first.min(known.first);
+                whole.last = whole.last.max(known.last);
+            }
+            !touches
+        });
+        self.0.insert(whole);
+    }
+
+    /// Takes a range out; what lies beside it stays.
+    pub fn remove(&mut self, range: &PortRange) {
+        let parts = std::mem::take(&mut self.0);
+        for known in parts {
+            if known.protocol != range.protocol || known.last < range.first || known.first > range.last {
+                self.0.insert(known);
+                continue;
+            }
+            if known.first < range.first {
+                self.0.insert(PortRange { last: range.first - 1, ..known.clone() });
+            }
+            if known.last > range.last {
+                self.0.insert(PortRange { first: range.last + 1, ..known });
+            }
+        }
+    }
+
+    /// The ranges, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &PortRange> {
+        self.0.iter()
+    }
+
+    /// What is in here and not in `other`.
+    fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for range in other.iter() {
+            rest.remove(range);
+        }
+        rest
+    }
+}
+
+impl FromIterator<PortRange> for Ports {
+    fn from_iter<I: IntoIterator<Item = PortRange>>(ranges: I) -> Self {
+        let mut ports = Self::default();
+        for range in ranges {
+            ports.insert(&range);
+        }
+        ports
+    }
+}
+
+/// What a zone lets in, as far as it is managed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Services.
+    pub services: BTreeSet<String>,
+    /// Ports.
+    pub ports: Ports,
+    /// Rich rules in firewalld's own form.
+    pub rules: BTreeSet<String>,
+    /// Whether what leaves by this zone gets its address.
+    pub masquerade: bool,
+    /// Source addresses of the zone.
+    pub sources: BTreeSet<String>,
+    /// Interfaces of the zone.
+    pub interfaces: BTreeSet<String>,
+}
+
+impl Settings {
+    /// Makes one edit.
+    pub fn make(&mut self, edit: &Edit) {
+        match edit {
+            Edit::Add(element) => match element.clone() {
+                Element::Service(name) => drop(self.services.insert(name)),
+                Element::Port(range) => self.ports.insert(&range),
+                Element::Rule(rule) => drop(self.rules.insert(rule)),
+                Element::Masquerade => self.masquerade = true,
+                Element::Source(source) => drop(self.sources.insert(source)),
+                Element::Interface(name) => drop(self.interfaces.insert(name)),
+            },
+            Edit::Remove(element) => match element {
+                Element::Service(name) => drop(self.services.remove(name)),
+                Element::Port(range) => self.ports.remove(range),
+                Element::Rule(rule) => drop(self.rules.remove(rule)),
+                Element::Masquerade => self.masquerade = false,
+                Element::Source(source) => drop(self.sources.remove(source)),
+                Element::Interface(name) => drop(self.interfaces.remove(name)),
+            },
+        }
+    }
+
+    /// Puts in everything that `other` has.
+    pub fn merge(&mut self, other: &Self) {
+        self.services.extend(other.services.iter().cloned());
+        other.ports.iter().for_each(|range| self.ports.insert(range));
+        self.rules.extend(other.rules.iter().cloned());
+        self.masquerade |= other.masquerade;
+        self.sources.extend(other.sources.iter().cloned());
+        self.interfaces.extend(other.interfaces.iter().cloned());
+    }
+
+    /// Everything in here and not in `other`, in a fixed order.
+    pub fn without(&self, other: &Self) -> Vec<Element> {
+        let names = |mine: &BTreeSet<String>, others: &BTreeSet<String>, make: fn(String) -> Element| {
+            mine.difference(others).cloned().map(make).collect::<Vec<_>>()
+        };
+        let mut elements = names(&self.services, &other.services, Element::Service);
+        elements.extend(self.ports.without(&other.ports).iter().cloned().map(Element::Port));
+        elements.extend(names(&self.rules, &other.rules, Element::Rule));
+        elements.extend((self.masquerade && !other.masquerade).then_some(Element::Masquerade));
+        elements.extend(names(&self.sources, &other.sources, Element::Source));
+        elements.extend(names(&self.interfaces, &other.interfaces, Element::Interface));
+        elements
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> PortRange {
+        PortRange::try_from(text.to_owned()).unwrap()
+    }
+
+    fn ports(texts: &[&str]) -> Ports {
+        texts.iter().map(|text| range(text)).collect()
+    }
+
+    fn texts(ports: &Ports) -> Vec<String> {
+        ports.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_port_has_a_number_and_a_protocol() {
+        assert_eq!(range("2379-2380/tcp").to_string(), "2379-2380/tcp");
+        assert_eq!(range("53-53/udp").to_string(), "53/udp");
+        for bad in ["443", "443/icmp", "0/tcp", "65536/tcp", "2380-2379/tcp", "a/tcp", "+1/tcp", "1-2-3/tcp", "1 /tcp"]
+        {
+            assert!(PortRange::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_touch_are_one_and_what_is_taken_out_splits_them() {
+        let mut all = ports(&["1-2/tcp", "4/tcp", "3/tcp", "3/udp", "65535/tcp"]);
+        assert_eq!(texts(&all), ["1-4/tcp", "65535/tcp", "3/udp"]);
+        all.remove(&range("2-3/tcp"));
+        assert_eq!(texts(&all), ["1/tcp", "4/tcp", "65535/tcp", "3/udp"]);
+        all.remove(&range("1-65535/tcp"));
+        assert_eq!(texts(&all), ["3/udp"]);
+    }
+
+    #[test]
+    fn a_range_that_a_larger_one_holds_is_not_missing() {
+        let want = Settings { ports: ports(&["2380/tcp"]), ..Settings::default() };
+        let have = Settings { ports: ports(&["2379-2381/tcp"]), ..Settings::default() };
+        assert_eq!(want.without(&have), []);
+        let rest: Vec<String> = have.without(&want).iter().map(ToString::to_string).collect();
+        assert_eq!(rest, ["port 2379/tcp", "port 2381/tcp"]);
+    }
+
+    #[test]
+    fn edits_lead_from_one_state_to_the_other() {
+        let mut have = Settings {
+            services: ["ssh".to_owned()].into(),
+            ports: ports(&["1-10/tcp"]),
+            masquerade: true,
+            ..Settings::default()
+        };
+        let want = Settings {
+            services: ["http".to_owned()].into(),
+            ports: ports(&["5/tcp"]),
+            interfaces: ["eth0".to_owned()].into(),
+            ..Settings::default()
+        };
+        let edits: Vec<Edit> = have
+            .without(&want)
+            .into_iter()
+            .map(Edit::Remove)
+            .chain(want.without(&have).into_iter().map(Edit::Add))
+            .collect();
+        edits.iter().for_each(|edit| have.make(edit));
+        assert_eq!(have, want);
+    }
+}

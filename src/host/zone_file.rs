@@ -1,0 +1,336 @@
+//! A firewall zone's file, in firewalld's XML: read, and edited so that everything else in it stays as it is.
+
+use std::ops::Range;
+
+use quick_xml::Reader;
+use quick_xml::escape::escape;
+use quick_xml::events::{BytesStart, Event};
+
+use crate::host::rich_rule::{Part, RichRule};
+use crate::host::zone::{Edit, Element, PortRange, Settings};
+
+/// A zone's file.
+#[derive(Debug)]
+pub struct ZoneFile {
+    text: String,
+    children: Vec<Child>,
+    /// Where new children go: before the end tag of the zone.
+    end: usize,
+}
+
+/// One element in the zone.
+#[derive(Debug)]
+struct Child {
+    node: Node,
+    /// Its bytes in the text.
+    span: Range<usize>,
+}
+
+/// An XML element, without text: firewalld's settings have none.
+#[derive(Debug, Default)]
+struct Node {
+    name: String,
+    attributes: Vec<(String, String)>,
+    children: Vec<Node>,
+}
+
+impl Node {
+    fn new(start: &BytesStart<'_>) -> Result<Self, String> {
+        let mut node = Self { name: start.name().as_ref().to_owned(), ..Self::default() };
+        for attribute in start.attributes() {
+            let attribute = attribute.map_err(|error| error.to_string())?;
+            let value = attribute
+                .normalized_value(quick_xml::XmlVersion::Implicit1_0)
+                .map_err(|error| error.to_string())?
+                .into_owned();
+            node.attributes.push((attribute.key.as_ref().to_owned(), value));
+        }
+        Ok(node)
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What of a zone it says; `None` for what is not managed.
+    fn element(&self) -> Option<Element> {
+        match self.name.as_str() {
+            "service" => Some(Element::Service(self.get("name")?.to_owned())),
+            "port" => PortRange::parse(self.get("port")?, self.get("protocol")?).map(Element::Port),
+            "masquerade" => Some(Element::Masquerade),
+            "interface" => Some(Element::Interface(self.get("name")?.to_owned())),
+            "source" => match (self.get("address"), self.get("mac"), self.get("ipset")) {
+                (Some(text), ..) | (_, Some(text), _) => Some(Element::Source(text.to_owned())),
+                (.., Some(ipset)) => Some(Element::Source(format!("ipset:{ipset}"))),
+                _ => None,
+            },
+            "rule" => {
+                let part = |node: &Node| Part {
+                    name: node.name.clone(),
+                    attributes: node.attributes.clone(),
+                    limit: node.children.iter().find_map(|child| child.get("value")).map(str::to_owned),
+                };
+                let parts = self.children.iter().map(part).collect();
+                let rule = RichRule::new(self.get("family").map(str::to_owned), self.get("priority"), parts);
+                rule.ok().map(|rule| Element::Rule(rule.to_string()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ZoneFile {
+    /// Reads a zone's file; the error says what is wrong with it.
+    pub fn parse(text: String) -> Result<Self, String> {
+        let mut reader = Reader::from_str(&text);
+        let mut open: Vec<(Node, usize)> = Vec::new();
+        let mut children = Vec::new();
+        let mut end = None;
+        loop {
+            let start = position(&reader);
+            let event = reader.read_event().map_err(|error| error.to_string())?;
+            let close =
+                |open: &mut Vec<(Node, usize)>, children: &mut Vec<Child>, (node, from): (Node, usize), to| match open
+                    .len()
+                {
+                    0 => {}
+                    1 => children.push(Child { node, span: from..to }),
+                    _ => {
+                        if let Some((above, _)) = open.last_mut() {
+                            above.children.push(node);
+                        }
+                    }
+                };
+            match event {
+                Event::Start(tag) if open.is_empty() && tag.name().as_ref() != "zone" => {
+                    return Err(format!("it starts with <{}>, not with <zone>", tag.name().as_ref()));
+                }
+                Event::Start(tag) => open.push((Node::new(&tag)?, start)),
+                Event::Empty(tag) if open.is_empty() && tag.name().as_ref() == "zone" => {
+                    // <zone/>: made into something with a place for children
+                    let tag_end = position(&reader);
+                    let opened = text[start..tag_end].trim_end_matches("/>").trim_end().to_owned();
+                    let text = format!("{}{opened}>\n</zone>{}", &text[..start], &text[tag_end..]);
+                    return Self::parse(text);
+                }
+                Event::Empty(tag) => {
+                    let node = Node::new(&tag)?;
+                    close(&mut open, &mut children, (node, start), position(&reader));
+                }
+                Event::End(_) => {
+                    if let Some(node) = open.pop() {
+                        if open.is_empty() {
+                            end = Some(start);
+                        }
+                        close(&mut open, &mut children, node, position(&reader));
+                    }
+                }
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        match end {
+            Some(end) => Ok(Self { text, children, end }),
+            None => Err("it has no <zone>".to_owned()),
+        }
+    }
+
+    /// What the zone lets in.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        for element in self.children.iter().filter_map(|child| child.node.element()) {
+            settings.make(&Edit::Add(element));
+        }
+        settings
+    }
+
+    /// The file's text after some edits. What they don't touch keeps its place and form.
+    pub fn edited(&self, edits: &[Edit]) -> String {
+        let mut gone: Vec<&Child> = Vec::new();
+        let mut new: Vec<Element> = Vec::new();
+        let mut after = self.settings();
+        let mut split_protocols = std::collections::BTreeSet::new();
+        for edit in edits {
+            after.make(edit);
+            match edit {
+                Edit::Add(element) => new.push(element.clone()),
+                // a part of a range may be what has to go: the ranges of the protocol are written anew
+                Edit::Remove(Element::Port(range)) => drop(split_protocols.insert(range.protocol.clone())),
+                Edit::Remove(element) => {
+                    gone.extend(self.children.iter().filter(|child| child.node.element().as_ref() == Some(element)));
+                }
+            }
+        }
+        let is_split =
+            |element: &Element| matches!(element, Element::Port(range) if split_protocols.contains(&range.protocol));
+        gone.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_split)));
+        new.retain(|element| !is_split(element));
+        new.extend(after.ports.iter().cloned().map(Element::Port).filter(is_split));
+        self.rewrite(gone, &new)
+    }
+
+    fn rewrite(&self, gone: Vec<&Child>, new: &[Element]) -> String {
+        let mut cuts: Vec<Range<usize>> = gone.iter().map(|child| self.line_of(&child.span)).collect();
+        // each new element stands after the last of its sort, as firewalld keeps them together
+        let mut inserts: Vec<(usize, String)> = Vec::new();
+        for element in new {
+            let name = name_of(element);
+            let last = self.children.iter().rev().find(|child| child.node.name == name);
+            let at =
+                last.map_or_else(|| self.line_of(&(self.end..self.end)).start, |child| self.line_of(&child.span).end);
+            inserts.push((at, to_xml(element)));
+        }
+        cuts.sort_by_key(|cut| cut.start);
+        let mut out = String::with_capacity(self.text.len() + 64 * new.len());
+        let mut at = 0;
+        let mut places: Vec<usize> =
+            inserts.iter().map(|(at, _)| *at).chain(cuts.iter().map(|cut| cut.start)).collect();
+        places.sort_unstable();
+        places.dedup();
+        for place in places {
+            out.push_str(self.text.get(at..place).unwrap_or_default());
+            at = at.max(place);
+            for (_, xml) in inserts.iter().filter(|(at, _)| *at == place) {
+                if !out.ends_with('\n') {
+                    out.push('\n');
+                }
+                out.push_str(xml);
+            }
+            if let Some(cut) = cuts.iter().find(|cut| cut.start == place) {
+                at = at.max(cut.end);
+            }
+        }
+        out.push_str(self.text.get(at..).unwrap_or_default());
+        out
+    }
+
+    /// The span with the blanks before it and the line's end after it, where nothing else stands on its lines.
+    fn line_of(&self, span: &Range<usize>) -> Range<usize> {
+        let before = &self.text[..span.start];
+        let indent = before.len() - before.trim_end_matches([' ', '\t']).len();
+        let starts_line = before[..before.len() - indent].ends_with('\n');
+        let ends_line = self.text[span.end..].starts_with('\n');
+        match (starts_line, ends_line) {
+            (true, true) => span.start - indent..span.end + 1,
+            (true, false) if span.is_empty() => span.start - indent..span.end,
+            _ => span.clone(),
+        }
+    }
+}
+
+fn position(reader: &Reader<&[u8]>) -> usize {
+    usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
+}
+
+fn name_of(element: &Element) -> &'static str {
+    match element {
+        Element::Service(_) => "service",
+        Element::Port(_) => "port",
+        Element::Rule(_) => "rule",
+        Element::Masquerade => "masquerade",
+        Element::Source(_) => "source",
+        Element::Interface(_) => "interface",
+    }
+}
+
+/// An element as a line (a rule: several lines) of a zone's file.
+fn to_xml(element: &Element) -> String {
+    match element {
+        Element::Service(name) => format!("  <service name=\"{}\"/>\n", escape(name)),
+        Element::Port(range) => format!("  <port port=\"{}\" protocol=\"{}\"/>\n", range.ports(), range.protocol),
+        Element::Rule(rule) => RichRule::parse(rule).map(|rule| rule.to_xml()).unwrap_or_default(),
+        Element::Masquerade => "  <masquerade/>\n".to_owned(),
+        Element::Source(source) => format!("  <source address=\"{}\"/>\n", escape(source)),
+        Element::Interface(name) => format!("  <interface name=\"{}\"/>\n", escape(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLIC: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <short>Public</short>\n  \
+        <service name=\"ssh\"/>\n  <!-- ours -->\n  <port port=\"80-90\" protocol=\"tcp\"/>\n  <future kind=\"new\">\n    \
+        <x/>\n  </future>\n  <rule family=\"ipv4\">\n    <accept/>\n    <source address=\"10.0.0.1\"/>\n    \
+        <log prefix=\"a &amp; b\"><limit value=\"1/m\"/></log>\n  </rule>\n  <forward/>\n</zone>\n";
+
+    fn file(text: &str) -> ZoneFile {
+        ZoneFile::parse(text.to_owned()).unwrap()
+    }
+
+    fn port(text: &str) -> Element {
+        Element::Port(PortRange::try_from(text.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn settings_are_read_and_rules_get_their_normal_form() {
+        let settings = file(PUBLIC).settings();
+        assert_eq!(settings.services, ["ssh".to_owned()].into());
+        assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["80-90/tcp"]);
+        let rule = "rule family=\"ipv4\" source address=\"10.0.0.1\" log prefix=\"a & b\" limit value=\"1/m\" accept";
+        assert_eq!(settings.rules, [rule.to_owned()].into());
+        assert!(!settings.masquerade);
+    }
+
+    #[test]
+    fn new_elements_stand_with_their_like_and_the_rest_stays_byte_for_byte() {
+        let rule = "rule family=\"ipv4\" source address=\"10.0.0.2\" service name=\"http\" accept limit value=\"2/m\"";
+        let text = file(PUBLIC).edited(&[
+            Edit::Add(Element::Service("http".into())),
+            Edit::Add(Element::Service("https".into())),
+            Edit::Add(Element::Masquerade),
+            Edit::Add(Element::Rule(rule.into())),
+        ]);
+        let wanted = PUBLIC
+            .replace("\"ssh\"/>\n", "\"ssh\"/>\n  <service name=\"http\"/>\n  <service name=\"https\"/>\n")
+            .replace(
+                "  </rule>\n",
+                "  </rule>\n  <rule family=\"ipv4\">\n    <source address=\"10.0.0.2\"/>\n    <service name=\"http\"/>\n    \
+                 <accept>\n      <limit value=\"2/m\"/>\n    </accept>\n  </rule>\n",
+            )
+            .replace("</zone>", "  <masquerade/>\n</zone>");
+        assert_eq!(text, wanted);
+        assert!(file(&text).settings().rules.contains(rule), "what was written is read back the same");
+    }
+
+    #[test]
+    fn what_is_taken_out_takes_its_line_along() {
+        let rule = file(PUBLIC).settings().rules.pop_first().unwrap();
+        let text =
+            file(PUBLIC).edited(&[Edit::Remove(Element::Service("ssh".into())), Edit::Remove(Element::Rule(rule))]);
+        let start = PUBLIC.find("  <rule").unwrap();
+        let end = PUBLIC.find("  <forward").unwrap();
+        let wanted = format!("{}{}", &PUBLIC[..start], &PUBLIC[end..]).replace("  <service name=\"ssh\"/>\n", "");
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_port_in_the_middle_of_a_range_splits_it() {
+        let text =
+            file(PUBLIC).edited(&[Edit::Remove(port("85/tcp")), Edit::Add(port("443/tcp")), Edit::Add(port("53/udp"))]);
+        let settings = file(&text).settings();
+        let ports: Vec<String> = settings.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["80-84/tcp", "86-90/tcp", "443/tcp", "53/udp"]);
+        assert_eq!(text.matches("<port").count(), 4);
+    }
+
+    #[test]
+    fn an_empty_zone_and_one_on_a_single_line_can_be_edited() {
+        let add = [Edit::Add(Element::Service("ssh".into()))];
+        assert_eq!(
+            file("<zone target=\"DROP\"/>\n").edited(&add),
+            "<zone target=\"DROP\">\n  <service name=\"ssh\"/>\n</zone>\n"
+        );
+        let text = file("<zone><service name=\"a\"/></zone>").edited(&add);
+        assert_eq!(file(&text).settings().services, ["a".to_owned(), "ssh".to_owned()].into());
+        let text = file("<zone><service name=\"a\"/></zone>").edited(&[Edit::Remove(Element::Service("a".into()))]);
+        assert_eq!(text, "<zone></zone>");
+    }
+
+    #[test]
+    fn what_is_no_zone_is_refused() {
+        assert!(ZoneFile::parse("<policy/>".into()).is_err());
+        assert!(ZoneFile::parse("<zone><service></zone>".into()).is_err());
+        assert!(ZoneFile::parse(String::new()).is_err());
+    }
+}

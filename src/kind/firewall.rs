@@ -1,0 +1,651 @@
+//! `[[firewall]]`: what a firewalld zone lets in, now and after the next start.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result, nearest};
+use crate::host::Host;
+use crate::host::firewalld::{UNKNOWN_SERVICE, Zone};
+use crate::host::rich_rule::RichRule;
+use crate::host::root::Access;
+use crate::host::zone::{Edit, Element, PortRange, Settings};
+use crate::host::zone_file::ZoneFile;
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Wants, Work};
+
+/// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirewallFields {
+    /// The zone; firewalld's default zone when left out.
+    zone: Option<ZoneName>,
+    /// Services that everybody may use, by firewalld's names.
+    #[serde(default)]
+    services: Vec<ServiceName>,
+    /// Ports that everybody may use: `"443/tcp"`, `"30000-32767/tcp"`.
+    #[serde(default)]
+    ports: Vec<PortRange>,
+    /// What only some may use.
+    #[serde(default)]
+    allow: Vec<Allow>,
+    /// Rich rules as firewalld's manual has them.
+    #[serde(default)]
+    rich: Vec<String>,
+    /// Whether what leaves by the zone gets its address; left as it is when this is left out.
+    masquerade: Option<bool>,
+    /// Source addresses that belong to the zone.
+    #[serde(default)]
+    sources: Vec<Net>,
+    /// Network interfaces that belong to the zone.
+    #[serde(default)]
+    interfaces: Vec<InterfaceName>,
+    /// Whether services, ports and rich rules that no [[firewall]] of this host lists for the zone are taken out.
+    #[serde(default)]
+    exclusive: bool,
+}
+
+/// One of a port, a service and a protocol, for some addresses.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Allow {
+    port: Option<PortRange>,
+    service: Option<ServiceName>,
+    protocol: Option<ProtocolName>,
+    /// An address or network, or a list of them.
+    #[serde(deserialize_with = "one_or_many")]
+    from: Vec<Net>,
+}
+
+/// An address or a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Net(IpNet);
+
+impl TryFrom<String> for Net {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        net.map(|net| Self(net.trunc()))
+            .ok_or_else(|| format!("`{text}` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)"))
+    }
+}
+
+impl Net {
+    fn family(self) -> &'static str {
+        match self.0 {
+            IpNet::V4(_) => "ipv4",
+            IpNet::V6(_) => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+    }
+}
+
+macro_rules! names {
+    ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || $others.contains(c);
+                if text.is_empty() || text.len() > $longest || !text.chars().all(is_plain) {
+                    return Err(format!(
+                        concat!("`{}` is not ", $what, ": letters, digits and `{}`, at most {}"), text, $others, $longest
+                    ));
+                }
+                Ok(Self(text))
+            }
+        }
+    )*};
+}
+
+names! {
+    /// A zone's name: firewalld makes chains of the packet filter from it.
+    ZoneName("the name of a zone", 17, "-_");
+    /// A service's name.
+    ServiceName("the name of a service", 128, "-_.+");
+    /// An IP protocol by name or number.
+    ProtocolName("a protocol", 32, "-.");
+    /// A network interface's name.
+    InterfaceName("the name of a network interface", 15, "-_.:@");
+}
+
+/// A list, or one value for a list of one.
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct OneOrMany<T>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            T::deserialize(text.into_deserializer()).map(|one| vec![one])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany(std::marker::PhantomData))
+}
+
+impl Allow {
+    /// One rich rule for each address.
+    fn rules(&self) -> Result<Vec<String>, String> {
+        let what = match (&self.port, &self.service, &self.protocol) {
+            (Some(range), None, None) => {
+                format!("port port=\"{}\" protocol=\"{}\"", range.ports(), range.protocol)
+            }
+            (None, Some(service), None) => format!("service name=\"{}\"", service.0),
+            (None, None, Some(protocol)) => format!("protocol value=\"{}\"", protocol.0),
+            _ => return Err("each needs one of `port`, `service` and `protocol`".to_owned()),
+        };
+        let rule =
+            |net: &Net| normal(&format!("rule family=\"{}\" source address=\"{net}\" {what} accept", net.family()));
+        self.from.iter().map(rule).collect()
+    }
+}
+
+/// A rich rule in firewalld's own form.
+fn normal(rule: &str) -> Result<String, String> {
+    RichRule::parse(rule).map(|rule| rule.to_string())
+}
+
+impl Fields for FirewallFields {
+    const NAME: &'static str = "firewall";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let mut rules = Vec::new();
+        for allow in &self.allow {
+            rules.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?);
+        }
+        for rule in &self.rich {
+            rules.push(normal(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?);
+        }
+        let listed = Settings {
+            services: self.services.into_iter().map(|name| name.0).collect(),
+            ports: self.ports.into_iter().collect(),
+            rules: rules.into_iter().collect(),
+            masquerade: self.masquerade == Some(true),
+            sources: self.sources.iter().map(ToString::to_string).collect(),
+            interfaces: self.interfaces.into_iter().map(|name| name.0).collect(),
+        };
+        Ok(vec![Box::new(Firewall {
+            zone: self.zone.map(|zone| zone.0),
+            listed,
+            bars_masquerade: self.masquerade == Some(false),
+            exclusive: self.exclusive,
+        })])
+    }
+}
+
+/// A part of what a zone lets in. Several of one zone add up.
+#[derive(Clone, Debug)]
+pub struct Firewall {
+    zone: Option<String>,
+    listed: Settings,
+    bars_masquerade: bool,
+    exclusive: bool,
+}
+
+/// What has to be edited in the two settings of a zone.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Edits {
+    runtime: Vec<Edit>,
+    permanent: Vec<Edit>,
+}
+
+impl Edits {
+    /// In words; what is the same for both is said once.
+    fn words(&self) -> Vec<String> {
+        let only = |mine: &[Edit], others: &[Edit], name: &str| -> Vec<String> {
+            mine.iter().filter(|edit| !others.contains(edit)).map(|edit| format!("{name}: {edit}")).collect()
+        };
+        let both = self.runtime.iter().filter(|edit| self.permanent.contains(edit));
+        both.map(ToString::to_string)
+            .chain(only(&self.runtime, &self.permanent, "runtime"))
+            .chain(only(&self.permanent, &self.runtime, "permanent"))
+            .collect()
+    }
+}
+
+impl Firewall {
+    /// The name of its zone on this host.
+    fn zone_name(&self, host: &Host) -> Result<String> {
+        match &self.zone {
+            Some(zone) => Ok(zone.clone()),
+            None => default_zone(host),
+        }
+    }
+
+    /// All of the host's catalog with the same zone, itself among them.
+    fn siblings<'a>(&self, host: &Host, catalog: &'a [Item], zone: &str) -> Result<Vec<&'a Firewall>> {
+        let mut siblings = Vec::new();
+        for other in firewalls(catalog) {
+            if other.zone_name(host)? == zone {
+                siblings.push(other);
+            }
+        }
+        Ok(siblings)
+    }
+
+    /// An error when another [[firewall]] wants the opposite: each run would undo what the last has done.
+    fn agree(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<()> {
+        for other in firewalls(catalog) {
+            let other_zone = other.zone_name(host)?;
+            if other_zone == zone {
+                if self.bars_masquerade && other.listed.masquerade {
+                    return Err(Error::new(format!(
+                        "one [[firewall]] wants masquerading in the zone {zone}, another bars it"
+                    ))
+                    .help("leave `masquerade` out of one of them"));
+                }
+                continue;
+            }
+            let mine = self.listed.interfaces.iter().chain(&self.listed.sources);
+            let theirs =
+                |name: &&String| other.listed.interfaces.contains(*name) || other.listed.sources.contains(*name);
+            if let Some(name) = mine.clone().find(theirs) {
+                return Err(Error::new(format!("`{name}` is to belong to two zones: {zone} and {other_zone}"))
+                    .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What leads from `have` to what is wanted.
+    fn edits(&self, have: &Settings, siblings: &[&Firewall]) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = self.listed.without(have).into_iter().map(Edit::Add).collect();
+        if self.bars_masquerade && have.masquerade {
+            edits.push(Edit::Remove(Element::Masquerade));
+        }
+        if self.exclusive {
+            let mut listed = self.listed.clone();
+            siblings.iter().for_each(|other| listed.merge(&other.listed));
+            let is_ours =
+                |element: &Element| matches!(element, Element::Service(_) | Element::Port(_) | Element::Rule(_));
+            edits.extend(have.without(&listed).into_iter().filter(is_ours).map(Edit::Remove));
+        }
+        edits
+    }
+
+    /// What has to be edited on the running host; `None` when firewalld isn't running.
+    fn live_edits(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<Option<Edits>> {
+        let Some(Zone { runtime, permanent }) = host.zone(zone)? else { return Ok(None) };
+        let siblings = self.siblings(host, catalog, zone)?;
+        Ok(Some(Edits { runtime: self.edits(&runtime, &siblings), permanent: self.edits(&permanent, &siblings) }))
+    }
+
+    /// An error for a service that is to be added and that firewalld doesn't know, before anything is changed.
+    fn check_services(host: &Host, edits: &Edits) -> Result<()> {
+        let added = edits.runtime.iter().chain(&edits.permanent).filter_map(|edit| match edit {
+            Edit::Add(Element::Service(name)) => Some(name),
+            _ => None,
+        });
+        let mut known: Option<Vec<String>> = None;
+        for name in added {
+            let known = match &mut known {
+                Some(known) => known,
+                none => none.insert(host.firewalld()?.services()?),
+            };
+            if known.contains(name) {
+                continue;
+            }
+            let error = Error::new(format!("firewalld knows no service `{name}`"));
+            return Err(match nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_SERVICE}")),
+                None => error.help(UNKNOWN_SERVICE),
+            });
+        }
+        Ok(())
+    }
+
+    /// How the host differs from it.
+    fn compare(&self, host: &Host, catalog: &[Item]) -> Result<Option<Change>> {
+        let zone = self.zone_name(host)?;
+        self.agree(host, catalog, &zone)?;
+        if !host.is_live() {
+            let file = zone_file(host, &zone)?;
+            let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
+            return Ok(Change::of(edits.iter().map(ToString::to_string).collect()));
+        }
+        match self.live_edits(host, catalog, &zone)? {
+            Some(edits) => {
+                Self::check_services(host, &edits)?;
+                Ok(Change::of(edits.words()))
+            }
+            // it will run by the time that this has its turn
+            None if catalog.iter().any(|item| FIREWALLD.contains(&item.id.as_str())) => {
+                let edits = self.edits(&Settings::default(), &[]);
+                Ok(Change::of(edits.iter().map(ToString::to_string).collect()))
+            }
+            None => Err(not_running()),
+        }
+    }
+
+    /// Makes the host as it is to be.
+    fn make(&self, host: &Host, catalog: &[Item]) -> Result<()> {
+        let zone = self.zone_name(host)?;
+        if !host.is_live() {
+            let file = zone_file(host, &zone)?;
+            let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
+            if edits.is_empty() {
+                return Ok(());
+            }
+            let access = Access { mode: 0o644, uid: None, gid: None };
+            return host.root.write(&etc_file(&zone), file.edited(&edits).as_bytes(), access);
+        }
+        host.forget_zones();
+        let Some(edits) = self.live_edits(host, catalog, &zone)? else { return Err(not_running()) };
+        Self::check_services(host, &edits)?;
+        let firewalld = host.firewalld()?;
+        // what is to come goes in before what is to go: nobody is locked out in between
+        let made = edits
+            .permanent
+            .iter()
+            .try_for_each(|edit| firewalld.edit_permanent(&zone, edit))
+            .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(&zone, edit)));
+        host.forget_zones();
+        made
+    }
+}
+
+/// What makes firewalld run, if the catalog has it.
+const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
+
+fn not_running() -> Error {
+    Error::new("firewalld is not running").help(
+        "start it (`systemctl enable --now firewalld`), or add the [[package]] `firewalld` and a [[unit]] \
+         `firewalld.service` with `enable = true` to the role",
+    )
+}
+
+fn firewalls(catalog: &[Item]) -> impl Iterator<Item = &Firewall> {
+    catalog.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Firewall>())
+}
+
+/// The zone of everything that belongs to no other.
+fn default_zone(host: &Host) -> Result<String> {
+    let text = host.root.text(Path::new("/etc/firewalld/firewalld.conf"))?;
+    let set = text.lines().filter_map(|line| line.trim().strip_prefix("DefaultZone=")).next_back();
+    Ok(set.map(str::trim).filter(|zone| !zone.is_empty()).unwrap_or("public").to_owned())
+}
+
+fn etc_file(zone: &str) -> PathBuf {
+    Path::new("/etc/firewalld/zones").join(format!("{zone}.xml"))
+}
+
+/// A zone's file in a tree: the administrator's, else the package's, else an empty one.
+fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
+    let packaged = Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"));
+    let mut found = None;
+    for path in [etc_file(zone), packaged] {
+        let text = host.root.text(&path)?;
+        if !text.is_empty() {
+            found = Some((path, text));
+            break;
+        }
+    }
+    let (path, text) = match found {
+        Some(found) => found,
+        None => (etc_file(zone), blank(zone)?),
+    };
+    ZoneFile::parse(text).map_err(|why| {
+        Error::new(format!("{} is not the file of a zone", host.root.outside(&path).display()))
+            .because(why)
+            .help("repair it, or remove it so that the package's own is taken")
+    })
+}
+
+/// The file of a zone that a tree doesn't have. A file in `/etc` hides the package's, so what that holds has to be in it.
+fn blank(zone: &str) -> Result<String> {
+    let (short, services) = match zone {
+        "public" => ("  <short>Public</short>\n", "  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
+        "block" | "dmz" | "drop" | "external" | "home" | "internal" | "nm-shared" | "trusted" | "work" => {
+            return Err(Error::new(format!("the tree has no firewalld, so what its zone {zone} holds isn't known"))
+                .help("install firewalld into the tree first, or use a zone of your own or `public`"));
+        }
+        _ => ("", ""),
+    };
+    let forward = if zone == "public" { "  <forward/>\n" } else { "" };
+    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n{short}{services}{forward}</zone>\n"))
+}
+
+impl Resource for Firewall {
+    fn kind(&self) -> &'static str {
+        FirewallFields::NAME
+    }
+
+    /// The zone, the first thing listed, how many more, and a few digits that tell it from others that start alike.
+    fn key(&self) -> String {
+        let mut elements: Vec<String> =
+            self.listed.without(&Settings::default()).iter().map(ToString::to_string).collect();
+        elements.extend(self.bars_masquerade.then(|| "no masquerade".to_owned()));
+        elements.extend(self.exclusive.then(|| "nothing else".to_owned()));
+        let digest = hex::encode(Sha256::digest(elements.join("\n")));
+        let first = match elements.first() {
+            Some(rule) if rule.starts_with("rule ") => "rule",
+            Some(element) => element,
+            None => "nothing",
+        };
+        let more = match elements.len() {
+            0 | 1 => String::new(),
+            number => format!(" +{}", number - 1),
+        };
+        format!("{} {first}{more} {}", self.zone.as_deref().unwrap_or("default"), &digest[..6])
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Firewall
+    }
+
+    /// Nothing: two roles may open the same port.
+    fn claims(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn after(&self) -> Vec<String> {
+        FIREWALLD.map(str::to_owned).to_vec()
+    }
+
+    fn announce(&self, wants: &mut Wants) {
+        wants.zones.insert(self.zone.clone().unwrap_or_default());
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        self.compare(work.host, work.catalog)
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        self.make(work.host, work.catalog)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Place;
+    use crate::kind::testing::{RoleFiles, build_with, fails};
+
+    fn firewall(toml: &str) -> Firewall {
+        let built = build_with::<FirewallFields>(toml, &RoleFiles::default()).unwrap();
+        built[0].as_any().downcast_ref::<Firewall>().unwrap().clone()
+    }
+
+    fn item(toml: &str) -> Item {
+        let resource = Box::new(firewall(toml));
+        let place = Place { file: "role.toml".into(), text: toml.into(), span: 0..0 };
+        Item { id: format!("firewall:{}", resource.key()), role: "r".into(), place, after: Vec::new(), resource }
+    }
+
+    fn why(toml: &str) -> String {
+        fails::<FirewallFields>(toml, &RoleFiles::default())
+    }
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let host = Host::open(dir.path()).unwrap();
+        (dir, host)
+    }
+
+    #[test]
+    fn each_source_of_an_allowance_is_a_rich_rule_of_its_family() {
+        let rules = firewall(
+            "allow = [{ port = '2379-2380/tcp', from = ['192.168.1.101', '192.168.2.7/24', 'fd00::1/128'] },\n\
+             { protocol = 'vrrp', from = '10.0.0.0/8' }, { service = 'http', from = [] }]",
+        )
+        .listed
+        .rules;
+        let wanted = [
+            "rule family=\"ipv4\" source address=\"10.0.0.0/8\" protocol value=\"vrrp\" accept",
+            "rule family=\"ipv4\" source address=\"192.168.1.101\" port port=\"2379-2380\" protocol=\"tcp\" accept",
+            "rule family=\"ipv4\" source address=\"192.168.2.0/24\" port port=\"2379-2380\" protocol=\"tcp\" accept",
+            "rule family=\"ipv6\" source address=\"fd00::1\" port port=\"2379-2380\" protocol=\"tcp\" accept",
+        ];
+        assert_eq!(rules.iter().collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_no_address_port_or_name_is_refused_with_an_example() {
+        assert!(
+            why("allow = [{ port = '1/tcp', from = '192.168.1.102.2' }]")
+                .contains("`192.168.1.102.2` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)")
+        );
+        assert!(why("ports = ['443']").contains("`443` is not a port: write it like \"443/tcp\""));
+        assert!(why("zone = 'a-very-long-zone-name'").contains("is not the name of a zone"));
+        assert!(why("services = ['a b']").contains("is not the name of a service"));
+        assert!(why("interfaces = ['eth0/1']").contains("is not the name of a network interface"));
+        assert!(why("allow = [{ port = '1/tcp', service = 'a', from = '::1' }]").contains("each needs one of"));
+        assert!(why("rich = ['rule accept']").contains("it says neither what nor whom it is about: `rule accept`"));
+        assert!(why("allow = [{ port = '1/tcp' }]").contains("lacks `from`"));
+    }
+
+    #[test]
+    fn several_of_one_zone_have_different_keys_that_can_be_read() {
+        let first = firewall("zone = 'dmz'\nports = ['443/tcp', '80/tcp']").key();
+        assert!(first.starts_with("dmz port 80/tcp +1 "), "{first}");
+        assert_ne!(first, firewall("zone = 'dmz'\nports = ['80/tcp', '81/tcp']").key());
+        assert!(firewall("").key().starts_with("default nothing "));
+    }
+
+    #[test]
+    fn in_a_tree_the_package_s_zone_is_edited_into_etc_once() {
+        let packaged =
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <service name=\"ssh\"/>\n  <forward/>\n</zone>\n";
+        let (dir, host) = tree(&[
+            ("usr/lib/firewalld/zones/home.xml", packaged),
+            ("etc/firewalld/firewalld.conf", "# DefaultZone=public\nDefaultZone=home\n"),
+        ]);
+        let catalog =
+            [item("ports = ['443/tcp']\nmasquerade = true\nallow = [{ service = 'http', from = '10.0.0.1' }]")];
+        let ours = firewalls(&catalog).next().unwrap();
+        let change = ours.compare(&host, &catalog).unwrap().unwrap();
+        assert_eq!(
+            change.summary,
+            "+ port 443/tcp, + rule family=\"ipv4\" source address=\"10.0.0.1\" service name=\"http\" accept, + masquerade"
+        );
+        ours.make(&host, &catalog).unwrap();
+        let written = std::fs::read_to_string(dir.path().join("etc/firewalld/zones/home.xml")).unwrap();
+        assert_eq!(
+            written,
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <service name=\"ssh\"/>\n  <forward/>\n  \
+             <port port=\"443\" protocol=\"tcp\"/>\n  <rule family=\"ipv4\">\n    <source address=\"10.0.0.1\"/>\n    \
+             <service name=\"http\"/>\n    <accept/>\n  </rule>\n  <masquerade/>\n</zone>\n"
+        );
+        assert!(ours.compare(&host, &catalog).unwrap().is_none());
+        assert_eq!(std::fs::read_to_string(dir.path().join("usr/lib/firewalld/zones/home.xml")).unwrap(), packaged);
+    }
+
+    #[test]
+    fn an_exclusive_zone_keeps_what_any_of_the_host_s_lists_and_loses_the_rest() {
+        let (dir, host) = tree(&[(
+            "etc/firewalld/zones/public.xml",
+            "<zone>\n  <service name=\"ssh\"/>\n  <service name=\"telnet\"/>\n  <port port=\"80-81\" protocol=\"tcp\"/>\n  \
+             <interface name=\"eth0\"/>\n</zone>\n",
+        )]);
+        let catalog = [
+            item("services = ['ssh']\nexclusive = true"),
+            item("zone = 'public'\nports = ['80/tcp']"),
+            item("zone = 'other'\nports = ['81/tcp']"),
+        ];
+        let ours = firewalls(&catalog).next().unwrap();
+        assert_eq!(ours.compare(&host, &catalog).unwrap().unwrap().summary, "− service telnet, − port 81/tcp");
+        ours.make(&host, &catalog).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("etc/firewalld/zones/public.xml")).unwrap(),
+            "<zone>\n  <service name=\"ssh\"/>\n  <port port=\"80\" protocol=\"tcp\"/>\n  <interface name=\"eth0\"/>\n</zone>\n"
+        );
+        assert!(ours.compare(&host, &catalog).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_firewalld_in_a_tree_the_default_zone_keeps_ssh() {
+        let (dir, host) = tree(&[]);
+        let catalog = [item("ports = ['443/tcp']")];
+        firewalls(&catalog).next().unwrap().make(&host, &catalog).unwrap();
+        let written = std::fs::read_to_string(dir.path().join("etc/firewalld/zones/public.xml")).unwrap();
+        assert!(written.contains("<service name=\"ssh\"/>") && written.contains("443"), "{written}");
+        let catalog = [item("zone = 'internal'\nports = ['443/tcp']")];
+        let error = firewalls(&catalog).next().unwrap().compare(&host, &catalog).unwrap_err();
+        assert!(error.to_string().contains("what its zone internal holds isn't known"), "{error}");
+    }
+
+    #[test]
+    fn two_that_want_the_opposite_are_an_error() {
+        let (_dir, host) = tree(&[]);
+        let catalog = [
+            item("masquerade = false"),
+            item("masquerade = true"),
+            item("zone = 'a'\ninterfaces = ['eth0']"),
+            item("zone = 'b'\ninterfaces = ['eth0']"),
+        ];
+        let errors: Vec<String> = firewalls(&catalog)
+            .filter_map(|one| one.compare(&host, &catalog).err())
+            .map(|error| error.to_string())
+            .collect();
+        assert_eq!(
+            errors,
+            [
+                "one [[firewall]] wants masquerading in the zone public, another bars it",
+                "`eth0` is to belong to two zones: a and b",
+                "`eth0` is to belong to two zones: b and a"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_the_same_now_and_after_the_next_start_is_said_once() {
+        let port = |text: &str| Edit::Add(Element::Port(PortRange::try_from(text.to_owned()).unwrap()));
+        let edits =
+            Edits { runtime: vec![port("1/tcp"), port("2/tcp")], permanent: vec![port("2/tcp"), port("3/tcp")] };
+        assert_eq!(edits.words(), ["+ port 2/tcp", "runtime: + port 1/tcp", "permanent: + port 3/tcp"]);
+    }
+}

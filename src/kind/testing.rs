@@ -1,0 +1,127 @@
+//! What the tests of kinds build their resources with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
+use crate::site::{Doc, Pin};
+use crate::store::Store;
+
+/// A role's files and (already rendered) templates.
+#[derive(Debug, Default)]
+pub struct RoleFiles(HashMap<String, String>);
+
+impl RoleFiles {
+    /// With one more file.
+    pub fn with(mut self, name: &str, text: &str) -> Self {
+        self.0.insert(name.to_owned(), text.to_owned());
+        self
+    }
+}
+
+impl Build for RoleFiles {
+    fn file(&self, name: &str) -> Result<Arc<[u8]>> {
+        self.template(name).map(|text| text.into_bytes().into())
+    }
+
+    fn template(&self, name: &str) -> Result<String> {
+        self.0.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
+    }
+
+    fn artifact(&self, name: &str) -> Result<Pin> {
+        Err(Error::new(format!("the artifact `{name}` is not pinned")))
+    }
+
+    fn invalid(&self, field: &str, why: &str) -> Error {
+        Error::new(format!("`{field}`: {why}"))
+    }
+}
+
+/// The resources of one entry, from its fields in TOML.
+pub fn build_with<F: Fields>(toml: &str, role: &RoleFiles) -> Result<Vec<Box<dyn Resource>>> {
+    let doc = Doc::parse("role.toml", toml.as_bytes())?;
+    let value: Value = doc.value().clone();
+    build_as::<F>(&Entry { doc: &doc, path: &[], value }, role)
+}
+
+/// The message of an entry that is refused.
+pub fn fails<F: Fields>(toml: &str, role: &RoleFiles) -> String {
+    match build_with::<F>(toml, role) {
+        Ok(_) => panic!("taken: {toml}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A directory as root, with nothing in its catalog.
+pub struct Tree {
+    /// Where it is.
+    pub dir: tempfile::TempDir,
+    /// The same, as a host.
+    pub host: Host,
+    store: Store,
+}
+
+impl Tree {
+    /// An empty one.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { host: Host::open(dir.path()).unwrap(), store: Store::open(dir.path()).unwrap(), dir }
+    }
+
+    /// What kinds are observed and changed with.
+    pub fn work(&self) -> Work<'_> {
+        Work { host: &self.host, store: &self.store, catalog: &[] }
+    }
+
+    /// A path of the tree, from outside.
+    pub fn path(&self, path: &str) -> std::path::PathBuf {
+        self.host.root.outside(path.as_ref())
+    }
+
+    /// Writes a file, and the directories above it.
+    pub fn put(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Reads a file.
+    pub fn get(&self, path: &str) -> String {
+        std::fs::read_to_string(self.path(path)).unwrap()
+    }
+
+    /// The summary of the change that a resource sees.
+    pub fn summary(&self, resource: &dyn Resource) -> Option<String> {
+        resource.observe(&self.work()).unwrap().map(|change| change.summary)
+    }
+
+    /// Applies a resource that has to be changed, and sees that nothing is left to do.
+    pub fn converge(&self, resource: &dyn Resource) -> Change {
+        let change = resource.observe(&self.work()).unwrap().expect("there is something to do");
+        resource.apply(&self.work(), &change).unwrap();
+        assert_eq!(self.summary(resource), None, "nothing is left to do");
+        change
+    }
+}
+
+/// The resources of one entry of a role.
+pub fn build(kind: &str, fields: &str) -> Result<Vec<Box<dyn Resource>>> {
+    let doc = Doc::parse("role.toml", fields.as_bytes())?;
+    (find(kind).unwrap().build)(&Entry { doc: &doc, path: &[], value: doc.value().clone() }, &RoleFiles::default())
+}
+
+/// The only resource of one entry of a role.
+pub fn one(kind: &str, fields: &str) -> Box<dyn Resource> {
+    let mut resources = build(kind, fields).unwrap();
+    assert_eq!(resources.len(), 1);
+    resources.remove(0)
+}
+
+/// Why an entry of a role is refused.
+pub fn refusal(kind: &str, fields: &str) -> String {
+    build(kind, fields).unwrap_err().to_string()
+}

@@ -1,0 +1,582 @@
+//! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result, nearest};
+use crate::host::Host;
+use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::{File, Wanted};
+use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Wants, Work};
+
+/// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitFields {
+    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`.
+    name: UnitName,
+    /// The whole text of the unit's file.
+    content: Option<String>,
+    /// The name of a template in the role's `templates/`.
+    template: Option<String>,
+    /// The name of a file in the role's `files/`.
+    source: Option<String>,
+    /// Drop-ins: file name (`10-limits.conf`) and text.
+    #[serde(default)]
+    dropins: BTreeMap<String, String>,
+    /// Whether it starts at boot; left as it is when this is left out.
+    enable: Option<bool>,
+    /// Whether it runs now; `running` for a unit that is enabled, else `any`, when left out.
+    state: Option<State>,
+    /// Whether it is kept from ever being started; it is stopped too, unless `state` says `any`.
+    #[serde(default)]
+    mask: bool,
+    /// Ids of resources whose change it is restarted for, besides its own files.
+    #[serde(default)]
+    restart_when: Vec<String>,
+    /// Ids of resources whose change it is reloaded for.
+    #[serde(default)]
+    reload_when: Vec<String>,
+}
+
+/// A unit's name: a valid one, of a type that has files.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct UnitName(String);
+
+impl TryFrom<String> for UnitName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (stem, kind) = text.rsplit_once('.').unwrap_or((&text, ""));
+        if !unit_files::TYPES.contains(&kind) {
+            let near = nearest(kind, unit_files::TYPES).filter(|_| !kind.is_empty());
+            let advice = match near {
+                Some(near) => format!("did you mean `{stem}.{near}`?"),
+                None => format!("it ends in one of .{}", unit_files::TYPES.join(", .")),
+            };
+            return Err(format!("`{text}` is not the name of a unit: {advice}"));
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
+        if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
+            return Err(format!(
+                "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
+            ));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Whether a unit runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It is active; for a timer, socket, path or mount that means that it waits, listens or is mounted.
+    Running,
+    /// It is not.
+    Stopped,
+    /// Either is fine.
+    Any,
+}
+
+impl Fields for UnitFields {
+    const NAME: &'static str = "unit";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let name = self.name.0.clone();
+        let text = self.text(build)?;
+        self.check(build, text.is_some())?;
+        let mut files: Vec<Box<dyn Resource>> = Vec::new();
+        let mut watches = Vec::new();
+        let texts = text.iter().map(|text| (format!("{ETC}/{name}"), text));
+        let dropins = self.dropins.iter().map(|(file, text)| (format!("{ETC}/{name}.d/{file}"), text));
+        for (path, text) in texts.chain(dropins) {
+            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+            let content = text.as_bytes().into();
+            let wanted = Wanted::new(None, None, None);
+            let file = File { kind: "unit-file", path, content, wanted, sensitive: false };
+            // a restarted target or slice takes everything in it down
+            if !name.ends_with(".target") && !name.ends_with(".slice") {
+                watches.push((format!("{}:{}", file.kind, file.path), Kick::Restart));
+            }
+            files.push(Box::new(file));
+        }
+        let after = files.iter().map(|file| format!("{}:{}", file.kind(), file.key())).collect();
+        watches.extend(self.restart_when.into_iter().map(|id| (id, Kick::Restart)));
+        watches.extend(self.reload_when.into_iter().map(|id| (id, Kick::Reload)));
+        let default = match (self.mask, self.enable) {
+            (true, _) => State::Stopped,
+            (false, Some(true)) => State::Running,
+            (false, _) => State::Any,
+        };
+        files.push(Box::new(Unit {
+            name,
+            own: Own { text, dropins: self.dropins },
+            enable: self.enable,
+            state: self.state.unwrap_or(default),
+            mask: self.mask,
+            after,
+            watches,
+        }));
+        Ok(files)
+    }
+}
+
+impl UnitFields {
+    /// The text of the unit's file, if the role has it.
+    fn text(&self, build: &dyn Build) -> Result<Option<String>> {
+        let (field, text) = match (&self.content, &self.template, &self.source) {
+            (None, None, None) => return Ok(None),
+            (Some(text), None, None) => ("content", text.clone()),
+            (None, Some(name), None) => ("template", build.template(name)?),
+            (None, None, Some(name)) => {
+                let bytes = build.file(name)?.to_vec();
+                ("source", String::from_utf8(bytes).map_err(|_| build.invalid("source", "it is not UTF-8 text"))?)
+            }
+            _ => return Err(build.invalid("name", "set at most one of `content`, `template` and `source`")),
+        };
+        check_text(build, field, &self.name.0, &text)?;
+        Ok(Some(text))
+    }
+
+    /// Whether the fields go together.
+    fn check(&self, build: &dyn Build, has_text: bool) -> Result<()> {
+        for (file, text) in &self.dropins {
+            let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
+            if !is_name {
+                let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
+                return Err(build.invalid("dropins", &why));
+            }
+            check_text(build, "dropins", file, text)?;
+        }
+        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
+            return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
+        }
+        let is_template = unit_files::instance_of(&self.name.0).is_some_and(|(_, instance)| instance.is_empty());
+        if is_template && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped))) {
+            let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
+            return Err(build.invalid("name", why));
+        }
+        Ok(())
+    }
+}
+
+fn check_text(build: &dyn Build, field: &str, name: &str, text: &str) -> Result<()> {
+    unit_files::check(text)
+        .map_err(|flaw| build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text)))
+}
+
+/// A unit: enabled, running, masked. Its files are resources of their own, of the kind `unit-file`.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    name: String,
+    own: Own,
+    enable: Option<bool>,
+    state: State,
+    mask: bool,
+    after: Vec<String>,
+    watches: Vec<(String, Kick)>,
+}
+
+/// What the state of a unit comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It runs, or is on its way there.
+    Up,
+    /// It does not need to run: a one-time job that is done, or a unit that its own conditions keep from starting.
+    Fulfilled,
+    /// It does not run, and why in a few words, if there is something to say.
+    Down(Option<&'static str>),
+}
+
+impl Unit {
+    fn link(&self) -> PathBuf {
+        Path::new(ETC).join(&self.name)
+    }
+
+    /// The links that are to be there for `enable`, and are not; or are not to be there, and are.
+    fn wrong_links(&self, host: &Host, file: &UnitFile, enable: bool) -> Result<Vec<Link>> {
+        let root = &host.root;
+        let links = file.links(root)?;
+        if enable && links.is_empty() {
+            return Err(Error::new(format!("{} can't be enabled: its file says nothing of when to start it", self.name))
+                .help("add `WantedBy=multi-user.target` under `[Install]`, by a drop-in if a package brings the unit; or leave out `enable`"));
+        }
+        let mut wrong = Vec::new();
+        for link in links {
+            if link.is_there(root)? != enable {
+                wrong.push(link);
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// How it stands. A unit that is `activating` or `reloading` counts as running: systemd is at it, and its job tells
+    /// how that ends. One that waits to be started again after it failed (`auto-restart`) doesn't.
+    /// A `oneshot` without `RemainAfterExit=` goes back to `inactive`: once it has run with success since boot it counts
+    /// as fulfilled, so that it runs once a boot (Ansible and Puppet would start it again at every run).
+    fn standing(&self, host: &Host) -> Result<Standing> {
+        let unit = host.unit(&self.name)?;
+        Ok(match (unit.active.as_str(), unit.sub.as_str()) {
+            ("activating", "auto-restart") => Standing::Down(Some("it keeps ending")),
+            ("active" | "activating" | "reloading" | "refreshing", _) => Standing::Up,
+            ("failed", _) => Standing::Down(Some("it failed")),
+            ("deactivating", _) => Standing::Down(Some("it is stopping")),
+            // only here is another question needed; a unit that nobody knows has no details
+            ("inactive", _) if self.state == State::Running && unit.load == "loaded" => {
+                let details = host.systemd()?.details(&self.name)?;
+                if details.is_finished() || details.is_skipped { Standing::Fulfilled } else { Standing::Down(None) }
+            }
+            _ => Standing::Down(None),
+        })
+    }
+
+    /// Whether being masked stands in its way.
+    fn is_hindered(&self) -> bool {
+        self.enable == Some(true) || self.state == State::Running
+    }
+
+    /// The error for a unit that isn't there.
+    fn missing(&self, host: &Host) -> Result<Error> {
+        let error = Error::new(format!("there is no unit {}: no file and no package gives it", self.name));
+        let names = unit_files::names(&host.root)?;
+        Ok(match nearest(&self.name, names.iter().map(String::as_str)) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help("give it a `content` or `template`, or add the [[package]] that brings it"),
+        })
+    }
+
+    /// Whether the file may still come: in a tree packages are not installed, and neither are their units.
+    fn is_of_absent_package(host: &Host, catalog: &[Item]) -> bool {
+        !host.is_live() && catalog.iter().any(|item| item.resource.kind() == "package")
+    }
+
+    fn change_mask(&self, host: &Host) -> Result<()> {
+        let root = &host.root;
+        if host.is_live() {
+            host.systemd()?.mask(&self.name)?;
+        } else if root.file(&self.link())?.is_some() {
+            return Err(Error::new(format!("{} can't be masked: its file is where the mask has to be", self.name))
+                .help(format!("remove {} with an [[absent]]", self.link().display())));
+        } else {
+            root.make_link(&self.link(), Path::new("/dev/null"))?;
+        }
+        host.unit_files_changed();
+        Ok(())
+    }
+
+    fn unmask(&self, host: &Host, runtime: bool) -> Result<()> {
+        if host.is_live() {
+            host.systemd()?.unmask(&self.name, runtime)?;
+        } else {
+            host.root.remove(&self.link())?;
+        }
+        host.unit_files_changed();
+        Ok(())
+    }
+
+    fn change_links(&self, host: &Host, file: &UnitFile, enable: bool) -> Result<()> {
+        let links = self.wrong_links(host, file, enable)?;
+        if links.is_empty() {
+            return Ok(());
+        }
+        if host.is_live() {
+            let systemd = host.systemd()?;
+            if enable {
+                systemd.enable(&file.name)?
+            } else {
+                systemd.disable(&file.name)?
+            }
+            host.unit_links_changed();
+            return Ok(());
+        }
+        for link in &links {
+            if enable { host.root.make_link(&link.at, &link.to)? } else { host.root.remove(&link.at)? }
+        }
+        Ok(())
+    }
+
+    /// Starts, stops, restarts or reloads it, as its state and what it is owed ask for.
+    fn change_state(&self, host: &Host, kick: Option<Kick>) -> Result<()> {
+        let systemd = host.systemd()?;
+        let standing = self.standing(host)?;
+        match (self.state, standing, kick) {
+            (State::Stopped, Standing::Up, _) => systemd.stop(&self.name),
+            (State::Stopped, _, _) => Ok(()),
+            (_, Standing::Up, Some(Kick::Restart)) => systemd.restart(&self.name),
+            (_, Standing::Up, Some(Kick::Reload)) => systemd.reload(&self.name),
+            (State::Running, Standing::Down(_), _) | (State::Running, Standing::Fulfilled, Some(Kick::Restart)) => {
+                systemd.start(&self.name)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How the host differs from it.
+    fn compare(&self, host: &Host, catalog: &[Item]) -> Result<Option<Change>> {
+        let root = &host.root;
+        let masked = unit_files::masked(root, &self.name)?;
+        let mut parts = Vec::new();
+        if self.mask && masked.is_none() {
+            parts.push("mask".to_owned());
+        }
+        if !self.mask && masked.is_some() && self.is_hindered() {
+            parts.push("unmask".to_owned());
+        }
+        if let (Some(enable), false) = (self.enable, self.mask) {
+            match unit_files::find(root, &self.name, &self.own)? {
+                Found::File(file) if self.wrong_links(host, &file, enable)?.is_empty() => {}
+                Found::File(_) => parts.push(if enable { "enable" } else { "disable" }.to_owned()),
+                Found::Missing if Self::is_of_absent_package(host, catalog) => {}
+                // what brings it may have its turn before this does
+                Found::Missing | Found::Masked { .. } if enable => parts.push("enable".to_owned()),
+                Found::Missing | Found::Masked { .. } => {}
+            }
+        }
+        if host.is_live() && self.state != State::Any {
+            match (self.state, self.standing(host)?) {
+                (State::Running, Standing::Down(None)) => parts.push("start".to_owned()),
+                (State::Running, Standing::Down(Some(why))) => parts.push(format!("start ({why})")),
+                (State::Stopped, Standing::Up) => parts.push("stop".to_owned()),
+                _ => {}
+            }
+        }
+        Ok(Change::of(parts))
+    }
+
+    /// Makes the host as it is to be.
+    fn make(&self, host: &Host, catalog: &[Item], change: &Change) -> Result<()> {
+        let root = &host.root;
+        let masked = unit_files::masked(root, &self.name)?;
+        // what is to be masked is stopped first: afterwards systemd no longer knows how
+        if self.mask {
+            if host.is_live() {
+                self.change_state(host, None)?;
+            }
+            if masked.is_none() {
+                self.change_mask(host)?;
+            }
+            host.settle_unit_files()?;
+            host.forget_units();
+            return Ok(());
+        }
+        if let Some(Found::Masked { runtime }) = masked
+            && self.is_hindered()
+        {
+            self.unmask(host, runtime)?;
+        }
+        match unit_files::find(root, &self.name, &self.own)? {
+            Found::File(file) => {
+                if let Some(enable) = self.enable {
+                    self.change_links(host, &file, enable)?;
+                }
+            }
+            // generated ones have no file in these directories, and systemd knows them all the same
+            Found::Missing if self.is_hindered() && !Self::is_of_absent_package(host, catalog) => {
+                let is_known = host.is_live() && self.enable != Some(true) && host.unit(&self.name)?.load == "loaded";
+                if !is_known {
+                    return Err(self.missing(host)?);
+                }
+            }
+            _ => {}
+        }
+        if host.is_live() {
+            host.settle_unit_files()?;
+            self.change_state(host, change.kick)?;
+            host.forget_units();
+        }
+        Ok(())
+    }
+}
+
+impl Resource for Unit {
+    fn kind(&self) -> &'static str {
+        UnitFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Units
+    }
+
+    fn after(&self) -> Vec<String> {
+        self.after.iter().chain(self.watches.iter().map(|(id, _)| id)).cloned().collect()
+    }
+
+    fn watches(&self) -> Vec<(String, Kick)> {
+        self.watches.clone()
+    }
+
+    fn announce(&self, wants: &mut Wants) {
+        if self.state != State::Any {
+            wants.units.insert(self.name.clone());
+        }
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        self.compare(work.host, work.catalog)
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        self.make(work.host, work.catalog, change)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{RoleFiles, build_with, fails};
+
+    fn unit(toml: &str) -> Unit {
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        built.last().and_then(|last| last.as_any().downcast_ref::<Unit>()).unwrap().clone()
+    }
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let host = Host::open(dir.path()).unwrap();
+        (dir, host)
+    }
+
+    fn summary(unit: &Unit, host: &Host) -> String {
+        unit.compare(host, &[]).unwrap().map_or_else(String::new, |change| change.summary)
+    }
+
+    #[test]
+    fn its_file_and_drop_ins_are_resources_that_it_is_restarted_for() {
+        let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
+                    restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        let ids: Vec<String> = built.iter().map(|made| format!("{}:{}", made.kind(), made.key())).collect();
+        let own = ["unit-file:/etc/systemd/system/a.service", "unit-file:/etc/systemd/system/a.service.d/10-x.conf"];
+        assert_eq!(ids, [own[0], own[1], "unit:a.service"]);
+        let watched = [
+            (own[0].to_owned(), Kick::Restart),
+            (own[1].to_owned(), Kick::Restart),
+            ("file:/etc/a".to_owned(), Kick::Restart),
+            ("file:/etc/b".to_owned(), Kick::Reload),
+        ];
+        assert_eq!(unit(toml).watches(), watched);
+        assert!(watched.iter().all(|(id, _)| unit(toml).after().contains(id)));
+    }
+
+    #[test]
+    fn an_enabled_unit_runs_and_another_may_unless_it_is_masked() {
+        assert_eq!(unit("name = 'a.service'\nenable = true").state, State::Running);
+        assert_eq!(unit("name = 'a.timer'\nenable = false").state, State::Any);
+        assert_eq!(unit("name = 'a.service'\nmask = true").state, State::Stopped);
+        assert_eq!(unit("name = 'a.service'\nenable = true\nstate = 'stopped'").state, State::Stopped);
+    }
+
+    #[test]
+    fn a_name_that_systemd_would_not_take_is_refused_with_the_one_that_was_meant() {
+        let why = |name: &str| fails::<UnitFields>(&format!("name = '{name}'"), &RoleFiles::default());
+        assert!(why("a.servce").contains("did you mean `a.service`?"));
+        assert!(why("a").contains("it ends in one of .service, .socket"));
+        for bad in ["../a.service", ".service", "a b.service", "@x.service"] {
+            assert!(why(bad).contains("is not the name of a unit"), "{bad}");
+        }
+        for good in ["a.service", "a@b.service", "dev-disk-by\\x2dlabel.mount", "user@.service"] {
+            assert!(UnitName::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_systemd_would_not_take_is_refused_with_its_line() {
+        let role = RoleFiles::default().with("a.service", "[Service]\nExecStart=/bin/a 'b\n");
+        assert_eq!(
+            fails::<UnitFields>("name = 'a.service'\ntemplate = 'a.service'", &role),
+            "`template`: line 2 of a.service: a quote is opened and never closed: `ExecStart=/bin/a 'b`"
+        );
+        assert_eq!(
+            fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
+            "`dropins` can't be used: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
+        );
+    }
+
+    #[test]
+    fn fields_that_do_not_go_together_are_refused() {
+        let why = |toml: &str| fails::<UnitFields>(toml, &RoleFiles::default());
+        assert!(why("name = 'a.service'\nmask = true\nenable = true").contains("a masked unit"));
+        assert!(why("name = 'a.service'\ncontent = '[Unit]'\nsource = 'x'").contains("at most one"));
+        assert!(why("name = 'a@.service'\nenable = true").contains("for each instance"));
+        assert!(why("name = 'a.service'\ndropins = { '../x.conf' = '[Unit]' }").contains("a drop-in is named like"));
+    }
+
+    #[test]
+    fn in_a_tree_enabling_makes_the_links_of_systemctl_and_disabling_takes_them_away() {
+        let (dir, host) =
+            tree(&[("usr/lib/systemd/system/a.service", "[Install]\nWantedBy=multi-user.target\nAlias=b.service\n")]);
+        let on = unit("name = 'a.service'\nenable = true");
+        assert_eq!(summary(&on, &host), "enable");
+        on.make(&host, &[], &Change::default()).unwrap();
+        let target = |at: &str| std::fs::read_link(dir.path().join(at)).unwrap();
+        let file = Path::new("/usr/lib/systemd/system/a.service");
+        assert_eq!(target("etc/systemd/system/multi-user.target.wants/a.service"), file);
+        assert_eq!(target("etc/systemd/system/b.service"), file);
+        assert_eq!(summary(&on, &host), "");
+        let off = unit("name = 'a.service'\nenable = false");
+        assert_eq!(summary(&off, &host), "disable");
+        off.make(&host, &[], &Change::default()).unwrap();
+        assert_eq!(summary(&off, &host), "");
+        assert!(!dir.path().join("etc/systemd/system/multi-user.target.wants/a.service").is_symlink());
+    }
+
+    #[test]
+    fn in_a_tree_a_mask_is_a_link_to_nothing_which_stays_until_it_is_in_the_way() {
+        let (dir, host) = tree(&[("usr/lib/systemd/system/a.service", "[Install]\nWantedBy=x.target\n")]);
+        let masked = unit("name = 'a.service'\nmask = true");
+        assert_eq!(summary(&masked, &host), "mask");
+        masked.make(&host, &[], &Change::default()).unwrap();
+        assert_eq!(summary(&masked, &host), "");
+        assert_eq!(
+            std::fs::read_link(dir.path().join("etc/systemd/system/a.service")).unwrap(),
+            Path::new("/dev/null")
+        );
+        assert_eq!(summary(&unit("name = 'a.service'"), &host), "");
+        let on = unit("name = 'a.service'\nenable = true");
+        assert_eq!(summary(&on, &host), "unmask, enable");
+        on.make(&host, &[], &Change::default()).unwrap();
+        assert_eq!(summary(&on, &host), "");
+    }
+
+    #[test]
+    fn a_mask_does_not_overwrite_a_unit_file() {
+        let (_dir, host) = tree(&[("etc/systemd/system/a.service", "[Unit]\n")]);
+        let error = unit("name = 'a.service'\nmask = true").make(&host, &[], &Change::default()).unwrap_err();
+        assert!(error.to_string().contains("can't be masked"), "{error}");
+    }
+
+    #[test]
+    fn a_unit_that_nothing_gives_is_an_error_with_the_nearest_name() {
+        let (_dir, host) = tree(&[("usr/lib/systemd/system/chronyd.service", "[Unit]\n")]);
+        let wrong = unit("name = 'chrond.service'\nenable = true");
+        assert_eq!(summary(&wrong, &host), "enable");
+        let error = wrong.make(&host, &[], &Change::default()).unwrap_err();
+        assert_eq!(error.to_string(), "there is no unit chrond.service: no file and no package gives it");
+        assert_eq!(error.advice(), Some("did you mean `chronyd.service`?"));
+    }
+
+    #[test]
+    fn a_unit_that_says_nothing_of_when_to_start_cannot_be_enabled() {
+        let (_dir, host) = tree(&[("usr/lib/systemd/system/a.service", "[Unit]\n")]);
+        let error = unit("name = 'a.service'\nenable = true").compare(&host, &[]).unwrap_err();
+        assert!(error.to_string().starts_with("a.service can't be enabled"), "{error}");
+        assert!(error.advice().unwrap().contains("WantedBy="));
+    }
+}
