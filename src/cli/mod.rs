@@ -157,7 +157,7 @@ fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
         "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
-        "file": error.place().map(|place| &place.file), "line": line, "column": column, "exit": error.exit_code() as u8,
+        "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 

@@ -123,7 +123,7 @@ impl World {
         host.copy(Path::new(KPULL), "/usr/bin/kpull", 0o755);
         for unit in ["kpull.service", "packaging/kpull.timer"] {
             let name = Path::new(unit).file_name().unwrap().to_str().unwrap();
-            host.copy(&Path::new(PROJECT).join(unit), &format!("/usr/lib/systemd/system/{name}"), 0o644);
+            host.copy(Path::new(PROJECT).join(unit), &format!("/usr/lib/systemd/system/{name}"), 0o644);
         }
         let key = std::fs::read_to_string(self.dir.path().join("signer.pub")).unwrap();
         host.write("/etc/kpull/allowed_signers", format!("lab namespaces=\"release@kpull\" {key}"));
