@@ -35,7 +35,6 @@ pub struct Host {
     units_changed: Cell<bool>,
     packages: RefCell<packages::Known>,
     links_changed: Cell<bool>,
-    units_settled: Cell<bool>,
 }
 
 impl Host {
@@ -54,7 +53,6 @@ impl Host {
             units_changed: Cell::new(false),
             packages: RefCell::default(),
             links_changed: Cell::new(false),
-            units_settled: Cell::new(false),
         })
     }
 
@@ -207,15 +205,9 @@ impl Host {
             self.systemd()?.reload_files()?;
             self.forget_units();
             self.links_changed.set(false);
-            self.units_settled.set(true);
         }
         self.units_changed.set(false);
         Ok(())
-    }
-
-    /// Whether systemd has read its files again since this run began.
-    pub fn has_settled_unit_files(&self) -> bool {
-        self.units_settled.get()
     }
 
     /// Units have been enabled or disabled. That matters for the next boot only, so [`Host::settle_unit_files`] before

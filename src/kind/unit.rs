@@ -399,11 +399,6 @@ impl Unit {
             _ => {}
         }
         if host.is_live() {
-            // an earlier run may have been cut off between writing the files and having them read, and systemd itself
-            // (NeedDaemonReload) does not notice a new directory of drop-ins: so once in a run that changes units
-            if !host.has_settled_unit_files() {
-                host.unit_files_changed();
-            }
             host.settle_unit_files()?;
             self.change_state(host, change.kick)?;
             host.forget_units();
@@ -525,7 +520,7 @@ mod tests {
         );
         assert_eq!(
             fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
-            "`dropins` can't be used: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
+            "`dropins`: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
         );
     }
 
