@@ -15,7 +15,7 @@ use crate::host::root::{Access, Root};
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The program that packages are installed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// Debian and those after it.

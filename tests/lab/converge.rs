@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kpull::net::server::{Answer, Seen, Server};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -212,7 +212,7 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     // drift: a file, a unit, a rule, a kernel setting
     host.run("echo '# by hand' >> /etc/haproxy/haproxy.cfg && systemctl stop etcd && firewall-cmd -q --remove-port=443/tcp && sysctl -qw net.ipv4.ip_nonlocal_bind=0").ok();
     let drifted = [
-        "firewall:public ports 443/tcp",
+        "firewall:public port 443/tcp 5b2d73",
         "sysctl:net.ipv4.ip_nonlocal_bind",
         "template:/etc/haproxy/haproxy.cfg",
         "unit:etcd.service",
@@ -354,12 +354,14 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "the lab's authority");
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
     fn certify(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
