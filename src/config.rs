@@ -24,7 +24,7 @@ pub struct Config {
     #[serde(default)]
     pub artifacts: net::Options,
     /// Where releases come from, in the order to try.
-    #[serde(rename = "source")]
+    #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
 }
 
@@ -74,8 +74,13 @@ impl Config {
         let signers = AllowedSigners::load(&self.trust.allowed_signers)?;
         let threshold = self.trust.threshold.unwrap_or(1);
         if threshold == 0 || threshold > signers.len() {
-            return Err(Error::new(format!("the threshold is {threshold}, and {} keys may sign", signers.len()))
-                .help("set `threshold` under [trust] to between 1 and the number of keys"));
+            let file = self.trust.allowed_signers.display();
+            let keys = match signers.len() {
+                1 => "1 key".to_owned(),
+                count => format!("{count} keys"),
+            };
+            return Err(Error::new(format!("`threshold` is {threshold}, and {file} has {keys}"))
+                .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
         Ok(Policy { site: self.trust.site.clone(), signers, threshold })
     }

@@ -117,23 +117,29 @@ impl Error {
         self.help(help)
     }
 
-    /// Adds the place in the text that is meant, and a few words to stand beside it.
+    /// Adds the place in the text that is meant, and a few words to stand beside it. Credentials in addresses near there
+    /// are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
-        self.0.source = Some(NamedSource::new(visible(&place.file), place.text.clone()));
+        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text))));
         self.0.label = Some(visible(label.as_ref()));
         self.0.place = Some(place);
         self
     }
 
     /// Joins several failures into one that tells of all; `None` when there are none.
-    pub fn all(mut errors: Vec<Error>) -> Option<Self> {
-        if errors.is_empty() {
-            return None;
-        }
-        let mut first = errors.remove(0);
-        first.0.others.extend(errors);
+    pub fn all(errors: Vec<Error>) -> Option<Self> {
+        // some tell of several already
+        let mut each = errors.into_iter().flat_map(Error::each);
+        let mut first = each.next()?;
+        first.0.others = each.collect();
         Some(first)
+    }
+
+    /// This failure and those that were found together with it, one by one.
+    pub fn each(mut self) -> impl Iterator<Item = Self> {
+        let others = std::mem::take(&mut self.0.others);
+        std::iter::once(self).chain(others)
     }
 
     /// The failures that were found together with this one.
@@ -149,6 +155,11 @@ impl Error {
     /// Where in the site's text it is, if it is there.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
+    }
+
+    /// The few words beside the place.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
     }
 
     /// What to do about it, if that is known.
@@ -215,13 +226,57 @@ fn causes(error: &dyn std::error::Error) -> String {
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
+        if is_hidden(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// [`visible`] for a text that spans point into: each character keeps its length in bytes.
+fn masked(text: &Arc<str>) -> Arc<str> {
+    if !text.contains(is_hidden) {
+        return text.clone();
+    }
+    let mask = |c: char| match c.len_utf8() {
+        _ if !is_hidden(c) => c,
+        1 => '?',
+        2 => '¿',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(mask).collect::<String>().into()
+}
+
+/// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen.
+fn is_hidden(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() && c != '\n' && c != '\t'
+}
+
+/// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.
+fn without_credentials(text: &Arc<str>) -> Arc<str> {
+    if !text.contains("://") {
+        return text.clone();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &**text;
+    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let address =
+            &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '{')).unwrap_or(rest.len())];
+        let authority = address.split(['/', '?', '#']).next().unwrap_or(address);
+        let (secret, plain) = address.split_at(authority.rfind('@').unwrap_or(0));
+        let (plain, query) = plain.split_at(plain.find('?').map_or(plain.len(), |at| at + 1));
+        out.push_str(&"*".repeat(secret.len()));
+        out.push_str(plain);
+        out.push_str(&"*".repeat(query.len()));
+        rest = &rest[address.len()..];
+    }
+    out.push_str(rest);
+    out.into()
 }
 
 /// The name in `known` that was probably meant by `word`.
@@ -247,6 +302,22 @@ mod tests {
     #[test]
     fn a_name_from_outside_cannot_write_to_the_terminal() {
         assert_eq!(Error::new("file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
+    }
+
+    #[test]
+    fn a_text_that_is_shown_around_a_place_is_masked_and_keeps_its_length() {
+        let text: Arc<str> = "a\u{1b}[2J\u{9b}1m\u{202e}é\tz\n".into();
+        assert_eq!(&*masked(&text), "a?[2J¿1m\u{fffd}é\tz\n");
+        assert_eq!(masked(&text).len(), text.len());
+    }
+
+    #[test]
+    fn an_excerpt_has_no_credentials_and_its_places_stay() {
+        let text: Arc<str> =
+            "a = \"https://mé:pw@h/p@q?token=x\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"".into();
+        let shown = without_credentials(&text);
+        assert_eq!(&*shown, "a = \"https://******@h/p@q?*******\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"");
+        assert_eq!(shown.len(), text.len());
     }
 
     #[test]

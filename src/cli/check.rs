@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print};
+use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::resolve::{Facts, resolve};
 
@@ -25,7 +25,9 @@ impl Run for Check {
             let resolved = Facts::assumed(name, host.address, None).and_then(|facts| resolve(&site, name, &facts));
             match resolved {
                 Ok(catalog) if self.json => {
-                    print(&json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }).to_string());
+                    print_json(
+                        &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }),
+                    );
                 }
                 Ok(catalog) => {
                     print(&format!("✓ {name:<16} {} resources of {} roles", catalog.items.len(), host.roles.len()))
@@ -53,5 +55,5 @@ impl Run for Check {
 fn distinct(errors: Vec<Error>) -> Vec<Error> {
     let mut seen = std::collections::HashSet::new();
     let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().filter(|error| seen.insert(key(error))).collect()
+    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
 }

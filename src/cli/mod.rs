@@ -145,7 +145,7 @@ pub fn main() -> Exit {
 fn show(error: &Error, json: bool) {
     for error in std::iter::once(error).chain(error.others()) {
         if json {
-            print(&describe(error).to_string());
+            print_json(&describe(error));
         } else {
             eprint!("{}", graphical(error));
         }
@@ -157,7 +157,7 @@ fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
         "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
-        "file": error.place().map(|place| &place.file), "line": line, "column": column, "exit": error.exit_code() as u8,
+        "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 
@@ -174,7 +174,17 @@ fn graphical(error: &Error) -> String {
     text
 }
 
-/// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.
+/// Writes a line for a person to standard output; no name in it can do something to the terminal.
 fn print(line: &str) {
+    print_as_is(&crate::error::visible(line));
+}
+
+/// Writes one JSON object to standard output.
+fn print_json(value: &serde_json::Value) {
+    print_as_is(&value.to_string());
+}
+
+/// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
+fn print_as_is(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
