@@ -64,6 +64,14 @@ impl Config {
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
             source.paths().for_each(settle);
         }
+        if config.artifacts.bearer.is_some() || config.artifacts.basic.is_some() {
+            return Err(Error::new("[artifacts] can't have credentials")
+                .because("they would be sent to every server that artifacts.toml names")
+                .at(doc.place(&["artifacts".to_owned()]), "`bearer` or `basic` in here")
+                .help(
+                    "a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
+                ));
+        }
         config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
         config.artifacts.paths().for_each(settle);
         Ok(config)

@@ -146,10 +146,9 @@ fn show(error: &Error, json: bool) {
     for error in std::iter::once(error).chain(error.others()) {
         if json {
             print_json(&describe(error));
-        } else {
+        } else if !report::failed(error) {
             eprint!("{}", graphical(error));
         }
-        report::failed(error);
     }
 }
 

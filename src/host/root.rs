@@ -99,8 +99,8 @@ const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOE
 impl Root {
     /// Opens `dir`, which must exist, as the root.
     pub fn open(dir: &Path) -> Result<Self> {
-        let how = OpenHow::new().flags(PLACE);
-        let top = openat2(AT_FDCWD, dir, how).context(|| format!("can't open {} as the root", dir.display()))?;
+        let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
+            .context(|| format!("can't open {} as the root", dir.display()))?;
         Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default() })
     }
 
@@ -325,7 +325,12 @@ impl Root {
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
         let how =
             OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(self.top.as_fd(), inner, how) {
+        let opened = match openat2(self.top.as_fd(), inner, how) {
+            // Linux before 5.6; and there is nothing to lead out of in `/`
+            Err(Errno::ENOSYS) if self.is_live() => nix::fcntl::openat(self.top.as_fd(), inner, PLACE, Mode::empty()),
+            opened => opened,
+        };
+        match opened {
             Ok(fd) => {
                 let fd = Rc::new(fd);
                 self.parents.borrow_mut().insert(path.to_owned(), fd.clone());
@@ -422,6 +427,7 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
             error.help("something of another type stands there; move it away")
         }
+        Errno::ENOSYS => error.help("this needs Linux 5.6 or later (openat2), to keep links inside the tree"),
         Errno::ELOOP | Errno::EXDEV => error.help("a link on the way leads in a circle or out of the root"),
         _ => error,
     }
