@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
-use ssh_key::{EcdsaCurve, PublicKey, SshSig};
+use ssh_key::{EcdsaCurve, LineEnding, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result};
 
@@ -111,6 +111,11 @@ impl AllowedSigners {
     /// The allowed key that made this signature over `message`; else why it doesn't count.
     fn signer(&self, message: &[u8], block: &str, now: Timestamp) -> Result<&KeyData, String> {
         let signature = SshSig::from_pem(block).map_err(|error| format!("a signature can't be read ({error})"))?;
+        // the parser lets wrong lengths inside pass, and ssh-keygen does not
+        let bare = |text: &str| text.split_whitespace().collect::<String>();
+        if signature.to_pem(LineEnding::LF).map(|text| bare(&text)).ok() != Some(bare(block)) {
+            return Err("a signature can't be read (it is not written as ssh-keygen does)".to_owned());
+        }
         if signature.namespace() != NAMESPACE {
             return Err(format!("a signature is for `{}` and not for `{NAMESPACE}`", signature.namespace()));
         }
@@ -145,7 +150,8 @@ fn split(signatures: &[u8]) -> Result<Vec<&str>> {
         blocks.push(&rest[start..end]);
         rest = &rest[end..];
         if blocks.len() > MOST {
-            return Err(Error::refused(format!("the release has more than {MOST} signatures")));
+            return Err(Error::refused(format!("the release has more than {MOST} signatures"))
+                .help("a release needs one signature of each signer: remove the others"));
         }
     }
     if blocks.is_empty() { Err(unreadable()) } else { Ok(blocks) }

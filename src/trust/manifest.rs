@@ -14,6 +14,8 @@ use crate::trust::is_part;
 /// The version of the format that this program writes, and the only one that it reads.
 pub const FORMAT: i64 = 1;
 
+const BY_HAND: &str = "`kpull sign` makes no such release: somebody wrote this one by hand";
+
 /// A release's manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -109,7 +111,8 @@ impl Manifest {
             if listed.sha256.len() != 64
                 || !listed.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
             {
-                return Err(Error::refused(format!("the release lists {path} with something that is not a SHA-256")));
+                return Err(Error::refused(format!("the release lists {path} with something that is not a SHA-256"))
+                    .help(BY_HAND));
             }
         }
         Ok(Self { site, serial, created, expires, files })
@@ -120,8 +123,7 @@ impl Manifest {
 fn check_path(path: &str) -> Result<()> {
     let plain = path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !plain || path.len() > 4096 || path.contains('\\') || path.chars().any(char::is_control) {
-        return Err(Error::refused(format!("the release lists a path outside the tree: `{path}`"))
-            .help("`kpull sign` makes no such release: somebody wrote this one by hand"));
+        return Err(Error::refused(format!("the release lists a path outside the tree: `{path}`")).help(BY_HAND));
     }
     if !is_part(path) {
         return Err(Error::refused(format!("the release lists `{path}`, which is no part of a site"))
@@ -131,5 +133,6 @@ fn check_path(path: &str) -> Result<()> {
 }
 
 fn refused(error: Error) -> Error {
-    error.exit(crate::Exit::Refused)
+    let error = error.exit(crate::Exit::Refused);
+    if error.advice().is_some() { error } else { error.help(BY_HAND) }
 }

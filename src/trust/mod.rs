@@ -159,7 +159,8 @@ impl Announced {
         if total > LARGEST_RELEASE {
             return Err(Error::refused(format!(
                 "the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"
-            )));
+            ))
+            .help("publish large files as artifacts, pinned in artifacts.toml"));
         }
         if let Some(present) = tree.list()? {
             let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
-use ssh_key::{HashAlg, LineEnding, PrivateKey};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::{Files, Site};
@@ -17,10 +17,10 @@ const LAST_SERIAL: u64 = i64::MAX as u64;
 /// What signs.
 #[derive(Clone, Debug)]
 pub enum Signer {
-    /// A private key without a passphrase, in a file.
+    /// A private key (Ed25519, ECDSA P-256) without a passphrase, in a file.
     Key(PathBuf),
     /// `ssh-keygen -Y sign` with this file: a public key whose private half an agent or a hardware key holds, or a
-    /// private key with a passphrase, which it asks for.
+    /// private key with a passphrase, which it asks for, or of another kind.
     Keygen(PathBuf),
 }
 
@@ -32,9 +32,7 @@ impl Signer {
             return Ok(Self::Keygen(path.to_owned()));
         }
         match PrivateKey::from_openssh(&text) {
-            Ok(key) if !key.is_encrypted() && !key.algorithm().as_str().starts_with("sk-") => {
-                Ok(Self::Key(path.to_owned()))
-            }
+            Ok(key) if !key.is_encrypted() && signs_here(&key.algorithm()) => Ok(Self::Key(path.to_owned())),
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
             Err(error) => Err(Error::new(format!("{} is not an OpenSSH key", path.display()))
                 .because(error)
@@ -53,6 +51,10 @@ impl Signer {
             Self::Keygen(path) => keygen(path, message),
         }
     }
+}
+
+fn signs_here(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })
 }
 
 fn keygen(key: &Path, message: &[u8]) -> Result<String> {

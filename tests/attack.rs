@@ -1,0 +1,19 @@
+//! The trust floor under attack: hostile sources against the real program.
+//!
+//! Each attack is mounted through a directory, a git repository and a web server, on hosts that have a good release and
+//! on fresh ones; see `attack/host.rs` for what is held against what comes out.
+
+#[path = "attack/bytes.rs"]
+mod bytes;
+#[path = "attack/host.rs"]
+mod host;
+#[path = "attack/manifest.rs"]
+mod manifest;
+#[path = "attack/signatures.rs"]
+mod signatures;
+#[path = "attack/terminal.rs"]
+mod terminal;
+#[path = "attack/time.rs"]
+mod time;
+#[path = "attack/tools.rs"]
+mod tools;

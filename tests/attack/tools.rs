@@ -1,0 +1,323 @@
+//! Round trips with OpenSSH's own programs, and `kpull sign`.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use kpull::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+
+use crate::host::{Entry, GOOD, Host, Tree, Via, allow, key, kpull};
+
+/// A site and a place for keys.
+struct Desk {
+    dir: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self { dir: tempfile::tempdir().unwrap() };
+        for (path, entry) in Tree::good(GOOD).0 {
+            if let Entry::File(content) = entry
+                && !path.starts_with(MANIFEST)
+            {
+                desk.write(&format!("site/{path}"), content);
+            }
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Makes a key with ssh-keygen; the file is called `key`, and its public half `key.pub`.
+    fn keygen(&self, kind: &[&str], passphrase: &str) -> PathBuf {
+        let path = self.path("key");
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-N", passphrase, "-C", "me", "-f"])
+            .arg(&path)
+            .arg("-t")
+            .args(kind));
+        path
+    }
+
+    /// Writes one of the known keys into a file.
+    fn key(&self, number: u8) -> PathBuf {
+        let path = self.path(&format!("key{number}"));
+        key(number).write_openssh_file(&path, ssh_key::LineEnding::LF).unwrap();
+        path
+    }
+
+    fn sign_with(&self, key: &Path, arguments: &[&str]) -> Command {
+        let mut command = kpull();
+        command.args(["sign", "--json", "--site"]).arg(self.path("site")).arg("--key").arg(key).args(arguments);
+        command
+    }
+
+    /// Runs `kpull sign`, and reads what it says.
+    fn sign(&self, key: &Path, arguments: &[&str]) -> serde_json::Value {
+        let output = self.sign_with(key, arguments).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::parse(self.read(&format!("site/{MANIFEST}")).as_bytes()).unwrap()
+    }
+
+    /// Holds what is signed against `ssh-keygen -Y verify`.
+    fn verify(&self, public: &str) -> Output {
+        self.write("allowed", format!("me namespaces=\"{NAMESPACE}\" {public}\n"));
+        let mut child = Command::new("ssh-keygen")
+            .args(["-Y", "verify", "-I", "me", "-n", NAMESPACE, "-f"])
+            .arg(self.path("allowed"))
+            .arg("-s")
+            .arg(self.path("site").join(SIGNATURES))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(self.read(&format!("site/{MANIFEST}")).as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// A fresh host that allows this key and follows the site.
+    fn apply(&self, public: &str) -> (i32, String) {
+        let host = Host::new(Via::Dir, &format!("me {public}\n"), 1);
+        host.configure(&format!("me {public}\n"), 1, &format!("dir = {:?}\n", self.path("site")));
+        let ended = host.apply();
+        if ended.code == 0 {
+            host.expect_files(GOOD);
+        }
+        (ended.code, ended.error)
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+const KINDS: &[&[&str]] = &[&["ed25519"], &["ecdsa", "-b", "256"], &["rsa", "-b", "3072"]];
+
+#[test]
+fn ssh_keygen_accepts_what_kpull_signs() {
+    for kind in KINDS {
+        let desk = Desk::new();
+        let key = desk.keygen(kind, "");
+        let told = desk.sign(&key, &[]);
+        assert_eq!(told["serial"], 1, "{kind:?}: {told}");
+        let output = desk.verify(&desk.read("key.pub"));
+        assert!(output.status.success(), "{kind:?}: {output:?}");
+        assert_eq!(desk.apply(&desk.read("key.pub")), (0, String::new()), "{kind:?}");
+    }
+}
+
+#[test]
+fn kpull_accepts_what_ssh_keygen_signs_for_this_purpose_and_for_no_other() {
+    for kind in KINDS {
+        let desk = Desk::new();
+        let key = desk.keygen(kind, "");
+        desk.sign(&desk.key(1), &[]);
+        let manifest = desk.path("site").join(MANIFEST);
+        let sign = |namespace: &str| {
+            fs::remove_file(desk.path("site").join(SIGNATURES)).unwrap();
+            run(Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", namespace, "-f"]).arg(&key).arg(&manifest));
+        };
+        sign(NAMESPACE);
+        assert_eq!(desk.apply(&desk.read("key.pub")), (0, String::new()), "{kind:?}");
+        sign("file");
+        let error = "no signature of the release is good: a signature is for `file` and not for `release@kpull`";
+        assert_eq!(desk.apply(&desk.read("key.pub")), (4, error.to_owned()), "{kind:?}");
+    }
+}
+
+#[test]
+fn weak_and_unknown_keys_are_refused_where_they_are_listed() {
+    for (kind, why) in [
+        (["rsa", "-b", "2048"], "an RSA key needs 3072 bits or more"),
+        (["ecdsa", "-b", "384"], "of ECDSA keys only nistp256 is supported"),
+    ] {
+        let desk = Desk::new();
+        desk.keygen(&kind, "");
+        desk.sign(&desk.key(1), &[]);
+        let error = format!("/root/etc/kpull/allowed_signers:1: can't read this allowed signer: {why}");
+        assert_eq!(desk.apply(&desk.read("key.pub")), (1, error));
+    }
+}
+
+/// An agent that ends with the test.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_key_in_an_agent_signs_and_one_that_is_not_there_is_told() {
+    let desk = Desk::new();
+    let key = desk.keygen(&["ed25519"], "");
+    let socket = desk.path("agent");
+    let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    let _agent = Agent(agent);
+    while !socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let public = desk.read("key.pub");
+    fs::rename(desk.path("key.pub"), desk.path("only.pub")).unwrap();
+    let sign = || desk.sign_with(&desk.path("only.pub"), &[]).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+
+    let output = sign();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let what = format!("can't sign with {} through ssh-keygen", desk.path("only.pub").display());
+    assert!(told["error"].as_str().unwrap().starts_with(&what), "{told}");
+    assert_eq!(told["help"], "is the key in the agent? `ssh-add -L` lists them");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!desk.path("site").join(SIGNATURES).exists() && !desk.path("site").join(MANIFEST).exists());
+
+    run(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket));
+    fs::remove_file(&key).unwrap();
+    let output = sign();
+    assert!(output.status.success(), "{output:?}");
+    assert!(desk.verify(&public).status.success());
+    assert_eq!(desk.apply(&public), (0, String::new()));
+}
+
+#[test]
+fn a_key_with_a_passphrase_signs_when_it_is_given() {
+    let desk = Desk::new();
+    let key = desk.keygen(&["ed25519"], "correct horse");
+    let sign = |answer: &str| {
+        desk.write("askpass", format!("#!/bin/sh\necho '{answer}'\n"));
+        fs::set_permissions(desk.path("askpass"), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut command = desk.sign_with(&key, &[]);
+        command.env("SSH_ASKPASS", desk.path("askpass")).env("SSH_ASKPASS_REQUIRE", "force");
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let output = sign("wrong");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("wrong"));
+    assert!(!desk.path("site").join(MANIFEST).exists());
+    assert!(sign("correct horse").status.success());
+    assert!(desk.verify(&desk.read("key.pub")).status.success());
+    assert_eq!(desk.apply(&desk.read("key.pub")), (0, String::new()));
+}
+
+#[test]
+fn each_change_gets_the_next_serial_and_no_change_adds_a_signature() {
+    let desk = Desk::new();
+    let (first, second) = (desk.key(1), desk.key(2));
+    assert_eq!(desk.sign(&first, &[])["serial"], 1);
+    let alone = desk.read(&format!("site/{SIGNATURES}"));
+    assert_eq!(desk.sign(&first, &[])["serial"], 1);
+    assert_eq!(desk.read(&format!("site/{SIGNATURES}")), alone, "the same signature is not added twice");
+    let added = desk.sign(&second, &[]);
+    assert_eq!((&added["serial"], &added["added"]), (&1.into(), &true.into()));
+    assert!(desk.read(&format!("site/{SIGNATURES}")).starts_with(&alone));
+
+    let host = Host::new(Via::Dir, "", 2);
+    host.configure(&(allow(1, "") + &allow(2, "")), 2, &format!("dir = {:?}\n", desk.path("site")));
+    host.expect_good(GOOD);
+
+    desk.write("site/roles/base/files/more", "more of release 11\n");
+    desk.write("site/roles/base/role.toml", desk.read("site/roles/base/role.toml").replace("release 10", "release 11"));
+    let next = desk.sign(&second, &[]);
+    assert_eq!((&next["serial"], &next["added"]), (&2.into(), &false.into()));
+    assert_eq!(host.apply().error, "the release has 1 good signature and needs 2");
+    desk.sign(&first, &[]);
+    host.expect_good(GOOD + 1);
+}
+
+#[test]
+fn renewing_makes_a_new_release_of_the_same_files() {
+    let desk = Desk::new();
+    let key = desk.key(1);
+    desk.sign(&key, &["--lifetime", "2h"]);
+    let before = desk.manifest();
+    assert_eq!(before.expires.duration_since(before.created).as_hours(), 2);
+    let renewed = desk.sign(&key, &["--renew", "--lifetime", "3d"]);
+    assert_eq!((&renewed["serial"], &renewed["added"]), (&2.into(), &false.into()));
+    let after = desk.manifest();
+    assert_eq!(after.expires.duration_since(after.created).as_hours(), 72);
+    assert_eq!(before.files, after.files);
+    assert_eq!(
+        desk.read(&format!("site/{SIGNATURES}")).matches("BEGIN").count(),
+        1,
+        "an old signature is worth nothing"
+    );
+}
+
+#[test]
+fn nobody_signs_for_longer_than_they_say() {
+    // somebody has put a manifest into the site that lives for ever
+    let desk = Desk::new();
+    let key = desk.key(1);
+    desk.sign(&key, &["--lifetime", "3000d"]);
+    let before = desk.read(&format!("site/{SIGNATURES}"));
+    let told = desk.sign(&desk.key(2), &[]);
+    assert!(
+        told["error"].as_str().unwrap().starts_with("the release that is there (serial 1) is good until "),
+        "{told}"
+    );
+    assert_eq!(
+        told["help"],
+        "say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"
+    );
+    assert_eq!(desk.read(&format!("site/{SIGNATURES}")), before);
+    assert_eq!(desk.sign(&desk.key(2), &["--renew"])["serial"], 2);
+}
+
+#[test]
+fn a_serial_behind_which_there_is_none_is_not_carried_on() {
+    let desk = Desk::new();
+    let key = desk.key(1);
+    desk.sign(&key, &[]);
+    let manifest = desk.read(&format!("site/{MANIFEST}"));
+    desk.write(&format!("site/{MANIFEST}"), manifest.replace("serial = 1", &format!("serial = {}", i64::MAX)));
+    let told = desk.sign(&key, &["--renew"]);
+    assert_eq!(told["error"], format!("there is no serial after {}", i64::MAX));
+    assert_eq!(
+        told["help"],
+        "release.toml is not one of yours: take the last that you signed, and look at who changed it"
+    );
+}
+
+#[test]
+fn a_file_that_hosts_would_refuse_is_not_signed() {
+    let desk = Desk::new();
+    desk.write("site/roles/base/files/two\nlines", "x");
+    let output = desk.sign_with(&desk.key(1), &[]).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["error"], "the release lists a path outside the tree: `roles/base/files/two\nlines`");
+    assert_eq!(told["help"], "hosts would refuse such a release: rename the file, and sign again");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!desk.path("site").join(MANIFEST).exists());
+}
+
+#[test]
+fn a_file_that_is_no_key_is_told_and_not_repeated() {
+    let desk = Desk::new();
+    desk.write("none", "hunter2");
+    let told = desk.sign(&desk.path("none"), &[]);
+    let error = told["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("{} is not an OpenSSH key", desk.path("none").display())), "{error}");
+    assert!(!told.to_string().contains("hunter2"));
+    assert_eq!(told["help"], "make one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent");
+    let told = desk.sign(&desk.path("missing"), &[]);
+    let error = told["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("can't read the key {}", desk.path("missing").display())), "{error}");
+}
