@@ -40,7 +40,8 @@ mode = "0640"
 
 fn three() -> (Site, Tree) {
     let site = base(THREE);
-    site.file("roles/base/files/secret.key", b"\x00\xff\x01").file("roles/base/templates/base.conf", "port = {{ port }}\n");
+    site.file("roles/base/files/secret.key", b"\x00\xff\x01")
+        .file("roles/base/templates/base.conf", "port = {{ port }}\n");
     let tree = site.sign().enroll();
     (site, tree)
 }
@@ -85,7 +86,10 @@ fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
     assert_eq!(tree.snapshot(), drifted, "a plan changes nothing");
 
     let text = tree.kpull("plan").exits(2).stdout;
-    assert!(text.contains("~ base         template:/etc/base.conf  content\n    @@ -1 +1 @@\n    -port = 81\n"), "{text}");
+    assert!(
+        text.contains("~ base         template:/etc/base.conf  content\n    @@ -1 +1 @@\n    -port = 81\n"),
+        "{text}"
+    );
     assert!(!tree.kpull("plan --no-diff").exits(2).stdout.contains("@@"));
 
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), plan.changed());
@@ -312,7 +316,7 @@ fn later_layers_win_maps_merge_and_lists_replace() {
     tree.kpull("apply").exits(0);
     assert_eq!(
         tree.read("etc/out"),
-        r#"role site group host of group.example yes site {"role":1,"all":"host","site":1,"group":1} group.example"#
+        r#"role site group host of group.example yes site {"role": 1, "all": "host", "site": 1, "group": 1} group.example"#
     );
 }
 
@@ -324,13 +328,17 @@ fn explain_tells_the_value_and_every_layer_that_sets_it() {
     assert_eq!(
         explain(&["h1", "web.four"]).exits(0).stdout,
         "web.four = \"host of group.example\"\n  host h1              host_vars/h1.toml:4:8\n\
-         \x20 role web             roles/web/role.toml:4:70   (overruled)\n"
+         \x20 role web             roles/web/role.toml:4:69   (overruled)\n"
     );
     let json = explain(&["h1", "web.map.all", "--json"]).exits(0).json().remove(0);
-    assert_eq!((&json["value"], &json["variable"], &json["host"]), (&"host".into(), &"web.map.all".into(), &"h1".into()));
-    let layers: Vec<_> = json["layers"].as_array().unwrap().iter().map(|layer| layer["layer"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&json["value"], &json["variable"], &json["host"]),
+        (&"host".into(), &"web.map.all".into(), &"h1".into())
+    );
+    let layers: Vec<_> =
+        json["layers"].as_array().unwrap().iter().map(|layer| layer["layer"].as_str().unwrap()).collect();
     assert_eq!(layers, ["role web", "site", "group g", "host h1"]);
-    assert_eq!(json["layers"][1]["place"], "site.toml:3:59");
+    assert_eq!(json["layers"][1]["place"], "site.toml:3:69");
     assert!(explain(&["h1", "domain"]).exits(0).stdout.starts_with("domain = \"group.example\"\n"));
 
     let unknown = explain(&["h1", "web.fuor", "--json"]).exits(1).error();
@@ -347,10 +355,7 @@ fn graph_shows_the_order_as_text_dot_and_json() {
     );
     let dir = site.path().to_str().unwrap();
     let graph = |more: &[&str]| kpull(&[&["graph", "--site", dir, "h1"], more].concat()).exits(0);
-    assert_eq!(
-        graph(&[]).stdout,
-        "base         file:/c\nbase         file:/b\n               after file:/c\n"
-    );
+    assert_eq!(graph(&[]).stdout, "base         file:/c\nbase         file:/b\n               after file:/c\n");
     let dot = graph(&["--dot"]).stdout;
     assert!(dot.starts_with("digraph kpull {\n") && dot.ends_with("}\n"), "{dot}");
     assert!(dot.contains("  \"file:/c\" -> \"file:/b\";\n"), "{dot}");
@@ -386,7 +391,10 @@ fn status_tells_of_before_and_after() {
     site.file("roles/base/templates/base.conf", "{{ prot }}").sign();
     tree.kpull("apply").exits(1);
     let failed = tree.kpull("status --json").exits(0).json().remove(0);
-    assert_eq!((&failed["last_run"]["exit"], &failed["last_run"]["error"]), (&1.into(), &"`prot` is not defined".into()));
+    assert_eq!(
+        (&failed["last_run"]["exit"], &failed["last_run"]["error"]),
+        (&1.into(), &"`prot` is not defined".into())
+    );
 }
 
 #[test]
@@ -408,7 +416,10 @@ fn every_line_of_json_is_an_object_with_the_version() {
     }
     let dir = site.path().to_str().unwrap();
     let check = kpull(&["check", "--json", "--site", dir]).exits(0).json();
-    assert_eq!((&check[0]["event"], &check[0]["host"], &check[0]["resources"]), (&"checked".into(), &"h1".into(), &3.into()));
+    assert_eq!(
+        (&check[0]["event"], &check[0]["host"], &check[0]["resources"]),
+        (&"checked".into(), &"h1".into(), &3.into())
+    );
     let signed = kpull(&["sign", "--json", "--site", dir, "--key", &tree.key()]).exits(0).json();
     assert_eq!((&signed[0]["site"], &signed[0]["serial"]), (&"test".into(), &1.into()));
 }
@@ -510,11 +521,47 @@ fn every_kind_that_has_a_part_in_a_tree_leaves_it_there_and_stays_quiet_then() {
 
     tree.write("etc/hosts", "127.0.0.1 localhost\n# BEGIN kpull cluster\n10.0.0.9 h9\n# END kpull cluster\n# mine\n");
     fs::remove_file(tree.at("srv/current")).unwrap();
-    assert_eq!(
-        tree.kpull("apply --json").exits(0).changed(),
-        ["symlink:/srv/current", "block:/etc/hosts#cluster"]
-    );
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["symlink:/srv/current", "block:/etc/hosts#cluster"]);
     assert!(tree.read("etc/hosts").ends_with("# BEGIN kpull cluster\n10.0.0.1 h1\n# END kpull cluster\n# mine\n"));
+}
+
+#[test]
+fn units_and_firewalls_are_files_and_links_in_a_tree() {
+    let (_site, tree) = applied(
+        r#"
+        [[unit]]
+        name = "etcd.service"
+        content = "[Unit]\nDescription=etcd\n[Service]\nExecStart=/usr/bin/etcd\n[Install]\nWantedBy=multi-user.target\n"
+        dropins."10-limits.conf" = "[Service]\nLimitNOFILE=65536\n"
+        enable = true
+
+        [[unit]]
+        name = "ufw.service"
+        mask = true
+
+        [[firewall]]
+        zone = "public"
+        ports = ["443/tcp"]
+        allow = [{ port = "2379-2380/tcp", from = "10.0.0.0/24" }]
+        "#,
+    );
+    let link = |path: &str| fs::read_link(tree.at(path)).unwrap().to_str().unwrap().to_owned();
+    assert!(tree.read("etc/systemd/system/etcd.service").contains("ExecStart=/usr/bin/etcd\n"));
+    assert!(tree.read("etc/systemd/system/etcd.service.d/10-limits.conf").contains("LimitNOFILE=65536\n"));
+    assert_eq!(link("etc/systemd/system/multi-user.target.wants/etcd.service"), "/etc/systemd/system/etcd.service");
+    assert_eq!(link("etc/systemd/system/ufw.service"), "/dev/null");
+    let zone = tree.read("etc/firewalld/zones/public.xml");
+    for part in ["port=\"443\"", "2379-2380", "10.0.0.0/24"] {
+        assert!(zone.contains(part), "{zone}");
+    }
+    let wanted = tree.snapshot();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+
+    fs::remove_file(tree.at("etc/systemd/system/multi-user.target.wants/etcd.service")).unwrap();
+    fs::remove_file(tree.at("etc/firewalld/zones/public.xml")).unwrap();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    assert!(changed[0].starts_with("firewall:public ") && changed[1..] == ["unit:etcd.service"], "{changed:?}");
+    assert_eq!(tree.snapshot(), wanted);
 }
 
 #[test]
