@@ -121,7 +121,7 @@ impl Error {
     /// are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
-        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&place.text)));
+        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text))));
         self.0.label = Some(visible(label.as_ref()));
         self.0.place = Some(place);
         self
@@ -226,13 +226,33 @@ fn causes(error: &dyn std::error::Error) -> String {
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
+        if is_hidden(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// [`visible`] for a text that spans point into: each character keeps its length in bytes.
+fn masked(text: &Arc<str>) -> Arc<str> {
+    if !text.contains(is_hidden) {
+        return text.clone();
+    }
+    let mask = |c: char| match c.len_utf8() {
+        _ if !is_hidden(c) => c,
+        1 => '?',
+        2 => '¿',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(mask).collect::<String>().into()
+}
+
+/// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen.
+fn is_hidden(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.
@@ -282,6 +302,13 @@ mod tests {
     #[test]
     fn a_name_from_outside_cannot_write_to_the_terminal() {
         assert_eq!(Error::new("file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
+    }
+
+    #[test]
+    fn a_text_that_is_shown_around_a_place_is_masked_and_keeps_its_length() {
+        let text: Arc<str> = "a\u{1b}[2J\u{9b}1m\u{202e}é\tz\n".into();
+        assert_eq!(&*masked(&text), "a?[2J¿1m\u{fffd}é\tz\n");
+        assert_eq!(masked(&text).len(), text.len());
     }
 
     #[test]

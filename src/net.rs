@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{self, HeaderMap, HeaderName};
@@ -31,6 +31,9 @@ const FIRST_PAUSE: u64 = 250;
 const LONGEST_PAUSE: u64 = 5_000;
 /// The longest pause that a server can make us take with `Retry-After`.
 const LONGEST_WISH: Duration = Duration::from_secs(30);
+/// The fewest bytes a second that are waited for, counted over one timeout: a server that hands out a byte now and then
+/// would otherwise keep the host from its work for years.
+const SLOWEST: u64 = 1024;
 /// How many redirects one request follows.
 const REDIRECTS: usize = 5;
 
@@ -164,6 +167,32 @@ pub struct Reply {
     /// Where the answer came from in the end.
     url: Url,
     body: Response,
+    pace: Pace,
+}
+
+/// How fast a body comes in.
+struct Pace {
+    patience: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(patience: Duration) -> Self {
+        Self { patience, since: Instant::now(), bytes: 0 }
+    }
+
+    /// Whether it still goes on well enough after `count` bytes more.
+    fn holds(&mut self, count: usize) -> bool {
+        self.bytes += count as u64;
+        let elapsed = self.since.elapsed();
+        if elapsed < self.patience {
+            return true;
+        }
+        let enough = self.bytes >= elapsed.as_secs().saturating_mul(SLOWEST);
+        *self = Self::new(self.patience);
+        enough
+    }
 }
 
 impl Reply {
@@ -180,17 +209,28 @@ impl Reply {
 
 impl Read for Reply {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.body.read(buf).map_err(|why| {
+        let count = self.body.read(buf).map_err(|why| {
             let what = format!("GET {}: the answer broke off", shown(&self.url));
             io::Error::new(why.kind(), Failure::of(what, &why).error)
-        })
+        })?;
+        if count > 0 && !self.pace.holds(count) {
+            return Err(io::Error::other(
+                Error::new(format!("GET {}: the answer comes too slowly", shown(&self.url)))
+                    .because(format!("fewer than {SLOWEST} bytes a second"))
+                    .help("use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses"),
+            ));
+        }
+        Ok(count)
     }
 }
 
-/// Reads a whole body. When it has more than `max` bytes it is an error, and not read to the end.
+/// Reads a whole body of a release. When it has more than `max` bytes the release is refused, and the body not read to
+/// its end.
 pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
-    let too_big =
-        |url: &Url| Error::new(format!("{} has more than {max} bytes", shown(url))).help("nothing of it was used");
+    let too_big = |url: &Url| {
+        Error::refused(format!("{} has more than {max} bytes", shown(url)))
+            .help("it is not read to its end: was it changed after signing?")
+    };
     if reply.length.is_some_and(|length| length > max) {
         return Err(too_big(&reply.url));
     }
@@ -233,6 +273,7 @@ pub struct Client {
     http: Http,
     credentials: Credentials,
     retries: u32,
+    patience: Duration,
 }
 
 impl Client {
@@ -284,7 +325,7 @@ impl Client {
             }
             (None, None) => Credentials::None,
         };
-        Ok(Self { http, credentials, retries: options.tries_again() })
+        Ok(Self { http, credentials, retries: options.tries_again(), patience: options.patience() })
     }
 
     /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
@@ -343,7 +384,8 @@ impl Client {
                 status => return Err(self.refusal(&what, status, &answer)),
             };
             let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-            return Ok(Reply { kind, etag, length: answer.content_length(), url, body: answer });
+            let (length, pace) = (answer.content_length(), Pace::new(self.patience));
+            return Ok(Reply { kind, etag, length, url, body: answer, pace });
         }
         Err(Failure::hopeless(
             Error::new(format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))

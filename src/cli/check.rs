@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print};
+use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::resolve::{Facts, resolve};
 
@@ -25,7 +25,9 @@ impl Run for Check {
             let resolved = Facts::assumed(name, host.address, None).and_then(|facts| resolve(&site, name, &facts));
             match resolved {
                 Ok(catalog) if self.json => {
-                    print(&json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }).to_string());
+                    print_json(
+                        &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }),
+                    );
                 }
                 Ok(catalog) => {
                     print(&format!("✓ {name:<16} {} resources of {} roles", catalog.items.len(), host.roles.len()))

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print};
+use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result, nearest};
 use crate::resolve::{Facts, World};
 
@@ -45,7 +45,9 @@ impl Run for Explain {
         if self.json {
             let layers: Vec<_> =
                 set.iter().map(|(name, place)| json!({ "layer": name, "place": place.to_string() })).collect();
-            print(&json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers }).to_string());
+            print_json(
+                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers }),
+            );
             return Ok(Exit::Done);
         }
         print(&format!("{} = {value}", self.variable));

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print};
+use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Exit, Result};
 use crate::kind::Kick;
 use crate::resolve::{Facts, resolve};
@@ -35,7 +35,9 @@ impl Run for Graph {
             let watches = item.resource.watches();
             if self.json {
                 let watches: Vec<_> = watches.iter().map(|(id, kick)| json!({ "id": id, "kick": kick })).collect();
-                print(&json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(), "after": item.after, "watches": watches }).to_string());
+                print_json(
+                    &json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(), "after": item.after, "watches": watches }),
+                );
                 continue;
             }
             if self.dot {

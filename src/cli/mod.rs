@@ -145,7 +145,7 @@ pub fn main() -> Exit {
 fn show(error: &Error, json: bool) {
     for error in std::iter::once(error).chain(error.others()) {
         if json {
-            print(&describe(error).to_string());
+            print_json(&describe(error));
         } else {
             eprint!("{}", graphical(error));
         }
@@ -174,7 +174,17 @@ fn graphical(error: &Error) -> String {
     text
 }
 
-/// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.
+/// Writes a line for a person to standard output; no name in it can do something to the terminal.
 fn print(line: &str) {
+    print_as_is(&crate::error::visible(line));
+}
+
+/// Writes one JSON object to standard output.
+fn print_json(value: &serde_json::Value) {
+    print_as_is(&value.to_string());
+}
+
+/// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
+fn print_as_is(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

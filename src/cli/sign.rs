@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, print};
+use crate::cli::{Run, print, print_json};
 use crate::error::{Exit, Result};
 use crate::kind::fields::Span;
 use crate::trust::{Signer, sign};
@@ -46,8 +46,10 @@ impl Run for Sign {
         let signed = sign(&self.site, &Signer::of(&self.key)?, self.lifetime, self.renew)?;
         let manifest = &signed.manifest;
         if self.json {
-            print(&json!({ "version": crate::report::VERSION, "site": manifest.site, "serial": manifest.serial, "created": manifest.created,
-                "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }).to_string());
+            print_json(
+                &json!({ "version": crate::report::VERSION, "site": manifest.site, "serial": manifest.serial, "created": manifest.created,
+                "expires": manifest.expires, "files": manifest.files.len(), "added": signed.added }),
+            );
         } else {
             let note = if signed.added {
                 " (no file has changed: the signature is added to the release that was there)"

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print};
+use crate::cli::{HostArgs, Run, print, print_json};
 use crate::error::{Exit, Result};
 use crate::report::Text;
 
@@ -28,7 +28,7 @@ impl Run for Status {
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen,
                 "generation": generation, "last_run": last, "owed": owed,
             });
-            print(&value.to_string());
+            print_json(&value);
             return Ok(Exit::Done);
         }
         let mut text = format!("{} of the site {}\n", agent.name, agent.config.trust.site);

@@ -94,7 +94,7 @@ impl Run<'_> {
             self.changes.push((item.id.clone(), change.summary));
             self.paid(&item.id)?;
         }
-        self.work.host.settle_unit_files()?;
+        self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
         self.owed = Owed { probes: self.owed.probes, ..Owed::default() };
         self.work.store.set_owed(&self.owed)

@@ -70,23 +70,23 @@ impl<'a> Agent<'a> {
         let seen = self.store.seen()?;
         let now = Timestamp::now();
         let mut marks = self.store.marks();
-        let kept = self.store.release()?;
+        // what came with a mark is only as good as what was kept of it
+        let kept = self.store.release()?.map(|kept| self.read_kept(&policy, &kept, now));
+        let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
         for (index, config) in self.config.sources.iter().enumerate() {
             let mut source = source::open(config, &self.store.source_cache(index))?;
             let name = source.name();
-            let mark = marks.get(&name).filter(|_| kept.is_some());
+            let mark = marks.get(&name).filter(|_| good.is_some());
             let found = match self.poll(&mut *source, mark.map(String::as_str)) {
                 Ok(None) => {
                     answered = true;
                     break;
                 }
-                Ok(Some((tree, mark))) => {
-                    let known = kept.as_ref().and_then(|kept| policy.announce(kept).ok()?.fetch(kept, None).ok());
-                    self.read(&policy, &*tree, seen.as_ref(), now, known.as_ref().map(Verified::get))
-                        .map(|read| (read, mark))
-                }
+                Ok(Some((tree, mark))) => self
+                    .read(&policy, &*tree, seen.as_ref(), now, good.map(|good| &good.files))
+                    .map(|read| (read, mark)),
                 Err(error) => Err(error),
             };
             match found {
@@ -111,8 +111,7 @@ impl<'a> Agent<'a> {
         let Some(kept) = kept else {
             return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
         };
-        let read = self.read_kept(&policy, &kept, now);
-        match (read, trouble) {
+        match (kept, trouble) {
             (Ok((read, late)), trouble) => {
                 Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: trouble.or(late) })
             }

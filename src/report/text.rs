@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::error::visible;
 use crate::report::{Event, Report, Summary};
 
 /// Writes to standard output; progress goes to standard error, and only to a terminal.
@@ -24,7 +25,8 @@ impl Text {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        let text = visible(text);
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
     }
 
     fn line(&self, text: &str) {
@@ -37,7 +39,8 @@ impl Text {
 
     fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
         let role = self.paint("2", &format!("{:<12}", item.role));
-        self.line(&format!("{} {role} {}  {}", self.paint(code, sign), item.id, self.paint("2", &change.summary)));
+        let (sign, summary) = (self.paint(code, sign), self.paint("2", &change.summary));
+        self.line(&format!("{sign} {role} {}  {summary}", visible(&item.id)));
         for line in change.diff.iter().filter(|_| self.diffs).flat_map(|diff| diff.lines()) {
             let code = match line.as_bytes().first() {
                 Some(b'+') => "32",
@@ -68,24 +71,27 @@ impl Text {
     }
 }
 
+/// A resource's role and id.
+fn named(item: &crate::kind::Item) -> String {
+    visible(&format!("{:<12} {}", item.role, item.id))
+}
+
 impl Report for Text {
     fn event(&self, event: &Event<'_>) {
         match event {
-            Event::Passed { source, error } => self.line(&format!("{} {source}: {error}", self.paint("33", "!"))),
+            Event::Passed { source, error } => {
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("{source}: {error}"))))
+            }
             Event::News { source, manifest } => {
-                self.line(&format!(
-                    "{} release {} of {} from {source}",
-                    self.paint("36", "↓"),
-                    manifest.serial,
-                    manifest.site
-                ));
+                let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);
+                self.line(&format!("{} {}", self.paint("36", "↓"), visible(&text)));
             }
             Event::Planned(item, change) => self.change("~", "33", item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
             Event::Waiting(item) => {
-                self.line(&format!("{} {:<12} {}  waiting", self.paint("2", "…"), item.role, item.id))
+                self.line(&format!("{} {}  waiting", self.paint("2", "…"), named(item)));
             }
-            Event::Passing(item) => self.line(&format!("{} {:<12} {}", self.paint("32", "♥"), item.role, item.id)),
+            Event::Passing(item) => self.line(&format!("{} {}", self.paint("32", "♥"), named(item))),
             Event::Download { name, done, total } => {
                 if !std::io::stderr().is_terminal() {
                     return;

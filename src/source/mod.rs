@@ -162,9 +162,10 @@ fn segments(path: &str) -> Result<Vec<&str>> {
     Ok(names)
 }
 
-/// A file that its reader doesn't want because of its size, in bytes.
+/// A file with more bytes than were announced, or than any such file may have: the release is refused.
 fn too_big(source: &str, path: &str, max: u64) -> Error {
-    Error::new(format!("{source}: {path} has more than {max} bytes")).help("nothing was read; publish a smaller file")
+    Error::refused(format!("{source}: {path} has more than {max} bytes"))
+        .help("it is not read to its end: was it changed after signing?")
 }
 
 /// A name for a state that only changes when the bytes of one of `files` do, or one appears or goes.

@@ -38,7 +38,7 @@ impl Tree for CachedRelease {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let Some(range) = self.files.get(path) else { return Ok(None) };
         if range.len() as u64 > max {
-            return Err(Error::new(format!("{path} is larger than expected in the kept release")));
+            return Err(Error::refused(format!("{path} is larger than expected in the kept release")));
         }
         Ok(Some(self.bytes[range.clone()].to_vec()))
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
-use ssh_key::{PublicKey, SshSig};
+use ssh_key::{EcdsaCurve, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result};
 
@@ -96,10 +96,14 @@ impl AllowedSigners {
         }
         let error = match (good.len(), problems.first()) {
             (0, Some(why)) => Error::refused("no signature of the release is good").because(why),
-            (have, _) => Error::refused(format!(
-                "the release has {have} good signature{} and needs {threshold}",
-                if have == 1 { "" } else { "s" }
-            )),
+            (have, problem) => {
+                let s = if have == 1 { "" } else { "s" };
+                let error = Error::refused(format!("the release has {have} good signature{s} and needs {threshold}"));
+                match problem {
+                    Some(why) => error.because(format!("besides, {why}")),
+                    None => error,
+                }
+            }
         };
         Err(error.help(format!("the keys that may sign are in {}", self.file)))
     }
@@ -151,7 +155,7 @@ impl Allowed {
     /// `None` for a key that is allowed for other purposes only.
     fn parse(line: &str) -> Result<Option<Self>, String> {
         let mut words = words(line);
-        let principal = words.next().ok_or("it is empty")?.to_owned();
+        let principal = words.next().ok_or("it is empty")?.trim_matches('"').to_owned();
         let mut options = words.next().ok_or("there is no key")?;
         let mut kind = options;
         if !is_key_type(options) {
@@ -170,14 +174,20 @@ impl Allowed {
         {
             return Err("an RSA key needs 3072 bits or more".to_owned());
         }
+        if let KeyData::Ecdsa(ecdsa) = key.key_data()
+            && ecdsa.curve() != EcdsaCurve::NistP256
+        {
+            return Err("of ECDSA keys only nistp256 is supported".to_owned());
+        }
         let mut allowed = Self { principal, key, after: None, before: None };
         for option in split_options(options) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let value = value.trim_matches('"');
             match name.to_ascii_lowercase().as_str() {
-                "namespaces" if !value.split(',').any(|pattern| pattern == NAMESPACE || pattern == "*") => {
-                    return Ok(None);
+                "namespaces" if value.contains(['!', '?']) || value.contains('*') && value != "*" => {
+                    return Err(format!("in `namespaces`, write whole names, such as {NAMESPACE}, and no patterns"));
                 }
+                "namespaces" if !value.split(',').any(|name| name == NAMESPACE || name == "*") => return Ok(None),
                 "namespaces" => {}
                 "valid-after" => allowed.after = Some(time(value)?),
                 "valid-before" => allowed.before = Some(time(value)?),

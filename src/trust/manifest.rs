@@ -72,15 +72,16 @@ impl Manifest {
 
     /// As the text that is signed.
     pub fn to_toml(&self) -> String {
-        let mut text = format!("format = {FORMAT}\n");
-        let _ = writeln!(text, "site = {}", toml::Value::from(self.site.as_str()));
+        // JSON's strings are TOML's, on one line and with one kind of quotes, so they can be keys too
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let mut text = format!("format = {FORMAT}\nsite = {}\n", quoted(&self.site));
         let _ = writeln!(
             text,
             "serial = {}\ncreated = {:.0}\nexpires = {:.0}\n\n[files]",
             self.serial, self.created, self.expires
         );
         for (path, Listed { sha256, size }) in &self.files {
-            let _ = writeln!(text, "{} = {{ sha256 = \"{sha256}\", size = {size} }}", toml::Value::from(path.as_str()));
+            let _ = writeln!(text, "{} = {{ sha256 = \"{sha256}\", size = {size} }}", quoted(path));
         }
         text
     }
@@ -120,7 +121,7 @@ fn check_path(path: &str) -> Result<()> {
     let plain = path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !plain || path.len() > 4096 || path.contains('\\') || path.chars().any(char::is_control) {
         return Err(Error::refused(format!("the release lists a path outside the tree: `{path}`"))
-            .help("a release made by `kpull sign` has no such path: somebody made this one by hand"));
+            .help("`kpull sign` makes no such release: somebody wrote this one by hand"));
     }
     if !is_part(path) {
         return Err(Error::refused(format!("the release lists `{path}`, which is no part of a site"))

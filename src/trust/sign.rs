@@ -7,9 +7,12 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Exit, Result};
 use crate::site::{Files, Site};
 use crate::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+
+/// TOML's integers end here.
+const LAST_SERIAL: u64 = i64::MAX as u64;
 
 /// What signs.
 #[derive(Clone, Debug)]
@@ -61,15 +64,15 @@ fn keygen(key: &Path, message: &[u8]) -> Result<String> {
         .stdout(Stdio::piped())
         .spawn()
         .context(what)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(message).context(what)?;
-    }
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(message));
     let output = child.wait_with_output().context(what)?;
     if !output.status.success() {
         return Err(Error::new(what())
             .because(format!("ssh-keygen ended with {}", output.status))
             .help("is the key in the agent? `ssh-add -L` lists them"));
     }
+    // only now: one that ended early has more to say than a broken pipe
+    written.context(what)?;
     String::from_utf8(output.stdout).context(what)
 }
 
@@ -94,7 +97,15 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         Err(error) => return Err(error).context(|| format!("can't read {}", manifest_path.display())),
     };
     let now = Timestamp::from_second(Timestamp::now().as_second()).context(|| "the clock can't be read".to_owned())?;
-    let serial = old.as_ref().map_or(1, |(old, _)| old.serial + 1);
+    let serial = match &old {
+        None => 1,
+        Some((old, _)) if old.serial < LAST_SERIAL => old.serial + 1,
+        Some((old, _)) => {
+            return Err(Error::new(format!("there is no serial after {}", old.serial)).help(format!(
+                "{MANIFEST} is not one of yours: take the last that you signed, and look at who changed it"
+            )));
+        }
+    };
     let expires = now.checked_add(lifetime).context(|| "that lifetime is too long".to_owned())?;
     let fresh = Manifest::of(&files, &site.name, serial, now, expires);
     let signatures_path = dir.join(SIGNATURES);
@@ -104,6 +115,14 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         && old.site == fresh.site
         && old.expires > now
     {
+        // whoever signs says how long hosts take it, and not whoever wrote the manifest
+        if old.expires > expires {
+            return Err(Error::new(format!(
+                "the release that is there (serial {}) is good until {:.0}, and --lifetime allows for {expires:.0}",
+                old.serial, old.expires
+            ))
+            .help("say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"));
+        }
         let mut signatures = std::fs::read_to_string(&signatures_path).unwrap_or_default();
         let signature = signer.sign(&bytes)?;
         if !signatures.contains(signature.trim()) {
@@ -113,6 +132,9 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         return Ok(Signed { manifest: old, added: true });
     }
     let text = fresh.to_toml();
+    Manifest::parse(text.as_bytes()).map_err(|error| {
+        error.exit(Exit::Failed).help("hosts would refuse such a release: rename the file, and sign again")
+    })?;
     let signature = signer.sign(text.as_bytes())?;
     // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
     replace(&signatures_path, signature.as_bytes())?;

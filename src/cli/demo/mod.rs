@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::SignedDuration;
 
 use crate::cli::apply::converge;
-use crate::cli::{Run, graphical, print};
+use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, plan};
 use crate::error::{Context, Error, Exit, Result};
 use crate::report::{Event, Report, Summary, Text};
@@ -113,7 +113,7 @@ impl Demo {
         world.tamper(true);
         match world.apply("master3", &Silent) {
             Err(error) if error.exit_code() == Exit::Refused => {
-                graphical(&error).lines().for_each(|line| print(&format!("   {line}")));
+                graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
             }
             Err(error) => return Err(error),
             Ok(_) => return Err(Error::new("the tampered release was not refused")),
