@@ -2,7 +2,17 @@
 
 #[path = "tree/apply.rs"]
 mod apply;
+#[path = "tree/artifacts.rs"]
+mod artifacts;
 #[path = "tree/broken.rs"]
 mod broken;
+#[path = "tree/faults.rs"]
+mod faults;
+#[path = "support/git.rs"]
+mod git;
 #[path = "support/site.rs"]
 mod site;
+#[path = "tree/sources.rs"]
+mod sources;
+
+use kpull::net::server::{Answer, Seen};

@@ -193,9 +193,7 @@ impl Root {
 
     /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory.
     pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
-        self.write_with(path, access, |file| {
-            file.write_all(content).context(|| format!("can't write {}", path.display()))
-        })
+        self.write_with(path, access, |file| file.write_all(content).map_err(|error| failed_io("write", path, error)))
     }
 
     /// [`Root::write`] with content that `fill` streams into the file.
@@ -216,7 +214,7 @@ impl Root {
             }
             nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
                 .map_err(|errno| failed("set the mode of", path, errno))?;
-            file.sync_all().context(|| format!("can't write {}", path.display()))?;
+            file.sync_all().map_err(|error| failed_io("write", path, error))?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
         })();
         if written.is_err() {
@@ -414,6 +412,14 @@ fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
     let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| failed("open the directory of", path, errno))?;
     nix::unistd::fsync(&dir).map_err(|errno| failed("write the directory of", path, errno))
+}
+
+/// What to tell of a file of a root that could not be read or written through its handle.
+pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(number) => failed(doing, path, Errno::from_raw(number)),
+        None => Error::new(format!("can't {doing} {}", path.display())).because(error),
+    }
 }
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {

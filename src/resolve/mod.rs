@@ -37,18 +37,22 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
-        errors.extend(unset(&world, role));
-        if errors.is_empty() {
+        let missing: Vec<Error> = unset(&world, role).collect();
+        if missing.is_empty() {
             for entry in &role.entries {
                 if let Err(error) = expand(&world, role, entry, facts, &mut items) {
                     errors.push(error);
                 }
             }
         }
+        errors.extend(missing);
     }
     errors.extend(clashes(&items));
     errors.extend(below_files(&items));
-    errors.extend(unwatched(&items));
+    // what could not be made above can't be watched either, and once is enough
+    if errors.is_empty() {
+        errors.extend(unwatched(&items));
+    }
     match Error::all(errors) {
         Some(error) => Err(error),
         None => Ok(Catalog { site: site.name.clone(), host: host.to_owned(), items: order::sort(items)? }),

@@ -401,9 +401,9 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
     })
 }
 
-/// `text` without its braces, when it is nothing but one expression.
+/// `text` without its braces, when it is nothing but one expression: a blank or a line break around it makes it a text.
 fn whole_expression(text: &str) -> Option<&str> {
-    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);
     (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner.trim())
@@ -414,11 +414,11 @@ fn merge(below: Json, above: &Json) -> Json {
     match (below, above) {
         (Json::Object(mut below), Json::Object(above)) => {
             for (key, value) in above {
-                let merged = match below.remove(key) {
-                    Some(old) => merge(old, value),
-                    None => value.clone(),
-                };
-                below.insert(key.clone(), merged);
+                // a key keeps its place among the others
+                match below.get_mut(key) {
+                    Some(old) => *old = merge(old.take(), value),
+                    None => drop(below.insert(key.clone(), value.clone())),
+                }
             }
             Json::Object(below)
         }

@@ -47,12 +47,6 @@ impl Site {
         self.file(&format!("roles/{name}/role.toml"), format!("summary = \"For a test\"\n{toml}"))
     }
 
-    /// Takes a file away.
-    pub fn remove(&self, path: &str) -> &Self {
-        fs::remove_file(self.path().join(path)).unwrap();
-        self
-    }
-
     /// Signs the site as it is, broken or not, under the next serial. What `kpull sign` refuses can be signed by hand, and
     /// a host has to stand that.
     pub fn sign(&self) -> &Self {

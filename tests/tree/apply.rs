@@ -56,7 +56,7 @@ fn the_first_apply_creates_and_the_second_touches_nothing() {
     assert_eq!(tree.read("etc/base.conf"), "port = 80\n");
     assert_eq!((tree.mode("etc/motd"), tree.mode("etc/base.conf")), (0o644, 0o640));
     assert_eq!((tree.mode("etc/deep/down/secret.key"), tree.mode("etc/deep")), (0o600, 0o755));
-    assert_eq!(tree.mode("var/lib/kpull"), 0o700);
+    assert_eq!((tree.mode("var/lib/kpull"), tree.mode("var/lib"), tree.mode("var")), (0o700, 0o755, 0o755));
 
     let before = tree.times();
     let second = tree.kpull("apply").exits(0);
@@ -316,7 +316,7 @@ fn later_layers_win_maps_merge_and_lists_replace() {
     tree.kpull("apply").exits(0);
     assert_eq!(
         tree.read("etc/out"),
-        r#"role site group host of group.example yes site {"role":1,"all":"host","site":1,"group":1} group.example"#
+        r#"role site group host of group.example yes site {"role": 1, "all": "host", "site": 1, "group": 1} group.example"#
     );
 }
 
@@ -328,7 +328,7 @@ fn explain_tells_the_value_and_every_layer_that_sets_it() {
     assert_eq!(
         explain(&["h1", "web.four"]).exits(0).stdout,
         "web.four = \"host of group.example\"\n  host h1              host_vars/h1.toml:4:8\n\
-         \x20 role web             roles/web/role.toml:4:70   (overruled)\n"
+         \x20 role web             roles/web/role.toml:4:69   (overruled)\n"
     );
     let json = explain(&["h1", "web.map.all", "--json"]).exits(0).json().remove(0);
     assert_eq!(
@@ -338,7 +338,7 @@ fn explain_tells_the_value_and_every_layer_that_sets_it() {
     let layers: Vec<_> =
         json["layers"].as_array().unwrap().iter().map(|layer| layer["layer"].as_str().unwrap()).collect();
     assert_eq!(layers, ["role web", "site", "group g", "host h1"]);
-    assert_eq!(json["layers"][1]["place"], "site.toml:3:59");
+    assert_eq!(json["layers"][1]["place"], "site.toml:3:69");
     assert!(explain(&["h1", "domain"]).exits(0).stdout.starts_with("domain = \"group.example\"\n"));
 
     let unknown = explain(&["h1", "web.fuor", "--json"]).exits(1).error();
@@ -523,6 +523,45 @@ fn every_kind_that_has_a_part_in_a_tree_leaves_it_there_and_stays_quiet_then() {
     fs::remove_file(tree.at("srv/current")).unwrap();
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["symlink:/srv/current", "block:/etc/hosts#cluster"]);
     assert!(tree.read("etc/hosts").ends_with("# BEGIN kpull cluster\n10.0.0.1 h1\n# END kpull cluster\n# mine\n"));
+}
+
+#[test]
+fn units_and_firewalls_are_files_and_links_in_a_tree() {
+    let (_site, tree) = applied(
+        r#"
+        [[unit]]
+        name = "etcd.service"
+        content = "[Unit]\nDescription=etcd\n[Service]\nExecStart=/usr/bin/etcd\n[Install]\nWantedBy=multi-user.target\n"
+        dropins."10-limits.conf" = "[Service]\nLimitNOFILE=65536\n"
+        enable = true
+
+        [[unit]]
+        name = "ufw.service"
+        mask = true
+
+        [[firewall]]
+        zone = "public"
+        ports = ["443/tcp"]
+        allow = [{ port = "2379-2380/tcp", from = "10.0.0.0/24" }]
+        "#,
+    );
+    let link = |path: &str| fs::read_link(tree.at(path)).unwrap().to_str().unwrap().to_owned();
+    assert!(tree.read("etc/systemd/system/etcd.service").contains("ExecStart=/usr/bin/etcd\n"));
+    assert!(tree.read("etc/systemd/system/etcd.service.d/10-limits.conf").contains("LimitNOFILE=65536\n"));
+    assert_eq!(link("etc/systemd/system/multi-user.target.wants/etcd.service"), "/etc/systemd/system/etcd.service");
+    assert_eq!(link("etc/systemd/system/ufw.service"), "/dev/null");
+    let zone = tree.read("etc/firewalld/zones/public.xml");
+    for part in ["port=\"443\"", "2379-2380", "10.0.0.0/24"] {
+        assert!(zone.contains(part), "{zone}");
+    }
+    let wanted = tree.snapshot();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+
+    fs::remove_file(tree.at("etc/systemd/system/multi-user.target.wants/etcd.service")).unwrap();
+    fs::remove_file(tree.at("etc/firewalld/zones/public.xml")).unwrap();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    assert!(changed[0].starts_with("firewall:public ") && changed[1..] == ["unit:etcd.service"], "{changed:?}");
+    assert_eq!(tree.snapshot(), wanted);
 }
 
 #[test]

@@ -315,6 +315,29 @@ refused! {
         "roles/base/role.toml:3:13", "`port` is required, and has a default", "take it out of `required`, or out of [vars]";
 }
 
+refused! {
+    a_restart_for_what_there_is_not: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/bse.conf\"]"))],
+        "roles/base/role.toml:12:1", "`unit:a.service` watches `template:/etc/bse.conf`, and there is no such resource on this host", "did you mean `template:/etc/base.conf`?";
+
+    a_unit_of_no_type: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.servcie\"\ncontent = \"\""))],
+        "roles/base/role.toml:13:8", "`unit[0].name` can't be read: `a.servcie` is not the name of a unit: did you mean `a.service`?", "";
+
+    a_firewall_for_a_network_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nallow = [{ port = \"80/tcp\", from = \"10.0.0.0/33\" }]"))],
+        "roles/base/role.toml:13:36", "`firewall[0].allow[0].from` can't be read: `10.0.0.0/33` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)", "";
+
+    a_firewall_for_a_port_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nports = [\"80/tpc\"]"))],
+        "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";
+
+    a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
+        "roles/base/role.toml:13:7", "`run` of this command can't be used: say when it is to run: set `creates`, `unless` or `only_if`", "";
+
+    an_account_name_that_is_none: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd\""))],
+        "roles/base/role.toml:13:8", "`user[0].name` can't be read: `Etcd` is not an account name: small letters, digits, `-` and `_`, at most 32", "";
+
+    a_unit_that_watches_a_template_which_can_t_be_rendered_is_told_once: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/base.conf\"]")), ("roles/base/templates/base.conf", "{{ prot }}")],
+        "roles/base/templates/base.conf:1:4", "`prot` is not defined", "did you mean `port`?";
+}
+
 #[test]
 fn text_that_is_not_utf_8_has_a_place() {
     let files = [
