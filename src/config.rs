@@ -24,7 +24,7 @@ pub struct Config {
     #[serde(default)]
     pub artifacts: net::Options,
     /// Where releases come from, in the order to try.
-    #[serde(rename = "source")]
+    #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
 }
 
@@ -64,6 +64,14 @@ impl Config {
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
             source.paths().for_each(settle);
         }
+        if config.artifacts.bearer.is_some() || config.artifacts.basic.is_some() {
+            return Err(Error::new("[artifacts] can't have credentials")
+                .because("they would be sent to every server that artifacts.toml names")
+                .at(doc.place(&["artifacts".to_owned()]), "`bearer` or `basic` in here")
+                .help(
+                    "a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
+                ));
+        }
         config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
         config.artifacts.paths().for_each(settle);
         Ok(config)
@@ -74,8 +82,13 @@ impl Config {
         let signers = AllowedSigners::load(&self.trust.allowed_signers)?;
         let threshold = self.trust.threshold.unwrap_or(1);
         if threshold == 0 || threshold > signers.len() {
-            return Err(Error::new(format!("the threshold is {threshold}, and {} keys may sign", signers.len()))
-                .help("set `threshold` under [trust] to between 1 and the number of keys"));
+            let file = self.trust.allowed_signers.display();
+            let keys = match signers.len() {
+                1 => "1 key".to_owned(),
+                count => format!("{count} keys"),
+            };
+            return Err(Error::new(format!("`threshold` is {threshold}, and {file} has {keys}"))
+                .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
         Ok(Policy { site: self.trust.site.clone(), signers, threshold })
     }

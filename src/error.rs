@@ -117,23 +117,29 @@ impl Error {
         self.help(help)
     }
 
-    /// Adds the place in the text that is meant, and a few words to stand beside it.
+    /// Adds the place in the text that is meant, and a few words to stand beside it. Credentials in addresses near there
+    /// are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
-        self.0.source = Some(NamedSource::new(visible(&place.file), masked(&place.text)));
+        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text))));
         self.0.label = Some(visible(label.as_ref()));
         self.0.place = Some(place);
         self
     }
 
     /// Joins several failures into one that tells of all; `None` when there are none.
-    pub fn all(mut errors: Vec<Error>) -> Option<Self> {
-        if errors.is_empty() {
-            return None;
-        }
-        let mut first = errors.remove(0);
-        first.0.others.extend(errors);
+    pub fn all(errors: Vec<Error>) -> Option<Self> {
+        // some tell of several already
+        let mut each = errors.into_iter().flat_map(Error::each);
+        let mut first = each.next()?;
+        first.0.others = each.collect();
         Some(first)
+    }
+
+    /// This failure and those that were found together with it, one by one.
+    pub fn each(mut self) -> impl Iterator<Item = Self> {
+        let others = std::mem::take(&mut self.0.others);
+        std::iter::once(self).chain(others)
     }
 
     /// The failures that were found together with this one.
@@ -149,6 +155,11 @@ impl Error {
     /// Where in the site's text it is, if it is there.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
+    }
+
+    /// The few words beside the place.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
     }
 
     /// What to do about it, if that is known.
@@ -244,6 +255,30 @@ fn is_hidden(c: char) -> bool {
     turns || c.is_control() && c != '\n' && c != '\t'
 }
 
+/// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.
+fn without_credentials(text: &Arc<str>) -> Arc<str> {
+    if !text.contains("://") {
+        return text.clone();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &**text;
+    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let address =
+            &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '{')).unwrap_or(rest.len())];
+        let authority = address.split(['/', '?', '#']).next().unwrap_or(address);
+        let (secret, plain) = address.split_at(authority.rfind('@').unwrap_or(0));
+        let (plain, query) = plain.split_at(plain.find('?').map_or(plain.len(), |at| at + 1));
+        out.push_str(&"*".repeat(secret.len()));
+        out.push_str(plain);
+        out.push_str(&"*".repeat(query.len()));
+        rest = &rest[address.len()..];
+    }
+    out.push_str(rest);
+    out.into()
+}
+
 /// The name in `known` that was probably meant by `word`.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -274,6 +309,15 @@ mod tests {
         let text: Arc<str> = "a\u{1b}[2J\u{9b}1m\u{202e}é\tz\n".into();
         assert_eq!(&*masked(&text), "a?[2J¿1m\u{fffd}é\tz\n");
         assert_eq!(masked(&text).len(), text.len());
+    }
+
+    #[test]
+    fn an_excerpt_has_no_credentials_and_its_places_stay() {
+        let text: Arc<str> =
+            "a = \"https://mé:pw@h/p@q?token=x\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"".into();
+        let shown = without_credentials(&text);
+        assert_eq!(&*shown, "a = \"https://******@h/p@q?*******\"\nb = 'http://h/p' # x@y\nc = \"http://{{ u }}@h\"");
+        assert_eq!(shown.len(), text.len());
     }
 
     #[test]

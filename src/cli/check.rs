@@ -55,5 +55,5 @@ impl Run for Check {
 fn distinct(errors: Vec<Error>) -> Vec<Error> {
     let mut seen = std::collections::HashSet::new();
     let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().filter(|error| seen.insert(key(error))).collect()
+    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
 }

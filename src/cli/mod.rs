@@ -146,10 +146,9 @@ fn show(error: &Error, json: bool) {
     for error in std::iter::once(error).chain(error.others()) {
         if json {
             print_json(&describe(error));
-        } else {
+        } else if !report::failed(error) {
             eprint!("{}", graphical(error));
         }
-        report::failed(error);
     }
 }
 
@@ -157,7 +156,7 @@ fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
         "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
-        "file": error.place().map(|place| &place.file), "line": line, "column": column, "exit": error.exit_code() as u8,
+        "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 

@@ -38,7 +38,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
         let item = &items[*at];
         item.resource.prepare(&work, report).map_err(|error| locate(error, item))?;
     }
-    let mut run = Run { work: &work, report, owed: plan.owed.clone(), changes: BTreeMap::new(), kicked: Vec::new() };
+    let mut run = Run { work: &work, report, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
     if !plan.is_empty() {
         run.all(items)?;
     }
@@ -48,7 +48,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
         host: plan.catalog.host.clone(),
         serial: Some(manifest.serial),
         resources: items.len(),
-        changed: run.changes.keys().cloned().collect(),
+        changed: run.changes.iter().map(|(id, _)| id.clone()).collect(),
         kicked: run.kicked,
         probes,
         took: start.elapsed(),
@@ -61,7 +61,8 @@ struct Run<'a> {
     work: &'a Work<'a>,
     report: &'a dyn Report,
     owed: Owed,
-    changes: BTreeMap<String, String>,
+    /// Ids and summaries, in the order of the changes.
+    changes: Vec<(String, String)>,
     kicked: Vec<String>,
 }
 
@@ -90,10 +91,10 @@ impl Run<'_> {
                 self.kicked.push(item.id.clone());
             }
             self.report.event(&Event::Changed(item, &change));
-            self.changes.insert(item.id.clone(), change.summary);
+            self.changes.push((item.id.clone(), change.summary));
             self.paid(&item.id)?;
         }
-        self.work.host.settle_unit_files()?;
+        self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
         self.owed = Owed { probes: self.owed.probes, ..Owed::default() };
         self.work.store.set_owed(&self.owed)
@@ -156,7 +157,7 @@ fn record(
     manifest: &crate::trust::Manifest,
     digest: &str,
     items: &[Item],
-    changes: BTreeMap<String, String>,
+    changes: Vec<(String, String)>,
 ) -> Result<()> {
     let last = store.generation()?;
     if changes.is_empty() && last.as_ref().is_some_and(|last| last.release == digest) {
@@ -168,6 +169,6 @@ fn record(
         serial: manifest.serial,
         release: digest.to_owned(),
         resources: items.iter().map(|item| item.id.clone()).collect(),
-        changes,
+        changes: changes.into_iter().collect(),
     })
 }

@@ -100,7 +100,10 @@ impl<'a> Agent<'a> {
                     return Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: None });
                 }
                 Err(error) => {
-                    self.report.event(&Event::Passed { source: &name, error: &error });
+                    // the only source's error is the run's own, and told as that
+                    if self.config.sources.len() > 1 {
+                        self.report.event(&Event::Passed { source: &name, error: &error });
+                    }
                     trouble.push(error);
                 }
             }

@@ -33,7 +33,7 @@ pub struct Host {
     units: RefCell<HashMap<String, systemd::Unit>>,
     zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
     units_changed: Cell<bool>,
-    packages: RefCell<packages::Known>,
+    packages: RefCell<HashMap<packages::Manager, packages::Known>>,
     links_changed: Cell<bool>,
 }
 
@@ -102,14 +102,14 @@ impl Host {
     /// The versions in which a package is installed, none when it isn't; asked for all packages of the catalog at once,
     /// the first time.
     pub fn package(&self, manager: packages::Manager, name: &str) -> Result<Vec<packages::Installed>> {
-        if let Some(known) = self.packages.borrow().get(name) {
+        if let Some(known) = self.packages.borrow().get(&manager).and_then(|known| known.get(name)) {
             return Ok(known.clone());
         }
         let mut names = self.wants.borrow().packages.clone();
         names.insert(name.to_owned());
         let answer = manager.query(&self.root, &names)?;
         let known = answer.get(name).cloned().unwrap_or_default();
-        *self.packages.borrow_mut() = answer;
+        self.packages.borrow_mut().insert(manager, answer);
         Ok(known)
     }
 

@@ -15,7 +15,7 @@ use crate::host::root::{Access, Root};
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The program that packages are installed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// Debian and those after it.
@@ -189,6 +189,8 @@ impl Manager {
             error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
         } else if says("Unable to locate package") || says("Unable to find a match") || says("No package") {
             error.help("check the name, and that the repository which has it is set up on this host")
+        } else if self == Self::Apt && says("was not found") {
+            error.help("see which versions there are with `apt-cache madison NAME`")
         } else if says("No space left on device") {
             error.help("free some space and run again")
         } else {

@@ -115,7 +115,7 @@ impl Output {
 
 /// Runs a program to its end. That it can't be started is an error; how it ends is the caller's to judge.
 pub fn run(command: &Command<'_>) -> Result<Output> {
-    start(command)?.map_or_else(|error| Err(error), |child| wait(child, command.timeout))
+    start(command)?.and_then(|child| wait(child, command.timeout))
 }
 
 /// [`run`], but `None` when there is no such program.

@@ -180,7 +180,8 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     };
     let can_invert = place < 2;
     for (attribute, _) in &part.attributes {
-        if !known.contains(&attribute.as_str()) && !(can_invert && attribute == "invert") {
+        let is_known = known.contains(&attribute.as_str()) || can_invert && attribute == "invert";
+        if !is_known {
             return Err(format!("`{name}` has no `{attribute}`"));
         }
     }

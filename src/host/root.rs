@@ -99,8 +99,8 @@ const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOE
 impl Root {
     /// Opens `dir`, which must exist, as the root.
     pub fn open(dir: &Path) -> Result<Self> {
-        let how = OpenHow::new().flags(PLACE);
-        let top = openat2(AT_FDCWD, dir, how).context(|| format!("can't open {} as the root", dir.display()))?;
+        let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
+            .context(|| format!("can't open {} as the root", dir.display()))?;
         Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default() })
     }
 
@@ -193,9 +193,7 @@ impl Root {
 
     /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory.
     pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
-        self.write_with(path, access, |file| {
-            file.write_all(content).context(|| format!("can't write {}", path.display()))
-        })
+        self.write_with(path, access, |file| file.write_all(content).map_err(|error| failed_io("write", path, error)))
     }
 
     /// [`Root::write`] with content that `fill` streams into the file.
@@ -216,7 +214,7 @@ impl Root {
             }
             nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
                 .map_err(|errno| failed("set the mode of", path, errno))?;
-            file.sync_all().context(|| format!("can't write {}", path.display()))?;
+            file.sync_all().map_err(|error| failed_io("write", path, error))?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
         })();
         if written.is_err() {
@@ -325,7 +323,12 @@ impl Root {
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
         let how =
             OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(self.top.as_fd(), inner, how) {
+        let opened = match openat2(self.top.as_fd(), inner, how) {
+            // Linux before 5.6; and there is nothing to lead out of in `/`
+            Err(Errno::ENOSYS) if self.is_live() => nix::fcntl::openat(self.top.as_fd(), inner, PLACE, Mode::empty()),
+            opened => opened,
+        };
+        match opened {
             Ok(fd) => {
                 let fd = Rc::new(fd);
                 self.parents.borrow_mut().insert(path.to_owned(), fd.clone());
@@ -411,6 +414,14 @@ fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
     nix::unistd::fsync(&dir).map_err(|errno| failed("write the directory of", path, errno))
 }
 
+/// What to tell of a file of a root that could not be read or written through its handle.
+pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(number) => failed(doing, path, Errno::from_raw(number)),
+        None => Error::new(format!("can't {doing} {}", path.display())).because(error),
+    }
+}
+
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
     let error = Error::new(format!("can't {doing} {}", path.display())).because(errno.desc());
     match errno {
@@ -422,6 +433,7 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
             error.help("something of another type stands there; move it away")
         }
+        Errno::ENOSYS => error.help("this needs Linux 5.6 or later (openat2), to keep links inside the tree"),
         Errno::ELOOP | Errno::EXDEV => error.help("a link on the way leads in a circle or out of the root"),
         _ => error,
     }

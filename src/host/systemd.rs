@@ -183,7 +183,7 @@ impl Systemd {
     /// Makes `unit` start at boot, as its `[Install]` section says.
     pub fn enable(&self, name: &str) -> Result<()> {
         self.bus
-            .call::<_, (bool, Links)>(MANAGER, "EnableUnitFiles", &([name], false, true))
+            .call::<_, (bool, Links)>(MANAGER, "EnableUnitFiles", &(&[name][..], false, true))
             .map(|_| ())
             .map_err(|error| failed("enable", name, &error))
     }
@@ -191,7 +191,7 @@ impl Systemd {
     /// Takes back [`Systemd::enable`].
     pub fn disable(&self, name: &str) -> Result<()> {
         self.bus
-            .call::<_, Links>(MANAGER, "DisableUnitFiles", &([name], false))
+            .call::<_, Links>(MANAGER, "DisableUnitFiles", &(&[name][..], false))
             .map(|_| ())
             .map_err(|error| failed("disable", name, &error))
     }
@@ -199,7 +199,7 @@ impl Systemd {
     /// Makes it impossible to start a unit.
     pub fn mask(&self, name: &str) -> Result<()> {
         self.bus
-            .call::<_, Links>(MANAGER, "MaskUnitFiles", &([name], false, true))
+            .call::<_, Links>(MANAGER, "MaskUnitFiles", &(&[name][..], false, true))
             .map(|_| ())
             .map_err(|error| failed("mask", name, &error))
     }
@@ -207,7 +207,7 @@ impl Systemd {
     /// Takes back [`Systemd::mask`], until the next boot (`runtime`) or for good.
     pub fn unmask(&self, name: &str, runtime: bool) -> Result<()> {
         self.bus
-            .call::<_, Links>(MANAGER, "UnmaskUnitFiles", &([name], runtime))
+            .call::<_, Links>(MANAGER, "UnmaskUnitFiles", &(&[name][..], runtime))
             .map(|_| ())
             .map_err(|error| failed("unmask", name, &error))
     }
@@ -276,7 +276,9 @@ impl Systemd {
     fn failure(&self, verb: Verb, name: &str, why: &str, verdict: &str) -> Error {
         let details = self.details(name).unwrap_or_default();
         let mut cause = why.to_owned();
-        let _ = write!(cause, "; it is {} ({})", details.unit.active, details.unit.sub);
+        if !details.unit.active.is_empty() {
+            let _ = write!(cause, "; it is {} ({})", details.unit.active, details.unit.sub);
+        }
         if !details.result.is_empty() {
             let _ = write!(cause, ", result {}", details.result);
         }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
+use crate::host::root::failed_io;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
@@ -114,7 +115,7 @@ impl Resource for Artifact {
             let Some(path) = self.install.get(member) else { return Ok(()) };
             let access = self.wanted.access(work.host, path)?;
             work.host.root.write_with(path, access, |to| {
-                io::copy(content, to).context(|| format!("can't write {path}")).map(drop)
+                io::copy(content, to).map_err(|error| failed_io("write", path, error)).map(drop)
             })
         })
     }

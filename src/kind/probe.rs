@@ -1,4 +1,4 @@
-//! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the host goes back to what it was.
+//! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the run ends with exit code 3.
 
 use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};

@@ -96,6 +96,28 @@ impl Sysctl {
         Ok(content.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
+    /// Gives it to the running kernel, unless that has it.
+    fn set(&self, work: &Work<'_>) -> Result<()> {
+        match self.current(work)? {
+            Some(now) if folded(&now) == folded(&self.value) => return Ok(()),
+            Some(_) => {}
+            None if self.ignore_missing => return Ok(()),
+            None => return Err(self.unknown()),
+        }
+        work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
+            Error::new(format!("the kernel doesn't take `{}` for {}", self.value, self.name))
+                .because(error)
+                .help("check what the value may be; in a container many settings belong to the host")
+        })?;
+        match self.current(work)? {
+            Some(now) if folded(&now) != folded(&self.value) => {
+                Err(Error::new(format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name))
+                    .help("write the value as the kernel shows it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn unknown(&self) -> Error {
         Error::new(format!("this kernel has no setting {}", self.name)).help(
             "check the spelling (`sysctl -a` lists them); if a module brings it, add a [[module]] that comes before; \
@@ -159,28 +181,11 @@ impl Resource for Sysctl {
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
-        self.file.apply(work, change)?;
-        if !work.host.is_live() {
-            return Ok(());
+        // first now, then for the next boot: what the kernel refuses is not kept
+        if work.host.is_live() {
+            self.set(work)?;
         }
-        match self.current(work)? {
-            Some(now) if folded(&now) == folded(&self.value) => return Ok(()),
-            Some(_) => {}
-            None if self.ignore_missing => return Ok(()),
-            None => return Err(self.unknown()),
-        }
-        work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
-            Error::new(format!("the kernel doesn't take `{}` for {}", self.value, self.name))
-                .because(error)
-                .help("check what the value may be; in a container many settings belong to the host")
-        })?;
-        match self.current(work)? {
-            Some(now) if folded(&now) != folded(&self.value) => {
-                Err(Error::new(format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name))
-                    .help("write the value as the kernel shows it"))
-            }
-            _ => Ok(()),
-        }
+        self.file.apply(work, change)
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, nearest};
 use crate::host::Host;
+use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
@@ -197,6 +198,11 @@ impl Unit {
         Path::new(ETC).join(&self.name)
     }
 
+    /// Where it is remembered, until the next boot, that it was started with success and has no need to run on.
+    fn mark(&self) -> PathBuf {
+        Path::new("/run/kpull/fulfilled").join(&self.name)
+    }
+
     /// The links that are to be there for `enable`, and are not; or are not to be there, and are.
     fn wrong_links(&self, host: &Host, file: &UnitFile, enable: bool) -> Result<Vec<Link>> {
         let root = &host.root;
@@ -217,7 +223,8 @@ impl Unit {
     /// How it stands. A unit that is `activating` or `reloading` counts as running: systemd is at it, and its job tells
     /// how that ends. One that waits to be started again after it failed (`auto-restart`) doesn't.
     /// A `oneshot` without `RemainAfterExit=` goes back to `inactive`: once it has run with success since boot it counts
-    /// as fulfilled, so that it runs once a boot (Ansible and Puppet would start it again at every run).
+    /// as fulfilled, so that it runs once a boot (Ansible and Puppet would start it again at every run). systemd forgets
+    /// such a run when no other unit refers to the unit, so the ones that were started from here leave a mark.
     fn standing(&self, host: &Host) -> Result<Standing> {
         let unit = host.unit(&self.name)?;
         Ok(match (unit.active.as_str(), unit.sub.as_str()) {
@@ -227,6 +234,9 @@ impl Unit {
             ("deactivating", _) => Standing::Down(Some("it is stopping")),
             // only here is another question needed; a unit that nobody knows has no details
             ("inactive", _) if self.state == State::Running && unit.load == "loaded" => {
+                if host.root.meta(&self.mark())?.is_some() {
+                    return Ok(Standing::Fulfilled);
+                }
                 let details = host.systemd()?.details(&self.name)?;
                 if details.is_finished() || details.is_skipped { Standing::Fulfilled } else { Standing::Down(None) }
             }
@@ -304,14 +314,19 @@ impl Unit {
         let systemd = host.systemd()?;
         let standing = self.standing(host)?;
         match (self.state, standing, kick) {
-            (State::Stopped, Standing::Up, _) => systemd.stop(&self.name),
-            (State::Stopped, _, _) => Ok(()),
-            (_, Standing::Up, Some(Kick::Restart)) => systemd.restart(&self.name),
-            (_, Standing::Up, Some(Kick::Reload)) => systemd.reload(&self.name),
+            (State::Stopped, Standing::Up, _) => return systemd.stop(&self.name),
+            (State::Stopped, ..) => return Ok(()),
+            (_, Standing::Up, Some(Kick::Restart)) => systemd.restart(&self.name)?,
+            (_, Standing::Up, Some(Kick::Reload)) => return systemd.reload(&self.name),
             (State::Running, Standing::Down(_), _) | (State::Running, Standing::Fulfilled, Some(Kick::Restart)) => {
-                systemd.start(&self.name)
+                systemd.start(&self.name)?;
             }
-            _ => Ok(()),
+            _ => return Ok(()),
+        }
+        if systemd.details(&self.name)?.unit.active == "inactive" {
+            host.root.write(&self.mark(), b"", Access { mode: 0o644, uid: None, gid: None })
+        } else {
+            host.root.remove(&self.mark())
         }
     }
 
@@ -505,7 +520,7 @@ mod tests {
         );
         assert_eq!(
             fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
-            "`dropins` can't be used: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
+            "`dropins`: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
         );
     }
 

@@ -1,5 +1,4 @@
-//! A small web server on the loopback interface, for the demo and for tests: real sockets, real TLS, and it remembers
-//! what it was asked.
+//! A small web server for the demo and for tests: real sockets, real TLS, and it remembers what it was asked.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -57,7 +56,7 @@ impl Answer {
     }
 }
 
-/// A server on the loopback interface; it ends when it is dropped.
+/// A server; it ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens.
@@ -68,21 +67,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers over HTTP.
+    /// Answers over HTTP on the loopback interface.
     pub fn plain(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
-        Self::start(None, answer)
+        Self::on(TcpListener::bind("127.0.0.1:0")?, None, answer)
     }
 
-    /// Answers over HTTPS.
+    /// Answers over HTTPS on the loopback interface.
     pub fn secure(tls: ServerConfig, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
-        Self::start(Some(Arc::new(tls)), answer)
+        Self::on(TcpListener::bind("127.0.0.1:0")?, Some(Arc::new(tls)), answer)
     }
 
-    fn start(
+    /// Answers where `listener` listens, over HTTPS if there is a configuration for it.
+    pub fn on(
+        listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
         let server = Self {
             address: listener.local_addr()?,
             secure: tls.is_some(),

@@ -1,12 +1,17 @@
-//! What tests of the network need: an authority for certificates, and a git of nobody's configuration.
+//! What tests of the network need: an authority for certificates, and git (shared with the tests of the whole program).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+
+#[path = "../../tests/support/git.rs"]
+mod git;
+
+pub(crate) use git::{git, git_backend, git_command};
 
 pub(crate) use crate::net::server::{Answer, Seen};
 
@@ -83,23 +88,4 @@ impl Authority {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         config.with_single_cert(vec![certificate.der().clone()], key).unwrap()
     }
-}
-
-/// Runs `git` in `dir`, away from anybody's configuration.
-pub(crate) fn git(dir: &Path, arguments: &[&str]) -> String {
-    let output = git_command(dir).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A `git` that has nobody's configuration.
-pub(crate) fn git_command(dir: &Path) -> std::process::Command {
-    let mut command = std::process::Command::new("git");
-    command.current_dir(dir).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")]);
-    for who in ["GIT_AUTHOR", "GIT_COMMITTER"] {
-        command.env(format!("{who}_NAME"), "Test").env(format!("{who}_EMAIL"), "test@localhost");
-    }
-    command
 }

@@ -48,7 +48,13 @@ impl Report for Journal {
     }
 }
 
-/// Tells the journal why a run failed; does nothing when [`Journal::connect`] found none.
-pub fn failed(error: &crate::Error) {
-    log!(Level::Error, KPULL_EVENT = "failed", KPULL_EXIT = error.exit_code() as i32; "{error}");
+/// Tells the journal why a run failed; false when [`Journal::connect`] found none, and somebody else has to be told.
+pub fn failed(error: &crate::Error) -> bool {
+    if log::max_level() == log::LevelFilter::Off {
+        return false;
+    }
+    let place = error.place().map_or_else(String::new, |place| format!(" ({place})"));
+    let help = error.advice().map_or_else(String::new, |help| format!("; {help}"));
+    log!(Level::Error, KPULL_EVENT = "failed", KPULL_EXIT = error.exit_code() as i32; "{error}{place}{help}");
+    true
 }

@@ -9,11 +9,13 @@ pub use facts::{Facts, Os};
 pub use world::{Layer, World};
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result, nearest};
+use crate::kind::file::File;
 use crate::kind::{self, Build, Entry, Item};
 use crate::site::{self, Pin, Role, Site, dotted};
 
@@ -35,17 +37,22 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
-        errors.extend(unset(&world, role));
-        if errors.is_empty() {
+        let missing: Vec<Error> = unset(&world, role).collect();
+        if missing.is_empty() {
             for entry in &role.entries {
                 if let Err(error) = expand(&world, role, entry, facts, &mut items) {
                     errors.push(error);
                 }
             }
         }
+        errors.extend(missing);
     }
     errors.extend(clashes(&items));
-    errors.extend(unwatched(&items));
+    errors.extend(below_files(&items));
+    // what could not be made above can't be watched either, and once is enough
+    if errors.is_empty() {
+        errors.extend(unwatched(&items));
+    }
     match Error::all(errors) {
         Some(error) => Err(error),
         None => Ok(Catalog { site: site.name.clone(), host: host.to_owned(), items: order::sort(items)? }),
@@ -214,6 +221,32 @@ fn clashes(items: &[Item]) -> Vec<Error> {
             };
             let help = format!("the other one is at {}; keep one of them", first.place);
             errors.push(error.at(item.place.clone(), "here again").help(help));
+        }
+    }
+    errors
+}
+
+/// An error for each path below one where a file is to be.
+fn below_files(items: &[Item]) -> Vec<Error> {
+    let paths = |item: &Item| -> Vec<PathBuf> {
+        item.resource.claims().iter().filter_map(|claim| claim.strip_prefix("path:")).map(PathBuf::from).collect()
+    };
+    let files: HashMap<PathBuf, &Item> = items
+        .iter()
+        .filter(|item| item.resource.as_any().is::<File>())
+        .flat_map(|item| paths(item).into_iter().map(move |path| (path, item)))
+        .collect();
+    let mut errors = Vec::new();
+    for item in items {
+        for path in paths(item) {
+            let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
+            let Some((above, file)) = above else { continue };
+            let (path, above) = (path.display(), above.display());
+            errors.push(
+                Error::new(format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"))
+                    .at(item.place.clone(), "this resource")
+                    .help(format!("the file is at {}; give one of them another path", file.place)),
+            );
         }
     }
     errors

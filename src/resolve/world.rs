@@ -159,7 +159,8 @@ impl World {
                     .map(|name| name.split(':').next_back().unwrap_or(name))
                     .collect();
                 let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")));
-                keep_first(&self.failed, error.at(place.clone(), "this variable needs itself"));
+                let error = error.at(place.clone(), "this variable needs itself");
+                keep_first(&self.failed, error.help("give one of them a value of its own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
             }
             rendering.push(entry);
@@ -269,6 +270,7 @@ impl World {
         if let Some(inner) = lock(&self.failed).take() {
             return inner;
         }
+        let error = included(&error);
         let included = error.name().filter(|name| !name.is_empty() && *name != place.file).and_then(|name| {
             let text = self.text_of(name)?;
             place = Place { file: name.to_owned(), text: text.clone(), span: 0..0 };
@@ -289,7 +291,15 @@ impl World {
             place.span = start..start;
         }
         if error.kind() == ErrorKind::UndefinedError {
-            let name = words.trim().trim_start_matches("{{").trim_end_matches("}}").trim();
+            let mut name = words.trim().trim_start_matches("{{").trim_end_matches("}}").trim().to_owned();
+            if let Some(found) = self.undefined_in(&name, scope) {
+                let within = place.text.get(place.span.clone()).and_then(|shown| find_word(shown, &found));
+                if let Some(at) = within {
+                    place.span = place.span.start + at..place.span.start + at + found.len();
+                }
+                name = found;
+            }
+            let name = name.as_str();
             let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined");
             return match self.suggest(name, scope) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
@@ -298,8 +308,22 @@ impl World {
                 ),
             };
         }
+        let what = match place.file.contains("/templates/") {
+            true => "the template can't be rendered",
+            false => "the value can't be made",
+        };
+        if error.kind() == ErrorKind::TemplateNotFound {
+            let name = error.detail().and_then(|detail| detail.split(['"', '\'']).nth(1)).unwrap_or_default();
+            let templates = self.templates_beside(&place.file);
+            let result =
+                Error::new(what).because(format!("there is no template `{name}` in the role")).at(place, "not there");
+            return match nearest(name, templates.iter().map(String::as_str)) {
+                Some(near) => result.help(format!("did you mean `{near}`?")),
+                None => result.help("an include names a file below the role's templates/"),
+            };
+        }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        let result = Error::new("the template can't be rendered").because(detail).at(place, "here");
+        let result = Error::new(what).because(detail).at(place, "here");
         if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownFunction)
             && let Some(near) = nearest(words.trim(), functions::NAMES.iter().copied())
         {
@@ -308,16 +332,37 @@ impl World {
         result
     }
 
+    /// The names of all templates of the role that the template `file` belongs to.
+    fn templates_beside(&self, file: &str) -> Vec<String> {
+        let Some((role, _)) = file.split_once("/templates/") else { return Vec::new() };
+        let prefix = format!("{role}/templates/");
+        self.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
+
+    /// The name in an expression that nothing defines; `None` when that can't be told, as with the names of a loop.
+    fn undefined_in(&self, expression: &str, scope: &Value) -> Option<String> {
+        let names = self.env.compile_expression(expression).ok()?.undeclared_variables(true);
+        let is_undefined = |name: &String| match self.env.compile_expression(name).map(|name| name.eval(scope.clone()))
+        {
+            Ok(Ok(value)) => value.is_undefined(),
+            Ok(Err(error)) => error.kind() == ErrorKind::UndefinedError,
+            Err(_) => false,
+        };
+        let mut undefined = names.into_iter().filter(is_undefined);
+        let name = undefined.next()?;
+        undefined.next().is_none().then_some(name)
+    }
+
     fn suggest(&self, name: &str, scope: &Value) -> Option<String> {
+        if let Some((whole, part)) = name.rsplit_once('.') {
+            let whole_value = self.env.compile_expression(whole).and_then(|found| found.eval(scope.clone())).ok()?;
+            let names: Vec<String> = whole_value.try_iter().ok()?.map(|key| key.to_string()).collect();
+            return nearest(part, names.iter().map(String::as_str)).map(|near| format!("{whole}.{near}"));
+        }
         let scope = scope.downcast_object_ref::<Scope>()?;
         let names_of = |role: &str| -> Vec<&str> {
             self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default()
         };
-        if let Some((role, rest)) = name.split_once('.')
-            && self.site.roles.contains_key(role)
-        {
-            return nearest(rest, names_of(role)).map(|near| format!("{role}.{near}"));
-        }
         let globals = self
             .site
             .doc
@@ -337,9 +382,28 @@ impl World {
     }
 }
 
-/// `text` without its braces, when it is nothing but one expression.
+/// What went wrong in an included template, for an error that only says that something did.
+fn included(error: &minijinja::Error) -> &minijinja::Error {
+    let mut error = error;
+    while error.kind() == ErrorKind::BadInclude
+        && let Some(inner) = std::error::Error::source(error).and_then(|inner| inner.downcast_ref())
+    {
+        error = inner;
+    }
+    error
+}
+
+/// Where `word` stands in a text, and not as a part of a longer word.
+fn find_word(text: &str, word: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).map(|(at, _)| at).find(|&at| {
+        !text[..at].ends_with(|c: char| is_part(c) || c == '.') && !text[at + word.len()..].starts_with(is_part)
+    })
+}
+
+/// `text` without its braces, when it is nothing but one expression: a blank or a line break around it makes it a text.
 fn whole_expression(text: &str) -> Option<&str> {
-    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);
     (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner.trim())
@@ -350,11 +414,11 @@ fn merge(below: Json, above: &Json) -> Json {
     match (below, above) {
         (Json::Object(mut below), Json::Object(above)) => {
             for (key, value) in above {
-                let merged = match below.remove(key) {
-                    Some(old) => merge(old, value),
-                    None => value.clone(),
-                };
-                below.insert(key.clone(), merged);
+                // a key keeps its place among the others
+                match below.get_mut(key) {
+                    Some(old) => *old = merge(old.take(), value),
+                    None => drop(below.insert(key.clone(), value.clone())),
+                }
             }
             Json::Object(below)
         }

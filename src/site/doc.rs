@@ -33,20 +33,21 @@ struct Spans {
 impl Doc {
     /// Reads TOML. `file` is what the file is called in messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
-        let text: Arc<str> = match std::str::from_utf8(bytes) {
-            Ok(text) => text.into(),
-            Err(error) => {
-                return Err(Error::new(format!("{file} is not UTF-8 text"))
-                    .because(format!("byte {} can't be read", error.valid_up_to())));
-            }
-        };
+        let text: Arc<str> = utf8(file, bytes)?.into();
         let place = |span: Option<Range<usize>>| Place {
             file: file.to_owned(),
             text: text.clone(),
             span: span.unwrap_or(0..0),
         };
         let table = DeTable::parse(&text).map_err(|error| {
-            Error::new(format!("{file} is not TOML")).because(error.message()).at(place(error.span()), "here")
+            let help = match error.message() {
+                "duplicate key" => "it is set before already: keep one of them",
+                _ => "a text stands in double quotes, a list in brackets, and each key on a line of its own",
+            };
+            Error::new(format!("{file} is not TOML"))
+                .because(error.message())
+                .at(place(error.span()), "here")
+                .help(help)
         })?;
         let mut spans = HashMap::new();
         let whole = table.span();
@@ -139,6 +140,19 @@ impl Doc {
         };
         Error::new(format!("unknown key `{name}`")).at(self.key_place(path), "not a key that is known here").help(help)
     }
+}
+
+/// The text of a file of the site, which is called `file` in messages.
+pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let start = error.valid_up_to();
+        // what can't be read has become one character of three bytes
+        let place =
+            Place { file: file.to_owned(), text: String::from_utf8_lossy(bytes).into(), span: start..start + 3 };
+        Error::new(format!("{file} is not UTF-8 text"))
+            .at(place, "this can't be read")
+            .help("save it as UTF-8; what is not text goes into the role's files/")
+    })
 }
 
 /// A path as people write it.

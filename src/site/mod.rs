@@ -5,7 +5,7 @@ mod files;
 mod pin;
 mod role;
 
-pub use doc::{Doc, Path, dotted};
+pub use doc::{Doc, Path, dotted, utf8};
 pub use files::{Files, PARTS};
 pub use pin::{Artifact, Pin};
 pub use role::{Entry, Role};
@@ -185,12 +185,17 @@ impl Site {
         roles.push(role.to_owned());
     }
 
+    /// Whether there is such a role, be it one that can't be read: that is told already, and once is enough.
+    fn has_role(&self, name: &str) -> bool {
+        self.roles.contains_key(name) || !self.files.children(&format!("roles/{name}")).is_empty()
+    }
+
     fn check_groups(&self) -> Vec<Error> {
         let mut errors = Vec::new();
         for (name, group) in &self.groups {
             let table = vec!["groups".to_owned(), name.clone()];
             for (index, role) in group.roles.iter().enumerate() {
-                if !self.roles.contains_key(role) {
+                if !self.has_role(role) {
                     let path = [table.clone(), vec!["roles".to_owned(), index.to_string()]].concat();
                     errors.push(unknown_name("role", role, self.roles.keys(), &self.doc, &path));
                 }
@@ -210,10 +215,18 @@ impl Site {
         let role = self.roles.get(name)?;
         for (index, required) in role.requires.iter().enumerate() {
             let path = ["requires".to_owned(), index.to_string()];
-            if !self.roles.contains_key(required) {
-                return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
+            if !self.has_role(required) {
+                // further along the way it is told when its own role has its turn
+                if way.len() == 1 {
+                    return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
+                }
+                continue;
             }
             if way[0] == *required {
+                // a circle is told once, by the first of its roles
+                if way.iter().any(|other| *other < way[0]) {
+                    continue;
+                }
                 way.push(required.clone());
                 return Some(
                     Error::new(format!("roles require each other in a circle: {}", way.join(" → ")))
@@ -262,7 +275,7 @@ impl Site {
                         error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")),
                     );
                 }
-            } else if !declares && !globals.contains(&name) {
+            } else if !declares && !globals.contains(&name) && !self.has_role(name) {
                 let known = globals.iter().map(|name| name.as_str()).chain(self.roles.keys().map(String::as_str));
                 errors.push(
                     doc.unknown(&path, known)
@@ -292,6 +305,7 @@ fn unknown_name<'a>(
     let error = Error::new(format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
     match nearest(name, known.iter().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
+        None if known.is_empty() => error.help(format!("the site has no {what} at all")),
         None => error.help(format!("the site has these: {}", known.join(", "))),
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::site::{Doc, Files};
+use crate::net;
+use crate::site::{Doc, Files, Path};
 
 /// `[NAME]` in `artifacts.toml`.
 #[derive(Debug)]
@@ -58,29 +59,31 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
     let mut pins = BTreeMap::new();
     for (architecture, pin) in [("amd64", file.amd64), ("arm64", file.arm64)] {
         let Some(pin) = pin else { continue };
-        let at = |field: &str| [name.to_owned(), architecture.to_owned(), field.to_owned()];
+        let at = |field: &str| vec![name.to_owned(), architecture.to_owned(), field.to_owned()];
         if pin.sha256.len() != 64 || !pin.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(Error::new(format!("the digest of {name} ({architecture}) is not a SHA-256"))
                 .at(doc.place(&at("sha256")), "64 hexadecimal digits in small letters are expected")
                 .help("`sha256sum FILE` prints it; take it from the publisher and not from a download"));
         }
-        let urls: Vec<String> = pin.url.into_iter().chain(pin.urls).collect();
+        let mirrors = pin.urls.into_iter().enumerate();
+        let mirrors = mirrors.map(|(index, url)| (url, [at("urls"), vec![index.to_string()]].concat()));
+        let urls: Vec<(String, Path)> = pin.url.into_iter().map(|url| (url, at("url"))).chain(mirrors).collect();
         if urls.is_empty() {
             return Err(Error::new(format!("{name} ({architecture}) has no address"))
-                .at(doc.place(&at("url")), "set `url`, or `urls` with mirrors in the order to try"));
+                .at(doc.place(&at("url")), "no address here")
+                .help("set `url`, or `urls` with mirrors in the order to try"));
         }
-        for url in &urls {
-            if !["https://", "http://", "file:///"].iter().any(|scheme| url.starts_with(scheme)) {
-                return Err(Error::new(format!("`{url}` is not an address that can be fetched"))
-                    .at(doc.place(&at("url")), "expected https://, http:// or file:///"));
-            }
+        for (url, path) in urls.iter().filter(|(url, _)| !url.starts_with("file:///")) {
+            net::parse(url).map_err(|error| error.at(doc.place(path), "an address of this artifact"))?;
         }
+        let urls = urls.into_iter().map(|(url, _)| url).collect();
         let found = Pin { name: name.to_owned(), urls, sha256: pin.sha256, size: pin.size };
         pins.insert(architecture.to_owned(), found);
     }
     if pins.is_empty() {
         return Err(Error::new(format!("the artifact {name} is not pinned for any architecture"))
-            .at(doc.place(&[name.to_owned()]), "add `amd64 = { url = \"…\", sha256 = \"…\" }`"));
+            .at(doc.place(&[name.to_owned()]), "no pin here")
+            .help("add `amd64 = { url = \"…\", sha256 = \"…\" }`"));
     }
     Ok(Artifact { version: file.version, pins })
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::kind;
-use crate::site::{Doc, Files, Path, RESERVED, reserved};
+use crate::site::{Doc, Files, Path, RESERVED, reserved, utf8};
 
 /// A role.
 #[derive(Debug)]
@@ -91,6 +91,17 @@ impl Role {
             }
         }
         let head: Head = doc.read_at(&[], Value::Object(head))?;
+        for (index, name) in head.required.iter().enumerate().filter(|(_, name)| head.vars.contains_key(*name)) {
+            errors.push(
+                Error::new(format!("`{name}` is required, and has a default"))
+                    .at(doc.place(&["required".to_owned(), index.to_string()]), "nobody has to set this")
+                    .help("take it out of `required`, or out of [vars]"),
+            );
+        }
+        let templates = format!("roles/{name}/templates/");
+        for (path, content) in files.iter().filter(|(path, _)| path.starts_with(&templates)) {
+            errors.extend(utf8(path, content).err());
+        }
         for key in head.vars.keys().filter(|key| RESERVED.contains(&key.as_str())) {
             errors.push(reserved(&doc, &["vars".to_owned(), key.clone()]));
         }
@@ -117,7 +128,8 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
     let table = vec![kind.name.to_owned()];
     let Some(list) = value.as_array() else {
         return Err(Error::new(format!("`{}` has to be a list of resources", kind.name))
-            .at(doc.key_place(&table), format!("write [[{}]], with two brackets", kind.name)));
+            .at(doc.key_place(&table), "not a list")
+            .help(format!("write [[{}]], with two brackets", kind.name)));
     };
     let known = (kind.fields)();
     let mut entries = Vec::new();

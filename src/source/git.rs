@@ -955,7 +955,7 @@ mod tests {
     use std::process::Stdio;
 
     use super::*;
-    use crate::net::testing::{Answer as Reply, Authority, Seen, Server, git, git_command};
+    use crate::net::testing::{Answer as Reply, Authority, Server, git, git_backend, git_command};
 
     /// A repository with one commit on `main`, and a clone-like place for the cache beside it.
     struct Fixture {
@@ -992,7 +992,7 @@ mod tests {
         }
 
         fn serve(&self) -> Server {
-            Server::plain(backend(self.dir.path().to_path_buf()))
+            Server::plain(git_backend(self.dir.path().to_path_buf()))
         }
 
         fn source(&self, toml: &str) -> Git {
@@ -1003,39 +1003,6 @@ mod tests {
 
         fn over(&self, server: &Server, more: &str) -> Git {
             self.source(&format!("git = '{}'\nretries = 1\n{more}", server.url("site")))
-        }
-    }
-
-    /// What `git http-backend` answers for the repositories in `root`.
-    fn backend(root: PathBuf) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
-        move |request| {
-            let mut command = git_command(&root);
-            command
-                .arg("http-backend")
-                .env("GIT_PROJECT_ROOT", &root)
-                .env("GIT_HTTP_EXPORT_ALL", "1")
-                .env("REQUEST_METHOD", &request.method)
-                .env("PATH_INFO", &request.path)
-                .env("QUERY_STRING", &request.query)
-                .env("CONTENT_TYPE", request.header("content-type").unwrap_or_default())
-                .env("CONTENT_LENGTH", request.body.len().to_string());
-            if let Some(protocol) = request.header("git-protocol") {
-                command.env("GIT_PROTOCOL", protocol);
-            }
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-            child.stdin.take().unwrap().write_all(&request.body).unwrap();
-            let output = child.wait_with_output().unwrap().stdout;
-            let split = output.find(b"\r\n\r\n").unwrap();
-            let head = String::from_utf8(output[..split].to_vec()).unwrap();
-            let mut reply = Reply::new(200, &output[split + 4..]);
-            for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
-                if name == "Status" {
-                    reply.status = value[..3].parse().unwrap();
-                } else {
-                    reply = reply.with(name, value);
-                }
-            }
-            reply
         }
     }
 
@@ -1324,7 +1291,7 @@ mod tests {
     #[test]
     fn a_server_in_trouble_is_asked_again() {
         let fixture = Fixture::new();
-        let answer = backend(fixture.dir.path().to_path_buf());
+        let answer = git_backend(fixture.dir.path().to_path_buf());
         let asked = std::sync::atomic::AtomicUsize::new(0);
         let server = Server::plain(move |request| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
             0 => Reply::new(503, "").with("Retry-After", "0"),
@@ -1337,7 +1304,7 @@ mod tests {
     fn https_authorities_and_credentials_are_those_of_every_source() {
         let fixture = Fixture::new();
         let authority = Authority::new();
-        let answer = backend(fixture.dir.path().to_path_buf());
+        let answer = git_backend(fixture.dir.path().to_path_buf());
         let server =
             Server::secure(authority.server("127.0.0.1", None), move |request| match request.header("authorization") {
                 Some("Bearer hunter2") => answer(request),

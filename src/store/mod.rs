@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::AccessFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,7 @@ use crate::net;
 use crate::site::Files;
 use crate::trust::Seen;
 
+const RIGHTS: &str = "run as root, or say `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 
 /// The state directory.
@@ -84,12 +86,16 @@ pub struct LastRun {
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
+        let make = |dir: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
+        // what is above it may be everybody's
+        dir.parent()
+            .map_or(Ok(()), |parent| make(parent, 0o755))
+            .and_then(|()| make(dir, 0o700))
             .context(|| format!("can't make the state directory {}", dir.display()))
-            .map_err(|error| error.help("run as root, or say `--root DIR` for a tree of your own"))?;
+            .map_err(|error| error.help(RIGHTS))?;
+        nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
+            .context(|| format!("can't look into the state directory {}", dir.display()))
+            .map_err(|error| error.help(RIGHTS))?;
         Ok(Self { dir: dir.to_owned(), root: Root::open(dir)?, net: net::Options::default() })
     }
 
@@ -102,7 +108,8 @@ impl Store {
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join("lock");
         let what = || format!("can't open {}", path.display());
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).context(what)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.context(what).map_err(|error| error.help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(Error::new("another kpull is at work on this host")

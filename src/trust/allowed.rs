@@ -36,8 +36,11 @@ struct Allowed {
 impl AllowedSigners {
     /// Reads a file in the format of `ssh-keygen(1)`, ALLOWED SIGNERS.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).context(|| format!("can't read the allowed signers {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .context(|| format!("can't read the allowed signers {}", path.display()))
+            .map_err(|error| {
+                error.help("`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign")
+            })?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -170,7 +173,8 @@ impl Allowed {
             return Err(format!("`{kind}` is not a type of key"));
         }
         let data = words.next().ok_or("the key is missing behind its type")?;
-        let key = PublicKey::from_openssh(&format!("{kind} {data}")).map_err(|error| error.to_string())?;
+        let key = PublicKey::from_openssh(&format!("{kind} {data}"))
+            .map_err(|_| "the key is cut short, or something else than a key")?;
         if let KeyData::Rsa(rsa) = key.key_data()
             && rsa.n.as_positive_bytes().map_or(0, <[u8]>::len) * 8 < 3072
         {

@@ -31,17 +31,18 @@ pub const SIGNATURES: &str = "release.toml.sig";
 const LARGEST_MANIFEST: u64 = 8 << 20;
 const LARGEST_SIGNATURES: u64 = 64 << 10;
 /// Bytes that a release may have in all.
-const LARGEST_RELEASE: u64 = 512 << 20;
+const LARGEST_RELEASE: u64 = 128 << 20;
 /// How far a signer's clock may be ahead of a host's.
 const LEEWAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 /// Something that comes from a verified release and from nothing else. Only this module makes one out of bytes; the
 /// stages after it turn it into one of what they make.
 ///
-/// ```compile_fail
-/// // an unverified catalog can't be planned for an apply
-/// let files = kpull::site::Files::default();
-/// let release = kpull::trust::Verified { manifest: todo!(), value: files };
+/// ```compile_fail,E0451
+/// // nobody else can make one
+/// fn forge(files: kpull::site::Files, manifest: std::sync::Arc<kpull::trust::Manifest>) -> kpull::trust::Release {
+///     kpull::trust::Verified { manifest, value: files }
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Verified<T> {

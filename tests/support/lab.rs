@@ -55,6 +55,18 @@ impl Lab {
         Output::of(self.command("fabric").args(["bash", "-c", command]))
     }
 
+    /// Runs `f` in the network beside the hosts: what it listens on, they can reach at 192.168.1.254.
+    pub fn in_network<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
+        let pid = std::fs::read_to_string(self.dir.join("pids/fabric")).expect("the fabric's PID");
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", pid.trim())).expect("its network");
+        std::thread::spawn(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter its network");
+            f()
+        })
+        .join()
+        .expect("what runs in the network")
+    }
+
     /// Starts a shell command beside the hosts, a server for instance; it ends when what is returned is dropped.
     pub fn spawn_fabric(&self, command: &str) -> Running {
         let mut process = self.command("fabric");
@@ -104,6 +116,11 @@ impl Host<'_> {
         self.put(path, &bytes, mode);
     }
 
+    /// Its root directory, as this machine sees it.
+    pub fn root(&self) -> PathBuf {
+        Output::of(self.lab.command("root").arg(self.name)).ok().into()
+    }
+
     /// A power cut: everything on the host is killed at once; its disk stays.
     pub fn crash(&self) {
         Output::of(self.lab.command("crash").arg(self.name)).ok();
@@ -142,7 +159,8 @@ pub struct Output {
 }
 
 impl Output {
-    fn of(command: &mut Command) -> Self {
+    /// Runs a command of this machine to its end.
+    pub fn of(command: &mut Command) -> Self {
         Self::with_input(command, &[])
     }
 

@@ -1,0 +1,391 @@
+//! A host becomes what its signed release says, from git over HTTPS, with real daemons.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kpull::net::server::{Answer, Seen, Server};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+
+use crate::lab::{Host, Lab, Output};
+
+const MASTER: (&str, &str) = ("master1", "192.168.1.101");
+const CLIENT: (&str, &str) = ("client", "192.168.1.50");
+const FABRIC: &str = "192.168.1.254";
+const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A site in git, its server, and two hosts: one that is converged, one that looks at it from outside.
+struct World {
+    lab: Lab,
+    dir: tempfile::TempDir,
+    _server: Server,
+}
+
+impl World {
+    fn new() -> Self {
+        let lab = Lab::new(&[MASTER, CLIENT]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let authority = Authority::new();
+        std::fs::create_dir_all(path("artifacts")).unwrap();
+        git(dir.path(), &["init", "-q", "--bare", "-b", "main", "site.git"]);
+        let (root, tls) = (dir.path().to_owned(), authority.server());
+        let server = lab.in_network(move || {
+            let listener = TcpListener::bind((FABRIC, 443)).unwrap();
+            Server::on(listener, Some(Arc::new(tls)), move |request| answer(&root, request)).unwrap()
+        });
+        let world = Self { lab, dir, _server: server };
+        world.make_site();
+        world.enroll(&authority);
+        world
+    }
+
+    fn host(&self) -> Host<'_> {
+        self.lab.host("master1")
+    }
+
+    fn site(&self) -> PathBuf {
+        self.dir.path().join("site")
+    }
+
+    fn make_site(&self) {
+        git(self.dir.path(), &["clone", "-q", "site.git", "site"]);
+        let site = self.site();
+        Output::of(Command::new("cp").args(["-r", &format!("{PROJECT}/roles")]).arg(&site)).ok();
+        let tarball = self.etcd();
+        let digest = hex::encode(Sha256::digest(std::fs::read(&tarball).unwrap()));
+        let write = |name: &str, text: &str| {
+            let path = site.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("site.toml", SITE);
+        write("roles/lab/role.toml", ROLE);
+        write(
+            "host_vars/master1.toml",
+            &format!("address = \"{}\"\ngroups = [\"masters\"]\n[vars.etcd]\nname = \"etcd3\"\n", MASTER.1),
+        );
+        write(
+            "artifacts.toml",
+            &format!(
+                "[etcd]\nversion = \"3.4.23\"\n[etcd.amd64]\nurl = \"https://{FABRIC}/artifacts/etcd.tar.gz\"\nsha256 = \"{digest}\"\n"
+            ),
+        );
+        git(self.dir.path(), &["-C", "site", "checkout", "-q", "-B", "main"]);
+        Output::of(
+            Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(self.dir.path().join("signer")),
+        )
+        .ok();
+        self.release("the site");
+    }
+
+    /// Debian's etcd, packed like upstream's release.
+    fn etcd(&self) -> PathBuf {
+        let stage = self.dir.path().join("stage/etcd-v3.4.23-linux-amd64");
+        std::fs::create_dir_all(&stage).unwrap();
+        let root = self.lab.host("client").root();
+        for name in ["etcd", "etcdctl"] {
+            std::fs::copy(root.join("usr/bin").join(name), stage.join(name)).unwrap();
+        }
+        let tarball = self.dir.path().join("artifacts/etcd.tar.gz");
+        Output::of(Command::new("tar").arg("-czf").arg(&tarball).arg("-C").arg(self.dir.path().join("stage")).arg("."))
+            .ok();
+        tarball
+    }
+
+    /// Signs the site as it is, and pushes it.
+    fn release(&self, message: &str) {
+        Output::of(
+            Command::new(KPULL)
+                .arg("sign")
+                .arg("--site")
+                .arg(self.site())
+                .arg("--key")
+                .arg(self.dir.path().join("signer")),
+        )
+        .ok();
+        git(&self.site(), &["add", "-A"]);
+        git(&self.site(), &["commit", "-q", "-m", message]);
+        git(&self.site(), &["push", "-q", "origin", "main"]);
+    }
+
+    fn enroll(&self, authority: &Authority) {
+        let host = self.host();
+        host.copy(Path::new(KPULL), "/usr/bin/kpull", 0o755);
+        for unit in ["kpull.service", "packaging/kpull.timer"] {
+            let name = Path::new(unit).file_name().unwrap().to_str().unwrap();
+            host.copy(Path::new(PROJECT).join(unit), &format!("/usr/lib/systemd/system/{name}"), 0o644);
+        }
+        let key = std::fs::read_to_string(self.dir.path().join("signer.pub")).unwrap();
+        host.write("/etc/kpull/allowed_signers", format!("lab namespaces=\"release@kpull\" {key}"));
+        host.write("/etc/kpull/ca.pem", authority.issuer.pem());
+        host.write("/etc/kpull/kpull.toml", CONFIG);
+        for machine in [host, self.lab.host("client")] {
+            machine.write("/etc/etcd/ssl/ca.pem", authority.issuer.pem());
+            for name in ["server", "peer", "client"] {
+                let (certificate, key) = authority.issue(&[MASTER.1, "127.0.0.1"]);
+                machine.write(&format!("/etc/etcd/ssl/{name}.pem"), certificate);
+                machine.write(&format!("/etc/etcd/ssl/{name}-key.pem"), key);
+            }
+            machine.run("chown -R etcd /etc/etcd/ssl && chmod 600 /etc/etcd/ssl/*-key.pem").ok();
+        }
+    }
+
+    /// What the other host gets through the load balancer.
+    fn through_the_load_balancer(&self) -> String {
+        let ssl = "/etc/etcd/ssl";
+        let curl = format!(
+            "curl -sS --max-time 10 --retry 20 --retry-delay 1 --retry-all-errors --cacert {ssl}/ca.pem --cert {ssl}/client.pem --key {ssl}/client-key.pem https://{}/health",
+            MASTER.1
+        );
+        self.lab.host("client").run(&curl).ok()
+    }
+
+    fn is_shut(&self, port: u16) {
+        self.lab
+            .host("client")
+            .run(&format!("curl -sS --max-time 5 http://{}:{port}/", MASTER.1))
+            .fails(CURL_NO_CONNECTION);
+    }
+
+    /// PID and invocation of the daemons: another one means that somebody restarted it.
+    fn lives(&self) -> Vec<String> {
+        let life = |unit: &str| {
+            self.host().run(&format!("systemctl show -p MainPID -p InvocationID --value {unit} | paste -sd' '")).ok()
+        };
+        ["etcd", "haproxy", "firewalld"].map(life).into()
+    }
+
+    fn changed(output: &str) -> Vec<String> {
+        let events = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let changed = events.filter(|event| event["event"] == "changed" || event["event"] == "planned");
+        let mut ids: Vec<String> = changed.map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+#[test]
+fn a_host_is_converged_from_signed_git_and_stays_so() {
+    let world = World::new();
+    let host = world.host();
+
+    // from nothing, in one run
+    let first = host.run("kpull apply").ok();
+    assert!(first.contains("probes passed"), "{first}");
+    assert!(world.through_the_load_balancer().contains("\"health\":\"true\""));
+    world.is_shut(8080);
+    world.is_shut(2379);
+    assert_eq!(host.run("id -nG deploy").ok(), "deploy adm");
+    assert_eq!(host.run("getent hosts k8s-api.virtual.local").ok().split_whitespace().next(), Some("192.168.1.201"));
+    assert_eq!(host.run("sysctl -n net.ipv4.ip_nonlocal_bind").ok(), "1");
+    assert_eq!(host.run("hello -g hi").ok(), "hi");
+    assert_eq!(host.run("rpm -q kpull-lab-rpm").ok(), "kpull-lab-rpm-1.0-1.noarch");
+    assert_eq!(host.run("systemctl show -p Type --value etcd").ok(), "notify");
+    let (runtime, permanent) =
+        (host.run("firewall-cmd --list-all").ok(), host.run("firewall-cmd --permanent --list-all").ok());
+    let rules = |text: &str| {
+        text.lines()
+            .filter(|line| !line.contains("target") && !line.contains("interfaces") && !line.contains("public"))
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(rules(&runtime), rules(&permanent));
+
+    // again: nothing is changed, nothing is restarted
+    let lives = world.lives();
+    let second = host.run("kpull apply").ok();
+    assert!(second.contains("nothing to do"), "{second}");
+    assert_eq!(world.lives(), lives);
+    assert!(host.run("kpull status").ok().contains("generation  1"));
+
+    // drift: a file, a unit, a rule, a kernel setting
+    host.run("echo '# by hand' >> /etc/haproxy/haproxy.cfg && systemctl stop etcd && firewall-cmd -q --remove-port=443/tcp && sysctl -qw net.ipv4.ip_nonlocal_bind=0").ok();
+    let drifted = [
+        "firewall:public port 443/tcp 5b2d73",
+        "sysctl:net.ipv4.ip_nonlocal_bind",
+        "template:/etc/haproxy/haproxy.cfg",
+        "unit:etcd.service",
+        "unit:haproxy.service",
+    ];
+    let plan = host.run("kpull plan --json");
+    assert_eq!(plan.code(), 2, "{plan:?}");
+    assert_eq!(World::changed(&plan.stdout), drifted);
+    assert_eq!(World::changed(&host.run("kpull apply --json").ok()), drifted);
+    assert!(world.through_the_load_balancer().contains("true"));
+    assert_eq!(host.run("kpull plan").code(), 0);
+
+    // a change in git reaches the host by the timer, and only the unit concerned is restarted
+    let lives = world.lives();
+    let template = world.site().join("roles/etcd/templates/etcd.service");
+    let text = std::fs::read_to_string(&template).unwrap();
+    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=65535")).unwrap();
+    world.release("fewer files");
+    host.run("systemctl start kpull.timer && systemctl enable -q kpull.timer").ok();
+    wait(host, || {
+        host.run("systemctl show -p LimitNOFILE --value etcd").ok() == "65535" && world.lives()[0] != lives[0]
+    });
+    wait(host, || host.run("systemctl is-active kpull.service").stdout.trim() == "inactive");
+    assert_eq!(world.lives()[1..], lives[1..], "only etcd is restarted");
+    let records = host.run("journalctl -q -o json KPULL_EVENT=changed").ok();
+    assert!(records.contains("\"KPULL_RESOURCE\":\"unit:etcd.service\""), "{records}");
+
+    // power cut and boot
+    host.run("sync").ok();
+    host.crash();
+    host.boot();
+    assert!(world.through_the_load_balancer().contains("true"));
+    world.is_shut(2379);
+    wait(host, || {
+        host.run("journalctl -q -b -o cat KPULL_EVENT=done")
+            .ok()
+            .lines()
+            .any(|line| line.ends_with("0 of 25 resources changed"))
+    });
+}
+
+const CURL_NO_CONNECTION: i32 = 7;
+
+const SITE: &str = r#"
+name = "lab"
+[vars]
+vip = "192.168.1.201"
+api_name = "k8s-api.virtual.local"
+[groups.masters]
+roles = ["base", "firewall", "etcd", "haproxy", "lab"]
+[groups.masters.vars.base]
+modules = [] # hosts in a lab have no modules of their own
+[groups.masters.vars.haproxy]
+server_port = 2379 # no API server yet: etcd answers behind the load balancer
+"#;
+
+const ROLE: &str = r#"
+summary = "What else a host of the lab shows"
+[[user]]
+name = "deploy"
+groups = ["adm"]
+shell = "/bin/bash"
+[[package]]
+name = "hello"
+[[package]]
+name = "kpull-lab-rpm"
+manager = "dnf"
+"#;
+
+const CONFIG: &str = r#"
+host = "master1"
+[trust]
+site = "lab"
+allowed_signers = "allowed_signers"
+[artifacts]
+ca = "ca.pem"
+[[source]]
+git = "https://192.168.1.254/site.git"
+branch = "main"
+ca = "ca.pem"
+"#;
+
+/// Waits for something that the timer brings about; longer than its period takes.
+fn wait(host: Host<'_>, mut until: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !until() {
+        let journal = || {
+            host.run("systemctl list-timers kpull.timer; journalctl --no-pager -n 40 -u kpull.service -u kpull.timer")
+        };
+        assert!(start.elapsed() < Duration::from_secs(120), "it did not happen: {}", journal());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// The artifacts as files, everything else through git's own HTTP backend.
+fn answer(root: &Path, request: &Seen) -> Answer {
+    if request.path.starts_with("/artifacts/") {
+        return Answer::new(200, std::fs::read(root.join(&request.path[1..])).unwrap());
+    }
+    let mut child = git_command(root)
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", &request.method)
+        .env("PATH_INFO", &request.path)
+        .env("QUERY_STRING", &request.query)
+        .env("CONTENT_TYPE", request.header("content-type").unwrap_or_default())
+        .env("CONTENT_LENGTH", request.body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&request.body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let split = output.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    let mut answer = Answer::new(200, &output[split + 4..]);
+    for (name, value) in String::from_utf8_lossy(&output[..split]).lines().filter_map(|line| line.split_once(": ")) {
+        match name {
+            "Status" => answer.status = value[..3].parse().unwrap(),
+            _ => answer = answer.with(name, value),
+        }
+    }
+    answer
+}
+
+fn git(dir: &Path, arguments: &[&str]) {
+    Output::of(git_command(dir).args(arguments)).ok();
+}
+
+fn git_command(dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    for who in ["GIT_AUTHOR", "GIT_COMMITTER"] {
+        command.env(format!("{who}_NAME"), "Lab").env(format!("{who}_EMAIL"), "lab@localhost");
+    }
+    command
+}
+
+/// Makes certificates for servers and clients.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "the lab's authority");
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn certify(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, names[0]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// PEM of a certificate and of its key.
+    fn issue(&self, names: &[&str]) -> (String, String) {
+        let (certificate, key) = self.certify(names);
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn server(&self) -> ServerConfig {
+        let (certificate, key) = self.certify(&[FABRIC]);
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap()
+    }
+}

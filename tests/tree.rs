@@ -1,0 +1,18 @@
+//! The product by outside behaviour, as a user sees it: the program, a site, and a directory that is made into a machine.
+
+#[path = "tree/apply.rs"]
+mod apply;
+#[path = "tree/artifacts.rs"]
+mod artifacts;
+#[path = "tree/broken.rs"]
+mod broken;
+#[path = "tree/faults.rs"]
+mod faults;
+#[path = "support/git.rs"]
+mod git;
+#[path = "support/site.rs"]
+mod site;
+#[path = "tree/sources.rs"]
+mod sources;
+
+use kpull::net::server::{Answer, Seen};

@@ -1,0 +1,278 @@
+//! Pinned upstream files: only what is pinned is installed, whole, from wherever it can be had.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kpull::net::server::{Answer, Seen, Server};
+use kpull::trust::Listed;
+
+use crate::site::{Site, Tree};
+
+/// Some bytes that don't compress and of which no two pieces are alike.
+pub fn bytes(count: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// A tar.gz with these members; their names are written as they are, good or not.
+fn tar_gz(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (name, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        header.set_cksum();
+        archive.append(&header, *content).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+/// A site whose role installs what `install` says of the artifact `tool`, which is pinned as `content` at `urls`.
+pub fn site(urls: &[String], content: &[u8], install: &str) -> Site {
+    let site = Site::new("test");
+    let Listed { sha256, size } = Listed::of(content);
+    let pin = format!("{{ urls = {urls:?}, sha256 = \"{sha256}\", size = {size} }}");
+    site.file("artifacts.toml", format!("[tool]\nversion = \"1.0\"\namd64 = {pin}\narm64 = {pin}\n"));
+    site.role(
+        "base",
+        &format!(
+            "[[file]]\npath = \"/etc/tool.version\"\ncontent = \"{{{{ artifacts.tool.version }}}}\\n\"\n\
+             [[artifact]]\nname = \"tool\"\ninstall = {{ {install} }}\n"
+        ),
+    );
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    site
+}
+
+/// A directory with the file that the publisher hands out, and its address.
+fn published(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, content).unwrap();
+    let url = url_of(&path);
+    (dir, url)
+}
+
+fn url_of(path: &Path) -> String {
+    format!("file://{}", path.display())
+}
+
+#[test]
+fn members_of_an_archive_are_installed_and_mended_from_the_store_when_the_publisher_is_gone() {
+    let archive =
+        tar_gz(&[("tool-1.0/bin/tool", b"tool 1.0"), ("tool-1.0/README", b"read"), ("tool-1.0/bin/ctl", b"ctl 1.0")]);
+    let (publisher, url) = published("tool.tar.gz", &archive);
+    let site =
+        site(&[url], &archive, "\"tool-1.0/bin/tool\" = \"/usr/bin/tool\", \"tool-1.0/bin/ctl\" = \"/usr/bin/ctl\"");
+    let tree = site.sign().enroll();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/etc/tool.version", "artifact:tool"]);
+    assert_eq!((tree.read("usr/bin/tool").as_str(), tree.read("usr/bin/ctl").as_str()), ("tool 1.0", "ctl 1.0"));
+    assert_eq!((tree.mode("usr/bin/tool"), tree.read("etc/tool.version").as_str()), (0o755, "1.0\n"));
+    let wanted = tree.snapshot();
+    let before = tree.times();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    assert_eq!(tree.times(), before);
+
+    drop(publisher);
+    tree.write("usr/bin/tool", "tool 6.6");
+    let plan = tree.kpull("plan --json").exits(2);
+    assert_eq!(plan.events("planned")[0]["summary"], "replace tool");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["artifact:tool"]);
+    fs::remove_file(tree.at("usr/bin/ctl")).unwrap();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.snapshot(), wanted);
+}
+
+#[test]
+fn a_plain_binary_is_installed_under_its_new_name() {
+    let content = bytes(70_000);
+    let (_publisher, url) = published("tool-linux", &content);
+    let site = site(&[url], &content, "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+}
+
+#[test]
+fn another_file_than_the_pinned_one_is_refused_and_nothing_at_all_is_changed() {
+    let (_publisher, url) = published("tool", b"evil");
+    let site = site(std::slice::from_ref(&url), b"good", "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let before = tree.snapshot();
+    let error = tree.kpull("apply --json").exits(1).error();
+    let (evil, good) = (Listed::of(b"evil").sha256, Listed::of(b"good").sha256);
+    assert_eq!(
+        error["error"],
+        format!(
+            "the artifact tool can't be had: {url} is not the file that is pinned: its SHA-256 is {evil}, and artifacts.toml says {good}"
+        )
+    );
+    assert!(error["help"].as_str().unwrap().starts_with("nothing was changed; add a mirror to `urls`"));
+    assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
+    let mut after = tree.snapshot();
+    after.retain(|name, _| !["var", "var/lib"].contains(&name.as_str()));
+    assert_eq!(after, before);
+    assert_eq!(stored(&tree), [""; 0]);
+}
+
+/// The names in the store for artifacts.
+fn stored(tree: &Tree) -> Vec<String> {
+    let dir = fs::read_dir(tree.at("var/lib/kpull/artifacts"));
+    dir.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn more_bytes_than_are_pinned_are_not_taken() {
+    let (_publisher, url) = published("tool", &bytes(5000));
+    let site = site(std::slice::from_ref(&url), &bytes(4000), "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let error = tree.kpull("apply --json").exits(1).error();
+    let says = format!("the artifact tool can't be had: {url} has more than the 4000 bytes that are expected");
+    assert_eq!(error["error"], says);
+    assert!(!tree.at("usr").exists());
+}
+
+#[test]
+fn the_next_mirror_is_used_when_the_first_has_nothing_or_something_else() {
+    let (publisher, url) = published("tool", b"good");
+    let (_other, evil) = published("tool", b"evil");
+    let missing = url_of(&publisher.path().join("none"));
+    let site = site(&[missing, evil, url], b"good", "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("usr/bin/tool"), "good");
+}
+
+#[test]
+fn when_no_mirror_has_it_all_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls: Vec<String> = ["one", "two"].iter().map(|name| url_of(&dir.path().join(name))).collect();
+    let site = site(&urls, b"good", "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let error = tree.kpull("apply --json").exits(1).error();
+    let text = error["error"].as_str().unwrap();
+    for name in ["one", "two"] {
+        assert!(text.contains(&format!("{}/{name}: No such file or directory", dir.path().display())), "{text}");
+    }
+}
+
+/// Hands out `content` the way a good web server does; cuts the first answer in its middle.
+fn cutting(content: Vec<u8>) -> Server {
+    let is_first = Mutex::new(true);
+    Server::plain(move |request: &Seen| {
+        let from =
+            request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let mut answer = match from {
+            None => Answer::new(200, &content[..]),
+            Some(from) => Answer::new(206, &content[from..])
+                .with("Content-Range", format!("bytes {from}-{}/{}", content.len() - 1, content.len())),
+        };
+        if std::mem::take(&mut *is_first.lock().unwrap()) {
+            answer.announced = false;
+            answer = answer.with("Content-Length", content.len().to_string());
+            answer.body.truncate(content.len() / 2);
+        }
+        answer
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_download_that_was_cut_goes_on_where_it_ended() {
+    let content = bytes(600_000);
+    let server = cutting(content.clone());
+    let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.write("etc/kpull/kpull.toml", format!("{}\n[artifacts]\nretries = 0\n", tree.read("etc/kpull/kpull.toml")));
+    let error = tree.kpull("apply --json").exits(1).error();
+    assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+    assert!(!tree.at("usr").exists() && !tree.at("etc/tool.version").exists());
+    tree.kpull("apply").exits(0);
+    assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+    let ranges: Vec<Option<String>> =
+        server.seen().iter().map(|seen| seen.header("range").map(str::to_owned)).collect();
+    assert_eq!(ranges, [None, Some("bytes=300000-".to_owned())]);
+}
+
+#[test]
+fn a_partial_download_of_something_else_is_thrown_away() {
+    let content = bytes(10_000);
+    let server = {
+        let content = content.clone();
+        Server::plain(move |request: &Seen| match request.header("range") {
+            None => Answer::new(200, &content[..]),
+            Some(_) => Answer::new(206, &content[5000..]).with("Content-Range", "bytes 5000-9999/10000"),
+        })
+        .unwrap()
+    };
+    let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let part = tree.at("var/lib/kpull/artifacts").join(format!("{}.part", Listed::of(&content).sha256));
+    fs::create_dir_all(part.parent().unwrap()).unwrap();
+    fs::File::create(&part).unwrap().write_all(&[0; 5000]).unwrap();
+    tree.kpull("apply").exits(0);
+    assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+    assert!(!part.exists());
+}
+
+#[test]
+fn a_store_that_lost_bytes_is_noticed_and_filled_again() {
+    let (_publisher, url) = published("tool", b"good");
+    let site = site(&[url], b"good", "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    fs::write(tree.at("var/lib/kpull/artifacts").join(Listed::of(b"good").sha256), "goo!").unwrap();
+    fs::remove_file(tree.at("usr/bin/tool")).unwrap();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("usr/bin/tool"), "good");
+}
+
+#[test]
+fn a_member_that_leads_out_of_the_archive_is_refused_and_nothing_is_installed() {
+    let archive = tar_gz(&[("tool", b"good"), ("../../etc/cron.d/evil", b"evil")]);
+    let (publisher, url) = published("tool.tar.gz", &archive);
+    for install in ["tool = \"/usr/bin/tool\"", "\"../../etc/cron.d/evil\" = \"/usr/bin/tool\""] {
+        let site = self::site(std::slice::from_ref(&url), &archive, install);
+        let tree = site.sign().enroll();
+        let error = tree.kpull("apply --json").exits(1).error();
+        assert!(error["error"].as_str().unwrap().contains("../../etc/cron.d/evil"), "{error}");
+        assert!(!tree.at("usr").exists() && !tree.at("etc/cron.d").exists() && !tree.at("etc/tool.version").exists());
+    }
+    assert_eq!(fs::read_dir(publisher.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_member_that_is_not_in_the_archive_is_told_with_the_nearest() {
+    let archive = tar_gz(&[("tool-1.0/tool", b"good")]);
+    let (_publisher, url) = published("tool.tar.gz", &archive);
+    let site = site(&[url], &archive, "\"tool-1.1/tool\" = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let error = tree.kpull("apply --json").exits(1).error();
+    assert!(error["error"].as_str().unwrap().contains("`tool-1.1/tool`"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("`tool-1.0/tool`"), "{error}");
+    assert!(!tree.at("usr").exists());
+}
+
+#[test]
+fn a_new_version_replaces_the_old_one_in_one_go() {
+    let (old_publisher, old) = published("tool", b"tool 1");
+    let first = site(&[old], b"tool 1", "tool = \"/usr/bin/tool\"");
+    let tree = first.sign().enroll();
+    tree.kpull("apply").exits(0);
+    let (_publisher, new) = published("tool", b"tool 2");
+    let next = site(&[new], b"tool 2", "tool = \"/usr/bin/tool\"");
+    first.file("artifacts.toml", fs::read(next.path().join("artifacts.toml")).unwrap()).sign();
+    drop(old_publisher);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["artifact:tool"]);
+    assert_eq!(tree.read("usr/bin/tool"), "tool 2");
+    assert_eq!(tree.leftovers(), [""; 0]);
+}

@@ -1,0 +1,181 @@
+//! One release, whichever way it comes: the tree is the same; and when nothing comes, the last good one still holds.
+
+use std::fs;
+use std::path::Path;
+
+use kpull::net::server::{Answer, Seen, Server};
+
+use crate::git::{git, git_backend};
+use crate::site::{Site, Tree};
+
+/// A site with a bit of everything that is in a release.
+fn site() -> Site {
+    let site = Site::new("test");
+    site.role(
+        "base",
+        r#"
+        vars.port = 80
+
+        [[directory]]
+        path = "/srv/data"
+        mode = "0750"
+
+        [[symlink]]
+        path = "/srv/current"
+        target = "data"
+
+        [[file]]
+        path = "/etc/binary"
+        source = "deep/er/binary"
+        mode = "0600"
+
+        [[template]]
+        path = "/etc/base.conf"
+        template = "base.conf"
+        "#,
+    );
+    site.file("roles/base/files/deep/er/binary", (0..=255).collect::<Vec<u8>>());
+    site.file("roles/base/files/empty", "");
+    site.file("roles/base/templates/base.conf", "port = {{ port }}\r\nname = {{ host.name }} é\n");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    site.file("README.md", "Not a part of the release.\n");
+    site
+}
+
+/// A tree with these sources.
+fn enrolled(sources: &[&str]) -> Tree {
+    let tree = Tree::new();
+    let tables: Vec<String> = sources.iter().map(|source| format!("[[source]]\n{source}\n")).collect();
+    tree.configure(&tables.concat());
+    tree
+}
+
+/// What any web server does with a directory.
+fn files(dir: &Path) -> Server {
+    let dir = dir.to_owned();
+    Server::plain(move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+        Ok(content) => Answer::new(200, content),
+        Err(_) => Answer::new(404, ""),
+    })
+    .unwrap()
+}
+
+/// Commits the site as it is and pushes it into a bare repository `site.git` below `hub`.
+fn push(site: &Site, hub: &Path) {
+    if !hub.join("site.git").exists() {
+        git(hub, &["init", "-q", "--bare", "-b", "main", "site.git"]);
+        git(site.path(), &["init", "-q", "-b", "main"]);
+    }
+    git(site.path(), &["add", "-A"]);
+    git(site.path(), &["commit", "-q", "-m", "a release"]);
+    git(site.path(), &["push", "-q", hub.join("site.git").to_str().unwrap(), "main"]);
+}
+
+#[test]
+fn a_directory_a_web_server_and_git_give_the_same_tree_byte_for_byte() {
+    let site = site();
+    site.sign();
+    let hub = tempfile::tempdir().unwrap();
+    push(&site, hub.path());
+    let (web, smart) = (files(site.path()), Server::plain(git_backend(hub.path().to_owned())).unwrap());
+    let ways = [
+        format!("dir = \"{}\"", site.path().display()),
+        format!("http = \"{}\"", web.url("")),
+        format!("git = \"file://{}/site.git\"", hub.path().display()),
+        format!("git = \"{}\"\nbranch = \"main\"", smart.url("site.git")),
+    ];
+    let trees: Vec<Tree> = ways.iter().map(|way| enrolled(&[way])).collect();
+    for round in 1..=2 {
+        for (tree, way) in trees.iter().zip(&ways) {
+            let apply = tree.kpull("apply --json").exits(0);
+            assert_eq!(apply.events("release")[0]["serial"], round, "{way}");
+            assert_eq!(apply.changed().len(), if round == 1 { 4 } else { 1 }, "{way}");
+            assert_eq!(tree.snapshot(), trees[0].snapshot(), "{way}");
+            let quiet = tree.kpull("apply --json").exits(0);
+            assert_eq!((quiet.events("release").len(), quiet.changed().len()), (0, 0), "{way}");
+        }
+        site.file("roles/base/templates/base.conf", "port = {{ port + 1 }}\n").sign();
+        push(&site, hub.path());
+    }
+    assert_eq!(trees[3].read("etc/base.conf"), "port = 81\n");
+    assert_eq!(fs::read(trees[3].at("etc/binary")).unwrap(), (0..=255).collect::<Vec<u8>>());
+}
+
+#[test]
+fn when_no_source_answers_the_last_good_release_still_holds_and_the_run_says_so() {
+    let site = site();
+    let server = files(site.sign().path());
+    let tree = enrolled(&[&format!("http = \"{}\"\nretries = 0", server.url(""))]);
+    tree.kpull("apply").exits(0);
+    let wanted = tree.snapshot();
+    let address = server.address;
+    drop(server);
+    tree.write("etc/base.conf", "port = 666\n");
+    let apply = tree.kpull("apply --json").exits(1);
+    assert_eq!(apply.changed(), ["template:/etc/base.conf"]);
+    assert_eq!(tree.snapshot(), wanted);
+    let error = apply.error();
+    assert!(error["error"].as_str().unwrap().contains(&address.to_string()), "{error}");
+    assert!(error["help"].as_str().unwrap().ends_with("the host stays converged on release 1"), "{error}");
+    let passed = apply.events("source_passed");
+    assert_eq!(passed[0]["source"], format!("http http://{address}/"));
+    assert!(tree.kpull("status").exits(0).stdout.contains(&address.to_string()));
+    tree.kpull("plan").exits(1);
+}
+
+#[test]
+fn when_no_source_ever_answered_there_is_nothing_to_apply() {
+    let tree = enrolled(&["dir = \"none\""]);
+    let error = tree.kpull("apply --json").exits(1).error();
+    let says =
+        format!("the directory {} can't be opened: No such file or directory", tree.at("etc/kpull/none").display());
+    assert_eq!(
+        (error["error"].as_str(), error["help"].as_str()),
+        (Some(says.as_str()), Some("mount or create it, or correct `dir`"))
+    );
+}
+
+#[test]
+fn sources_are_asked_in_order_until_one_answers() {
+    let site = site();
+    let (first, second) = (files(site.sign().path()), files(site.path()));
+    let dead = "dir = \"none\"";
+    let tables = [&first, &second].map(|server| format!("http = \"{}\"\nretries = 0", server.url("")));
+    let tree = enrolled(&[dead, &tables[0], &tables[1]]);
+    let apply = tree.kpull("apply --json").exits(0);
+    assert_eq!(apply.events("source_passed").len(), 1);
+    assert_eq!(apply.events("release")[0]["source"], format!("http {}", first.url("")));
+    assert!(second.seen().is_empty());
+
+    drop(first);
+    site.file("roles/base/templates/base.conf", "new\n").sign();
+    let text = tree.kpull("apply").exits(0).stdout;
+    assert_eq!(text.lines().filter(|line| line.starts_with("! ")).count(), 2, "{text}");
+    assert_eq!(tree.read("etc/base.conf"), "new\n");
+}
+
+#[test]
+fn a_source_whose_release_is_broken_leaves_the_word_to_the_next() {
+    let (good, broken) = (site(), site());
+    good.sign();
+    broken.file("roles/base/templates/base.conf", "{{ prot }}").sign();
+    let [broken, good] = [&broken, &good].map(|site| format!("dir = \"{}\"", site.path().display()));
+    let tree = enrolled(&[&broken, &good]);
+    let apply = tree.kpull("apply --json").exits(0);
+    assert_eq!(apply.events("source_passed")[0]["error"], "`prot` is not defined");
+    assert_eq!(tree.read("etc/base.conf"), "port = 80\r\nname = h1 é\n");
+}
+
+#[test]
+fn a_source_that_comes_back_brings_the_news_that_was_missed() {
+    let site = site();
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    let away = site.path().with_extension("away");
+    fs::rename(site.path(), &away).unwrap();
+    tree.kpull("apply").exits(1);
+    fs::rename(&away, site.path()).unwrap();
+    site.file("roles/base/templates/base.conf", "new\n").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/base.conf"), "new\n");
+}
