@@ -240,11 +240,145 @@ fn split_options(options: &str) -> impl Iterator<Item = &str> {
 /// `YYYYMMDD[HHMM[SS]][Z]`; taken as UTC with or without the `Z`, so that every host means the same.
 fn time(text: &str) -> Result<Timestamp, String> {
     let digits = text.strip_suffix('Z').unwrap_or(text);
-    if ![8, 12, 14].contains(&digits.len()) {
+    if ![8, 12, 14].contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(format!("`{text}` is not a time like 20271231"));
     }
     let padded = format!("{digits:0<14}");
     DateTime::strptime("%Y%m%d%H%M%S", &padded)
         .and_then(|time| TimeZone::UTC.to_timestamp(time))
         .map_err(|_| format!("`{text}` is not a time like 20271231"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ssh_key::private::{Ed25519Keypair, PrivateKey};
+
+    use super::*;
+
+    fn public(number: u8) -> String {
+        PrivateKey::from(Ed25519Keypair::from_seed(&[number; 32])).public_key().to_openssh().unwrap()
+    }
+
+    fn line(text: &str) -> Result<Option<Allowed>, String> {
+        Allowed::parse(&text.replace("KEY", &public(1)))
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_line_is_a_name_options_if_any_a_key_and_a_comment_if_any() {
+        for text in ["alice KEY", "alice KEY me@desk", "alice\tKEY", "alice namespaces=\"release@kpull\" KEY", "*  KEY"]
+        {
+            assert!(line(text).unwrap().is_some(), "{text}");
+        }
+        assert_eq!(line("\"alice smith\" KEY").unwrap().unwrap().principal, "alice smith");
+    }
+
+    #[test]
+    fn blank_lines_and_comments_are_passed_over() {
+        let text = format!("\n# a comment\n  # another\r\nalice {}\r\n\n", public(1));
+        assert_eq!(AllowedSigners::parse("f", &text).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_key_on_two_lines_is_one_key() {
+        let text = format!("alice {0}\nbob namespaces=\"*\" {0}\ncarol {1}\n", public(1), public(2));
+        assert_eq!(AllowedSigners::parse("f", &text).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_key_for_other_purposes_does_not_count_and_a_list_with_ours_does() {
+        assert!(line("alice namespaces=\"git,file\" KEY").unwrap().is_none());
+        assert!(line("alice namespaces=\"\" KEY").unwrap().is_none());
+        assert!(line("alice namespaces=\"git,release@kpull\" KEY").unwrap().is_some());
+        assert!(line("alice namespaces=\"*\" KEY").unwrap().is_some());
+    }
+
+    #[test]
+    fn patterns_of_namespaces_are_refused_since_an_exception_among_them_would_be_overlooked() {
+        for text in ["!release@kpull,*", "release@*", "release?kpull"] {
+            let error = line(&format!("alice namespaces=\"{text}\" KEY")).unwrap_err();
+            assert_eq!(error, "in `namespaces`, write whole names, such as release@kpull, and no patterns", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_valid_from_its_first_moment_until_before_its_last() {
+        let allowed = line("alice valid-after=\"20270101\",valid-before=\"202801011200Z\" KEY").unwrap().unwrap();
+        for (time, valid) in [
+            ("2026-12-31T23:59:59Z", false),
+            ("2027-01-01T00:00:00Z", true),
+            ("2028-01-01T11:59:59Z", true),
+            ("2028-01-01T12:00:00Z", false),
+        ] {
+            assert_eq!(allowed.valid_at(at(time)), valid, "{time}");
+        }
+    }
+
+    #[test]
+    fn times_have_days_minutes_or_seconds() {
+        assert_eq!(time("20271231"), Ok(at("2027-12-31T00:00:00Z")));
+        assert_eq!(time("202712312359Z"), Ok(at("2027-12-31T23:59:00Z")));
+        assert_eq!(time("20271231235958"), Ok(at("2027-12-31T23:59:58Z")));
+        for text in ["", "2027", "20271332", "2027-12-31", "+2027123", "20271231T2359", "２０２７"] {
+            assert_eq!(time(text), Err(format!("`{text}` is not a time like 20271231")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_said() {
+        for (text, why) in [
+            ("alice", "there is no key"),
+            ("alice KE", "there is no key"),
+            ("alice ssh-ed25519", "the key is missing behind its type"),
+            ("alice namespaces=\"release@kpull KEY", "there is no key"),
+            ("alice cert-authority KEY", "certificates are not supported; list the signers' own keys"),
+            ("alice no-touch-required KEY", "the option `no-touch-required` is not known"),
+            ("alice valid-before=\"soon\" KEY", "`soon` is not a time like 20271231"),
+            ("alice valid-before=\"20270101\" pgp AAAA", "`pgp` is not a type of key"),
+        ] {
+            assert_eq!(line(text).unwrap_err(), why, "{text}");
+        }
+        assert!(line("alice ssh-ed25519 AAAA").is_err());
+        assert!(line("alice ssh-ed25519 !!!!").is_err());
+    }
+
+    #[test]
+    fn a_bad_line_is_told_with_its_number_and_none_before_it_counts() {
+        let text = format!("alice {}\n\nbob nonsense\n", public(1));
+        let error = AllowedSigners::parse("signers", &text).unwrap_err();
+        assert_eq!(error.to_string(), "signers:3: can't read this allowed signer: there is no key");
+        assert_eq!(
+            error.advice(),
+            Some("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS")
+        );
+    }
+
+    #[test]
+    fn signatures_stand_one_after_the_other_with_anything_between() {
+        let block = format!("{BEGIN}\nAAAA\n{END}");
+        let text = format!("note\n{block}\n{block}note{block}");
+        assert_eq!(split(text.as_bytes()).unwrap(), [&block, &block, &block]);
+        for text in ["", "note", &format!("{block}\n{BEGIN}\nAAAA"), END] {
+            assert!(split(text.as_bytes()).is_err(), "{text}");
+        }
+        assert_eq!(split(block.repeat(MOST).as_bytes()).unwrap().len(), MOST);
+        assert!(split(block.repeat(MOST + 1).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_signature_that_is_written_in_another_way_is_refused() {
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
+        let good = key.sign(NAMESPACE, ssh_key::HashAlg::Sha512, b"m").unwrap().to_pem(LineEnding::LF).unwrap();
+        let signers = AllowedSigners::parse("f", &format!("alice {}", public(1))).unwrap();
+        signers.check(b"m", good.as_bytes(), 1).unwrap();
+        signers.check(b"m", good.replace('\n', "\r\n").as_bytes(), 1).unwrap();
+        // the third byte of a length
+        let at = good.match_indices('\n').nth(2).unwrap().0 - 10;
+        let mut bad = good.into_bytes();
+        bad[at] ^= 2;
+        assert!(signers.check(b"m", &bad, 1).is_err());
+    }
 }

@@ -136,3 +136,70 @@ fn refused(error: Error) -> Error {
     let error = error.exit(crate::Exit::Refused);
     if error.advice().is_some() { error } else { error.help(BY_HAND) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(site: &str, paths: &[&str]) -> Manifest {
+        let files: Files = paths.iter().map(|path| ((*path).to_owned(), path.as_bytes().into())).collect();
+        let created = "2026-11-24T03:50:00Z".parse().unwrap();
+        let expires = "2026-12-24T03:50:00Z".parse().unwrap();
+        Manifest::of(&files, site, 7, created, expires)
+    }
+
+    #[test]
+    fn what_is_signed_reads_as_it_was_meant_whatever_the_names_are() {
+        let paths = [
+            "site.toml",
+            "roles/a b/role.toml",
+            "roles/x/files/it's",
+            "roles/x/files/\"quoted\"",
+            "roles/x/files/'''\"\"\"",
+            "roles/x/files/a = { } # [x]",
+            "roles/x/files/å→\u{1f512}",
+            "roles/x/files/e\u{301}",
+            "roles/x/files/é",
+            "roles/x/files/…",
+            "roles/x/files/..a",
+            "roles/x/files/a..",
+            "roles/x/files/-",
+            "roles/x/files/\u{202e}x",
+        ];
+        for site in ["lab", "it's \"the\" lab", "lab\nserial = 9", "a\\b", "\u{1b}[2J", ""] {
+            let manifest = manifest(site, &paths);
+            let text = manifest.to_toml();
+            assert_eq!(Manifest::parse(text.as_bytes()).unwrap(), manifest, "{text}");
+            assert_eq!(text.lines().count(), 7 + paths.len(), "each file has a line of its own");
+        }
+    }
+
+    #[test]
+    fn the_text_that_is_signed_stays_as_it_is() {
+        // a signature is over these bytes: a change of them is a change of the format
+        let text = manifest("lab", &["site.toml"]).to_toml();
+        let expected = "format = 1\nsite = \"lab\"\nserial = 7\ncreated = 2026-11-24T03:50:00Z\n\
+            expires = 2026-12-24T03:50:00Z\n\n[files]\n\"site.toml\" = { sha256 = \
+            \"42c7497436167fac285b3d87c0971ca373edb13c798700c4c903f60c795daf8e\", size = 9 }\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_name_that_no_host_takes_is_told_when_it_is_read() {
+        for path in ["roles/a\nb", "roles/a\u{7f}", "roles/a\\b", "README.md"] {
+            let text = manifest("lab", &[path]).to_toml();
+            assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err().exit_code(), crate::Exit::Refused, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_or_missing_is_refused_by_name() {
+        let text = manifest("lab", &["site.toml"]).to_toml();
+        let problem = |text: &str| Manifest::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(problem(&text.replace("serial = 7\n", "")).contains("serial"));
+        assert!(problem(&text.replace("serial", "seriel")).contains("seriel"));
+        assert!(problem(&text.replace("size", "length")).contains("length"));
+        assert!(problem(&text.replace("2026-12-24T03:50:00Z", "\"soon\"")).contains("expires"));
+        assert!(problem(&text.replace("2026-12-24T03:50:00Z", "2026-12-24T03:50:00")).contains("expires"));
+    }
+}
