@@ -2,11 +2,14 @@
 
 #[path = "lab/converge.rs"]
 mod converge;
+#[path = "support/git.rs"]
+mod git;
 #[path = "support/lab.rs"]
 mod lab;
 
 use std::path::Path;
 
+use kpull::net::server::{Answer, Seen};
 use lab::Lab;
 
 const H1: (&str, &str) = ("h1", "192.168.1.11");

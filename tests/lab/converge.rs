@@ -1,19 +1,20 @@
 //! A host becomes what its signed release says, from git over HTTPS, with real daemons.
 
-use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
+use crate::git::{git, git_backend};
 use crate::lab::{Host, Lab, Output};
+use crate::{Answer, Seen};
 
 const MASTER: (&str, &str) = ("master1", "192.168.1.101");
 const CLIENT: (&str, &str) = ("client", "192.168.1.50");
@@ -39,7 +40,12 @@ impl World {
         let (root, tls) = (dir.path().to_owned(), authority.server());
         let server = lab.in_network(move || {
             let listener = TcpListener::bind((FABRIC, 443)).unwrap();
-            Server::on(listener, Some(Arc::new(tls)), move |request| answer(&root, request)).unwrap()
+            let repositories = git_backend(root.clone());
+            let answer = move |request: &Seen| match request.path.starts_with("/artifacts/") {
+                true => Answer::new(200, std::fs::read(root.join(&request.path[1..])).unwrap()),
+                false => repositories(request),
+            };
+            Server::on(listener, Some(Arc::new(tls)), answer).unwrap()
         });
         let world = Self { lab, dir, _server: server };
         world.make_site();
@@ -305,50 +311,6 @@ fn wait(host: Host<'_>, mut until: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(120), "it did not happen: {}", journal());
         std::thread::sleep(Duration::from_millis(500));
     }
-}
-
-/// The artifacts as files, everything else through git's own HTTP backend.
-fn answer(root: &Path, request: &Seen) -> Answer {
-    if request.path.starts_with("/artifacts/") {
-        return Answer::new(200, std::fs::read(root.join(&request.path[1..])).unwrap());
-    }
-    let mut child = git_command(root)
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", root)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("REQUEST_METHOD", &request.method)
-        .env("PATH_INFO", &request.path)
-        .env("QUERY_STRING", &request.query)
-        .env("CONTENT_TYPE", request.header("content-type").unwrap_or_default())
-        .env("CONTENT_LENGTH", request.body.len().to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(&request.body).unwrap();
-    let output = child.wait_with_output().unwrap().stdout;
-    let split = output.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
-    let mut answer = Answer::new(200, &output[split + 4..]);
-    for (name, value) in String::from_utf8_lossy(&output[..split]).lines().filter_map(|line| line.split_once(": ")) {
-        match name {
-            "Status" => answer.status = value[..3].parse().unwrap(),
-            _ => answer = answer.with(name, value),
-        }
-    }
-    answer
-}
-
-fn git(dir: &Path, arguments: &[&str]) {
-    Output::of(git_command(dir).args(arguments)).ok();
-}
-
-fn git_command(dir: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    for who in ["GIT_AUTHOR", "GIT_COMMITTER"] {
-        command.env(format!("{who}_NAME"), "Lab").env(format!("{who}_EMAIL"), "lab@localhost");
-    }
-    command
 }
 
 /// Makes certificates for servers and clients.
