@@ -132,9 +132,9 @@ fn check_path(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// A refusal for what is wrong with the text; how to write better TOML is no help to whoever runs a host.
 fn refused(error: Error) -> Error {
-    let error = error.exit(crate::Exit::Refused);
-    if error.advice().is_some() { error } else { error.help(BY_HAND) }
+    error.exit(crate::Exit::Refused).help(BY_HAND)
 }
 
 #[cfg(test)]

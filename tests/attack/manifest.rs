@@ -100,7 +100,7 @@ fn a_digest_that_is_none_is_refused() {
 
 #[test]
 fn a_manifest_that_is_not_text_is_refused() {
-    refused("release.toml is not UTF-8 text: byte 7 can't be read", BY_HAND, |tree| {
+    refused("release.toml is not UTF-8 text", BY_HAND, |tree| {
         tree.manifest(b"site = \xff\xfe".as_slice());
     });
 }
@@ -142,7 +142,7 @@ fn a_serial_that_is_none_is_refused() {
 
 #[test]
 fn an_announced_total_that_no_site_has_is_refused_before_anything_is_fetched() {
-    let error = "the release announces 536870913 bytes, more than the 536870912 that are allowed";
+    let error = "the release announces 134217729 bytes, more than the 134217728 that are allowed";
     let help = "publish large files as artifacts, pinned in artifacts.toml";
     Attack { error, help, ..Attack::default() }.mount(|tree| {
         let rest: usize = tree
@@ -151,13 +151,13 @@ fn an_announced_total_that_no_site_has_is_refused_before_anything_is_fetched() {
             .filter_map(|line| line.split_once("size = ")?.1.trim_end_matches(" }").parse::<usize>().ok())
             .sum();
         tree.also_list("roles/huge");
-        tree.edit("size = 1 }", &format!("size = {} }}", (512 << 20) + 1 - rest));
+        tree.edit("size = 1 }", &format!("size = {} }}", (128 << 20) + 1 - rest));
     });
 }
 
 #[test]
 fn sizes_that_overflow_when_added_are_refused() {
-    let error = format!("the release announces {} bytes, more than the 536870912 that are allowed", u64::MAX);
+    let error = format!("the release announces {} bytes, more than the 134217728 that are allowed", u64::MAX);
     let help = "publish large files as artifacts, pinned in artifacts.toml";
     Attack { error: &error, help, via: &[Via::Dir], ..Attack::default() }.mount(|tree| {
         for path in ["roles/a", "roles/b", "roles/c"] {

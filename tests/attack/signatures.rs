@@ -175,8 +175,11 @@ fn a_host_that_allows_nobody_or_asks_for_more_than_there_are_says_so() {
     assert_eq!(problem("# nobody\n", 1), "/root/etc/kpull/allowed_signers allows nobody to sign releases");
     let git_only = allow(1, "namespaces=\"git\" ");
     assert_eq!(problem(&git_only, 1), "/root/etc/kpull/allowed_signers allows nobody to sign releases");
-    assert_eq!(problem(&allow(1, ""), 0), "the threshold is 0, and 1 keys may sign");
-    assert_eq!(problem(&(allow(1, "") + &allow(1, "")), 2), "the threshold is 2, and 1 keys may sign");
+    assert_eq!(problem(&allow(1, ""), 0), "`threshold` is 0, and /root/etc/kpull/allowed_signers has 1 key");
+    assert_eq!(
+        problem(&(allow(1, "") + &allow(1, "")), 2),
+        "`threshold` is 2, and /root/etc/kpull/allowed_signers has 1 key"
+    );
 }
 
 #[test]
