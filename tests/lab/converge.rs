@@ -231,6 +231,21 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert!(world.through_the_load_balancer().contains("true"));
     assert_eq!(host.run("kpull plan").code(), 0);
 
+    // a run that fails between a changed file and the restart that is due for it: the next one remembers
+    let configuration = world.site().join("roles/haproxy/templates/haproxy.cfg");
+    let good = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, good.replace("maxconn 4000", "maxconn 4001")).unwrap();
+    let role = world.site().join("roles/lab/role.toml");
+    std::fs::write(&role, format!("{ROLE}\n[[command]]\nrun = [\"/bin/false\"]\nunless = [\"/bin/false\"]\n")).unwrap();
+    world.release("a command that fails");
+    let failed = host.run("kpull apply").fails(1);
+    assert!(failed.contains("/bin/false"), "{failed}");
+    assert!(host.run("kpull status").ok().contains("owed"), "the reload is written down");
+    std::fs::write(&role, ROLE).unwrap();
+    world.release("without it");
+    assert_eq!(World::changed(&host.run("kpull apply --json").ok()), ["unit:haproxy.service"]);
+    assert!(!host.run("kpull status").ok().contains("owed"));
+
     // a change in git reaches the host by the timer, and only the unit concerned is restarted
     let lives = world.lives();
     let template = world.site().join("roles/etcd/templates/etcd.service");
@@ -258,6 +273,30 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
             .lines()
             .any(|line| line.ends_with("0 of 25 resources changed"))
     });
+}
+
+#[test]
+fn without_firewalld_or_d_bus_the_message_says_so_and_nothing_is_changed() {
+    let lab = Lab::new(&[CLIENT]);
+    let host = lab.host("client");
+    host.copy(KPULL, "/usr/bin/kpull", 0o755);
+    host.write("/srv/site/site.toml", "name = \"lab\"\n");
+    host.write("/srv/site/host_vars/client.toml", "address = \"192.168.1.50\"\nroles = [\"web\"]\n");
+    host.write("/srv/site/roles/web/role.toml", "summary = \"A port\"\n[[firewall]]\nports = [\"80/tcp\"]\n");
+    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
+    host.run("mkdir -p /etc/kpull && echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers").ok();
+    host.write(
+        "/etc/kpull/kpull.toml",
+        "host = \"client\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n",
+    );
+    host.run("systemctl stop firewalld").ok();
+    let firewalld = host.run("kpull apply").fails(1);
+    assert!(firewalld.contains("firewalld is not running"), "{firewalld}");
+    host.run("systemctl start firewalld && mv /run/dbus/system_bus_socket /run/dbus/away").ok();
+    let bus = host.run("kpull apply").fails(1);
+    assert!(bus.contains("D-Bus"), "{bus}");
+    host.run("mv /run/dbus/away /run/dbus/system_bus_socket && firewall-cmd --query-port=80/tcp").fails(1);
+    host.run("kpull apply && firewall-cmd --query-port=80/tcp && firewall-cmd --permanent --query-port=80/tcp").ok();
 }
 
 const CURL_NO_CONNECTION: i32 = 7;
