@@ -119,10 +119,6 @@ impl Resource for Artifact {
             })
         })
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 impl Artifact {

@@ -79,10 +79,6 @@ impl Resource for Directory {
         self.observe(work)?;
         work.host.root.make_directory(&self.path, self.wanted.access(work.host, &self.path)?)
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]

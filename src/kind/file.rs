@@ -114,10 +114,6 @@ impl Resource for File {
         }
         Ok(())
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 /// The change for a path where no file is: nothing stands there, or something else.

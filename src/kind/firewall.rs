@@ -478,10 +478,6 @@ impl Resource for Firewall {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         self.make(work.host, work.catalog)
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]

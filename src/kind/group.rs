@@ -67,10 +67,6 @@ impl Resource for Group {
         work.host.forget_accounts();
         Ok(())
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]

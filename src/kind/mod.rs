@@ -7,6 +7,7 @@ pub mod fields;
 #[cfg(test)]
 pub mod testing;
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ pub struct Work<'a> {
 }
 
 /// One thing on a host that can be observed, compared and changed.
-pub trait Resource: fmt::Debug {
+pub trait Resource: fmt::Debug + Any {
     /// The kind's name.
     fn kind(&self) -> &'static str;
 
@@ -151,9 +152,13 @@ pub trait Resource: fmt::Debug {
 
     /// Makes the host as it should be.
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
+}
 
+impl dyn Resource {
     /// Itself, so that one kind can look at the others of its kind in a catalog.
-    fn as_any(&self) -> &dyn std::any::Any;
+    pub fn as_any(&self) -> &dyn Any {
+        self
+    }
 }
 
 /// A resource in a catalog.

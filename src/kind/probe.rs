@@ -325,10 +325,6 @@ impl Resource for Probe {
     fn apply(&self, _: &Work<'_>, _: &Change) -> Result<()> {
         Ok(())
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]

@@ -187,10 +187,6 @@ impl Resource for Sysctl {
         }
         self.file.apply(work, change)
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]

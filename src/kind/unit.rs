@@ -441,10 +441,6 @@ impl Resource for Unit {
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
         self.make(work.host, work.catalog, change)
     }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
 }
 
 #[cfg(test)]
