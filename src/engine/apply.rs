@@ -34,9 +34,10 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
     let plan = plan.get();
     let items = &plan.catalog.items;
     let work = Work { host, store, catalog: items };
+    let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
     for (at, _) in &plan.changes {
         let item = &items[*at];
-        item.resource.prepare(&work, report).map_err(|error| locate(error, item))?;
+        item.resource.prepare(&work, &progress).map_err(|error| locate(error, item))?;
     }
     let mut run = Run { work: &work, report, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
     if !plan.is_empty() {

@@ -13,12 +13,22 @@ pub mod zone;
 pub mod zone_file;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::kind::Wants;
 use root::{Access, Root};
+
+/// What a resource asks of the host, gathered over a whole catalog so that it is asked once.
+#[derive(Clone, Debug, Default)]
+pub struct Wants {
+    /// Units whose state will be asked.
+    pub units: BTreeSet<String>,
+    /// Firewall zones whose settings will be asked; the empty name is the default zone.
+    pub zones: BTreeSet<String>,
+    /// Packages that will be asked for.
+    pub packages: BTreeSet<String>,
+}
 
 /// The host that is looked at and changed.
 pub struct Host {

@@ -26,6 +26,16 @@ pub struct Systemd {
     bus: Bus,
 }
 
+/// What a unit does when something that it watches has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kick {
+    /// `systemctl reload`.
+    Reload,
+    /// `systemctl restart`.
+    Restart,
+}
+
 /// What systemd says of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {

@@ -12,8 +12,8 @@ use crate::host::root::failed_io;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
-use crate::report::Report;
 use crate::site::Pin;
+use crate::store::Progress;
 use crate::store::archive::{self, Format, Limits};
 
 /// Fields of `[[artifact]]`.
@@ -74,8 +74,8 @@ impl Resource for Artifact {
         self.wanted.after()
     }
 
-    fn prepare(&self, work: &Work<'_>, report: &dyn Report) -> Result<()> {
-        let file = work.store.artifact(&self.pin, report)?;
+    fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
+        let file = work.store.artifact(&self.pin, progress)?;
         let known = work.store.members(&self.pin)?;
         if self.install.keys().all(|member| known.contains_key(member)) {
             return Ok(());
@@ -110,7 +110,7 @@ impl Resource for Artifact {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let file = work.store.artifact(&self.pin, &Vec::new())?;
+        let file = work.store.artifact(&self.pin, &|_, _, _| {})?;
         self.extract(file, &mut |member, content| {
             let Some(path) = self.install.get(member) else { return Ok(()) };
             let access = self.wanted.access(work.host, path)?;

@@ -8,7 +8,6 @@ pub mod fields;
 pub mod testing;
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,9 +15,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
-use crate::report::Report;
+pub use crate::host::Wants;
+pub use crate::host::systemd::Kick;
 use crate::site::{Doc, Pin};
-use crate::store::Store;
+use crate::store::{Progress, Store};
 
 /// When a resource has its turn, unless something that the catalog names says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,16 +45,6 @@ pub enum Phase {
     Probes,
 }
 
-/// What a unit does when something that it watches has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kick {
-    /// `systemctl reload`.
-    Reload,
-    /// `systemctl restart`.
-    Restart,
-}
-
 /// The difference between a resource and the host.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
@@ -76,17 +66,6 @@ impl Change {
     pub fn of(parts: Vec<String>) -> Option<Self> {
         (!parts.is_empty()).then(|| Self::new(parts.join(", ")))
     }
-}
-
-/// What a resource asks of the host, gathered over a whole catalog so that it is asked once.
-#[derive(Clone, Debug, Default)]
-pub struct Wants {
-    /// Units whose state will be asked.
-    pub units: BTreeSet<String>,
-    /// Firewall zones whose settings will be asked; the empty name is the default zone.
-    pub zones: BTreeSet<String>,
-    /// Packages that will be asked for.
-    pub packages: BTreeSet<String>,
 }
 
 /// What a resource is observed and changed with.
@@ -137,8 +116,8 @@ pub trait Resource: fmt::Debug + Any {
     }
 
     /// Fetches and checks what its change needs, before anything of the whole plan is touched.
-    fn prepare(&self, work: &Work<'_>, report: &dyn Report) -> Result<()> {
-        let _ = (work, report);
+    fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
+        let _ = (work, progress);
         Ok(())
     }
 

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::report::{Event, Report};
 use crate::site::Pin;
 use crate::store::Store;
 
@@ -20,6 +19,9 @@ const CHUNK: usize = 256 << 10;
 const LARGEST: u64 = 4 << 30;
 /// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
 const SETTLED: i64 = 2;
+
+/// Hears of a download: what is downloaded, the bytes so far, and all of them if that is known.
+pub type Progress<'a> = &'a dyn Fn(&str, u64, Option<u64>);
 
 /// What identifies the content of an installed file without reading it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl Store {
     }
 
     /// The pinned file, downloaded if it isn't here yet, its digest checked now.
-    pub fn artifact(&self, pin: &Pin, report: &dyn Report) -> Result<File> {
+    pub fn artifact(&self, pin: &Pin, progress: Progress<'_>) -> Result<File> {
         let path = self.artifact_path(pin);
         if let Ok(mut file) = File::open(&path) {
             let digest =
@@ -99,7 +101,7 @@ impl Store {
             .context(|| "can't make the store for artifacts".to_owned())?;
         let mut failures = Vec::new();
         for url in &pin.urls {
-            match self.download(pin, url, &path, report) {
+            match self.download(pin, url, &path, progress) {
                 Ok(()) => return File::open(&path).context(|| format!("can't read {}", path.display())),
                 Err(error) => failures.push(error),
             }
@@ -111,7 +113,7 @@ impl Store {
     }
 
     /// Downloads from one address, going on where an earlier attempt ended.
-    fn download(&self, pin: &Pin, url: &str, path: &Path, report: &dyn Report) -> Result<()> {
+    fn download(&self, pin: &Pin, url: &str, path: &Path, progress: Progress<'_>) -> Result<()> {
         let part = path.with_extension("part");
         let what = || format!("can't write {}", part.display());
         let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&part).context(what)?;
@@ -146,14 +148,14 @@ impl Store {
             }
             hasher.update(&buffer[..count]);
             file.write_all(&buffer[..count]).context(what)?;
-            report.event(&Event::Download { name: &pin.name, done, total });
+            progress(&pin.name, done, total);
         }
         let digest = hex::encode(hasher.finalize());
         if digest != pin.sha256 {
             drop(std::fs::remove_file(&part));
             if resumed > 0 && !from_start {
                 // what was there before may have been the wrong half
-                return self.download(pin, url, path, report);
+                return self.download(pin, url, path, progress);
             }
             return Err(Error::new(format!(
                 "{url} is not the file that is pinned: its SHA-256 is {digest}, and artifacts.toml says {}",

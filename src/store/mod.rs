@@ -4,6 +4,7 @@ pub mod archive;
 mod artifact;
 mod release;
 
+pub use artifact::Progress;
 pub use release::CachedRelease;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::root::{Access, Root};
-use crate::kind::Kick;
+use crate::host::systemd::Kick;
 use crate::net;
 use crate::site::Files;
 use crate::trust::Seen;
