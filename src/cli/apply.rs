@@ -28,10 +28,7 @@ impl Run for Apply {
             _ => Box::new(Text::new(self.diff)),
         };
         let agent = self.host.agent(&*report)?;
-        let _lock = agent.store.lock()?;
-        let result = converge(&agent);
-        agent.store.set_last_run(&last_run(&result))?;
-        result.map(|_| Exit::Done)
+        run(&agent).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -39,9 +36,17 @@ impl Run for Apply {
     }
 }
 
-/// One whole run. What keeps the host from the newest release, or from being healthy, is the error; the host is
+/// One whole run, alone on the host, and the record of how it went.
+pub(super) fn run(agent: &Agent<'_>) -> Result<report::Summary> {
+    let _lock = agent.store.lock()?;
+    let result = converge(agent);
+    agent.store.set_last_run(&last_run(&result))?;
+    result
+}
+
+/// What keeps the host from the newest release, or from being healthy, is the error; the host is
 /// converged on what it has all the same.
-pub(super) fn converge(agent: &Agent<'_>) -> Result<report::Summary> {
+fn converge(agent: &Agent<'_>) -> Result<report::Summary> {
     let taken = agent.take()?;
     let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog))?;
     let applied = apply(&agent.host, &agent.store, planned, &taken.digest, agent.report)?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use jiff::SignedDuration;
 
-use crate::cli::apply::converge;
+use crate::cli::apply;
 use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, plan};
 use crate::error::{Context, Error, Exit, Result};
@@ -145,9 +145,7 @@ impl World {
     }
 
     fn apply(&self, host: &str, report: &dyn Report) -> Result<Summary> {
-        let agent = self.agent(host, report)?;
-        let _lock = agent.store.lock()?;
-        converge(&agent)
+        apply::run(&self.agent(host, report)?)
     }
 
     fn plan(&self, host: &str) -> Result<()> {
