@@ -137,6 +137,18 @@ impl Site {
         })
     }
 
+    /// Whether `host` reads the file at `path`, beside those that every host reads.
+    pub fn needs(&self, host: &str, path: &str) -> bool {
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["roles", role, _, ..] => {
+                self.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role))
+            }
+            ["pki", owner, _] => owner == host,
+            ["secrets", ..] => true,
+            _ => false,
+        }
+    }
+
     fn host(&self, file: &str) -> Result<HostVars> {
         let path = format!("host_vars/{file}");
         if !file.ends_with(".toml") {
