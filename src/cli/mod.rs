@@ -3,8 +3,10 @@
 mod apply;
 mod check;
 mod demo;
+mod enroll;
 mod explain;
 mod graph;
+mod keys;
 mod plan;
 mod sign;
 mod status;
@@ -45,6 +47,10 @@ enum Command {
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
     Graph(graph::Graph),
+    /// Say what this host trusts from now on.
+    Enroll(enroll::Enroll),
+    /// Show, make and sign the sets of keys of a site.
+    Keys(keys::Keys),
     /// Sign a site as a release.
     Sign(sign::Sign),
     /// Show all of it on three hosts in directories, offline.
@@ -132,6 +138,8 @@ pub fn main() -> Exit {
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
+        Command::Enroll(command) => command,
+        Command::Keys(command) => command,
         Command::Sign(command) => command,
         Command::Demo(command) => command,
     };

@@ -191,7 +191,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Follows the chain of key sets in `tree`, and adopts what it finds: for good, whatever becomes of the release.
-    fn rotate(&self, trust: &mut Trust, tree: &dyn Tree, now: Timestamp) -> Result<()> {
+    pub fn rotate(&self, trust: &mut Trust, tree: &dyn Tree, now: Timestamp) -> Result<()> {
         for Signed { set, bytes } in trust.policy.keys.follow(tree, now)? {
             self.store.add_key_set(set.number, &bytes)?;
             trust.memory.keys = set.number;

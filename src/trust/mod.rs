@@ -15,7 +15,7 @@ pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprin
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use memory::{ANCHOR, ENROLL, Memory, Seen};
-pub use sign::{Signer, add_signature, sign};
+pub use sign::{Signer, add_signature, replace, sign};
 
 use std::sync::Arc;
 
