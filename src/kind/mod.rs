@@ -247,6 +247,7 @@ kinds! {
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
+    secret::SecretFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

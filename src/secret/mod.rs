@@ -7,6 +7,7 @@ pub mod desk;
 pub mod index;
 pub mod mask;
 pub mod name;
+pub mod scan;
 mod vault;
 
 pub use vault::{Secret, Secrets, placeholder};
