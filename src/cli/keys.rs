@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
-use crate::site::{Files, Site};
-use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature, replace};
+use crate::site::{Files, Site, replace};
+use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
 
 /// Arguments of `keys`.
 #[derive(Args, Debug)]
@@ -180,10 +180,7 @@ impl Keys {
         };
         let (path, text) = (KeySet::path(set.number), set.to_toml());
         KeySet::parse(&path, text.as_bytes())?;
-        let file = self.site.join(&path);
-        let dir = self.site.join("keys");
-        std::fs::create_dir_all(&dir).context(|| format!("can't make {}", dir.display()))?;
-        replace(&file, text.as_bytes())?;
+        replace(&[(self.site.join(&path), text.into_bytes())])?;
         self.tell(&set, &format!(
             "wrote {path}; {} keys of the set before and {} of this one have to sign it: kpull keys sign --key FILE",
             newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),

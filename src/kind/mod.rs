@@ -17,6 +17,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::systemd::Kick;
+use crate::secret::Secret;
 use crate::site::{Doc, Pin};
 use crate::store::{Progress, Store};
 
@@ -126,6 +127,12 @@ pub trait Resource: fmt::Debug + Any {
         None
     }
 
+    /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
+    /// in one of them.
+    fn is_discreet(&self) -> bool {
+        false
+    }
+
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
 
@@ -153,6 +160,8 @@ pub struct Item {
     pub after: Vec<String>,
     /// The resource.
     pub resource: Box<dyn Resource>,
+    /// Whether a secret is in it.
+    pub is_secret: bool,
 }
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
@@ -165,6 +174,13 @@ pub trait Build {
 
     /// The pin of an artifact for this host's architecture.
     fn artifact(&self, name: &str) -> Result<Pin>;
+
+    /// A secret of this host; away from the host, a placeholder.
+    fn secret(&self, name: &str) -> Result<Secret>;
+
+    /// Whether a secret is in the fields, or in a template that was rendered until now: ask after [`Build::template`].
+    /// What has one is kept out of diffs and messages, and readable by nobody but its owner unless the role says more.
+    fn is_secret(&self) -> bool;
 
     /// An error about one field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
@@ -231,6 +247,7 @@ kinds! {
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
+    secret::SecretFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

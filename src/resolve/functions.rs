@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "cidr_prefix",
     "cidr_contains",
     "interface_of",
+    "secret",
     "abs",
     "attr",
     "batch",

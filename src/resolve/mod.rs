@@ -8,7 +8,7 @@ mod world;
 pub use facts::{Facts, Os};
 pub use world::{Layer, World};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::error::{Error, Result, nearest};
 use crate::kind::file::File;
 use crate::kind::{self, Build, Entry, Item};
+use crate::secret::{Secret, Secrets};
 use crate::site::{self, Pin, Role, Site, dotted};
 
 /// Every resource of one host, fully resolved and in order.
@@ -28,12 +29,14 @@ pub struct Catalog {
     pub host: String,
     /// The resources, in the order in which they have their turn.
     pub items: Vec<Item>,
+    /// The names of the secrets that the host needs.
+    pub secrets: BTreeSet<String>,
 }
 
 /// Resolves one host of a site. All errors that are found are told together.
-pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
+pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
-    let world = World::new(site.clone(), host, facts);
+    let world = World::new(site.clone(), host, facts, secrets);
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
@@ -55,7 +58,10 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
     }
     match Error::all(errors) {
         Some(error) => Err(error),
-        None => Ok(Catalog { site: site.name.clone(), host: host.to_owned(), items: order::sort(items)? }),
+        None => {
+            let (site, host, secrets) = (site.name.clone(), host.to_owned(), world.secrets());
+            Ok(Catalog { site, host, items: order::sort(items)?, secrets })
+        }
     }
 }
 
@@ -74,6 +80,7 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
 fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, items: &mut Vec<Item>) -> Result<()> {
     let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
+    let before_list = world.times_asked();
     let turns: Vec<Option<Value>> = match &entry.for_each {
         None => vec![None],
         Some(expression) => {
@@ -96,6 +103,7 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
             }
         }
     };
+    let is_secret_list = world.times_asked() != before_list;
     for item in turns {
         let scope = world.scope(&world.host, Some(&role.name), item);
         if let Some(expression) = &entry.when {
@@ -106,25 +114,54 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
                     .help("compare: `when = \"name == 'x'\"`"));
             };
             if !condition {
+                // a host's real facts may say otherwise, and then it needs these secrets
+                if !world.is_open() && expression.contains("facts") {
+                    let _ = build(world, role, entry, facts, &scope, is_secret_list);
+                    let _ = world.take_failure();
+                }
                 continue;
             }
         }
-        let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
-        let rendered = world.value(&entry.fields, &scope, &place)?;
-        let value = serde_json::to_value(&rendered).map_err(|error| {
-            Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
-        })?;
-        let mut after = Vec::new();
-        for wanted in &entry.after {
-            after.push(world.value(&wanted.as_str().into(), &scope, &|_| at("after"))?.to_string());
-        }
-        let site = Builder { world, role, entry, scope: &scope, arch: &facts.arch };
-        for resource in (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)? {
-            let id = format!("{}:{}", resource.kind(), resource.key());
-            items.push(Item { id, role: role.name.as_str().into(), place: place(&[]), after: after.clone(), resource });
-        }
+        items.extend(build(world, role, entry, facts, &scope, is_secret_list)?);
     }
     Ok(())
+}
+
+/// The resources of one entry, for one turn of its `for_each`.
+fn build(
+    world: &Arc<World>,
+    role: &Role,
+    entry: &site::Entry,
+    facts: &Facts,
+    scope: &Value,
+    is_secret: bool,
+) -> Result<Vec<Item>> {
+    let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
+    let before = world.times_asked();
+    let rendered = world.value(&entry.fields, scope, &place)?;
+    let value = serde_json::to_value(&rendered).map_err(|error| {
+        Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
+    })?;
+    let mut after = Vec::new();
+    for wanted in &entry.after {
+        after.push(world.value(&wanted.as_str().into(), scope, &|_| place(&["after".to_owned()]))?.to_string());
+    }
+    let site = Builder { world, role, entry, scope, arch: &facts.arch, is_secret, before };
+    let resources = (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)?;
+    let is_secret = site.is_secret();
+    let mut items = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let id = format!("{}:{}", resource.kind(), resource.key());
+        if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
+            return Err(Error::new(format!("a {} can't be called by the secret {name}", resource.kind()))
+                .because("what tells resources from each other is shown and written down")
+                .at(place(&[]), "this resource")
+                .help("give it a `name`, or a path, without the secret"));
+        }
+        let (role, after) = (role.name.as_str().into(), after.clone());
+        items.push(Item { id, role, place: place(&[]), after, resource, is_secret });
+    }
+    Ok(items)
 }
 
 /// What a kind builds its resources with, for one entry.
@@ -134,6 +171,10 @@ struct Builder<'a> {
     entry: &'a site::Entry,
     scope: &'a Value,
     arch: &'a str,
+    /// Whether the list that the entry exists for has a secret in it.
+    is_secret: bool,
+    /// [`World::times_asked`] before the entry was rendered.
+    before: usize,
 }
 
 impl Builder<'_> {
@@ -183,6 +224,14 @@ impl Build for Builder<'_> {
                 .at(self.at("name"), format!("needed for {}", self.arch))
                 .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
         })
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret> {
+        self.world.secret(name).map_err(|error| error.at(self.at("name"), "asked for here"))
+    }
+
+    fn is_secret(&self) -> bool {
+        self.is_secret || self.world.times_asked() != self.before
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {

@@ -15,7 +15,7 @@ pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprin
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use memory::{ANCHOR, ENROLL, Memory, Seen};
-pub use sign::{Signer, add_signature, replace, sign};
+pub use sign::{Signer, add_signature, sign};
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Exit, Result};
+use crate::secret::index::Index;
 use crate::site::{Files, PARTS, Site};
 use crate::source::Tree;
 
@@ -189,7 +190,8 @@ impl Announced {
         let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
         let mut site = Site::load(files.into_iter().collect())?;
         site.find_host(host).map_err(|error| error.exit(Exit::Refused))?;
-        let more = gather(&self.manifest, tree, known, &|path| site.needs(host, path))?;
+        let secrets = Index::read(&site.files)?;
+        let more = gather(&self.manifest, tree, known, &|path| site.needs(host, &secrets, path))?;
         site.files.extend(more);
         Ok(Verified { manifest: Arc::new(self.manifest), value: site })
     }

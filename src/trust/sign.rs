@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::site::{Files, Site};
+use crate::site::{Files, Site, replace};
 use crate::trust::{MANIFEST, Manifest, Purpose, SIGNATURES};
 
 /// TOML's integers end here.
@@ -135,8 +135,7 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     })?;
     let signature = signer.sign(text.as_bytes(), Purpose::Release)?;
     // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
-    replace(&signatures_path, signature.as_bytes())?;
-    replace(&manifest_path, text.as_bytes())?;
+    replace(&[(signatures_path, signature.into_bytes()), (manifest_path, text.into_bytes())])?;
     Ok(Signed { manifest: fresh, added: false })
 }
 
@@ -151,17 +150,5 @@ pub fn add_signature(path: &Path, signature: &str) -> Result<()> {
         return Ok(());
     }
     signatures.push_str(signature);
-    replace(path, signatures.as_bytes())
-}
-
-/// Writes a file of a site whole or not at all.
-pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let what = || format!("can't write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
-    file.write_all(content).context(what)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
-    file.as_file().sync_all().context(what)?;
-    file.persist(path).context(what)?;
-    Ok(())
+    replace(&[(path.to_owned(), signatures.into_bytes())])
 }
