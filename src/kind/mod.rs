@@ -17,6 +17,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::systemd::Kick;
+use crate::pki::AuthorityFields;
 use crate::site::{Doc, Pin};
 use crate::store::{Progress, Store};
 
@@ -166,6 +167,15 @@ pub trait Build {
     /// The pin of an artifact for this host's architecture.
     fn artifact(&self, name: &str) -> Result<Pin>;
 
+    /// The host's name.
+    fn host(&self) -> &str;
+
+    /// A file of the site, by its path there.
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>>;
+
+    /// What `site.toml` says of an authority.
+    fn authority(&self, name: &str) -> Result<&AuthorityFields>;
+
     /// An error about one field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
 }
@@ -223,6 +233,7 @@ kinds! {
     absent::AbsentFields,
     artifact::ArtifactFields,
     block::BlockFields,
+    certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
     file::FileFields,

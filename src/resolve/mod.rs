@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Place, Result, nearest};
+use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
-use crate::kind::{self, Build, Entry, Item};
+use crate::kind::{self, Build, Entry, Fields as _, Item};
+use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::site::{self, Pin, Role, Site, dotted};
 
 /// Every resource of one host, fully resolved and in order.
@@ -40,9 +42,15 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
         let missing: Vec<Error> = unset(&world, role).collect();
         if missing.is_empty() {
             for entry in &role.entries {
-                if let Err(error) = expand(&world, role, entry, facts, &mut items) {
-                    errors.push(error);
-                }
+                let built = expand(&world, role, entry, facts, &mut |entry, site, after| {
+                    for resource in (site.entry.kind.build)(entry, site)? {
+                        let id = format!("{}:{}", resource.kind(), resource.key());
+                        let (role, place) = (role.name.as_str().into(), site.at_entry());
+                        items.push(Item { id, role, place, after: after.to_vec(), resource });
+                    }
+                    Ok(())
+                });
+                errors.extend(built.err());
             }
         }
         errors.extend(missing);
@@ -59,6 +67,27 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
     }
 }
 
+/// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
+/// not matter.
+pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
+    let world = World::new(site.clone(), host, facts);
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {
+        for entry in role.entries.iter().filter(|entry| entry.kind.name == CertificateFields::NAME) {
+            let read = expand(&world, role, entry, facts, &mut |entry, site, _| {
+                let fields: CertificateFields = entry.doc.read_at(entry.path, entry.value.clone())?;
+                found.push((fields.wish(site)?, site.at_entry()));
+                Ok(())
+            });
+            errors.extend(read.err());
+        }
+    }
+    match Error::all(errors) {
+        Some(error) => Err(error),
+        None => Ok(found),
+    }
+}
+
 /// An error for each variable that the role requires and nobody sets.
 fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 'a {
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
@@ -70,8 +99,11 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     })
 }
 
-/// The resources of one entry of a role.
-fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, items: &mut Vec<Item>) -> Result<()> {
+/// What [`expand`] does with each turn of an entry: its rendered fields, what to build with, ids that come before.
+type Each<'a> = &'a mut dyn FnMut(&Entry<'_>, &Builder<'_>, &[String]) -> Result<()>;
+
+/// Renders one entry of a role, as often as it is to be there.
+fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, each: Each<'_>) -> Result<()> {
     let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
     let turns: Vec<Option<Value>> = match &entry.for_each {
@@ -119,10 +151,7 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
             after.push(world.value(&wanted.as_str().into(), &scope, &|_| at("after"))?.to_string());
         }
         let site = Builder { world, role, entry, scope: &scope, arch: &facts.arch };
-        for resource in (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)? {
-            let id = format!("{}:{}", resource.kind(), resource.key());
-            items.push(Item { id, role: role.name.as_str().into(), place: place(&[]), after: after.clone(), resource });
-        }
+        each(&Entry { doc: &role.doc, path: &entry.path, value }, &site, &after)?;
     }
     Ok(())
 }
@@ -137,7 +166,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn at(&self, field: &str) -> crate::error::Place {
+    fn at_entry(&self) -> Place {
+        self.role.doc.place(&self.entry.path)
+    }
+
+    fn at(&self, field: &str) -> Place {
         self.role.doc.place(&[self.entry.path.as_slice(), &[field.to_owned()]].concat())
     }
 
@@ -182,6 +215,25 @@ impl Build for Builder<'_> {
             Error::new(format!("the artifact `{name}` has no pin for {}", self.arch))
                 .at(self.at("name"), format!("needed for {}", self.arch))
                 .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
+        })
+    }
+
+    fn host(&self) -> &str {
+        &self.world.host
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.world.site.files.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        let known = &self.world.site.pki;
+        known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
+            let error = Error::new(format!("there is no authority `{name}`")).at(self.at("authority"), "not in site.toml");
+            match nearest(name, known.keys().map(String::as_str)) {
+                Some(near) if near != name => error.help(format!("did you mean `{near}`?")),
+                _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::site::Doc;
 
 /// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
-pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "secrets"];
+pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "pki", "secrets"];
 
 /// The files of a site, by path with `/` between names.
 #[derive(Clone, Debug, Default)]
