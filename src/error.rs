@@ -44,6 +44,21 @@ impl Place {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
+
+    /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        let hidden: String = self.text.get(self.span.clone()).unwrap_or_default().chars().map(stars).collect();
+        let (Some(before), Some(after)) = (self.text.get(..self.span.start), self.text.get(self.span.end..)) else {
+            return Self { text: "".into(), span: 0..0, ..self };
+        };
+        Self { text: format!("{before}{hidden}{after}").into(), ..self }
+    }
+}
+
+/// As many `*` as a character has bytes; a line break stays.
+fn stars(c: char) -> &'static str {
+    if c == '\n' { "\n" } else { &"****"[..c.len_utf8()] }
 }
 
 impl fmt::Display for Place {

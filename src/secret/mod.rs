@@ -3,6 +3,9 @@
 //! The format is age's own (<https://age-encryption.org/v1>), to SSH keys (Ed25519, RSA) or age's X25519 keys, so that
 //! `age` and `rage` read and write the same files.
 
+pub mod index;
+pub mod name;
+
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -33,16 +36,13 @@ impl FromStr for Recipient {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        // what is no public key may be a private one, and is not repeated
         if text.starts_with("age1") {
-            return text.parse().map(Self::Age).map_err(|_| format!("`{text}` is not an age key"));
+            return text.parse().map(Self::Age).map_err(|_| "it starts like an age key and is none".to_owned());
         }
         // the comment behind a key is nobody's business here
         let key = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-        key.parse().map(Self::Ssh).map_err(|_| {
-            format!(
-                "`{text}` is no key that secrets can be encrypted to: an ssh-ed25519, ssh-rsa or age1… public key is"
-            )
-        })
+        key.parse().map(Self::Ssh).map_err(|_| "it is neither an ssh-ed25519, ssh-rsa nor age1… public key".to_owned())
     }
 }
 
