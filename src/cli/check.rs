@@ -1,10 +1,12 @@
 //! `kpull check`.
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
+use crate::pki::survey;
 use crate::resolve::{Facts, resolve};
 
 /// Arguments of `check`.
@@ -38,6 +40,19 @@ impl Run for Check {
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
             if !self.json {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
+            }
+        }
+        if errors.is_empty() {
+            let now = Timestamp::now();
+            for standing in survey(&site, now)? {
+                errors.extend(standing.error());
+                match standing.warning(now) {
+                    Some(warning) if self.json => print_json(
+                        &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
+                    ),
+                    Some(warning) => print(&format!("! {warning}")),
+                    None => {}
+                }
             }
         }
         match Error::all(distinct(errors)) {

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod graph;
+mod pki;
 mod plan;
 mod sign;
 mod status;
@@ -47,6 +48,8 @@ enum Command {
     Graph(graph::Graph),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Keep a site's authorities and certificates.
+    Pki(pki::Pki),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -133,6 +136,7 @@ pub fn main() -> Exit {
         Command::Explain(command) => command,
         Command::Graph(command) => command,
         Command::Sign(command) => command,
+        Command::Pki(command) => command,
         Command::Demo(command) => command,
     };
     command.run().unwrap_or_else(|error| {

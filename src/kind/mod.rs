@@ -167,6 +167,9 @@ pub trait Build {
     /// The pin of an artifact for this host's architecture.
     fn artifact(&self, name: &str) -> Result<Pin>;
 
+    /// A secret of the host.
+    fn secret(&self, name: &str) -> Result<crate::secret::Secret>;
+
     /// The host's name.
     fn host(&self) -> &str;
 

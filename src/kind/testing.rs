@@ -8,17 +8,36 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
+use crate::pki::AuthorityFields;
 use crate::site::{Doc, Pin};
 use crate::store::Store;
 
 /// A role's files and (already rendered) templates.
 #[derive(Debug, Default)]
-pub struct RoleFiles(HashMap<String, String>);
+pub struct RoleFiles {
+    role: HashMap<String, String>,
+    site: HashMap<String, Arc<[u8]>>,
+    authorities: HashMap<String, AuthorityFields>,
+}
 
 impl RoleFiles {
     /// With one more file.
     pub fn with(mut self, name: &str, text: &str) -> Self {
-        self.0.insert(name.to_owned(), text.to_owned());
+        self.role.insert(name.to_owned(), text.to_owned());
+        self
+    }
+}
+
+impl RoleFiles {
+    /// With one more file of the site.
+    pub fn with_site(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.site.insert(path.to_owned(), bytes.into());
+        self
+    }
+
+    /// With one more authority in `site.toml`.
+    pub fn with_authority(mut self, name: &str) -> Self {
+        self.authorities.insert(name.to_owned(), AuthorityFields::default());
         self
     }
 }
@@ -29,11 +48,27 @@ impl Build for RoleFiles {
     }
 
     fn template(&self, name: &str) -> Result<String> {
-        self.0.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
+        self.role.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
     }
 
     fn artifact(&self, name: &str) -> Result<Pin> {
         Err(Error::new(format!("the artifact `{name}` is not pinned")))
+    }
+
+    fn secret(&self, name: &str) -> Result<crate::secret::Secret> {
+        Ok(crate::secret::Secret { plain: Arc::new(format!("the secret {name}").into_bytes().into()) })
+    }
+
+    fn host(&self) -> &str {
+        "h1"
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.site.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        self.authorities.get(name).ok_or_else(|| Error::new(format!("there is no authority `{name}`")))
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {

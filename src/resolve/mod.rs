@@ -218,6 +218,10 @@ impl Build for Builder<'_> {
         })
     }
 
+    fn secret(&self, name: &str) -> Result<crate::secret::Secret> {
+        Err(Error::new(format!("stub {name}")))
+    }
+
     fn host(&self) -> &str {
         &self.world.host
     }

@@ -74,6 +74,8 @@ impl World {
         env.set_debug(true);
         functions::add(&mut env);
         let files = site.files.clone();
+        env.add_function("pki", move |name: String| functions::pki(&files, &name));
+        let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
                 .map(Some)

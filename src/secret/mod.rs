@@ -22,6 +22,13 @@ pub const LARGEST: u64 = 1 << 20;
 /// A secret's plain bytes, wiped when they are dropped.
 pub type Plain = Zeroizing<Vec<u8>>;
 
+/// One secret as it was asked for.
+#[derive(Clone)]
+pub struct Secret {
+    /// Its plaintext.
+    pub plain: std::sync::Arc<Plain>,
+}
+
 /// Somebody who a secret is encrypted to: an SSH public key (Ed25519 or RSA), or age's own `age1…`.
 #[derive(Clone)]
 pub enum Recipient {

@@ -135,6 +135,11 @@ impl Store {
         self.write("sources.json", marks)
     }
 
+    /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
+    pub fn write_request(&self, name: &str, pem: &str) -> Result<()> {
+        self.root.write(&Path::new("/csr").join(format!("{name}.csr")), pem.as_bytes(), PRIVATE)
+    }
+
     /// The newest release seen.
     pub fn seen(&self) -> Result<Option<Seen>> {
         Seen::load(&self.dir.join("seen.toml"))
