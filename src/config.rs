@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::host::root::Root;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
@@ -23,6 +24,9 @@ pub struct Config {
     /// How artifacts are downloaded.
     #[serde(default)]
     pub artifacts: net::Options,
+    /// What the host reads its secrets with.
+    #[serde(default)]
+    pub secrets: Secrets,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
@@ -39,6 +43,17 @@ pub struct Trust {
     /// How many different keys have to sign; 1 when left out.
     pub threshold: Option<usize>,
 }
+
+/// `[secrets]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Files with the host's private keys; its SSH host keys when left out.
+    pub identities: Option<Vec<PathBuf>>,
+}
+
+/// The host keys that secrets can be encrypted to.
+const HOST_KEYS: &[&str] = &["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key"];
 
 impl Config {
     /// Reads a configuration; a relative path in it starts at its own directory.
@@ -74,7 +89,14 @@ impl Config {
         }
         config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
         config.artifacts.paths().for_each(settle);
+        config.secrets.identities.iter_mut().flatten().for_each(settle);
         Ok(config)
+    }
+
+    /// The files with the private keys that the host's secrets are read with.
+    pub fn identities(&self, root: &Root) -> Vec<PathBuf> {
+        let host_keys = || HOST_KEYS.iter().map(|path| root.outside(Path::new(path))).collect();
+        self.secrets.identities.clone().unwrap_or_else(host_keys)
     }
 
     /// What the host believes.

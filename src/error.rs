@@ -1,10 +1,13 @@
 //! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+use crate::secret::mask;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -237,8 +240,9 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Makes control characters visible, so that a name from outside can't write to somebody's terminal.
+/// Makes control characters visible, so that a name from outside can't write to somebody's terminal, and hides secrets.
 pub fn visible(text: &str) -> String {
+    let text = &*mask::hide(text);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_hidden(c) {
@@ -252,6 +256,10 @@ pub fn visible(text: &str) -> String {
 
 /// [`visible`] for a text that spans point into: each character keeps its length in bytes.
 fn masked(text: &Arc<str>) -> Arc<str> {
+    let text = &match mask::hide_in_place(text) {
+        Cow::Borrowed(_) => text.clone(),
+        Cow::Owned(hidden) => hidden.into(),
+    };
     if !text.contains(is_hidden) {
         return text.clone();
     }

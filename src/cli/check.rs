@@ -1,13 +1,19 @@
 //! `kpull check`.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
-use crate::pki::survey;
+use crate::pki::{Standing, survey};
 use crate::resolve::{Facts, resolve};
+use crate::secret::Secrets;
+use crate::secret::desk::{Desk, Users, distinct};
+use crate::site::Site;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -23,8 +29,13 @@ impl Run for Check {
     fn run(&self) -> Result<Exit> {
         let site = self.site.load()?;
         let mut errors: Vec<Error> = Vec::new();
+        let mut users = Users::default();
         for (name, host) in &site.hosts {
-            let resolved = Facts::assumed(name, host.address, None).and_then(|facts| resolve(&site, name, &facts));
+            let resolved = Facts::assumed(name, host.address, None)
+                .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
+            if let Ok(catalog) = &resolved {
+                users.add(catalog);
+            }
             match resolved {
                 Ok(catalog) if self.json => {
                     print_json(
@@ -42,18 +53,10 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
+        // of a site that can't be resolved it is not known who uses what
         if errors.is_empty() {
-            let now = Timestamp::now();
-            for standing in survey(&site, now)? {
-                errors.extend(standing.error());
-                match standing.warning(now) {
-                    Some(warning) if self.json => print_json(
-                        &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
-                    ),
-                    Some(warning) => print(&format!("! {warning}")),
-                    None => {}
-                }
-            }
+            errors.extend(self.certificates(&site)?);
+            errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }
         match Error::all(distinct(errors)) {
             Some(error) => Err(error),
@@ -66,9 +69,20 @@ impl Run for Check {
     }
 }
 
-/// Each error once: a mistake in a role is there for every host that has the role.
-fn distinct(errors: Vec<Error>) -> Vec<Error> {
-    let mut seen = std::collections::HashSet::new();
-    let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
+impl Check {
+    /// Tells of certificates that need attention; those that are no good any more are errors.
+    fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
+        let now = Timestamp::now();
+        let standings = survey(site, now)?;
+        for standing in &standings {
+            match standing.warning(now) {
+                Some(warning) if self.json => print_json(
+                    &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
+                ),
+                Some(warning) => print(&format!("! {warning}")),
+                None => {}
+            }
+        }
+        Ok(standings.iter().filter_map(Standing::error).collect())
+    }
 }

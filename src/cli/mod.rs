@@ -7,6 +7,7 @@ mod explain;
 mod graph;
 mod pki;
 mod plan;
+mod secret;
 mod sign;
 mod status;
 
@@ -20,6 +21,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Report};
+use crate::secret::mask;
 use crate::site::{Files, Site};
 
 /// Pulls this host's signed manifest and makes the host what it says.
@@ -46,6 +48,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
     Graph(graph::Graph),
+    /// Write, show and encrypt the secrets of a site.
+    Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
     /// Keep a site's authorities and certificates.
@@ -135,14 +139,17 @@ pub fn main() -> Exit {
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
+        Command::Secret(command) => command,
         Command::Sign(command) => command,
         Command::Pki(command) => command,
         Command::Demo(command) => command,
     };
-    command.run().unwrap_or_else(|error| {
+    let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
         error.exit_code()
-    })
+    });
+    mask::forget();
+    exit
 }
 
 /// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
@@ -151,7 +158,7 @@ fn show(error: &Error, json: bool) {
         if json {
             print_json(&describe(error));
         } else if !report::failed(error) {
-            eprint!("{}", graphical(error));
+            eprint!("{}", mask::hide(&graphical(error)));
         }
     }
 }
@@ -184,10 +191,10 @@ fn print(line: &str) {
 
 /// Writes one JSON object to standard output.
 fn print_json(value: &serde_json::Value) {
-    print_as_is(&value.to_string());
+    print_as_is(&report::json_line(value.clone()));
 }
 
 /// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
 fn print_as_is(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
 }

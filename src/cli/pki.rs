@@ -6,10 +6,12 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::cli::secret::Identity;
 use crate::cli::{Run, print, print_json};
 use crate::error::{Exit, Result};
 use crate::kind::fields::Lifetime;
 use crate::pki::{Done, Office, Reason, Standing, State, Step};
+use crate::secret::Keyring;
 
 /// Arguments of `pki`.
 #[derive(Args, Debug)]
@@ -29,11 +31,11 @@ enum Command {
     /// Make the authorities and key pairs of site.toml that are missing.
     Init,
     /// Issue the certificates that are missing, and those that are not as the roles want them now.
-    Issue(Keys),
+    Issue(Identity),
     /// Renew certificates that are due.
     Renew {
         #[command(flatten)]
-        keys: Keys,
+        keys: Identity,
         /// Renew what ends within this time [default: what each role says]
         #[arg(long, value_name = "SPAN")]
         before: Option<Lifetime>,
@@ -49,7 +51,7 @@ enum Command {
     /// Revoke a certificate, and take it out of the site.
     Revoke {
         #[command(flatten)]
-        keys: Keys,
+        keys: Identity,
         /// The host
         host: String,
         /// The certificate
@@ -61,7 +63,7 @@ enum Command {
     /// Issue a certificate for a key that its host keeps to itself.
     SignRequest {
         #[command(flatten)]
-        keys: Keys,
+        keys: Identity,
         /// The request that the host wrote
         file: PathBuf,
         /// The host
@@ -74,7 +76,7 @@ enum Command {
     /// Change an authority: a second one to trust, then --switch to it, then --finish the first.
     Rotate {
         #[command(flatten)]
-        keys: Keys,
+        keys: Identity,
         /// The authority
         authority: String,
         /// Sign with the new one from now on
@@ -86,32 +88,17 @@ enum Command {
     },
 }
 
-/// What reads the keys of authorities.
-#[derive(Args, Debug)]
-struct Keys {
-    /// Your private key, which the authorities' keys are encrypted to [default: ~/.ssh/id_ed25519, ~/.ssh/id_rsa]
-    #[arg(long = "identity", value_name = "FILE")]
-    identities: Vec<PathBuf>,
-}
-
-impl Keys {
-    fn files(&self) -> Vec<PathBuf> {
-        let home = std::env::home_dir().filter(|_| self.identities.is_empty());
-        let own = home.into_iter().flat_map(|home| ["id_ed25519", "id_rsa"].map(|name| home.join(".ssh").join(name)));
-        self.identities.iter().cloned().chain(own).collect()
-    }
-}
-
 impl Run for Pki {
     fn run(&self) -> Result<Exit> {
-        let office = |keys: &Keys| Office::open(&self.site, &keys.files());
+        let office = |keys: &Identity| Office::open(&self.site, keys.keys()?);
+        let without_keys = || Office::open(&self.site, Keyring::load(&[])?);
         let done = match &self.command {
-            Command::Init => Office::open(&self.site, &[])?.init()?,
+            Command::Init => without_keys()?.init()?,
             Command::Issue(keys) => office(keys)?.issue()?,
             Command::Renew { keys, before, host, names } => {
                 office(keys)?.renew(before.map(|before| before.0), host.as_deref(), names)?
             }
-            Command::List => return self.list(&Office::open(&self.site, &[])?.survey()?),
+            Command::List => return self.list(&without_keys()?.survey()?),
             Command::Revoke { keys, host, name, reason } => office(keys)?.revoke(host, name, *reason)?,
             Command::SignRequest { keys, file, host, name } => office(keys)?.sign_request(file, host, name)?,
             Command::Rotate { keys, authority, switch, finish } => {
@@ -139,7 +126,9 @@ impl Pki {
         }
         for Done { deed, host, name, note } in done {
             if self.json {
-                print_json(&json!({ "event": deed.word(), "version": crate::report::VERSION, "host": host, "name": name, "note": note }));
+                print_json(
+                    &json!({ "event": deed.word(), "version": crate::report::VERSION, "host": host, "name": name, "note": note }),
+                );
                 continue;
             }
             let what = host.as_ref().map_or_else(|| name.clone(), |host| format!("{host}/{name}"));

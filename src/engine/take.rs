@@ -10,6 +10,7 @@ use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
+use crate::secret::Secrets;
 use crate::site::{Files, Site};
 use crate::source::{self, Poll, Source, Tree};
 use crate::store::Store;
@@ -165,7 +166,7 @@ impl<'a> Agent<'a> {
         let catalog = release.then(|files| {
             let site = Arc::new(Site::load(files)?);
             let facts = self.facts(&site)?;
-            resolve(&site, &self.name, &facts)
+            resolve(&site, &self.name, &facts, &Secrets::open(self.config.identities(&self.host.root)))
         })?;
         Ok(Read { catalog, files, seen, bytes, signatures })
     }

@@ -17,6 +17,7 @@ use crate::pki::{
     Certificate, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, Wish, authority_path, bad_name,
     certificate_path, key_secret, request,
 };
+use crate::secret;
 
 /// Fields of `[[certificate]]`.
 #[derive(Debug, Deserialize)]
@@ -119,8 +120,11 @@ impl Fields for CertificateFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let wish = self.wish(build)?;
-        let missing = |path: &str, advice: &str| {
-            build.invalid("name", &format!("the site has no {path}")).help(format!("run `{advice}`"))
+        // whoever prepares a site has what he prepares not yet; a host has
+        let need = |path: &str, advice: &str| match build.site_file(path) {
+            Some(bytes) => Ok(Some(bytes.clone())),
+            None if build.may_lack() => Ok(None),
+            None => Err(build.invalid("name", &format!("the site has no {path}")).help(format!("run `{advice}`"))),
         };
         let file = |path: &AbsolutePath, content: Arc<[u8]>, mode, sensitive| File {
             kind: Self::NAME,
@@ -129,29 +133,21 @@ impl Fields for CertificateFields {
             wanted: Wanted::with_default(mode, None, self.owner.clone(), self.group.clone()),
             sensitive,
         };
+        let ca = need(&authority_path(&wish.authority), "kpull pki init")?.zip(self.ca.as_ref());
+        let ca = ca.map(|(content, path)| file(path, content, 0o644, false));
         let path = certificate_path(build.host(), &wish.name);
-        let issued = build.site_file(&path).cloned();
-        let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
-        let ca_path = authority_path(&wish.authority);
-        let ca = match build.site_file(&ca_path) {
-            Some(content) => self.ca.as_ref().map(|path| file(path, content.clone(), 0o644, false)),
-            None => return Err(missing(&ca_path, "kpull pki init")),
-        };
-        let key = if wish.key_on_host {
-            // what is in it is known on the host alone
-            let wanted = file(&self.key, Arc::new([]), 0o600, true).wanted;
-            Key::Own { path: self.key.clone(), wanted, key_type: wish.key_type, common_name: wish.common_name }
+        let (issued, key) = if wish.key_on_host {
+            let wanted = Wanted::with_default(0o600, None, self.owner.clone(), self.group.clone());
+            let (key_type, common_name) = (wish.key_type, wish.common_name);
+            (build.site_file(&path).cloned(), Key::Own { path: self.key.clone(), wanted, key_type, common_name })
         } else {
-            if issued.is_none() {
-                return Err(missing(&path, "kpull pki issue"));
-            }
+            let issued = need(&path, "kpull pki issue")?;
             let secret = key_secret(build.host(), &wish.name);
-            if build.site_file(&crate::secret::name::path_of(&secret)).is_none() {
-                return Err(missing(&crate::secret::name::path_of(&secret), "kpull pki issue"));
-            }
-            let secret = build.secret(&secret)?;
-            Key::Given(file(&self.key, secret.plain.as_slice().into(), 0o600, true))
+            need(&secret::name::path_of(&secret), "kpull pki issue")?;
+            let plain = build.secret(&secret)?.plain;
+            (issued, Key::Given(file(&self.key, plain.as_slice().into(), 0o600, true)))
         };
+        let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
         let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
         let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
         Ok(vec![Box::new(Installed { name: wish.name, key, ca, certificate, cert: self.cert, public })])
@@ -294,6 +290,10 @@ impl Resource for Installed {
             Key::Given(file) => file.after(),
             Key::Own { wanted, .. } => wanted.after(),
         }
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -54,8 +54,9 @@ impl Authority {
     /// An authority that was made before. The key has to be the certificate's.
     pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
         if certificate.public != key.public() {
-            return Err(Error::new(format!("the key of the authority {name} is not that of its certificate"))
-                .help(format!("pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit")));
+            return Err(Error::new(format!("the key of the authority {name} is not that of its certificate")).help(
+                format!("pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"),
+            ));
         }
         Ok(Self { name: name.to_owned(), certificate, key })
     }

@@ -1,14 +1,12 @@
 //! Changes to files of a site that are made all together, or not at all.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::error::{Context, Result};
 use crate::secret::index::{Entry, INDEX, Index, digest};
 use crate::secret::{Recipient, name, seal};
-use crate::site::Files;
+use crate::site::{Files, replace};
 
 /// What is going to be written into a site, and removed from it.
 #[derive(Debug)]
@@ -68,21 +66,8 @@ impl Draft {
         if self.index != self.known {
             self.files.insert(INDEX.to_owned(), Some(self.index.to_toml().into_bytes()));
         }
-        let mut staged = Vec::new();
-        for (path, content) in &self.files {
-            let (path, what) = (dir.join(path), || format!("can't write {}", dir.join(path).display()));
-            let Some(content) = content else { continue };
-            let parent = path.parent().unwrap_or(dir);
-            std::fs::create_dir_all(parent).context(what)?;
-            let mut file = tempfile::NamedTempFile::new_in(parent).context(what)?;
-            file.write_all(content).context(what)?;
-            file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).context(what)?;
-            file.as_file().sync_all().context(what)?;
-            staged.push((file, path));
-        }
-        for (file, path) in staged {
-            file.persist(&path).context(|| format!("can't write {}", path.display()))?;
-        }
+        let written = self.files.iter().filter_map(|(path, content)| Some((dir.join(path), content.clone()?)));
+        replace(&written.collect::<Vec<_>>())?;
         for path in self.files.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| dir.join(path)) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

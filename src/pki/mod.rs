@@ -150,7 +150,9 @@ pub fn bad_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match name.chars().all(good) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 {
         true => None,
-        false => Some("a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and has at most 64"),
+        false => {
+            Some("a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and has at most 64")
+        }
     }
 }
 

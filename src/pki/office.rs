@@ -81,10 +81,10 @@ pub struct Office {
 }
 
 impl Office {
-    /// Opens the site in `dir`; secrets in it are read with the private keys in `identities`.
-    pub fn open(dir: &Path, identities: &[PathBuf]) -> Result<Self> {
+    /// Opens the site in `dir`; secrets in it are read with `keys`.
+    pub fn open(dir: &Path, keys: Keyring) -> Result<Self> {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
-        Ok(Self { dir: dir.to_owned(), site, keys: Arc::new(Keyring::load(identities)?), now: Timestamp::now() })
+        Ok(Self { dir: dir.to_owned(), site, keys: Arc::new(keys), now: Timestamp::now() })
     }
 
     /// How every certificate stands.
@@ -104,8 +104,9 @@ impl Office {
                 continue;
             }
             if has_key {
-                return Err(Error::new(format!("{path} is missing, and its key is there"))
-                    .help(format!("take {path} from the commit that had it, or remove secrets/pki/{name}.key.age to begin anew")));
+                return Err(Error::new(format!("{path} is missing, and its key is there")).help(format!(
+                    "take {path} from the commit that had it, or remove secrets/pki/{name}.key.age to begin anew"
+                )));
             }
             let (public, key, note) = match fields.kind {
                 Sort::KeyPair => {
@@ -115,8 +116,12 @@ impl Office {
                 Sort::Authority => {
                     let authority = Authority::make(name, fields, self.now)?;
                     let certificate = &authority.certificate;
-                    let note =
-                        format!("{}, {}, until {}", certificate.common_name, fields.key_type, day(certificate.not_after));
+                    let note = format!(
+                        "{}, {}, until {}",
+                        certificate.common_name,
+                        fields.key_type,
+                        day(certificate.not_after)
+                    );
                     (certificate.pem.clone(), authority.key().pem(), note)
                 }
             };
@@ -133,7 +138,9 @@ impl Office {
         let due = |standing: &Standing| match &standing.state {
             State::Missing => Some((Deed::Issued, "was missing".to_owned())),
             State::Changed(how) => Some((Deed::Issued, format!("the old one {}", how.join("; ")))),
-            State::Waiting => Some((Deed::Waiting, "the host makes its key, and its request is not in the site".to_owned())),
+            State::Waiting => {
+                Some((Deed::Waiting, "the host makes its key, and its request is not in the site".to_owned()))
+            }
             _ => None,
         };
         self.sign_all(due)
@@ -155,8 +162,8 @@ impl Office {
         }
         let due = |standing: &Standing| {
             let left = standing.left(self.now)?;
-            let is_meant = host.is_none_or(|host| standing.host == host)
-                && (names.is_empty() || names.contains(&standing.name));
+            let is_meant =
+                host.is_none_or(|host| standing.host == host) && (names.is_empty() || names.contains(&standing.name));
             let is_due = match before {
                 Some(before) => left <= before,
                 None => !names.is_empty() || matches!(standing.state, State::Due | State::Expired),
@@ -218,9 +225,12 @@ impl Office {
         } else {
             let own = &self.site.find_host(host)?.recipients;
             if own.is_empty() {
-                return Err(Error::new(format!("the key of the certificate {} can't be encrypted to {host}", wish.name))
-                    .because(format!("host_vars/{host}.toml has no `recipient`"))
-                    .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
+                return Err(Error::new(format!(
+                    "the key of the certificate {} can't be encrypted to {host}",
+                    wish.name
+                ))
+                .because(format!("host_vars/{host}.toml has no `recipient`"))
+                .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
             let recipients = [self.operators()?, own].concat();
             let key = PrivateKey::generate(wish.key_type)?;
@@ -325,7 +335,9 @@ impl Office {
                 let made = Authority::make(name, fields, self.now)?;
                 draft.write_secret(&next, &made.key().pem(), &[], self.operators()?)?;
                 certificates.push(made.certificate);
-                format!("hosts will trust both; when every host has the release, go on with `kpull pki rotate {name} --switch`")
+                format!(
+                    "hosts will trust both; when every host has the release, go on with `kpull pki rotate {name} --switch`"
+                )
             }
             Step::Switch => {
                 let (Some(sealed), Some(before)) = (self.sealed(&next), self.sealed(&current)) else {
@@ -341,7 +353,9 @@ impl Office {
                 certificates[..=at].rotate_right(1);
                 draft.move_secret(&current, &old, before);
                 draft.move_secret(&next, &current, sealed);
-                format!("the new one signs; `kpull pki issue` now, and when every host has the release, `kpull pki rotate {name} --finish`")
+                format!(
+                    "the new one signs; `kpull pki issue` now, and when every host has the release, `kpull pki rotate {name} --finish`"
+                )
             }
             Step::Finish => {
                 let Some(first) = certificates.first().cloned().filter(|_| self.sealed(&old).is_some()) else {
@@ -477,8 +491,9 @@ fn public_path(name: &str, sort: Sort) -> String {
 }
 
 fn no_key(name: &str) -> Error {
-    Error::new(format!("the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age"))
-        .help("put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew")
+    Error::new(format!("the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age")).help(
+        "put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew",
+    )
 }
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {

@@ -75,10 +75,7 @@ mod tests {
         forged[at..at + key.len()].copy_from_slice(&other.public());
         let forged = pem(&forged);
         let error = Request::read("csr", forged.as_bytes()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "csr is no request that can be signed: its signature is not by the key in it"
-        );
+        assert_eq!(error.to_string(), "csr is no request that can be signed: its signature is not by the key in it");
     }
 
     fn pem(der: &[u8]) -> String {

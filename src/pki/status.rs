@@ -157,8 +157,7 @@ fn stand(site: &Site, host: &str, wish: Wish, place: Place, now: Timestamp) -> R
     let path = certificate_path(host, &wish.name);
     let certificate = site.files.get(&path).map(|bytes| Certificate::one(&path, bytes)).transpose()?;
     let authority = bundle(site, &wish.authority)?.into_iter().next();
-    let has_key =
-        wish.key_on_host || site.files.get(&name::path_of(&key_secret(host, &wish.name))).is_some();
+    let has_key = wish.key_on_host || site.files.get(&name::path_of(&key_secret(host, &wish.name))).is_some();
     let has_request = site.files.get(&request_path(host, &wish.name)).is_some();
     let state = match (&certificate, &authority) {
         _ if wish.key_on_host && !has_request => State::Waiting,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::report::{Event, Report};
+use crate::secret::mask;
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;
@@ -36,6 +37,12 @@ impl Report for Json {
             }
         };
         value["version"] = VERSION.into();
-        let _ = writeln!(std::io::stdout(), "{value}");
+        let _ = writeln!(std::io::stdout(), "{}", line(value));
     }
+}
+
+/// A value as it is written: on one line, without secrets.
+pub fn line(mut value: serde_json::Value) -> String {
+    mask::hide_json(&mut value);
+    value.to_string()
 }

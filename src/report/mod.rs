@@ -5,7 +5,7 @@ mod json;
 mod text;
 
 pub use journal::{Journal, failed};
-pub use json::{Json, VERSION};
+pub use json::{Json, VERSION, line as json_line};
 pub use text::Text;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::visible;
 use crate::report::{Event, Report, Summary};
+use crate::secret::mask;
 
 /// Writes to standard output; progress goes to standard error, and only to a terminal.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl Text {
             bar.finish_and_clear();
         }
         // a reader that has gone away (`kpull plan | head`) ends nothing here
-        let _ = writeln!(std::io::stdout(), "{text}");
+        let _ = writeln!(std::io::stdout(), "{}", mask::hide(text));
     }
 
     fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {

@@ -24,6 +24,7 @@ pub const NAMES: &[&str] = &[
     "cidr_contains",
     "interface_of",
     "pki",
+    "secret",
     "abs",
     "attr",
     "batch",

@@ -1,7 +1,8 @@
 //! The files of a site, by path, in memory.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
@@ -59,6 +60,26 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     fn from_iter<I: IntoIterator<Item = (String, Arc<[u8]>)>>(files: I) -> Self {
         Self(files.into_iter().collect())
     }
+}
+
+/// Writes files of a site, for everybody to read, with the directories above them. Each is written beside its place first,
+/// so that a failure (no space, no rights) leaves them all as they were.
+pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+    let mut written = Vec::with_capacity(files.len());
+    for (path, content) in files {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let what = || format!("can't write {}", path.display());
+        std::fs::create_dir_all(dir).context(what)?;
+        let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
+        file.write_all(content).context(what)?;
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
+        file.as_file().sync_all().context(what)?;
+        written.push((file, path));
+    }
+    for (file, path) in written {
+        file.persist(path).context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeMap<String, Arc<[u8]>>) -> Result<()> {

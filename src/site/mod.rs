@@ -6,7 +6,7 @@ mod pin;
 mod role;
 
 pub use doc::{Doc, Path, dotted, utf8};
-pub use files::{Files, PARTS};
+pub use files::{Files, PARTS, replace};
 pub use pin::{Artifact, Pin};
 pub use role::{Entry, Role};
 
@@ -112,7 +112,7 @@ struct HostFile {
 }
 
 /// Names that templates know already, so that no variable may take them.
-pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "self"];
+pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "secret", "self"];
 
 impl Site {
     /// Reads a whole site. All errors that are found are told together.
@@ -399,7 +399,7 @@ mod tests {
         let error = load("name = \"s\"\n", host).unwrap_err();
         assert_eq!(error.place().unwrap().to_string(), "host_vars/h1.toml:2:13");
         assert!(
-            error.to_string().starts_with("secrets can't be encrypted to this: `ssh-dss AAAA` is no key"),
+            error.to_string().starts_with("secrets can't be encrypted to this: it is neither an ssh-ed25519"),
             "{error}"
         );
         let error =

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::site::{Files, Site};
+use crate::site::{Files, Site, replace};
 use crate::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
 
 /// TOML's integers end here.
@@ -129,7 +129,7 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         let signature = signer.sign(&bytes)?;
         if !signatures.contains(signature.trim()) {
             signatures.push_str(&signature);
-            replace(&signatures_path, signatures.as_bytes())?;
+            replace(&[(signatures_path, signatures.into_bytes())])?;
         }
         return Ok(Signed { manifest: old, added: true });
     }
@@ -139,18 +139,6 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     })?;
     let signature = signer.sign(text.as_bytes())?;
     // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
-    replace(&signatures_path, signature.as_bytes())?;
-    replace(&manifest_path, text.as_bytes())?;
+    replace(&[(signatures_path, signature.into_bytes()), (manifest_path, text.into_bytes())])?;
     Ok(Signed { manifest: fresh, added: false })
-}
-
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let what = || format!("can't write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
-    file.write_all(content).context(what)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
-    file.as_file().sync_all().context(what)?;
-    file.persist(path).context(what)?;
-    Ok(())
 }
