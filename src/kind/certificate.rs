@@ -176,12 +176,6 @@ pub struct Installed {
     public: Vec<u8>,
 }
 
-/// How a key that is made here stands.
-enum OwnKey {
-    Missing,
-    There(PrivateKey),
-}
-
 impl Installed {
     /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
     fn files(&self) -> impl Iterator<Item = (&'static str, &File)> {
@@ -205,11 +199,10 @@ impl Installed {
         work.store.dir().join("csr").join(format!("{}.csr", self.name))
     }
 
-    fn own_key(&self, path: &AbsolutePath, work: &Work<'_>) -> Result<OwnKey> {
-        Ok(match work.host.root.read(path)? {
-            Some((_, pem)) => OwnKey::There(PrivateKey::from_pem(&path.to_string(), &zeroize::Zeroizing::new(pem))?),
-            None => OwnKey::Missing,
-        })
+    /// The key that was made here, if it is there.
+    fn own_key(path: &AbsolutePath, work: &Work<'_>) -> Result<Option<PrivateKey>> {
+        let Some((_, pem)) = work.host.root.read(path)? else { return Ok(None) };
+        PrivateKey::from_pem(&path.to_string(), &zeroize::Zeroizing::new(pem)).map(Some)
     }
 
     /// The certificate, if it is one for the key that is here.
@@ -222,22 +215,19 @@ impl Installed {
         let Key::Own { path, wanted, .. } = &self.key else { return Ok((Vec::new(), None)) };
         let mut parts = Vec::new();
         let asks = || format!("write the request {}", self.request_file(work).display());
-        match self.own_key(path, work)? {
-            OwnKey::Missing => {
-                parts.push("make the key".to_owned());
-                parts.push(asks());
-                Ok((parts, None))
-            }
-            OwnKey::There(key) => {
+        let key = Self::own_key(path, work)?;
+        match &key {
+            None => parts.extend(["make the key".to_owned(), asks()]),
+            Some(own) => {
                 if let Some((meta, _)) = work.host.root.file(path)? {
                     parts.extend(wanted.differences(work.host, &meta)?.into_iter().map(|part| format!("key: {part}")));
                 }
-                if self.fitting(Some(&key)).is_none() && !self.has_request_for(&key, work) {
+                if self.fitting(Some(own)).is_none() && !self.has_request_for(own, work) {
                     parts.push(asks());
                 }
-                Ok((parts, Some(key)))
             }
         }
+        Ok((parts, key))
     }
 
     fn has_request_for(&self, key: &PrivateKey, work: &Work<'_>) -> bool {
@@ -249,12 +239,12 @@ impl Installed {
     fn make_own(&self, work: &Work<'_>) -> Result<Option<PrivateKey>> {
         let Key::Own { path, wanted, key_type, common_name } = &self.key else { return Ok(None) };
         let access = wanted.access(work.host, path)?;
-        let key = match self.own_key(path, work)? {
-            OwnKey::There(key) => {
+        let key = match Self::own_key(path, work)? {
+            Some(key) => {
                 work.host.root.set_access(path, access)?;
                 key
             }
-            OwnKey::Missing => {
+            None => {
                 let key = PrivateKey::generate(*key_type)?;
                 work.host.root.write(path, &key.pem(), access)?;
                 key
