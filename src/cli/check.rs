@@ -14,6 +14,7 @@ use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users, distinct};
 use crate::site::Site;
+use crate::secret::scan::scan;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -29,6 +30,7 @@ impl Run for Check {
     fn run(&self) -> Result<Exit> {
         let site = self.site.load()?;
         let mut errors: Vec<Error> = Vec::new();
+        let literals = scan(&site.files);
         let mut users = Users::default();
         for (name, host) in &site.hosts {
             let resolved = Facts::assumed(name, host.address, None)
@@ -58,6 +60,7 @@ impl Run for Check {
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }
+        errors.extend(literals);
         match Error::all(distinct(errors)) {
             Some(error) => Err(error),
             None => Ok(Exit::Done),

@@ -124,6 +124,9 @@ impl SiteArgs {
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
+    // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

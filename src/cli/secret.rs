@@ -164,7 +164,7 @@ impl Secret {
     fn edit(&self, named: &Named) -> Result<Exit> {
         let mut desk = Desk::open(&self.site)?;
         desk.check(&named.name)?;
-        let old = named.identity.keys()?.open(&named.name, &*desk.sealed(&named.name)?)?;
+        let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
         let new = edited(&old)?;
         if new == old {
             print(&format!("{}: nothing was changed", named.name));

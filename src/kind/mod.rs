@@ -268,6 +268,7 @@ kinds! {
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
+    secret::SecretFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

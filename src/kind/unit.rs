@@ -46,7 +46,7 @@ pub struct UnitFields {
 /// A unit's name: a valid one, of a type that has files.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct UnitName(String);
+pub struct UnitName(pub(super) String);
 
 impl TryFrom<String> for UnitName {
     type Error = String;

@@ -7,6 +7,7 @@ pub mod desk;
 pub mod index;
 pub mod mask;
 pub mod name;
+pub mod scan;
 mod vault;
 
 pub use vault::{Secret, Secrets, placeholder};
@@ -291,7 +292,7 @@ mod tests {
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 0);
         let ours: Recipient = key.public_key().to_openssh().unwrap().parse().unwrap();
         for _ in 0..2 {
-            assert_eq!(&**keys.open("x", &seal(b"b", &[ours.clone()]).unwrap()).unwrap(), b"b");
+            assert_eq!(&**keys.open("x", &seal(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
         }
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 1);
         let wrong = Keyring::load_asking(std::slice::from_ref(&locked), |_| Ok("battery".to_owned().into())).unwrap();
