@@ -7,6 +7,7 @@ mod enroll;
 mod explain;
 mod graph;
 mod keys;
+mod pki;
 mod plan;
 mod secret;
 mod sign;
@@ -57,6 +58,8 @@ enum Command {
     Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Keep a site's authorities and certificates.
+    Pki(pki::Pki),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -149,6 +152,7 @@ pub fn main() -> Exit {
         Command::Keys(command) => command,
         Command::Secret(command) => command,
         Command::Sign(command) => command,
+        Command::Pki(command) => command,
         Command::Demo(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {

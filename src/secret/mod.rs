@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 0);
         let ours: Recipient = key.public_key().to_openssh().unwrap().parse().unwrap();
         for _ in 0..2 {
-            assert_eq!(&**keys.open("x", &seal(b"b", &[ours.clone()]).unwrap()).unwrap(), b"b");
+            assert_eq!(&**keys.open("x", &seal(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
         }
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 1);
         let wrong = Keyring::load_asking(std::slice::from_ref(&locked), |_| Ok("battery".to_owned().into())).unwrap();

@@ -53,13 +53,11 @@ fn findings(text: &str) -> Vec<(Range<usize>, String)> {
     for whole in text.split_inclusive('\n') {
         let line = whole.trim_end_matches(['\n', '\r']);
         let escaped = line.contains(ESCAPE);
-        if !escaped && !escaped_before && start >= covered {
-            if let Some((range, what)) = key_block(text, start, line)
-                .or_else(|| in_line(line).map(|(range, what)| (range.start + start..range.end + start, what)))
-            {
-                covered = range.end;
-                found.push((range, what));
-            }
+        let in_line = || in_line(line).map(|(range, what)| (range.start + start..range.end + start, what));
+        let looked_at = !escaped && !escaped_before && start >= covered;
+        if let Some((range, what)) = looked_at.then(|| key_block(text, start, line).or_else(in_line)).flatten() {
+            covered = range.end;
+            found.push((range, what));
         }
         escaped_before = escaped && line.trim_start().starts_with(['#', '/', '-', '<', ';']);
         start += whole.len();

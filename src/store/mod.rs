@@ -135,6 +135,11 @@ impl Store {
         self.write("sources.json", marks)
     }
 
+    /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
+    pub fn write_request(&self, name: &str, pem: &str) -> Result<()> {
+        self.root.write(&Path::new("/csr").join(format!("{name}.csr")), pem.as_bytes(), PRIVATE)
+    }
+
     /// The key set with this number, as it was adopted.
     pub fn key_set(&self, number: u64) -> Result<KeySet> {
         let path = format!("/{}", KeySet::path(number));
