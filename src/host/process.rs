@@ -336,9 +336,16 @@ mod tests {
         let output = output(&["sh", "-c", "sleep 1000 & echo $!; wait"], Duration::from_secs(3));
         assert_eq!(output.ended, Ended::TimedOut(Duration::from_secs(3)));
         let child: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
-        // whoever adopts it may not have reaped it yet
-        assert!(state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X ")));
+        // the signal may be on its way, and whoever adopts the process may not have reaped it yet
+        let is_over = || {
+            let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
+            state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X "))
+        };
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while !is_over() {
+            assert!(std::time::Instant::now() < until, "it still runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]
