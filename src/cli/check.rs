@@ -13,8 +13,8 @@ use crate::pki::{Standing, survey};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users, distinct};
-use crate::site::Site;
 use crate::secret::scan::scan;
+use crate::site::Site;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
