@@ -20,6 +20,7 @@ pub mod kind;
 pub mod net;
 pub mod report;
 pub mod resolve;
+pub mod sandbox;
 pub mod secret;
 pub mod site;
 pub mod source;

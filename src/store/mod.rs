@@ -32,7 +32,7 @@ pub struct Store {
     dir: PathBuf,
     root: Root,
     /// How artifacts are downloaded.
-    pub net: net::Options,
+    pub net: Box<dyn net::Get>,
 }
 
 /// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
@@ -97,7 +97,7 @@ impl Store {
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
             .context(|| format!("can't look into the state directory {}", dir.display()))
             .map_err(|error| error.help(RIGHTS))?;
-        Ok(Self { dir: dir.to_owned(), root: Root::open(dir)?, net: net::Options::default() })
+        Ok(Self { dir: dir.to_owned(), root: Root::open(dir)?, net: Box::new(net::Options::default()) })
     }
 
     /// The directory itself.
