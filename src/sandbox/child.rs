@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 
 use super::confine::{Confined, confine, end_with_parent};
@@ -10,6 +10,10 @@ use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::error::{Error, Exit, Result};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::source::{self, Poll, Source, Tree};
+
+/// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
+/// libraries that make paths absolute would use that.
+const HERE: &str = "/proc/self/cwd";
 
 /// What this process is there for.
 enum Work {
@@ -19,10 +23,21 @@ enum Work {
 
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
 pub fn main() -> Exit {
+    close_inherited();
     let io = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
     let (Ok(from), Ok(to)) = io else { return Exit::Failed };
     // nobody is left to tell when the parent is gone
     serve(&mut File::from(from), &mut File::from(to)).map_or(Exit::Failed, |()| Exit::Done)
+}
+
+/// Closes whatever else the parent has got from its own parent; what it opened itself is closed already.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // the one that the list was read from is gone by now
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
@@ -49,11 +64,16 @@ fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 
 /// Confines this process; everything that starts a thread comes after that.
 fn set_up(setup: Setup) -> Result<(Work, Confined)> {
-    let confined = setup.confinement.as_ref().map(confine).transpose()?.unwrap_or_default();
-    end_with_parent()?;
+    let confined = match &setup.confinement {
+        Some(confinement) => confine(confinement)?,
+        None => {
+            end_with_parent()?;
+            Confined::default()
+        }
+    };
     let work = match setup.job {
         Job::Source(config) => {
-            Work::Source { source: source::open_with(&config, &setup.net, Path::new("."))?, tree: None }
+            Work::Source { source: source::open_with(&config, &setup.net, Path::new(HERE))?, tree: None }
         }
         Job::Downloads => Work::Downloads(Client::with(&setup.net)?),
     };

@@ -72,10 +72,12 @@ pub struct Confined {
 pub fn confine(confinement: &Confinement) -> Result<Confined> {
     // what can be read only now
     let ruleset = ruleset(confinement)?;
-    let filters = [allowed()?, deadly()?];
+    // in this order: the second one allows no further filter
+    let filters = [deadly()?, allowed()?];
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
+    end_with_parent()?;
     nix::sys::prctl::set_no_new_privs().context(|| "can't give up the way to more rights".to_owned())?;
     // no other process of the same user looks into this one
     nix::sys::prctl::set_dumpable(false).context(|| "can't hide from debuggers".to_owned())?;
@@ -98,6 +100,11 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         })?;
     }
     Ok(Confined { files: matches!(status.landlock, LandlockStatus::Available { .. }) })
+}
+
+/// Makes the kernel end this process when its parent is gone. Becoming another user undoes it.
+pub(super) fn end_with_parent() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "can't tie a process to its parent".to_owned())
 }
 
 /// Whether this kernel has Landlock.
@@ -377,8 +384,3 @@ const OLD_CALLS: &[i64] = &[
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[i64] = &[];
-
-/// What makes the kernel end this process when its parent is gone. Becoming another user undoes it.
-pub(super) fn end_with_parent() -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "can't tie a process to its parent".to_owned())
-}
