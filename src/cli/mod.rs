@@ -18,6 +18,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
+use crate::host::process::keep_private;
 use crate::report::{self, Report};
 use crate::sandbox;
 use crate::site::{Files, Site};
@@ -84,6 +85,7 @@ impl HostArgs {
     }
 
     fn agent<'a>(&self, report: &'a dyn Report) -> Result<Agent<'a>> {
+        keep_private();
         Agent::open(&self.root, &self.config(), self.host.as_deref(), report)
     }
 }

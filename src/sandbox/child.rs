@@ -8,6 +8,7 @@ use std::path::Path;
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::error::{Error, Exit, Result};
+use crate::host::process::keep_private;
 use crate::net::{self, Client, Conditions, Kind};
 use crate::source::{self, Poll, Source, Tree};
 
@@ -24,6 +25,7 @@ enum Work {
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
 pub fn main() -> Exit {
     close_inherited();
+    keep_private();
     let io = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
     let (Ok(from), Ok(to)) = io else { return Exit::Failed };
     // nobody is left to tell when the parent is gone

@@ -262,6 +262,7 @@ fn allowed() -> Result<BpfProgram> {
         SYS_geteuid,
         SYS_getgid,
         SYS_getegid,
+        SYS_getgroups,
         SYS_uname,
         SYS_sysinfo,
     ]

@@ -19,8 +19,8 @@ mod parent;
 mod wire;
 
 pub use child::main;
-pub use confine::{Confined, confine, has_landlock};
-pub use parent::{Downloads, open};
+pub use confine::{Confined, Confinement, confine, has_landlock};
+pub use parent::{Downloads, describe, open};
 
 /// The argument that makes this program the child.
 pub const COMMAND: &str = "fetch-worker";

@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, getuid};
 
 use super::COMMAND;
-use super::confine::Confinement;
+use super::confine::{Confinement, has_landlock};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
@@ -69,6 +69,16 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 /// Downloads through a child, one for each.
 #[derive(Debug)]
 pub struct Downloads(pub Options);
+
+/// How the process that talks to the network is confined on this host, in words.
+pub fn describe() -> Result<String> {
+    let who = match user()? {
+        Some((uid, _)) => format!("user {uid}, "),
+        None => String::new(),
+    };
+    let files = if has_landlock() { "Landlock" } else { "no Landlock in this kernel" };
+    Ok(format!("{who}{files}, seccomp"))
+}
 
 /// The user that a child becomes; `None` when this isn't root, or a root that has no other users.
 fn user() -> Result<Option<(u32, u32)>> {
@@ -127,6 +137,12 @@ impl Source for Remote {
         match worker.ask(&Request::Poll { mark: mark.map(str::to_owned) })? {
             Answer::Unchanged if mark.is_some() => Ok(Poll::Unchanged),
             Answer::News { mark } if mark.len() <= MARK_MAX => {
+                if worker.is_open {
+                    log::warn!(
+                        "{}: this kernel has no Landlock: only its user keeps what talks to it from files",
+                        self.name
+                    );
+                }
                 let tree = RemoteTree { name: self.name.clone(), worker: RefCell::new(worker) };
                 Ok(Poll::News(Box::new(tree), mark))
             }
@@ -262,6 +278,8 @@ struct Worker {
     limit: Duration,
     until: Rc<Cell<Instant>>,
     ended: Option<ExitStatus>,
+    /// Whether only its user keeps it from files, where more should.
+    is_open: bool,
 }
 
 impl Worker {
@@ -283,16 +301,15 @@ impl Worker {
         let words = child.stderr.take();
         let to = Pipe { inner: to, until: until.clone() };
         let from = BufReader::new(Pipe { inner: from, until: until.clone() });
-        let mut worker = Self { name: name.to_owned(), child, to, from, words, limit, until, ended: None };
+        let mut worker =
+            Self { name: name.to_owned(), child, to, from, words, limit, until, ended: None, is_open: false };
         for pipe in [worker.to.inner.as_fd(), worker.from.get_ref().inner.as_fd()] {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(what)?;
         }
         wire::write_json(&mut worker.to, Tag::Setup, setup).map_err(|why| worker.failed(why))?;
         match worker.hear()? {
             Answer::Ready(confined) => {
-                if setup.confinement.is_some() && !confined.files {
-                    log::debug!("{name}: this kernel has no Landlock: only its user keeps the child from files");
-                }
+                worker.is_open = setup.confinement.is_some() && !confined.files;
                 Ok(worker)
             }
             _ => Err(worker.nonsense()),
@@ -526,7 +543,7 @@ mod tests {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         }
         let words = child.stderr.take();
-        Worker { name: "http x".into(), child, to, from, words, limit, until, ended: None }
+        Worker { name: "http x".into(), child, to, from, words, limit, until, ended: None, is_open: false }
     }
 
     const LONG: Duration = Duration::from_secs(600);
