@@ -196,7 +196,6 @@ fn allowed() -> Result<BpfProgram> {
         SYS_linkat,
         SYS_ftruncate,
         SYS_fallocate,
-        SYS_fadvise64,
         SYS_fsync,
         SYS_fdatasync,
         SYS_flock,
@@ -360,7 +359,7 @@ fn filter_error(why: &seccompiler::BackendError) -> Error {
     Error::new("can't make a filter for system calls").because(why)
 }
 
-/// What x86_64 has besides, and musl still uses there.
+/// What x86_64 has besides, or by another name.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[i64] = &[
     libc::SYS_open,
@@ -382,6 +381,7 @@ const OLD_CALLS: &[i64] = &[
     libc::SYS_epoll_wait,
     libc::SYS_getrlimit,
     libc::SYS_time,
+    libc::SYS_fadvise64,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[i64] = &[];
