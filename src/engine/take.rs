@@ -10,9 +10,10 @@ use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
+use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, Site};
-use crate::source::{self, Poll, Source, Tree};
+use crate::source::{Poll, Source, Tree};
 use crate::store::Store;
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
@@ -70,7 +71,7 @@ impl<'a> Agent<'a> {
         let host = Host::open(root)?;
         let state: PathBuf = config.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")));
         let mut store = Store::open(&state)?;
-        store.net = config.artifacts.clone();
+        store.net = Box::new(sandbox::Downloads(config.artifacts.clone()));
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
         let name =
             name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
@@ -137,7 +138,7 @@ impl<'a> Agent<'a> {
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
         for (index, config) in self.config.sources.iter().enumerate() {
-            let mut source = source::open(config, &self.store.source_cache(index))?;
+            let mut source = sandbox::open(config, &self.store.source_cache(index))?;
             let name = source.name();
             let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());

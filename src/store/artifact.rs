@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-use crate::net::{self, Client, Conditions, Kind};
+use crate::net::{self, Kind};
 use crate::site::Pin;
 use crate::store::Store;
 
@@ -174,13 +174,13 @@ impl Store {
             return Ok((Box::new(file), Some(size), true));
         }
         let from = Some(from).filter(|from| *from > 0);
-        let reply = Client::new(&self.net)?.get(url, &Conditions { etag: None, from })?;
+        let reply = self.net.get(url, from)?;
         let (total, from_start) = match reply.kind {
             Kind::Ok => (reply.length, true),
-            Kind::Partial => (reply.length.map(|rest| rest + from.unwrap_or(0)), false),
+            Kind::Partial => (reply.length.map(|rest| rest.saturating_add(from.unwrap_or(0))), false),
             _ => return Err(Error::new(format!("{url} is not there"))),
         };
-        Ok((Box::new(reply), total, from_start))
+        Ok((reply.body, total, from_start))
     }
 }
 
