@@ -13,6 +13,8 @@ mod keys;
 mod manifest;
 #[path = "attack/signatures.rs"]
 mod signatures;
+#[path = "attack/table.rs"]
+mod table;
 #[path = "attack/terminal.rs"]
 mod terminal;
 #[path = "attack/time.rs"]

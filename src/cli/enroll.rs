@@ -269,7 +269,7 @@ impl Enroll {
 /// What a source has, unverified.
 fn ask(config: &source::Config) -> Result<(Manifest, Box<dyn Tree>)> {
     let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
-    let tree = poll(&mut *source::open(config, cache.path())?)?;
+    let tree = poll(&mut *sandbox::open(config, &cache.path().join("source"))?)?;
     let bytes = tree.read(trust::MANIFEST, 8 << 20)?.ok_or_else(|| {
         Error::refused(format!("the source has no {}", trust::MANIFEST)).help("publish a signed release there first")
     })?;

@@ -247,6 +247,15 @@ impl Host {
         }
     }
 
+    /// Lets a git source hand this out as the first commit of a history of its own.
+    pub fn rewrite_history(&self, tree: &Tree) {
+        let source = self.dir.path().join("source");
+        fs::remove_dir_all(&source).unwrap();
+        fs::create_dir(&source).unwrap();
+        self.git(&["init", "-q"]);
+        self.publish(tree);
+    }
+
     /// What the source hands out now.
     pub fn published(&self) -> Tree {
         self.tree.lock().unwrap().clone()

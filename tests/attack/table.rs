@@ -1,0 +1,183 @@
+//! The attacks that need something of their own, and the table of all of them in the documentation.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::host::{GOOD, Host, Tree, Via, allow};
+
+#[test]
+fn a_git_history_that_was_rewritten_brings_no_old_release_back() {
+    let host = Host::with_good(Via::Git);
+    host.publish(&Tree::good(GOOD + 1));
+    host.expect_good(GOOD + 1);
+    let before = host.snapshot();
+    host.rewrite_history(&Tree::good(GOOD));
+    let ended = host.apply();
+    assert_eq!(ended.error, format!("the release has serial {GOOD}, and {} was seen here before", GOOD + 1));
+    assert_eq!((ended.code, before), (4, host.snapshot()));
+    // a history that starts anew with a newer release is nothing bad
+    host.rewrite_history(&Tree::good(GOOD + 2));
+    host.expect_good(GOOD + 2);
+}
+
+#[test]
+fn names_that_differ_in_case_or_composition_are_different_files() {
+    let names = ["x", "X", "\u{e9}", "e\u{301}", "\u{17f}", "s"];
+    // what a web server makes of an encoded name is its own business
+    for via in [Via::Dir, Via::Git] {
+        let host = Host::new(via, &allow(1, ""), 1);
+        let mut tree = Tree::good(GOOD);
+        let mut role = tree.text("roles/base/role.toml");
+        for (number, name) in names.iter().enumerate() {
+            tree.put(&format!("roles/base/files/{name}"), format!("{number}\n"));
+            role += &format!("[[file]]\npath = \"/etc/n/{name}\"\nsource = \"{name}\"\n");
+        }
+        tree.put("roles/base/role.toml", role);
+        tree.list(GOOD);
+        host.publish(&tree);
+        host.expect_good(GOOD);
+        for (number, name) in names.iter().enumerate() {
+            let content = fs::read_to_string(host.root().join("etc/n").join(name)).unwrap();
+            assert_eq!(content, format!("{number}\n"), "{name:?} by {via:?}");
+        }
+    }
+}
+
+/// A program that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_speaks_only_old_tls_is_not_spoken_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, cert) = (dir.path().join("key"), dir.path().join("cert"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // old TLS is off by default, so that it takes some words to get it
+    for (versions, is_good) in [(&["-tls1_2"][..], true), (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"][..], false)] {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Command::new("openssl")
+            .args(["s_server", "-quiet", "-WWW", "-accept", &port.to_string()])
+            .args(versions)
+            .arg("-key")
+            .arg(&key)
+            .arg("-cert")
+            .arg(&cert)
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _running = Running(server);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < until, "the server does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let host = Host::new(Via::Http, &allow(1, ""), 1);
+        let address = format!("http = \"https://localhost:{port}/\"\nca = {cert:?}\nretries = 0\n");
+        host.configure(&allow(1, ""), 1, &address);
+        let ended = host.apply();
+        // with TLS 1.2 it is understood that there is nothing
+        let is_handshake = ended.error.contains("TLS") || ended.error.contains("protocol");
+        assert_eq!((is_handshake, ended.code), (!is_good, 1), "{}", ended.error);
+    }
+}
+
+#[test]
+fn a_directory_that_its_owner_swaps_for_a_link_never_leads_out() {
+    const NOBODY: u32 = 65534;
+    assert!(nix::unistd::geteuid().is_root(), "this attack is one on root");
+    let host = Host::new(Via::Dir, &allow(1, ""), 1);
+    let mut tree = Tree::good(GOOD);
+    let role = tree.text("roles/base/role.toml") + "[[file]]\npath = \"/home/u/x/y/conf\"\ncontent = \"ours\\n\"\n";
+    tree.put("roles/base/role.toml", role);
+    tree.list(GOOD);
+    host.publish(&tree);
+    let root = host.root();
+    let (home, victim) = (root.join("home/u"), root.join("etc/victim"));
+    fs::create_dir_all(home.join("x/y")).unwrap();
+    fs::create_dir_all(victim.join("y")).unwrap();
+    for path in [home.clone(), home.join("x"), home.join("x/y")] {
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            let mut swaps = 0u32;
+            while !is_over.load(Ordering::SeqCst) {
+                let (x, aside) = (home.join("x"), home.join("aside"));
+                fs::rename(&x, &aside).unwrap();
+                let target = if swaps.is_multiple_of(2) { PathBuf::from("/etc/victim") } else { victim.clone() };
+                symlink(target, &x).unwrap();
+                std::os::unix::fs::lchown(&x, Some(NOBODY), Some(NOBODY)).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(200));
+                fs::remove_file(&x).unwrap();
+                fs::rename(&aside, &x).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(200));
+                swaps += 1;
+            }
+            swaps
+        });
+        let mut failures = 0;
+        for _ in 0..40 {
+            // whoever loses the race, nothing is written behind the link
+            let _ = fs::remove_file(home.join("x/y/conf"));
+            failures += u32::from(host.apply().code != 0);
+            assert!(!victim.join("y/conf").exists() && !victim.join("conf").exists());
+        }
+        is_over.store(true, Ordering::SeqCst);
+        let swaps = swapper.join().unwrap();
+        assert!(swaps > 40 && failures < 40, "{swaps} swaps, {failures} failures: that was no race");
+    });
+}
+
+/// All Rust files below `dir`, as one text.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            *text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_test_in_the_table_of_threats_is_there() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::new();
+    sources(&top.join("tests"), &mut text);
+    sources(&top.join("src"), &mut text);
+    let page = fs::read_to_string(top.join("docs/src/development/threats.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat")).collect();
+    assert!(rows.len() > 20, "{} rows", rows.len());
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            let is_there = text.contains(&format!("fn {test}()")) || text.contains(&format!("name: \"{test}\""));
+            assert!(is_there, "there is no test `{test}`");
+        }
+    }
+}
