@@ -9,7 +9,7 @@ use crate::host::root::Root;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
-use crate::trust::{AllowedSigners, Policy};
+use crate::trust::{AllowedSigners, KeySet, Purpose};
 
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,10 +38,14 @@ pub struct Config {
 pub struct Trust {
     /// The site's name.
     pub site: String,
-    /// The file with the keys that may sign, in OpenSSH's allowed_signers format.
-    pub allowed_signers: PathBuf,
-    /// How many different keys have to sign; 1 when left out.
+    /// The file with the keys that may sign, in OpenSSH's allowed_signers format. Either this or `keys` is set.
+    pub allowed_signers: Option<PathBuf>,
+    /// A key set of the site (its `keys/N.toml`), to start from that.
+    pub keys: Option<PathBuf>,
+    /// How many different keys have to sign a release; 1 when left out. A key set says it itself.
     pub threshold: Option<usize>,
+    /// How many different keys have to sign a new key set; as many as a release when left out.
+    pub rotate_threshold: Option<usize>,
 }
 
 /// `[secrets]`.
@@ -65,10 +69,11 @@ impl Config {
         let mut config: Self = doc.read()?;
         let base = path.parent().unwrap_or(Path::new("."));
         let settle = |path: &mut PathBuf| *path = base.join(&*path);
-        settle(&mut config.trust.allowed_signers);
+        [&mut config.trust.allowed_signers, &mut config.trust.keys].into_iter().flatten().for_each(settle);
         if let Some(state) = &mut config.state {
             settle(state);
         }
+        config.trust.check().map_err(|error| error.at(doc.place(&["trust".to_owned()]), "in this table"))?;
         if config.sources.is_empty() {
             return Err(Error::new(format!("{} names no source", path.display()))
                 .help("add [[source]] with `git`, `http` or `dir`"));
@@ -98,20 +103,46 @@ impl Config {
         let host_keys = || HOST_KEYS.iter().map(|path| root.outside(Path::new(path))).collect();
         self.secrets.identities.clone().unwrap_or_else(host_keys)
     }
+}
 
-    /// What the host believes.
-    pub fn policy(&self) -> Result<Policy> {
-        let signers = AllowedSigners::load(&self.trust.allowed_signers)?;
-        let threshold = self.trust.threshold.unwrap_or(1);
-        if threshold == 0 || threshold > signers.len() {
-            let file = self.trust.allowed_signers.display();
-            let keys = match signers.len() {
-                1 => "1 key".to_owned(),
-                count => format!("{count} keys"),
-            };
-            return Err(Error::new(format!("`threshold` is {threshold}, and {file} has {keys}"))
+impl Trust {
+    fn check(&self) -> Result<()> {
+        match (&self.allowed_signers, &self.keys) {
+            (None, None) => Err(Error::new("[trust] names no keys").help(
+                "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
+            )),
+            (Some(_), Some(_)) => {
+                Err(Error::new("[trust] sets both `allowed_signers` and `keys`").help("keep the one to start from"))
+            }
+            (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
+                Err(Error::new("[trust] sets a threshold beside `keys`")
+                    .help("a key set says its thresholds itself: remove it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that the host starts from.
+    pub fn start(&self) -> Result<KeySet> {
+        if let Some(path) = &self.keys {
+            let bytes = std::fs::read(path).context(|| format!("can't read the key set {}", path.display()))?;
+            let set = KeySet::parse(&path.display().to_string(), &bytes)?;
+            if set.site != self.site {
+                return Err(Error::new(format!("{} is a key set of the site `{}`", path.display(), set.site))
+                    .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
+            }
+            return Ok(set);
+        }
+        let Some(path) = &self.allowed_signers else { return Err(Error::new("[trust] names no keys")) };
+        let signers = AllowedSigners::load(path)?;
+        let release = self.threshold.unwrap_or(1);
+        let rotate = self.rotate_threshold.unwrap_or(release);
+        let keys = signers.count(Purpose::Release);
+        if release == 0 || release > keys {
+            let s = if keys == 1 { "" } else { "s" };
+            return Err(Error::new(format!("`threshold` is {release}, and {} has {keys} key{s}", path.display()))
                 .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
-        Ok(Policy { site: self.trust.site.clone(), signers, threshold })
+        Ok(KeySet::start(&self.site, signers, release, rotate))
     }
 }

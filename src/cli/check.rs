@@ -1,16 +1,20 @@
 //! `kpull check`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
+use crate::pki::{Standing, survey};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users, distinct};
 use crate::secret::scan::scan;
+use crate::site::Site;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -53,6 +57,7 @@ impl Run for Check {
         }
         // of a site that can't be resolved it is not known who uses what
         if errors.is_empty() {
+            errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }
         errors.extend(literals);
@@ -64,5 +69,23 @@ impl Run for Check {
 
     fn json(&self) -> bool {
         self.json
+    }
+}
+
+impl Check {
+    /// Tells of certificates that need attention; those that are no good any more are errors.
+    fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
+        let now = Timestamp::now();
+        let standings = survey(site, now)?;
+        for standing in &standings {
+            match standing.warning(now) {
+                Some(warning) if self.json => print_json(
+                    &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
+                ),
+                Some(warning) => print(&format!("! {warning}")),
+                None => {}
+            }
+        }
+        Ok(standings.iter().filter_map(Standing::error).collect())
     }
 }

@@ -3,8 +3,11 @@
 mod apply;
 mod check;
 mod demo;
+mod enroll;
 mod explain;
 mod graph;
+mod keys;
+mod pki;
 mod plan;
 mod secret;
 mod sign;
@@ -47,10 +50,16 @@ enum Command {
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
     Graph(graph::Graph),
+    /// Say what this host trusts from now on.
+    Enroll(enroll::Enroll),
+    /// Show, make and sign the sets of keys of a site.
+    Keys(keys::Keys),
     /// Write, show and encrypt the secrets of a site.
     Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Keep a site's authorities and certificates.
+    Pki(pki::Pki),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -139,8 +148,11 @@ pub fn main() -> Exit {
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
+        Command::Enroll(command) => command,
+        Command::Keys(command) => command,
         Command::Secret(command) => command,
         Command::Sign(command) => command,
+        Command::Pki(command) => command,
         Command::Demo(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {

@@ -81,8 +81,9 @@ struct Rekey {
     check: bool,
 }
 
+/// What decrypts.
 #[derive(Args, Debug)]
-struct Identity {
+pub(super) struct Identity {
     /// Decrypt with this private key, OpenSSH's or age's; may be given several times [default: ~/.ssh/id_ed25519,
     /// ~/.ssh/id_rsa and ~/.config/kpull/identity]
     #[arg(long, value_name = "FILE")]
@@ -90,7 +91,8 @@ struct Identity {
 }
 
 impl Identity {
-    fn keys(&self) -> Result<Keyring> {
+    /// The private keys that it names.
+    pub(super) fn keys(&self) -> Result<Keyring> {
         if let Some(missing) = self.identity.iter().find(|file| !file.exists()) {
             return Err(Error::new(format!("there is no key {}", missing.display()))
                 .help("--identity names a file with a private key"));

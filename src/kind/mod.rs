@@ -17,6 +17,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::systemd::Kick;
+use crate::pki::AuthorityFields;
 use crate::secret::Secret;
 use crate::site::{Doc, Pin};
 use crate::store::{Progress, Store};
@@ -175,6 +176,18 @@ pub trait Build {
     /// The pin of an artifact for this host's architecture.
     fn artifact(&self, name: &str) -> Result<Pin>;
 
+    /// The host's name.
+    fn host(&self) -> &str;
+
+    /// A file of the site, by its path there.
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>>;
+
+    /// What `site.toml` says of an authority.
+    fn authority(&self, name: &str) -> Result<&AuthorityFields>;
+
+    /// Whether what others are still to put into the site may be missing: for whoever prepares it, and never on a host.
+    fn may_lack(&self) -> bool;
+
     /// A secret of this host; away from the host, a placeholder.
     fn secret(&self, name: &str) -> Result<Secret>;
 
@@ -219,8 +232,15 @@ pub struct Entry<'a> {
     pub value: serde_json::Value,
 }
 
+impl Entry<'_> {
+    /// As a kind's fields.
+    pub fn read<F: Fields>(&self) -> Result<F> {
+        self.doc.read_at(self.path, self.value.clone())
+    }
+}
+
 fn build_as<F: Fields>(entry: &Entry<'_>, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-    entry.doc.read_at::<F>(entry.path, entry.value.clone())?.build(build)
+    entry.read::<F>()?.build(build)
 }
 
 macro_rules! kinds {
@@ -239,6 +259,7 @@ kinds! {
     absent::AbsentFields,
     artifact::ArtifactFields,
     block::BlockFields,
+    certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
     file::FileFields,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
+use crate::pki::AuthorityFields;
 use crate::secret::Secret;
 use crate::site::{Doc, Pin};
 use crate::store::Store;
@@ -17,6 +18,8 @@ use crate::store::Store;
 pub struct RoleFiles {
     files: HashMap<String, String>,
     is_secret: bool,
+    site: HashMap<String, Arc<[u8]>>,
+    authorities: HashMap<String, AuthorityFields>,
 }
 
 impl RoleFiles {
@@ -29,6 +32,18 @@ impl RoleFiles {
     /// As if a secret had been asked for.
     pub fn secret(mut self) -> Self {
         self.is_secret = true;
+        self
+    }
+
+    /// With one more file of the site.
+    pub fn with_site(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.site.insert(path.to_owned(), bytes.into());
+        self
+    }
+
+    /// With one more authority in `site.toml`.
+    pub fn with_authority(mut self, name: &str) -> Self {
+        self.authorities.insert(name.to_owned(), AuthorityFields::default());
         self
     }
 }
@@ -44,6 +59,22 @@ impl Build for RoleFiles {
 
     fn artifact(&self, name: &str) -> Result<Pin> {
         Err(Error::new(format!("the artifact `{name}` is not pinned")))
+    }
+
+    fn host(&self) -> &str {
+        "h1"
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.site.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        self.authorities.get(name).ok_or_else(|| Error::new(format!("there is no authority `{name}`")))
+    }
+
+    fn may_lack(&self) -> bool {
+        false
     }
 
     /// Every secret is its own name, sealed likewise.

@@ -21,6 +21,8 @@ impl Report for Json {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "error": error.to_string() })
             }
+            Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
+                "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
             Event::News { source, manifest } => {
                 json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
                         "created": manifest.created, "expires": manifest.expires })

@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Place, Result, nearest};
+use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
-use crate::kind::{self, Build, Entry, Item};
+use crate::kind::{self, Build, Entry, Fields as _, Item};
+use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::secret::{Secret, Secrets};
 use crate::site::{self, Pin, Role, Site, dotted};
 
@@ -43,9 +45,12 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
         let missing: Vec<Error> = unset(&world, role).collect();
         if missing.is_empty() {
             for entry in &role.entries {
-                if let Err(error) = expand(&world, role, entry, facts, &mut items) {
-                    errors.push(error);
-                }
+                let expanded = expand(&world, role, entry, facts, &mut |turn| {
+                    let built = build(&turn)?;
+                    items.extend(built.into_iter().filter(|_| turn.is_certain));
+                    Ok(())
+                });
+                errors.extend(expanded.err());
             }
         }
         errors.extend(missing);
@@ -65,6 +70,27 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
     }
 }
 
+/// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
+/// not matter.
+pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
+    let world = World::new(site.clone(), host, facts, &Secrets::expected());
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {
+        for entry in role.entries.iter().filter(|entry| entry.kind.name == CertificateFields::NAME) {
+            let expanded = expand(&world, role, entry, facts, &mut |turn| {
+                let fields: CertificateFields = entry_of(&turn).read()?;
+                found.push((fields.wish(&turn.site)?, turn.site.at_entry()));
+                Ok(())
+            });
+            errors.extend(expanded.err());
+        }
+    }
+    match Error::all(errors) {
+        Some(error) => Err(error),
+        None => Ok(found),
+    }
+}
+
 /// An error for each variable that the role requires and nobody sets.
 fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 'a {
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
@@ -76,8 +102,26 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     })
 }
 
-/// The resources of one entry of a role.
-fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, items: &mut Vec<Item>) -> Result<()> {
+/// One turn of an entry of a role, rendered.
+struct Turn<'a> {
+    /// What a kind builds its resources with.
+    site: Builder<'a>,
+    /// The kind's own fields.
+    value: serde_json::Value,
+    /// Ids that come before it.
+    after: Vec<String>,
+    /// Whether it is there; else that depends on facts which only the host knows.
+    is_certain: bool,
+}
+
+/// Renders one entry of a role, once for each item of its list, and hands each turn to `each`.
+fn expand(
+    world: &Arc<World>,
+    role: &Role,
+    entry: &site::Entry,
+    facts: &Facts,
+    each: &mut dyn FnMut(Turn<'_>) -> Result<()>,
+) -> Result<()> {
     let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
     let before_list = world.times_asked();
@@ -114,28 +158,29 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
                     .help("compare: `when = \"name == 'x'\"`"));
             };
             if !condition {
-                // a host's real facts may say otherwise, and then it needs these secrets
+                // a host's real facts may say otherwise, and then it needs these secrets and certificates
                 if !world.is_open() && expression.contains("facts") {
-                    let _ = build(world, role, entry, facts, &scope, is_secret_list);
+                    let _ = turn(world, role, entry, facts, &scope, is_secret_list, false).and_then(&mut *each);
                     let _ = world.take_failure();
                 }
                 continue;
             }
         }
-        items.extend(build(world, role, entry, facts, &scope, is_secret_list)?);
+        each(turn(world, role, entry, facts, &scope, is_secret_list, true)?)?;
     }
     Ok(())
 }
 
-/// The resources of one entry, for one turn of its `for_each`.
-fn build(
-    world: &Arc<World>,
-    role: &Role,
-    entry: &site::Entry,
-    facts: &Facts,
-    scope: &Value,
+/// Renders an entry of a role for one item of its list.
+fn turn<'a>(
+    world: &'a Arc<World>,
+    role: &'a Role,
+    entry: &'a site::Entry,
+    facts: &'a Facts,
+    scope: &'a Value,
     is_secret: bool,
-) -> Result<Vec<Item>> {
+    is_certain: bool,
+) -> Result<Turn<'a>> {
     let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
     let before = world.times_asked();
     let rendered = world.value(&entry.fields, scope, &place)?;
@@ -147,7 +192,18 @@ fn build(
         after.push(world.value(&wanted.as_str().into(), scope, &|_| place(&["after".to_owned()]))?.to_string());
     }
     let site = Builder { world, role, entry, scope, arch: &facts.arch, is_secret, before };
-    let resources = (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)?;
+    Ok(Turn { site, value, after, is_certain })
+}
+
+/// A turn as kinds read it.
+fn entry_of<'a>(turn: &Turn<'a>) -> Entry<'a> {
+    Entry { doc: &turn.site.role.doc, path: &turn.site.entry.path, value: turn.value.clone() }
+}
+
+/// The resources of one turn of an entry.
+fn build(turn: &Turn<'_>) -> Result<Vec<Item>> {
+    let (site, world) = (&turn.site, turn.site.world);
+    let resources = (site.entry.kind.build)(&entry_of(turn), site)?;
     let is_secret = site.is_secret();
     let mut items = Vec::with_capacity(resources.len());
     for resource in resources {
@@ -155,11 +211,11 @@ fn build(
         if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
             return Err(Error::new(format!("a {} can't be called by the secret {name}", resource.kind()))
                 .because("what tells resources from each other is shown and written down")
-                .at(place(&[]), "this resource")
+                .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
         }
-        let (role, after) = (role.name.as_str().into(), after.clone());
-        items.push(Item { id, role, place: place(&[]), after, resource, is_secret });
+        let (role, after) = (site.role.name.as_str().into(), turn.after.clone());
+        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret });
     }
     Ok(items)
 }
@@ -178,7 +234,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn at(&self, field: &str) -> crate::error::Place {
+    fn at_entry(&self) -> Place {
+        self.role.doc.place(&self.entry.path)
+    }
+
+    fn at(&self, field: &str) -> Place {
         self.role.doc.place(&[self.entry.path.as_slice(), &[field.to_owned()]].concat())
     }
 
@@ -232,6 +292,30 @@ impl Build for Builder<'_> {
 
     fn is_secret(&self) -> bool {
         self.is_secret || self.world.times_asked() != self.before
+    }
+
+    fn host(&self) -> &str {
+        &self.world.host
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.world.site.files.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        let known = &self.world.site.pki;
+        known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
+            let error =
+                Error::new(format!("there is no authority `{name}`")).at(self.at("authority"), "not in site.toml");
+            match nearest(name, known.keys().map(String::as_str)) {
+                Some(near) if near != name => error.help(format!("did you mean `{near}`?")),
+                _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
+            }
+        })
+    }
+
+    fn may_lack(&self) -> bool {
+        self.world.may_lack()
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {

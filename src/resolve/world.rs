@@ -129,6 +129,8 @@ impl World {
         env.set_debug(true);
         functions::add(&mut env);
         let files = site.files.clone();
+        env.add_function("pki", move |name: String| functions::pki(&files, &name));
+        let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
                 .map(Some)
@@ -218,6 +220,11 @@ impl World {
     /// Whether secrets are read, and not only named.
     pub fn is_open(&self) -> bool {
         self.asked.secrets.is_open()
+    }
+
+    /// Whether secrets, and certificates, may still be missing.
+    pub fn may_lack(&self) -> bool {
+        self.asked.secrets.may_lack()
     }
 
     /// The name of a secret that was asked for and can be read, or is named as such, in `text`.

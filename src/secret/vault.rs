@@ -78,6 +78,11 @@ impl Secrets {
         files.get(&name::path_of(name)).cloned().ok_or_else(|| missing(name, files))
     }
 
+    /// Whether those that the site has yet to get are taken for there.
+    pub fn may_lack(&self) -> bool {
+        matches!(*self.0, Inner::Sealed { strict: false })
+    }
+
     /// One secret of the site with these files, for `host`.
     pub fn get(&self, name: &str, files: &Files, host: &str) -> Result<Secret> {
         name::check(name)?;

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::site::Doc;
 
 /// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
-pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "secrets"];
+pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "pki", "secrets"];
 
 /// The files of a site, by path with `/` between names.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,20 @@ impl Files {
             collect(&path, &meta, part, &mut files)?;
         }
         Ok(Self(files))
+    }
+
+    /// Whether every host of a site reads the file at `path`: what the site consists of, but no contents.
+    pub fn is_for_all(path: &str) -> bool {
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["site.toml" | "artifacts.toml"] | ["host_vars" | "pki", _] | ["secrets", "recipients.toml"] => true,
+            ["roles", _, name] => name == "role.toml",
+            _ => false,
+        }
+    }
+
+    /// Adds files.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = (String, Arc<[u8]>)>) {
+        self.0.extend(more);
     }
 
     /// The content at `path`.

@@ -17,7 +17,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, nearest};
+use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
+use crate::secret::index::Index;
+use crate::secret::name::name_in;
 
 /// A site: everything that its people wrote, parsed and checked as far as that can be done without a host.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Site {
     pub artifacts: BTreeMap<String, Artifact>,
     /// The keys of its people, who every secret is encrypted to.
     pub operators: Vec<Recipient>,
+    /// Authorities and key pairs by name.
+    pub pki: BTreeMap<String, AuthorityFields>,
     /// The files themselves, for templates and contents.
     pub files: Files,
 }
@@ -74,6 +79,8 @@ struct SiteFile {
     #[serde(default)]
     secrets: SecretsTable,
     #[serde(default)]
+    pki: BTreeMap<String, AuthorityFields>,
+    #[serde(default)]
     vars: Map<String, Value>,
     #[serde(default)]
     groups: BTreeMap<String, Group>,
@@ -107,7 +114,7 @@ struct HostFile {
 }
 
 /// Names that templates know already, so that no variable may take them.
-pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "secret", "self"];
+pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "pki", "secret", "self"];
 
 impl Site {
     /// Reads a whole site. All errors that are found are told together.
@@ -115,7 +122,7 @@ impl Site {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
             Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
-        let SiteFile { name, secrets, vars, groups } = doc.read()?;
+        let SiteFile { name, secrets, pki, vars, groups } = doc.read()?;
         let mut errors = Vec::new();
         let at = ["secrets".to_owned(), "recipients".to_owned()];
         let operators = recipients(&doc, &at, &secrets.recipients, &mut errors);
@@ -126,9 +133,15 @@ impl Site {
                 roles.insert(name, role);
             }
         }
-        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, operators, files };
+        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, operators, pki, files };
         for name in site.roles.keys() {
             errors.extend(site.check_requires(name));
+        }
+        for name in site.pki.keys() {
+            errors.extend(bad_authority(name).map(|why| {
+                let place = site.doc.key_place(&["pki".to_owned(), name.clone()]);
+                Error::new(format!("an authority can't be called `{name}`")).because(why).at(place, "this name")
+            }));
         }
         errors.extend(site.check_groups());
         errors.extend(site.check_names(&site.doc, &["vars".to_owned()], &vars, true));
@@ -159,6 +172,20 @@ impl Site {
                 None => error.help(format!("add host_vars/{name}.toml, with `address` and `groups`, and sign again")),
             }
         })
+    }
+
+    /// Whether `host` reads the file at `path`, beside those that every host reads. `secrets` says for whom each secret is.
+    pub fn needs(&self, host: &str, secrets: &Index, path: &str) -> bool {
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["roles", role, _, ..] => {
+                self.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role))
+            }
+            ["pki", owner, _] => owner == host,
+            ["secrets", ..] => {
+                name_in(path).is_some_and(|name| secrets.hosts_of(name).is_none_or(|hosts| hosts.contains(host)))
+            }
+            _ => false,
+        }
     }
 
     fn host(&self, file: &str) -> Result<HostVars> {
