@@ -58,7 +58,7 @@ impl World {
         let world = Self { dir, server, tampering };
         world.write("ca.pem", ca.as_bytes())?;
         let (operator, public) = make_key()?;
-        world.write("operator", &operator)?;
+        world.write_key("operator", &operator)?;
         world.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
         world.pin_stand_in()?;
         world.make_signer()?;
@@ -122,13 +122,13 @@ impl World {
     fn make_signer(&self) -> Result<()> {
         let (key, public) = make_key()?;
         self.write("allowed_signers", format!("demo namespaces=\"{NAMESPACE}\" {public}\n").as_bytes())?;
-        self.write("signer", &key)
+        self.write_key("signer", &key)
     }
 
     /// Gives a host its SSH host key, which its secrets are encrypted to, and tells the site.
     fn make_host_key(&self, host: &str) -> Result<()> {
         let (key, public) = make_key()?;
-        self.write(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
+        self.write_key(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
         let vars = format!("site/host_vars/{host}.toml");
         let path = self.dir.join(&vars);
         let text = std::fs::read_to_string(&path).context(|| format!("can't read {}", path.display()))?;
@@ -158,6 +158,15 @@ impl World {
             self.write(&name, &bytes)?;
         }
         self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
+    }
+
+    /// Writes a private key, for its owner's eyes only.
+    fn write_key(&self, name: &str, key: &[u8]) -> Result<()> {
+        self.write(name, b"")?;
+        let path = self.dir.join(name);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .context(|| format!("can't write {}", path.display()))?;
+        self.write(name, key)
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
