@@ -96,9 +96,9 @@ fn a_server_that_speaks_only_old_tls_is_not_spoken_to() {
         let address = format!("http = \"https://localhost:{port}/\"\nca = {cert:?}\nretries = 0\n");
         host.configure(&allow(1, ""), 1, &address);
         let ended = host.apply();
-        // with TLS 1.2 it is understood that there is nothing
-        let is_handshake = ended.error.contains("TLS") || ended.error.contains("protocol");
-        assert_eq!((is_handshake, ended.code), (!is_good, 1), "{}", ended.error);
+        // by TLS 1.2 it comes as far as the certificate, which no authority has made
+        assert_eq!((ended.error.contains("certificate"), ended.code), (is_good, 1), "{}", ended.error);
+        assert!(ended.error.contains("TLS"), "{}", ended.error);
     }
 }
 
@@ -123,29 +123,33 @@ fn a_directory_that_its_owner_swaps_for_a_link_never_leads_out() {
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
             let mut swaps = 0u32;
+            let (x, aside) = (home.join("x"), home.join("aside"));
             while !is_over.load(Ordering::SeqCst) {
-                let (x, aside) = (home.join("x"), home.join("aside"));
-                fs::rename(&x, &aside).unwrap();
                 let target = if swaps.is_multiple_of(2) { PathBuf::from("/etc/victim") } else { victim.clone() };
-                symlink(target, &x).unwrap();
-                std::os::unix::fs::lchown(&x, Some(NOBODY), Some(NOBODY)).unwrap();
+                // kpull may have made the directory meanwhile: then there is one more to put aside
+                let swapped = fs::rename(&x, &aside).and_then(|()| symlink(target, &x));
+                let given = std::os::unix::fs::lchown(&x, Some(NOBODY), Some(NOBODY));
                 std::thread::sleep(std::time::Duration::from_micros(200));
-                fs::remove_file(&x).unwrap();
-                fs::rename(&aside, &x).unwrap();
+                let back = fs::remove_file(&x).and_then(|()| fs::rename(&aside, &x));
                 std::thread::sleep(std::time::Duration::from_micros(200));
+                if swapped.and(given).and(back).is_err() {
+                    let _ = fs::remove_file(&x);
+                    let _ = fs::remove_dir_all(&aside);
+                    let _ = fs::create_dir_all(x.join("y"));
+                }
                 swaps += 1;
             }
             swaps
         });
-        let mut failures = 0;
+        let (mut failures, mut escaped) = (0, false);
         for _ in 0..40 {
-            // whoever loses the race, nothing is written behind the link
             let _ = fs::remove_file(home.join("x/y/conf"));
             failures += u32::from(host.apply().code != 0);
-            assert!(!victim.join("y/conf").exists() && !victim.join("conf").exists());
+            escaped |= victim.join("y/conf").exists() || victim.join("conf").exists();
         }
         is_over.store(true, Ordering::SeqCst);
         let swaps = swapper.join().unwrap();
+        assert!(!escaped, "something was written behind the link");
         assert!(swaps > 40 && failures < 40, "{swaps} swaps, {failures} failures: that was no race");
     });
 }
