@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod graph;
 mod plan;
+mod publish;
 mod sign;
 mod status;
 
@@ -18,6 +19,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
+use crate::net;
 use crate::report::{self, Report};
 use crate::site::{Files, Site};
 
@@ -47,6 +49,8 @@ enum Command {
     Graph(graph::Graph),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Put a signed release where hosts find it: a directory, or a web server that takes PUT.
+    Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -115,6 +119,50 @@ impl SiteArgs {
     }
 }
 
+/// How to talk TLS with a server.
+#[derive(Args, Debug)]
+struct TlsArgs {
+    /// Trust only the authorities in this PEM file
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Show the client certificate in this PEM file
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// The key of the client certificate
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn options(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            ..net::Options::default()
+        }
+    }
+}
+
+/// How to talk with one server, credentials too.
+#[derive(Args, Debug)]
+struct NetArgs {
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Send the bearer token in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "basic")]
+    bearer: Option<PathBuf>,
+    /// Send USER:PASSWORD as it stands in this file
+    #[arg(long, value_name = "FILE")]
+    basic: Option<PathBuf>,
+}
+
+impl NetArgs {
+    fn options(&self) -> net::Options {
+        net::Options { bearer: self.bearer.clone(), basic: self.basic.clone(), ..self.tls.options() }
+    }
+}
+
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
@@ -133,6 +181,7 @@ pub fn main() -> Exit {
         Command::Explain(command) => command,
         Command::Graph(command) => command,
         Command::Sign(command) => command,
+        Command::Publish(command) => command,
         Command::Demo(command) => command,
     };
     command.run().unwrap_or_else(|error| {

@@ -55,7 +55,9 @@ impl<'a> Agent<'a> {
         let host = Host::open(root)?;
         let state: PathBuf = config.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")));
         let mut store = Store::open(&state)?;
-        store.net = config.artifacts.clone();
+        store.net = config.artifacts.net();
+        store.mirrors.clone_from(&config.artifacts.mirrors);
+        store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
         let name =
             name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {

@@ -20,6 +20,9 @@ impl Report for Json {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "error": error.to_string() })
             }
+            Event::PassedMirror { mirror, error } => {
+                json!({ "event": "mirror_passed", "mirror": mirror, "error": error.to_string() })
+            }
             Event::News { source, manifest } => {
                 json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
                         "created": manifest.created, "expires": manifest.expires })

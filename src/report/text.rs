@@ -82,6 +82,9 @@ impl Report for Text {
             Event::Passed { source, error } => {
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("{source}: {error}"))))
             }
+            Event::PassedMirror { mirror, error } => {
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("mirror {mirror}: {error}"))))
+            }
             Event::News { source, manifest } => {
                 let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);
                 self.line(&format!("{} {}", self.paint("36", "↓"), visible(&text)));

@@ -137,6 +137,18 @@ impl AllowedSigners {
     }
 }
 
+/// Fingerprints of the keys that made a good signature over `message`, whoever they are: for somebody who publishes a
+/// release, and not for a host.
+pub fn signed_by(message: &[u8], signatures: &[u8]) -> Result<BTreeSet<String>> {
+    let good = |block: &&str| -> Option<String> {
+        let signature = SshSig::from_pem(block).ok()?;
+        let key = PublicKey::from(signature.public_key().clone());
+        key.verify(NAMESPACE, message, &signature).ok()?;
+        Some(key.fingerprint(ssh_key::HashAlg::Sha256).to_string())
+    };
+    Ok(split(signatures)?.iter().filter_map(good).collect())
+}
+
 /// The signatures in a file, which holds one after the other.
 fn split(signatures: &[u8]) -> Result<Vec<&str>> {
     let unreadable = || {

@@ -10,9 +10,10 @@ mod manifest;
 mod seen;
 mod sign;
 
-pub use allowed::{AllowedSigners, NAMESPACE};
+pub use allowed::{AllowedSigners, NAMESPACE, signed_by};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use seen::Seen;
+pub(crate) use sign::replace;
 pub use sign::{Signer, sign};
 
 use std::sync::Arc;

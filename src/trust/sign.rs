@@ -144,13 +144,14 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     Ok(Signed { manifest: fresh, added: false })
 }
 
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+/// Writes a file (0644) whole or not at all, and onto the disk.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let what = || format!("can't write {}", path.display());
     let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
     file.write_all(content).context(what)?;
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
     file.as_file().sync_all().context(what)?;
     file.persist(path).context(what)?;
-    Ok(())
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).context(what)
 }
