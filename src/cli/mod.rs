@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod graph;
+mod pin;
 mod plan;
 mod publish;
 mod sign;
@@ -49,6 +50,8 @@ enum Command {
     Graph(graph::Graph),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Download upstream files, and pin them in a site's artifacts.toml.
+    Pin(pin::Pin),
     /// Put a signed release where hosts find it: a directory, or a web server that takes PUT.
     Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
@@ -181,6 +184,7 @@ pub fn main() -> Exit {
         Command::Explain(command) => command,
         Command::Graph(command) => command,
         Command::Sign(command) => command,
+        Command::Pin(command) => command,
         Command::Publish(command) => command,
         Command::Demo(command) => command,
     };

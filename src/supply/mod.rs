@@ -3,4 +3,6 @@
 //! The operator's side. Of it, a host knows [`layout`] and nothing else.
 
 pub mod layout;
+pub mod pin;
 pub mod publish;
+pub mod sums;
