@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod graph;
+mod mirror;
 mod pin;
 mod plan;
 mod publish;
@@ -52,6 +53,8 @@ enum Command {
     Sign(sign::Sign),
     /// Download upstream files, and pin them in a site's artifacts.toml.
     Pin(pin::Pin),
+    /// Copy every artifact of a site into a directory that hosts can use as a mirror.
+    Mirror(mirror::Mirror),
     /// Put a signed release where hosts find it: a directory, or a web server that takes PUT.
     Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
@@ -185,6 +188,7 @@ pub fn main() -> Exit {
         Command::Graph(command) => command,
         Command::Sign(command) => command,
         Command::Pin(command) => command,
+        Command::Mirror(command) => command,
         Command::Publish(command) => command,
         Command::Demo(command) => command,
     };

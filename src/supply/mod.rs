@@ -3,6 +3,7 @@
 //! The operator's side. Of it, a host knows [`layout`] and nothing else.
 
 pub mod layout;
+pub mod mirror;
 pub mod pin;
 pub mod publish;
 pub mod sums;
