@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::host::Host;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
@@ -112,6 +113,11 @@ impl Artifacts {
 }
 
 impl Config {
+    /// Where the state directory of this host is.
+    pub fn state(&self, host: &Host) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")))
+    }
+
     /// Reads a configuration; a relative path in it starts at its own directory.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {

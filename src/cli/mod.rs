@@ -9,6 +9,7 @@ mod mirror;
 mod pin;
 mod plan;
 mod publish;
+mod self_test;
 mod sign;
 mod status;
 
@@ -43,6 +44,8 @@ enum Command {
     Plan(plan::Plan),
     /// Tell which release this host follows and how the last run went.
     Status(status::Status),
+    /// Tell whether this program can read this host's configuration and release; changes nothing.
+    SelfTest(self_test::SelfTest),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
     /// Tell where the value of a variable comes from.
@@ -183,6 +186,7 @@ pub fn main() -> Exit {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
         Command::Status(command) => command,
+        Command::SelfTest(command) => command,
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,

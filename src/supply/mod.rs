@@ -2,6 +2,7 @@
 //!
 //! The operator's side. Of it, a host knows [`layout`] and nothing else.
 
+pub mod check;
 pub mod layout;
 pub mod mirror;
 pub mod pin;
