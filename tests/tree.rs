@@ -10,9 +10,13 @@ mod broken;
 mod faults;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/nginx.rs"]
+mod nginx;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]
 mod sources;
+#[path = "tree/supply.rs"]
+mod supply;
 
 use kpull::net::server::{Answer, Seen};

@@ -73,8 +73,12 @@ impl Pointer {
         let Self { format, site, serial, manifest, signatures } = self;
         // JSON's strings are TOML's
         let site = serde_json::Value::from(site.as_str());
+        // nginx and others tell two states of a file apart by its second and its size: what is published within one second
+        // has to differ in size
+        let first = signatures.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
+        let padding = "#".repeat(1 + (serial % 16) as usize + 16 * first as usize);
         format!(
-            "format = {format}\nsite = {site}\nserial = {serial}\nmanifest = \"{manifest}\"\nsignatures = \"{signatures}\"\n"
+            "format = {format}\nsite = {site}\nserial = {serial}\nmanifest = \"{manifest}\"\nsignatures = \"{signatures}\"\n{padding}\n"
         )
     }
 }
@@ -118,6 +122,18 @@ mod tests {
             let pointer = pointer(site);
             assert_eq!(Pointer::parse("p", pointer.to_toml().as_bytes()).unwrap(), pointer);
         }
+    }
+
+    #[test]
+    fn pointers_that_may_follow_each_other_have_different_sizes() {
+        let size = |serial, digit: &str| {
+            let signatures = digit.repeat(64);
+            Pointer::new("lab".into(), serial, "a".repeat(64), signatures).to_toml().len()
+        };
+        assert_ne!(size(1, "a"), size(2, "a"));
+        assert_ne!(size(15, "a"), size(16, "a"));
+        assert_ne!(size(1, "a"), size(1, "b"));
+        assert!(size(u64::MAX, "f") < POINTER_MAX as usize);
     }
 
     #[test]

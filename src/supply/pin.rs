@@ -265,12 +265,16 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
         return Err(Error::new(format!("{name} can't be of version {version} and {} at once", other.version))
             .help("all architectures of an artifact have one version: give the addresses of one, or say --version"));
     }
-    let is_first = doc.as_table().is_empty();
-    let item = doc.entry(name).or_insert_with(|| {
+    if !doc.contains_key(name) {
+        // behind everything that is there, comments at the end too
+        let before = doc.trailing().as_str().unwrap_or_default().to_owned();
+        let gap = if doc.as_table().is_empty() && before.is_empty() { "" } else { "\n" };
+        doc.set_trailing("");
         let mut table = Table::new();
-        table.decor_mut().set_prefix(if is_first { "" } else { "\n" });
-        Item::Table(table)
-    });
+        table.decor_mut().set_prefix(before + gap);
+        doc.insert(name, Item::Table(table));
+    }
+    let item = doc.entry(name).or_insert_with(toml_edit::table);
     let artifact =
         item.as_table_like_mut().ok_or_else(|| Error::new(format!("`{name}` in {ARTIFACTS} is not a table")))?;
     let arches: Vec<String> =
@@ -521,9 +525,8 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
         );
         assert_eq!(write("", &new, false).unwrap().0, table);
         let (text, _) = wrote(&new, false);
-        let before = OLD.strip_suffix("# the end\n").unwrap();
-        assert!(text.starts_with(before) && text.contains(&table) && text.contains("# the end\n"), "{text}");
-        assert!(text.contains(&format!("\n\n{table}")), "{text}");
+        assert_eq!(text, format!("{OLD}\n{table}"));
+        assert_eq!(write("# none yet\n", &new, false).unwrap().0, format!("# none yet\n\n{table}"));
     }
 
     #[test]
