@@ -12,6 +12,10 @@ mod faults;
 mod git;
 #[path = "tree/nginx.rs"]
 mod nginx;
+#[path = "tree/pki.rs"]
+mod pki;
+#[path = "tree/secrets.rs"]
+mod secrets;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]

@@ -1,17 +1,22 @@
 //! `kpull check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::kind::artifact::Artifact;
+use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, resolve};
+use crate::secret::Secrets;
+use crate::secret::desk::{Desk, Users, distinct};
+use crate::secret::scan::scan;
 use crate::site::Site;
 use crate::supply::check::{Asked, Checking, check};
 use crate::supply::layout;
@@ -41,8 +46,14 @@ impl Run for Check {
     fn run(&self) -> Result<Exit> {
         let site = self.site.load()?;
         let mut errors: Vec<Error> = Vec::new();
+        let literals = scan(&site.files);
+        let mut users = Users::default();
         for (name, host) in &site.hosts {
-            let resolved = Facts::assumed(name, host.address, None).and_then(|facts| resolve(&site, name, &facts));
+            let resolved = Facts::assumed(name, host.address, None)
+                .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
+            if let Ok(catalog) = &resolved {
+                users.add(catalog);
+            }
             match resolved {
                 Ok(catalog) if self.json => {
                     print_json(
@@ -60,9 +71,14 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
-        if self.artifacts {
-            errors.extend(self.check_artifacts(&site).err());
+        let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
+        // of a site that can't be resolved it is not known who uses what
+        if errors.is_empty() {
+            errors.extend(self.certificates(&site)?);
+            errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }
+        errors.extend(literals);
+        errors.extend(lost);
         match Error::all(distinct(errors)) {
             Some(error) => Err(error),
             None => Ok(Exit::Done),
@@ -75,6 +91,22 @@ impl Run for Check {
 }
 
 impl Check {
+    /// Tells of certificates that need attention; those that are no good any more are errors.
+    fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
+        let now = Timestamp::now();
+        let standings = survey(site, now)?;
+        for standing in &standings {
+            match standing.warning(now) {
+                Some(warning) if self.json => print_json(
+                    &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
+                ),
+                Some(warning) => print(&format!("! {warning}")),
+                None => {}
+            }
+        }
+        Ok(standings.iter().filter_map(Standing::error).collect())
+    }
+
     fn check_artifacts(&self, site: &Arc<Site>) -> Result<()> {
         let mirror = self.mirror.iter().map(|dir| dir.join(layout::ARTIFACTS));
         let stores = mirror.chain([PathBuf::from("/var/lib/kpull/artifacts")]).collect();
@@ -107,7 +139,7 @@ fn installed(site: &Arc<Site>) -> BTreeMap<String, BTreeSet<String>> {
         for arch in ["amd64", "arm64"] {
             let facts = Facts::assumed(name, host.address, None).map(|facts| Facts { arch: arch.to_owned(), ..facts });
             // a host that has no such pins can't be of this architecture; other errors were told
-            let Ok(catalog) = facts.and_then(|facts| resolve(site, name, &facts)) else { continue };
+            let Ok(catalog) = facts.and_then(|facts| resolve(site, name, &facts, &Secrets::sealed())) else { continue };
             for item in &catalog.items {
                 let Some(artifact) = item.resource.as_any().downcast_ref::<Artifact>() else { continue };
                 let (pin, names) = artifact.members();
@@ -116,11 +148,4 @@ fn installed(site: &Arc<Site>) -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     members
-}
-
-/// Each error once: a mistake in a role is there for every host that has the role.
-fn distinct(errors: Vec<Error>) -> Vec<Error> {
-    let mut seen = std::collections::HashSet::new();
-    let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
 }

@@ -3,12 +3,16 @@
 mod apply;
 mod check;
 mod demo;
+mod enroll;
 mod explain;
 mod graph;
+mod keys;
 mod mirror;
 mod pin;
+mod pki;
 mod plan;
 mod publish;
+mod secret;
 mod self_test;
 mod sign;
 mod status;
@@ -24,6 +28,7 @@ use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::net;
 use crate::report::{self, Report};
+use crate::secret::mask;
 use crate::site::{Files, Site};
 
 /// Pulls this host's signed manifest and makes the host what it says.
@@ -52,8 +57,16 @@ enum Command {
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
     Graph(graph::Graph),
+    /// Say what this host trusts from now on.
+    Enroll(enroll::Enroll),
+    /// Show, make and sign the sets of keys of a site.
+    Keys(keys::Keys),
+    /// Write, show and encrypt the secrets of a site.
+    Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Keep a site's authorities and certificates.
+    Pki(pki::Pki),
     /// Download upstream files, and pin them in a site's artifacts.toml.
     Pin(pin::Pin),
     /// Copy every artifact of a site into a directory that hosts can use as a mirror.
@@ -174,6 +187,9 @@ impl NetArgs {
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
+    // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -190,16 +206,22 @@ pub fn main() -> Exit {
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
+        Command::Enroll(command) => command,
+        Command::Keys(command) => command,
+        Command::Secret(command) => command,
         Command::Sign(command) => command,
+        Command::Pki(command) => command,
         Command::Pin(command) => command,
         Command::Mirror(command) => command,
         Command::Publish(command) => command,
         Command::Demo(command) => command,
     };
-    command.run().unwrap_or_else(|error| {
+    let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
         error.exit_code()
-    })
+    });
+    mask::forget();
+    exit
 }
 
 /// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
@@ -208,7 +230,7 @@ fn show(error: &Error, json: bool) {
         if json {
             print_json(&describe(error));
         } else if !report::failed(error) {
-            eprint!("{}", graphical(error));
+            eprint!("{}", mask::hide(&graphical(error)));
         }
     }
 }
@@ -241,10 +263,10 @@ fn print(line: &str) {
 
 /// Writes one JSON object to standard output.
 fn print_json(value: &serde_json::Value) {
-    print_as_is(&value.to_string());
+    print_as_is(&report::json_line(value.clone()));
 }
 
 /// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
 fn print_as_is(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
 }

@@ -11,9 +11,9 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
+use crate::site::replace;
 use crate::store::archive::{self, Format, Limits};
 use crate::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
-use crate::trust::replace;
 
 /// Arguments of `pin`.
 #[derive(Args, Debug)]
@@ -93,7 +93,7 @@ impl Run for Pin {
         let pins: Vec<NewPin> = fetched.iter().map(|fetched| fetched.pin.clone()).collect();
         let (text, done) = write(&old, &pins, self.replace)?;
         if text != old {
-            replace(&path, text.as_bytes())?;
+            replace(&[(path, text.into_bytes())])?;
         }
         for (fetched, done) in fetched.iter().zip(&done) {
             self.tell(fetched, done);

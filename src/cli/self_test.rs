@@ -19,7 +19,7 @@ pub struct SelfTest {
 impl Run for SelfTest {
     fn run(&self) -> Result<Exit> {
         let config = Config::load(&self.host.config())?;
-        config.policy()?;
+        config.trust.start()?;
         // opening a state directory would make it
         let has_state = config.state(&Host::open(&self.host.root)?).is_dir();
         let report = Text::new(false);

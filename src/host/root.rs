@@ -201,8 +201,8 @@ impl Root {
         self.write_checked(path, access, fill, |_| Ok(()))
     }
 
-    /// [`Root::write_with`], and `check` looks at the new file, at a path where any process finds it, before it takes its
-    /// place. When that fails, the old file stays.
+    /// [`Root::write_with`], and `check` looks at the new file, at a path that only this process knows, before it takes its
+    /// place. A child can have the directory of that path for its own. When `check` fails, the old file stays.
     pub fn write_checked(
         &self,
         path: &Path,
@@ -230,7 +230,7 @@ impl Root {
             // a program that somebody has open for writing can't be run
             drop(file);
             // through our descriptor, so that no link in a tree leads elsewhere
-            let dir = format!("/proc/{}/fd/{}", std::process::id(), parent.as_raw_fd());
+            let dir = format!("/proc/self/fd/{}", parent.as_raw_fd());
             check(&Path::new(&dir).join(&temporary))?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
         })();

@@ -141,8 +141,10 @@ impl Resource for Artifact {
 fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let what = format!("the new {} does not pass its self-test", path.display());
     let help = "the old file stays; pin another version, or look for what it needs on this host";
-    let argv: Vec<String> = [new.display().to_string()].into_iter().chain(arguments.iter().cloned()).collect();
-    let output = process::run(&process::Command::new(&argv, SELF_TEST))
+    let name = format!("./{}", new.file_name().unwrap_or_default().to_string_lossy());
+    let argv: Vec<String> = [name].into_iter().chain(arguments.iter().cloned()).collect();
+    let cwd = new.parent().unwrap_or(new);
+    let output = process::run(&process::Command { cwd, ..process::Command::new(&argv, SELF_TEST) })
         .map_err(|error| Error::new(&what).because(error).help(help))?;
     if output.is_success() { Ok(()) } else { Err(output.failure(what).help(help)) }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::report::{Event, Report};
+use crate::secret::mask;
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;
@@ -23,6 +24,8 @@ impl Report for Json {
             Event::PassedMirror { mirror, error } => {
                 json!({ "event": "mirror_passed", "mirror": mirror, "error": error.to_string() })
             }
+            Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
+                "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
             Event::News { source, manifest } => {
                 json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
                         "created": manifest.created, "expires": manifest.expires })
@@ -39,6 +42,12 @@ impl Report for Json {
             }
         };
         value["version"] = VERSION.into();
-        let _ = writeln!(std::io::stdout(), "{value}");
+        let _ = writeln!(std::io::stdout(), "{}", line(value));
     }
+}
+
+/// A value as it is written: on one line, without secrets.
+pub fn line(mut value: serde_json::Value) -> String {
+    mask::hide_json(&mut value);
+    value.to_string()
 }

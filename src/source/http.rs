@@ -1,15 +1,14 @@
 //! Releases from a web server or CDN: plain files below one address, or what `kpull publish` has written there.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use reqwest::Url;
 
 use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
 use crate::error::{Error, Result};
 use crate::net::{self, Client, Conditions, Kind, Reply};
-use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer};
-use crate::trust::{Listed, Manifest};
+use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer, is_digest};
 
 /// What a mark begins with when it is one of a published site.
 const PUBLISHED: &str = "published ";
@@ -47,8 +46,8 @@ struct PublishedTree {
     pointer: Pointer,
     release: Vec<u8>,
     signatures: Vec<u8>,
-    /// What `release` lists. Made when the first file is asked for: by then somebody has looked at the signatures.
-    listed: OnceCell<BTreeMap<String, Listed>>,
+    /// The digests that `release` lists; nobody may have looked at the signatures yet.
+    listed: OnceCell<HashMap<String, String>>,
 }
 
 impl Layout {
@@ -224,6 +223,18 @@ impl Tree for PlainTree {
     }
 }
 
+/// Digests by path, of the lines that are written as `kpull sign` writes them: one for each file. Cheap for whatever somebody
+/// else may have written; what it makes of that is checked by `trust` like everything here.
+fn listed(release: &[u8]) -> HashMap<String, String> {
+    let line = |line: &str| {
+        let (path, rest) = line.split_once(" = { sha256 = \"")?;
+        let (sha256, _) = rest.split_once('"')?;
+        let path = serde_json::from_str(path).ok()?;
+        is_digest(sha256).then(|| (path, sha256.to_owned()))
+    };
+    String::from_utf8_lossy(release).lines().filter_map(line).collect()
+}
+
 impl Tree for PublishedTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         segments(path)?;
@@ -232,14 +243,7 @@ impl Tree for PublishedTree {
             SIGNATURES => return whole(&self.files, path, &self.signatures, max),
             _ => {}
         }
-        let listed = match self.listed.get() {
-            Some(listed) => listed,
-            None => {
-                let manifest = Manifest::parse(&self.release)?;
-                self.listed.get_or_init(|| manifest.files)
-            }
-        };
-        let Some(Listed { sha256, .. }) = listed.get(path) else { return Ok(None) };
+        let Some(sha256) = self.listed.get_or_init(|| listed(&self.release)).get(path) else { return Ok(None) };
         if let Some(content) = self.files.blob(sha256, max)? {
             return Ok(Some(content));
         }
@@ -262,10 +266,12 @@ impl Tree for PublishedTree {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::net::testing::{Answer, Server};
+    use crate::trust::{Listed, Manifest};
 
     /// A server whose `release.toml` can be replaced, with or without `ETag`.
     fn server(with_etags: bool) -> (Server, Arc<Mutex<String>>) {
@@ -409,6 +415,21 @@ mod tests {
         publish(&files, 2, "two");
         let (tree, _) = news(&mut source, Some(&mark));
         assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"two");
+    }
+
+    #[test]
+    fn digests_are_found_whatever_files_are_called_and_whatever_stands_around_them() {
+        let names =
+            ["site.toml", "roles/x/files/it's", "roles/x/files/\"q\" = { sha256 = \"", "roles/x/files/å \u{1f512}"];
+        let files = names.iter().map(|name| ((*name).to_owned(), name.as_bytes().into())).collect();
+        let created = "2026-11-24T03:50:00Z".parse().unwrap();
+        let manifest = Manifest::of(&files, "lab", 1, created, created);
+        let found = listed(manifest.to_toml().as_bytes());
+        let expected = manifest.files.iter().map(|(path, listed)| (path.clone(), listed.sha256.clone())).collect();
+        assert_eq!(found, expected);
+        for hostile in ["\"a\" = { sha256 = \"../../x\", size = 1 }", "[[[[[[[[", "\"a = { sha256 = \"", "\0\n\u{ff}"] {
+            assert!(listed(hostile.as_bytes()).is_empty(), "{hostile:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::net::Options;
 use crate::net::download::{Progress, Wanted, download, hash};
-use crate::site::{Artifact, Pin};
+use crate::site::{Artifact, Pin, replace};
 use crate::supply::layout::{self, ARTIFACTS, is_digest};
 use crate::supply::publish::lock;
-use crate::trust::replace;
 
 /// The name of the list, for people: hosts don't read it.
 pub const INDEX: &str = "index.json";
@@ -121,7 +120,7 @@ impl Mirror {
             }
         }
         let text = serde_json::to_string_pretty(&index).context(|| format!("can't write {INDEX}"))?;
-        replace(&self.dir.join(INDEX), format!("{text}\n").as_bytes())?;
+        replace(&[(self.dir.join(INDEX), format!("{text}\n").into_bytes())])?;
         match Error::all(errors) {
             Some(error) => Err(error),
             None => Ok(index),

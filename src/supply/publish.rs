@@ -12,9 +12,9 @@ use reqwest::Url;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::site::Files;
+use crate::site::{Files, replace};
 use crate::supply::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
-use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, replace, signed_by};
+use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, signed_by};
 
 const AGAIN: &str = "sign again with `kpull sign`, and publish then";
 
@@ -290,7 +290,7 @@ impl Target for Dir {
     }
 
     fn put(&self, path: &str, content: &[u8]) -> Result<()> {
-        replace(&self.path.join(path), content)
+        replace(&[(self.path.join(path), content.to_vec())])
     }
 
     fn set_pointer(&self, pointer: &Pointer, _: Option<&str>) -> Result<()> {
