@@ -21,6 +21,7 @@ pub mod net;
 pub mod pki;
 pub mod report;
 pub mod resolve;
+pub mod sandbox;
 pub mod secret;
 pub mod site;
 pub mod source;

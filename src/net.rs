@@ -18,7 +18,7 @@ use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -85,6 +85,29 @@ impl Options {
         [&mut self.ca, &mut self.client_cert, &mut self.client_key, &mut self.bearer, &mut self.basic]
             .into_iter()
             .flatten()
+    }
+
+    /// Reads the files that the options name. An error when one is missing or has something else in it.
+    pub fn load(&self) -> Result<Loaded> {
+        self.check()?;
+        let identity = match (&self.client_cert, &self.client_key) {
+            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
+            _ => None,
+        };
+        let credentials = match (&self.bearer, &self.basic) {
+            (Some(file), _) => Credentials::Bearer(secret("bearer", file)?),
+            (None, Some(file)) => {
+                let text = secret("basic", file)?;
+                let (user, password) = text.split_once(':').ok_or_else(|| {
+                    Error::new(format!("`basic`: {} has no `:` in it", file.display()))
+                        .help("write it as one line, USER:PASSWORD")
+                })?;
+                Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
+            }
+            (None, None) => Credentials::None,
+        };
+        let ca = self.ca.as_deref().map(authorities).transpose()?;
+        Ok(Loaded { ca, identity, credentials, retries: self.tries_again(), patience: self.patience() })
     }
 
     /// How long to wait for a connection, and each time for more bytes.
@@ -155,7 +178,7 @@ pub struct Conditions<'a> {
 }
 
 /// What kind of answer a server gave. All others are errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// The whole body.
     Ok,
@@ -184,19 +207,19 @@ pub struct Reply {
 }
 
 /// How fast a body comes in.
-struct Pace {
+pub(crate) struct Pace {
     patience: Duration,
     since: Instant,
     bytes: u64,
 }
 
 impl Pace {
-    fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, since: Instant::now(), bytes: 0 }
     }
 
     /// Whether it still goes on well enough after `count` bytes more.
-    fn holds(&mut self, count: usize) -> bool {
+    pub(crate) fn holds(&mut self, count: usize) -> bool {
         self.bytes += count as u64;
         let elapsed = self.since.elapsed();
         if elapsed < self.patience {
@@ -227,14 +250,17 @@ impl Read for Reply {
             io::Error::new(why.kind(), Failure::of(what, &why).error)
         })?;
         if count > 0 && !self.pace.holds(count) {
-            return Err(io::Error::other(
-                Error::new(format!("GET {}: the answer comes too slowly", shown(&self.url)))
-                    .because(format!("fewer than {SLOWEST} bytes a second"))
-                    .help("use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses"),
-            ));
+            return Err(io::Error::other(too_slow(&self.url)));
         }
         Ok(count)
     }
+}
+
+/// The failure of a body that comes in at a crawl.
+pub(crate) fn too_slow(url: &Url) -> Error {
+    Error::new(format!("GET {}: the answer comes too slowly", shown(url)))
+        .because(format!("fewer than {SLOWEST} bytes a second"))
+        .help("use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses")
 }
 
 /// Reads a whole body of a release. When it has more than `max` bytes the release is refused, and the body not read to
@@ -260,8 +286,43 @@ pub fn from_io(why: io::Error) -> Error {
     why.downcast::<Error>().unwrap_or_else(|why| Error::new("reading an answer failed").because(why))
 }
 
+/// A body that is downloaded.
+pub struct Download {
+    /// What kind of answer it is.
+    pub kind: Kind,
+    /// How many bytes the body has from here on, if the server said so.
+    pub length: Option<u64>,
+    /// The body. Read failures are [`Error`]s inside an [`io::Error`].
+    pub body: Box<dyn Read>,
+}
+
+/// How files are downloaded: by this process, or by one that has no rights.
+pub trait Get: std::fmt::Debug {
+    /// Asks for the body at `url`, if `from` is given from that byte on.
+    fn get(&self, url: &str, from: Option<u64>) -> Result<Download>;
+}
+
+impl Get for Options {
+    fn get(&self, url: &str, from: Option<u64>) -> Result<Download> {
+        let reply = Client::new(self)?.get(url, &Conditions { etag: None, from })?;
+        Ok(Download { kind: reply.kind, length: reply.length, body: Box::new(reply) })
+    }
+}
+
+/// [`Options`] with the files that they name read: a client can be made of it where those files can't be read.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Loaded {
+    /// PEM of the only authorities that are trusted.
+    ca: Option<String>,
+    /// PEM of the client certificate, its chain and its key.
+    identity: Option<String>,
+    credentials: Credentials,
+    retries: u32,
+    patience: Duration,
+}
+
 /// How to say who we are.
-#[derive(Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 enum Credentials {
     None,
     Bearer(String),
@@ -295,22 +356,29 @@ impl Client {
     /// A client that connects as `options` say; `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. An error when
     /// a file that the options name is missing or has something else in it.
     pub fn new(options: &Options) -> Result<Self> {
+        Self::with(&options.load()?)
+    }
+
+    /// A client with everything read already.
+    pub fn with(loaded: &Loaded) -> Result<Self> {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             // Fails only if there is one already, which is then as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
-        options.check()?;
-        let identity = match (&options.client_cert, &options.client_key) {
-            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
-            _ => None,
+        let unusable = |why: &reqwest::Error| {
+            Error::new("the files for TLS can't be used")
+                .because(root_cause(why))
+                .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
         };
+        let identity = loaded.identity.as_ref().map(|pem| reqwest::Identity::from_pem(pem.as_bytes()));
+        let identity = identity.transpose().map_err(|why| unusable(&why))?;
         let builder = || {
             let builder = Http::builder()
                 .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(options.patience())
+                .connect_timeout(loaded.patience)
                 // For each wait, not for a whole download.
-                .timeout(options.patience())
+                .timeout(loaded.patience)
                 // Redirects are followed by `attempt`, which knows what must not be.
                 .redirect(reqwest::redirect::Policy::none());
             match &identity {
@@ -318,29 +386,15 @@ impl Client {
                 None => builder,
             }
         };
-        let http = match &options.ca {
-            Some(ca) => builder().tls_certs_only(authorities(ca)?).build(),
+        let http = match &loaded.ca {
+            Some(pem) => reqwest::Certificate::from_pem_bundle(pem.as_bytes())
+                .and_then(|authorities| builder().tls_certs_only(authorities).build()),
             // A host without any authorities can still use http://; https:// then says that the issuer is unknown.
             None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
         };
-        let http = http.map_err(|why| {
-            Error::new("the files for TLS can't be used")
-                .because(root_cause(&why))
-                .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
-        })?;
-        let credentials = match (&options.bearer, &options.basic) {
-            (Some(file), _) => Credentials::Bearer(secret("bearer", file)?),
-            (None, Some(file)) => {
-                let text = secret("basic", file)?;
-                let (user, password) = text.split_once(':').ok_or_else(|| {
-                    Error::new(format!("`basic`: {} has no `:` in it", file.display()))
-                        .help("write it as one line, USER:PASSWORD")
-                })?;
-                Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
-            }
-            (None, None) => Credentials::None,
-        };
-        Ok(Self { http, credentials, retries: options.tries_again(), patience: options.patience() })
+        let http = http.map_err(|why| unusable(&why))?;
+        let credentials = loaded.credentials.clone();
+        Ok(Self { http, credentials, retries: loaded.retries, patience: loaded.patience })
     }
 
     /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
@@ -693,15 +747,16 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>> {
-    certificates("ca", file)?
-        .iter()
-        .map(|der| reqwest::Certificate::from_der(der))
-        .collect::<Result<_, _>>()
-        .map_err(|why| Error::new(format!("`ca`: {} can't be used", file.display())).because(root_cause(&why)))
+fn authorities(file: &Path) -> Result<String> {
+    for der in certificates("ca", file)? {
+        reqwest::Certificate::from_der(&der)
+            .map_err(|why| Error::new(format!("`ca`: {} can't be used", file.display())).because(root_cause(&why)))?;
+    }
+    // what stands around the certificates may be in any encoding
+    Ok(String::from_utf8_lossy(&named("ca", file)?).into_owned())
 }
 
-fn identity(certificate: &Path, key: &Path) -> Result<reqwest::Identity> {
+fn identity(certificate: &Path, key: &Path) -> Result<String> {
     certificates("client_cert", certificate)?;
     let key_pem = named("client_key", key)?;
     if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
@@ -714,7 +769,8 @@ fn identity(certificate: &Path, key: &Path) -> Result<reqwest::Identity> {
     reqwest::Identity::from_pem(&pem).map_err(|why| {
         Error::new(format!("`client_cert` {} and `client_key` {} can't be used", certificate.display(), key.display()))
             .because(root_cause(&why))
-    })
+    })?;
+    Ok(String::from_utf8_lossy(&pem).into_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ mod converge;
 mod git;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "lab/secrets.rs"]
+mod secrets;
 
 use std::path::Path;
 

@@ -10,6 +10,7 @@ use crate::cli::{HostArgs, Run, keys, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::root::{Access, Root};
 use crate::report::Text;
+use crate::sandbox;
 use crate::source::{self, Poll, Tree};
 use crate::trust::{self, AllowedSigners, KeySet, Manifest, Memory, Seen};
 
@@ -215,7 +216,7 @@ impl Enroll {
         let mut failed = None;
         for (index, config) in agent.config.sources.iter().enumerate() {
             let asked =
-                source::open(config, &agent.store.source_cache(index)).and_then(|mut source| poll(&mut *source));
+                sandbox::open(config, &agent.store.source_cache(index)).and_then(|mut source| poll(&mut *source));
             let found = asked.and_then(|tree| {
                 agent.rotate(&mut trust, &*tree, now)?;
                 let announced = trust.policy.announce(&*tree, now)?;

@@ -26,8 +26,10 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
+use crate::host::process::keep_private;
 use crate::net;
 use crate::report::{self, Report};
+use crate::sandbox;
 use crate::secret::mask;
 use crate::site::{Files, Site};
 
@@ -109,6 +111,7 @@ impl HostArgs {
     }
 
     fn agent<'a>(&self, report: &'a dyn Report) -> Result<Agent<'a>> {
+        keep_private();
         Agent::open(&self.root, &self.config(), self.host.as_deref(), report)
     }
 }
@@ -187,6 +190,10 @@ impl NetArgs {
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
+    // started by ourselves: not a command for people
+    if std::env::args_os().skip(1).eq([sandbox::COMMAND]) {
+        return sandbox::main();
+    }
     // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);

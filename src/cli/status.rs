@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::error::{Exit, Result};
 use crate::report::Text;
+use crate::sandbox;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -28,6 +29,7 @@ impl Run for Status {
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
                 "generation": generation, "last_run": last, "owed": owed,
+                "sandbox": sandbox::describe()?,
             });
             print_json(&value);
             return Ok(Exit::Done);
@@ -64,6 +66,11 @@ impl Run for Status {
         }
         if owed.probes {
             text.push_str("  health      not all probes have passed since the last change\n");
+        }
+        if !sandbox::has_landlock() {
+            text.push_str(
+                "  sandbox     this kernel has no Landlock: only its user keeps what talks to the network from files\n",
+            );
         }
         print(text.trim_end());
         Ok(Exit::Done)

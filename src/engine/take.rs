@@ -10,9 +10,10 @@ use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
+use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, Site};
-use crate::source::{self, Poll, Source, Tree};
+use crate::source::{Poll, Source, Tree};
 use crate::store::Store;
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
@@ -69,7 +70,7 @@ impl<'a> Agent<'a> {
         let config = Config::load(config)?;
         let host = Host::open(root)?;
         let mut store = Store::open(&config.state(&host))?;
-        store.net = config.artifacts.net();
+        store.net = Box::new(sandbox::Downloads(config.artifacts.net()));
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
@@ -138,7 +139,7 @@ impl<'a> Agent<'a> {
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
         for (index, config) in self.config.sources.iter().enumerate() {
-            let mut source = source::open(config, &self.store.source_cache(index))?;
+            let mut source = sandbox::open(config, &self.store.source_cache(index))?;
             let name = source.name();
             let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());

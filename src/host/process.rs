@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -155,7 +156,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
     if let Some(identity) = &command.identity {
         process.uid(identity.uid).gid(identity.gid);
     }
-    match process.spawn() {
+    match with_usual_umask(|| process.spawn()) {
         Ok(child) => Ok(Ok(child)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Ok(Err(Error::new(format!("can't run {program}: there is no such program")).help(format!(
@@ -173,6 +174,20 @@ fn in_memory(bytes: &[u8]) -> Result<Stdio> {
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes).and_then(|()| file.rewind()).context(what)?;
     Ok(file.into())
+}
+
+/// Starts a program with the umask that programs expect: what a package's script makes is for everybody to read. Ours is
+/// for root's eyes only, see [`keep_private`]; it is the process's, so it is put back at once.
+fn with_usual_umask<T>(start: impl FnOnce() -> T) -> T {
+    let ours = umask(Mode::from_bits_truncate(0o022));
+    let started = start();
+    umask(ours);
+    started
+}
+
+/// From here on what this process makes is for its user only, unless it says otherwise.
+pub fn keep_private() {
+    umask(Mode::from_bits_truncate(0o077));
 }
 
 /// One output of a program, as far as it is kept.
@@ -322,6 +337,31 @@ mod tests {
     }
 
     #[test]
+    fn a_program_gets_the_usual_umask_and_ours_stays() {
+        let ours = || {
+            std::fs::read_to_string("/proc/self/status")
+                .unwrap()
+                .lines()
+                .find(|l| l.starts_with("Umask:"))
+                .map(str::to_owned)
+        };
+        let before = ours();
+        assert_eq!(output(&["sh", "-c", "umask"], MINUTE).stdout.trim_ascii(), b"0022");
+        assert_eq!(ours(), before);
+    }
+
+    #[test]
+    fn a_program_gets_the_usual_umask_from_a_process_that_keeps_everything_private() {
+        // the umask is that of a whole process, and other tests run in this one
+        let test = concat!(module_path!(), "::a_program_gets_the_usual_umask_and_ours_stays");
+        let test = test.split_once("::").unwrap().1;
+        let script = r#"umask 077; exec "$0" --exact "$1""#;
+        let program = std::env::current_exe().unwrap();
+        let output = output(&["sh", "-c", script, program.to_str().unwrap(), test], MINUTE);
+        assert!(output.is_success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    }
+
+    #[test]
     fn only_the_end_of_a_long_output_is_kept() {
         let output = output(&["seq", "1", "300000"], MINUTE);
         assert!(output.is_success());
@@ -336,9 +376,16 @@ mod tests {
         let output = output(&["sh", "-c", "sleep 1000 & echo $!; wait"], Duration::from_secs(3));
         assert_eq!(output.ended, Ended::TimedOut(Duration::from_secs(3)));
         let child: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
-        // whoever adopts it may not have reaped it yet
-        assert!(state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X ")));
+        // the signal may be on its way, and whoever adopts the process may not have reaped it yet
+        let is_over = || {
+            let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
+            state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X "))
+        };
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while !is_over() {
+            assert!(std::time::Instant::now() < until, "it still runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]

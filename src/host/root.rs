@@ -93,6 +93,9 @@ pub struct Root {
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
 }
 
+/// How many links are followed on the way to one path, as by the kernel.
+const LINKS_MAX: usize = 40;
+
 /// Opened for path look-ups only.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
@@ -244,15 +247,23 @@ impl Root {
     /// Sets mode and owners of the file or directory at `path`.
     pub fn set_access(&self, path: &Path, access: Access) -> Result<()> {
         let (parent, name) = self.writable_parent(path)?;
-        if access.uid.is_some() || access.gid.is_some() {
-            let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
-            nix::unistd::fchownat(&parent, &*name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
-                .map_err(|errno| failed("set the owner of", path, errno))?;
-        }
-        // after the owner: chown takes setuid and setgid away. Through a descriptor, so that no link is followed
+        // through one descriptor, so that no link is followed and nothing else can take its place meanwhile
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd =
             nix::fcntl::openat(&parent, &*name, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+        let look = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map_err(|errno| failed("look at", path, errno));
+        let (own, above) = (look(&fd)?, Meta::from(look(&parent)?));
+        let others_write = !self.trusts(above.uid) || above.mode & 0o022 != 0;
+        if others_write && own.st_nlink > 1 && Meta::from(own).what == What::File {
+            return Err(Error::new(format!("{} is the same file as another path", path.display()))
+                .because("others can write in its directory, and may have put a second name of somebody's file there")
+                .help("remove it: the next run makes it anew"));
+        }
+        if access.uid.is_some() || access.gid.is_some() {
+            nix::unistd::fchown(&fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
+                .map_err(|errno| failed("set the owner of", path, errno))?;
+        }
+        // after the owner: chown takes setuid and setgid away
         nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(access.mode))
             .map_err(|errno| failed("set the mode of", path, errno))
     }
@@ -338,11 +349,12 @@ impl Root {
         }
         let inner = path.strip_prefix("/").unwrap_or(path);
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
-        let how =
-            OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let opened = match openat2(self.top.as_fd(), inner, how) {
-            // Linux before 5.6; and there is nothing to lead out of in `/`
-            Err(Errno::ENOSYS) if self.is_live() => nix::fcntl::openat(self.top.as_fd(), inner, PLACE, Mode::empty()),
+        let plain =
+            OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let opened = match openat2(self.top.as_fd(), inner, plain) {
+            // there are links; or Linux before 5.6
+            Err(Errno::ELOOP) => self.follow(path)?,
+            Err(Errno::ENOSYS) if self.is_live() => self.follow(path)?,
             opened => opened,
         };
         match opened {
@@ -354,6 +366,57 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(errno) => Err(failed("open", path, errno)),
         }
+    }
+
+    /// Whether what this user does in the tree is as good as ours: root, ourselves, and whoever the tree belongs to.
+    fn trusts(&self, uid: u32) -> bool {
+        uid == 0
+            || uid == nix::unistd::geteuid().as_raw()
+            || nix::sys::stat::fstat(&self.top).is_ok_and(|top| top.st_uid == uid)
+    }
+
+    /// Opens the directory at `path` name by name. Links are followed inside the root, but only those of users that are trusted:
+    /// somebody else's could send what is written to any place.
+    fn follow(&self, path: &Path) -> Result<Result<OwnedFd, Errno>> {
+        let open = |at: &OwnedFd, name: &std::ffi::OsStr, flags: OFlag| {
+            nix::fcntl::openat(at, name, flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        };
+        let names = |path: &Path| path.components().rev().map(|name| name.as_os_str().to_owned()).collect::<Vec<_>>();
+        let mut left = names(path);
+        let mut way: Vec<OwnedFd> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            match name.as_bytes() {
+                b"/" => way.clear(),
+                b"." => {}
+                b".." => drop(way.pop()),
+                _ => {
+                    let at = way.last().unwrap_or(&self.top);
+                    let fd = match open(at, &name, OFlag::empty()) {
+                        Ok(fd) => fd,
+                        Err(errno) => return Ok(Err(errno)),
+                    };
+                    let meta = Meta::from(nix::sys::stat::fstat(&fd).map_err(|errno| failed("look at", path, errno))?);
+                    if meta.what != What::Link {
+                        way.push(fd);
+                        continue;
+                    }
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Ok(Err(Errno::ELOOP));
+                    }
+                    if !self.trusts(meta.uid) {
+                        return Err(Error::new(format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
+                            .help("its owner could send what is written to any place: let root own the link, or name the path that it leads to"));
+                    }
+                    let target =
+                        nix::fcntl::readlinkat(&fd, "").map_err(|errno| failed("read the link in", path, errno))?;
+                    left.extend(names(Path::new(&target)));
+                }
+            }
+        }
+        let last = way.last().unwrap_or(&self.top);
+        Ok(nix::fcntl::openat(last, ".", PLACE, Mode::empty()))
     }
 
     /// The directory that holds `path`, and the last name; `None` when there is no such directory.
@@ -539,6 +602,46 @@ mod tests {
         root.remove_all(Path::new("/link")).unwrap();
         assert!(root.meta(Path::new("/link")).unwrap().is_none());
         assert!(dir.path().join("keep/f").exists());
+    }
+
+    #[test]
+    fn a_link_of_another_user_is_not_followed_and_one_of_ours_is() {
+        let (dir, root) = tree();
+        let victim = dir.path().join("victim");
+        std::fs::create_dir_all(dir.path().join("home/alice")).unwrap();
+        std::fs::create_dir(&victim).unwrap();
+        let link = dir.path().join("home/alice/conf");
+        std::os::unix::fs::symlink("/victim/../victim", &link).unwrap();
+        root.write(Path::new("/home/alice/conf/a"), b"x", PLAIN).unwrap();
+        assert_eq!(std::fs::read(victim.join("a")).unwrap(), b"x");
+        // only root can give a link to somebody else
+        if std::os::unix::fs::lchown(&link, Some(12345), None).is_ok() {
+            let root = Root::open(dir.path()).unwrap();
+            let error = root.write(Path::new("/home/alice/conf/b"), b"x", PLAIN).unwrap_err();
+            assert_eq!(error.to_string(), "/home/alice/conf goes through a link that belongs to user 12345");
+            assert!(!victim.join("b").exists());
+        }
+    }
+
+    #[test]
+    fn links_in_a_circle_are_an_error_and_one_to_nowhere_is_nothing() {
+        let (dir, root) = tree();
+        std::os::unix::fs::symlink("b", dir.path().join("a")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("b")).unwrap();
+        std::os::unix::fs::symlink("../../none", dir.path().join("c")).unwrap();
+        assert!(root.meta(Path::new("/a/x")).is_err());
+        assert!(root.meta(Path::new("/c/x")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_owner_of_a_file_with_a_second_name_is_not_set_where_others_can_write() {
+        let (dir, root) = tree();
+        std::fs::create_dir(dir.path().join("open")).unwrap();
+        std::fs::set_permissions(dir.path().join("open"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        std::fs::hard_link(dir.path().join("secret"), dir.path().join("open/f")).unwrap();
+        let error = root.set_access(Path::new("/open/f"), PLAIN).unwrap_err();
+        assert!(error.to_string().starts_with("/open/f is the same file as another path"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-use crate::net::{Client, Conditions, Kind, Options, from_io};
+use crate::net::{Get, Kind, from_io};
 
 const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.
@@ -39,7 +39,7 @@ pub struct Got {
 /// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. What is in
 /// `part` already is taken for the beginning, if the digest is known. A file that is not the wanted one is removed, and is
 /// an error; so is one that has more than the wanted bytes.
-pub fn download(options: &Options, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
+pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
     let what = || format!("can't write {}", part.display());
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(part).context(what)?;
     let (mut hasher, mut done) = (Sha256::new(), 0);
@@ -47,7 +47,7 @@ pub fn download(options: &Options, url: &str, part: &Path, wanted: &Wanted<'_>, 
         done = read_into(&mut file, &mut hasher).context(what)?;
     }
     let resumed = done > 0;
-    let (mut body, total, from_start) = body(options, url, done)?;
+    let (mut body, total, from_start) = body(net, url, done)?;
     if from_start {
         (hasher, done) = (Sha256::new(), 0);
         file.set_len(0).and_then(|()| file.rewind()).context(what)?;
@@ -77,7 +77,7 @@ pub fn download(options: &Options, url: &str, part: &Path, wanted: &Wanted<'_>, 
         drop(std::fs::remove_file(part));
         if resumed && !from_start {
             // what was there before may have been the wrong half
-            return download(options, url, part, wanted, progress);
+            return download(net, url, part, wanted, progress);
         }
         return Err(Error::new(format!(
             "{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"
@@ -108,7 +108,7 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256) -> io::Result<u64> {
 }
 
 /// The body at `url` from byte `from` on; its whole size; whether it starts at byte 0 after all.
-fn body(options: &Options, url: &str, from: u64) -> Result<(Box<dyn Read>, Option<u64>, bool)> {
+fn body(net: &dyn Get, url: &str, from: u64) -> Result<(Box<dyn Read>, Option<u64>, bool)> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
         let file = File::open(path).context(what)?;
@@ -116,13 +116,13 @@ fn body(options: &Options, url: &str, from: u64) -> Result<(Box<dyn Read>, Optio
         return Ok((Box::new(file), Some(size), true));
     }
     let from = Some(from).filter(|from| *from > 0);
-    let reply = Client::new(options)?.get(url, &Conditions { etag: None, from })?;
+    let reply = net.get(url, from)?;
     let (total, from_start) = match reply.kind {
         Kind::Ok => (reply.length, true),
-        Kind::Partial => (reply.length.map(|rest| rest + from.unwrap_or(0)), false),
+        Kind::Partial => (reply.length.map(|rest| rest.saturating_add(from.unwrap_or(0))), false),
         _ => return Err(Error::new(format!("{url} is not there"))),
     };
-    Ok((Box::new(reply), total, from_start))
+    Ok((reply.body, total, from_start))
 }
 
 fn room_for(part: &Path, bytes: u64) -> Result<()> {

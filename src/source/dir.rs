@@ -26,6 +26,11 @@ struct DirTree {
     signatures: Option<Vec<u8>>,
 }
 
+/// What to call the directory at `path`.
+pub(super) fn name(path: &Path) -> String {
+    format!("dir {}", path.display())
+}
+
 impl Dir {
     pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf() }
@@ -34,7 +39,7 @@ impl Dir {
 
 impl Source for Dir {
     fn name(&self) -> String {
-        format!("dir {}", self.path.display())
+        name(&self.path)
     }
 
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {

@@ -24,7 +24,7 @@ use gix_transport::client::blocking_io::{Transport, connect, ssh};
 use gix_transport::{Protocol, Service};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Config, Poll, Source, Tree, segments, too_big};
+use super::{Config, Poll, Reach, Source, Tree, segments, too_big};
 use crate::error::{Context, Error, Result, nearest};
 use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
 
@@ -40,6 +40,8 @@ const REFS: &str = "info/refs?service=git-upload-pack";
 /// A repository, and what of it is followed.
 pub(super) struct Git {
     name: String,
+    /// With what is followed.
+    full_name: String,
     want: Want,
     remote: Remote,
     cache: PathBuf,
@@ -107,9 +109,29 @@ fn parse(address: &str) -> Result<Url> {
     }
 }
 
+/// What to call the repository at `address`, and what of it is followed.
+pub(super) fn name(address: &str, config: &Config) -> String {
+    let state = match config {
+        Config { branch: Some(name), .. } => format!(" (branch {name})"),
+        Config { tag: Some(name), .. } => format!(" (tag {name})"),
+        Config { commit: Some(hex), .. } => format!(" (commit {})", hex.to_ascii_lowercase()),
+        _ => String::new(),
+    };
+    format!("git {address}{state}")
+}
+
+/// How the repository at `address` is reached.
+pub(super) fn reach(address: &str) -> Result<Reach> {
+    Ok(match parse(address)?.scheme {
+        gix::url::Scheme::File => Reach::Local,
+        gix::url::Scheme::Ssh => Reach::Ssh,
+        _ => Reach::Http,
+    })
+}
+
 impl Git {
     /// The repository at `address`, which `config` has checked.
-    pub(super) fn new(address: &str, config: &Config, cache: &Path) -> Result<Self> {
+    pub(super) fn new(address: &str, config: &Config, net: &net::Loaded, cache: &Path) -> Result<Self> {
         let url = parse(address)?;
         let want = match config {
             Config { branch: Some(name), .. } => Want::Branch(name.clone()),
@@ -118,7 +140,7 @@ impl Git {
             _ => Want::Head,
         };
         let options = config.net();
-        let name = format!("git {address}");
+        let (name, full_name) = (format!("git {address}"), name(address, config));
         let remote = match url.scheme {
             gix::url::Scheme::File => {
                 Remote::Local(url.path.to_path().context(|| format!("reading the path in {name}"))?.to_path_buf())
@@ -132,9 +154,9 @@ impl Git {
                 );
                 Remote::Ssh { url, command, retries: options.tries_again() }
             }
-            _ => Remote::Http { home: net::parse(address.trim_end_matches('/'))?, client: Client::new(&options)? },
+            _ => Remote::Http { home: net::parse(address.trim_end_matches('/'))?, client: Client::with(net)? },
         };
-        Ok(Self { name, want, remote, cache: cache.to_path_buf(), received_max: RECEIVED_MAX })
+        Ok(Self { name, full_name, want, remote, cache: cache.to_path_buf(), received_max: RECEIVED_MAX })
     }
 
     /// The commit that is followed, among the `refs` of the repository.
@@ -426,27 +448,35 @@ impl Git {
         fs::read_dir(self.cache.join("objects/pack")).map_or(0, Iterator::count)
     }
 
-    /// Empties the cache.
     fn forget(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.cache) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                Err(Error::new(format!("{} can't be removed", self.cache.display()))
-                    .because(why)
-                    .help("remove it by hand: it is only a cache"))
-            }
-            _ => Ok(()),
+        empty(&self.cache).map_err(|why| {
+            Error::new(format!("{} can't be emptied", self.cache.display()))
+                .because(why)
+                .help("remove it by hand: it is only a cache")
+        })
+    }
+}
+
+/// Removes what is in a cache. The directory itself stays: a process in a sandbox can't make it anew.
+fn empty(cache: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(cache) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
     }
+    Ok(())
 }
 
 impl Source for Git {
     fn name(&self) -> String {
-        match &self.want {
-            Want::Head => self.name.clone(),
-            Want::Branch(name) => format!("{} (branch {name})", self.name),
-            Want::Tag(name) => format!("{} (tag {name})", self.name),
-            Want::Commit(id) => format!("{} (commit {id})", self.name),
-        }
+        self.full_name.clone()
     }
 
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
@@ -630,7 +660,7 @@ impl GitTree {
         let error = Error::new(format!("{}: an object can't be read", self.name)).because(first_words(why));
         match &self.cache {
             Some(cache) => {
-                let _ = fs::remove_dir_all(cache);
+                let _ = empty(cache);
                 error.help("the local copy was broken and is removed: run kpull again to fetch it anew")
             }
             None => error.help("`git fsck` in the repository tells more"),
@@ -999,7 +1029,7 @@ mod tests {
         fn source(&self, toml: &str) -> Git {
             let config: Config = toml::from_str(toml).unwrap();
             config.check().unwrap();
-            Git::new(config.git.as_ref().unwrap(), &config, &self.cache()).unwrap()
+            Git::new(config.git.as_ref().unwrap(), &config, &config.net().load().unwrap(), &self.cache()).unwrap()
         }
 
         fn over(&self, server: &Server, more: &str) -> Git {

@@ -92,10 +92,15 @@ impl Mark {
     }
 }
 
+/// What to call the directory at `base`.
+pub(super) fn name(base: &Url) -> String {
+    format!("http {}", net::shown(base))
+}
+
 impl Http {
-    /// The directory at `base`; an error when the files that `options` names can't be used.
-    pub(super) fn new(base: &str, options: &net::Options) -> Result<Self> {
-        Ok(Self { files: Files { base: net::parse(base)?, client: Client::new(options)? } })
+    /// The directory at `base`.
+    pub(super) fn new(base: &str, net: &net::Loaded) -> Result<Self> {
+        Ok(Self { files: Files { base: net::parse(base)?, client: Client::with(net)? } })
     }
 }
 
@@ -163,7 +168,7 @@ fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
 
 impl Source for Http {
     fn name(&self) -> String {
-        format!("http {}", net::shown(&self.files.base))
+        name(&self.files.base)
     }
 
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
@@ -295,7 +300,7 @@ mod tests {
 
     fn source(server: &Server, path: &str) -> Http {
         let options = net::Options { retries: Some(0), ..net::Options::default() };
-        Http::new(&server.url(path), &options).unwrap()
+        Http::new(&server.url(path), &options.load().unwrap()).unwrap()
     }
 
     fn news(source: &mut Http, mark: Option<&str>) -> (Box<dyn Tree>, String) {

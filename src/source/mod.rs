@@ -6,7 +6,7 @@ mod http;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub trait Source {
 
 /// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. How to connect stands beside it in the
 /// same table, see [`net::Options`].
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address of a git repository: `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or an absolute path.
@@ -141,13 +141,50 @@ fn set(names: &[(&'static str, bool)]) -> Vec<&'static str> {
     names.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
 }
 
-/// Opens the source that `config` describes; `cache` is a directory of its own that may be deleted at any time.
+/// What to call the source that `config` describes: its kind and address, without credentials.
+pub fn name(config: &Config) -> Result<String> {
+    Ok(match config {
+        Config { git: Some(url), .. } => git::name(url, config),
+        Config { http: Some(url), .. } => http::name(&net::parse(url)?),
+        Config { dir: Some(path), .. } => dir::name(path),
+        _ => return Err(Error::new("a source has no address")),
+    })
+}
+
+/// How a source is reached: who has to do it depends on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everything is on this host.
+    Local,
+    /// By our own client: git over HTTP(S), and HTTP(S).
+    Http,
+    /// By the system's ssh client.
+    Ssh,
+}
+
+impl Config {
+    /// How this source is reached.
+    pub fn reach(&self) -> Result<Reach> {
+        match self {
+            Self { git: Some(url), .. } => git::reach(url),
+            Self { http: Some(_), .. } => Ok(Reach::Http),
+            _ => Ok(Reach::Local),
+        }
+    }
+}
+
+/// Opens the source that `config` describes; `cache` is a directory of its own that may be emptied at any time.
 /// Nothing is connected to yet.
 pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
+    open_with(config, &config.net().load()?, cache)
+}
+
+/// [`open`] with the files that are needed to connect read already.
+pub fn open_with(config: &Config, net: &net::Loaded, cache: &Path) -> Result<Box<dyn Source>> {
     config.check()?;
     Ok(match config {
-        Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, cache)?),
-        Config { http: Some(url), .. } => Box::new(http::Http::new(url, &config.net())?),
+        Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, net, cache)?),
+        Config { http: Some(url), .. } => Box::new(http::Http::new(url, net)?),
         Config { dir: Some(path), .. } => Box::new(dir::Dir::new(path)),
         _ => return Err(Error::new("a source has no address")),
     })
@@ -165,7 +202,7 @@ fn segments(path: &str) -> Result<Vec<&str>> {
 }
 
 /// A file with more bytes than were announced, or than any such file may have: the release is refused.
-fn too_big(source: &str, path: &str, max: u64) -> Error {
+pub(crate) fn too_big(source: &str, path: &str, max: u64) -> Error {
     Error::refused(format!("{source}: {path} has more than {max} bytes"))
         .help("it is not read to its end: was it changed after signing?")
 }

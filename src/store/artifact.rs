@@ -98,7 +98,7 @@ impl Store {
         let mirrors = self.mirrors.iter().map(|mirror| (Some(mirror), layout::artifact_in(mirror, &pin.sha256)));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).map(|url| (None, url.clone()));
         for (mirror, url) in mirrors.chain(own) {
-            match download(&self.net, &url, &part, &wanted, progress) {
+            match download(&*self.net, &url, &part, &wanted, progress) {
                 Ok(_) => {
                     std::fs::rename(&part, &path).context(|| format!("can't write {}", path.display()))?;
                     return File::open(&path).context(|| format!("can't read {}", path.display()));

@@ -10,7 +10,7 @@ pub use release::CachedRelease;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
@@ -33,7 +33,7 @@ pub struct Store {
     dir: PathBuf,
     root: Root,
     /// How artifacts are downloaded.
-    pub net: net::Options,
+    pub net: Box<dyn net::Get>,
     /// Where artifacts are looked for first, see [`crate::config::Artifacts`].
     pub mirrors: Vec<String>,
     /// Whether they are looked for nowhere else.
@@ -90,14 +90,22 @@ pub struct LastRun {
     pub changed: usize,
 }
 
+/// Makes a directory and those above it, 0755 whatever the umask is.
+fn public_directory(dir: &Path) -> std::io::Result<()> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        public_directory(parent)?;
+    }
+    std::fs::create_dir(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
+}
+
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
-        let make = |dir: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
         // what is above it may be everybody's
-        dir.parent()
-            .map_or(Ok(()), |parent| make(parent, 0o755))
-            .and_then(|()| make(dir, 0o700))
+        let parents = dir.parent().filter(|parent| !parent.exists()).map_or(Ok(()), public_directory);
+        parents
+            .and_then(|()| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir))
             .context(|| format!("can't make the state directory {}", dir.display()))
             .map_err(|error| error.help(RIGHTS))?;
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
@@ -106,7 +114,7 @@ impl Store {
         Ok(Self {
             dir: dir.to_owned(),
             root: Root::open(dir)?,
-            net: net::Options::default(),
+            net: Box::new(net::Options::default()),
             mirrors: Vec::new(),
             only_mirrors: false,
             passed_mirrors: RefCell::default(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
 
@@ -99,6 +100,85 @@ fn a_directory_a_web_server_and_git_give_the_same_tree_byte_for_byte() {
     }
     assert_eq!(trees[3].read("etc/base.conf"), "port = 81\n");
     assert_eq!(fs::read(trees[3].at("etc/binary")).unwrap(), (0..=255).collect::<Vec<u8>>());
+}
+
+/// `/proc/PID/status` of the process that kpull, run on this tree, has started to ask its source.
+fn status_of_child(tree: &str) -> Option<String> {
+    let words = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid = entry.file_name().into_string().ok()?;
+        if !words(&pid).ends_with("fetch-worker\0") {
+            return None;
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"))?;
+        words(parent).contains(tree).then_some(status)
+    })
+}
+
+#[test]
+fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
+    let site = site();
+    let hub = tempfile::tempdir().unwrap();
+    push(site.sign(), hub.path());
+    for git in [false, true] {
+        let tree = Tree::new();
+        let seen = Arc::new(Mutex::new(None));
+        let (files, backend) = (site.path().to_owned(), git_backend(hub.path().to_owned()));
+        let (kept, name) = (seen.clone(), tree.path().to_str().unwrap().to_owned());
+        let server = Server::plain(move |request: &Seen| {
+            *kept.lock().unwrap() = status_of_child(&name);
+            if git {
+                return backend(request);
+            }
+            fs::read(files.join(request.path.trim_start_matches('/')))
+                .map_or_else(|_| Answer::new(404, ""), |content| Answer::new(200, content))
+        })
+        .unwrap();
+        let address = if git {
+            format!("git = \"{}\"", server.url("site.git"))
+        } else {
+            format!("http = \"{}\"", server.url(""))
+        };
+        tree.configure(&format!("[[source]]\n{address}\n"));
+        tree.kpull("apply").exits(0);
+        let status = seen.lock().unwrap().take().expect("a child while the server is asked");
+        let says = |line: &str| assert!(status.lines().any(|has| has == line), "{line}: {status}");
+        says("NoNewPrivs:\t1");
+        says("Seccomp:\t2");
+        says("CapEff:\t0000000000000000");
+        says("CapPrm:\t0000000000000000");
+        if nix::unistd::geteuid().is_root() {
+            assert!(!status.contains("\nUid:\t0\t") && !status.contains("\nGid:\t0\t"), "{status}");
+            says("Groups:\t ");
+        }
+        assert_eq!(tree.mode("var/lib/kpull"), 0o700);
+    }
+}
+
+#[test]
+fn git_over_ssh_goes_through_the_systems_client() {
+    let site = site();
+    let hub = tempfile::tempdir().unwrap();
+    push(site.sign(), hub.path());
+    let bin = tempfile::tempdir().unwrap();
+    let ssh = bin.path().join("ssh");
+    // does here what it was told to do there
+    fs::write(&ssh, "#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\neval \"git upload-pack $2\"\n").unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let tree = enrolled(&[&format!("git = \"ssh://host{}/site.git\"", hub.path().display())]);
+    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+    let apply = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
+        command.args(["apply", "--root"]).arg(tree.path()).env("PATH", &path);
+        crate::site::Output::of(command.output().unwrap())
+    };
+    apply().exits(0);
+    assert_eq!(tree.read("etc/base.conf"), "port = 80\r\nname = h1 é\n");
+    site.file("roles/base/templates/base.conf", "new\n").sign();
+    push(&site, hub.path());
+    apply().exits(0);
+    assert_eq!(tree.read("etc/base.conf"), "new\n");
 }
 
 #[test]

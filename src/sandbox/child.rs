@@ -1,0 +1,137 @@
+//! The child's side: it confines itself, then does what it is asked until the parent is gone.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, RawFd};
+use std::path::Path;
+
+use super::confine::{Confined, confine, end_with_parent};
+use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
+use crate::error::{Error, Exit, Result};
+use crate::host::process::keep_private;
+use crate::net::{self, Client, Conditions, Kind};
+use crate::source::{self, Poll, Source, Tree};
+
+/// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
+/// libraries that make paths absolute would use that.
+const HERE: &str = "/proc/self/cwd";
+
+/// What this process is there for.
+enum Work {
+    Source { source: Box<dyn Source>, tree: Option<Box<dyn Tree>> },
+    Downloads(Client),
+}
+
+/// Runs this process as the child of another kpull, which talks to it over standard input and output.
+pub fn main() -> Exit {
+    close_inherited();
+    keep_private();
+    let io = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
+    let (Ok(from), Ok(to)) = io else { return Exit::Failed };
+    // nobody is left to tell when the parent is gone
+    serve(&mut File::from(from), &mut File::from(to)).map_or(Exit::Failed, |()| Exit::Done)
+}
+
+/// Closes whatever else the parent has got from its own parent; what it opened itself is closed already.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // the one that the list was read from is gone by now
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let setup: Setup = wire::read_json(from, Tag::Setup)?;
+    let mut work = match set_up(setup) {
+        Ok((work, confined)) => {
+            wire::write_json(to, Tag::Message, &Answer::Ready(confined))?;
+            work
+        }
+        Err(error) => return wire::write_json(to, Tag::Message, &Answer::Failed(Fault::from(&error))),
+    };
+    loop {
+        let request: Request = match wire::read_json(from, Tag::Message) {
+            Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            request => request?,
+        };
+        let (answer, body) = work.answer(request).unwrap_or_else(|error| (Answer::Failed(Fault::from(&error)), None));
+        wire::write_json(to, Tag::Message, &answer)?;
+        if let Some(body) = body {
+            send(to, body)?;
+        }
+    }
+}
+
+/// Confines this process; everything that starts a thread comes after that.
+fn set_up(setup: Setup) -> Result<(Work, Confined)> {
+    let confined = match &setup.confinement {
+        Some(confinement) => confine(confinement)?,
+        None => {
+            end_with_parent()?;
+            Confined::default()
+        }
+    };
+    let work = match setup.job {
+        Job::Source(config) => {
+            Work::Source { source: source::open_with(&config, &setup.net, Path::new(HERE))?, tree: None }
+        }
+        Job::Downloads => Work::Downloads(Client::with(&setup.net)?),
+    };
+    Ok((work, confined))
+}
+
+impl Work {
+    fn answer(&mut self, request: Request) -> Result<(Answer, Option<Box<dyn Read>>)> {
+        match (self, request) {
+            (Self::Source { source, tree }, Request::Poll { mark }) => match source.poll(mark.as_deref())? {
+                Poll::Unchanged => Ok((Answer::Unchanged, None)),
+                Poll::News(news, mark) => {
+                    *tree = Some(news);
+                    Ok((Answer::News { mark }, None))
+                }
+            },
+            (Self::Source { tree: Some(tree), .. }, Request::Read { path, max }) => Ok(whole(tree.read(&path, max)?)),
+            (Self::Source { tree: Some(tree), .. }, Request::List) => {
+                // no path has a NUL in it
+                Ok(whole(tree.list()?.map(|paths| paths.join("\0").into_bytes())))
+            }
+            (Self::Downloads(client), Request::Get { url, from }) => {
+                let reply = client.get(&url, &Conditions { etag: None, from })?;
+                let answer = Answer::Body { kind: reply.kind, length: reply.length };
+                Ok((answer, Some(Box::new(reply))))
+            }
+            _ => Err(Error::new("a process was asked for what it is not there for")),
+        }
+    }
+}
+
+fn whole(bytes: Option<Vec<u8>>) -> (Answer, Option<Box<dyn Read>>) {
+    match bytes {
+        Some(bytes) => {
+            let length = Some(bytes.len() as u64);
+            (Answer::Body { kind: Kind::Ok, length }, Some(Box::new(io::Cursor::new(bytes))))
+        }
+        None => (Answer::Nothing, None),
+    }
+}
+
+/// Sends a body, and how it broke off if it did.
+fn send(to: &mut impl Write, mut body: Box<dyn Read>) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match body.read(&mut buffer) {
+            Ok(count) => {
+                wire::write(to, Tag::Body, &buffer[..count])?;
+                if count == 0 {
+                    return Ok(());
+                }
+            }
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => {
+                return wire::write_json(to, Tag::Message, &Answer::Failed(Fault::from(&net::from_io(why))));
+            }
+        }
+    }
+}

@@ -1,0 +1,638 @@
+//! The parent's side: a source and downloads whose bytes come from the child. What it answers is bounded in time and size,
+//! and checked like anything from the network.
+
+use std::cell::{Cell, RefCell};
+use std::fs::DirBuilder;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, getuid};
+
+use super::COMMAND;
+use super::confine::{Confinement, has_landlock};
+use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
+use crate::error::{Context, Error, Result, visible};
+use crate::host::accounts::Accounts;
+use crate::host::root::Root;
+use crate::net::{self, Download, Get, Options, Pace};
+use crate::source::{self, Config, Poll, Reach, Source, Tree};
+
+/// How long a source may take for all that it is asked in a run, and a download until it begins.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The most bytes of all the names that a source has.
+const NAMES_MAX: u64 = 32 << 20;
+/// How much of a child's last words is read, in bytes.
+const WORDS_MAX: u64 = 4 << 10;
+/// Variables that a confined child gets: proxies, language, and whom the system trusts.
+const VARIABLES: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "LANG",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+/// The user that the child becomes if the host has it; [`NOBODY`] otherwise.
+const USER: &str = "kpull";
+const NOBODY: (u32, u32) = (65534, 65534);
+
+/// Opens the source that `config` describes, like [`source::open`]; what talks to the network for it is a child. A source
+/// on this host has none. Over ssh the child keeps its rights, since ssh needs root's keys and programs of its own: there
+/// it only bounds the time.
+pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
+    config.check()?;
+    let confinement = match config.reach()? {
+        Reach::Local => return source::open(config, cache),
+        Reach::Ssh => None,
+        Reach::Http => Some(Confinement { user: user()?, writable: vec![".".into()] }),
+    };
+    let owner = confinement.as_ref().and_then(|confinement| confinement.user);
+    let cache = Cache { path: cache.to_owned(), owner: owner.unwrap_or((getuid().as_raw(), getgid().as_raw())) };
+    Ok(Box::new(Remote { name: source::name(config)?, config: config.clone(), confinement, cache }))
+}
+
+/// Downloads through a child, one for each.
+#[derive(Debug)]
+pub struct Downloads(pub Options);
+
+/// How the process that talks to the network is confined on this host, in words.
+pub fn describe() -> Result<String> {
+    let who = match user()? {
+        Some((uid, _)) => format!("user {uid}, "),
+        None => String::new(),
+    };
+    let files = if has_landlock() { "Landlock" } else { "no Landlock in this kernel" };
+    Ok(format!("{who}{files}, seccomp"))
+}
+
+/// The user that a child becomes; `None` when this isn't root, or a root that has no other users.
+fn user() -> Result<Option<(u32, u32)>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let root = Root::open(Path::new("/"))?;
+    let accounts = Accounts::read(&root)?;
+    let own = accounts.login(USER).map(|login| (login.uid, login.gid)).filter(|(uid, gid)| *uid != 0 && *gid != 0);
+    let (uid, gid) = own.unwrap_or(NOBODY);
+    // root of a user namespace, of an image that is built for instance
+    let map = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let can = has(&map("uid_map"), uid) && has(&map("gid_map"), gid) && map("setgroups").trim() != "deny";
+    Ok(can.then_some((uid, gid)))
+}
+
+/// Whether a map of numbers, as `/proc/self/uid_map` is one, has `number` inside. A kernel without namespaces has no map.
+fn has(map: &str, number: u32) -> bool {
+    let within = |line: &str| {
+        let mut words = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), _, Some(Ok(count))) = (words.next(), words.next(), words.next()) else { return false };
+        number.checked_sub(first).is_some_and(|offset| offset < count)
+    };
+    map.is_empty() || map.lines().any(within)
+}
+
+/// A source whose bytes come from a child, which is started when it is polled.
+struct Remote {
+    name: String,
+    config: Config,
+    confinement: Option<Confinement>,
+    cache: Cache,
+}
+
+impl Source for Remote {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
+        // a commit never changes: no need to ask anybody
+        if let (Some(commit), Some(mark)) = (&self.config.commit, mark)
+            && commit.eq_ignore_ascii_case(mark)
+        {
+            return Ok(Poll::Unchanged);
+        }
+        self.cache.prepare()?;
+        let options = self.config.net();
+        let limit = PATIENCE.max(options.patience() * 2);
+        let setup = Setup {
+            job: Job::Source(Box::new(self.config.clone())),
+            net: options.load()?,
+            confinement: self.confinement.clone(),
+        };
+        let mut worker = Worker::start(&self.name, &setup, &self.cache.path, limit)?;
+        match worker.ask(&Request::Poll { mark: mark.map(str::to_owned) })? {
+            Answer::Unchanged if mark.is_some() => Ok(Poll::Unchanged),
+            Answer::News { mark } if mark.len() <= MARK_MAX => {
+                if worker.is_open {
+                    log::warn!(
+                        "{}: this kernel has no Landlock: only its user keeps what talks to it from files",
+                        self.name
+                    );
+                }
+                let tree = RemoteTree { name: self.name.clone(), worker: RefCell::new(worker) };
+                Ok(Poll::News(Box::new(tree), mark))
+            }
+            _ => Err(worker.nonsense()),
+        }
+    }
+}
+
+impl Cache {
+    /// Makes the directory, empty, unless it is there as it has to be. Everything above it is root's alone, so that
+    /// nobody moves it meanwhile; what is in it is not looked at, and no link in it is followed.
+    fn prepare(&self) -> Result<()> {
+        let what = || format!("can't make {}", self.path.display());
+        let (uid, gid) = self.owner;
+        match self.path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() && meta.uid() == uid && meta.mode() & 0o7777 == 0o700 => return Ok(()),
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&self.path).context(what)?,
+            Ok(_) => std::fs::remove_file(&self.path).context(what)?,
+            Err(_) => {}
+        }
+        let private = |recursive, path: &Path| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
+        private(true, self.path.parent().unwrap_or(&self.path)).context(what)?;
+        private(false, &self.path).context(what)?;
+        if geteuid().is_root() {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            nix::unistd::fchownat(nix::fcntl::AT_FDCWD, &self.path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .context(what)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last news of a source, as the child hands it out.
+struct RemoteTree {
+    name: String,
+    worker: RefCell<Worker>,
+}
+
+impl RemoteTree {
+    /// Asks for a body; `None` when there is none.
+    fn whole(&self, request: &Request, max: u64, what: &str) -> Result<Option<Vec<u8>>> {
+        let mut worker = self.worker.borrow_mut();
+        match worker.ask(request)? {
+            Answer::Nothing => return Ok(None),
+            Answer::Body { .. } => {}
+            _ => return Err(worker.nonsense()),
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = worker.chunk()?;
+            if chunk.is_empty() {
+                return Ok(Some(bytes));
+            }
+            if (bytes.len() + chunk.len()) as u64 > max {
+                worker.end();
+                return Err(source::too_big(&self.name, what, max));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+}
+
+impl Tree for RemoteTree {
+    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        self.whole(&Request::Read { path: path.to_owned(), max }, max, path)
+    }
+
+    fn list(&self) -> Result<Option<Vec<String>>> {
+        let Some(bytes) = self.whole(&Request::List, NAMES_MAX, "the list of its files")? else { return Ok(None) };
+        if bytes.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let names = String::from_utf8(bytes).map_err(|_| self.worker.borrow_mut().nonsense())?;
+        Ok(Some(names.split('\0').map(str::to_owned).collect()))
+    }
+}
+
+impl Get for Downloads {
+    fn get(&self, url: &str, from: Option<u64>) -> Result<Download> {
+        let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
+        let setup = Setup { job: Job::Downloads, net: self.0.load()?, confinement };
+        let patience = self.0.patience();
+        let parsed = reqwest::Url::parse(url)
+            .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))?;
+        let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), PATIENCE.max(patience * 2))?;
+        match worker.ask(&Request::Get { url: url.to_owned(), from })? {
+            Answer::Body { kind, length } => {
+                let pace = Pace::new(patience);
+                let body = Box::new(Body { worker, chunk: Vec::new().into(), at: 0, pace, patience, url: parsed });
+                Ok(Download { kind, length, body })
+            }
+            _ => Err(worker.nonsense()),
+        }
+    }
+}
+
+/// The body of a download.
+struct Body {
+    worker: Worker,
+    chunk: zeroize::Zeroizing<Vec<u8>>,
+    at: usize,
+    pace: Pace,
+    patience: Duration,
+    url: reqwest::Url,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len() {
+            self.worker.allow(self.patience * 2);
+            self.chunk = self.worker.chunk().map_err(io::Error::other)?;
+            self.at = 0;
+            if !self.chunk.is_empty() && !self.pace.holds(self.chunk.len()) {
+                return Err(io::Error::other(net::too_slow(&self.url)));
+            }
+        }
+        let rest = &self.chunk[self.at..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// A child and the pipes to it. It ends when this is dropped, with all that it has started.
+struct Worker {
+    /// What it is asked about.
+    name: String,
+    child: Child,
+    to: Pipe<ChildStdin>,
+    from: BufReader<Pipe<ChildStdout>>,
+    words: Option<ChildStderr>,
+    limit: Duration,
+    until: Rc<Cell<Instant>>,
+    ended: Option<ExitStatus>,
+    /// Whether only its user keeps it from files, where more should.
+    is_open: bool,
+}
+
+impl Worker {
+    /// Starts a child in `directory`, which has `limit` for all that it is asked, and confines it.
+    fn start(name: &str, setup: &Setup, directory: &Path, limit: Duration) -> Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        // a group of its own, so that what it starts ends with it
+        command.arg(COMMAND).current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        if setup.confinement.is_some() {
+            let kept = VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+            command.stderr(Stdio::piped()).env_clear().envs(kept);
+        }
+        let what = || format!("can't start the process that asks {name}");
+        let mut child = command.spawn().context(what).map_err(|error| error.help("is /proc mounted?"))?;
+        let until = Rc::new(Cell::new(Instant::now() + limit));
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::new(what()));
+        };
+        let words = child.stderr.take();
+        let to = Pipe { inner: to, until: until.clone() };
+        let from = BufReader::new(Pipe { inner: from, until: until.clone() });
+        let mut worker =
+            Self { name: name.to_owned(), child, to, from, words, limit, until, ended: None, is_open: false };
+        for pipe in [worker.to.inner.as_fd(), worker.from.get_ref().inner.as_fd()] {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(what)?;
+        }
+        wire::write_json(&mut worker.to, Tag::Setup, setup).map_err(|why| worker.failed(why))?;
+        match worker.hear()? {
+            Answer::Ready(confined) => {
+                worker.is_open = setup.confinement.is_some() && !confined.files;
+                Ok(worker)
+            }
+            _ => Err(worker.nonsense()),
+        }
+    }
+
+    /// Asks something and waits for the answer; one that tells of a failure is an error.
+    fn ask(&mut self, request: &Request) -> Result<Answer> {
+        wire::write_json(&mut self.to, Tag::Message, request).map_err(|why| self.failed(why))?;
+        self.hear()
+    }
+
+    fn hear(&mut self) -> Result<Answer> {
+        match wire::read_json(&mut self.from, Tag::Message).map_err(|why| self.failed(why))? {
+            Answer::Failed(fault) => Err(fault.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The next bytes of a body; none at its end.
+    fn chunk(&mut self) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let (tag, payload) = wire::read(&mut self.from, &[Tag::Body, Tag::Message]).map_err(|why| self.failed(why))?;
+        if tag == Tag::Body {
+            return Ok(payload);
+        }
+        match wire::parse(&payload).map_err(|why| self.failed(why))? {
+            Answer::Failed(fault) => Err(fault.into()),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// Gives it this long for the next answer.
+    fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
+        self.until.set(Instant::now() + limit);
+    }
+
+    /// An answer that doesn't belong to the question.
+    fn nonsense(&mut self) -> Error {
+        self.failed(io::Error::new(io::ErrorKind::InvalidData, "an answer does not belong to the question"))
+    }
+
+    /// Ends the child because of `why`, and says how it came to that.
+    fn failed(&mut self, why: io::Error) -> Error {
+        let name = self.name.clone();
+        let gone = matches!(why.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
+        if gone {
+            self.wait_a_moment();
+        }
+        self.end();
+        if why.kind() == io::ErrorKind::TimedOut {
+            return Error::new(format!("{name}: no end within {:?}", self.limit))
+                .help("is the server stalling, or the connection too slow for what is to be fetched?");
+        }
+        let error = Error::new(format!("{name}: the process that asks it failed"));
+        if !gone {
+            return error.because(why).help(
+                "a hostile server may have taken it over; it had no rights, and nothing that it says is believed",
+            );
+        }
+        let ended = self.ended.map_or_else(|| "it closed its pipe".to_owned(), |status| status.to_string());
+        let error = error.because(match self.last_words() {
+            words if words.is_empty() => ended,
+            words => format!("{ended}: {words}"),
+        });
+        match self.ended.and_then(|status| status.signal()) {
+            Some(nix::libc::SIGSYS) => error.help(
+                "it asked the kernel for what it never needs and was killed for that: a hostile server may have taken it \
+                 over; it had no rights, and nothing was changed",
+            ),
+            Some(nix::libc::SIGKILL) => error.help("did this host run out of memory?"),
+            _ => error,
+        }
+    }
+
+    /// Lets a child that has closed its pipe end by itself, so that it can be said how.
+    fn wait_a_moment(&mut self) {
+        for _ in 0..200 {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.ended = Some(status);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The last line of what it said about its own end.
+    fn last_words(&mut self) -> String {
+        let Some(words) = self.words.take() else { return String::new() };
+        let mut bytes = Vec::new();
+        // whoever still holds the other end is not waited for
+        if fcntl(&words, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
+            let _ = words.take(WORDS_MAX).read_to_end(&mut bytes);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        visible(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default())
+    }
+
+    /// Kills it, and whatever it has started.
+    fn end(&mut self) {
+        if self.ended.is_none() {
+            let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+            self.ended = self.child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// One end of a pipe that is not waited for any longer than until a certain time.
+struct Pipe<T> {
+    inner: T,
+    until: Rc<Cell<Instant>>,
+}
+
+impl<T: AsFd> Pipe<T> {
+    /// Does `attempt` when the pipe is ready for it.
+    fn when(&mut self, ready: PollFlags, mut attempt: impl FnMut(&mut T) -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            let left = self.until.get().saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // rounded up, so that it doesn't turn around for the last millisecond
+            let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.inner.as_fd(), ready)], left) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            match attempt(&mut self.inner) {
+                Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl<T: AsFd + Read> Read for Pipe<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.when(PollFlags::POLLIN, |inner| inner.read(buffer))
+    }
+}
+
+impl<T: AsFd + Write> Write for Pipe<T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.when(PollFlags::POLLOUT, |inner| inner.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_map_of_numbers_has_what_is_inside_its_ranges() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert!(has(map, 0) && has(map, 65534) && has(map, 65536));
+        assert!(!has(map, 65537) && !has(map, u32::MAX));
+        assert!(!has("0 1000 1\n", 65534));
+        assert!(has("0 0 4294967295", 65534) && has("", 65534));
+        assert!(!has("nonsense", 0));
+    }
+
+    fn cache(path: &Path) -> Cache {
+        Cache { path: path.join("cache/source-0"), owner: (getuid().as_raw(), getgid().as_raw()) }
+    }
+
+    #[test]
+    fn a_cache_that_is_as_it_has_to_be_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        cache.prepare().unwrap();
+        std::fs::write(cache.path.join("pack"), "x").unwrap();
+        cache.prepare().unwrap();
+        assert!(cache.path.join("pack").exists());
+    }
+
+    #[test]
+    fn a_cache_that_others_can_look_into_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        cache.prepare().unwrap();
+        std::fs::write(cache.path.join("pack"), "x").unwrap();
+        std::fs::set_permissions(&cache.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        cache.prepare().unwrap();
+        assert!(!cache.path.join("pack").exists());
+        assert_eq!(cache.path.metadata().unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_cache_or_inside_one_is_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("precious"), "x").unwrap();
+        let cache = cache(dir.path());
+        cache.prepare().unwrap();
+        symlink(outside.path(), cache.path.join("link")).unwrap();
+        std::fs::set_permissions(&cache.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        cache.prepare().unwrap();
+        std::fs::remove_dir(&cache.path).unwrap();
+        symlink(outside.path(), &cache.path).unwrap();
+        cache.prepare().unwrap();
+        assert!(cache.path.symlink_metadata().unwrap().is_dir());
+        assert!(outside.path().join("precious").exists());
+    }
+
+    /// A shell script that is the child.
+    fn worker(script: &str, limit: Duration) -> Worker {
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let until = Rc::new(Cell::new(Instant::now() + limit));
+        let to = Pipe { inner: child.stdin.take().unwrap(), until: until.clone() };
+        let from = BufReader::new(Pipe { inner: child.stdout.take().unwrap(), until: until.clone() });
+        for pipe in [to.inner.as_fd(), from.get_ref().inner.as_fd()] {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        }
+        let words = child.stderr.take();
+        Worker { name: "http x".into(), child, to, from, words, limit, until, ended: None, is_open: false }
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn tree(script: &str) -> RemoteTree {
+        RemoteTree { name: "http x".into(), worker: RefCell::new(worker(script, LONG)) }
+    }
+
+    /// A command that prints a frame; the last byte of the length is the lowest.
+    fn message(text: &str) -> String {
+        format!("printf 'M\\{:03o}\\000\\000\\000'; printf '%s' '{text}'", text.len())
+    }
+
+    fn body(text: &str) -> String {
+        format!("printf 'B\\{:03o}\\000\\000\\000'; printf '%s' '{text}'", text.len())
+    }
+
+    fn starts_body() -> String {
+        message(r#"{"Body":{"kind":"Ok","length":null}}"#)
+    }
+
+    #[test]
+    fn a_child_that_stalls_is_ended_with_what_it_started() {
+        let mut worker = worker("sleep 1000 & echo $! >&2; wait", Duration::from_millis(500));
+        let error = worker.ask(&Request::List).unwrap_err();
+        assert_eq!(error.to_string(), "http x: no end within 500ms");
+        let sleeper: i32 = worker.last_words().parse().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{sleeper}/stat"));
+        // whoever adopts it may not have reaped it yet
+        assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X ")));
+    }
+
+    #[test]
+    fn a_child_that_does_not_listen_cannot_hold_its_parent() {
+        let mut worker = worker("exec sleep 1000", Duration::from_millis(500));
+        let path = "x".repeat(60_000);
+        let error = (0..9).find_map(|_| {
+            wire::write_json(&mut worker.to, Tag::Message, &Request::Read { path: path.clone(), max: 1 }).err()
+        });
+        assert_eq!(error.unwrap().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_child_that_dies_is_told_of_with_its_last_words_made_harmless() {
+        let error = worker("echo 'thread panicked\n\u{1b}[2Jat x' >&2; exit 7", LONG).ask(&Request::List).unwrap_err();
+        assert_eq!(error.to_string(), "http x: the process that asks it failed: exit status: 7: \\u{1b}[2Jat x");
+        let error = worker("kill -SYS $$", LONG).ask(&Request::List).unwrap_err();
+        assert!(error.advice().unwrap().contains("never needs"), "{error}");
+    }
+
+    #[test]
+    fn more_bytes_than_asked_for_are_not_kept() {
+        let endless = format!("{}; while {}; do :; done", starts_body(), body("0123456789"));
+        let error = tree(&endless).read("site.toml", 25).unwrap_err();
+        assert_eq!(error.to_string(), "http x: site.toml has more than 25 bytes");
+        assert_eq!(error.exit_code(), crate::Exit::Refused);
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_an_error() {
+        let failure = message(r#"{"Failed":{"what":"the answer broke off","help":null,"refused":false}}"#);
+        let script = format!("{}; {}; {failure}; exec sleep 1000", starts_body(), body("half"));
+        assert_eq!(tree(&script).read("x", 99).unwrap_err().to_string(), "the answer broke off");
+        let script = format!("{}; {}", starts_body(), body("half"));
+        let error = tree(&script).read("x", 99).unwrap_err();
+        assert_eq!(error.to_string(), "http x: the process that asks it failed: exit status: 0");
+    }
+
+    #[test]
+    fn a_whole_body_arrives_and_names_are_told_apart() {
+        let script = format!("{}; {}; {}; {}; exec sleep 1000", starts_body(), body("site"), body(".toml"), body(""));
+        assert_eq!(tree(&script).read("x", 9).unwrap().unwrap(), b"site.toml");
+        assert_eq!(tree(&script).list().unwrap().unwrap(), ["site.toml"]);
+        let script = format!("{}; {}; exec sleep 1000", starts_body(), body(""));
+        assert_eq!(tree(&script).list().unwrap().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn answers_to_other_questions_are_refused() {
+        for answer in [r#""Unchanged""#, r#"{"News":{"mark":"x"}}"#, r#"{"Ready":{"files":true}}"#] {
+            let error = tree(&format!("{}; exec sleep 1000", message(answer))).read("x", 9).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "http x: the process that asks it failed: an answer does not belong to the question"
+            );
+        }
+        let error = tree("printf 'B\\000\\000\\000\\000'; exec sleep 1000").read("x", 9).unwrap_err();
+        assert!(error.to_string().ends_with("a frame is not of the kind that is expected"), "{error}");
+        let error = tree("printf 'M\\377\\377\\377\\377'; exec sleep 1000").read("x", 9).unwrap_err();
+        assert!(error.to_string().ends_with("a frame is too long"), "{error}");
+    }
+}
