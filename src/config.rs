@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::host::Host;
 use crate::host::root::Root;
 use crate::net;
 use crate::site::Doc;
@@ -23,7 +24,7 @@ pub struct Config {
     pub trust: Trust,
     /// How artifacts are downloaded.
     #[serde(default)]
-    pub artifacts: net::Options,
+    pub artifacts: Artifacts,
     /// What the host reads its secrets with.
     #[serde(default)]
     pub secrets: Secrets,
@@ -48,6 +49,77 @@ pub struct Trust {
     pub rotate_threshold: Option<usize>,
 }
 
+/// `[artifacts]`: how artifacts are downloaded, see [`net::Options`], and from where besides their own addresses.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifacts {
+    /// See [`net::Options::ca`].
+    ca: Option<PathBuf>,
+    /// See [`net::Options::client_cert`].
+    client_cert: Option<PathBuf>,
+    /// See [`net::Options::client_key`].
+    client_key: Option<PathBuf>,
+    /// Always an error.
+    bearer: Option<PathBuf>,
+    /// Always an error.
+    basic: Option<PathBuf>,
+    /// See [`net::Options::timeout`].
+    timeout: Option<u64>,
+    /// See [`net::Options::retries`].
+    retries: Option<u32>,
+    /// Addresses (`https://`, `http://`, `file:///`) of what `kpull mirror` writes, tried in this order before the
+    /// addresses in `artifacts.toml`; none when left out.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
+    #[serde(default)]
+    pub only_mirrors: bool,
+}
+
+impl Artifacts {
+    /// How to connect, to mirrors and to the addresses in `artifacts.toml`.
+    pub fn net(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            bearer: None,
+            basic: None,
+            timeout: self.timeout,
+            retries: self.retries,
+        }
+    }
+
+    fn settle(&mut self, base: &Path) {
+        for path in [&mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten() {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// Finds what can't be meant; `doc` is the file that this was read from.
+    fn check(&self, doc: &Doc) -> Result<()> {
+        let at = |names: &[&str]| doc.place(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        if self.bearer.is_some() || self.basic.is_some() {
+            return Err(Error::new("[artifacts] can't have credentials")
+                .because("they would be sent to every server that artifacts.toml names")
+                .at(at(&["artifacts"]), "`bearer` or `basic` in here")
+                .help(
+                    "a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
+                ));
+        }
+        for (index, mirror) in self.mirrors.iter().enumerate().filter(|(_, mirror)| !mirror.starts_with("file:///")) {
+            net::parse(mirror)
+                .map_err(|error| error.at(at(&["artifacts", "mirrors", &index.to_string()]), "this mirror"))?;
+        }
+        if self.only_mirrors && self.mirrors.is_empty() {
+            return Err(Error::new("`only_mirrors` is set without `mirrors`")
+                .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
+                .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
+        }
+        self.net().check().map_err(|error| error.at(at(&["artifacts"]), "these options"))
+    }
+}
+
 /// `[secrets]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +132,11 @@ pub struct Secrets {
 const HOST_KEYS: &[&str] = &["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key"];
 
 impl Config {
+    /// Where the state directory of this host is.
+    pub fn state(&self, host: &Host) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")))
+    }
+
     /// Reads a configuration; a relative path in it starts at its own directory.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
@@ -84,16 +161,8 @@ impl Config {
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
             source.paths().for_each(settle);
         }
-        if config.artifacts.bearer.is_some() || config.artifacts.basic.is_some() {
-            return Err(Error::new("[artifacts] can't have credentials")
-                .because("they would be sent to every server that artifacts.toml names")
-                .at(doc.place(&["artifacts".to_owned()]), "`bearer` or `basic` in here")
-                .help(
-                    "a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
-                ));
-        }
-        config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
-        config.artifacts.paths().for_each(settle);
+        config.artifacts.check(&doc)?;
+        config.artifacts.settle(base);
         config.secrets.identities.iter_mut().flatten().for_each(settle);
         Ok(config)
     }

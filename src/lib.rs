@@ -26,6 +26,7 @@ pub mod secret;
 pub mod site;
 pub mod source;
 pub mod store;
+pub mod supply;
 pub mod trust;
 
 pub use error::{Context, Error, Exit, Result};

@@ -1,5 +1,6 @@
 //! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
 
+pub mod download;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -157,6 +158,16 @@ pub fn shown(url: &Url) -> String {
     bare.to_string()
 }
 
+/// The address of what these names lead to below `base`; whatever is in a name is encoded.
+pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result<Url> {
+    let mut url = base.clone();
+    match url.path_segments_mut() {
+        Ok(mut path) => path.pop_if_empty().extend(names),
+        Err(()) => return Err(Error::new(format!("`{}` has no path", shown(base)))),
+    };
+    Ok(url)
+}
+
 /// What a request depends on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions<'a> {
@@ -177,6 +188,8 @@ pub enum Kind {
     NotModified,
     /// There is nothing at this address (404, 410).
     Missing,
+    /// What was to be replaced is not what the condition said; nothing was replaced (412).
+    Changed,
 }
 
 /// The answer to a request; reading it reads the body. Read failures are [`Error`]s inside an [`io::Error`].
@@ -324,7 +337,9 @@ pub(crate) struct Request<'a> {
     pub home: &'a Url,
     /// Headers besides those of every request.
     pub headers: HeaderMap,
-    /// What to POST; otherwise it is a GET.
+    /// What is to be done there.
+    pub method: Method,
+    /// What to POST or PUT.
     pub body: Option<Vec<u8>>,
 }
 
@@ -394,7 +409,7 @@ impl Client {
         if let Some(from) = conditions.from {
             headers.insert(header::RANGE, format!("bytes={from}-").parse().map_err(bad_header)?);
         }
-        let reply = self.send(&Request { url: &url, home: &url, headers, body: None })?;
+        let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::GET, body: None })?;
         if reply.kind == Kind::Partial {
             let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
             let wanted = conditions.from.map(|from| format!("bytes {from}-"));
@@ -406,6 +421,24 @@ impl Client {
         Ok(reply)
     }
 
+    /// Asks whether something is at `url`, and how long it is; the answer has no body.
+    pub fn head(&self, url: &Url) -> Result<Reply> {
+        let headers = HeaderMap::new();
+        let mut reply = self.send(&Request { url, home: url, headers, method: Method::HEAD, body: None })?;
+        reply.length = reply.header(&header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        Ok(reply)
+    }
+
+    /// Puts `body` at `url`; with `etag`, only if what is there still has that one: [`Kind::Changed`] otherwise.
+    pub fn put(&self, url: &Url, body: Vec<u8>, etag: Option<&str>) -> Result<Reply> {
+        let mut headers = HeaderMap::new();
+        // a weak one never matches here, by the rules of HTTP
+        if let Some(etag) = etag.filter(|etag| !etag.starts_with("W/")).and_then(|etag| etag.parse().ok()) {
+            headers.insert(header::IF_MATCH, etag);
+        }
+        self.send(&Request { url, home: url, headers, method: Method::PUT, body: Some(body) })
+    }
+
     /// Sends `request` until there is an answer or no hope.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
         retry(self.retries, || self.attempt(request))
@@ -415,11 +448,13 @@ impl Client {
     fn attempt(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let mut url = request.url.clone();
         for _ in 0..=REDIRECTS {
-            let method = if request.body.is_some() { Method::POST } else { Method::GET };
-            let what = format!("{method} {}", shown(&url));
-            let mut builder = self.http.request(method, url.clone()).headers(request.headers.clone());
+            let what = format!("{} {}", request.method, shown(&url));
+            let puts = request.method == Method::PUT;
+            let mut builder = self.http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
             if let Some(body) = &request.body {
-                builder = builder.body(body.clone());
+                // the time of a wait has room for all of it, so long as it isn't too slow
+                let sending = Duration::from_secs(body.len() as u64 / SLOWEST);
+                builder = builder.timeout(self.patience.saturating_add(sending)).body(body.clone());
             }
             if url.origin() == request.home.origin() {
                 builder = self.credentials.add_to(builder);
@@ -429,7 +464,9 @@ impl Client {
                 StatusCode::OK => Kind::Ok,
                 StatusCode::PARTIAL_CONTENT => Kind::Partial,
                 StatusCode::NOT_MODIFIED => Kind::NotModified,
-                StatusCode::NOT_FOUND | StatusCode::GONE => Kind::Missing,
+                StatusCode::CREATED | StatusCode::NO_CONTENT if puts => Kind::Ok,
+                StatusCode::PRECONDITION_FAILED if puts => Kind::Changed,
+                StatusCode::NOT_FOUND | StatusCode::GONE if !puts => Kind::Missing,
                 // Like git, a POST goes only where it was sent.
                 status if status.is_redirection() && request.body.is_none() => {
                     url = redirected(&what, &url, &answer)?;
@@ -466,6 +503,17 @@ impl Client {
                 error: error.help("the server is in trouble: look there, or wait for the next run"),
                 again: Again::Later(wish(answer)),
             },
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::CONFLICT
+                if what.starts_with("PUT") =>
+            {
+                Failure::hopeless(error.help(
+                    "the server has to take PUT there, and to make the directories above: with nginx, `dav_methods PUT` \
+                     and `create_full_put_path on`",
+                ))
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Failure::hopeless(error.help("let the server take more: with nginx, `client_max_body_size 128m`"))
+            }
             _ => Failure::hopeless(error.help("check the address")),
         }
     }

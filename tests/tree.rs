@@ -10,6 +10,8 @@ mod broken;
 mod faults;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/nginx.rs"]
+mod nginx;
 #[path = "tree/pki.rs"]
 mod pki;
 #[path = "tree/secrets.rs"]
@@ -18,5 +20,7 @@ mod secrets;
 mod site;
 #[path = "tree/sources.rs"]
 mod sources;
+#[path = "tree/supply.rs"]
+mod supply;
 
 use kpull::net::server::{Answer, Seen};

@@ -1,26 +1,42 @@
 //! `kpull check`.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print, print_json};
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
+use crate::kind::artifact::Artifact;
 use crate::pki::{Standing, survey};
+use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users, distinct};
 use crate::secret::scan::scan;
 use crate::site::Site;
+use crate::supply::check::{Asked, Checking, check};
+use crate::supply::layout;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
 pub struct Check {
     #[command(flatten)]
     site: SiteArgs,
+    /// Ask for every address in artifacts.toml too, and look for what roles install in the files that are here
+    #[arg(long)]
+    artifacts: bool,
+    /// Download all artifacts, and compare their digests
+    #[arg(long, requires = "artifacts")]
+    download: bool,
+    /// Look for artifacts in this mirror too [the state directory of this host is looked into anyway]
+    #[arg(long, value_name = "DIR", requires = "artifacts")]
+    mirror: Option<PathBuf>,
+    #[command(flatten)]
+    net: TlsArgs,
     /// Write one JSON object a line
     #[arg(long)]
     json: bool,
@@ -55,12 +71,14 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
+        let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
         // of a site that can't be resolved it is not known who uses what
         if errors.is_empty() {
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }
         errors.extend(literals);
+        errors.extend(lost);
         match Error::all(distinct(errors)) {
             Some(error) => Err(error),
             None => Ok(Exit::Done),
@@ -88,4 +106,46 @@ impl Check {
         }
         Ok(standings.iter().filter_map(Standing::error).collect())
     }
+
+    fn check_artifacts(&self, site: &Arc<Site>) -> Result<()> {
+        let mirror = self.mirror.iter().map(|dir| dir.join(layout::ARTIFACTS));
+        let stores = mirror.chain([PathBuf::from("/var/lib/kpull/artifacts")]).collect();
+        let checking = Checking { net: self.net.options(), download: self.download, stores, members: installed(site) };
+        let report = Text::new(false);
+        let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
+        check(&site.files, &site.artifacts, &checking, &progress, &mut |asked| {
+            let Asked { pin, arch, url, place, answer } = asked;
+            let error = answer.as_ref().err().map(ToString::to_string);
+            let size = answer.as_ref().ok().copied().flatten();
+            if self.json {
+                print_json(
+                    &json!({ "event": "artifact", "version": crate::report::VERSION, "name": pin.name, "arch": arch,
+                    "url": url, "place": place.to_string(), "ok": error.is_none(), "size": size, "error": error }),
+                );
+            } else {
+                print(&match error {
+                    None => format!("✓ {:<16} {arch} {url}", pin.name),
+                    Some(error) => format!("! {:<16} {arch} {error} ({place})", pin.name),
+                });
+            }
+        })
+    }
+}
+
+/// What roles take out of artifacts, by digest: for every host, whichever architecture it may have.
+fn installed(site: &Arc<Site>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, host) in &site.hosts {
+        for arch in ["amd64", "arm64"] {
+            let facts = Facts::assumed(name, host.address, None).map(|facts| Facts { arch: arch.to_owned(), ..facts });
+            // a host that has no such pins can't be of this architecture; other errors were told
+            let Ok(catalog) = facts.and_then(|facts| resolve(site, name, &facts, &Secrets::sealed())) else { continue };
+            for item in &catalog.items {
+                let Some(artifact) = item.resource.as_any().downcast_ref::<Artifact>() else { continue };
+                let (pin, names) = artifact.members();
+                members.entry(pin.sha256.clone()).or_default().extend(names.cloned());
+            }
+        }
+    }
+    members
 }

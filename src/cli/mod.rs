@@ -7,9 +7,13 @@ mod enroll;
 mod explain;
 mod graph;
 mod keys;
+mod mirror;
+mod pin;
 mod pki;
 mod plan;
+mod publish;
 mod secret;
+mod self_test;
 mod sign;
 mod status;
 
@@ -23,6 +27,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::host::process::keep_private;
+use crate::net;
 use crate::report::{self, Report};
 use crate::sandbox;
 use crate::secret::mask;
@@ -46,6 +51,8 @@ enum Command {
     Plan(plan::Plan),
     /// Tell which release this host follows and how the last run went.
     Status(status::Status),
+    /// Tell whether this program can read this host's configuration and release; changes nothing.
+    SelfTest(self_test::SelfTest),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
     /// Tell where the value of a variable comes from.
@@ -62,6 +69,12 @@ enum Command {
     Sign(sign::Sign),
     /// Keep a site's authorities and certificates.
     Pki(pki::Pki),
+    /// Download upstream files, and pin them in a site's artifacts.toml.
+    Pin(pin::Pin),
+    /// Copy every artifact of a site into a directory that hosts can use as a mirror.
+    Mirror(mirror::Mirror),
+    /// Put a signed release where hosts find it: a directory, or a web server that takes PUT.
+    Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -131,6 +144,50 @@ impl SiteArgs {
     }
 }
 
+/// How to talk TLS with a server.
+#[derive(Args, Debug)]
+struct TlsArgs {
+    /// Trust only the authorities in this PEM file
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Show the client certificate in this PEM file
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// The key of the client certificate
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn options(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            ..net::Options::default()
+        }
+    }
+}
+
+/// How to talk with one server, credentials too.
+#[derive(Args, Debug)]
+struct NetArgs {
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Send the bearer token in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "basic")]
+    bearer: Option<PathBuf>,
+    /// Send USER:PASSWORD as it stands in this file
+    #[arg(long, value_name = "FILE")]
+    basic: Option<PathBuf>,
+}
+
+impl NetArgs {
+    fn options(&self) -> net::Options {
+        net::Options { bearer: self.bearer.clone(), basic: self.basic.clone(), ..self.tls.options() }
+    }
+}
+
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
     // started by ourselves: not a command for people
@@ -152,6 +209,7 @@ pub fn main() -> Exit {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
         Command::Status(command) => command,
+        Command::SelfTest(command) => command,
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
@@ -160,6 +218,9 @@ pub fn main() -> Exit {
         Command::Secret(command) => command,
         Command::Sign(command) => command,
         Command::Pki(command) => command,
+        Command::Pin(command) => command,
+        Command::Mirror(command) => command,
+        Command::Publish(command) => command,
         Command::Demo(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {

@@ -37,7 +37,11 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
     let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
     for (at, _) in &plan.changes {
         let item = &items[*at];
-        item.resource.prepare(&work, &progress).map_err(|error| locate(error, item))?;
+        let prepared = item.resource.prepare(&work, &progress);
+        for (mirror, error) in store.take_passed_mirrors() {
+            report.event(&Event::PassedMirror { mirror: &mirror, error: &error });
+        }
+        prepared.map_err(|error| locate(error, item))?;
     }
     let mut run = Run { work: &work, report, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
     if !plan.is_empty() {

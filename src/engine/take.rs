@@ -1,6 +1,6 @@
 //! Which release this host follows now, and the catalog that it gives.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -69,9 +69,10 @@ impl<'a> Agent<'a> {
     pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
         let config = Config::load(config)?;
         let host = Host::open(root)?;
-        let state: PathBuf = config.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")));
-        let mut store = Store::open(&state)?;
-        store.net = Box::new(sandbox::Downloads(config.artifacts.clone()));
+        let mut store = Store::open(&config.state(&host))?;
+        store.net = Box::new(sandbox::Downloads(config.artifacts.net()));
+        store.mirrors.clone_from(&config.artifacts.mirrors);
+        store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
         let name =
             name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
@@ -190,6 +191,14 @@ impl<'a> Agent<'a> {
             (Err(error), None) => Err(error),
             (Err(_), Some(trouble)) => Err(trouble),
         }
+    }
+
+    /// The catalog of the release that this host has, verified and resolved; `None` before the first. Old age is no
+    /// error here.
+    pub fn kept_catalog(&self) -> Result<Option<Verified<Catalog>>> {
+        let Some(kept) = self.store.release()? else { return Ok(None) };
+        let (read, _) = self.read_kept(&self.trust()?, &kept, Timestamp::now())?;
+        Ok(Some(read.catalog))
     }
 
     /// Follows the chain of key sets in `tree`, and adopts what it finds: for good, whatever becomes of the release.

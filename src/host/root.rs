@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -201,6 +201,18 @@ impl Root {
 
     /// [`Root::write`] with content that `fill` streams into the file.
     pub fn write_with(&self, path: &Path, access: Access, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+        self.write_checked(path, access, fill, |_| Ok(()))
+    }
+
+    /// [`Root::write_with`], and `check` looks at the new file, at a path that only this process knows, before it takes its
+    /// place. A child can have the directory of that path for its own. When `check` fails, the old file stays.
+    pub fn write_checked(
+        &self,
+        path: &Path,
+        access: Access,
+        fill: impl FnOnce(&mut File) -> Result<()>,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -218,6 +230,11 @@ impl Root {
             nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
                 .map_err(|errno| failed("set the mode of", path, errno))?;
             file.sync_all().map_err(|error| failed_io("write", path, error))?;
+            // a program that somebody has open for writing can't be run
+            drop(file);
+            // through our descriptor, so that no link in a tree leads elsewhere
+            let dir = format!("/proc/self/fd/{}", parent.as_raw_fd());
+            check(&Path::new(&dir).join(&temporary))?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
         })();
         if written.is_err() {

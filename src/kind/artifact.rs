@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::host::process;
 use crate::host::root::failed_io;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
@@ -30,7 +33,13 @@ pub struct ArtifactFields {
     owner: Option<AccountName>,
     /// The group that owns it; `root` when left out.
     group: Option<AccountName>,
+    /// Arguments with which the new file is run, and has to exit with 0, before it replaces the old one: the first in
+    /// `install`, by the member's name. It is not run when left out.
+    self_test: Option<Vec<String>>,
 }
+
+/// How long a self-test may take.
+const SELF_TEST: Duration = Duration::from_secs(60);
 
 impl Fields for ArtifactFields {
     const NAME: &'static str = "artifact";
@@ -39,17 +48,22 @@ impl Fields for ArtifactFields {
         if self.install.is_empty() {
             return Err(build.invalid("install", "name at least one member and its place"));
         }
+        if self.self_test.as_ref().is_some_and(Vec::is_empty) {
+            return Err(build.invalid("self_test", "name at least one argument"));
+        }
         let pin = build.artifact(&self.name)?;
         let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
-        Ok(vec![Box::new(Artifact { pin, install: self.install, wanted })])
+        Ok(vec![Box::new(Artifact { pin, install: self.install, wanted, self_test: self.self_test })])
     }
 }
 
+/// The resource.
 #[derive(Debug)]
-struct Artifact {
+pub(crate) struct Artifact {
     pin: Pin,
     install: BTreeMap<String, AbsolutePath>,
     wanted: Wanted,
+    self_test: Option<Vec<String>>,
 }
 
 impl Resource for Artifact {
@@ -110,18 +124,53 @@ impl Resource for Artifact {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let file = work.store.artifact(&self.pin, &|_, _, _| {})?;
-        self.extract(file, &mut |member, content| {
-            let Some(path) = self.install.get(member) else { return Ok(()) };
-            let access = self.wanted.access(work.host, path)?;
-            work.host.root.write_with(path, access, |to| {
-                io::copy(content, to).map_err(|error| failed_io("write", path, error)).map(drop)
-            })
-        })
+        // the one that is tested comes first, so that a failure leaves all others as they are
+        let tested = self.self_test.as_ref().and_then(|arguments| Some((self.install.keys().next()?, arguments)));
+        if let Some((member, arguments)) = tested {
+            self.install(work, &|name| name == member, &|path, new| self_test(path, new, arguments))?;
+        }
+        let rest = |name: &str| tested.is_none_or(|(member, _)| name != member);
+        if tested.is_some() && self.install.len() == 1 {
+            return Ok(());
+        }
+        self.install(work, &rest, &|_, _| Ok(()))
     }
 }
 
+/// Runs the new file that is to be at `path`.
+fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
+    let what = format!("the new {} does not pass its self-test", path.display());
+    let help = "the old file stays; pin another version, or look for what it needs on this host";
+    let name = format!("./{}", new.file_name().unwrap_or_default().to_string_lossy());
+    let argv: Vec<String> = [name].into_iter().chain(arguments.iter().cloned()).collect();
+    let cwd = new.parent().unwrap_or(new);
+    let output = process::run(&process::Command { cwd, ..process::Command::new(&argv, SELF_TEST) })
+        .map_err(|error| Error::new(&what).because(error).help(help))?;
+    if output.is_success() { Ok(()) } else { Err(output.failure(what).help(help)) }
+}
+
 impl Artifact {
+    /// The pin, and the members that are installed.
+    pub(crate) fn members(&self) -> (&Pin, impl Iterator<Item = &String>) {
+        (&self.pin, self.install.keys())
+    }
+
+    /// Puts the members that `which` names into their places; `check` looks at each before.
+    fn install(
+        &self,
+        work: &Work<'_>,
+        which: &dyn Fn(&str) -> bool,
+        check: &dyn Fn(&Path, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let file = work.store.artifact(&self.pin, &|_, _, _| {})?;
+        self.extract(file, &mut |member, content| {
+            let Some(path) = self.install.get(member).filter(|_| which(member)) else { return Ok(()) };
+            let access = self.wanted.access(work.host, path)?;
+            let fill = |to: &mut File| io::copy(content, to).map_err(|error| failed_io("write", path, error)).map(drop);
+            work.host.root.write_checked(path, access, fill, |new| check(path, new))
+        })
+    }
+
     /// Hands each member that is to be installed to `sink`.
     fn extract(&self, file: File, sink: &mut dyn FnMut(&str, &mut dyn Read) -> Result<()>) -> Result<()> {
         let format = self.pin.urls.first().map_or(Format::Plain, |url| Format::of(url));

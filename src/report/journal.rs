@@ -28,6 +28,9 @@ impl Report for Journal {
             Event::Passed { source, error } => {
                 log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{source}: {error}");
             }
+            Event::PassedMirror { mirror, error } => {
+                log!(Level::Warn, KPULL_EVENT = "mirror_passed", KPULL_MIRROR = *mirror; "mirror {mirror}: {error}");
+            }
             Event::Keys(set) => {
                 log!(Level::Warn, KPULL_EVENT = "keys", KPULL_KEYS = set.number; "key set {} counts from now on", set.number);
             }

@@ -21,6 +21,9 @@ impl Report for Json {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "error": error.to_string() })
             }
+            Event::PassedMirror { mirror, error } => {
+                json!({ "event": "mirror_passed", "mirror": mirror, "error": error.to_string() })
+            }
             Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
                 "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
             Event::News { source, manifest } => {

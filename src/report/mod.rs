@@ -48,6 +48,13 @@ pub enum Event<'a> {
         /// Bytes in all, if known.
         total: Option<u64>,
     },
+    /// A mirror did not have an artifact; it is looked for elsewhere.
+    PassedMirror {
+        /// The mirror.
+        mirror: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
     /// A probe is waited for.
     Waiting(&'a Item),
     /// A probe passed.

@@ -89,6 +89,9 @@ impl Report for Text {
             Event::Passed { source, error } => {
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("{source}: {error}"))))
             }
+            Event::PassedMirror { mirror, error } => {
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("mirror {mirror}: {error}"))))
+            }
             Event::Keys(set) => {
                 let text = format!("key set {} counts from now on: {}", set.number, names(set));
                 self.line(&format!("{} {}", self.paint("36", "⚿"), visible(&text)));

@@ -91,7 +91,10 @@ pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
         written.push((file, path));
     }
     for (file, path) in written {
-        file.persist(path).context(|| format!("can't write {}", path.display()))?;
+        let what = || format!("can't write {}", path.display());
+        file.persist(path).context(what)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).context(what)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod role;
 
 pub use doc::{Doc, Path, dotted, utf8};
 pub use files::{Files, PARTS, replace};
-pub use pin::{Artifact, Pin};
+pub use pin::{Artifact, Pin, read as pins};
 pub use role::{Entry, Role};
 
 use std::collections::BTreeMap;

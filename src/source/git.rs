@@ -765,7 +765,8 @@ impl Smart {
     /// Sends a request and takes only the answer of a git server to it.
     fn ask(&self, url: &str, headers: HeaderMap, body: Option<Vec<u8>>, answer: &str) -> Result<Reply> {
         let url = reqwest::Url::parse(url).context(|| "reading the address that a git server gave".into())?;
-        let reply = self.client.send(&Request { url: &url, home: &self.home, headers, body })?;
+        let method = if body.is_some() { reqwest::Method::POST } else { reqwest::Method::GET };
+        let reply = self.client.send(&Request { url: &url, home: &self.home, headers, method, body })?;
         let shown = net::shown(&self.home);
         let help = "check the address; the server must speak git's smart HTTP protocol";
         if reply.kind != Kind::Ok {

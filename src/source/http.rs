@@ -1,12 +1,19 @@
-//! Releases from a web server or CDN: plain files below one address.
+//! Releases from a web server or CDN: plain files below one address, or what `kpull publish` has written there.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
 
 use reqwest::Url;
 
-use super::{Poll, RELEASE, RELEASE_MAX, Source, Tree, digest, segments, too_big};
+use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
 use crate::error::{Error, Result};
-use crate::net::{self, Client, Conditions, Kind};
+use crate::net::{self, Client, Conditions, Kind, Reply};
+use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer, is_digest};
 
-/// A directory on a web server.
+/// What a mark begins with when it is one of a published site.
+const PUBLISHED: &str = "published ";
+
+/// A place on a web server.
 pub(super) struct Http {
     files: Files,
 }
@@ -18,10 +25,71 @@ struct Files {
     client: Client,
 }
 
+/// How releases lie on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// As in the site's directory.
+    Plain,
+    /// By digest, with a pointer to the newest.
+    Published,
+}
+
 /// The state whose `release.toml` was fetched; the other files are fetched when they are read.
-struct HttpTree {
+struct PlainTree {
     files: Files,
     release: Vec<u8>,
+}
+
+/// The state that the pointer led to.
+struct PublishedTree {
+    files: Files,
+    pointer: Pointer,
+    release: Vec<u8>,
+    signatures: Vec<u8>,
+    /// The digests that `release` lists; nobody may have looked at the signatures yet.
+    listed: OnceCell<HashMap<String, String>>,
+}
+
+impl Layout {
+    /// The one file that tells of news, and the most bytes it may have.
+    fn head(self) -> (&'static str, u64) {
+        match self {
+            Self::Plain => (RELEASE, RELEASE_MAX),
+            Self::Published => (POINTER, POINTER_MAX),
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Plain => Self::Published,
+            Self::Published => Self::Plain,
+        }
+    }
+}
+
+/// What an earlier poll saw: the layout, which bytes its head had, and the server's own name for them if it gave one.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    layout: Layout,
+    digest: String,
+    etag: Option<String>,
+}
+
+impl Mark {
+    fn parse(text: &str) -> Self {
+        let (layout, rest) = match text.strip_prefix(PUBLISHED) {
+            Some(rest) => (Layout::Published, rest),
+            None => (Layout::Plain, text),
+        };
+        let (digest, etag) = rest.split_once(' ').map_or((rest, None), |(digest, etag)| (digest, Some(etag)));
+        Self { layout, digest: digest.to_owned(), etag: etag.map(str::to_owned) }
+    }
+
+    fn to_text(&self) -> String {
+        let start = if self.layout == Layout::Published { PUBLISHED } else { "" };
+        let etag = self.etag.as_ref().map_or_else(String::new, |etag| format!(" {etag}"));
+        format!("{start}{}{etag}", self.digest)
+    }
 }
 
 /// What to call the directory at `base`.
@@ -37,19 +105,65 @@ impl Http {
 }
 
 impl Files {
-    fn url(&self, names: &[&str]) -> Result<Url> {
-        let mut url = self.base.clone();
-        match url.path_segments_mut() {
-            Ok(mut path) => path.pop_if_empty().extend(names),
-            Err(()) => return Err(Error::new(format!("`{}` has no path", net::shown(&self.base)))),
-        };
-        Ok(url)
+    fn get(&self, names: &[&str], etag: Option<&str>) -> Result<Reply> {
+        let url = net::below(&self.base, names.iter().copied())?;
+        self.client.get(url.as_str(), &Conditions { etag, from: None })
+    }
+
+    fn blob(&self, sha256: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let reply = self.get(&[layout::BLOBS, sha256], None)?;
+        if reply.kind == Kind::Missing { Ok(None) } else { net::read_all(reply, max).map(Some) }
+    }
+
+    fn url(&self, name: &str) -> Result<String> {
+        Ok(net::shown(&net::below(&self.base, [name])?))
+    }
+
+    fn pointer(&self, bytes: &[u8]) -> Result<Pointer> {
+        Pointer::parse(&self.url(POINTER)?, bytes)
+    }
+
+    /// The pointer as it is now, if it is another one than `before`.
+    fn pointer_after(&self, before: &Pointer) -> Result<Option<(Pointer, Mark)>> {
+        let reply = self.get(&[POINTER], None)?;
+        if reply.kind == Kind::Missing {
+            return Ok(None);
+        }
+        let (mark, bytes) = take(Layout::Published, reply)?;
+        let pointer = self.pointer(&bytes)?;
+        Ok((pointer != *before).then_some((pointer, mark)))
+    }
+
+    /// The release that a pointer leads to; `None` when it is not there.
+    fn follow(&self, pointer: &Pointer) -> Result<Option<PublishedTree>> {
+        let Some(release) = self.blob(&pointer.manifest, RELEASE_MAX)? else { return Ok(None) };
+        let Some(signatures) = self.blob(&pointer.signatures, SIGNATURES_MAX)? else { return Ok(None) };
+        let (files, pointer) = (self.clone(), pointer.clone());
+        Ok(Some(PublishedTree { files, pointer, release, signatures, listed: OnceCell::new() }))
+    }
+
+    /// [`Files::follow`], once more if the release was replaced meanwhile.
+    fn news(&self, mut pointer: Pointer, mut mark: Mark) -> Result<(PublishedTree, Mark)> {
+        let mut found = self.follow(&pointer)?;
+        if found.is_none()
+            && let Some(next) = self.pointer_after(&pointer)?
+        {
+            (pointer, mark) = next;
+            found = self.follow(&pointer)?;
+        }
+        let tree = found.ok_or_else(|| {
+            Error::refused(format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base)))
+                .help("publish it again with `kpull publish`; was the copy complete?")
+        })?;
+        Ok((tree, mark))
     }
 }
 
-/// A mark says which bytes `release.toml` had, and the server's own name for them if it gave one.
-fn split(mark: &str) -> (&str, Option<&str>) {
-    mark.split_once(' ').map_or((mark, None), |(digest, etag)| (digest, Some(etag)))
+/// The head of a layout, and the mark of it.
+fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
+    let etag = reply.etag.clone();
+    let bytes = net::read_all(reply, layout.head().1)?;
+    Ok((Mark { layout, digest: digest(&[Some(&bytes)]), etag }, bytes))
 }
 
 impl Source for Http {
@@ -58,40 +172,51 @@ impl Source for Http {
     }
 
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
-        let known = mark.map(split);
-        let url = self.files.url(&[RELEASE])?;
-        let etag = known.and_then(|(_, etag)| etag);
-        let reply = self.files.client.get(url.as_str(), &Conditions { etag, from: None })?;
-        match reply.kind {
-            Kind::NotModified => return Ok(Poll::Unchanged),
-            Kind::Missing => {
-                return Err(Error::new(format!("there is no {}", net::shown(&url)))
-                    .help("publish a release there, or correct `http`: it is the address of the directory"));
+        let known = mark.map(Mark::parse);
+        let first = known.as_ref().map_or(Layout::Published, |known| known.layout);
+        for layout in [first, first.other()] {
+            let known = known.as_ref().filter(|known| known.layout == layout);
+            let reply = self.files.get(&[layout.head().0], known.and_then(|known| known.etag.as_deref()))?;
+            match reply.kind {
+                Kind::NotModified => return Ok(Poll::Unchanged),
+                Kind::Missing => continue,
+                Kind::Ok | Kind::Partial | Kind::Changed => {}
             }
-            Kind::Ok | Kind::Partial => {}
+            let (mark, bytes) = take(layout, reply)?;
+            if known.is_some_and(|known| known.digest == mark.digest) {
+                return Ok(Poll::Unchanged);
+            }
+            return Ok(match layout {
+                Layout::Plain => {
+                    Poll::News(Box::new(PlainTree { files: self.files.clone(), release: bytes }), mark.to_text())
+                }
+                Layout::Published => {
+                    let (tree, mark) = self.files.news(self.files.pointer(&bytes)?, mark)?;
+                    Poll::News(Box::new(tree), mark.to_text())
+                }
+            });
         }
-        let etag = reply.etag.clone();
-        let release = net::read_all(reply, RELEASE_MAX)?;
-        let digest = digest(&[Some(&release)]);
-        if known.is_some_and(|(before, _)| before == digest) {
-            return Ok(Poll::Unchanged);
-        }
-        let mark = etag.map_or_else(|| digest.clone(), |etag| format!("{digest} {etag}"));
-        Ok(Poll::News(Box::new(HttpTree { files: self.files.clone(), release }), mark))
+        Err(Error::new(format!("there is neither {} nor {RELEASE}", self.files.url(POINTER)?))
+            .help("publish a release there, or correct `http`: it is the address of the directory"))
     }
 }
 
-impl Tree for HttpTree {
+/// What was fetched already, if it isn't too much.
+fn whole(files: &Files, path: &str, bytes: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
+    if bytes.len() as u64 > max {
+        return Err(too_big(&net::shown(&files.base), path, max));
+    }
+    Ok(Some(bytes.to_vec()))
+}
+
+impl Tree for PlainTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let names = segments(path)?;
         if path == RELEASE {
             // The bytes that the mark stands for, even when the server has newer ones by now.
-            if self.release.len() as u64 > max {
-                return Err(too_big(&net::shown(&self.files.base), path, max));
-            }
-            return Ok(Some(self.release.clone()));
+            return whole(&self.files, path, &self.release, max);
         }
-        let reply = self.files.client.get(self.files.url(&names)?.as_str(), &Conditions::default())?;
+        let reply = self.files.get(&names, None)?;
         if reply.kind == Kind::Missing {
             return Ok(None);
         }
@@ -103,12 +228,55 @@ impl Tree for HttpTree {
     }
 }
 
+/// Digests by path, of the lines that are written as `kpull sign` writes them: one for each file. Cheap for whatever somebody
+/// else may have written; what it makes of that is checked by `trust` like everything here.
+fn listed(release: &[u8]) -> HashMap<String, String> {
+    let line = |line: &str| {
+        let (path, rest) = line.split_once(" = { sha256 = \"")?;
+        let (sha256, _) = rest.split_once('"')?;
+        let path = serde_json::from_str(path).ok()?;
+        is_digest(sha256).then(|| (path, sha256.to_owned()))
+    };
+    String::from_utf8_lossy(release).lines().filter_map(line).collect()
+}
+
+impl Tree for PublishedTree {
+    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        segments(path)?;
+        match path {
+            RELEASE => return whole(&self.files, path, &self.release, max),
+            SIGNATURES => return whole(&self.files, path, &self.signatures, max),
+            _ => {}
+        }
+        let Some(sha256) = self.listed.get_or_init(|| listed(&self.release)).get(path) else { return Ok(None) };
+        if let Some(content) = self.files.blob(sha256, max)? {
+            return Ok(Some(content));
+        }
+        match self.files.pointer_after(&self.pointer)? {
+            Some((pointer, _)) => Err(Error::new(format!(
+                "{}: release {} was replaced by {} while it was fetched",
+                net::shown(&self.files.base),
+                self.pointer.serial,
+                pointer.serial
+            ))
+            .help("the next run takes the new one; `kpull publish --grace` says how long old ones stay")),
+            None => Ok(None),
+        }
+    }
+
+    fn list(&self) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::net::testing::{Answer, Server};
+    use crate::trust::{Listed, Manifest};
 
     /// A server whose `release.toml` can be replaced, with or without `ETag`.
     fn server(with_etags: bool) -> (Server, Arc<Mutex<String>>) {
@@ -148,8 +316,10 @@ mod tests {
         let mut source = source(&server, "sites/a");
         let (tree, mark) = news(&mut source, None);
         assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
-        assert_eq!(server.seen().len(), 2);
-        assert_eq!(server.seen()[1].header("if-none-match"), Some("\"first\""));
+        let seen = server.seen();
+        let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
+        assert_eq!(paths, ["/sites/a/current.toml", "/sites/a/release.toml", "/sites/a/release.toml"]);
+        assert_eq!(seen[2].header("if-none-match"), Some("\"first\""));
         *release.lock().unwrap() = "second".into();
         assert_eq!(tree.read(RELEASE, 9).unwrap().as_deref(), Some(&b"first"[..]), "a tree is one state");
         let (tree, _) = news(&mut source, Some(&mark));
@@ -182,13 +352,160 @@ mod tests {
     fn a_missing_release_says_where_it_should_be() {
         let (server, _) = server(true);
         let error = source(&server, "sites/b").poll(None).err().unwrap();
-        assert_eq!(error.to_string(), format!("there is no {}", server.url("sites/b/release.toml")));
+        assert_eq!(
+            error.to_string(),
+            format!("there is neither {} nor release.toml", server.url("sites/b/current.toml"))
+        );
     }
 
     #[test]
     fn a_release_that_is_too_big_is_not_read() {
-        let server = Server::plain(|_| Answer::new(200, vec![b' '; RELEASE_MAX as usize + 1]));
+        let server = Server::plain(|request| match request.path.as_str() {
+            "/release.toml" => Answer::new(200, vec![b' '; RELEASE_MAX as usize + 1]),
+            _ => Answer::new(404, ""),
+        });
         let error = source(&server, "").poll(None).err().unwrap();
         assert!(error.to_string().ends_with("release.toml has more than 8388608 bytes"), "{error}");
+    }
+
+    /// What a server has, by path.
+    type Shared = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+    /// A server with `ETag`s, and what it has.
+    fn serving() -> (Server, Shared) {
+        let files = Shared::default();
+        let kept = files.clone();
+        let server = Server::plain(move |request| {
+            let Some(content) = kept.lock().unwrap().get(&request.path).cloned() else { return Answer::new(404, "") };
+            let etag = format!("\"{}\"", Listed::of(&content).sha256);
+            match request.header("if-none-match") == Some(&etag) {
+                true => Answer::new(304, ""),
+                false => Answer::new(200, content).with("ETag", etag),
+            }
+        });
+        (server, files)
+    }
+
+    /// Puts a release of one file there.
+    fn publish(files: &Shared, serial: u64, content: &str) -> Pointer {
+        let site = [("site.toml".to_owned(), content.as_bytes().into())].into_iter().collect();
+        let created = "2026-11-24T03:50:00Z".parse().unwrap();
+        let manifest = Manifest::of(&site, "lab", serial, created, created).to_toml();
+        let digest = |text: &str| Listed::of(text.as_bytes()).sha256;
+        let pointer = Pointer::new("lab".into(), serial, digest(&manifest), digest("signatures"));
+        let mut files = files.lock().unwrap();
+        for blob in [content, &manifest, "signatures"] {
+            files.insert(format!("/blobs/{}", digest(blob)), blob.into());
+        }
+        files.insert("/current.toml".into(), pointer.to_toml().into());
+        pointer
+    }
+
+    #[test]
+    fn a_published_site_is_read_by_digest_and_no_news_is_one_request() {
+        let (server, files) = serving();
+        publish(&files, 1, "one");
+        let mut source = source(&server, "");
+        let (tree, mark) = news(&mut source, None);
+        assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"one");
+        assert!(tree.read("site.toml", 2).is_err());
+        assert_eq!(tree.read(SIGNATURES, 64).unwrap().unwrap(), b"signatures");
+        assert!(tree.read(SIGNATURES, 5).is_err());
+        assert!(tree.read("roles/none", 64).unwrap().is_none(), "what is not listed is not there");
+        assert!(tree.read("../blobs", 64).is_err());
+        let before = server.seen().len();
+        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
+        assert_eq!(server.seen().len(), before + 1);
+        assert_eq!(server.seen()[before].path, "/current.toml");
+        publish(&files, 2, "two");
+        let (tree, _) = news(&mut source, Some(&mark));
+        assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"two");
+    }
+
+    #[test]
+    fn digests_are_found_whatever_files_are_called_and_whatever_stands_around_them() {
+        let names =
+            ["site.toml", "roles/x/files/it's", "roles/x/files/\"q\" = { sha256 = \"", "roles/x/files/å \u{1f512}"];
+        let files = names.iter().map(|name| ((*name).to_owned(), name.as_bytes().into())).collect();
+        let created = "2026-11-24T03:50:00Z".parse().unwrap();
+        let manifest = Manifest::of(&files, "lab", 1, created, created);
+        let found = listed(manifest.to_toml().as_bytes());
+        let expected = manifest.files.iter().map(|(path, listed)| (path.clone(), listed.sha256.clone())).collect();
+        assert_eq!(found, expected);
+        for hostile in ["\"a\" = { sha256 = \"../../x\", size = 1 }", "[[[[[[[[", "\"a = { sha256 = \"", "\0\n\u{ff}"] {
+            assert!(listed(hostile.as_bytes()).is_empty(), "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn a_site_that_changes_its_layout_is_found_again() {
+        let (server, files) = serving();
+        files.lock().unwrap().insert("/release.toml".into(), b"plain".to_vec());
+        let mut source = source(&server, "");
+        let (_, plain) = news(&mut source, None);
+        files.lock().unwrap().clear();
+        publish(&files, 1, "one");
+        let (_, published) = news(&mut source, Some(&plain));
+        assert!(published.starts_with(PUBLISHED));
+        files.lock().unwrap().clear();
+        files.lock().unwrap().insert("/release.toml".into(), b"plain".to_vec());
+        let (tree, mark) = news(&mut source, Some(&published));
+        assert_eq!((tree.read(RELEASE, 9).unwrap().unwrap().as_slice(), mark), (&b"plain"[..], plain));
+    }
+
+    #[test]
+    fn the_pointer_is_asked_once_more_when_a_release_is_replaced_meanwhile() {
+        let (server, files) = serving();
+        let old = publish(&files, 1, "one");
+        let pointer = old.to_toml();
+        let late = Mutex::new(Some((files.clone(), old)));
+        // the first answer is the old pointer; right after it the release is replaced, and the old one is gone
+        let between = Server::plain(move |request| {
+            if request.path == "/current.toml"
+                && let Some((files, old)) = late.lock().unwrap().take()
+            {
+                files.lock().unwrap().remove(&format!("/blobs/{}", old.manifest));
+                publish(&files, 2, "two");
+                return Answer::new(200, pointer.clone());
+            }
+            match files.lock().unwrap().get(&request.path) {
+                Some(content) => Answer::new(200, content.clone()),
+                None => Answer::new(404, ""),
+            }
+        });
+        drop(server);
+        let mut source = source(&between, "");
+        let (tree, mark) = news(&mut source, None);
+        assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"two");
+        assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged), "the mark is that of the new one");
+    }
+
+    #[test]
+    fn a_file_that_went_says_whether_its_release_was_replaced() {
+        let (server, files) = serving();
+        publish(&files, 1, "one");
+        let (tree, _) = news(&mut source(&server, ""), None);
+        let blob = format!("/blobs/{}", Listed::of(b"one").sha256);
+        files.lock().unwrap().remove(&blob);
+        assert!(tree.read("site.toml", 3).unwrap().is_none());
+        publish(&files, 2, "two");
+        let error = tree.read("site.toml", 3).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: release 1 was replaced by 2 while it was fetched", server.url("")));
+    }
+
+    #[test]
+    fn a_pointer_that_leads_nowhere_or_is_none_is_refused() {
+        let (server, files) = serving();
+        let pointer = publish(&files, 1, "one");
+        files.lock().unwrap().remove(&format!("/blobs/{}", pointer.signatures));
+        let refusal = || source(&server, "").poll(None).err().unwrap();
+        assert_eq!(
+            refusal().to_string(),
+            format!("{}: the release that current.toml leads to is not there", server.url(""))
+        );
+        files.lock().unwrap().insert("/current.toml".into(), b"<html>".to_vec());
+        assert!(refusal().to_string().contains("current.toml is not the pointer to a release: "), "{}", refusal());
+        files.lock().unwrap().insert("/current.toml".into(), vec![b' '; 5000]);
+        assert!(refusal().to_string().ends_with("current.toml has more than 4096 bytes"), "{}", refusal());
     }
 }

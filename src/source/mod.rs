@@ -17,6 +17,8 @@ const RELEASE: &str = "release.toml";
 const SIGNATURES: &str = "release.toml.sig";
 /// The most that either of them may have, in bytes. Everything else has the size that `release.toml` says.
 const RELEASE_MAX: u64 = 8 << 20;
+/// The most that the signatures may have where they are fetched before anybody asks for them.
+const SIGNATURES_MAX: u64 = 64 << 10;
 
 /// The bytes of one state of a site, as a source has them.
 pub trait Tree {

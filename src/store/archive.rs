@@ -92,25 +92,24 @@ pub struct Member {
 /// else; when a limit is passed; and whatever `sink` fails with.
 pub fn extract(
     archive: &str,
-    mut input: impl Read + Seek,
+    input: impl Read + Seek,
     format: Format,
     wanted: &BTreeSet<String>,
     limits: &Limits,
     sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     let mut pass = Pass::new(archive, wanted, limits, sink)?;
-    let length = input.seek(SeekFrom::End(0)).context(|| format!("{archive} can't be read"))?;
-    input.rewind().context(|| format!("{archive} can't be read"))?;
-    let input = BufReader::with_capacity(BUFFER, input);
-    match format {
-        Format::Tar => pass.tar(input),
-        Format::TarGz => pass.tar(MultiGzDecoder::new(input)),
-        Format::TarZst => pass.tar(Zstd::new(input)),
-        Format::Zip => pass.zip(input),
-        Format::Gz => pass.whole(MultiGzDecoder::new(input), None),
-        Format::Plain => pass.whole(input, Some(length)),
-    }?;
+    pass.read(input, format)?;
     pass.finish()
+}
+
+/// The names of the regular files in `input`, in its order; none for [`Format::Gz`] and [`Format::Plain`]. Errors as for
+/// [`extract`]. Of very many names, only the first mebibyte is given.
+pub fn list(archive: &str, input: impl Read + Seek, format: Format, limits: &Limits) -> Result<Vec<String>> {
+    let (nothing, mut sink) = (BTreeSet::new(), |_: &Member, _: &mut dyn Read| Ok(()));
+    let mut pass = Pass::new(archive, &nothing, limits, &mut sink)?;
+    pass.read(input, format)?;
+    Ok(pass.names)
 }
 
 /// Bytes that are read at once.
@@ -240,6 +239,22 @@ impl<'a> Pass<'a> {
             }
         }
         Ok(Self { archive, limits, wanted: names, sink, members: 0, bytes: 0, names: Vec::new(), names_length: 0 })
+    }
+
+    /// Goes through the whole archive.
+    fn read(&mut self, mut input: impl Read + Seek, format: Format) -> Result<()> {
+        let what = || format!("{} can't be read", self.archive);
+        let length = input.seek(SeekFrom::End(0)).context(what)?;
+        input.rewind().context(what)?;
+        let input = BufReader::with_capacity(BUFFER, input);
+        match format {
+            Format::Tar => self.tar(input),
+            Format::TarGz => self.tar(MultiGzDecoder::new(input)),
+            Format::TarZst => self.tar(Zstd::new(input)),
+            Format::Zip => self.zip(input),
+            Format::Gz => self.whole(MultiGzDecoder::new(input), None),
+            Format::Plain => self.whole(input, Some(length)),
+        }
     }
 
     fn error(&self, what: impl AsRef<str>) -> Error {

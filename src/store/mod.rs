@@ -4,9 +4,10 @@ pub mod archive;
 mod artifact;
 mod release;
 
-pub use artifact::Progress;
+pub use crate::net::download::Progress;
 pub use release::CachedRelease;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -33,6 +34,11 @@ pub struct Store {
     root: Root,
     /// How artifacts are downloaded.
     pub net: Box<dyn net::Get>,
+    /// Where artifacts are looked for first, see [`crate::config::Artifacts`].
+    pub mirrors: Vec<String>,
+    /// Whether they are looked for nowhere else.
+    pub only_mirrors: bool,
+    passed_mirrors: RefCell<Vec<(String, Error)>>,
 }
 
 /// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
@@ -105,7 +111,14 @@ impl Store {
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
             .context(|| format!("can't look into the state directory {}", dir.display()))
             .map_err(|error| error.help(RIGHTS))?;
-        Ok(Self { dir: dir.to_owned(), root: Root::open(dir)?, net: Box::new(net::Options::default()) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            root: Root::open(dir)?,
+            net: Box::new(net::Options::default()),
+            mirrors: Vec::new(),
+            only_mirrors: false,
+            passed_mirrors: RefCell::default(),
+        })
     }
 
     /// The directory itself.

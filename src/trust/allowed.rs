@@ -191,6 +191,18 @@ impl AllowedSigners {
     }
 }
 
+/// Fingerprints of the keys that made a good signature of a release over `message`, whoever they are: for somebody who
+/// publishes it, and not for a host.
+pub fn signed_by(message: &[u8], signatures: &[u8]) -> Result<BTreeSet<String>> {
+    let good = |block: &str| -> Option<String> {
+        let signature = read(block).ok()?;
+        let key = PublicKey::from(signature.public_key().clone());
+        key.verify(Purpose::Release.namespace(), message, &signature).ok()?;
+        Some(fingerprint(key.key_data()))
+    };
+    Ok(split(signatures, "the release")?.into_iter().filter_map(good).collect())
+}
+
 /// The fingerprint of a key, as `ssh-keygen -l` prints it.
 pub fn fingerprint(key: &KeyData) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()

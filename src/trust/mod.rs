@@ -11,7 +11,7 @@ mod manifest;
 mod memory;
 mod sign;
 
-pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint};
+pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint, signed_by};
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use memory::{ANCHOR, ENROLL, Memory, Seen};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kpull::source::Tree as _;
+use kpull::supply::layout::POINTER;
 use kpull::trust::{AllowedSigners, KeySet, MANIFEST, Manifest, Policy, SIGNATURES};
 
 use crate::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};
@@ -186,7 +187,8 @@ fn endless(tree: Tree, path: &'static str, piece: Vec<u8>, pause: Duration) -> (
             }
             let request = String::from_utf8(request).unwrap();
             let asked = request.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
-            if asked.starts_with("keys/") {
+            if asked != path && !tree.0.contains_key(&asked) {
+                assert!(asked == POINTER || asked.starts_with("keys/"), "nobody should ask for {asked}");
                 stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
                 continue;
             }
@@ -199,7 +201,7 @@ fn endless(tree: Tree, path: &'static str, piece: Vec<u8>, pause: Duration) -> (
                     }
                 }
                 Some(Entry::File(content)) => stream.write_all(content).unwrap(),
-                _ => panic!("nobody should ask for {asked}"),
+                _ => panic!("{asked} is no file"),
             }
         }
     });
@@ -229,7 +231,7 @@ fn against_endless(path: &'static str, piece: Vec<u8>, pause: Duration, options:
 
 #[test]
 fn endless_files_are_not_read_to_an_end_that_never_comes() {
-    for (path, most) in [(MANIFEST, 8 << 20), (SIGNATURES, 64 << 10), (MORE, 19)] {
+    for (path, most) in [(POINTER, 4 << 10), (MANIFEST, 8 << 20), (SIGNATURES, 64 << 10), (MORE, 19)] {
         let (ended, sent) = against_endless(path, vec![b'\n'; 1 << 16], Duration::ZERO, "");
         assert!(ended.error.ends_with(&format!("/{path} has more than {most} bytes")), "{}", ended.error);
         assert_eq!(ended.help, format!("{TOO_MANY}; the host stays converged on release {GOOD}"));

@@ -23,7 +23,7 @@ pub fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// A tar.gz with these members; their names are written as they are, good or not.
-fn tar_gz(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn tar_gz(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, content) in members {
         let mut header = tar::Header::new_gnu();
@@ -54,7 +54,7 @@ pub fn site(urls: &[String], content: &[u8], install: &str) -> Site {
 }
 
 /// A directory with the file that the publisher hands out, and its address.
-fn published(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
+pub fn published(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     fs::write(&path, content).unwrap();
@@ -62,7 +62,7 @@ fn published(name: &str, content: &[u8]) -> (tempfile::TempDir, String) {
     (dir, url)
 }
 
-fn url_of(path: &Path) -> String {
+pub fn url_of(path: &Path) -> String {
     format!("file://{}", path.display())
 }
 
@@ -166,7 +166,7 @@ fn when_no_mirror_has_it_all_are_named() {
 }
 
 /// Hands out `content` the way a good web server does; cuts the first answer in its middle.
-fn cutting(content: Vec<u8>) -> Server {
+pub fn cutting(content: Vec<u8>) -> Server {
     let is_first = Mutex::new(true);
     Server::plain(move |request: &Seen| {
         let from =

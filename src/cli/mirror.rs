@@ -1,0 +1,93 @@
+//! `kpull mirror`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
+use crate::error::{Context, Exit, Result};
+use crate::net;
+use crate::report::{Event, Report, Text, VERSION};
+use crate::supply::mirror::{Done, Filling, Mirror as Dir};
+
+/// Arguments of `mirror`.
+#[derive(Args, Debug)]
+pub struct Mirror {
+    /// The mirror's directory
+    dir: PathBuf,
+    #[command(flatten)]
+    site: SiteArgs,
+    /// Mirror only the files of this architecture
+    #[arg(long, value_parser = ["amd64", "arm64"])]
+    arch: Option<String>,
+    /// Take files from another mirror, a directory or an address, before their own addresses; may be said again
+    #[arg(long, value_name = "DIR|URL")]
+    from: Vec<String>,
+    /// Read what is there, and fetch what has another digest again
+    #[arg(long)]
+    verify: bool,
+    /// Remove the files that no pin names
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    net: TlsArgs,
+    /// Write one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run for Mirror {
+    fn run(&self) -> Result<Exit> {
+        let site = self.site.load()?;
+        let from = self.from.iter().map(|from| address(from)).collect::<Result<_>>()?;
+        let filling = Filling { arch: self.arch.clone(), from, verify: self.verify, net: self.net.options() };
+        let mirror = Dir::open(&self.dir)?;
+        let report = Text::new(false);
+        let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
+        let (mut files, mut bytes) = (0, 0);
+        mirror.fill(&site.artifacts, &filling, &progress, &mut |entry, done| {
+            (files, bytes) = (files + 1, bytes + entry.size);
+            let (sign, word) = match done {
+                Done::Kept => (" ", "kept"),
+                Done::Fetched => ("↓", "fetched"),
+                Done::Mended => ("↓", "mended"),
+            };
+            if self.json {
+                print_json(
+                    &json!({ "event": word, "version": VERSION, "name": entry.name, "artifact_version": entry.version,
+                    "arch": entry.arch, "file": entry.file, "size": entry.size }),
+                );
+            } else {
+                let name = format!("{} {}", entry.name, entry.version);
+                print(&format!("{sign} {name:<32} {:<6} {:>12}  {}", entry.arch, entry.size, entry.file));
+            }
+        })?;
+        let removed = if self.prune { mirror.prune(&site.artifacts)? } else { 0 };
+        if self.json {
+            print_json(
+                &json!({ "event": "done", "version": VERSION, "files": files, "bytes": bytes, "removed": removed }),
+            );
+        } else {
+            let gone = if removed == 0 { String::new() } else { format!(", {removed} removed") };
+            print(&format!("{files} files, {bytes} bytes in {}{gone}", self.dir.display()));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+/// The address of another mirror.
+fn address(from: &str) -> Result<String> {
+    if from.starts_with("file:///") {
+        return Ok(from.to_owned());
+    }
+    if from.contains("://") {
+        return net::parse(from).map(|_| from.to_owned());
+    }
+    let path = std::fs::canonicalize(from).context(|| format!("there is no mirror in {from}"))?;
+    Ok(format!("file://{}", path.display()))
+}

@@ -1,0 +1,43 @@
+//! `kpull self-test`: what a new kpull has to pass before it replaces the old one.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print, print_json};
+use crate::config::Config;
+use crate::error::{Exit, Result};
+use crate::host::Host;
+use crate::report::{Text, VERSION};
+
+/// Arguments of `self-test`.
+#[derive(Args, Debug)]
+pub struct SelfTest {
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl Run for SelfTest {
+    fn run(&self) -> Result<Exit> {
+        let config = Config::load(&self.host.config())?;
+        config.trust.start()?;
+        // opening a state directory would make it
+        let has_state = config.state(&Host::open(&self.host.root)?).is_dir();
+        let report = Text::new(false);
+        let catalog = if has_state { self.host.agent(&report)?.kept_catalog()? } else { None };
+        let kept = catalog.map(|catalog| (catalog.manifest().serial, catalog.get().items.len()));
+        if self.host.json {
+            let (serial, resources) = kept.unzip();
+            print_json(&json!({ "version": VERSION, "ok": true, "serial": serial, "resources": resources }));
+            return Ok(Exit::Done);
+        }
+        print(&match kept {
+            Some((serial, resources)) => format!("ok: release {serial}, {resources} resources"),
+            None => "ok: the configuration can be read; there is no release yet".to_owned(),
+        });
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}

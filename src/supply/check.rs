@@ -1,0 +1,142 @@
+//! `kpull check --artifacts`: whether every pin can still be had, and has in it what roles install.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Place, Result};
+use crate::net::download::{Progress, Wanted, download, hash};
+use crate::net::{self, Client, Conditions, Kind, Options};
+use crate::site::{Artifact, Doc, Files, Pin};
+use crate::store::archive::{self, Format, Limits};
+use crate::supply::pin::ARTIFACTS;
+
+/// How to check.
+#[derive(Debug, Default)]
+pub struct Checking {
+    /// How to connect.
+    pub net: Options,
+    /// Whether everything is downloaded, and its digest compared.
+    pub download: bool,
+    /// Directories that may have artifacts, called by their digest.
+    pub stores: Vec<PathBuf>,
+    /// What roles take out of artifacts: names of members by the artifact's digest.
+    pub members: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What was found out about one address.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The pin; its name is the artifact's.
+    pub pin: &'a Pin,
+    /// The architecture.
+    pub arch: &'a str,
+    /// The address.
+    pub url: &'a str,
+    /// Where it is written.
+    pub place: Place,
+    /// The size that is told there, if it is told; or why it does not work.
+    pub answer: Result<Option<u64>>,
+}
+
+/// Asks for every address of every pin; `each` hears of them. The errors are pins of which no address works, and members that
+/// are not in their artifact.
+pub fn check(
+    files: &Files,
+    artifacts: &BTreeMap<String, Artifact>,
+    checking: &Checking,
+    progress: Progress<'_>,
+    each: &mut dyn FnMut(&Asked<'_>),
+) -> Result<()> {
+    let Some(doc) = files.doc(ARTIFACTS)? else { return Ok(()) };
+    let client = Client::new(&checking.net)?;
+    let scratch = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+    let mut errors = Vec::new();
+    for (name, artifact) in artifacts {
+        for (arch, pin) in &artifact.pins {
+            let mut local = stored(pin, checking)?;
+            let mut works = false;
+            for (index, url) in pin.urls.iter().enumerate() {
+                let answer = if checking.download {
+                    let part = scratch.path().join("file");
+                    let wanted = Wanted { name, sha256: Some(&pin.sha256), size: pin.size };
+                    download(&checking.net, url, &part, &wanted, progress).and_then(|got| {
+                        local =
+                            local.take().or(Some(File::open(&part).context(|| "can't read a download".to_owned())?));
+                        // the open file stays readable; the next download begins with nothing
+                        std::fs::remove_file(&part).context(|| "can't remove a download".to_owned())?;
+                        Ok(Some(got.size))
+                    })
+                } else {
+                    ask(&client, url).and_then(|size| agrees(pin, url, size))
+                };
+                works |= answer.is_ok();
+                each(&Asked { pin, arch, url, place: place_of(&doc, name, arch, index), answer });
+            }
+            let place = || doc.place(&[name.clone(), arch.clone()]);
+            if !works {
+                errors.push(
+                    Error::new(format!("{name} ({arch}) can't be had from any of its addresses"))
+                        .at(place(), "no address of this pin works")
+                        .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
+                );
+            }
+            if let (Some(file), Some(members)) = (local, checking.members.get(&pin.sha256)) {
+                let format = pin.urls.first().map_or(Format::Plain, |url| Format::of(url));
+                let read = archive::extract(name, file, format, members, &Limits::default(), &mut |_, _| Ok(()));
+                errors.extend(read.err().map(|error| error.at(place(), "the artifact that a role installs from")));
+            }
+        }
+    }
+    Error::all(errors).map_or(Ok(()), Err)
+}
+
+/// Where the address with this position in [`Pin::urls`] is written.
+fn place_of(doc: &Doc, name: &str, arch: &str, index: usize) -> Place {
+    let way =
+        |last: &[&str]| -> Vec<String> { [name, arch].iter().chain(last).map(|part| (*part).to_owned()).collect() };
+    let has_url = doc.value().get(name).and_then(|pins| pins.get(arch)?.get("url")).is_some();
+    match index.checked_sub(usize::from(has_url)) {
+        None => doc.place(&way(&["url"])),
+        Some(index) => doc.place(&way(&["urls", &index.to_string()])),
+    }
+}
+
+/// A file that is here already and is the one that is pinned.
+fn stored(pin: &Pin, checking: &Checking) -> Result<Option<File>> {
+    for store in &checking.stores {
+        let path = store.join(&pin.sha256);
+        let Ok(mut file) = File::open(&path) else { continue };
+        if hash(&mut file).context(|| format!("can't read {}", path.display()))?.sha256 == pin.sha256 {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+/// The size of what is at an address, if it is told; an error when nothing is there.
+fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
+    if let Some(path) = url.strip_prefix("file://") {
+        return std::fs::metadata(Path::new(path))
+            .map(|meta| Some(meta.len()))
+            .context(|| format!("can't read {path}"));
+    }
+    let reply = match client.head(&net::parse(url)?) {
+        Ok(reply) => reply,
+        // not every server takes HEAD; the body of this one is not read
+        Err(_) => client.get(url, &Conditions { etag: None, from: Some(0) })?,
+    };
+    match reply.kind {
+        Kind::Ok | Kind::Partial => Ok(reply.length),
+        _ => Err(Error::new(format!("{url} is not there"))),
+    }
+}
+
+fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
+    match (pin.size, size) {
+        (Some(pinned), Some(size)) if pinned != size => {
+            Err(Error::new(format!("{url} has {size} bytes, and {pinned} are pinned")))
+        }
+        _ => Ok(size),
+    }
+}

@@ -1,0 +1,159 @@
+//! Where things are in what `kpull publish` and `kpull mirror` write: by digest, and never changed.
+//!
+//! The one file that changes is [`POINTER`], which says what the newest release is. It is not signed and need not be: what it
+//! leads to is.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The name of the pointer to the newest release.
+pub const POINTER: &str = "current.toml";
+/// The most that a pointer may have, in bytes.
+pub const POINTER_MAX: u64 = 4 << 10;
+/// The directory of blobs: files of releases, their manifests and signatures, by digest.
+pub const BLOBS: &str = "blobs";
+/// The directory of the pointers of this and earlier releases, by serial.
+pub const RELEASES: &str = "releases";
+/// The directory of artifacts in a mirror, by digest.
+pub const ARTIFACTS: &str = "sha256";
+
+const FORMAT: i64 = 1;
+
+/// Which release is the newest, and where it is. Nothing in it is believed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Pointer {
+    format: i64,
+    /// The site's name.
+    pub site: String,
+    /// The release's serial.
+    pub serial: u64,
+    /// SHA-256 of its `release.toml`, in lower-case hex.
+    pub manifest: String,
+    /// SHA-256 of its `release.toml.sig`, in lower-case hex.
+    pub signatures: String,
+}
+
+impl Pointer {
+    /// A pointer of this version of the format.
+    pub fn new(site: String, serial: u64, manifest: String, signatures: String) -> Self {
+        Self { format: FORMAT, site, serial, manifest, signatures }
+    }
+
+    /// Reads a pointer, which is called `name` in messages.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        let wrong = |why: &str| {
+            Error::refused(format!("{name} is not the pointer to a release"))
+                .because(why)
+                .help("publish there with `kpull publish`")
+        };
+        if bytes.len() as u64 > POINTER_MAX {
+            return Err(wrong("it is too long"));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not text"))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.message()))?;
+        match table.get("format").and_then(toml::Value::as_integer) {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(Error::refused(format!("{name} has format {other}, and this kpull reads format {FORMAT}"))
+                    .help("update kpull on this host"));
+            }
+            None => return Err(wrong("it does not say which format it has")),
+        }
+        let pointer: Self = table.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
+        if !is_digest(&pointer.manifest) || !is_digest(&pointer.signatures) {
+            return Err(wrong("a digest in it is not a SHA-256"));
+        }
+        Ok(pointer)
+    }
+
+    /// As text.
+    pub fn to_toml(&self) -> String {
+        let Self { format, site, serial, manifest, signatures } = self;
+        // JSON's strings are TOML's
+        let site = serde_json::Value::from(site.as_str());
+        // nginx and others tell two states of a file apart by its second and its size: what is published within one second
+        // has to differ in size
+        let first = signatures.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
+        let padding = "#".repeat(1 + (serial % 16) as usize + 16 * first as usize);
+        format!(
+            "format = {format}\nsite = {site}\nserial = {serial}\nmanifest = \"{manifest}\"\nsignatures = \"{signatures}\"\n{padding}\n"
+        )
+    }
+}
+
+/// Whether a text is a SHA-256 as it is written here: 64 hex digits in small letters.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The path of a blob.
+pub fn blob(sha256: &str) -> String {
+    format!("{BLOBS}/{sha256}")
+}
+
+/// The path of the pointer that is kept of a release.
+pub fn release(serial: u64) -> String {
+    format!("{RELEASES}/{serial}.toml")
+}
+
+/// The path of an artifact in a mirror.
+pub fn artifact(sha256: &str) -> String {
+    format!("{ARTIFACTS}/{sha256}")
+}
+
+/// The address of an artifact in the mirror at this address.
+pub fn artifact_in(mirror: &str, sha256: &str) -> String {
+    format!("{}/{}", mirror.trim_end_matches('/'), artifact(sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(site: &str) -> Pointer {
+        Pointer::new(site.into(), 7, "a".repeat(64), "b".repeat(64))
+    }
+
+    #[test]
+    fn a_pointer_reads_as_it_was_written_whatever_the_site_is_called() {
+        for site in ["lab", "it's \"the\" lab", "lab\nserial = 9", "a\\b", "\u{1b}[2J", ""] {
+            let pointer = pointer(site);
+            assert_eq!(Pointer::parse("p", pointer.to_toml().as_bytes()).unwrap(), pointer);
+        }
+    }
+
+    #[test]
+    fn pointers_that_may_follow_each_other_have_different_sizes() {
+        let size = |serial, digit: &str| {
+            let signatures = digit.repeat(64);
+            Pointer::new("lab".into(), serial, "a".repeat(64), signatures).to_toml().len()
+        };
+        assert_ne!(size(1, "a"), size(2, "a"));
+        assert_ne!(size(15, "a"), size(16, "a"));
+        assert_ne!(size(1, "a"), size(1, "b"));
+        assert!(size(u64::MAX, "f") < POINTER_MAX as usize);
+    }
+
+    #[test]
+    fn what_is_no_pointer_is_refused_with_its_reason() {
+        let text = pointer("lab").to_toml();
+        let problem = |text: &str| Pointer::parse("p", text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(problem(""), "p is not the pointer to a release: it does not say which format it has");
+        assert_eq!(problem(&text.replace("format = 1", "format = 2")), "p has format 2, and this kpull reads format 1");
+        assert!(
+            problem(&text.replace(&"a".repeat(64), "../../etc/passwd")).ends_with("a digest in it is not a SHA-256")
+        );
+        assert!(problem(&text.replace("serial", "seriel")).contains("seriel"));
+        assert!(problem("<!doctype html>").starts_with("p is not the pointer to a release: "));
+        assert!(problem(&" ".repeat(5000)).ends_with("it is too long"));
+        assert_eq!(Pointer::parse("p", &[0xff]).unwrap_err().exit_code(), crate::Exit::Refused);
+    }
+
+    #[test]
+    fn a_mirror_may_be_written_with_a_slash_at_its_end() {
+        assert_eq!(artifact_in("https://h/m/", "ab"), "https://h/m/sha256/ab");
+        assert_eq!(artifact_in("file:///srv/m", "ab"), "file:///srv/m/sha256/ab");
+    }
+}

@@ -1,0 +1,278 @@
+//! `kpull mirror`: every artifact of a site in a directory, by digest, as any web server can hand it out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::net::Options;
+use crate::net::download::{Progress, Wanted, download, hash};
+use crate::site::{Artifact, Pin, replace};
+use crate::supply::layout::{self, ARTIFACTS, is_digest};
+use crate::supply::publish::lock;
+
+/// The name of the list, for people: hosts don't read it.
+pub const INDEX: &str = "index.json";
+
+/// The list of what is in a mirror.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Index {
+    /// The version of this format.
+    pub version: u32,
+    /// By name and architecture.
+    pub artifacts: Vec<Entry>,
+}
+
+/// One artifact of a mirror.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the site.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `amd64` or `arm64`.
+    pub arch: String,
+    /// What its publisher calls the file.
+    pub upstream: String,
+    /// Where it is in the mirror.
+    pub file: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// How to fill a mirror.
+#[derive(Clone, Debug, Default)]
+pub struct Filling {
+    /// The only architecture that is wanted.
+    pub arch: Option<String>,
+    /// Addresses of other mirrors, tried first.
+    pub from: Vec<String>,
+    /// Whether files that are there are read and compared with their digests.
+    pub verify: bool,
+    /// How to connect.
+    pub net: Options,
+}
+
+/// What was done about one artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It was there.
+    Kept,
+    /// It was downloaded.
+    Fetched,
+    /// What was there was something else; it was downloaded.
+    Mended,
+}
+
+/// A directory that is a mirror.
+#[derive(Debug)]
+pub struct Mirror {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Mirror {
+    /// The mirror in `dir`, made when it is missing. Exit code 75 when somebody is filling it.
+    pub fn open(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir.join(ARTIFACTS)).context(|| format!("can't make a mirror in {}", dir.display()))?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock(dir)? })
+    }
+
+    /// Fetches what is missing, and writes the list; `each` hears of every artifact. What can't be had does not keep the others
+    /// from being fetched: the error tells of all.
+    pub fn fill(
+        &self,
+        artifacts: &BTreeMap<String, Artifact>,
+        filling: &Filling,
+        progress: Progress<'_>,
+        each: &mut dyn FnMut(&Entry, Done),
+    ) -> Result<Index> {
+        let sizes: BTreeMap<String, u64> =
+            self.index().artifacts.into_iter().map(|entry| (entry.file, entry.size)).collect();
+        let mut index = Index { version: 1, artifacts: Vec::new() };
+        let mut errors = Vec::new();
+        for (name, artifact) in artifacts {
+            for (arch, pin) in &artifact.pins {
+                let file = layout::artifact(&pin.sha256);
+                let is_wanted = filling.arch.as_ref().is_none_or(|wanted| wanted == arch);
+                let known = pin.size.or(sizes.get(&file).copied());
+                let outcome = if is_wanted {
+                    self.ensure(pin, known, filling, progress).map(Some)
+                } else {
+                    // another architecture that was mirrored before stays in the list
+                    Ok(std::fs::metadata(self.dir.join(&file)).ok().map(|meta| (meta.len(), Done::Kept)))
+                };
+                match outcome {
+                    Ok(Some((size, done))) => {
+                        let upstream = pin.urls.first().and_then(|url| url.rsplit('/').next()).unwrap_or_default();
+                        let (version, upstream) = (artifact.version.clone(), upstream.to_owned());
+                        let entry = Entry { name: name.clone(), version, arch: arch.clone(), upstream, file, size };
+                        if is_wanted {
+                            each(&entry, done);
+                        }
+                        index.artifacts.push(entry);
+                    }
+                    Ok(None) => {}
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        let text = serde_json::to_string_pretty(&index).context(|| format!("can't write {INDEX}"))?;
+        replace(&[(self.dir.join(INDEX), format!("{text}\n").into_bytes())])?;
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(index),
+        }
+    }
+
+    /// What was listed last; nothing when there is no list that can be read, which costs a bit of reading and nothing else.
+    fn index(&self) -> Index {
+        let text = std::fs::read(self.dir.join(INDEX)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Has the file of a pin here, with its size.
+    fn ensure(&self, pin: &Pin, known: Option<u64>, filling: &Filling, progress: Progress<'_>) -> Result<(u64, Done)> {
+        let path = self.dir.join(layout::artifact(&pin.sha256));
+        let what = || format!("can't read {}", path.display());
+        let mut done = Done::Fetched;
+        match File::open(&path) {
+            Ok(mut file) => {
+                let size = file.metadata().context(what)?.len();
+                let is_read = filling.verify || known.is_none();
+                let good = known.is_none_or(|known| known == size)
+                    && (!is_read || hash(&mut file).context(what)?.sha256 == pin.sha256);
+                if good {
+                    return Ok((size, Done::Kept));
+                }
+                std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
+                done = Done::Mended;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context(what),
+        }
+        let part = path.with_extension("part");
+        let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
+        let mut failures = Vec::new();
+        let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
+        for url in others.chain(pin.urls.iter().cloned()) {
+            match download(&filling.net, &url, &part, &wanted, progress) {
+                Ok(got) => {
+                    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                    std::fs::set_permissions(&part, mode)
+                        .and_then(|()| std::fs::rename(&part, &path))
+                        .context(|| format!("can't write {}", path.display()))?;
+                    return Ok((got.size, done));
+                }
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        Err(Error::new(format!("the artifact {} can't be had", pin.name))
+            .because(failures.join("; "))
+            .help("run again to go on where it ended; --from takes it from another mirror"))
+    }
+
+    /// Removes the files that no pin names; how many they were.
+    pub fn prune(&self, artifacts: &BTreeMap<String, Artifact>) -> Result<usize> {
+        let pinned: BTreeSet<&str> =
+            artifacts.values().flat_map(|artifact| artifact.pins.values()).map(|pin| pin.sha256.as_str()).collect();
+        let dir = self.dir.join(ARTIFACTS);
+        let entries: Vec<_> =
+            std::fs::read_dir(&dir).and_then(Iterator::collect).context(|| format!("can't list {}", dir.display()))?;
+        let mut removed = 0;
+        for entry in entries {
+            let name = entry.file_name();
+            // what is not called like an artifact is none of ours
+            let digest = name.to_str().map(|name| name.strip_suffix(".part").unwrap_or(name));
+            if digest.is_some_and(|digest| is_digest(digest) && !pinned.contains(digest)) {
+                std::fs::remove_file(entry.path()).context(|| format!("can't remove {}", entry.path().display()))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::Listed;
+
+    /// One artifact for each of these contents, published below `dir`.
+    fn artifacts(dir: &Path, contents: &[&str], with_sizes: bool) -> BTreeMap<String, Artifact> {
+        let artifact = |content: &&str| {
+            let path = dir.join(content);
+            std::fs::write(&path, content).unwrap();
+            let Listed { sha256, size } = Listed::of(content.as_bytes());
+            let urls = vec![format!("file://{}", path.display())];
+            let pin = Pin { name: (*content).to_owned(), urls, sha256, size: with_sizes.then_some(size) };
+            let pins = [("amd64".to_owned(), pin)].into_iter().collect();
+            ((*content).to_owned(), Artifact { version: "1".into(), pins })
+        };
+        contents.iter().map(artifact).collect()
+    }
+
+    fn fill(mirror: &Mirror, artifacts: &BTreeMap<String, Artifact>, filling: &Filling) -> Result<Vec<Done>> {
+        let mut all = Vec::new();
+        mirror.fill(artifacts, filling, &|_, _, _| {}, &mut |_, done| all.push(done))?;
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_there_is_kept_and_what_is_damaged_is_mended() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let pinned = artifacts(upstream.path(), &["one"], false);
+        let plain = Filling::default();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Fetched]);
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept]);
+        let file = dir.path().join(layout::artifact(&Listed::of(b"one").sha256));
+        std::fs::write(&file, "on").unwrap();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Mended], "the list has its size");
+        std::fs::write(&file, "two").unwrap();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept], "it has the right size");
+        assert_eq!(fill(&mirror, &pinned, &Filling { verify: true, ..plain }).unwrap(), [Done::Mended]);
+        assert_eq!(std::fs::read(file).unwrap(), b"one");
+    }
+
+    #[test]
+    fn one_that_cannot_be_had_does_not_keep_the_others_away() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let pinned = artifacts(upstream.path(), &["a", "b", "c"], true);
+        std::fs::write(upstream.path().join("a"), "evil").unwrap();
+        std::fs::remove_file(upstream.path().join("b")).unwrap();
+        let error = fill(&mirror, &pinned, &Filling::default()).unwrap_err();
+        assert_eq!(error.others().len(), 1);
+        let names: Vec<String> = mirror.index().artifacts.into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["c"]);
+        assert_eq!(std::fs::read_dir(dir.path().join(ARTIFACTS)).unwrap().count(), 2, "c, and an empty part of b");
+    }
+
+    #[test]
+    fn another_mirror_does_when_the_publisher_is_gone() {
+        let (upstream, one, two) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let pinned = artifacts(upstream.path(), &["a"], true);
+        fill(&Mirror::open(one.path()).unwrap(), &pinned, &Filling::default()).unwrap();
+        drop(upstream);
+        let from = vec![format!("file://{}", one.path().display())];
+        let filling = Filling { from, ..Filling::default() };
+        assert_eq!(fill(&Mirror::open(two.path()).unwrap(), &pinned, &filling).unwrap(), [Done::Fetched]);
+    }
+
+    #[test]
+    fn pruning_takes_what_no_pin_names_and_nothing_of_anybody_else() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let mut pinned = artifacts(upstream.path(), &["a", "b"], true);
+        fill(&mirror, &pinned, &Filling::default()).unwrap();
+        std::fs::write(dir.path().join("sha256/README"), "mine").unwrap();
+        std::fs::write(dir.path().join(format!("sha256/{}.part", "0".repeat(64))), "cut").unwrap();
+        pinned.remove("b");
+        assert_eq!(mirror.prune(&pinned).unwrap(), 2);
+        assert_eq!(std::fs::read_dir(dir.path().join("sha256")).unwrap().count(), 2);
+    }
+}

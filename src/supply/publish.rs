@@ -1,0 +1,467 @@
+//! `kpull publish`: a signed release into a directory or onto a web server, where hosts find it.
+//!
+//! Blobs first, the pointer last: whatever happens in between, hosts see the release before or this one, whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{DirEntry, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use reqwest::Url;
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::net::{self, Client, Conditions, Kind};
+use crate::site::{Files, replace};
+use crate::supply::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
+use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, signed_by};
+
+const AGAIN: &str = "sign again with `kpull sign`, and publish then";
+
+/// A signed release, ready to be published.
+#[derive(Debug)]
+pub struct Signed {
+    /// What its pointer will be.
+    pub pointer: Pointer,
+    /// Everything that is published of it, by digest.
+    blobs: BTreeMap<String, Arc<[u8]>>,
+}
+
+impl Signed {
+    /// The release of the site in `dir`. An error when it is not signed, or when the files are not those of the release.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let read = |name: &str| match std::fs::read(dir.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("can't read {}", dir.join(name).display())),
+        };
+        let unsigned = |what: &str| {
+            Error::new(format!("the site in {} is not signed: {what}", dir.display()))
+                .help("sign it with `kpull sign`, and publish then")
+        };
+        let bytes = read(MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
+        let signatures = read(SIGNATURES)?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
+        let plainly = |error: Error| error.exit(Exit::Failed).help(AGAIN);
+        if signed_by(&bytes, &signatures).map_err(plainly)?.is_empty() {
+            return Err(Error::new(format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN));
+        }
+        let manifest = Manifest::parse(&bytes).map_err(plainly)?;
+        let files = Files::in_directory(dir)?;
+        let present: BTreeMap<String, Listed> =
+            files.iter().map(|(path, content)| (path.to_owned(), Listed::of(content))).collect();
+        let names: BTreeSet<&String> = present.keys().chain(manifest.files.keys()).collect();
+        if let Some(path) = names.into_iter().find(|path| present.get(*path) != manifest.files.get(*path)) {
+            let why = match (present.get(path), manifest.files.get(path)) {
+                (None, _) => "is in the release and not in the site any more",
+                (_, None) => "is in the site and not in the release",
+                _ => "was changed after signing",
+            };
+            return Err(Error::new(format!("{path} {why}")).help(AGAIN));
+        }
+        let digest = |content: &[u8]| Listed::of(content).sha256;
+        let pointer = Pointer::new(manifest.site, manifest.serial, digest(&bytes), digest(&signatures));
+        let mut blobs: BTreeMap<String, Arc<[u8]>> =
+            files.iter().map(|(_, content)| (digest(content), content.clone())).collect();
+        blobs.insert(pointer.manifest.clone(), bytes.into());
+        blobs.insert(pointer.signatures.clone(), signatures.into());
+        Ok(Self { pointer, blobs })
+    }
+}
+
+/// Where releases are published.
+pub trait Target {
+    /// What to call it in a message.
+    fn name(&self) -> String;
+
+    /// The pointer that is there, and the server's name for this state of it.
+    fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>>;
+
+    /// Whether the file with this name has this content, as far as can be told without reading it all.
+    fn has(&self, path: &str, content: &[u8]) -> Result<bool>;
+
+    /// Writes a file, whole or not at all.
+    fn put(&self, path: &str, content: &[u8]) -> Result<()>;
+
+    /// Replaces the pointer, which has to be still the one with `etag`, if there is one.
+    fn set_pointer(&self, pointer: &Pointer, etag: Option<&str>) -> Result<()>;
+}
+
+/// What was published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Blobs that were not there yet.
+    pub sent: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that were there.
+    pub known: usize,
+    /// Whether the pointer was this release's already.
+    pub unchanged: bool,
+}
+
+/// Publishes a release. One with a lower serial than what is there, with the same and something else in it, or of another
+/// site, is refused, unless `force` is set.
+pub fn publish(signed: &Signed, target: &dyn Target, force: bool) -> Result<Published> {
+    let new = &signed.pointer;
+    let old = target.pointer()?;
+    if let Some((old, _)) = old.as_ref().filter(|_| !force) {
+        may_follow(new, old, &target.name())?;
+    }
+    let mut published = Published::default();
+    for (sha256, content) in &signed.blobs {
+        let path = layout::blob(sha256);
+        if target.has(&path, content)? {
+            published.known += 1;
+            continue;
+        }
+        target.put(&path, content)?;
+        published.sent += 1;
+        published.bytes += content.len() as u64;
+    }
+    let kept = (layout::release(new.serial), new.to_toml());
+    if !target.has(&kept.0, kept.1.as_bytes())? {
+        target.put(&kept.0, kept.1.as_bytes())?;
+    }
+    match old {
+        Some((old, _)) if old == *new => published.unchanged = true,
+        old => target.set_pointer(new, old.and_then(|(_, etag)| etag).as_deref())?,
+    }
+    Ok(published)
+}
+
+fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
+    if old.site != new.site {
+        return Err(Error::new(format!(
+            "{target} has releases of the site `{}`, and this one is of `{}`",
+            old.site, new.site
+        ))
+        .help("publish each site in a place of its own; --force replaces it"));
+    }
+    if old.serial > new.serial {
+        return Err(Error::new(format!("{target} has release {} already, and this one is {}", old.serial, new.serial))
+            .help("take the site as it was signed last, and sign again; hosts refuse an older release, so --force is for a place that no host has seen"));
+    }
+    if old.serial == new.serial && old.manifest != new.manifest {
+        return Err(Error::new(format!("{target} has another release with the serial {}", old.serial))
+            .help("one serial, one release: take that site's release.toml, and sign again"));
+    }
+    Ok(())
+}
+
+/// A directory.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    /// One at a time publishes there; let go with the process.
+    _lock: File,
+}
+
+/// What may go from a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Pruning {
+    /// How many releases stay, the newest.
+    pub keep: usize,
+    /// For how long a release stays all the same after another one has replaced it, and a file after it was written.
+    pub grace: Duration,
+}
+
+/// What went from a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Releases.
+    pub releases: usize,
+    /// Blobs, and files of publishings that were interrupted.
+    pub blobs: usize,
+}
+
+impl Dir {
+    /// The directory at `path`, made when it is missing. Exit code 75 when somebody is publishing there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let what = || format!("can't publish in {}", path.display());
+        for name in [BLOBS, RELEASES] {
+            std::fs::create_dir_all(path.join(name)).context(what)?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock(path)? })
+    }
+
+    /// Removes releases that are too many, and blobs that no release has that stays.
+    pub fn prune(&self, pruning: &Pruning) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let Some((current, _)) = self.pointer()? else { return Ok(pruned) };
+        let mut releases = BTreeMap::new();
+        for entry in self.entries(RELEASES)? {
+            let name = entry.file_name();
+            let serial = name.to_str().and_then(|name| name.strip_suffix(".toml")?.parse::<u64>().ok());
+            if let Some(serial) = serial {
+                releases.insert(serial, entry.path());
+            }
+        }
+        let mut used: HashSet<String> = HashSet::new();
+        let mut replaced_at = None;
+        let mut condemned = Vec::new();
+        for (rank, (serial, path)) in releases.iter().rev().enumerate() {
+            let stays = rank < pruning.keep || *serial == current.serial || !is_older(replaced_at, pruning.grace);
+            replaced_at = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+            if stays {
+                let bytes = std::fs::read(path).context(|| format!("can't read {}", path.display()))?;
+                self.use_of(&Pointer::parse(&path.display().to_string(), &bytes).map_err(not_pruned)?, &mut used)?;
+            } else {
+                condemned.push(path);
+            }
+        }
+        self.use_of(&current, &mut used)?;
+        for path in condemned {
+            remove(path)?;
+            pruned.releases += 1;
+        }
+        for entry in self.entries(BLOBS)? {
+            let name = entry.file_name();
+            let is_used = name.to_str().is_some_and(|name| used.contains(name));
+            let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+            if !is_used && is_older(modified, pruning.grace) {
+                remove(&entry.path())?;
+                pruned.blobs += 1;
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Adds the blobs that a release has.
+    fn use_of(&self, pointer: &Pointer, used: &mut HashSet<String>) -> Result<()> {
+        let path = self.path.join(layout::blob(&pointer.manifest));
+        let bytes = std::fs::read(&path).context(|| format!("can't read {}", path.display())).map_err(not_pruned)?;
+        let manifest = Manifest::parse(&bytes).map_err(not_pruned)?;
+        used.extend(manifest.files.into_values().map(|listed| listed.sha256));
+        used.extend([pointer.manifest.clone(), pointer.signatures.clone()]);
+        Ok(())
+    }
+
+    fn entries(&self, name: &str) -> Result<Vec<DirEntry>> {
+        let path = self.path.join(name);
+        std::fs::read_dir(&path).and_then(Iterator::collect).context(|| format!("can't list {}", path.display()))
+    }
+}
+
+/// Holds a directory, so that one at a time works in it. Exit code 75 when somebody else has it.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let what = || format!("can't lock {}", dir.display());
+    let file = File::open(dir).context(what)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Error::new(format!("another kpull is at work in {}", dir.display())).exit(Exit::Busy))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error).context(what),
+    }
+}
+
+fn not_pruned(error: Error) -> Error {
+    error.exit(Exit::Failed).help("the release was published, and nothing was removed: publish it again to mend it")
+}
+
+/// Whether a time is more than `grace` ago. What can't be told is young.
+fn is_older(time: Option<SystemTime>, grace: Duration) -> bool {
+    time.and_then(|time| time.elapsed().ok()).is_some_and(|age| age >= grace)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).context(|| format!("can't remove {}", path.display()))
+}
+
+impl Target for Dir {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>> {
+        let path = self.path.join(POINTER);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let pointer = Pointer::parse(&path.display().to_string(), &bytes);
+                Ok(Some((pointer.map_err(|error| error.exit(Exit::Failed))?, None)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("can't read {}", path.display())),
+        }
+    }
+
+    fn has(&self, path: &str, content: &[u8]) -> Result<bool> {
+        Ok(std::fs::read(self.path.join(path)).is_ok_and(|present| present == content))
+    }
+
+    fn put(&self, path: &str, content: &[u8]) -> Result<()> {
+        replace(&[(self.path.join(path), content.to_vec())])
+    }
+
+    fn set_pointer(&self, pointer: &Pointer, _: Option<&str>) -> Result<()> {
+        self.put(POINTER, pointer.to_toml().as_bytes())
+    }
+}
+
+/// A web server that takes PUT.
+pub struct Web {
+    base: Url,
+    client: Client,
+}
+
+impl Web {
+    /// The place at `base`; an error when the files that `options` names can't be used.
+    pub fn open(base: &str, options: &net::Options) -> Result<Self> {
+        Ok(Self { base: net::parse(base)?, client: Client::new(options)? })
+    }
+
+    fn send(&self, path: &str, content: &[u8], etag: Option<&str>) -> Result<Kind> {
+        let url = net::below(&self.base, path.split('/'))?;
+        self.client.put(&url, content.to_vec(), etag).map(|reply| reply.kind)
+    }
+}
+
+impl Target for Web {
+    fn name(&self) -> String {
+        net::shown(&self.base)
+    }
+
+    fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>> {
+        let url = net::below(&self.base, [POINTER])?;
+        let reply = self.client.get(url.as_str(), &Conditions::default())?;
+        if reply.kind == Kind::Missing {
+            return Ok(None);
+        }
+        let etag = reply.etag.clone();
+        let plainly = |error: Error| error.exit(Exit::Failed);
+        let bytes = net::read_all(reply, POINTER_MAX).map_err(plainly)?;
+        Ok(Some((Pointer::parse(&net::shown(&url), &bytes).map_err(plainly)?, etag)))
+    }
+
+    fn has(&self, path: &str, content: &[u8]) -> Result<bool> {
+        let reply = self.client.head(&net::below(&self.base, path.split('/'))?)?;
+        // a pointer that was kept is as long as another one of the same release
+        let is_blob = path.starts_with(BLOBS);
+        Ok(is_blob && reply.kind == Kind::Ok && reply.length == Some(content.len() as u64))
+    }
+
+    fn put(&self, path: &str, content: &[u8]) -> Result<()> {
+        self.send(path, content, None).map(drop)
+    }
+
+    fn set_pointer(&self, pointer: &Pointer, etag: Option<&str>) -> Result<()> {
+        if self.send(POINTER, pointer.to_toml().as_bytes(), etag)? != Kind::Changed {
+            return Ok(());
+        }
+        // it may have been us, and only the answer was lost
+        if self.pointer()?.is_some_and(|(present, _)| present == *pointer) {
+            return Ok(());
+        }
+        Err(Error::new(format!("somebody else has published at {} just now", self.name()))
+            .help("hosts have their release; look at it, sign again on top of it, and publish"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed(serial: u64, files: &[(&str, &str)]) -> Signed {
+        let files: Files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().into())).collect();
+        let created = "2026-11-24T03:50:00Z".parse().unwrap();
+        let bytes = Manifest::of(&files, "lab", serial, created, "2026-12-24T03:50:00Z".parse().unwrap()).to_toml();
+        let digest = |content: &[u8]| Listed::of(content).sha256;
+        let signatures = format!("signatures of {serial}");
+        let pointer = Pointer::new("lab".into(), serial, digest(bytes.as_bytes()), digest(signatures.as_bytes()));
+        let mut blobs: BTreeMap<String, Arc<[u8]>> =
+            files.iter().map(|(_, content)| (digest(content), content.clone())).collect();
+        for content in [bytes.as_bytes(), signatures.as_bytes()] {
+            blobs.insert(digest(content), content.into());
+        }
+        Signed { pointer, blobs }
+    }
+
+    fn names(dir: &Path, name: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir.join(name))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_again_and_a_damaged_blob_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Dir::open(dir.path()).unwrap();
+        let first = signed(1, &[("site.toml", "a"), ("roles/x/role.toml", "b")]);
+        let published = publish(&first, &target, false).unwrap();
+        assert_eq!((published.sent, published.known, published.unchanged), (4, 0, false));
+        let again = publish(&first, &target, false).unwrap();
+        assert_eq!((again.sent, again.known, again.unchanged), (0, 4, true));
+        let blob = dir.path().join(layout::blob(&Listed::of(b"a").sha256));
+        std::fs::write(&blob, "x").unwrap();
+        assert_eq!(publish(&first, &target, false).unwrap().sent, 1);
+        assert_eq!(std::fs::read(blob).unwrap(), b"a");
+        let next = publish(&signed(2, &[("site.toml", "a"), ("roles/x/role.toml", "c")]), &target, false).unwrap();
+        assert_eq!((next.sent, next.known), (3, 1));
+    }
+
+    #[test]
+    fn an_older_another_and_a_foreign_release_are_refused_without_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Dir::open(dir.path()).unwrap();
+        publish(&signed(2, &[("site.toml", "a")]), &target, false).unwrap();
+        let problem = |signed: &Signed| publish(signed, &target, false).unwrap_err().to_string();
+        let name = dir.path().display();
+        assert_eq!(problem(&signed(1, &[])), format!("{name} has release 2 already, and this one is 1"));
+        assert_eq!(problem(&signed(2, &[])), format!("{name} has another release with the serial 2"));
+        let mut foreign = signed(3, &[]);
+        foreign.pointer.site = "other".into();
+        assert_eq!(problem(&foreign), format!("{name} has releases of the site `lab`, and this one is of `other`"));
+        publish(&signed(1, &[]), &target, true).unwrap();
+        assert_eq!(target.pointer().unwrap().unwrap().0.serial, 1);
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_the_current_and_what_they_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Dir::open(dir.path()).unwrap();
+        for serial in 1..=4 {
+            publish(&signed(serial, &[("site.toml", "same"), ("keys/k", &format!("{serial}"))]), &target, false)
+                .unwrap();
+        }
+        std::fs::write(dir.path().join("blobs/.tmpAbC"), "cut").unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(target.prune(&Pruning { keep: 1, grace: hour }).unwrap(), Pruned::default());
+        let pruned = target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).unwrap();
+        // of each: the key, the manifest and the signatures
+        assert_eq!(pruned, Pruned { releases: 2, blobs: 2 * 3 + 1 });
+        assert_eq!(names(dir.path(), RELEASES), ["3.toml", "4.toml"]);
+        assert_eq!(names(dir.path(), BLOBS).len(), 1 + 2 * 3);
+        assert!(dir.path().join(layout::blob(&Listed::of(b"same").sha256)).exists());
+        publish(&signed(1, &[("site.toml", "old")]), &target, true).unwrap();
+        target.prune(&Pruning { keep: 1, grace: Duration::ZERO }).unwrap();
+        assert_eq!(names(dir.path(), RELEASES), ["1.toml", "4.toml"]);
+        assert!(dir.path().join(layout::blob(&Listed::of(b"old").sha256)).exists());
+    }
+
+    #[test]
+    fn nothing_is_pruned_when_a_release_that_stays_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Dir::open(dir.path()).unwrap();
+        for serial in 1..=3 {
+            publish(&signed(serial, &[("site.toml", &format!("{serial}"))]), &target, false).unwrap();
+        }
+        let before = names(dir.path(), BLOBS);
+        let manifest = signed(2, &[("site.toml", "2")]).pointer.manifest;
+        std::fs::remove_file(dir.path().join(layout::blob(&manifest))).unwrap();
+        assert!(target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).is_err());
+        assert_eq!(names(dir.path(), BLOBS).len(), before.len() - 1);
+        assert_eq!(names(dir.path(), RELEASES).len(), 3);
+    }
+
+    #[test]
+    fn one_at_a_time_publishes_in_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Dir::open(dir.path()).unwrap();
+        assert_eq!(Dir::open(dir.path()).unwrap_err().exit_code(), Exit::Busy);
+        drop(first);
+        Dir::open(dir.path()).unwrap();
+    }
+}
