@@ -31,6 +31,12 @@ pub struct World {
 
 type Var = (String, Option<String>, String);
 
+/// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
+const STEPS: u64 = 1 << 20;
+/// How deep variables may need one another, and how deep templates may include and call one another: together they fit
+/// into a thread's stack.
+const DEPTH: usize = 32;
+
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("site", &self.site.name).field("host", &self.host).finish_non_exhaustive()
@@ -72,6 +78,8 @@ impl World {
             env.set_syntax(syntax);
         }
         env.set_debug(true);
+        env.set_fuel(Some(STEPS));
+        env.set_recursion_limit(DEPTH);
         functions::add(&mut env);
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
@@ -162,6 +170,13 @@ impl World {
                 let error = error.at(place.clone(), "this variable needs itself");
                 keep_first(&self.failed, error.help("give one of them a value of its own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
+            }
+            if rendering.len() >= DEPTH {
+                let error =
+                    Error::new(format!("`{label}` is needed by more than {DEPTH} variables, one through the other"));
+                let error = error.at(place.clone(), "this variable");
+                keep_first(&self.failed, error.help("set some of them to a value of their own"));
+                return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "variables need each other too deep"));
             }
             rendering.push(entry);
         }
@@ -321,6 +336,12 @@ impl World {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
                 None => result.help("an include names a file below the role's templates/"),
             };
+        }
+        if error.kind() == ErrorKind::OutOfFuel {
+            return Error::new(what)
+                .because(format!("it takes more than {STEPS} steps, or makes more than {} MiB of text", STEPS >> 14))
+                .at(place, "here")
+                .help("is there a loop that is longer than it was meant to be?");
         }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         let result = Error::new(what).because(detail).at(place, "here");

@@ -10,7 +10,7 @@ pub use files::{Files, PARTS};
 pub use pin::{Artifact, Pin};
 pub use role::{Entry, Role};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -174,15 +174,19 @@ impl Site {
 
     /// `role` behind everything that it requires. Circles have been refused before.
     fn add_with_required(&self, role: &str, roles: &mut Vec<String>) {
-        if roles.iter().any(|known| known == role) {
-            return;
-        }
-        if let Some(found) = self.roles.get(role) {
-            for required in &found.requires {
-                self.add_with_required(required, roles);
+        let mut way = vec![(role, 0)];
+        while let Some((role, next)) = way.last_mut() {
+            let requires = self.roles.get(*role).map(|found| found.requires.as_slice()).unwrap_or_default();
+            if roles.iter().any(|known| known == *role) {
+                way.pop();
+            } else if let Some(required) = requires.get(*next) {
+                *next += 1;
+                way.push((required, 0));
+            } else {
+                roles.push((*role).to_owned());
+                way.pop();
             }
         }
-        roles.push(role.to_owned());
     }
 
     /// Whether there is such a role, be it one that can't be read: that is told already, and once is enough.
@@ -206,42 +210,39 @@ impl Site {
         errors
     }
 
-    fn check_requires(&self, role: &str) -> Option<Error> {
-        let mut way = vec![role.to_owned()];
-        self.follow_requires(role, &mut way)
-    }
-
-    fn follow_requires(&self, name: &str, way: &mut Vec<String>) -> Option<Error> {
+    /// What is wrong with the roles that `name` requires: one that isn't there, or a circle.
+    fn check_requires(&self, name: &str) -> Option<Error> {
         let role = self.roles.get(name)?;
-        for (index, required) in role.requires.iter().enumerate() {
-            let path = ["requires".to_owned(), index.to_string()];
-            if !self.has_role(required) {
-                // further along the way it is told when its own role has its turn
-                if way.len() == 1 {
-                    return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
-                }
+        let path = |index: usize| ["requires".to_owned(), index.to_string()];
+        if let Some((index, missing)) = role.requires.iter().enumerate().find(|(_, required)| !self.has_role(required))
+        {
+            return Some(unknown_name("role", missing, self.roles.keys(), &role.doc, &path(index)));
+        }
+        // every role is looked at once, and on a way of our own rather than the stack's: there may be many
+        let mut seen = BTreeSet::new();
+        let mut way = vec![(role, 0)];
+        while let Some((role, next)) = way.last_mut() {
+            let (role, index) = (*role, *next);
+            let Some(required) = role.requires.get(index) else {
+                way.pop();
                 continue;
-            }
-            if way[0] == *required {
-                // a circle is told once, by the first of its roles
-                if way.iter().any(|other| *other < way[0]) {
-                    continue;
-                }
-                way.push(required.clone());
+            };
+            *next += 1;
+            if required == name {
+                let names: Vec<&str> = way.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
                 return Some(
-                    Error::new(format!("roles require each other in a circle: {}", way.join(" → ")))
-                        .at(role.doc.place(&path), "this closes the circle")
+                    Error::new(format!("roles require each other in a circle: {}", names.join(" → ")))
+                        .at(role.doc.place(&path(index)), "this closes the circle")
                         .help("take one `requires` away, or move what both need into a role of its own"),
                 );
             }
-            if way.contains(required) {
-                continue;
+            // a circle is told once, by the first of its roles
+            if required.as_str() > name
+                && seen.insert(required)
+                && let Some(found) = self.roles.get(required)
+            {
+                way.push((found, 0));
             }
-            way.push(required.clone());
-            if let Some(error) = self.follow_requires(required, way) {
-                return Some(error);
-            }
-            way.pop();
         }
         None
     }
