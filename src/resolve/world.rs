@@ -33,9 +33,10 @@ type Var = (String, Option<String>, String);
 
 /// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
 const STEPS: u64 = 1 << 20;
-/// How deep variables may need one another, and how deep templates may include and call one another: together they fit
-/// into a thread's stack.
+/// How deep variables may need one another. Together with [`RECURSION`] it has to fit into a thread's stack.
 const DEPTH: usize = 32;
+/// How deep a template may include and call: about 15 templates or 25 macros.
+const RECURSION: usize = 160;
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,7 +80,7 @@ impl World {
         }
         env.set_debug(true);
         env.set_fuel(Some(STEPS));
-        env.set_recursion_limit(DEPTH);
+        env.set_recursion_limit(RECURSION);
         functions::add(&mut env);
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
@@ -543,5 +544,64 @@ impl Object for HostObject {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::resolve::{Facts, resolve};
+    use crate::site::{Files, Site};
+
+    /// What resolving a host says, whose role has these variables and a file with this content.
+    fn resolved(vars: &str, content: &str) -> Result<usize, String> {
+        let role = format!("summary = \"x\"\n[[template]]\npath = \"/a\"\ntemplate = \"t\"\n[vars]\n{vars}");
+        let files: Files = [
+            ("site.toml", "name = \"x\""),
+            ("host_vars/h.toml", "address = \"10.0.0.1\"\nroles = [\"r\"]"),
+            ("roles/r/role.toml", &role),
+            ("roles/r/templates/t", content),
+        ]
+        .into_iter()
+        .map(|(path, text)| (path.to_owned(), text.as_bytes().into()))
+        .collect();
+        let site = Site::load(files).unwrap().into();
+        let facts = Facts::assumed("h", [10, 0, 0, 1].into(), None).unwrap();
+        resolve(&site, "h", &facts).map(|catalog| catalog.items.len()).map_err(|error| error.to_string())
+    }
+
+    /// `v1` to `vN`, each made of the next by `text`, in which `NEXT` stands for its name.
+    fn chain(length: usize, text: &str) -> String {
+        let line = |number: usize| format!("v{number} = '{}'\n", text.replace("NEXT", &format!("v{}", number + 1)));
+        (1..length).map(line).chain([format!("v{length} = 'x'\n")]).collect()
+    }
+
+    #[test]
+    fn a_loop_without_a_reasonable_end_is_refused() {
+        let each = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        assert_eq!(
+            resolved("", each).unwrap_err(),
+            "the template can't be rendered: it takes more than 1048576 steps, or makes more than 64 MiB of text"
+        );
+        assert_eq!(resolved("", "{% for a in range(9999) %}{{ a }}{% endfor %}"), Ok(1));
+    }
+
+    #[test]
+    fn text_that_doubles_and_doubles_is_refused_before_it_fills_the_memory() {
+        let told = resolved(&chain(32, "{{ NEXT }}{{ NEXT }}"), "{{ v1 }}").unwrap_err();
+        assert!(told.contains("64 MiB of text"), "{told}");
+        let told = resolved("", "{% set x = 'x' * 99999999 %}{{ x }}").unwrap_err();
+        assert!(told.contains("64 MiB of text"), "{told}");
+    }
+
+    #[test]
+    fn variables_and_macros_lead_as_deep_as_allowed_and_no_deeper() {
+        let deep = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% else %}{{ NEXT }}{% endif %}{% endmacro %}{{ m(24) }}";
+        assert_eq!(resolved(&chain(32, deep), "{{ v1 }}"), Ok(1), "the stack is large enough");
+        assert_eq!(
+            resolved(&chain(33, "{{ NEXT }}"), "{{ v1 }}").unwrap_err(),
+            "`r.v33` is needed by more than 32 variables, one through the other"
+        );
+        let told = resolved("", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap_err();
+        assert_eq!(told, "the template can't be rendered: recursion limit exceeded");
     }
 }

@@ -315,3 +315,43 @@ fn unknown_name<'a>(
 fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|error| errors.push(error)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A site with roles of these names, each with what it requires.
+    fn roles(roles: impl IntoIterator<Item = (String, Vec<String>)>) -> Result<Site> {
+        let role = |(name, requires): (String, Vec<String>)| {
+            let text = format!("summary = \"x\"\nrequires = {requires:?}");
+            (format!("roles/{name}/role.toml"), text.into_bytes().into())
+        };
+        let own = [
+            ("site.toml", "name = \"x\"".to_owned()),
+            ("host_vars/h.toml", "address = \"10.0.0.1\"\nroles = [\"r00000\"]".to_owned()),
+        ];
+        let own = own.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+        Site::load(own.into_iter().chain(roles.into_iter().map(role)).collect())
+    }
+
+    fn name(number: usize) -> String {
+        format!("r{number:05}")
+    }
+
+    #[test]
+    fn roles_that_all_require_all_behind_them_are_looked_at_once() {
+        let site = roles((0..60).map(|at| (name(at), (at + 1..60).map(name).collect()))).unwrap();
+        assert_eq!(site.hosts["h"].roles, (0..60).rev().map(name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_row_of_roles_does_not_fill_the_stack() {
+        let row = |last: Vec<String>| {
+            roles((0..1000).map(|at| (name(at), if at < 999 { vec![name(at + 1)] } else { last.clone() })))
+        };
+        assert_eq!(row(vec![]).unwrap().hosts["h"].roles.len(), 1000);
+        let error = row(vec![name(0)]).unwrap_err();
+        assert!(error.to_string().starts_with("roles require each other in a circle: r00000 → r00001 → "), "{error}");
+        assert_eq!(error.others().len(), 0, "a circle is told once");
+    }
+}
