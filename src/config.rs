@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::host::root::Root;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
-use crate::trust::{AllowedSigners, Policy};
+use crate::trust::{AllowedSigners, KeySet, Purpose};
 
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Config {
     /// How artifacts are downloaded.
     #[serde(default)]
     pub artifacts: net::Options,
+    /// What the host reads its secrets with.
+    #[serde(default)]
+    pub secrets: Secrets,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
@@ -34,11 +38,26 @@ pub struct Config {
 pub struct Trust {
     /// The site's name.
     pub site: String,
-    /// The file with the keys that may sign, in OpenSSH's allowed_signers format.
-    pub allowed_signers: PathBuf,
-    /// How many different keys have to sign; 1 when left out.
+    /// The file with the keys that may sign, in OpenSSH's allowed_signers format. Either this or `keys` is set.
+    pub allowed_signers: Option<PathBuf>,
+    /// A key set of the site (its `keys/N.toml`), to start from that.
+    pub keys: Option<PathBuf>,
+    /// How many different keys have to sign a release; 1 when left out. A key set says it itself.
     pub threshold: Option<usize>,
+    /// How many different keys have to sign a new key set; as many as a release when left out.
+    pub rotate_threshold: Option<usize>,
 }
+
+/// `[secrets]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Files with the host's private keys; its SSH host keys when left out.
+    pub identities: Option<Vec<PathBuf>>,
+}
+
+/// The host keys that secrets can be encrypted to.
+const HOST_KEYS: &[&str] = &["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key"];
 
 impl Config {
     /// Reads a configuration; a relative path in it starts at its own directory.
@@ -50,10 +69,11 @@ impl Config {
         let mut config: Self = doc.read()?;
         let base = path.parent().unwrap_or(Path::new("."));
         let settle = |path: &mut PathBuf| *path = base.join(&*path);
-        settle(&mut config.trust.allowed_signers);
+        [&mut config.trust.allowed_signers, &mut config.trust.keys].into_iter().flatten().for_each(settle);
         if let Some(state) = &mut config.state {
             settle(state);
         }
+        config.trust.check().map_err(|error| error.at(doc.place(&["trust".to_owned()]), "in this table"))?;
         if config.sources.is_empty() {
             return Err(Error::new(format!("{} names no source", path.display()))
                 .help("add [[source]] with `git`, `http` or `dir`"));
@@ -74,22 +94,55 @@ impl Config {
         }
         config.artifacts.check().map_err(|error| error.at(doc.place(&["artifacts".to_owned()]), "these options"))?;
         config.artifacts.paths().for_each(settle);
+        config.secrets.identities.iter_mut().flatten().for_each(settle);
         Ok(config)
     }
 
-    /// What the host believes.
-    pub fn policy(&self) -> Result<Policy> {
-        let signers = AllowedSigners::load(&self.trust.allowed_signers)?;
-        let threshold = self.trust.threshold.unwrap_or(1);
-        if threshold == 0 || threshold > signers.len() {
-            let file = self.trust.allowed_signers.display();
-            let keys = match signers.len() {
-                1 => "1 key".to_owned(),
-                count => format!("{count} keys"),
-            };
-            return Err(Error::new(format!("`threshold` is {threshold}, and {file} has {keys}"))
+    /// The files with the private keys that the host's secrets are read with.
+    pub fn identities(&self, root: &Root) -> Vec<PathBuf> {
+        let host_keys = || HOST_KEYS.iter().map(|path| root.outside(Path::new(path))).collect();
+        self.secrets.identities.clone().unwrap_or_else(host_keys)
+    }
+}
+
+impl Trust {
+    fn check(&self) -> Result<()> {
+        match (&self.allowed_signers, &self.keys) {
+            (None, None) => Err(Error::new("[trust] names no keys").help(
+                "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
+            )),
+            (Some(_), Some(_)) => {
+                Err(Error::new("[trust] sets both `allowed_signers` and `keys`").help("keep the one to start from"))
+            }
+            (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
+                Err(Error::new("[trust] sets a threshold beside `keys`")
+                    .help("a key set says its thresholds itself: remove it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that the host starts from.
+    pub fn start(&self) -> Result<KeySet> {
+        if let Some(path) = &self.keys {
+            let bytes = std::fs::read(path).context(|| format!("can't read the key set {}", path.display()))?;
+            let set = KeySet::parse(&path.display().to_string(), &bytes)?;
+            if set.site != self.site {
+                return Err(Error::new(format!("{} is a key set of the site `{}`", path.display(), set.site))
+                    .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
+            }
+            return Ok(set);
+        }
+        let Some(path) = &self.allowed_signers else { return Err(Error::new("[trust] names no keys")) };
+        let signers = AllowedSigners::load(path)?;
+        let release = self.threshold.unwrap_or(1);
+        let rotate = self.rotate_threshold.unwrap_or(release);
+        let keys = signers.count(Purpose::Release);
+        if release == 0 || release > keys {
+            let s = if keys == 1 { "" } else { "s" };
+            return Err(Error::new(format!("`threshold` is {release}, and {} has {keys} key{s}", path.display()))
                 .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
-        Ok(Policy { site: self.trust.site.clone(), signers, threshold })
+        Ok(KeySet::start(&self.site, signers, release, rotate))
     }
 }

@@ -1,10 +1,13 @@
 //! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+use crate::secret::mask;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -44,6 +47,21 @@ impl Place {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
+
+    /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        let hidden: String = self.text.get(self.span.clone()).unwrap_or_default().chars().map(stars).collect();
+        let (Some(before), Some(after)) = (self.text.get(..self.span.start), self.text.get(self.span.end..)) else {
+            return Self { text: "".into(), span: 0..0, ..self };
+        };
+        Self { text: format!("{before}{hidden}{after}").into(), ..self }
+    }
+}
+
+/// As many `*` as a character has bytes; a line break stays.
+fn stars(c: char) -> &'static str {
+    if c == '\n' { "\n" } else { &"****"[..c.len_utf8()] }
 }
 
 impl fmt::Display for Place {
@@ -225,8 +243,9 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Makes control characters visible, so that a name from outside can't write to somebody's terminal.
+/// Makes control characters visible, so that a name from outside can't write to somebody's terminal, and hides secrets.
 pub fn visible(text: &str) -> String {
+    let text = &*mask::hide(text);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_hidden(c) {
@@ -240,6 +259,10 @@ pub fn visible(text: &str) -> String {
 
 /// [`visible`] for a text that spans point into: each character keeps its length in bytes.
 fn masked(text: &Arc<str>) -> Arc<str> {
+    let text = &match mask::hide_in_place(text) {
+        Cow::Borrowed(_) => text.clone(),
+        Cow::Owned(hidden) => hidden.into(),
+    };
     if !text.contains(is_hidden) {
         return text.clone();
     }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod host;
 pub mod kind;
 pub mod net;
+pub mod pki;
 pub mod report;
 pub mod resolve;
 pub mod secret;

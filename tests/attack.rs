@@ -7,6 +7,8 @@
 mod bytes;
 #[path = "attack/host.rs"]
 mod host;
+#[path = "attack/keys.rs"]
+mod keys;
 #[path = "attack/manifest.rs"]
 mod manifest;
 #[path = "attack/signatures.rs"]

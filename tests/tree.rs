@@ -10,6 +10,10 @@ mod broken;
 mod faults;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/pki.rs"]
+mod pki;
+#[path = "tree/secrets.rs"]
+mod secrets;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]

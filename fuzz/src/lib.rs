@@ -9,6 +9,7 @@ use std::io::{Cursor, Read, copy, sink};
 use std::path::{Component, Path};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kpull::config::Config;
 use kpull::error::{Context as _, Error, visible};
 use kpull::host::Host;
@@ -19,13 +20,15 @@ use kpull::host::root::Root;
 use kpull::host::unit_files::{self, Found, Own};
 use kpull::host::zone::{Edit, Element, PortRange};
 use kpull::host::zone_file::ZoneFile;
+use kpull::pki::{Certificate, PrivateKey, Request, Revoked};
 use kpull::resolve::{Facts, resolve};
-use kpull::secret::{Keyring, LARGEST, Recipient};
+use kpull::secret::index::Index;
+use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
 use kpull::site::{Files, Site};
 use kpull::source::Tree;
 use kpull::store::Store;
 use kpull::store::archive::{Format, Limits, extract};
-use kpull::trust::{AllowedSigners, Manifest, Seen, is_part};
+use kpull::trust::{AllowedSigners, KeySet, Manifest, Memory, Message, Purpose, claimed, is_part};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use tempfile::TempDir;
 
@@ -37,7 +40,9 @@ pub const TARGETS: &[Target] = &[
     ("archive", archive),
     ("config", config),
     ("host", host),
+    ("keys", keys),
     ("manifest", manifest),
+    ("pki", pki),
     ("rich_rule", rich_rule),
     ("secret", secret),
     ("signers", signers),
@@ -58,10 +63,8 @@ pub fn manifest(data: &[u8]) {
         assert!(is_plain && is_part(path), "{path:?} leaves the site");
         assert_eq!(hex_digits(&listed.sha256), 64, "{path:?} has no digest");
     }
-    // TOML has no other years, and no fractions are written
-    let time = |text: &str| text.parse().expect("a time");
-    let manifest =
-        Manifest { created: time("2026-11-24T03:50:00Z"), expires: time("2026-12-24T03:50:00Z"), ..manifest };
+    // TOML has not all the years that a time can have, and no fractions are written
+    let manifest = Manifest { created: time(NOW), expires: time(NOW), ..manifest };
     let written = manifest.to_toml();
     if i64::try_from(manifest.serial).is_ok() && manifest.files.values().all(|listed| listed.size < 1 << 63) {
         assert_eq!(Manifest::parse(written.as_bytes()).expect("what was written is read"), manifest);
@@ -70,6 +73,73 @@ pub fn manifest(data: &[u8]) {
 
 fn hex_digits(text: &str) -> usize {
     text.bytes().filter(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count()
+}
+
+/// A time that the corpora's keys are valid at.
+const NOW: &str = "2026-11-24T03:50:00Z";
+
+fn time(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+/// Sets of keys and their signatures, beside the keys that a host was enrolled with: each set follows the one before, and
+/// is written as it is read.
+pub fn keys(data: &[u8]) {
+    let tree = Files::from_iter(owned(files(data)));
+    for (path, content) in tree.iter().filter(|(path, _)| path.ends_with(".toml")) {
+        let Some(set) = report(KeySet::parse(path, content)) else { continue };
+        let set = KeySet { created: time(NOW), ..set };
+        let is_small = |number: u64| i64::try_from(number).is_ok();
+        if is_small(set.number) && set.last_serial.is_none_or(is_small) {
+            let again = report(KeySet::parse(path, set.to_toml().as_bytes())).expect("what was written is read");
+            assert_eq!(again.digest(), set.digest());
+        }
+    }
+    let start = tree.get("allowed").map(|content| String::from_utf8_lossy(content)).unwrap_or_default();
+    let Some(start) = report(AllowedSigners::parse("allowed_signers", &start)) else { return };
+    let start = KeySet::start("lab", start, 1, 1);
+    for (at, signed) in report(start.follow(&InMemory(tree), time(NOW))).into_iter().flatten().enumerate() {
+        assert_eq!((signed.set.number, signed.set.site.as_str()), (at as u64 + 1, "lab"));
+        assert!(signed.set.rotate > 0 && signed.set.rotate <= signed.set.signers.count(Purpose::Keys));
+    }
+}
+
+/// Files as a source has them.
+struct InMemory(Files);
+
+impl Tree for InMemory {
+    fn read(&self, path: &str, max: u64) -> kpull::Result<Option<Vec<u8>>> {
+        match self.0.get(path) {
+            Some(content) if content.len() as u64 > max => Err(Error::refused("too large")),
+            content => Ok(content.map(|content| content.to_vec())),
+        }
+    }
+
+    fn list(&self) -> kpull::Result<Option<Vec<String>>> {
+        Ok(None)
+    }
+}
+
+/// Certificates, a request for one, a private key, the records of what was revoked and of who has which secret.
+pub fn pki(data: &[u8]) {
+    for certificate in report(Certificate::bundle("x.crt", data)).into_iter().flatten() {
+        certificate.is_signed_by(&certificate);
+        let again = report(Certificate::one("x.crt", certificate.pem.as_bytes())).expect("it was read before");
+        assert_eq!((again.serial, again.public), (certificate.serial, certificate.public));
+    }
+    report(Request::read("x.csr", data));
+    if let Some(key) = report(PrivateKey::from_pem("x.key", data)) {
+        assert!(PrivateKey::from_pem("x.key", &key.pem()).is_ok(), "what was written is read");
+    }
+    let at = |path: &str| Files::from_iter([(path.to_owned(), data.into())]);
+    report(Revoked::all(&at("pki/revoked.toml")));
+    if let Some(index) = report(Index::read(&at(secret::index::INDEX))) {
+        let again = report(Index::read(&Files::from_iter([(
+            secret::index::INDEX.to_owned(),
+            index.to_toml().into_bytes().into(),
+        )])));
+        assert_eq!(again, Some(index), "what was written is read");
+    }
 }
 
 /// Allowed signers, signatures and what they are over, one file each: no signature is good for anything else.
@@ -81,12 +151,19 @@ pub fn signers(data: &[u8]) {
         Err(error) => return show(&error),
     };
     let (message, signatures) = (file("message"), file("signatures"));
-    let check = |message: &[u8], threshold| allowed.check(message, signatures, threshold);
+    let check = |bytes: &[u8], threshold| {
+        allowed.check(
+            &Message { bytes, purpose: Purpose::Release, name: "the release", at: time(NOW) },
+            signatures,
+            threshold,
+        )
+    };
+    report(claimed(signatures));
     match check(message, 1) {
-        Ok(()) => {
+        Ok(_) => {
             let other = [message, b"x"].concat();
             assert!(check(&other, 1).is_err(), "a signature is good for two messages");
-            assert!(check(message, allowed.len() + 1).is_err(), "there are more signers than keys");
+            assert!(check(message, allowed.count(Purpose::Release) + 1).is_err(), "there are more signers than keys");
         }
         Err(error) => {
             show(&error);
@@ -97,14 +174,13 @@ pub fn signers(data: &[u8]) {
 
 /// A site of several files: loaded, and resolved for its hosts.
 pub fn site(data: &[u8]) {
-    let files: Files = files(data).into_iter().map(|(path, content)| (path.to_owned(), content.into())).collect();
-    let site = match Site::load(files) {
+    let site = match Site::load(owned(files(data)).collect()) {
         Ok(site) => Arc::new(site),
         Err(error) => return show(&error),
     };
     for (name, host) in site.hosts.iter().take(2) {
         let facts = Facts::assumed(name, host.address, None).expect("nothing is asked");
-        match resolve(&site, name, &facts) {
+        match resolve(&site, name, &facts, &Secrets::sealed()) {
             Ok(catalog) => {
                 let ids: BTreeSet<&str> = catalog.items.iter().map(|item| item.id.as_str()).collect();
                 assert!(catalog.items.iter().all(|item| item.after.iter().all(|id| ids.contains(id.as_str()))));
@@ -277,27 +353,32 @@ pub fn config(data: &[u8]) {
     let path = dir.path().join("kpull.toml");
     std::fs::write(&path, data).expect("the directory is ours");
     if let Some(config) = report(Config::load(&path)) {
-        assert!(config.trust.allowed_signers.is_absolute() && !config.sources.is_empty());
+        assert!(
+            config.trust.allowed_signers.as_ref().is_none_or(|path| path.is_absolute()) && !config.sources.is_empty()
+        );
         assert!(config.sources.iter().all(|source| source.check().is_ok()));
     }
 }
 
-/// The state directory: what was seen, the release that was kept, records.
+/// The state directory, which is `state` in a host's root: what was seen, the release that was kept, records.
 pub fn state(data: &[u8]) {
     let Some(dir) = directory(data, false) else { return };
-    let store = Store::open(dir.path()).expect("the directory is ours");
-    if let Some(seen) = report(store.seen()).flatten() {
-        store.set_seen(&seen).expect("the directory is ours");
-        assert_eq!(store.seen().expect("what was written is read"), Some(seen));
+    let root = Root::open(dir.path()).expect("the directory is there");
+    let Some(store) = report(Store::open(&dir.path().join("state"))) else { return };
+    report(Memory::anchor(&root));
+    if let Some(memory) = report(Memory::load(store.root(), &root)).flatten()
+        && report(memory.save(store.root(), &root)).is_some()
+    {
+        assert_eq!(report(Memory::load(store.root(), &root)).flatten(), Some(memory), "what was written is read");
     }
+    report(store.key_set(1));
     if let Some(owed) = report(store.owed()) {
-        store.set_owed(&owed).expect("the directory is ours");
-        assert_eq!(store.owed().expect("what was written is read"), owed);
+        report(store.set_owed(&owed)).expect("it was a file before");
+        assert_eq!(report(store.owed()), Some(owed), "what was written is read");
     }
     report(store.generation());
     report(store.last_run());
     store.marks();
-    report(Seen::load(&dir.path().join("seen.toml")));
     if let Some(release) = report(store.release()).flatten() {
         for path in report(release.list()).flatten().into_iter().flatten() {
             let content = report(release.read(&path, 1000)).flatten();
@@ -347,6 +428,11 @@ fn files(data: &[u8]) -> Vec<(&str, &[u8])> {
 }
 
 const MARK: &[u8] = b"%% ";
+
+/// For [`Files`].
+fn owned<'a>(files: Vec<(&'a str, &'a [u8])>) -> impl Iterator<Item = (String, Arc<[u8]>)> {
+    files.into_iter().map(|(path, content)| (path.to_owned(), content.into()))
+}
 
 /// Where the next line that begins with the mark is.
 fn find_mark(data: &[u8]) -> Option<usize> {

@@ -1,11 +1,20 @@
 //! `kpull check`.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
+use crate::pki::{Standing, survey};
 use crate::resolve::{Facts, resolve};
+use crate::secret::Secrets;
+use crate::secret::desk::{Desk, Users, distinct};
+use crate::secret::scan::scan;
+use crate::site::Site;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -21,8 +30,14 @@ impl Run for Check {
     fn run(&self) -> Result<Exit> {
         let site = self.site.load()?;
         let mut errors: Vec<Error> = Vec::new();
+        let literals = scan(&site.files);
+        let mut users = Users::default();
         for (name, host) in &site.hosts {
-            let resolved = Facts::assumed(name, host.address, None).and_then(|facts| resolve(&site, name, &facts));
+            let resolved = Facts::assumed(name, host.address, None)
+                .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
+            if let Ok(catalog) = &resolved {
+                users.add(catalog);
+            }
             match resolved {
                 Ok(catalog) if self.json => {
                     print_json(
@@ -40,6 +55,12 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
+        // of a site that can't be resolved it is not known who uses what
+        if errors.is_empty() {
+            errors.extend(self.certificates(&site)?);
+            errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
+        }
+        errors.extend(literals);
         match Error::all(distinct(errors)) {
             Some(error) => Err(error),
             None => Ok(Exit::Done),
@@ -51,9 +72,20 @@ impl Run for Check {
     }
 }
 
-/// Each error once: a mistake in a role is there for every host that has the role.
-fn distinct(errors: Vec<Error>) -> Vec<Error> {
-    let mut seen = std::collections::HashSet::new();
-    let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
+impl Check {
+    /// Tells of certificates that need attention; those that are no good any more are errors.
+    fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
+        let now = Timestamp::now();
+        let standings = survey(site, now)?;
+        for standing in &standings {
+            match standing.warning(now) {
+                Some(warning) if self.json => print_json(
+                    &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
+                ),
+                Some(warning) => print(&format!("! {warning}")),
+                None => {}
+            }
+        }
+        Ok(standings.iter().filter_map(Standing::error).collect())
+    }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result, nearest};
 use crate::resolve::{Facts, World};
+use crate::secret::Secrets;
 
 /// Arguments of `explain`.
 #[derive(Args, Debug)]
@@ -31,7 +32,7 @@ impl Run for Explain {
             _ => (None, self.variable.as_str()),
         };
         let way: Vec<String> = way.split('.').map(str::to_owned).collect();
-        let world = World::new(site.clone(), &self.host, &facts);
+        let world = World::new(site.clone(), &self.host, &facts, &Secrets::sealed());
         let layers = world.layers(&self.host, role);
         let set: Vec<_> = layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(&way)?))).collect();
         let Some(value) = world.variable(&self.host, role, &way[0]).filter(|_| !set.is_empty()) else {

@@ -7,6 +7,7 @@ use crate::cli::{Run, SiteArgs, print, print_json};
 use crate::error::{Exit, Result};
 use crate::kind::Kick;
 use crate::resolve::{Facts, resolve};
+use crate::secret::Secrets;
 
 /// Arguments of `graph`.
 #[derive(Args, Debug)]
@@ -27,7 +28,7 @@ impl Run for Graph {
     fn run(&self) -> Result<Exit> {
         let site = self.site.load()?;
         let address = site.find_host(&self.host)?.address;
-        let catalog = resolve(&site, &self.host, &Facts::assumed(&self.host, address, None)?)?;
+        let catalog = resolve(&site, &self.host, &Facts::assumed(&self.host, address, None)?, &Secrets::sealed())?;
         if self.dot {
             print("digraph kpull {\n  rankdir = LR;\n  node [shape = box];");
         }

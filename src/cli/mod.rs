@@ -3,9 +3,13 @@
 mod apply;
 mod check;
 mod demo;
+mod enroll;
 mod explain;
 mod graph;
+mod keys;
+mod pki;
 mod plan;
+mod secret;
 mod sign;
 mod status;
 
@@ -19,6 +23,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Report};
+use crate::secret::mask;
 use crate::site::{Files, Site};
 
 /// Pulls this host's signed manifest and makes the host what it says.
@@ -45,8 +50,16 @@ enum Command {
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
     Graph(graph::Graph),
+    /// Say what this host trusts from now on.
+    Enroll(enroll::Enroll),
+    /// Show, make and sign the sets of keys of a site.
+    Keys(keys::Keys),
+    /// Write, show and encrypt the secrets of a site.
+    Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Keep a site's authorities and certificates.
+    Pki(pki::Pki),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
 }
@@ -117,6 +130,9 @@ impl SiteArgs {
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
+    // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -132,13 +148,19 @@ pub fn main() -> Exit {
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
+        Command::Enroll(command) => command,
+        Command::Keys(command) => command,
+        Command::Secret(command) => command,
         Command::Sign(command) => command,
+        Command::Pki(command) => command,
         Command::Demo(command) => command,
     };
-    command.run().unwrap_or_else(|error| {
+    let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
         error.exit_code()
-    })
+    });
+    mask::forget();
+    exit
 }
 
 /// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
@@ -147,7 +169,7 @@ fn show(error: &Error, json: bool) {
         if json {
             print_json(&describe(error));
         } else if !report::failed(error) {
-            eprint!("{}", graphical(error));
+            eprint!("{}", mask::hide(&graphical(error)));
         }
     }
 }
@@ -180,10 +202,10 @@ fn print(line: &str) {
 
 /// Writes one JSON object to standard output.
 fn print_json(value: &serde_json::Value) {
-    print_as_is(&value.to_string());
+    print_as_is(&report::json_line(value.clone()));
 }
 
 /// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
 fn print_as_is(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
 use crate::error::{Exit, Result};
-use crate::kind::fields::Span;
+use crate::kind::fields::Lifetime;
 use crate::trust::{Signer, sign};
 
 /// Arguments of `sign`.
@@ -20,8 +20,8 @@ pub struct Sign {
     #[arg(long, value_name = "DIR", default_value = ".")]
     site: PathBuf,
     /// How long hosts take the release
-    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = lifetime)]
-    lifetime: jiff::SignedDuration,
+    #[arg(long, value_name = "SPAN", default_value = "30d")]
+    lifetime: Lifetime,
     /// Make a new release, with a new serial and expiry, even if no file has changed
     #[arg(long)]
     renew: bool,
@@ -30,20 +30,9 @@ pub struct Sign {
     json: bool,
 }
 
-/// A span with days, which have 24 hours here.
-fn lifetime(text: &str) -> std::result::Result<jiff::SignedDuration, String> {
-    if let Some(days) =
-        text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()).filter(|days| (1..=3650).contains(days))
-    {
-        return Ok(jiff::SignedDuration::from_hours(24 * days));
-    }
-    let span = Span::try_from(text.to_owned())?;
-    jiff::SignedDuration::try_from(span.0).map_err(|error| error.to_string())
-}
-
 impl Run for Sign {
     fn run(&self) -> Result<Exit> {
-        let signed = sign(&self.site, &Signer::of(&self.key)?, self.lifetime, self.renew)?;
+        let signed = sign(&self.site, &Signer::of(&self.key)?, self.lifetime.0, self.renew)?;
         let manifest = &signed.manifest;
         if self.json {
             print_json(

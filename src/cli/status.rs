@@ -21,11 +21,12 @@ impl Run for Status {
     fn run(&self) -> Result<Exit> {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
-        let (seen, generation) = (agent.store.seen()?, agent.store.generation()?);
+        let memory = agent.trust()?.memory;
+        let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
         if self.host.json {
             let value = json!({
-                "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen,
+                "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
                 "generation": generation, "last_run": last, "owed": owed,
             });
             print_json(&value);

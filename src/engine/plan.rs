@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::kind::{Change, Item, Kick, Wants, Work};
 use crate::resolve::Catalog;
+use crate::secret::mask;
 use crate::store::{Owed, Store};
 
 /// What an apply would do.
@@ -55,6 +56,7 @@ pub(super) fn difference(
     owed: &BTreeMap<String, Kick>,
 ) -> Result<Option<Change>> {
     let observed = item.resource.observe(work).map_err(|error| locate(error, item))?;
+    let observed = observed.map(|change| discreet(change, item));
     let watched = item.resource.watches();
     let kick = watched
         .iter()
@@ -71,6 +73,17 @@ pub(super) fn difference(
         Some(change) => Change { kick: Some(kick), ..change },
         None => Change { kick: Some(kick), ..Change::new(word) },
     }))
+}
+
+/// The change with nothing of a secret in it.
+fn discreet(change: Change, item: &Item) -> Change {
+    let summary = match item.is_secret && !item.resource.is_discreet() {
+        true => "change (not shown: a secret is in it)".to_owned(),
+        false => mask::hide(&change.summary).into_owned(),
+    };
+    // those with a secret say themselves that they show nothing
+    let diff = change.diff.map(|diff| mask::hide(&diff).into_owned());
+    Change { summary, diff: diff.filter(|_| !item.is_secret || item.resource.is_discreet()), ..change }
 }
 
 /// Gives an error about a resource the place where it is written, unless it has a better one.

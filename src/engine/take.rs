@@ -10,10 +10,11 @@ use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
+use crate::secret::Secrets;
 use crate::site::{Files, Site};
 use crate::source::{self, Poll, Source, Tree};
 use crate::store::Store;
-use crate::trust::{Policy, Seen, Verified};
+use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
 pub struct Agent<'a> {
@@ -48,6 +49,20 @@ struct Read {
     signatures: Vec<u8>,
 }
 
+/// What a host believes, and what it remembers.
+pub struct Trust {
+    /// Whose signatures count now.
+    pub policy: Policy,
+    /// What it must not forget.
+    pub memory: Memory,
+    /// The keys that it was enrolled with.
+    start: KeySet,
+    /// What it remembered when this run began.
+    remembered: Option<Memory>,
+    /// Whether this run has adopted a newer key set.
+    rotated: bool,
+}
+
 impl<'a> Agent<'a> {
     /// Opens a host. `root` is `/` or a tree; `name` overrules the configured host name.
     pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
@@ -64,20 +79,67 @@ impl<'a> Agent<'a> {
         Ok(Self { config, host, store, report, name })
     }
 
+    /// What this host believes. Refused when its memory and its configuration contradict each other.
+    pub fn trust(&self) -> Result<Trust> {
+        let mut trust = self.first_trust(self.config.trust.start()?);
+        let Some(known) = Memory::load(self.store.root(), &self.host.root)? else { return Ok(trust) };
+        trust.remembered = Some(known.clone());
+        let memory = &mut trust.memory;
+        for (what, enrolled, now) in [("site", &known.site, &memory.site), ("host", &known.host, &memory.host)] {
+            if enrolled != now {
+                return Err(Error::refused(format!(
+                    "this host is enrolled as the {what} `{enrolled}`, and not as `{now}`"
+                ))
+                .help(format!("look at `{what}` in kpull.toml; {ENROLL}")));
+            }
+        }
+        if known.keys <= memory.keys {
+            // only local root has said what counts, and may say it anew
+            memory.release = known.release;
+            return Ok(trust);
+        }
+        if known.start != memory.start {
+            return Err(Error::refused(format!(
+                "the keys in kpull.toml are not those that this host was enrolled with, and key set {} counts since",
+                known.keys
+            ))
+            .help(format!("put them back, or, if you mean to start from other keys, {ENROLL}")));
+        }
+        trust.policy.keys = self.store.key_set(known.keys)?;
+        trust.memory = known;
+        Ok(trust)
+    }
+
+    /// What a host that starts from these keys believes and remembers.
+    pub fn first_trust(&self, start: KeySet) -> Trust {
+        let site = self.config.trust.site.clone();
+        let memory = Memory {
+            site: site.clone(),
+            host: self.name.clone(),
+            start: start.digest(),
+            keys: start.number,
+            release: None,
+        };
+        Trust { policy: Policy { site, keys: start.clone() }, memory, start, remembered: None, rotated: false }
+    }
+
     /// Asks the sources and takes what is new, if it is good; else stays with the last good release.
     pub fn take(&self) -> Result<Taken> {
-        let policy = self.config.policy()?;
-        let seen = self.store.seen()?;
+        let mut trust = self.trust()?;
+        if let Some(remembered) = &trust.remembered {
+            // a copy that was lost is made again from the other
+            remembered.save(self.store.root(), &self.host.root)?;
+        }
         let now = Timestamp::now();
         let mut marks = self.store.marks();
         // what came with a mark is only as good as what was kept of it
-        let kept = self.store.release()?.map(|kept| self.read_kept(&policy, &kept, now));
-        let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
+        let mut kept = self.store.release()?.map(|kept| self.read_kept(&trust, &kept, now));
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
         for (index, config) in self.config.sources.iter().enumerate() {
             let mut source = source::open(config, &self.store.source_cache(index))?;
             let name = source.name();
+            let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());
             let found = match self.poll(&mut *source, mark.map(String::as_str)) {
                 Ok(None) => {
@@ -85,16 +147,16 @@ impl<'a> Agent<'a> {
                     break;
                 }
                 Ok(Some((tree, mark))) => self
-                    .read(&policy, &*tree, seen.as_ref(), now, good.map(|good| &good.files))
+                    .rotate(&mut trust, &*tree, now)
+                    .and_then(|()| self.read(&trust, &*tree, now, good.map(|good| &good.files)))
                     .map(|read| (read, mark)),
                 Err(error) => Err(error),
             };
             match found {
                 Ok((read, mark)) => {
                     self.report.event(&Event::News { source: &name, manifest: read.catalog.manifest() });
-                    // the release before what was seen of it: a crash in between must not leave only a serial
+                    self.remember(&mut trust.memory, read.seen.clone())?;
                     self.store.set_release(&read.bytes, &read.signatures, &read.files)?;
-                    self.store.set_seen(&read.seen)?;
                     marks.insert(name, mark);
                     self.store.set_marks(&marks)?;
                     return Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: None });
@@ -111,6 +173,12 @@ impl<'a> Agent<'a> {
         // a refusal is worse news than a server that does not answer
         trouble.sort_by_key(|error| error.exit_code() != Exit::Refused);
         let trouble = if answered { None } else { trouble.into_iter().next() };
+        // keys may have been taken away meanwhile
+        if trust.rotated
+            && let Some(release) = self.store.release()?
+        {
+            kept = Some(self.read_kept(&trust, &release, now));
+        }
         let Some(kept) = kept else {
             return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
         };
@@ -123,11 +191,35 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// Follows the chain of key sets in `tree`, and adopts what it finds: for good, whatever becomes of the release.
+    pub fn rotate(&self, trust: &mut Trust, tree: &dyn Tree, now: Timestamp) -> Result<()> {
+        for Signed { set, bytes } in trust.policy.keys.follow(tree, now)? {
+            self.store.add_key_set(set.number, &bytes)?;
+            trust.memory.keys = set.number;
+            if let Some(last) = set.last_serial
+                && let Some(seen) = trust.memory.release.as_mut().filter(|seen| seen.serial > last)
+            {
+                *seen = Seen { serial: last, digest: String::new(), ..seen.clone() };
+            }
+            trust.memory.save(self.store.root(), &self.host.root)?;
+            self.report.event(&Event::Keys(&set));
+            trust.policy.keys = set;
+            trust.rotated = true;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was seen of a release, before anything of it is applied.
+    pub fn remember(&self, memory: &mut Memory, seen: Seen) -> Result<()> {
+        memory.release = Some(seen);
+        memory.save(self.store.root(), &self.host.root)
+    }
+
     /// The files of the release that this host has, verified; `None` before the first.
     pub fn kept_files(&self) -> Result<Option<Files>> {
         let Some(kept) = self.store.release()? else { return Ok(None) };
-        let release = self.config.policy()?.announce(&kept)?.fetch(&kept, None)?;
-        Ok(Some(release.get().clone()))
+        let site = self.announce_kept(&self.trust()?, &kept)?.fetch(&kept, None, &self.name)?;
+        Ok(Some(site.get().files.clone()))
     }
 
     fn poll(&self, source: &mut dyn Source, mark: Option<&str>) -> Result<Option<(Box<dyn Tree>, String)>> {
@@ -137,35 +229,52 @@ impl<'a> Agent<'a> {
         })
     }
 
-    fn read(
-        &self,
-        policy: &Policy,
-        tree: &dyn Tree,
-        seen: Option<&Seen>,
-        now: Timestamp,
-        known: Option<&Files>,
-    ) -> Result<Read> {
-        let announced = policy.announce(tree)?;
-        announced.check_time(seen, now)?;
+    fn read(&self, trust: &Trust, tree: &dyn Tree, now: Timestamp, known: Option<&Files>) -> Result<Read> {
+        let announced = trust.policy.announce(tree, now)?;
+        announced.check_time(trust.memory.release.as_ref(), now)?;
         self.resolve(announced, tree, known)
     }
 
     /// The kept release, and whether it is too old by now: what was good once is still converged to.
-    fn read_kept(&self, policy: &Policy, kept: &dyn Tree, now: Timestamp) -> Result<(Read, Option<Error>)> {
-        let announced = policy.announce(kept)?;
+    fn read_kept(&self, trust: &Trust, kept: &dyn Tree, now: Timestamp) -> Result<(Read, Option<Error>)> {
+        let announced = self.announce_kept(trust, kept)?;
         let late = announced.check_time(None, now).err();
         Ok((self.resolve(announced, kept, None)?, late))
     }
 
-    fn resolve(&self, announced: crate::trust::Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
+    /// Verifies the kept release by the key set that it was taken with, less what was revoked since, as of when it was
+    /// made: a key that ran out, or was replaced, has signed it all the same.
+    fn announce_kept(&self, trust: &Trust, kept: &dyn Tree) -> Result<Announced> {
+        let counts = &trust.policy.keys;
+        let Some(seen) = &trust.memory.release else {
+            return Err(Error::refused("it is not remembered that the kept release was good").help(ENROLL));
+        };
+        let mut keys = match seen.keys {
+            number if number == counts.number => counts.clone(),
+            number if number > trust.start.number => self.store.key_set(number)?,
+            _ => trust.start.clone(),
+        };
+        keys.signers = keys.signers.without(&counts.revoked);
+        let announced = Policy { site: trust.policy.site.clone(), keys }.announce(kept, seen.created)?;
+        if announced.manifest().serial > seen.serial {
+            return Err(Error::refused(format!(
+                "the kept release (serial {}) does not count any more",
+                announced.manifest().serial
+            ))
+            .help("the site's keys were changed after it was signed: a newer release is needed"));
+        }
+        Ok(announced)
+    }
+
+    fn resolve(&self, announced: Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
         let seen = Seen::of(&announced);
         let (bytes, signatures) = (announced.bytes.clone(), announced.signatures.clone());
-        let release = announced.fetch(tree, known)?;
-        let files = release.get().clone();
-        let catalog = release.then(|files| {
-            let site = Arc::new(Site::load(files)?);
+        let site = announced.fetch(tree, known, &self.name)?;
+        let files = site.get().files.clone();
+        let catalog = site.then(|site| {
+            let site = Arc::new(site);
             let facts = self.facts(&site)?;
-            resolve(&site, &self.name, &facts)
+            resolve(&site, &self.name, &facts, &Secrets::open(self.config.identities(&self.host.root)))
         })?;
         Ok(Read { catalog, files, seen, bytes, signatures })
     }

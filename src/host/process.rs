@@ -1,6 +1,6 @@
 //! Running other programs: never through a shell, with a clean environment, bounded in time and output.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -51,12 +52,14 @@ pub struct Command<'a> {
     pub identity: Option<Identity>,
     /// When it is ended.
     pub timeout: Duration,
+    /// What it reads from its standard input; nothing when left out. It is handed over in memory.
+    pub input: Option<&'a [u8]>,
 }
 
 impl<'a> Command<'a> {
     /// A program that runs in `/`, as we do, with nothing but the usual environment.
     pub fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout }
+        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None }
     }
 }
 
@@ -145,7 +148,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home)])
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir(command.cwd)
-        .stdin(Stdio::null())
+        .stdin(command.input.map_or(Ok(Stdio::null()), in_memory)?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
@@ -161,6 +164,15 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         }
         Err(error) => Err(Error::new(format!("can't run {program}")).because(error)),
     }
+}
+
+/// Bytes as something to read from.
+fn in_memory(bytes: &[u8]) -> Result<Stdio> {
+    let what = || "can't hand a program its input".to_owned();
+    let fd = memfd_create(c"kpull", MFdFlags::MFD_CLOEXEC).context(what)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes).and_then(|()| file.rewind()).context(what)?;
+    Ok(file.into())
 }
 
 /// One output of a program, as far as it is kept.
@@ -300,6 +312,13 @@ mod tests {
         let mut names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         names.sort_unstable();
         assert_eq!(names, ["GIVEN", "HOME", "LANG", "PATH"]);
+    }
+
+    #[test]
+    fn a_program_reads_what_it_is_given() {
+        let argv = argv(["cat"]);
+        let output = run(&Command { input: Some(b"a\0b"), ..Command::new(&argv, MINUTE) }).unwrap();
+        assert_eq!(output.stdout, b"a\0b");
     }
 
     #[test]

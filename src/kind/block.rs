@@ -13,7 +13,7 @@ use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockFields {
-    /// The file; it is made (0644, root) when it is missing.
+    /// The file; it is made (0644, or 0600 with a secret in it; root) when it is missing.
     path: AbsolutePath,
     /// What tells the block from others in this file: letters, digits, `.`, `_` and `-`.
     name: String,
@@ -47,7 +47,9 @@ impl Fields for BlockFields {
             text.push('\n');
         }
         text.push_str(&format!("{comment} END kpull {}\n", self.name));
-        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive: self.sensitive })])
+        let is_secret = build.is_secret();
+        let sensitive = self.sensitive || is_secret;
+        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive, is_secret })])
     }
 }
 
@@ -60,6 +62,7 @@ pub struct Block {
     /// With both marks.
     text: String,
     sensitive: bool,
+    is_secret: bool,
 }
 
 impl Block {
@@ -127,6 +130,10 @@ impl Resource for Block {
         vec![format!("part:{}@path:{}", self.name, self.path)]
     }
 
+    fn is_discreet(&self) -> bool {
+        true
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (content, range) = self.find(work.host)?;
         let old = &content[range];
@@ -143,7 +150,7 @@ impl Resource for Block {
         let (content, range) = self.find(work.host)?;
         let access = match work.host.root.meta(&self.path)? {
             Some(meta) => Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) },
-            None => Access { mode: 0o644, uid: None, gid: None },
+            None => Access { mode: if self.is_secret { 0o600 } else { 0o644 }, uid: None, gid: None },
         };
         let (before, after) = (&content[..range.start], &content[range.end..]);
         let mut new = before.to_vec();

@@ -59,10 +59,11 @@ impl Fields for CommandFields {
         if self.env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
             return Err(build.invalid("env", "a variable has a name without `=`"));
         }
+        let sensitive = self.sensitive || build.is_secret();
         let name = match self.name {
             Some(name) => name,
-            None if self.sensitive => {
-                return Err(build.invalid("sensitive", "its arguments can't be its name: set `name`"));
+            None if sensitive => {
+                return Err(build.invalid("run", "what is in its arguments is not to be seen, so they can't be its name: set `name`"));
             }
             None => self.run.join(" "),
         };
@@ -76,7 +77,7 @@ impl Fields for CommandFields {
             cwd: self.cwd,
             env: self.env.into_iter().collect(),
             timeout: self.timeout.map_or(std::time::Duration::from_secs(60), |span| span.0),
-            sensitive: self.sensitive,
+            sensitive,
         })])
     }
 }
@@ -145,7 +146,7 @@ impl Run {
     fn failure(&self, output: &Output, what: String) -> Error {
         let error = match self.sensitive {
             true => Error::new(what)
-                .because(format!("{} (its output is not shown: it is marked sensitive)", output.verdict())),
+                .because(format!("{} (its output is not shown: it is sensitive)", output.verdict())),
             false => output.failure(what),
         };
         match output.ended {
@@ -170,6 +171,10 @@ impl Resource for Run {
 
     fn after(&self) -> Vec<String> {
         self.user.iter().map(|user| format!("user:{user}")).collect()
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -118,6 +118,37 @@ impl TryFrom<String> for Span {
     }
 }
 
+/// How long something lives, written as `"365d"` or like a [`Span`]; at most ten years. A day has 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Lifetime(pub jiff::SignedDuration);
+
+impl TryFrom<String> for Lifetime {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        const LONGEST: i64 = 3660;
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
+        let span = match days {
+            Some(days) if (1..=LONGEST).contains(&days) => jiff::SignedDuration::from_hours(24 * days),
+            Some(_) => return Err(format!("`{text}` is not between 1 and {LONGEST} days")),
+            None => jiff::SignedDuration::try_from(Span::try_from(text)?.0).map_err(|error| error.to_string())?,
+        };
+        match span <= jiff::SignedDuration::from_hours(24 * LONGEST) {
+            true => Ok(Self(span)),
+            false => Err(format!("a lifetime has at most {LONGEST} days")),
+        }
+    }
+}
+
+impl std::str::FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.to_owned().try_into()
+    }
+}
+
 /// The names of `T`'s fields, as serde knows them; none for a type that isn't a struct.
 pub fn names_of<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
@@ -175,6 +206,16 @@ mod tests {
         assert_eq!(Span::try_from("2m".to_owned()), Ok(Span(Duration::from_secs(120))));
         for bad in ["60", "-1s", "soon"] {
             assert!(Span::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_may_be_in_days() {
+        let day = jiff::SignedDuration::from_hours(24);
+        assert_eq!(Lifetime::try_from("60d".to_owned()), Ok(Lifetime(day * 60)));
+        assert_eq!(Lifetime::try_from("24h".to_owned()), Ok(Lifetime(day)));
+        for bad in ["0d", "3661d", "-1d", "99999999h", "soon"] {
+            assert!(Lifetime::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }
 

@@ -47,8 +47,8 @@ impl Fields for FileFields {
             kind: Self::NAME,
             path: self.path,
             content,
-            wanted: Wanted::new(self.mode, self.owner, self.group),
-            sensitive: self.sensitive,
+            wanted: Wanted::of_file(build.is_secret(), self.mode, self.owner, self.group),
+            sensitive: self.sensitive || build.is_secret(),
         })])
     }
 }
@@ -89,6 +89,10 @@ impl Resource for File {
         self.wanted.after()
     }
 
+    fn is_discreet(&self) -> bool {
+        true
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some((meta, content)) = work.host.root.read(&self.path)? else {
             return missing(work.host, &self.path, self.sensitive, &self.content);
@@ -97,7 +101,8 @@ impl Resource for File {
         let mut diff = None;
         if content != *self.content {
             parts.push("content".to_owned());
-            diff = unified(&content, &self.content, self.sensitive);
+            // what only its owner may read may have been a secret until now
+            diff = unified(&content, &self.content, self.sensitive || meta.mode & 0o077 == 0);
         }
         parts.extend(self.wanted.differences(work.host, &meta)?);
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
@@ -140,10 +145,20 @@ pub struct Wanted {
 impl Wanted {
     /// What a role says of a file, with 0644 root:root for what it leaves out.
     pub fn new(mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
-        Self::with_default(0o644, mode, owner, group)
+        Self::of_file(false, mode, owner, group)
     }
 
-    /// [`Wanted::new`] with another default mode.
+    /// [`Wanted::new`], with 0600 for a file with a secret in it.
+    pub fn of_file(
+        is_secret: bool,
+        mode: Option<Mode>,
+        owner: Option<AccountName>,
+        group: Option<AccountName>,
+    ) -> Self {
+        Self::with_default(if is_secret { 0o600 } else { 0o644 }, mode, owner, group)
+    }
+
+    /// [`Wanted::of_file`] with a default mode of one's own.
     pub fn with_default(default: u32, mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
         let name = |name: Option<AccountName>| name.map_or_else(|| "root".to_owned(), |name| name.to_string());
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
@@ -180,7 +195,7 @@ impl Wanted {
 pub fn unified(old: &[u8], new: &[u8], sensitive: bool) -> Option<String> {
     const LARGEST: usize = 256 * 1024;
     if sensitive {
-        return Some("(the content is not shown: it is marked sensitive)\n".to_owned());
+        return Some("(the content is not shown: it is sensitive)\n".to_owned());
     }
     let (Ok(old), Ok(new)) = (std::str::from_utf8(old), std::str::from_utf8(new)) else { return None };
     if old.len() > LARGEST || new.len() > LARGEST {
@@ -188,4 +203,47 @@ pub fn unified(old: &[u8], new: &[u8], sensitive: bool) -> Option<String> {
     }
     let diff = similar::TextDiff::from_lines(old, new);
     Some(crate::error::visible(&diff.unified_diff().context_radius(3).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::kind::testing::{Tree, one, one_secret};
+
+    fn mode(tree: &Tree, path: &str) -> u32 {
+        tree.path(path).metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_with_a_secret_in_it_is_its_owner_s_alone_unless_the_role_says_more() {
+        let tree = Tree::new();
+        let change = tree.converge(&*one_secret("file", "path = '/a'\ncontent = 'hunter2'"));
+        assert_eq!(mode(&tree, "/a"), 0o600);
+        assert!(!change.diff.unwrap().contains("hunter2"));
+        tree.converge(&*one_secret("file", "path = '/b'\ncontent = 'hunter2'\nmode = '0640'"));
+        assert_eq!(mode(&tree, "/b"), 0o640);
+        tree.converge(&*one("file", "path = '/c'\ncontent = 'x'\nsensitive = true"));
+        assert_eq!(mode(&tree, "/c"), 0o644);
+        tree.converge(&*one_secret("block", "path = '/d'\nname = 'n'\ncontent = 'hunter2'"));
+        assert_eq!(mode(&tree, "/d"), 0o600);
+    }
+
+    #[test]
+    fn what_was_a_secret_until_now_is_not_shown_when_it_goes() {
+        let tree = Tree::new();
+        tree.converge(&*one_secret("file", "path = '/a'\ncontent = 'hunter2'"));
+        let change = tree.converge(&*one("file", "path = '/a'\ncontent = 'plain'"));
+        assert_eq!(change.summary, "content, mode 0600 → 0644");
+        assert!(!change.diff.unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_command_with_a_secret_in_it_is_not_called_by_its_arguments() {
+        let role = crate::kind::testing::RoleFiles::default().secret();
+        let fields = "run = ['x', 'hunter2']\nunless = ['false']";
+        let why = crate::kind::testing::fails::<crate::kind::command::CommandFields>(fields, &role);
+        assert!(why.starts_with("`run`: ") && !why.contains("hunter2"), "{why}");
+        assert_eq!(one_secret("command", &format!("name = 'n'\n{fields}")).key(), "n");
+    }
 }

@@ -17,6 +17,8 @@ use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::systemd::Kick;
+use crate::pki::AuthorityFields;
+use crate::secret::Secret;
 use crate::site::{Doc, Pin};
 use crate::store::{Progress, Store};
 
@@ -126,6 +128,12 @@ pub trait Resource: fmt::Debug + Any {
         None
     }
 
+    /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
+    /// in one of them.
+    fn is_discreet(&self) -> bool {
+        false
+    }
+
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
 
@@ -153,6 +161,8 @@ pub struct Item {
     pub after: Vec<String>,
     /// The resource.
     pub resource: Box<dyn Resource>,
+    /// Whether a secret is in it.
+    pub is_secret: bool,
 }
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
@@ -165,6 +175,25 @@ pub trait Build {
 
     /// The pin of an artifact for this host's architecture.
     fn artifact(&self, name: &str) -> Result<Pin>;
+
+    /// The host's name.
+    fn host(&self) -> &str;
+
+    /// A file of the site, by its path there.
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>>;
+
+    /// What `site.toml` says of an authority.
+    fn authority(&self, name: &str) -> Result<&AuthorityFields>;
+
+    /// Whether what others are still to put into the site may be missing: for whoever prepares it, and never on a host.
+    fn may_lack(&self) -> bool;
+
+    /// A secret of this host; away from the host, a placeholder.
+    fn secret(&self, name: &str) -> Result<Secret>;
+
+    /// Whether a secret is in the fields, or in a template that was rendered until now: ask after [`Build::template`].
+    /// What has one is kept out of diffs and messages, and readable by nobody but its owner unless the role says more.
+    fn is_secret(&self) -> bool;
 
     /// An error about one field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
@@ -203,8 +232,15 @@ pub struct Entry<'a> {
     pub value: serde_json::Value,
 }
 
+impl Entry<'_> {
+    /// As a kind's fields.
+    pub fn read<F: Fields>(&self) -> Result<F> {
+        self.doc.read_at(self.path, self.value.clone())
+    }
+}
+
 fn build_as<F: Fields>(entry: &Entry<'_>, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-    entry.doc.read_at::<F>(entry.path, entry.value.clone())?.build(build)
+    entry.read::<F>()?.build(build)
 }
 
 macro_rules! kinds {
@@ -223,6 +259,7 @@ kinds! {
     absent::AbsentFields,
     artifact::ArtifactFields,
     block::BlockFields,
+    certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
     file::FileFields,
@@ -231,6 +268,7 @@ kinds! {
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
+    secret::SecretFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

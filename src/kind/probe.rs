@@ -140,6 +140,7 @@ impl Fields for ProbeFields {
         };
         Ok(vec![Box::new(Probe {
             name: self.name.unwrap_or(target),
+            sensitive: build.is_secret(),
             what,
             within: self.within.map_or(Duration::from_secs(30), |span| span.0),
             every: self.every.map_or(Duration::from_secs(1), |span| span.0),
@@ -152,6 +153,8 @@ impl Fields for ProbeFields {
 pub struct Probe {
     name: String,
     what: What,
+    /// Whether what a program says is kept out of messages.
+    sensitive: bool,
     within: Duration,
     every: Duration,
 }
@@ -196,6 +199,8 @@ impl Probe {
                 let output = run(&Command::new(argv, ONE_TRY)).map_err(|error| error.to_string())?;
                 if output.is_success() {
                     Ok(())
+                } else if self.sensitive {
+                    Err(format!("{} failed: {} (its output is not shown: it is sensitive)", argv[0], output.verdict()))
                 } else {
                     Err(output.failure(format!("{} failed", argv[0])).to_string())
                 }

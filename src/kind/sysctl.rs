@@ -52,8 +52,8 @@ impl Fields for SysctlFields {
             kind: Self::NAME,
             path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
             content: format!("{name} = {value}\n").into_bytes().into(),
-            wanted: Wanted::new(None, None, None),
-            sensitive: false,
+            wanted: Wanted::of_file(build.is_secret(), None, None, None),
+            sensitive: build.is_secret(),
         };
         let live = PathBuf::from(format!("/proc/sys/{}", parts.join("/")));
         Ok(vec![Box::new(Sysctl { name, value, live, file, ignore_missing: self.ignore_missing })])

@@ -15,7 +15,7 @@ pub struct TemplateFields {
     path: AbsolutePath,
     /// The name of a template in the role's `templates/`.
     template: String,
-    /// Permissions; `0644` when left out.
+    /// Permissions; `0644` when left out, `0600` with a secret in it.
     mode: Option<Mode>,
     /// The user that owns it; `root` when left out.
     owner: Option<AccountName>,
@@ -31,7 +31,9 @@ impl Fields for TemplateFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = build.template(&self.template)?.into_bytes().into();
-        let wanted = Wanted::new(self.mode, self.owner, self.group);
-        Ok(vec![Box::new(File { kind: Self::NAME, path: self.path, content, wanted, sensitive: self.sensitive })])
+        let is_secret = build.is_secret();
+        let wanted = Wanted::of_file(is_secret, self.mode, self.owner, self.group);
+        let sensitive = self.sensitive || is_secret;
+        Ok(vec![Box::new(File { kind: Self::NAME, path: self.path, content, wanted, sensitive })])
     }
 }

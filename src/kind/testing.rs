@@ -8,17 +8,42 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
+use crate::pki::AuthorityFields;
+use crate::secret::Secret;
 use crate::site::{Doc, Pin};
 use crate::store::Store;
 
 /// A role's files and (already rendered) templates.
 #[derive(Debug, Default)]
-pub struct RoleFiles(HashMap<String, String>);
+pub struct RoleFiles {
+    files: HashMap<String, String>,
+    is_secret: bool,
+    site: HashMap<String, Arc<[u8]>>,
+    authorities: HashMap<String, AuthorityFields>,
+}
 
 impl RoleFiles {
     /// With one more file.
     pub fn with(mut self, name: &str, text: &str) -> Self {
-        self.0.insert(name.to_owned(), text.to_owned());
+        self.files.insert(name.to_owned(), text.to_owned());
+        self
+    }
+
+    /// As if a secret had been asked for.
+    pub fn secret(mut self) -> Self {
+        self.is_secret = true;
+        self
+    }
+
+    /// With one more file of the site.
+    pub fn with_site(mut self, path: &str, bytes: &[u8]) -> Self {
+        self.site.insert(path.to_owned(), bytes.into());
+        self
+    }
+
+    /// With one more authority in `site.toml`.
+    pub fn with_authority(mut self, name: &str) -> Self {
+        self.authorities.insert(name.to_owned(), AuthorityFields::default());
         self
     }
 }
@@ -29,11 +54,36 @@ impl Build for RoleFiles {
     }
 
     fn template(&self, name: &str) -> Result<String> {
-        self.0.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
+        self.files.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
     }
 
     fn artifact(&self, name: &str) -> Result<Pin> {
         Err(Error::new(format!("the artifact `{name}` is not pinned")))
+    }
+
+    fn host(&self) -> &str {
+        "h1"
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.site.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        self.authorities.get(name).ok_or_else(|| Error::new(format!("there is no authority `{name}`")))
+    }
+
+    fn may_lack(&self) -> bool {
+        false
+    }
+
+    /// Every secret is its own name, sealed likewise.
+    fn secret(&self, name: &str) -> Result<Secret> {
+        Ok(Secret { plain: Arc::new(name.as_bytes().to_vec().into()), sealed: name.to_owned() })
+    }
+
+    fn is_secret(&self) -> bool {
+        self.is_secret
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
@@ -113,6 +163,13 @@ impl Tree {
 pub fn build(kind: &str, fields: &str) -> Result<Vec<Box<dyn Resource>>> {
     let doc = Doc::parse("role.toml", fields.as_bytes())?;
     (find(kind).unwrap().build)(&Entry { doc: &doc, path: &[], value: doc.value().clone() }, &RoleFiles::default())
+}
+
+/// The only resource of one entry with a secret in it.
+pub fn one_secret(kind: &str, fields: &str) -> Box<dyn Resource> {
+    let doc = Doc::parse("role.toml", fields.as_bytes()).unwrap();
+    let entry = Entry { doc: &doc, path: &[], value: doc.value().clone() };
+    (find(kind).unwrap().build)(&entry, &RoleFiles::default().secret()).unwrap().remove(0)
 }
 
 /// The only resource of one entry of a role.

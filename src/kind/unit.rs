@@ -46,7 +46,7 @@ pub struct UnitFields {
 /// A unit's name: a valid one, of a type that has files.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct UnitName(String);
+pub struct UnitName(pub(super) String);
 
 impl TryFrom<String> for UnitName {
     type Error = String;
@@ -97,8 +97,9 @@ impl Fields for UnitFields {
         for (path, text) in texts.chain(dropins) {
             let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
             let content = text.as_bytes().into();
-            let wanted = Wanted::new(None, None, None);
-            let file = File { kind: "unit-file", path, content, wanted, sensitive: false };
+            let sensitive = build.is_secret();
+            let wanted = Wanted::of_file(sensitive, None, None, None);
+            let file = File { kind: "unit-file", path, content, wanted, sensitive };
             // a restarted target or slice takes everything in it down
             if !name.ends_with(".target") && !name.ends_with(".slice") {
                 watches.push((format!("{}:{}", file.kind, file.path), Kick::Restart));
@@ -414,6 +415,10 @@ impl Resource for Unit {
 
     fn key(&self) -> String {
         self.name.clone()
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
     }
 
     fn phase(&self) -> Phase {

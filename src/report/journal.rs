@@ -28,6 +28,9 @@ impl Report for Journal {
             Event::Passed { source, error } => {
                 log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{source}: {error}");
             }
+            Event::Keys(set) => {
+                log!(Level::Warn, KPULL_EVENT = "keys", KPULL_KEYS = set.number; "key set {} counts from now on", set.number);
+            }
             Event::News { source, manifest } => {
                 log!(Level::Info, KPULL_EVENT = "release", KPULL_SOURCE = *source, KPULL_SERIAL = manifest.serial;
                     "release {} of {} from {source}", manifest.serial, manifest.site);

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::report::{Event, Report};
+use crate::secret::mask;
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;
@@ -20,6 +21,8 @@ impl Report for Json {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "error": error.to_string() })
             }
+            Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
+                "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
             Event::News { source, manifest } => {
                 json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
                         "created": manifest.created, "expires": manifest.expires })
@@ -36,6 +39,12 @@ impl Report for Json {
             }
         };
         value["version"] = VERSION.into();
-        let _ = writeln!(std::io::stdout(), "{value}");
+        let _ = writeln!(std::io::stdout(), "{}", line(value));
     }
+}
+
+/// A value as it is written: on one line, without secrets.
+pub fn line(mut value: serde_json::Value) -> String {
+    mask::hide_json(&mut value);
+    value.to_string()
 }

@@ -5,7 +5,7 @@ mod json;
 mod text;
 
 pub use journal::{Journal, failed};
-pub use json::{Json, VERSION};
+pub use json::{Json, VERSION, line as json_line};
 pub use text::Text;
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::kind::{Change, Item};
-use crate::trust::Manifest;
+use crate::trust::{KeySet, Manifest};
 
 /// Something that happened in a run.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub enum Event<'a> {
         /// Why.
         error: &'a Error,
     },
+    /// A newer set of keys counts from now on.
+    Keys(&'a KeySet),
     /// A release was taken from a source.
     News {
         /// The source.

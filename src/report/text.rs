@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::visible;
 use crate::report::{Event, Report, Summary};
+use crate::secret::mask;
+use crate::trust::KeySet;
 
 /// Writes to standard output; progress goes to standard error, and only to a terminal.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl Text {
             bar.finish_and_clear();
         }
         // a reader that has gone away (`kpull plan | head`) ends nothing here
-        let _ = writeln!(std::io::stdout(), "{text}");
+        let _ = writeln!(std::io::stdout(), "{}", mask::hide(text));
     }
 
     fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
@@ -71,6 +73,11 @@ impl Text {
     }
 }
 
+/// Whose keys a set has.
+fn names(set: &KeySet) -> String {
+    set.signers.iter().map(|signer| signer.principal.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// A resource's role and id.
 fn named(item: &crate::kind::Item) -> String {
     visible(&format!("{:<12} {}", item.role, item.id))
@@ -81,6 +88,10 @@ impl Report for Text {
         match event {
             Event::Passed { source, error } => {
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("{source}: {error}"))))
+            }
+            Event::Keys(set) => {
+                let text = format!("key set {} counts from now on: {}", set.number, names(set));
+                self.line(&format!("{} {}", self.paint("36", "⚿"), visible(&text)));
             }
             Event::News { source, manifest } => {
                 let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);

@@ -6,6 +6,9 @@ use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
+use crate::error::nearest;
+use crate::site::Files;
+
 /// The names of what is added and of what the engine has itself, for a suggestion when somebody misspells one.
 pub const NAMES: &[&str] = &[
     "with_role",
@@ -20,6 +23,8 @@ pub const NAMES: &[&str] = &[
     "cidr_prefix",
     "cidr_contains",
     "interface_of",
+    "pki",
+    "secret",
     "abs",
     "attr",
     "batch",
@@ -89,6 +94,16 @@ pub fn add(env: &mut Environment<'static>) {
         Ok::<_, Error>(network(&text)?.contains(&address(&other)?))
     });
     env.add_function("interface_of", interface_of);
+}
+
+/// A file of the site below `pki/`, as text: what an authority's public half is.
+pub(super) fn pki(files: &Files, name: &str) -> Result<String, Error> {
+    let known = || files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
+    let bytes = files.get(&format!("pki/{name}")).ok_or_else(|| {
+        let meant = nearest(name, known()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        invalid(format!("the site has no pki/{name}: `kpull pki init` and `issue` make what is missing{meant}"))
+    })?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| invalid(format!("pki/{name} is not a text")))
 }
 
 fn invalid(why: impl Into<String>) -> Error {

@@ -8,15 +8,18 @@ mod world;
 pub use facts::{Facts, Os};
 pub use world::{Layer, World};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Place, Result, nearest};
+use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
-use crate::kind::{self, Build, Entry, Item};
+use crate::kind::{self, Build, Entry, Fields as _, Item};
+use crate::pki::{AuthorityFields, Sort, Wish};
+use crate::secret::{Secret, Secrets};
 use crate::site::{self, Pin, Role, Site, dotted};
 
 /// Every resource of one host, fully resolved and in order.
@@ -28,21 +31,26 @@ pub struct Catalog {
     pub host: String,
     /// The resources, in the order in which they have their turn.
     pub items: Vec<Item>,
+    /// The names of the secrets that the host needs.
+    pub secrets: BTreeSet<String>,
 }
 
 /// Resolves one host of a site. All errors that are found are told together.
-pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
+pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
-    let world = World::new(site.clone(), host, facts);
+    let world = World::new(site.clone(), host, facts, secrets);
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
         let missing: Vec<Error> = unset(&world, role).collect();
         if missing.is_empty() {
             for entry in &role.entries {
-                if let Err(error) = expand(&world, role, entry, facts, &mut items) {
-                    errors.push(error);
-                }
+                let expanded = expand(&world, role, entry, facts, &mut |turn| {
+                    let built = build(&turn)?;
+                    items.extend(built.into_iter().filter(|_| turn.is_certain));
+                    Ok(())
+                });
+                errors.extend(expanded.err());
             }
         }
         errors.extend(missing);
@@ -55,7 +63,31 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Catalog> {
     }
     match Error::all(errors) {
         Some(error) => Err(error),
-        None => Ok(Catalog { site: site.name.clone(), host: host.to_owned(), items: order::sort(items)? }),
+        None => {
+            let (site, host, secrets) = (site.name.clone(), host.to_owned(), world.secrets());
+            Ok(Catalog { site, host, items: order::sort(items)?, secrets })
+        }
+    }
+}
+
+/// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
+/// not matter.
+pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
+    let world = World::new(site.clone(), host, facts, &Secrets::expected());
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {
+        for entry in role.entries.iter().filter(|entry| entry.kind.name == CertificateFields::NAME) {
+            let expanded = expand(&world, role, entry, facts, &mut |turn| {
+                let fields: CertificateFields = entry_of(&turn).read()?;
+                found.push((fields.wish(&turn.site)?, turn.site.at_entry()));
+                Ok(())
+            });
+            errors.extend(expanded.err());
+        }
+    }
+    match Error::all(errors) {
+        Some(error) => Err(error),
+        None => Ok(found),
     }
 }
 
@@ -70,10 +102,29 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     })
 }
 
-/// The resources of one entry of a role.
-fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, items: &mut Vec<Item>) -> Result<()> {
+/// One turn of an entry of a role, rendered.
+struct Turn<'a> {
+    /// What a kind builds its resources with.
+    site: Builder<'a>,
+    /// The kind's own fields.
+    value: serde_json::Value,
+    /// Ids that come before it.
+    after: Vec<String>,
+    /// Whether it is there; else that depends on facts which only the host knows.
+    is_certain: bool,
+}
+
+/// Renders one entry of a role, once for each item of its list, and hands each turn to `each`.
+fn expand(
+    world: &Arc<World>,
+    role: &Role,
+    entry: &site::Entry,
+    facts: &Facts,
+    each: &mut dyn FnMut(Turn<'_>) -> Result<()>,
+) -> Result<()> {
     let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
+    let before_list = world.times_asked();
     let turns: Vec<Option<Value>> = match &entry.for_each {
         None => vec![None],
         Some(expression) => {
@@ -96,6 +147,7 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
             }
         }
     };
+    let is_secret_list = world.times_asked() != before_list;
     for item in turns {
         let scope = world.scope(&world.host, Some(&role.name), item);
         if let Some(expression) = &entry.when {
@@ -106,25 +158,66 @@ fn expand(world: &Arc<World>, role: &Role, entry: &site::Entry, facts: &Facts, i
                     .help("compare: `when = \"name == 'x'\"`"));
             };
             if !condition {
+                // a host's real facts may say otherwise, and then it needs these secrets and certificates
+                if !world.is_open() && expression.contains("facts") {
+                    let _ = turn(world, role, entry, facts, &scope, is_secret_list, false).and_then(&mut *each);
+                    let _ = world.take_failure();
+                }
                 continue;
             }
         }
-        let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
-        let rendered = world.value(&entry.fields, &scope, &place)?;
-        let value = serde_json::to_value(&rendered).map_err(|error| {
-            Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
-        })?;
-        let mut after = Vec::new();
-        for wanted in &entry.after {
-            after.push(world.value(&wanted.as_str().into(), &scope, &|_| at("after"))?.to_string());
-        }
-        let site = Builder { world, role, entry, scope: &scope, arch: &facts.arch };
-        for resource in (entry.kind.build)(&Entry { doc: &role.doc, path: &entry.path, value }, &site)? {
-            let id = format!("{}:{}", resource.kind(), resource.key());
-            items.push(Item { id, role: role.name.as_str().into(), place: place(&[]), after: after.clone(), resource });
-        }
+        each(turn(world, role, entry, facts, &scope, is_secret_list, true)?)?;
     }
     Ok(())
+}
+
+/// Renders an entry of a role for one item of its list.
+fn turn<'a>(
+    world: &'a Arc<World>,
+    role: &'a Role,
+    entry: &'a site::Entry,
+    facts: &'a Facts,
+    scope: &'a Value,
+    is_secret: bool,
+    is_certain: bool,
+) -> Result<Turn<'a>> {
+    let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
+    let before = world.times_asked();
+    let rendered = world.value(&entry.fields, scope, &place)?;
+    let value = serde_json::to_value(&rendered).map_err(|error| {
+        Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
+    })?;
+    let mut after = Vec::new();
+    for wanted in &entry.after {
+        after.push(world.value(&wanted.as_str().into(), scope, &|_| place(&["after".to_owned()]))?.to_string());
+    }
+    let site = Builder { world, role, entry, scope, arch: &facts.arch, is_secret, before };
+    Ok(Turn { site, value, after, is_certain })
+}
+
+/// A turn as kinds read it.
+fn entry_of<'a>(turn: &Turn<'a>) -> Entry<'a> {
+    Entry { doc: &turn.site.role.doc, path: &turn.site.entry.path, value: turn.value.clone() }
+}
+
+/// The resources of one turn of an entry.
+fn build(turn: &Turn<'_>) -> Result<Vec<Item>> {
+    let (site, world) = (&turn.site, turn.site.world);
+    let resources = (site.entry.kind.build)(&entry_of(turn), site)?;
+    let is_secret = site.is_secret();
+    let mut items = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let id = format!("{}:{}", resource.kind(), resource.key());
+        if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
+            return Err(Error::new(format!("a {} can't be called by the secret {name}", resource.kind()))
+                .because("what tells resources from each other is shown and written down")
+                .at(site.at_entry(), "this resource")
+                .help("give it a `name`, or a path, without the secret"));
+        }
+        let (role, after) = (site.role.name.as_str().into(), turn.after.clone());
+        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret });
+    }
+    Ok(items)
 }
 
 /// What a kind builds its resources with, for one entry.
@@ -134,10 +227,18 @@ struct Builder<'a> {
     entry: &'a site::Entry,
     scope: &'a Value,
     arch: &'a str,
+    /// Whether the list that the entry exists for has a secret in it.
+    is_secret: bool,
+    /// [`World::times_asked`] before the entry was rendered.
+    before: usize,
 }
 
 impl Builder<'_> {
-    fn at(&self, field: &str) -> crate::error::Place {
+    fn at_entry(&self) -> Place {
+        self.role.doc.place(&self.entry.path)
+    }
+
+    fn at(&self, field: &str) -> Place {
         self.role.doc.place(&[self.entry.path.as_slice(), &[field.to_owned()]].concat())
     }
 
@@ -183,6 +284,38 @@ impl Build for Builder<'_> {
                 .at(self.at("name"), format!("needed for {}", self.arch))
                 .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
         })
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret> {
+        self.world.secret(name).map_err(|error| error.at(self.at("name"), "asked for here"))
+    }
+
+    fn is_secret(&self) -> bool {
+        self.is_secret || self.world.times_asked() != self.before
+    }
+
+    fn host(&self) -> &str {
+        &self.world.host
+    }
+
+    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.world.site.files.get(path)
+    }
+
+    fn authority(&self, name: &str) -> Result<&AuthorityFields> {
+        let known = &self.world.site.pki;
+        known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
+            let error =
+                Error::new(format!("there is no authority `{name}`")).at(self.at("authority"), "not in site.toml");
+            match nearest(name, known.keys().map(String::as_str)) {
+                Some(near) if near != name => error.help(format!("did you mean `{near}`?")),
+                _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
+            }
+        })
+    }
+
+    fn may_lack(&self) -> bool {
+        self.world.may_lack()
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {

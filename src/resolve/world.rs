@@ -1,7 +1,7 @@
 //! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up when it is asked
 //! for, so that a host pays for nothing that its roles don't use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use minijinja::syntax::SyntaxConfig;
@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 use crate::error::{Error, Place, Result, nearest};
 use crate::resolve::facts::Facts;
 use crate::resolve::functions;
-use crate::site::{Doc, Path, RESERVED, Site};
+use crate::secret::{Secret, Secrets, placeholder};
+use crate::site::{Doc, Files, Path, RESERVED, Site};
 
 /// Everything that a host's templates can see.
 pub struct World {
@@ -26,7 +27,61 @@ pub struct World {
     failed: Mutex<Option<Error>>,
     /// Variables that are being rendered, to notice a circle.
     rendering: Mutex<Vec<String>>,
-    rendered: Mutex<HashMap<Var, Value>>,
+    rendered: Mutex<HashMap<Var, Rendered>>,
+    asked: Arc<Asked>,
+}
+
+/// A variable's value, and whether a secret is in it.
+#[derive(Clone)]
+struct Rendered {
+    value: Value,
+    is_secret: bool,
+}
+
+/// The secrets that a host's templates ask for.
+struct Asked {
+    secrets: Secrets,
+    files: Files,
+    host: String,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    /// The names of those that were asked for.
+    names: BTreeSet<String>,
+    /// How often one was asked for, or a variable with one in it; what is rendered while this grows has a secret in it.
+    times: usize,
+    /// Why the last one could not be had; the template engine can't carry it.
+    failed: Option<Error>,
+}
+
+impl Asked {
+    fn get(&self, name: &str) -> Result<Secret> {
+        let secret = self.secrets.get(name, &self.files, &self.host)?;
+        let mut log = lock(&self.log);
+        log.names.insert(name.to_owned());
+        log.times += 1;
+        Ok(secret)
+    }
+
+    /// What `secret("NAME")` is in a template.
+    fn text(&self, name: &str) -> Result<String, minijinja::Error> {
+        let text = self.get(name).and_then(|secret| {
+            // as `$(…)` in a shell: an editor's last line break is not a part of a password
+            let text =
+                std::str::from_utf8(&secret.plain).map(|text| text.strip_suffix('\n').unwrap_or(text).to_owned());
+            text.map_err(|_| {
+                Error::new(format!("the secret {name} is not a text, and can't stand in one"))
+                    .help("write it as a file with [[secret]]")
+            })
+        });
+        text.map_err(|error| {
+            let words = error.to_string();
+            lock(&self.log).failed.get_or_insert(error);
+            minijinja::Error::new(ErrorKind::InvalidOperation, words)
+        })
+    }
 }
 
 type Var = (String, Option<String>, String);
@@ -68,7 +123,7 @@ impl Layer<'_> {
 
 impl World {
     /// The world of one host.
-    pub fn new(site: Arc<Site>, host: &str, facts: &Facts) -> Arc<Self> {
+    pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Arc<Self> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -83,6 +138,8 @@ impl World {
         env.set_recursion_limit(RECURSION);
         functions::add(&mut env);
         let files = site.files.clone();
+        env.add_function("pki", move |name: String| functions::pki(&files, &name));
+        let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
                 .map(Some)
@@ -94,7 +151,16 @@ impl World {
             Some((role, _)) => format!("{role}/templates/{name}").into(),
             None => name.into(),
         });
+        let asked = Arc::new(Asked {
+            secrets: secrets.clone(),
+            files: site.files.clone(),
+            host: host.to_owned(),
+            log: Mutex::default(),
+        });
+        let asks = asked.clone();
+        env.add_function("secret", move |name: String| asks.text(&name));
         Arc::new(Self {
+            asked,
             site,
             host: host.to_owned(),
             facts: Value::from(Serde(facts)),
@@ -144,16 +210,59 @@ impl World {
         lock(&self.failed).take()
     }
 
+    /// A secret of the host, as it is.
+    pub fn secret(&self, name: &str) -> Result<Secret> {
+        self.asked.get(name)
+    }
+
+    /// Grows whenever a secret is asked for, or a variable that has one in it: whatever was rendered in between has a
+    /// secret in it.
+    pub fn times_asked(&self) -> usize {
+        lock(&self.asked.log).times
+    }
+
+    /// The names of all secrets that were asked for.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        lock(&self.asked.log).names.clone()
+    }
+
+    /// Whether secrets are read, and not only named.
+    pub fn is_open(&self) -> bool {
+        self.asked.secrets.is_open()
+    }
+
+    /// Whether secrets, and certificates, may still be missing.
+    pub fn may_lack(&self) -> bool {
+        self.asked.secrets.may_lack()
+    }
+
+    /// The name of a secret that was asked for and can be read, or is named as such, in `text`.
+    pub fn secret_in(&self, text: &str) -> Option<String> {
+        let is_in = |name: &String| {
+            text.contains(&placeholder(name))
+                || self.asked.secrets.is_open()
+                    && self.asked.secrets.get(name, &self.asked.files, &self.host).is_ok_and(|secret| {
+                        let plain = std::str::from_utf8(&secret.plain).unwrap_or_default().trim();
+                        // a shorter one is found where it is not
+                        plain.len() >= 4 && text.contains(plain)
+                    })
+        };
+        self.secrets().into_iter().find(is_in)
+    }
+
     /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
     pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
         let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
-        if let Some(value) = lock(&self.rendered).get(&var) {
-            return Some(value.clone());
+        if let Some(known) = lock(&self.rendered).get(&var) {
+            lock(&self.asked.log).times += usize::from(known.is_secret);
+            return Some(known.value.clone());
         }
         let (json, place) = self.layered(host, role, name)?;
         let label = role.map_or_else(|| name.to_owned(), |role| format!("{role}.{name}"));
+        let before = self.times_asked();
         let value = self.render_variable(&var, &label, &json, &place);
-        lock(&self.rendered).insert(var, value.clone());
+        let is_secret = self.times_asked() != before;
+        lock(&self.rendered).insert(var, Rendered { value: value.clone(), is_secret });
         Some(value)
     }
 
@@ -305,6 +414,9 @@ impl World {
         {
             let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
             place.span = start..start;
+        }
+        if let Some(inner) = lock(&self.asked.log).failed.take() {
+            return inner.at(place, "asked for here");
         }
         if error.kind() == ErrorKind::UndefinedError {
             let mut name = words.trim().trim_start_matches("{{").trim_end_matches("}}").trim().to_owned();

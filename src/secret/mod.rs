@@ -3,12 +3,23 @@
 //! The format is age's own (<https://age-encryption.org/v1>), to SSH keys (Ed25519, RSA) or age's X25519 keys, so that
 //! `age` and `rage` read and write the same files.
 
+pub mod desk;
+pub mod index;
+pub mod mask;
+pub mod name;
+pub mod scan;
+mod vault;
+
+pub use vault::{Secret, Secrets, placeholder};
+
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
+use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Result};
@@ -33,16 +44,13 @@ impl FromStr for Recipient {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        // what is no public key may be a private one, and is not repeated
         if text.starts_with("age1") {
-            return text.parse().map(Self::Age).map_err(|_| format!("`{text}` is not an age key"));
+            return text.parse().map(Self::Age).map_err(|_| "it starts like an age key and is none".to_owned());
         }
         // the comment behind a key is nobody's business here
         let key = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-        key.parse().map(Self::Ssh).map_err(|_| {
-            format!(
-                "`{text}` is no key that secrets can be encrypted to: an ssh-ed25519, ssh-rsa or age1… public key is"
-            )
-        })
+        key.parse().map(Self::Ssh).map_err(|_| "it is neither an ssh-ed25519, ssh-rsa nor age1… public key".to_owned())
     }
 }
 
@@ -77,9 +85,18 @@ pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
     Ok(sealed)
 }
 
+/// A private key; hosts hand theirs to the template engine, which wants `Send` and `Sync`.
+type Key = dyn age::Identity + Send + Sync;
+
+/// Asks a person something without showing the answer.
+pub type Ask = fn(question: &str) -> Result<Zeroizing<String>>;
+
 /// Private keys that secrets are read with.
 pub struct Keyring {
-    identities: Vec<Box<dyn age::Identity>>,
+    identities: Mutex<Vec<Box<Key>>>,
+    /// Those with a passphrase, which is asked for when no other key fits.
+    locked: Mutex<Vec<(PathBuf, Plain)>>,
+    ask: Option<Ask>,
     /// Where they were looked for, for messages.
     files: Vec<PathBuf>,
 }
@@ -94,35 +111,84 @@ impl Keyring {
     /// Reads private keys: OpenSSH's, without a passphrase, or age's `AGE-SECRET-KEY-1…` lines. A file that isn't there is
     /// left out: a host has not every kind of key.
     pub fn load(files: &[PathBuf]) -> Result<Self> {
-        let mut identities = Vec::new();
+        Self::read(files, None)
+    }
+
+    /// [`Keyring::load`] for a person, who may be asked for passphrases.
+    pub fn load_asking(files: &[PathBuf], ask: Ask) -> Result<Self> {
+        Self::read(files, Some(ask))
+    }
+
+    fn read(files: &[PathBuf], ask: Option<Ask>) -> Result<Self> {
+        let (mut identities, mut locked) = (Vec::new(), Vec::new());
         for file in files {
-            match std::fs::read(file) {
-                Ok(bytes) => identities.extend(identities_in(file, &Zeroizing::new(bytes))?),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            let bytes = match std::fs::read(file) {
+                Ok(bytes) => Zeroizing::new(bytes),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).context(|| format!("can't read the key {}", file.display())),
+            };
+            if ask.is_some() && PrivateKey::from_openssh(&*bytes).is_ok_and(|key| key.is_encrypted()) {
+                locked.push((file.clone(), bytes));
+            } else {
+                identities.extend(identities_in(file, &bytes)?);
             }
         }
-        Ok(Self { identities, files: files.to_vec() })
+        locked.reverse();
+        Ok(Self { identities: Mutex::new(identities), locked: Mutex::new(locked), ask, files: files.to_vec() })
+    }
+
+    /// Asks for the passphrase of the next key that has one; `false` when there is none left.
+    fn unlock(&self) -> Result<bool> {
+        let (Some(ask), Some((file, bytes))) = (self.ask, lock(&self.locked).pop()) else { return Ok(false) };
+        let what = || format!("can't use the key {}", file.display());
+        let phrase = ask(&format!("Passphrase of {}", file.display()))?;
+        let key = PrivateKey::from_openssh(&*bytes).and_then(|key| key.decrypt(phrase.as_bytes())).map_err(|_| {
+            Error::new(what()).because("the passphrase is wrong").help("try again, or name another key with --identity")
+        })?;
+        let plain = key.to_openssh(LineEnding::LF).context(what)?;
+        lock(&self.identities).extend(identities_in(&file, plain.as_bytes())?);
+        Ok(true)
     }
 
     /// Decrypts a secret; `name` is what it is called in messages.
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Plain> {
         let what = || format!("can't read the secret {name}");
+        let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        if lock(&self.identities).is_empty() && !self.unlock()? {
+            let error = Error::new(what()).because("there is no key to read it with");
+            return Err(match self.files.is_empty() {
+                true => error.help("name the file with the private key"),
+                false => error.help(format!("looked for {}", files())),
+            });
+        }
+        loop {
+            match self.try_open(name, sealed)? {
+                Some(plain) => return Ok(plain),
+                None if self.unlock()? => {}
+                None => {
+                    return Err(Error::new(what()).because(format!("it is not encrypted to {}", files())).help(
+                        "`kpull secret list` tells for whom it is; after a change of keys or roles, `kpull secret rekey` encrypts anew",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// [`Keyring::open`] with the keys that are at hand; `None` when it is encrypted to none of them.
+    fn try_open(&self, name: &str, sealed: &[u8]) -> Result<Option<Plain>> {
+        let what = || format!("can't read the secret {name}");
         let damaged = |error: age::DecryptError| Error::new(what()).because(error);
         let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(sealed)).map_err(|error| {
             damaged(error).help("it is not an age file: write it with `kpull secret set`, or with `age --armor`")
         })?;
-        let identities = self.identities.iter().map(|identity| &**identity as &dyn age::Identity);
-        let reader = decryptor.decrypt(identities).map_err(|error| match error {
-            age::DecryptError::NoMatchingKeys => {
-                let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-                let keys = if files.is_empty() { "no key".to_owned() } else { files.join(", ") };
-                Error::new(what()).because(format!("it is not encrypted to {keys}")).help(
-                    "`kpull secret list` tells for whom it is; after a change of keys or roles, `kpull secret rekey` encrypts anew",
-                )
+        let identities = lock(&self.identities);
+        let reader = match decryptor.decrypt(identities.iter().map(|identity| &**identity as &dyn age::Identity)) {
+            Ok(reader) => reader,
+            Err(age::DecryptError::NoMatchingKeys) => return Ok(None),
+            Err(error) => {
+                return Err(damaged(error).help("the file was damaged: write the secret again with `kpull secret set`"));
             }
-            error => damaged(error).help("the file was damaged: write the secret again with `kpull secret set`"),
-        })?;
+        };
         let mut plain = Zeroizing::new(Vec::with_capacity(4096));
         reader.take(LARGEST + 1).read_to_end(&mut plain).context(what)?;
         if plain.len() as u64 > LARGEST {
@@ -130,12 +196,16 @@ impl Keyring {
                 .because(format!("it has more than {LARGEST} bytes"))
                 .help("publish large files as artifacts"));
         }
-        Ok(plain)
+        Ok(Some(plain))
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The private keys in one file.
-fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<dyn age::Identity>>> {
+fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<Key>>> {
     let unusable = |why: &str| {
         Error::new(format!("{} can't be used for secrets", file.display()))
             .because(why.to_owned())
@@ -154,7 +224,7 @@ fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<dyn age::Identity>
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let identity: age::x25519::Identity = line.parse().map_err(|_| unusable("a line in it is no key"))?;
-            Ok(Box::new(identity) as Box<dyn age::Identity>)
+            Ok(Box::new(identity) as Box<Key>)
         })
         .collect()
 }
@@ -199,5 +269,36 @@ mod tests {
         let error = Keyring::load(&[file.path().to_owned()]).unwrap_err();
         assert!(!format!("{error} {:?}", error.advice()).contains("OOPS"), "{error}");
         assert!("ssh-dss AAAA".parse::<Recipient>().is_err());
+    }
+
+    #[test]
+    fn a_key_with_a_passphrase_is_asked_for_it_once_and_only_when_no_other_fits() {
+        static ASKED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let mut rng = ssh_key::rand_core::OsRng;
+        let key = PrivateKey::random(&mut rng, ssh_key::Algorithm::Ed25519).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (locked, other) = (dir.path().join("locked"), dir.path().join("other"));
+        let text = key.encrypt(&mut rng, "correct horse").unwrap().to_openssh(LineEnding::LF).unwrap();
+        std::fs::write(&locked, text).unwrap();
+        let identity = age::x25519::Identity::generate();
+        std::fs::write(&other, identity.to_string().expose_secret()).unwrap();
+        let ask: Ask = |_| {
+            ASKED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok("correct horse".to_owned().into())
+        };
+        let keys = Keyring::load_asking(&[locked.clone(), other], ask).unwrap();
+        let theirs = seal(b"a", &[Recipient::Age(identity.to_public())]).unwrap();
+        assert_eq!(&**keys.open("x", &theirs).unwrap(), b"a");
+        assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 0);
+        let ours: Recipient = key.public_key().to_openssh().unwrap().parse().unwrap();
+        for _ in 0..2 {
+            assert_eq!(&**keys.open("x", &seal(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
+        }
+        assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let wrong = Keyring::load_asking(std::slice::from_ref(&locked), |_| Ok("battery".to_owned().into())).unwrap();
+        let error = wrong.open("x", &theirs).unwrap_err();
+        assert!(error.to_string().ends_with("the passphrase is wrong"), "{error}");
+        let error = Keyring::load(&[locked]).unwrap_err();
+        assert!(error.to_string().ends_with("it has a passphrase"), "{error}");
     }
 }

@@ -6,7 +6,7 @@ mod pin;
 mod role;
 
 pub use doc::{Doc, Path, dotted, utf8};
-pub use files::{Files, PARTS};
+pub use files::{Files, PARTS, replace};
 pub use pin::{Artifact, Pin};
 pub use role::{Entry, Role};
 
@@ -17,6 +17,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, nearest};
+use crate::pki::{AuthorityFields, bad_authority};
+use crate::secret::Recipient;
+use crate::secret::index::Index;
+use crate::secret::name::name_in;
 
 /// A site: everything that its people wrote, parsed and checked as far as that can be done without a host.
 #[derive(Debug)]
@@ -33,6 +37,10 @@ pub struct Site {
     pub hosts: BTreeMap<String, HostVars>,
     /// Pinned artifacts by name.
     pub artifacts: BTreeMap<String, Artifact>,
+    /// The keys of its people, who every secret is encrypted to.
+    pub operators: Vec<Recipient>,
+    /// Authorities and key pairs by name.
+    pub pki: BTreeMap<String, AuthorityFields>,
     /// The files themselves, for templates and contents.
     pub files: Files,
 }
@@ -60,6 +68,8 @@ pub struct HostVars {
     pub groups: Vec<String>,
     /// All its roles: those of its groups, its own, and what these require; what is required comes first.
     pub roles: Vec<String>,
+    /// Its own keys, which its secrets are encrypted to; none when it has no secrets.
+    pub recipients: Vec<Recipient>,
 }
 
 #[derive(Deserialize)]
@@ -67,15 +77,34 @@ pub struct HostVars {
 struct SiteFile {
     name: String,
     #[serde(default)]
+    secrets: SecretsTable,
+    #[serde(default)]
+    pki: BTreeMap<String, AuthorityFields>,
+    #[serde(default)]
     vars: Map<String, Value>,
     #[serde(default)]
     groups: BTreeMap<String, Group>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretsTable {
+    #[serde(default)]
+    recipients: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a public key, or a list of them")]
+enum Keys {
+    One(String),
+    Some(Vec<String>),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HostFile {
     address: IpAddr,
+    recipient: Option<Keys>,
     #[serde(default)]
     groups: Vec<String>,
     #[serde(default)]
@@ -85,7 +114,7 @@ struct HostFile {
 }
 
 /// Names that templates know already, so that no variable may take them.
-pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "self"];
+pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "pki", "secret", "self"];
 
 impl Site {
     /// Reads a whole site. All errors that are found are told together.
@@ -93,8 +122,10 @@ impl Site {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
             Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
-        let SiteFile { name, vars, groups } = doc.read()?;
+        let SiteFile { name, secrets, pki, vars, groups } = doc.read()?;
         let mut errors = Vec::new();
+        let at = ["secrets".to_owned(), "recipients".to_owned()];
+        let operators = recipients(&doc, &at, &secrets.recipients, &mut errors);
         let artifacts = keep(&mut errors, pin::read(&files)).unwrap_or_default();
         let mut roles = BTreeMap::new();
         for name in files.children("roles") {
@@ -102,9 +133,15 @@ impl Site {
                 roles.insert(name, role);
             }
         }
-        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, files };
+        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, operators, pki, files };
         for name in site.roles.keys() {
             errors.extend(site.check_requires(name));
+        }
+        for name in site.pki.keys() {
+            errors.extend(bad_authority(name).map(|why| {
+                let place = site.doc.key_place(&["pki".to_owned(), name.clone()]);
+                Error::new(format!("an authority can't be called `{name}`")).because(why).at(place, "this name")
+            }));
         }
         errors.extend(site.check_groups());
         errors.extend(site.check_names(&site.doc, &["vars".to_owned()], &vars, true));
@@ -137,6 +174,20 @@ impl Site {
         })
     }
 
+    /// Whether `host` reads the file at `path`, beside those that every host reads. `secrets` says for whom each secret is.
+    pub fn needs(&self, host: &str, secrets: &Index, path: &str) -> bool {
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["roles", role, _, ..] => {
+                self.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role))
+            }
+            ["pki", owner, _] => owner == host,
+            ["secrets", ..] => {
+                name_in(path).is_some_and(|name| secrets.hosts_of(name).is_none_or(|hosts| hosts.contains(host)))
+            }
+            _ => false,
+        }
+    }
+
     fn host(&self, file: &str) -> Result<HostVars> {
         let path = format!("host_vars/{file}");
         if !file.ends_with(".toml") {
@@ -147,6 +198,12 @@ impl Site {
         let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(format!("{path} can't be read")))?;
         let read: HostFile = doc.read()?;
         let mut errors = self.check_names(&doc, &["vars".to_owned()], &read.vars, false);
+        let at = vec!["recipient".to_owned()];
+        let recipients = match &read.recipient {
+            Some(Keys::Some(keys)) => recipients(&doc, &at, keys, &mut errors),
+            Some(Keys::One(key)) => recipient(&doc, &at, key, &mut errors).into_iter().collect(),
+            None => Vec::new(),
+        };
         let mut wanted: Vec<(&str, Path)> = Vec::new();
         for (index, group) in read.groups.iter().enumerate() {
             let path = vec!["groups".to_owned(), index.to_string()];
@@ -168,7 +225,7 @@ impl Site {
         }
         match Error::all(errors) {
             Some(error) => Err(error),
-            None => Ok(HostVars { doc, address: read.address, groups: read.groups, roles }),
+            None => Ok(HostVars { doc, address: read.address, groups: read.groups, roles, recipients }),
         }
     }
 
@@ -288,6 +345,22 @@ impl Site {
     }
 }
 
+/// The keys in the list at `at`; what is no key is added to the errors.
+fn recipients(doc: &Doc, at: &[String], keys: &[String], errors: &mut Vec<Error>) -> Vec<Recipient> {
+    let path = |index: usize| [at, &[index.to_string()]].concat();
+    keys.iter().enumerate().filter_map(|(index, key)| recipient(doc, &path(index), key, errors)).collect()
+}
+
+fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Option<Recipient> {
+    let read = key.parse().map_err(|why: String| {
+        Error::new("secrets can't be encrypted to this")
+            .because(why)
+            .at(doc.place(at).without_text(), "not a public key of the right kind")
+            .help("a host's is in /etc/ssh/ssh_host_ed25519_key.pub; `age-keygen` makes age1… keys")
+    });
+    keep(errors, read)
+}
+
 fn reserved(doc: &Doc, path: &[String]) -> Error {
     let name = path.last().map_or("", String::as_str);
     Error::new(format!("a variable can't be called `{name}`"))
@@ -353,5 +426,40 @@ mod tests {
         let error = row(vec![name(0)]).unwrap_err();
         assert!(error.to_string().starts_with("roles require each other in a circle: r00000 → r00001 → "), "{error}");
         assert_eq!(error.others().len(), 0, "a circle is told once");
+    }
+
+    const AGE: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+    fn load(site: &str, host: &str) -> Result<Site> {
+        let files = [("site.toml", site), ("host_vars/h1.toml", host)];
+        Site::load(files.into_iter().map(|(path, text)| (path.to_owned(), text.as_bytes().into())).collect())
+    }
+
+    #[test]
+    fn the_keys_of_operators_and_hosts_are_read() {
+        let site = format!("name = \"s\"\n[secrets]\nrecipients = [\"{AGE}\"]\n");
+        let loaded = load(&site, &format!("address = \"10.0.0.1\"\nrecipient = [\"{AGE}\", \"{AGE}\"]\n")).unwrap();
+        assert_eq!((loaded.operators.len(), loaded.hosts["h1"].recipients.len()), (1, 2));
+        let loaded = load(&site, &format!("address = \"10.0.0.1\"\nrecipient = \"{AGE}\"\n")).unwrap();
+        assert_eq!(loaded.hosts["h1"].recipients[0].to_string(), AGE);
+        assert!(load(&site, "address = \"10.0.0.1\"\n").unwrap().hosts["h1"].recipients.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_with_its_place() {
+        let host = "address = \"10.0.0.1\"\nrecipient = \"ssh-dss AAAA\"\n";
+        let error = load("name = \"s\"\n", host).unwrap_err();
+        assert_eq!(error.place().unwrap().to_string(), "host_vars/h1.toml:2:13");
+        assert!(
+            error.to_string().starts_with("secrets can't be encrypted to this: it is neither an ssh-ed25519"),
+            "{error}"
+        );
+        let error =
+            load(&format!("name = \"s\"\n[secrets]\nrecipients = [\"{AGE}\",\n  \"age1x\"]\n"), host).unwrap_err();
+        assert_eq!(error.place().unwrap().to_string(), "site.toml:4:3");
+        let error = load("name = \"s\"\n", "address = \"10.0.0.1\"\nrecipient = 5\n").unwrap_err();
+        assert_eq!(error.to_string(), "`recipient` can't be read: a public key, or a list of them");
+        let error = load("name = \"s\"\n", &host.replace("ssh-dss", "AGE-SECRET-KEY-1")).unwrap_err();
+        assert!(!format!("{:?}", miette::Report::new(error)).contains("SECRET-KEY"), "a private key is not repeated");
     }
 }

@@ -21,7 +21,7 @@ use crate::host::root::{Access, Root};
 use crate::host::systemd::Kick;
 use crate::net;
 use crate::site::Files;
-use crate::trust::Seen;
+use crate::trust::{ENROLL, KeySet};
 
 const RIGHTS: &str = "run as root, or say `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
@@ -135,14 +135,24 @@ impl Store {
         self.write("sources.json", marks)
     }
 
-    /// The newest release seen.
-    pub fn seen(&self) -> Result<Option<Seen>> {
-        Seen::load(&self.dir.join("seen.toml"))
+    /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
+    pub fn write_request(&self, name: &str, pem: &str) -> Result<()> {
+        self.root.write(&Path::new("/csr").join(format!("{name}.csr")), pem.as_bytes(), PRIVATE)
     }
 
-    /// Remembers the newest release seen.
-    pub fn set_seen(&self, seen: &Seen) -> Result<()> {
-        self.root.write(Path::new("/seen.toml"), seen.to_toml().as_bytes(), PRIVATE)
+    /// The key set with this number, as it was adopted.
+    pub fn key_set(&self, number: u64) -> Result<KeySet> {
+        let path = format!("/{}", KeySet::path(number));
+        let (_, bytes) = self
+            .root
+            .read(Path::new(&path))?
+            .ok_or_else(|| Error::refused(format!("the state directory has lost key set {number}")).help(ENROLL))?;
+        KeySet::parse(&path, &bytes).map_err(|error| error.exit(Exit::Refused))
+    }
+
+    /// Keeps a key set.
+    pub fn add_key_set(&self, number: u64, bytes: &[u8]) -> Result<()> {
+        self.root.write(Path::new(&format!("/{}", KeySet::path(number))), bytes, PRIVATE)
     }
 
     /// The last good release, still to be verified like any other.

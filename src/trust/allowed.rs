@@ -1,20 +1,51 @@
 //! Whose signatures count: OpenSSH's allowed_signers, and the check of SSH signatures against it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
-use ssh_key::{EcdsaCurve, LineEnding, PublicKey, SshSig};
+use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result};
 
-/// What signatures over a release are for; a signature for another purpose is not one over a release.
-pub const NAMESPACE: &str = "release@kpull";
+/// What a signature is for; one for another purpose does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Over a release.
+    Release,
+    /// Over the next set of keys.
+    Keys,
+}
+
+impl Purpose {
+    /// The namespace of SSH signatures with this purpose.
+    pub const fn namespace(self) -> &'static str {
+        match self {
+            Self::Release => "release@kpull",
+            Self::Keys => "keys@kpull",
+        }
+    }
+}
+
+/// A message whose signatures are looked at: the bytes, what they are for, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// What is signed.
+    pub bytes: &'a [u8],
+    /// Signatures for anything else don't count.
+    pub purpose: Purpose,
+    /// What to call it: `the release`, `key set 3`.
+    pub name: &'a str,
+    /// Keys have to be valid at this time.
+    pub at: Timestamp,
+}
+
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
+const ALL: [Purpose; 2] = [Purpose::Release, Purpose::Keys];
 /// More signatures than anybody needs.
 const MOST: usize = 64;
 
@@ -25,12 +56,21 @@ pub struct AllowedSigners {
     signers: Vec<Allowed>,
 }
 
+/// One key, and what it may sign when.
 #[derive(Clone, Debug)]
-struct Allowed {
-    principal: String,
-    key: PublicKey,
-    after: Option<Timestamp>,
-    before: Option<Timestamp>,
+pub struct Allowed {
+    /// Whose it is.
+    pub principal: String,
+    /// The key itself.
+    pub key: PublicKey,
+    /// What it may sign.
+    purposes: Vec<Purpose>,
+    /// From when on.
+    pub after: Option<Timestamp>,
+    /// Until when; not at that moment any more.
+    pub before: Option<Timestamp>,
+    /// As it was written.
+    line: String,
 }
 
 impl AllowedSigners {
@@ -62,43 +102,59 @@ impl AllowedSigners {
                 }
             }
         }
-        if signers.is_empty() {
-            return Err(Error::new(format!("{file} allows nobody to sign releases"))
-                .help(format!("add a line like: alice namespaces=\"{NAMESPACE}\" ssh-ed25519 AAAA…")));
+        let signers = Self { file: file.to_owned(), signers };
+        if signers.count(Purpose::Release) == 0 {
+            return Err(Error::new(format!("{file} allows nobody to sign releases")).help(format!(
+                "add a line like: alice namespaces=\"{}\" ssh-ed25519 AAAA…",
+                Purpose::Release.namespace()
+            )));
         }
-        Ok(Self { file: file.to_owned(), signers })
+        Ok(signers)
     }
 
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.signers.iter().map(|signer| signer.key.key_data()).collect::<BTreeSet<_>>().len()
+    /// How many different keys may sign for `purpose`.
+    pub fn count(&self, purpose: Purpose) -> usize {
+        let may = self.signers.iter().filter(|signer| signer.may(purpose));
+        may.map(|signer| signer.key.key_data()).collect::<BTreeSet<_>>().len()
     }
 
-    /// Whether there are none; there always are.
-    pub fn is_empty(&self) -> bool {
-        self.signers.is_empty()
+    /// Each key.
+    pub fn iter(&self) -> impl Iterator<Item = &Allowed> {
+        self.signers.iter()
     }
 
-    /// Checks that at least `threshold` different allowed keys have signed `message`.
-    pub fn check(&self, message: &[u8], signatures: &[u8], threshold: usize) -> Result<()> {
-        let blocks = split(signatures)?;
-        let now = Timestamp::now();
-        let mut good: BTreeSet<&KeyData> = BTreeSet::new();
+    /// The lines that they were read from, without comments.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.signers.iter().map(|signer| signer.line.as_str())
+    }
+
+    /// Without the keys that have one of these fingerprints.
+    #[must_use]
+    pub fn without(mut self, revoked: &BTreeSet<String>) -> Self {
+        self.signers.retain(|signer| !revoked.contains(&signer.fingerprint()));
+        self
+    }
+
+    /// Checks that at least `threshold` different allowed keys have signed `message`; whose they are.
+    pub fn check(&self, message: &Message<'_>, signatures: &[u8], threshold: usize) -> Result<BTreeSet<&str>> {
+        let blocks = split(signatures, message.name)?;
+        let mut good: BTreeMap<&KeyData, &str> = BTreeMap::new();
         let mut problems = Vec::new();
         for block in &blocks {
-            match self.signer(message, block, now) {
-                Ok(key) => drop(good.insert(key)),
+            match self.signer(message, block) {
+                Ok(signer) => drop(good.insert(signer.key.key_data(), &signer.principal)),
                 Err(why) => problems.push(why),
             }
         }
         if good.len() >= threshold.max(1) {
-            return Ok(());
+            return Ok(good.into_values().collect());
         }
+        let name = message.name;
         let error = match (good.len(), problems.first()) {
-            (0, Some(why)) => Error::refused("no signature of the release is good").because(why),
+            (0, Some(why)) => Error::refused(format!("no signature of {name} is good")).because(why),
             (have, problem) => {
                 let s = if have == 1 { "" } else { "s" };
-                let error = Error::refused(format!("the release has {have} good signature{s} and needs {threshold}"));
+                let error = Error::refused(format!("{name} has {have} good signature{s} and needs {threshold}"));
                 match problem {
                     Some(why) => error.because(format!("besides, {why}")),
                     None => error,
@@ -109,38 +165,70 @@ impl AllowedSigners {
     }
 
     /// The allowed key that made this signature over `message`; else why it doesn't count.
-    fn signer(&self, message: &[u8], block: &str, now: Timestamp) -> Result<&KeyData, String> {
-        let signature = SshSig::from_pem(block).map_err(|error| format!("a signature can't be read ({error})"))?;
-        // the parser lets wrong lengths inside pass, and ssh-keygen does not
-        let bare = |text: &str| text.split_whitespace().collect::<String>();
-        if signature.to_pem(LineEnding::LF).map(|text| bare(&text)).ok() != Some(bare(block)) {
-            return Err("a signature can't be read (it is not written as ssh-keygen does)".to_owned());
+    fn signer(&self, message: &Message<'_>, block: &str) -> Result<&Allowed, String> {
+        let namespace = message.purpose.namespace();
+        let signature = read(block)?;
+        if signature.namespace() != namespace {
+            return Err(format!("a signature is for `{}` and not for `{namespace}`", signature.namespace()));
         }
-        if signature.namespace() != NAMESPACE {
-            return Err(format!("a signature is for `{}` and not for `{NAMESPACE}`", signature.namespace()));
-        }
-        let mut candidates =
-            self.signers.iter().filter(|allowed| allowed.key.key_data() == signature.public_key()).peekable();
+        let may = self.signers.iter().filter(|allowed| allowed.may(message.purpose));
+        let mut candidates = may.filter(|allowed| allowed.key.key_data() == signature.public_key()).peekable();
         if candidates.peek().is_none() {
-            return Err(format!(
-                "it is signed by a key that is not allowed: {}",
-                signature.public_key().fingerprint(ssh_key::HashAlg::Sha256)
-            ));
+            return Err(format!("it is signed by a key that is not allowed: {}", fingerprint(signature.public_key())));
         }
-        let Some(allowed) = candidates.find(|allowed| allowed.valid_at(now)) else {
+        let Some(allowed) = candidates.find(|allowed| allowed.valid_at(message.at)) else {
             return Err("it is signed by a key that is not valid now".to_owned());
         };
-        allowed.key.verify(NAMESPACE, message, &signature).map_err(|_| {
-            format!("the signature of {} is not over this {}", allowed.principal, crate::trust::MANIFEST)
-        })?;
-        Ok(allowed.key.key_data())
+        let name = message.name.trim_start_matches("the ");
+        allowed
+            .key
+            .verify(namespace, message.bytes, &signature)
+            .map_err(|_| format!("the signature of {} is not over this {name}", allowed.principal))?;
+        if !touched(&signature) {
+            return Err(format!("the security key of {} was not touched for the signature", allowed.principal));
+        }
+        Ok(allowed)
     }
 }
 
+/// The fingerprint of a key, as `ssh-keygen -l` prints it.
+pub fn fingerprint(key: &KeyData) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// The keys that say of themselves that they made these signatures. Nothing is checked: this is for somebody who knows
+/// a fingerprint, and wants the key that it belongs to.
+pub fn claimed(signatures: &[u8]) -> Result<Vec<KeyData>> {
+    Ok(split(signatures, "the release")?
+        .into_iter()
+        .filter_map(|block| Some(read(block).ok()?.public_key().clone()))
+        .collect())
+}
+
+fn read(block: &str) -> Result<SshSig, String> {
+    let signature = SshSig::from_pem(block).map_err(|error| format!("a signature can't be read ({error})"))?;
+    // the parser lets wrong lengths inside pass, and ssh-keygen does not
+    let bare = |text: &str| text.split_whitespace().collect::<String>();
+    if signature.to_pem(LineEnding::LF).map(|text| bare(&text)).ok() != Some(bare(block)) {
+        return Err("a signature can't be read (it is not written as ssh-keygen does)".to_owned());
+    }
+    Ok(signature)
+}
+
+/// Whether somebody touched the security key when it signed; true for keys of other kinds. The last five bytes of such a
+/// signature are flags and a counter (OpenSSH, PROTOCOL.u2f); the lowest flag is user presence.
+fn touched(signature: &SshSig) -> bool {
+    if !matches!(signature.public_key(), KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_)) {
+        return true;
+    }
+    let bytes = signature.signature_bytes();
+    bytes.len().checked_sub(5).and_then(|at| bytes.get(at)).is_some_and(|flags| flags & 1 == 1)
+}
+
 /// The signatures in a file, which holds one after the other.
-fn split(signatures: &[u8]) -> Result<Vec<&str>> {
+fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
     let unreadable = || {
-        Error::refused("the signatures of the release can't be read")
+        Error::refused(format!("the signatures of {name} can't be read"))
             .help("sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more")
     };
     let mut rest = std::str::from_utf8(signatures).map_err(|_| unreadable())?;
@@ -150,8 +238,8 @@ fn split(signatures: &[u8]) -> Result<Vec<&str>> {
         blocks.push(&rest[start..end]);
         rest = &rest[end..];
         if blocks.len() > MOST {
-            return Err(Error::refused(format!("the release has more than {MOST} signatures"))
-                .help("a release needs one signature of each signer: remove the others"));
+            return Err(Error::refused(format!("{name} has more than {MOST} signatures"))
+                .help("one signature of each signer is enough: remove the others"));
         }
     }
     if blocks.is_empty() { Err(unreadable()) } else { Ok(blocks) }
@@ -185,16 +273,30 @@ impl Allowed {
         {
             return Err("of ECDSA keys only nistp256 is supported".to_owned());
         }
-        let mut allowed = Self { principal, key, after: None, before: None };
+        let mut allowed = Self {
+            principal,
+            key,
+            purposes: ALL.to_vec(),
+            after: None,
+            before: None,
+            line: words_before_comment(line, options.is_empty()),
+        };
         for option in split_options(options) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let value = value.trim_matches('"');
             match name.to_ascii_lowercase().as_str() {
                 "namespaces" if value.contains(['!', '?']) || value.contains('*') && value != "*" => {
-                    return Err(format!("in `namespaces`, write whole names, such as {NAMESPACE}, and no patterns"));
+                    let ours = ALL.map(Purpose::namespace).join(" or ");
+                    return Err(format!("in `namespaces`, write whole names, such as {ours}, and no patterns"));
                 }
-                "namespaces" if !value.split(',').any(|name| name == NAMESPACE || name == "*") => return Ok(None),
-                "namespaces" => {}
+                "namespaces" => {
+                    let named =
+                        |purpose: &Purpose| value.split(',').any(|name| name == purpose.namespace() || name == "*");
+                    allowed.purposes.retain(named);
+                    if allowed.purposes.is_empty() {
+                        return Ok(None);
+                    }
+                }
                 "valid-after" => allowed.after = Some(time(value)?),
                 "valid-before" => allowed.before = Some(time(value)?),
                 "cert-authority" => return Err("certificates are not supported; list the signers' own keys".to_owned()),
@@ -204,9 +306,24 @@ impl Allowed {
         Ok(Some(allowed))
     }
 
+    /// The key's fingerprint, as `ssh-keygen -l` prints it.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self.key.key_data())
+    }
+
+    /// Whether the key may sign for `purpose`.
+    pub fn may(&self, purpose: Purpose) -> bool {
+        self.purposes.contains(&purpose)
+    }
+
     fn valid_at(&self, now: Timestamp) -> bool {
         self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
     }
+}
+
+/// Name, options if any, and key: what a line says without its comment.
+fn words_before_comment(line: &str, is_bare: bool) -> String {
+    words(line).take(if is_bare { 3 } else { 4 }).collect::<Vec<_>>().join(" ")
 }
 
 fn is_key_type(word: &str) -> bool {
@@ -279,13 +396,13 @@ mod tests {
     #[test]
     fn blank_lines_and_comments_are_passed_over() {
         let text = format!("\n# a comment\n  # another\r\nalice {}\r\n\n", public(1));
-        assert_eq!(AllowedSigners::parse("f", &text).unwrap().len(), 1);
+        assert_eq!(AllowedSigners::parse("f", &text).unwrap().count(Purpose::Release), 1);
     }
 
     #[test]
     fn a_key_on_two_lines_is_one_key() {
         let text = format!("alice {0}\nbob namespaces=\"*\" {0}\ncarol {1}\n", public(1), public(2));
-        assert_eq!(AllowedSigners::parse("f", &text).unwrap().len(), 2);
+        assert_eq!(AllowedSigners::parse("f", &text).unwrap().count(Purpose::Release), 2);
     }
 
     #[test]
@@ -300,7 +417,10 @@ mod tests {
     fn patterns_of_namespaces_are_refused_since_an_exception_among_them_would_be_overlooked() {
         for text in ["!release@kpull,*", "release@*", "release?kpull"] {
             let error = line(&format!("alice namespaces=\"{text}\" KEY")).unwrap_err();
-            assert_eq!(error, "in `namespaces`, write whole names, such as release@kpull, and no patterns", "{text}");
+            assert_eq!(
+                error, "in `namespaces`, write whole names, such as release@kpull or keys@kpull, and no patterns",
+                "{text}"
+            );
         }
     }
 
@@ -360,25 +480,27 @@ mod tests {
     fn signatures_stand_one_after_the_other_with_anything_between() {
         let block = format!("{BEGIN}\nAAAA\n{END}");
         let text = format!("note\n{block}\n{block}note{block}");
-        assert_eq!(split(text.as_bytes()).unwrap(), [&block, &block, &block]);
+        assert_eq!(split(text.as_bytes(), "it").unwrap(), [&block, &block, &block]);
         for text in ["", "note", &format!("{block}\n{BEGIN}\nAAAA"), END] {
-            assert!(split(text.as_bytes()).is_err(), "{text}");
+            assert!(split(text.as_bytes(), "it").is_err(), "{text}");
         }
-        assert_eq!(split(block.repeat(MOST).as_bytes()).unwrap().len(), MOST);
-        assert!(split(block.repeat(MOST + 1).as_bytes()).is_err());
+        assert_eq!(split(block.repeat(MOST).as_bytes(), "it").unwrap().len(), MOST);
+        assert!(split(block.repeat(MOST + 1).as_bytes(), "it").is_err());
     }
 
     #[test]
     fn a_signature_that_is_written_in_another_way_is_refused() {
         let key = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
-        let good = key.sign(NAMESPACE, ssh_key::HashAlg::Sha512, b"m").unwrap().to_pem(LineEnding::LF).unwrap();
+        let good =
+            key.sign(Purpose::Release.namespace(), HashAlg::Sha512, b"m").unwrap().to_pem(LineEnding::LF).unwrap();
         let signers = AllowedSigners::parse("f", &format!("alice {}", public(1))).unwrap();
-        signers.check(b"m", good.as_bytes(), 1).unwrap();
-        signers.check(b"m", good.replace('\n', "\r\n").as_bytes(), 1).unwrap();
+        let m = Message { bytes: b"m", purpose: Purpose::Release, name: "m", at: Timestamp::now() };
+        signers.check(&m, good.as_bytes(), 1).unwrap();
+        signers.check(&m, good.replace('\n', "\r\n").as_bytes(), 1).unwrap();
         // the third byte of a length
         let at = good.match_indices('\n').nth(2).unwrap().0 - 10;
         let mut bad = good.into_bytes();
         bad[at] ^= 2;
-        assert!(signers.check(b"m", &bad, 1).is_err());
+        assert!(signers.check(&m, &bad, 1).is_err());
     }
 }

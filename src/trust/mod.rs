@@ -3,27 +3,32 @@
 //! A node refuses, each with its own words and exit code 4: a bad or missing signature, too few signers, a serial below
 //! the highest seen, an expired release, another site's release, a file whose size or digest differs, a file that is
 //! not listed, a path outside the tree, more bytes than announced, an unknown format version; and a clock that runs
-//! behind the last release seen.
+//! behind the last release seen. Which keys count is a chain of key sets of its own, see `keys`.
 
 mod allowed;
+mod keys;
 mod manifest;
-mod seen;
+mod memory;
 mod sign;
 
-pub use allowed::{AllowedSigners, NAMESPACE};
+pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint};
+pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
-pub use seen::Seen;
-pub use sign::{Signer, sign};
+pub use memory::{ANCHOR, ENROLL, Memory, Seen};
+pub use sign::{Signer, add_signature, sign};
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
-use crate::site::{Files, PARTS};
+use crate::error::{Error, Exit, Result};
+use crate::secret::index::Index;
+use crate::site::{Files, PARTS, Site};
 use crate::source::Tree;
 
+/// The namespace of signatures over a release.
+pub const NAMESPACE: &str = Purpose::Release.namespace();
 /// The manifest's name in a site.
 pub const MANIFEST: &str = "release.toml";
 /// The name of the file with the signatures over the manifest.
@@ -40,8 +45,8 @@ const LEEWAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 ///
 /// ```compile_fail,E0451
 /// // nobody else can make one
-/// fn forge(files: kpull::site::Files, manifest: std::sync::Arc<kpull::trust::Manifest>) -> kpull::trust::Release {
-///     kpull::trust::Verified { manifest, value: files }
+/// fn forge(site: kpull::site::Site, manifest: std::sync::Arc<kpull::trust::Manifest>) -> kpull::trust::Release {
+///     kpull::trust::Verified { manifest, value: site }
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -50,8 +55,8 @@ pub struct Verified<T> {
     value: T,
 }
 
-/// One signed state of a site: its files, each of which is what the signers saw.
-pub type Release = Verified<Files>;
+/// One signed state of a site, with the files that one host needs, each of which is what the signers saw.
+pub type Release = Verified<Site>;
 
 impl<T> Verified<T> {
     /// What the signers said of the release.
@@ -76,9 +81,7 @@ pub struct Policy {
     /// The site that it is enrolled to.
     pub site: String,
     /// Whose signatures count.
-    pub signers: AllowedSigners,
-    /// How many different ones are needed.
-    pub threshold: usize,
+    pub keys: KeySet,
 }
 
 /// A release's manifest whose signatures are good; its files are still to be fetched.
@@ -89,11 +92,15 @@ pub struct Announced {
     pub bytes: Vec<u8>,
     /// `release.toml.sig`.
     pub signatures: Vec<u8>,
+    /// Whose signatures they are.
+    pub signers: Vec<String>,
+    /// The number of the key set that has them.
+    pub keys: u64,
 }
 
 impl Policy {
-    /// Checks signatures and then, only then, reads the manifest that they are over.
-    pub fn announce(&self, tree: &dyn Tree) -> Result<Announced> {
+    /// Checks signatures and then, only then, reads the manifest that they are over. Keys have to be valid at the time `at`.
+    pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<Announced> {
         let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
         let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
             Error::refused(format!("the source has no {MANIFEST}"))
@@ -103,7 +110,9 @@ impl Policy {
             Error::refused(format!("the release is not signed: there is no {SIGNATURES}"))
                 .help("sign the site with `kpull sign`")
         })?;
-        self.signers.check(&bytes, &signatures, self.threshold)?;
+        let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
+        let signers = self.keys.signers.check(&message, &signatures, self.keys.release)?;
+        let signers = signers.into_iter().map(str::to_owned).collect();
         let manifest = Manifest::parse(&bytes)?;
         if manifest.site != self.site {
             return Err(Error::refused(format!(
@@ -112,7 +121,7 @@ impl Policy {
             ))
             .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
         }
-        Ok(Announced { manifest, bytes, signatures })
+        Ok(Announced { manifest, bytes, signatures, signers, keys: self.keys.number })
     }
 }
 
@@ -131,6 +140,13 @@ impl Announced {
     pub fn check_time(&self, seen: Option<&Seen>, now: Timestamp) -> Result<()> {
         let Manifest { serial, created, expires, .. } = &self.manifest;
         if let Some(seen) = seen {
+            if seen.digest.is_empty() && *serial <= seen.serial {
+                return Err(Error::refused(format!(
+                    "the release has serial {serial}, and since the last change of keys none up to {} counts",
+                    seen.serial
+                ))
+                .help("sign again, with `--serial` above that"));
+            }
             if *serial < seen.serial {
                 return Err(Error::refused(format!("the release has serial {serial}, and {} was seen here before", seen.serial))
                     .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial"));
@@ -153,8 +169,10 @@ impl Announced {
         Ok(())
     }
 
-    /// Fetches every file from `tree`, or takes it from `known` where the digest is the same, and checks it.
-    pub fn fetch(self, tree: &dyn Tree, known: Option<&Files>) -> Result<Release> {
+    /// Fetches what `host` needs from `tree`, or takes it from `known` where the digest is the same, and checks it: first
+    /// what every host of the site reads, then what is this one's alone. Refused when the site has no such host: a host
+    /// takes its own catalog or none.
+    pub fn fetch(self, tree: &dyn Tree, known: Option<&Files>, host: &str) -> Result<Release> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
             return Err(Error::refused(format!(
@@ -169,17 +187,33 @@ impl Announced {
                     .help("sign again after adding a file"));
             }
         }
-        let mut files = Vec::with_capacity(self.manifest.files.len());
-        for (path, listed) in &self.manifest.files {
-            let known = known.and_then(|known| known.get(path)).filter(|content| listed.matches(content));
-            let content: Arc<[u8]> = match known {
-                Some(content) => content.clone(),
-                None => fetch(tree, path, listed)?.into(),
-            };
-            files.push((path.clone(), content));
-        }
-        Ok(Verified { manifest: Arc::new(self.manifest), value: files.into_iter().collect() })
+        let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
+        let mut site = Site::load(files.into_iter().collect())?;
+        site.find_host(host).map_err(|error| error.exit(Exit::Refused))?;
+        let secrets = Index::read(&site.files)?;
+        let more = gather(&self.manifest, tree, known, &|path| site.needs(host, &secrets, path))?;
+        site.files.extend(more);
+        Ok(Verified { manifest: Arc::new(self.manifest), value: site })
     }
+}
+
+/// The listed files that are wanted: from `known` where the digest is the same, else from `tree`, checked.
+fn gather(
+    manifest: &Manifest,
+    tree: &dyn Tree,
+    known: Option<&Files>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Vec<(String, Arc<[u8]>)>> {
+    let mut files = Vec::new();
+    for (path, listed) in manifest.files.iter().filter(|(path, _)| wanted(path)) {
+        let known = known.and_then(|known| known.get(path)).filter(|content| listed.matches(content));
+        let content: Arc<[u8]> = match known {
+            Some(content) => content.clone(),
+            None => fetch(tree, path, listed)?.into(),
+        };
+        files.push((path.clone(), content));
+    }
+    Ok(files)
 }
 
 fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::site::{Files, Site};
-use crate::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+use crate::site::{Files, Site, replace};
+use crate::trust::{MANIFEST, Manifest, Purpose, SIGNATURES};
 
 /// TOML's integers end here.
 const LAST_SERIAL: u64 = i64::MAX as u64;
@@ -41,14 +41,15 @@ impl Signer {
     }
 
     /// A signature over `message`, in SSH's armoured form.
-    pub fn sign(&self, message: &[u8]) -> Result<String> {
+    pub fn sign(&self, message: &[u8], purpose: Purpose) -> Result<String> {
+        let namespace = purpose.namespace();
         match self {
             Self::Key(path) => {
                 let what = || format!("can't sign with {}", path.display());
                 let key = PrivateKey::read_openssh_file(path).context(what)?;
-                key.sign(NAMESPACE, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
+                key.sign(namespace, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
             }
-            Self::Keygen(path) => keygen(path, message),
+            Self::Keygen(path) => keygen(path, message, namespace),
         }
     }
 }
@@ -57,10 +58,10 @@ fn signs_here(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })
 }
 
-fn keygen(key: &Path, message: &[u8]) -> Result<String> {
+fn keygen(key: &Path, message: &[u8], namespace: &str) -> Result<String> {
     let what = || format!("can't sign with {} through ssh-keygen", key.display());
     let mut child = Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .args(["-Y", "sign", "-n", namespace, "-f"])
         .arg(key)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -125,32 +126,29 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
             ))
             .help("say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"));
         }
-        let mut signatures = std::fs::read_to_string(&signatures_path).unwrap_or_default();
-        let signature = signer.sign(&bytes)?;
-        if !signatures.contains(signature.trim()) {
-            signatures.push_str(&signature);
-            replace(&signatures_path, signatures.as_bytes())?;
-        }
+        add_signature(&signatures_path, &signer.sign(&bytes, Purpose::Release)?)?;
         return Ok(Signed { manifest: old, added: true });
     }
     let text = fresh.to_toml();
     Manifest::parse(text.as_bytes()).map_err(|error| {
         error.exit(Exit::Failed).help("hosts would refuse such a release: rename the file, and sign again")
     })?;
-    let signature = signer.sign(text.as_bytes())?;
+    let signature = signer.sign(text.as_bytes(), Purpose::Release)?;
     // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
-    replace(&signatures_path, signature.as_bytes())?;
-    replace(&manifest_path, text.as_bytes())?;
+    replace(&[(signatures_path, signature.into_bytes()), (manifest_path, text.into_bytes())])?;
     Ok(Signed { manifest: fresh, added: false })
 }
 
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let what = || format!("can't write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
-    file.write_all(content).context(what)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
-    file.as_file().sync_all().context(what)?;
-    file.persist(path).context(what)?;
-    Ok(())
+/// Adds a signature to those in a file, unless it is there already.
+pub fn add_signature(path: &Path, signature: &str) -> Result<()> {
+    let mut signatures = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).context(|| format!("can't read {}", path.display())),
+    };
+    if signatures.contains(signature.trim()) {
+        return Ok(());
+    }
+    signatures.push_str(signature);
+    replace(&[(path.to_owned(), signatures.into_bytes())])
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kpull::source::Tree as _;
-use kpull::trust::{AllowedSigners, MANIFEST, Manifest, Policy, SIGNATURES};
+use kpull::trust::{AllowedSigners, KeySet, MANIFEST, Manifest, Policy, SIGNATURES};
 
 use crate::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};
 
@@ -185,6 +186,10 @@ fn endless(tree: Tree, path: &'static str, piece: Vec<u8>, pause: Duration) -> (
             }
             let request = String::from_utf8(request).unwrap();
             let asked = request.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+            if asked.starts_with("keys/") {
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+                continue;
+            }
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap();
             match tree.0.get(&asked) {
                 _ if asked == path => {
@@ -300,11 +305,11 @@ impl kpull::source::Tree for Tree {
 #[test]
 fn no_flipped_bit_in_any_file_passes() {
     let signers = AllowedSigners::parse("allowed_signers", &allow(1, "")).unwrap();
-    let policy = Policy { site: SITE.into(), signers, threshold: 1 };
+    let policy = Policy { site: SITE.into(), keys: KeySet::start(SITE, signers, 1, 1) };
     let mut good = Tree::good(GOOD);
     // what follows the last mark is nobody's
     good.put(SIGNATURES, good.text(SIGNATURES).trim_end());
-    let take = |tree: &Tree| policy.announce(tree).and_then(|announced| announced.fetch(tree, None));
+    let take = |tree: &Tree| policy.announce(tree, Timestamp::now())?.fetch(tree, None, "a");
     take(&good).unwrap();
     for path in [MANIFEST, SIGNATURES, MORE, "site.toml", "roles/base/role.toml"] {
         let content = good.read(path, u64::MAX).unwrap().unwrap();

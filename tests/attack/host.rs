@@ -206,6 +206,19 @@ impl Host {
         self.root().join("var/lib/kpull")
     }
 
+    /// Where the source is.
+    pub fn address(&self) -> String {
+        match &self.server {
+            Some(server) => server.url(""),
+            None => self.dir.path().join("source").display().to_string(),
+        }
+    }
+
+    /// What the web server was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.server.iter().flat_map(Server::seen).map(|request| request.path).collect()
+    }
+
     /// Lets the source hand this out from now on.
     pub fn publish(&self, tree: &Tree) {
         *self.tree.lock().unwrap() = tree.clone();

@@ -185,8 +185,16 @@ fn no_path_of_a_release_is_written_to() {
         .filter(|path| !path.starts_with(&state))
         .map(|path| path.strip_prefix(host.root()).unwrap().to_owned())
         .collect();
-    let expected =
-        ["", "etc", "etc/kpull", "etc/kpull/allowed_signers", "etc/kpull/kpull.toml", "etc/more", "etc/motd"];
+    let expected = [
+        "",
+        "etc",
+        "etc/kpull",
+        "etc/kpull/allowed_signers",
+        "etc/kpull/kpull.toml",
+        "etc/kpull/trust.toml",
+        "etc/more",
+        "etc/motd",
+    ];
     let expected: Vec<_> = expected.iter().chain(&["var", "var/lib"]).map(Path::new).collect();
     assert_eq!(names, expected);
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use jiff::{SignedDuration, Timestamp};
-use kpull::trust::Seen;
 
 use crate::host::{Attack, EVERY, GOOD, Host, Tree, Via, allow};
 
@@ -73,15 +72,14 @@ fn a_release_that_was_kept_badly_is_fetched_again() {
 fn a_damaged_memory_of_the_newest_release_is_no_fresh_start() {
     for damage in ["", "serial = 10\n", "garbage", "serial = 0\ncreated = \"never\"\ndigest = \"\"\n"] {
         let host = Host::with_good(Via::Dir);
-        fs::write(host.state().join("seen.toml"), damage).unwrap();
+        fs::write(host.state().join("trust.toml"), damage).unwrap();
         let before = host.snapshot();
         host.publish(&Tree::good(GOOD - 1));
         let ended = host.apply();
-        assert!(ended.error.starts_with("/root/var/lib/kpull/seen.toml is damaged: "), "{}", ended.error);
+        assert!(ended.error.starts_with("/root/var/lib/kpull/trust.toml is damaged: "), "{}", ended.error);
         assert_eq!(
             ended.help,
-            "it says which releases are too old; if you know that the source is good, remove it, and the next release \
-             is taken as the first"
+            "it says which releases are too old; `kpull enroll` says what this host would trust, and takes it up again"
         );
         assert_eq!((ended.code, before), (1, host.snapshot()), "{damage:?}");
     }
@@ -157,10 +155,12 @@ fn a_signers_clock_may_be_a_little_ahead() {
 #[test]
 fn a_clock_that_was_set_back_is_noticed_by_what_was_seen() {
     let host = Host::with_good(Via::Dir);
-    let path = host.state().join("seen.toml");
-    let mut seen = Seen::load(&path).unwrap().unwrap();
-    seen.created = Timestamp::now() + SignedDuration::from_hours(1);
-    fs::write(&path, seen.to_toml()).unwrap();
+    let path = host.state().join("trust.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let created = text.lines().find(|line| line.starts_with("created")).unwrap();
+    let later = format!("created = \"{:.0}\"", Timestamp::now() + SignedDuration::from_hours(1));
+    fs::write(&path, text.replace(created, &later)).unwrap();
+    fs::copy(&path, host.root().join("etc/kpull/trust.toml")).unwrap();
     let before = host.snapshot();
     host.publish(&Tree::good(GOOD + 1));
     let ended = host.apply();

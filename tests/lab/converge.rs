@@ -72,11 +72,27 @@ impl World {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("site.toml", SITE);
+        Output::of(
+            Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(self.dir.path().join("signer")),
+        )
+        .ok();
+        let operator = std::fs::read_to_string(self.dir.path().join("signer.pub")).unwrap();
+        let host_key = "/etc/ssh/ssh_host_ed25519_key";
+        let recipient = self
+            .host()
+            .run(&format!("mkdir -p /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f {host_key} && cat {host_key}.pub"))
+            .ok();
+        write("site.toml", &format!("{SITE}[secrets]\nrecipients = [{:?}]\n[pki.etcd]\n", operator.trim()));
         write("roles/lab/role.toml", ROLE);
         write(
             "host_vars/master1.toml",
-            &format!("address = \"{}\"\ngroups = [\"masters\"]\n[vars.etcd]\nname = \"etcd3\"\n", MASTER.1),
+            &format!(
+                "address = \"{}\"\nrecipient = {:?}\ngroups = [\"masters\"]\n[vars.etcd]\nname = \"etcd3\"\n",
+                MASTER.1,
+                recipient.trim()
+            ),
         );
         write(
             "artifacts.toml",
@@ -85,12 +101,13 @@ impl World {
             ),
         );
         git(self.dir.path(), &["-C", "site", "checkout", "-q", "-B", "main"]);
-        Output::of(
-            Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(self.dir.path().join("signer")),
-        )
-        .ok();
+        let pki = || {
+            let mut command = Command::new(KPULL);
+            command.arg("pki").arg("--site").arg(self.site());
+            command
+        };
+        Output::of(pki().arg("init")).ok();
+        Output::of(pki().args(["issue", "--identity"]).arg(self.dir.path().join("signer"))).ok();
         self.release("the site");
     }
 
@@ -135,14 +152,13 @@ impl World {
         host.write("/etc/kpull/allowed_signers", format!("lab namespaces=\"release@kpull\" {key}"));
         host.write("/etc/kpull/ca.pem", authority.issuer.pem());
         host.write("/etc/kpull/kpull.toml", CONFIG);
-        for machine in [host, self.lab.host("client")] {
-            machine.write("/etc/etcd/ssl/ca.pem", authority.issuer.pem());
-            for name in ["server", "peer", "client"] {
-                let (certificate, key) = authority.issue(&[MASTER.1, "127.0.0.1"]);
-                machine.write(&format!("/etc/etcd/ssl/{name}.pem"), certificate);
-                machine.write(&format!("/etc/etcd/ssl/{name}-key.pem"), key);
-            }
-            machine.run("chown -R etcd /etc/etcd/ssl && chmod 600 /etc/etcd/ssl/*-key.pem").ok();
+    }
+
+    /// Lets the other host show itself to etcd.
+    fn lend_certificate(&self) {
+        for name in ["ca.pem", "etcd.pem", "etcd-key.pem"] {
+            let path = format!("/etc/etcd/ssl/{name}");
+            self.lab.host("client").write(&path, self.host().run(&format!("cat {path}")).ok());
         }
     }
 
@@ -150,7 +166,7 @@ impl World {
     fn through_the_load_balancer(&self) -> String {
         let ssl = "/etc/etcd/ssl";
         let curl = format!(
-            "curl -sS --max-time 10 --retry 20 --retry-delay 1 --retry-all-errors --cacert {ssl}/ca.pem --cert {ssl}/client.pem --key {ssl}/client-key.pem https://{}/health",
+            "curl -sS --max-time 10 --retry 20 --retry-delay 1 --retry-all-errors --cacert {ssl}/ca.pem --cert {ssl}/etcd.pem --key {ssl}/etcd-key.pem https://{}/health",
             MASTER.1
         );
         self.lab.host("client").run(&curl).ok()
@@ -188,7 +204,13 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     // from nothing, in one run
     let first = host.run("kpull apply").ok();
     assert!(first.contains("probes passed"), "{first}");
+    world.lend_certificate();
     assert!(world.through_the_load_balancer().contains("\"health\":\"true\""));
+    let stranger = world
+        .lab
+        .host("client")
+        .run(&format!("curl -sS --max-time 10 --cacert /etc/etcd/ssl/ca.pem https://{}/health", MASTER.1));
+    assert!(stranger.code() != 0 && stranger.stderr.contains("certificate"), "{stranger:?}");
     world.is_shut(8080);
     world.is_shut(2379);
     assert_eq!(host.run("id -nG deploy").ok(), "deploy adm");
@@ -271,7 +293,7 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
         host.run("journalctl -q -b -o cat KPULL_EVENT=done")
             .ok()
             .lines()
-            .any(|line| line.ends_with("0 of 25 resources changed"))
+            .any(|line| line.ends_with("0 of 26 resources changed"))
     });
 }
 
@@ -371,12 +393,6 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    /// PEM of a certificate and of its key.
-    fn issue(&self, names: &[&str]) -> (String, String) {
-        let (certificate, key) = self.certify(names);
-        (certificate.pem(), key.serialize_pem())
     }
 
     fn server(&self) -> ServerConfig {

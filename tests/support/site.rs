@@ -105,8 +105,10 @@ impl Tree {
         self.dir.path()
     }
 
-    /// A path inside, from outside.
+    /// A path inside, from outside. It starts without a `/`, or it would be the machine's own.
+    #[track_caller]
     pub fn at(&self, path: &str) -> PathBuf {
+        assert!(!path.starts_with('/'), "{path} is not inside the tree");
         self.path().join(path)
     }
 

@@ -231,7 +231,7 @@ refused! {
 
     a_variable_with_a_name_that_templates_know: [("roles/base/role.toml", &head("vars.hosts = []"))],
         "roles/base/role.toml:3:6", "a variable can't be called `hosts`",
-        "templates know these names already: host, hosts, facts, artifacts, item, loop, self";
+        "templates know these names already: host, hosts, facts, artifacts, item, loop, secret, self";
 
     an_address_with_five_parts: [("host_vars/h1.toml", "address = \"192.168.1.102.2\"\n")],
         "host_vars/h1.toml:1:11", "`address` can't be read: invalid IP address syntax", "";
@@ -308,9 +308,6 @@ refused! {
     host_vars_that_are_no_toml_file: [("host_vars/h2.yaml", "")],
         "", "host_vars/h2.yaml is not a TOML file", "host_vars/ has one NAME.toml for each host";
 
-    a_role_without_a_role_toml: [("roles/db/templates/x", "")],
-        "", "there is no roles/db/role.toml", "roles/db/ needs a role.toml with a `summary`";
-
     a_required_variable_that_has_a_default_too: [("roles/base/role.toml", &head("required = [\"port\"]"))],
         "roles/base/role.toml:3:13", "`port` is required, and has a default", "take it out of `required`, or out of [vars]";
 }
@@ -355,6 +352,16 @@ fn text_that_is_not_utf_8_has_a_place() {
 }
 
 #[test]
+fn a_role_without_a_role_toml_is_refused_by_check_and_no_host_reads_it() {
+    let site = good();
+    let tree = site.sign().file("roles/db/templates/x", "").sign().enroll();
+    let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
+    assert_eq!(error["error"], "there is no roles/db/role.toml");
+    assert_eq!(error["help"], "roles/db/ needs a role.toml with a `summary`");
+    tree.kpull("apply --json").exits(0);
+}
+
+#[test]
 fn a_host_that_the_site_does_not_have_is_told_with_the_nearest() {
     let site = good();
     let tree = site.sign().enroll();
@@ -362,7 +369,7 @@ fn a_host_that_the_site_does_not_have_is_told_with_the_nearest() {
         ("h2", "did you mean `h1`? A host is what `--host` or `host =` in kpull.toml says"),
         ("master1", "add host_vars/master1.toml, with `address` and `groups`, and sign again"),
     ] {
-        let error = tree.kpull(&format!("apply --json --host {host}")).exits(1).error();
+        let error = tree.kpull(&format!("apply --json --host {host}")).exits(4).error();
         assert_eq!(error["error"], format!("the site `test` has no host `{host}`: there is no host_vars/{host}.toml"));
         assert_eq!(error["help"], help);
     }

@@ -12,6 +12,7 @@ use crate::cli::apply;
 use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, plan};
 use crate::error::{Context, Error, Exit, Result};
+use crate::pki::Done;
 use crate::report::{Event, Report, Summary, Text};
 use crate::trust::{Signer, sign};
 use world::World;
@@ -43,25 +44,36 @@ impl Run for Demo {
         }
         step(
             2,
+            "Certificates",
+            "authorities are made, and etcd's certificates issued, each key encrypted to the one host that needs it.",
+        );
+        let (made, issued) = world.issue()?;
+        let names = |done: &[Done]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
+        print(&format!("   made      {}", names(&made)));
+        for done in &issued {
+            print(&format!("   issued    {} for {}", done.name, done.host.as_deref().unwrap_or_default()));
+        }
+        step(
+            3,
             "Signed",
             "an OpenSSH key signs a list of every file with its size and SHA-256; hosts believe this key and nothing else.",
         );
         print(&format!("   {}", world.sign()?));
         step(
-            3,
+            4,
             "Served",
             "over HTTPS on the loopback interface, with an authority made for it; any web server or git would do.",
         );
         print(&format!("   {}", world.address()));
         step(
-            4,
+            5,
             "Applied",
             "each host fetches, verifies, resolves, compares, downloads what is pinned, and changes what differs.",
         );
         for host in world.hosts() {
             world.apply(host, &Brief)?;
         }
-        step(5, "Once more", "the server says that nothing is new, and nothing has drifted.");
+        step(6, "Once more", "the server says that nothing is new, and nothing has drifted.");
         for host in world.hosts() {
             world.apply(host, &Brief)?;
         }
@@ -72,6 +84,7 @@ impl Run for Demo {
         let (dir, kpull) = (self.dir.display(), program());
         print(&format!("   {kpull} status --root {dir}/hosts/master1"));
         print(&format!("   {kpull} explain --site {dir}/site master1 etcd.flags"));
+        print(&format!("   {kpull} pki list --site {dir}/site"));
         print(&format!("   edit {dir}/site/roles/base/role.toml"));
         print(&format!("   {kpull} plan --site {dir}/site --root {dir}/hosts/master1 --host master1"));
         print(&format!(
@@ -89,7 +102,7 @@ impl Demo {
     fn drift(&self, world: &World) -> Result<()> {
         const FILE: &str = "/etc/haproxy/haproxy.cfg";
         step(
-            6,
+            7,
             "Drift",
             "somebody edits a file on master2. `kpull plan` shows it, `kpull apply` mends it, and only it.",
         );
@@ -102,7 +115,7 @@ impl Demo {
 
     fn tampered(&self, world: &World) -> Result<()> {
         step(
-            7,
+            8,
             "Tampered with",
             "release 2 changes one template. On its way, somebody changes a byte of it: it is refused, and the hosts stay as they are.",
         );
@@ -118,7 +131,7 @@ impl Demo {
             Err(error) => return Err(error),
             Ok(_) => return Err(Error::new("the tampered release was not refused")),
         }
-        step(8, "Honest again", "the release as it was signed arrives, and just the one file is changed.");
+        step(9, "Honest again", "the release as it was signed arrives, and just the one file is changed.");
         world.tamper(false);
         for host in world.hosts() {
             world.apply(host, &Text::new(false))?;

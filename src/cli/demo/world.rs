@@ -14,9 +14,12 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
+use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Result};
 use crate::net::server::{Answer, Seen, Server};
+use crate::pki::{Done, Office};
+use crate::secret::Keyring;
 use crate::site::{Files, Site};
 use crate::trust::NAMESPACE;
 
@@ -54,13 +57,16 @@ impl World {
             .context(|| "can't listen on 127.0.0.1".to_owned())?;
         let world = Self { dir, server, tampering };
         world.write("ca.pem", ca.as_bytes())?;
-        world.write("site/site.toml", SITE.as_bytes())?;
+        let (operator, public) = make_key()?;
+        world.write("operator", &operator)?;
+        world.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
         world.pin_stand_in()?;
         world.make_signer()?;
         for host in HOSTS {
             let file = |name: &str| world.dir.join(name).display().to_string();
             let source = format!("http = {:?}\nca = {:?}\nretries = 0", world.server.url("site"), file("ca.pem"));
             world.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
+            world.make_host_key(host)?;
         }
         Ok(world)
     }
@@ -114,11 +120,25 @@ impl World {
     }
 
     fn make_signer(&self) -> Result<()> {
-        let what = || "can't make a key".to_owned();
-        let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(what)?;
-        let public = key.public_key().to_openssh().context(what)?;
+        let (key, public) = make_key()?;
         self.write("allowed_signers", format!("demo namespaces=\"{NAMESPACE}\" {public}\n").as_bytes())?;
-        self.write("signer", key.to_openssh(LineEnding::LF).context(what)?.as_bytes())
+        self.write("signer", &key)
+    }
+
+    /// Gives a host its SSH host key, which its secrets are encrypted to, and tells the site.
+    fn make_host_key(&self, host: &str) -> Result<()> {
+        let (key, public) = make_key()?;
+        self.write(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
+        let vars = format!("site/host_vars/{host}.toml");
+        let path = self.dir.join(&vars);
+        let text = std::fs::read_to_string(&path).context(|| format!("can't read {}", path.display()))?;
+        self.write(&vars, format!("recipient = {public:?}\n{text}").as_bytes())
+    }
+
+    /// Makes the site's authorities and certificates; says what was made.
+    pub(super) fn issue(&self) -> Result<(Vec<Done>, Vec<Done>)> {
+        let office = || Office::open(&self.site(), Keyring::load(&[self.dir.join("operator")])?);
+        Ok((office()?.init()?, office()?.issue()?))
     }
 
     /// Puts a stand-in for etcd's release on the server, and its digest into artifacts.toml.
@@ -147,6 +167,14 @@ impl World {
             .and_then(|()| std::fs::write(&path, content))
             .context(|| format!("can't write {}", path.display()))
     }
+}
+
+/// A new SSH key, and its public half.
+fn make_key() -> Result<(Zeroizing<Vec<u8>>, String)> {
+    let what = || "can't make a key".to_owned();
+    let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(what)?;
+    let public = key.public_key().to_openssh().context(what)?;
+    Ok((key.to_openssh(LineEnding::LF).context(what)?.as_bytes().to_vec().into(), public))
 }
 
 /// Makes `dir`, empty. One that an earlier demo made is removed first; anything else is left alone.

@@ -1,0 +1,284 @@
+//! `kpull enroll`: says what a host trusts from now on, and makes it so.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, keys, print, print_json};
+use crate::error::{Context, Error, Exit, Result};
+use crate::host::root::{Access, Root};
+use crate::report::Text;
+use crate::source::{self, Poll, Tree};
+use crate::trust::{self, AllowedSigners, KeySet, Manifest, Memory, Seen};
+
+/// Arguments of `enroll`.
+#[derive(Args, Debug)]
+pub struct Enroll {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Where releases come from: a web server's directory, a git repository (…​.git, ssh://, or with --git), a directory
+    /// [default: what kpull.toml says already]
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+    /// The address is that of a git repository
+    #[arg(long, requires = "url")]
+    git: bool,
+    /// Whom to believe: a file in OpenSSH's allowed_signers format, or a key set of the site (keys/N.toml)
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "fingerprint")]
+    signers: Option<PathBuf>,
+    /// Whom to believe: the key with this fingerprint (SHA256:…), which has signed what the source has; repeatable
+    #[arg(long, value_name = "FINGERPRINT", requires = "url")]
+    fingerprint: Vec<String>,
+    /// How many different keys have to sign a release [default: 1]
+    #[arg(long, value_name = "N", requires = "url")]
+    threshold: Option<usize>,
+    /// PEM file with the only authorities that are trusted for the source's TLS
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// Replace a kpull.toml that is there
+    #[arg(long, requires = "url")]
+    replace: bool,
+    /// Take a release with this serial or later, although this host has seen newer ones
+    #[arg(long, value_name = "SERIAL")]
+    accept_serial: Option<u64>,
+}
+
+impl Run for Enroll {
+    fn run(&self) -> Result<Exit> {
+        let path = self.host.config();
+        let written = match &self.url {
+            Some(url) => Some(self.write_configuration(url, &path)?),
+            None => None,
+        };
+        let enrolled = self.enroll();
+        match (&enrolled, written) {
+            (Ok(()), _) => Ok(Exit::Done),
+            (Err(_), Some(written)) => {
+                written.take_back();
+                enrolled.map(|()| Exit::Done)
+            }
+            (Err(_), None) => enrolled.map(|()| Exit::Done),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+/// Files that were written, and what stood there before.
+struct Written(Vec<(PathBuf, Option<Vec<u8>>)>);
+
+impl Written {
+    /// As if nothing had happened.
+    fn take_back(self) {
+        for (path, before) in self.0 {
+            // what can't be put back is told by what failed before
+            let _ = match before {
+                Some(bytes) => std::fs::write(&path, bytes),
+                None => std::fs::remove_file(&path),
+            };
+        }
+    }
+}
+
+impl Enroll {
+    /// Writes `kpull.toml` and the keys beside it, after having asked the source.
+    fn write_configuration(&self, url: &str, path: &Path) -> Result<Written> {
+        if path.exists() && !self.replace {
+            return Err(Error::new(format!("{} is there already", path.display()))
+                .help("`kpull enroll` without a URL takes up what it says; --replace writes a new one"));
+        }
+        let config = self.source(url)?;
+        let (manifest, tree) = ask(&config)?;
+        let (keys_name, keys) = match &self.signers {
+            Some(file) => {
+                let bytes = std::fs::read(file).context(|| format!("can't read {}", file.display()))?;
+                let name = if file.extension().is_some_and(|end| end == "toml") { "keys" } else { "allowed_signers" };
+                (name, bytes)
+            }
+            None if self.fingerprint.is_empty() => {
+                return Err(Error::new("whom is this host to believe?").help(
+                    "say --signers FILE or --fingerprint SHA256:…, which you know from somewhere else than the source",
+                ));
+            }
+            None => self.by_fingerprint(&*tree)?,
+        };
+        let base = path.parent().unwrap_or(Path::new("."));
+        let file = if keys_name == "keys" { "keys.toml" } else { "allowed_signers" };
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let mut text = String::new();
+        if let Some(host) = &self.host.host {
+            text.push_str(&format!("host = {}\n\n", quoted(host)));
+        }
+        text.push_str(&format!("[trust]\nsite = {}\n{keys_name} = \"{file}\"\n", quoted(&manifest.site)));
+        if let Some(threshold) = self.threshold {
+            text.push_str(&format!("threshold = {threshold}\n"));
+        }
+        text.push_str("\n[[source]]\n");
+        for (key, value) in [("git", &config.git), ("http", &config.http)] {
+            if let Some(value) = value {
+                text.push_str(&format!("{key} = {}\n", quoted(value)));
+            }
+        }
+        for (key, value) in [("dir", &config.dir), ("ca", &config.ca)] {
+            if let Some(value) = value {
+                text.push_str(&format!("{key} = {}\n", quoted(&value.display().to_string())));
+            }
+        }
+        std::fs::create_dir_all(base).context(|| format!("can't make {}", base.display()))?;
+        let root = Root::open(base)?;
+        let mut written = Written(Vec::new());
+        for (name, content) in [(file, keys.as_slice()), ("kpull.toml", text.as_bytes())] {
+            let target = if name == "kpull.toml" { path.to_owned() } else { base.join(name) };
+            let inside = Path::new("/").join(target.file_name().unwrap_or_default());
+            written.0.push((target, root.read(&inside)?.map(|(_, bytes)| bytes)));
+            root.write(&inside, content, Access { mode: 0o644, uid: None, gid: None })?;
+        }
+        Ok(written)
+    }
+
+    fn source(&self, url: &str) -> Result<source::Config> {
+        let mut config = source::Config { ca: self.ca.clone(), ..source::Config::default() };
+        let is_git = self.git || url.ends_with(".git") || url.starts_with("ssh://") || url.starts_with("git@");
+        match url {
+            _ if is_git => config.git = Some(url.to_owned()),
+            _ if url.starts_with("http://") || url.starts_with("https://") => config.http = Some(url.to_owned()),
+            _ => {
+                let dir = std::path::absolute(url).context(|| format!("`{url}` is not a directory"))?;
+                config.dir = Some(dir);
+            }
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The keys with the fingerprints that were given: the newest key set of the source that they all have signed, or,
+    /// where there are no sets, the keys that have signed its release.
+    fn by_fingerprint(&self, tree: &dyn Tree) -> Result<(&'static str, Vec<u8>)> {
+        let read = |path: &str| tree.read(path, 1 << 20);
+        let mut newest = None;
+        for number in 1..=1024 {
+            let (Some(set), Some(signatures)) = (read(&KeySet::path(number))?, read(&KeySet::signatures_path(number))?)
+            else {
+                break;
+            };
+            newest = Some((number, set, signatures));
+        }
+        let signatures = match &newest {
+            Some((.., signatures)) => signatures.clone(),
+            None => read(trust::SIGNATURES)?.ok_or_else(|| {
+                Error::refused("the source has no signatures").help("publish a signed release there first")
+            })?,
+        };
+        let claimed = trust::claimed(&signatures)?;
+        let mut lines = String::new();
+        for wanted in &self.fingerprint {
+            let key = claimed.iter().find(|key| trust::fingerprint(key) == *wanted).ok_or_else(|| {
+                let there: Vec<String> = claimed.iter().map(trust::fingerprint).collect();
+                Error::refused(format!("nothing there is signed by {wanted}"))
+                    .because(format!("the signatures are of {}", there.join(", ")))
+                    .help("compare the fingerprint with what `ssh-keygen -l -f KEY.pub` prints for the signer's key")
+            })?;
+            let line =
+                ssh_key::PublicKey::from(key.clone()).to_openssh().context(|| format!("{wanted} can't be written"))?;
+            lines.push_str(&format!("signer {line}\n"));
+        }
+        let Some((number, set, signatures)) = newest else { return Ok(("allowed_signers", lines.into_bytes())) };
+        let signers = AllowedSigners::parse("--fingerprint", &lines)?;
+        let name = format!("key set {number}");
+        let message = trust::Message { bytes: &set, purpose: trust::Purpose::Keys, name: &name, at: Timestamp::now() };
+        signers.check(&message, &signatures, self.fingerprint.len())?;
+        KeySet::parse(&KeySet::path(number), &set).map_err(|error| error.exit(Exit::Refused))?;
+        Ok(("keys", set))
+    }
+
+    /// Verifies what the source has by the keys of `kpull.toml`, says what that means, and remembers it.
+    fn enroll(&self) -> Result<()> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        let _lock = agent.store.lock()?;
+        let now = Timestamp::now();
+        let anchor = match Memory::anchor(&agent.host.root) {
+            Ok(anchor) => anchor.filter(|anchor| anchor.site == agent.config.trust.site),
+            Err(error) if self.accept_serial.is_none() => {
+                return Err(error.help(
+                    "say --accept-serial SERIAL to forget it, with the serial of a release that you know to be good",
+                ));
+            }
+            Err(_) => None,
+        };
+        let floor = anchor.as_ref().and_then(|anchor| anchor.release.clone());
+        let mut trust = agent.first_trust(agent.config.trust.start()?);
+        let mut failed = None;
+        for (index, config) in agent.config.sources.iter().enumerate() {
+            let asked =
+                source::open(config, &agent.store.source_cache(index)).and_then(|mut source| poll(&mut *source));
+            let found = asked.and_then(|tree| {
+                agent.rotate(&mut trust, &*tree, now)?;
+                let announced = trust.policy.announce(&*tree, now)?;
+                announced.check_time(None, now)?;
+                Ok(announced)
+            });
+            match found {
+                Ok(announced) => {
+                    let seen = Seen::of(&announced);
+                    let oldest = match (self.accept_serial, &floor) {
+                        (Some(serial), _) => serial,
+                        (None, Some(floor)) => floor.serial,
+                        (None, None) => 0,
+                    };
+                    if seen.serial < oldest {
+                        return Err(Error::refused(format!(
+                            "the source has release {}, and this host has seen {oldest}",
+                            seen.serial
+                        ))
+                        .help("somebody may be replaying an old release; if it is meant, say --accept-serial SERIAL"));
+                    }
+                    agent.remember(&mut trust.memory, seen)?;
+                    self.tell(&trust.policy.keys, &trust.memory, &announced);
+                    return Ok(());
+                }
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::new("no source was asked")))
+    }
+
+    fn tell(&self, set: &KeySet, memory: &Memory, announced: &trust::Announced) {
+        let Manifest { serial, created, expires, .. } = announced.manifest();
+        if self.host.json {
+            print_json(&json!({ "version": crate::report::VERSION, "host": memory.host, "site": memory.site,
+                "keys": set.number, "serial": serial, "signers": announced.signers }));
+            return;
+        }
+        print(&format!(
+            "{} is enrolled to the site {}\n{}\n  release {serial} is there: signed by {} on {created:.0}, good until {expires:.0}\n\
+             next: kpull plan, then kpull apply",
+            memory.host,
+            memory.site,
+            keys::describe(set),
+            announced.signers.join(", "),
+        ));
+    }
+}
+
+/// What a source has, unverified.
+fn ask(config: &source::Config) -> Result<(Manifest, Box<dyn Tree>)> {
+    let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+    let tree = poll(&mut *source::open(config, cache.path())?)?;
+    let bytes = tree.read(trust::MANIFEST, 8 << 20)?.ok_or_else(|| {
+        Error::refused(format!("the source has no {}", trust::MANIFEST)).help("publish a signed release there first")
+    })?;
+    // what it says is believed only after its signatures were checked; until then it is a name to write down
+    Ok((Manifest::parse(&bytes)?, tree))
+}
+
+fn poll(source: &mut dyn source::Source) -> Result<Box<dyn Tree>> {
+    match source.poll(None)? {
+        Poll::News(tree, _) => Ok(tree),
+        Poll::Unchanged => Err(Error::new(format!("{} says that nothing is new", source.name()))),
+    }
+}

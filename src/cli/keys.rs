@@ -1,0 +1,260 @@
+//! `kpull keys`: the sets of keys of a site.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::cli::{Run, print, print_json};
+use crate::error::{Context, Error, Exit, Result};
+use crate::site::{Files, Site, replace};
+use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
+
+/// Arguments of `keys`.
+#[derive(Args, Debug)]
+pub struct Keys {
+    #[command(subcommand)]
+    action: Action,
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
+    site: PathBuf,
+    /// Write JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show every set, who may sign what, and whether each set is signed by enough keys of the one before.
+    Show {
+        /// The keys that hosts were enrolled with, to check the first set against
+        #[arg(long, value_name = "FILE")]
+        enrolled: Option<PathBuf>,
+    },
+    /// Write the next set, to be signed with `keys sign`.
+    New(New),
+    /// Add a signature to the newest set.
+    Sign {
+        /// Sign with this OpenSSH key: a private key, or the .pub file of one that an agent or a hardware key holds
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct New {
+    /// The keys of the set, in OpenSSH's allowed_signers format [default: those of the newest set]
+    #[arg(long, value_name = "FILE")]
+    signers: Option<PathBuf>,
+    /// How many different keys have to sign a release [default: as in the newest set, else 1]
+    #[arg(long, value_name = "N")]
+    release: Option<usize>,
+    /// How many different keys have to sign the next set [default: as in the newest set, else as many as a release]
+    #[arg(long, value_name = "N")]
+    rotate: Option<usize>,
+    /// Take this key out, for what it has signed before too (SHA256:…, as `ssh-keygen -l` prints it)
+    #[arg(long, value_name = "FINGERPRINT")]
+    revoke: Vec<String>,
+    /// Releases after this one don't count unless they are signed under this set: for when somebody signed some that he
+    /// should not have. Hosts take the next release from this serial on
+    #[arg(long, value_name = "SERIAL")]
+    last_serial: Option<u64>,
+}
+
+impl Run for Keys {
+    fn run(&self) -> Result<Exit> {
+        let sets = Sets::load(&self.site)?;
+        match &self.action {
+            Action::Show { enrolled } => self.show(&sets, enrolled.as_deref()),
+            Action::New(new) => self.new_set(&sets, new),
+            Action::Sign { key } => self.sign(&sets, key),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+/// The sets in a site's `keys/`, oldest first, each with its text and its signatures.
+struct Sets(Vec<(KeySet, Vec<u8>, Vec<u8>)>);
+
+impl Sets {
+    fn load(site: &Path) -> Result<Self> {
+        let files = Files::in_directory(site)?;
+        let mut sets = Vec::new();
+        for number in 1.. {
+            let path = KeySet::path(number);
+            let Some(bytes) = files.get(&path) else { break };
+            let set = KeySet::parse(&path, bytes)?;
+            let signatures =
+                files.get(&KeySet::signatures_path(number)).map(|bytes| bytes.to_vec()).unwrap_or_default();
+            sets.push((set, bytes.to_vec(), signatures));
+        }
+        Ok(Self(sets))
+    }
+
+    fn newest(&self) -> Result<&(KeySet, Vec<u8>, Vec<u8>)> {
+        self.0.last().ok_or_else(|| {
+            Error::new("the site has no key set: there is no keys/1.toml")
+                .help("make one with `kpull keys new --signers FILE`")
+        })
+    }
+}
+
+impl Keys {
+    fn show(&self, sets: &Sets, enrolled: Option<&Path>) -> Result<Exit> {
+        let now = Timestamp::now();
+        let start = match enrolled {
+            Some(path) => {
+                let signers = AllowedSigners::load(path)?;
+                let site = Site::load(Files::in_directory(&self.site)?)?;
+                Some(KeySet::start(&site.name, signers, 1, 1))
+            }
+            None => None,
+        };
+        let mut before = start.as_ref();
+        for (set, bytes, signatures) in &sets.0 {
+            let state = match before {
+                None => {
+                    "signatures not checked: say --enrolled FILE, the keys that hosts were enrolled with".to_owned()
+                }
+                Some(before) => match before.check_next(set, bytes, signatures, now) {
+                    Ok(()) => format!("follows set {}", before.number),
+                    Err(error) => format!("does not count yet: {error}"),
+                },
+            };
+            before = Some(set);
+            if self.json {
+                let signers: Vec<_> = set
+                    .signers
+                    .iter()
+                    .map(|signer| {
+                        json!({ "name": signer.principal, "key": signer.fingerprint(), "release": signer.may(Purpose::Release),
+                            "rotate": signer.may(Purpose::Keys), "after": signer.after, "before": signer.before })
+                    })
+                    .collect();
+                print_json(&json!({ "version": crate::report::VERSION, "site": set.site, "number": set.number,
+                    "created": set.created, "release": set.release, "rotate": set.rotate, "signers": signers,
+                    "revoked": set.revoked, "last_serial": set.last_serial, "state": state }));
+            } else {
+                print(&format!("{}\n  {state}", describe(set)));
+            }
+        }
+        if sets.0.is_empty() && !self.json {
+            print("the site has no key sets: hosts go by the keys that they were enrolled with");
+        }
+        Ok(Exit::Done)
+    }
+
+    fn new_set(&self, sets: &Sets, new: &New) -> Result<Exit> {
+        let newest = sets.0.last().map(|(set, ..)| set);
+        let signers = match (&new.signers, newest) {
+            (Some(path), _) => AllowedSigners::load(path)?,
+            (None, Some(set)) => set.signers.clone(),
+            (None, None) => {
+                return Err(Error::new("the first key set needs its keys")
+                    .help("say --signers FILE; begin with the file that the hosts were enrolled with"));
+            }
+        };
+        let revoke: BTreeSet<String> = new.revoke.iter().cloned().collect();
+        if let Some(bad) = revoke.iter().find(|key| key.strip_prefix("SHA256:").is_none_or(|rest| rest.len() != 43)) {
+            return Err(Error::new(format!("`{bad}` is not a fingerprint"))
+                .help("`kpull keys show` and `ssh-keygen -l` print them: SHA256: and 43 characters"));
+        }
+        let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
+        let rotate = new.rotate.or(newest.map(|set| set.rotate)).unwrap_or(release);
+        let set = KeySet {
+            site: Site::load(Files::in_directory(&self.site)?)?.name,
+            number: newest.map_or(1, |set| set.number + 1),
+            created: Timestamp::from_second(Timestamp::now().as_second())
+                .context(|| "the clock can't be read".to_owned())?,
+            release,
+            rotate,
+            signers: signers.without(&revoke),
+            revoked: newest.map(|set| set.revoked.clone()).unwrap_or_default().into_iter().chain(revoke).collect(),
+            last_serial: new.last_serial,
+        };
+        let (path, text) = (KeySet::path(set.number), set.to_toml());
+        KeySet::parse(&path, text.as_bytes())?;
+        replace(&[(self.site.join(&path), text.into_bytes())])?;
+        self.tell(&set, &format!(
+            "wrote {path}; {} keys of the set before and {} of this one have to sign it: kpull keys sign --key FILE",
+            newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),
+            set.rotate
+        ));
+        Ok(Exit::Done)
+    }
+
+    fn sign(&self, sets: &Sets, key: &Path) -> Result<Exit> {
+        let (set, bytes, _) = sets.newest()?;
+        let signature = Signer::of(key)?.sign(bytes, Purpose::Keys)?;
+        let name = format!("key set {}", set.number);
+        let message = Message { bytes, purpose: Purpose::Keys, name: &name, at: Timestamp::now() };
+        let mut counts = Vec::new();
+        let before = sets.0.iter().rev().nth(1).map(|(before, ..)| before);
+        for (of, threshold, signers) in
+            [before.map(|set| (set.number, set.rotate, &set.signers)), Some((set.number, set.rotate, &set.signers))]
+                .into_iter()
+                .flatten()
+        {
+            if signers.check(&message, signature.as_bytes(), 1).is_ok() {
+                counts.push(format!("set {of} (needs {threshold})"));
+            }
+        }
+        let counts = match counts.is_empty() {
+            true if before.is_none() => "if hosts were enrolled with that key, it counts there".to_owned(),
+            true => {
+                return Err(Error::new(
+                    "that key is neither in the set before nor in this one, so its signature counts for nothing",
+                )
+                .help("`kpull keys show` lists the keys that count"));
+            }
+            false => format!("counts as one of {}", counts.join(" and of ")),
+        };
+        add_signature(&self.site.join(KeySet::signatures_path(set.number)), &signature)?;
+        self.tell(set, &format!("signed key set {}: {counts}; sign the site again when it has enough", set.number));
+        Ok(Exit::Done)
+    }
+
+    fn tell(&self, set: &KeySet, text: &str) {
+        if self.json {
+            print_json(&json!({ "version": crate::report::VERSION, "number": set.number, "digest": set.digest() }));
+        } else {
+            print(text);
+        }
+    }
+}
+
+/// A set, for a person.
+pub(super) fn describe(set: &KeySet) -> String {
+    let mut text = match set.number {
+        0 => format!("{}: the keys of allowed_signers", set.site),
+        number => format!("{}: key set {number} of {:.0}", set.site, set.created),
+    };
+    let _ = write!(text, "\n  a release needs {} of {}", set.release, set.signers.count(Purpose::Release));
+    let _ = write!(text, ", the next key set {} of {}", set.rotate, set.signers.count(Purpose::Keys));
+    for signer in set.signers.iter() {
+        let may = match (signer.may(Purpose::Release), signer.may(Purpose::Keys)) {
+            (true, true) => "releases and keys",
+            (true, false) => "releases",
+            _ => "keys",
+        };
+        let _ = write!(text, "\n  {:<16} {} {may}", signer.principal, signer.fingerprint());
+        for (word, time) in [("from", signer.after), ("until", signer.before)] {
+            if let Some(time) = time {
+                let _ = write!(text, " {word} {time:.0}");
+            }
+        }
+    }
+    for key in &set.revoked {
+        let _ = write!(text, "\n  revoked          {key}");
+    }
+    if let Some(serial) = set.last_serial {
+        let _ = write!(text, "\n  no release of the sets before counts after serial {serial}");
+    }
+    text
+}

@@ -1,0 +1,357 @@
+//! `kpull secret`.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use serde_json::json;
+use ssh_key::rand_core::{OsRng, RngCore as _};
+use zeroize::Zeroizing;
+
+use crate::cli::{Run, print, print_json};
+use crate::error::{Context, Error, Exit, Result};
+use crate::report::VERSION;
+use crate::secret::desk::Desk;
+use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
+use crate::site::Files;
+
+/// Arguments of `secret`.
+#[derive(Args, Debug)]
+pub struct Secret {
+    #[command(subcommand)]
+    command: Command,
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
+    site: PathBuf,
+    /// Write one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a secret: from standard input, or what is typed at a prompt.
+    Set(Set),
+    /// Change a secret in an editor.
+    Edit(Named),
+    /// Decrypt a secret to standard output.
+    Show(Named),
+    /// Encrypt anew what is not encrypted to the right hosts: after a change of roles, hosts or keys.
+    Rekey(Rekey),
+    /// List the secrets, and which hosts can read them.
+    List,
+    /// Remove a secret that no role uses.
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Set {
+    /// Its name, like `db-password` or `pki/etcd-ca.key`
+    name: String,
+    /// Take the value from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "generate")]
+    from: Option<PathBuf>,
+    /// Make a random value of this many bytes, written in hex
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "32",
+          value_parser = clap::value_parser!(u16).range(8..=1024))]
+    generate: Option<u16>,
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    identity: Identity,
+}
+
+#[derive(Args, Debug)]
+struct Rekey {
+    #[command(flatten)]
+    identity: Identity,
+    /// Only tell what would be encrypted anew, and exit with 2 if something would
+    #[arg(long)]
+    check: bool,
+}
+
+/// What decrypts.
+#[derive(Args, Debug)]
+pub(super) struct Identity {
+    /// Decrypt with this private key, OpenSSH's or age's; may be given several times [default: ~/.ssh/id_ed25519,
+    /// ~/.ssh/id_rsa and ~/.config/kpull/identity]
+    #[arg(long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+}
+
+impl Identity {
+    /// The private keys that it names.
+    pub(super) fn keys(&self) -> Result<Keyring> {
+        if let Some(missing) = self.identity.iter().find(|file| !file.exists()) {
+            return Err(Error::new(format!("there is no key {}", missing.display()))
+                .help("--identity names a file with a private key"));
+        }
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+        let usual = [".ssh/id_ed25519", ".ssh/id_rsa", ".config/kpull/identity"].map(|path| home.join(path));
+        let files = if self.identity.is_empty() { usual.to_vec() } else { self.identity.clone() };
+        Keyring::load_asking(&files, ask)
+    }
+}
+
+impl Run for Secret {
+    fn run(&self) -> Result<Exit> {
+        match &self.command {
+            Command::Set(set) => self.set(set),
+            Command::Edit(named) => self.edit(named),
+            Command::Show(named) => self.show(named),
+            Command::Rekey(rekey) => self.rekey(rekey),
+            Command::List => self.list(),
+            Command::Rm { name } => self.remove(name),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+impl Secret {
+    fn set(&self, set: &Set) -> Result<Exit> {
+        // before anything is typed
+        name::check(&set.name)?;
+        let mut desk = Desk::open(&self.site)?;
+        desk.check(&set.name)?;
+        let plain = match (&set.from, set.generate) {
+            (_, Some(bytes)) => random(usize::from(bytes)),
+            (Some(path), None) => {
+                let file = std::fs::File::open(path).context(|| format!("can't read {}", path.display()))?;
+                read_all(file, &path.display().to_string())?
+            }
+            (None, None) if std::io::stdin().is_terminal() => typed(&set.name)?,
+            (None, None) => read_all(std::io::stdin(), "standard input")?,
+        };
+        self.write(&mut desk, &set.name, &plain)
+    }
+
+    fn write(&self, desk: &mut Desk, name: &str, plain: &Plain) -> Result<Exit> {
+        if plain.is_empty() {
+            return Err(Error::new(format!("the value of {name} is empty, and nothing was written"))
+                .help("give it on standard input, or with --from FILE"));
+        }
+        let hosts: Vec<String> = desk.set(name, plain)?.into_iter().collect();
+        if self.json {
+            print_json(&json!({ "version": VERSION, "event": "secret_set", "name": name, "hosts": hosts }));
+            return Ok(Exit::Done);
+        }
+        match hosts.is_empty() {
+            true => print(&format!(
+                "{name}: encrypted to the operators only, since no role uses it yet; `kpull secret rekey` when one does"
+            )),
+            false => print(&format!("{name}: encrypted to {} and the operators", hosts.join(", "))),
+        }
+        if plain.trim_ascii().len() < 8 {
+            print("! it has fewer than 8 bytes: easy to guess, and too short to be taken out of a program's output");
+        }
+        Ok(Exit::Done)
+    }
+
+    fn edit(&self, named: &Named) -> Result<Exit> {
+        let mut desk = Desk::open(&self.site)?;
+        desk.check(&named.name)?;
+        let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
+        let new = edited(&old)?;
+        if new == old {
+            print(&format!("{}: nothing was changed", named.name));
+            return Ok(Exit::Done);
+        }
+        self.write(&mut desk, &named.name, &new)
+    }
+
+    fn show(&self, named: &Named) -> Result<Exit> {
+        let sealed = Secrets::sealed_file(&named.name, &Files::in_directory(&self.site)?)?;
+        let plain = named.identity.keys()?.open(&named.name, &sealed)?;
+        let mut out = std::io::stdout();
+        out.write_all(&plain).and_then(|()| out.flush()).context(|| "can't write to standard output".to_owned())?;
+        Ok(Exit::Done)
+    }
+
+    fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
+        let mut desk = Desk::open(&self.site)?;
+        let stale = desk.all_stale()?;
+        for (name, why) in &stale {
+            match self.json {
+                true => {
+                    print_json(&json!({ "version": VERSION, "event": "secret_stale", "name": name, "why": why }));
+                }
+                false => print(&format!("~ {name}: {why}")),
+            }
+        }
+        if rekey.check {
+            return Ok(if stale.is_empty() { Exit::Done } else { Exit::Changes });
+        }
+        let done = desk.rekey(&|| rekey.identity.keys())?;
+        match (self.json, done.len()) {
+            (true, count) => print_json(&json!({ "version": VERSION, "event": "done", "rekeyed": count })),
+            (false, 0) => print("every secret is encrypted to those who need it"),
+            (false, 1) => print("1 secret was encrypted anew: sign the site"),
+            (false, count) => print(&format!("{count} secrets were encrypted anew: sign the site")),
+        }
+        Ok(Exit::Done)
+    }
+
+    fn list(&self) -> Result<Exit> {
+        let desk = Desk::open(&self.site)?;
+        for name in desk.names() {
+            let hosts: Vec<String> = desk.hosts(&name).into_iter().collect();
+            let stale = desk.stale(&name)?;
+            if self.json {
+                print_json(
+                    &json!({ "version": VERSION, "event": "secret", "name": name, "hosts": hosts, "stale": stale }),
+                );
+                continue;
+            }
+            let whose = if hosts.is_empty() { "(operators only)".to_owned() } else { hosts.join(", ") };
+            let note = stale.map_or_else(String::new, |why| format!("  ! {why}"));
+            print(&format!("{name:<24} {whose}{note}"));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn remove(&self, name: &str) -> Result<Exit> {
+        Desk::open(&self.site)?.remove(name)?;
+        match self.json {
+            true => print_json(&json!({ "version": VERSION, "event": "secret_removed", "name": name })),
+            false => print(&format!("{name}: removed; git still has it, so change the secret where it is used, too")),
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn random(bytes: usize) -> Plain {
+    let mut random = Zeroizing::new(vec![0; bytes]);
+    OsRng.fill_bytes(&mut random);
+    hex::encode(&*random).into_bytes().into()
+}
+
+/// Everything that `from` has, as long as it is not too much for a secret.
+fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    from.take(LARGEST + 1).read_to_end(&mut plain).context(|| format!("can't read {what}"))?;
+    if plain.len() as u64 > LARGEST {
+        return Err(Error::new(format!("{what} has more than the {LARGEST} bytes that a secret may have"))
+            .help("publish large files as artifacts"));
+    }
+    Ok(plain)
+}
+
+fn typed(name: &str) -> Result<Plain> {
+    let first = ask(&format!("Value of {name}"))?;
+    if *ask("Once more")? != *first {
+        return Err(Error::new("the two are not the same, and nothing was written").help("try again"));
+    }
+    Ok(first.as_bytes().to_vec().into())
+}
+
+/// Asks on the terminal, without showing what is typed.
+fn ask(question: &str) -> Result<Zeroizing<String>> {
+    let what = || "can't ask on the terminal".to_owned();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let mut terminal = terminal.context(what).map_err(|error| error.help("run this in a terminal"))?;
+    let shown = tcgetattr(&terminal).context(what)?;
+    let mut hidden = shown.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    hidden.local_flags.insert(LocalFlags::ECHONL);
+    // whoever ends this with Ctrl-C gets the terminal back as it was
+    let answer = uninterrupted(|| {
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(what)?;
+        let answer = write!(terminal, "{question}: ").context(what).and_then(|()| read_line(&terminal));
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context(what)?;
+        answer
+    })?;
+    Ok(answer)
+}
+
+fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
+    let (mut line, mut byte) = (Zeroizing::new(Vec::with_capacity(4096)), [0]);
+    while line.len() < 4096 && from.read(&mut byte).context(|| "can't read what is typed".to_owned())? == 1 {
+        match byte[0] {
+            b'\n' => break,
+            other => line.push(other),
+        }
+    }
+    let text = std::str::from_utf8(&line).map(ToOwned::to_owned);
+    text.map(Zeroizing::new).map_err(|_| Error::new("what was typed is not UTF-8").help("use --from FILE"))
+}
+
+/// Does something that has to be tidied up after, with the signals that would end this process held back until then.
+fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP]
+        .into_iter()
+        .for_each(|signal| signals.add(signal));
+    let before = signals.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
+    let done = work();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    done
+}
+
+/// A text as somebody has changed it in an editor. It is in memory only, in a directory of its own, for as long as the
+/// editor runs.
+fn edited(old: &Plain) -> Result<Plain> {
+    uninterrupted(|| {
+        let what = || "can't make a file to edit".to_owned();
+        let dir = tempfile::Builder::new()
+            .prefix("kpull-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir_in(memory()?)
+            .context(what)?;
+        let path = dir.path().join("secret");
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        made.and_then(|mut file| file.write_all(old)).context(what)?;
+        let new = run_editor(&path).and_then(|()| {
+            let file = std::fs::File::open(&path).context(|| "can't read what the editor wrote".to_owned())?;
+            read_all(file, "the secret")
+        });
+        dir.close().context(|| "can't remove the file that was edited".to_owned())?;
+        new
+    })
+}
+
+fn run_editor(path: &Path) -> Result<()> {
+    let chosen = ["VISUAL", "EDITOR"].into_iter().filter_map(std::env::var_os).find(|editor| !editor.is_empty());
+    let editor = chosen.unwrap_or_else(|| OsString::from("vi"));
+    let editor = editor.to_string_lossy().into_owned();
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let status = std::process::Command::new(program)
+        .args(words)
+        .arg(path)
+        .status()
+        .context(|| format!("can't start the editor {program}"))
+        .map_err(|error| error.help("set VISUAL or EDITOR"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(format!("the editor {program} failed, and nothing was written")).because(status))
+}
+
+/// A directory whose files are in memory.
+fn memory() -> Result<PathBuf> {
+    let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let is_memory = |dir: &PathBuf| {
+        nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+    };
+    run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
+        Error::new("there is no place in memory to edit a secret")
+            .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
+            .help("write the secret anew, with `kpull secret set`")
+    })
+}

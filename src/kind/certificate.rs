@@ -1,0 +1,315 @@
+//! `[[certificate]]`: a certificate with its key, and with the certificate of its authority.
+//!
+//! The site has them, made by `kpull pki issue`; the key is a secret that this host can read. With `key_on_host` the key is
+//! made here and stays here: the host writes a request, which `kpull pki sign-request` answers with a certificate.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::kind::fields::{AbsolutePath, AccountName, Lifetime};
+use crate::kind::file::{File, Wanted};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::pki::{
+    Certificate, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, Wish, authority_path, bad_name,
+    certificate_path, key_secret, request,
+};
+use crate::secret;
+
+/// Fields of `[[certificate]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFields {
+    /// What it is called; unique on the host.
+    name: String,
+    /// The authority that signs it, `[pki.NAME]` of `site.toml`; `name` when left out.
+    authority: Option<String>,
+    /// The common name of its subject; `name` when left out.
+    common_name: Option<String>,
+    /// The organization of its subject; none when left out. One at most.
+    #[serde(default)]
+    organization: Vec<String>,
+    /// Host names that it is for.
+    #[serde(default)]
+    dns: Vec<String>,
+    /// Addresses that it is for.
+    #[serde(default)]
+    ip: Vec<IpAddr>,
+    /// What it may be used for: `server`, `client`; both when left out.
+    usage: Option<Vec<Usage>>,
+    /// Where the certificate goes.
+    cert: AbsolutePath,
+    /// Where its key goes, with mode 0600.
+    key: AbsolutePath,
+    /// Where the certificate of its authority goes; nowhere when left out.
+    ca: Option<AbsolutePath>,
+    /// The user that owns the files; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns the files; `root` when left out.
+    group: Option<AccountName>,
+    /// The type of its key; the authority's when left out.
+    key_type: Option<KeyType>,
+    /// How long it lives; `365d` when left out.
+    lifetime: Option<Lifetime>,
+    /// How long before its end `kpull check` wants it renewed; `60d` when left out, or a third of a shorter lifetime.
+    renew_before: Option<Lifetime>,
+    /// Whether the host makes the key, which then never leaves it.
+    #[serde(default)]
+    key_on_host: bool,
+}
+
+impl CertificateFields {
+    /// What has to be issued for it.
+    pub fn wish(&self, build: &dyn Build) -> Result<Wish> {
+        if let Some(why) = bad_name(&self.name) {
+            return Err(build.invalid("name", why));
+        }
+        if self.organization.len() > 1 {
+            return Err(build.invalid("organization", "one at most"));
+        }
+        let bad_dns = |name: &&String| {
+            let is_part = |part: &str| {
+                !part.is_empty() && part.len() <= 63 && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            };
+            !name.strip_prefix("*.").unwrap_or(name).split('.').all(is_part) || name.len() > 253
+        };
+        if let Some(name) = self.dns.iter().find(bad_dns) {
+            return Err(build.invalid("dns", &format!("`{name}` is not a host name")));
+        }
+        let common_name = self.common_name.clone().unwrap_or_else(|| self.name.clone());
+        for (field, text) in
+            [("common_name", Some(&common_name)), ("organization", self.organization.first())]
+        {
+            // 64 is X.509's own limit
+            if text.is_some_and(|text| text.is_empty() || text.chars().count() > 64 || text.contains(char::is_control)) {
+                return Err(build.invalid(field, "it has 1 to 64 characters, and no line breaks"));
+            }
+        }
+        let usage = self.usage.clone().unwrap_or_else(|| vec![Usage::Server, Usage::Client]);
+        if usage.is_empty() {
+            return Err(build.invalid("usage", "say `server`, `client` or both"));
+        }
+        let authority = self.authority.clone().unwrap_or_else(|| self.name.clone());
+        let fields = build.authority(&authority)?;
+        let lifetime = self.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
+        let renew_before = self.renew_before.map_or(RENEW_BEFORE.min(lifetime / 3), |before| before.0);
+        if renew_before >= lifetime {
+            return Err(build.invalid("renew_before", "it is longer than the certificate lives"));
+        }
+        Ok(Wish {
+            name: self.name.clone(),
+            key_type: self.key_type.unwrap_or(fields.key_type),
+            authority,
+            common_name,
+            organization: self.organization.first().cloned(),
+            dns: self.dns.clone(),
+            ip: self.ip.clone(),
+            usage,
+            lifetime,
+            renew_before,
+            key_on_host: self.key_on_host,
+        })
+    }
+}
+
+impl Fields for CertificateFields {
+    const NAME: &'static str = "certificate";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let wish = self.wish(build)?;
+        // whoever prepares a site has what he prepares not yet; a host has
+        let need = |path: &str, advice: &str| match build.site_file(path) {
+            Some(bytes) => Ok(Some(bytes.clone())),
+            None if build.may_lack() => Ok(None),
+            None => Err(build.invalid("name", &format!("the site has no {path}")).help(format!("run `{advice}`"))),
+        };
+        let file = |path: &AbsolutePath, content: Arc<[u8]>, mode, sensitive| File {
+            kind: Self::NAME,
+            path: path.clone(),
+            content,
+            wanted: Wanted::with_default(mode, None, self.owner.clone(), self.group.clone()),
+            sensitive,
+        };
+        let ca = need(&authority_path(&wish.authority), "kpull pki init")?.zip(self.ca.as_ref());
+        let ca = ca.map(|(content, path)| file(path, content, 0o644, false));
+        let path = certificate_path(build.host(), &wish.name);
+        let (issued, key) = if wish.key_on_host {
+            let wanted = Wanted::with_default(0o600, None, self.owner.clone(), self.group.clone());
+            let (key_type, common_name) = (wish.key_type, wish.common_name);
+            (build.site_file(&path).cloned(), Key::Own { path: self.key.clone(), wanted, key_type, common_name })
+        } else {
+            let issued = need(&path, "kpull pki issue")?;
+            let secret = key_secret(build.host(), &wish.name);
+            need(&secret::name::path_of(&secret), "kpull pki issue")?;
+            let plain = build.secret(&secret)?.plain;
+            (issued, Key::Given(file(&self.key, plain.as_slice().into(), 0o600, true)))
+        };
+        let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
+        let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
+        let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
+        Ok(vec![Box::new(Installed { name: wish.name, key, ca, certificate, cert: self.cert, public })])
+    }
+}
+
+/// Where a certificate's key comes from.
+#[derive(Debug)]
+enum Key {
+    /// From the site.
+    Given(File),
+    /// From here.
+    Own { path: AbsolutePath, wanted: Wanted, key_type: KeyType, common_name: String },
+}
+
+/// A certificate on a host, with its key and its authority.
+#[derive(Debug)]
+pub struct Installed {
+    name: String,
+    key: Key,
+    ca: Option<File>,
+    /// What the site has; nothing while a request waits.
+    certificate: Option<File>,
+    cert: AbsolutePath,
+    /// The public key in the certificate.
+    public: Vec<u8>,
+}
+
+impl Installed {
+    /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &File)> {
+        let key = match &self.key {
+            Key::Given(file) => Some(("key", file)),
+            Key::Own { .. } => None,
+        };
+        let ca = self.ca.iter().map(|file| ("ca", file));
+        key.into_iter().chain(ca)
+    }
+
+    fn paths(&self) -> Vec<&AbsolutePath> {
+        let key = match &self.key {
+            Key::Given(file) => &file.path,
+            Key::Own { path, .. } => path,
+        };
+        [Some(key), Some(&self.cert), self.ca.as_ref().map(|file| &file.path)].into_iter().flatten().collect()
+    }
+
+    fn request_file(&self, work: &Work<'_>) -> PathBuf {
+        work.store.dir().join("csr").join(format!("{}.csr", self.name))
+    }
+
+    /// The key that was made here, if it is there.
+    fn own_key(path: &AbsolutePath, work: &Work<'_>) -> Result<Option<PrivateKey>> {
+        let Some((_, pem)) = work.host.root.read(path)? else { return Ok(None) };
+        PrivateKey::from_pem(&path.to_string(), &zeroize::Zeroizing::new(pem)).map(Some)
+    }
+
+    /// The certificate, if it is one for the key that is here.
+    fn fitting(&self, own: Option<&PrivateKey>) -> Option<&File> {
+        self.certificate.as_ref().filter(|_| own.is_none_or(|own| own.public() == self.public))
+    }
+
+    /// What is to be done about a key that is made here, in words; the key, if it is there.
+    fn own_differences(&self, work: &Work<'_>) -> Result<(Vec<String>, Option<PrivateKey>)> {
+        let Key::Own { path, wanted, .. } = &self.key else { return Ok((Vec::new(), None)) };
+        let mut parts = Vec::new();
+        let asks = || format!("write the request {}", self.request_file(work).display());
+        let key = Self::own_key(path, work)?;
+        match &key {
+            None => parts.extend(["make the key".to_owned(), asks()]),
+            Some(own) => {
+                if let Some((meta, _)) = work.host.root.file(path)? {
+                    parts.extend(wanted.differences(work.host, &meta)?.into_iter().map(|part| format!("key: {part}")));
+                }
+                if self.fitting(Some(own)).is_none() && !self.has_request_for(own, work) {
+                    parts.push(asks());
+                }
+            }
+        }
+        Ok((parts, key))
+    }
+
+    fn has_request_for(&self, key: &PrivateKey, work: &Work<'_>) -> bool {
+        let bytes = std::fs::read(self.request_file(work)).unwrap_or_default();
+        Request::read("", &bytes).is_ok_and(|request| request.public == key.public())
+    }
+
+    /// The key that is made here, made if it is missing, with its request.
+    fn make_own(&self, work: &Work<'_>) -> Result<Option<PrivateKey>> {
+        let Key::Own { path, wanted, key_type, common_name } = &self.key else { return Ok(None) };
+        let access = wanted.access(work.host, path)?;
+        let key = match Self::own_key(path, work)? {
+            Some(key) => {
+                work.host.root.set_access(path, access)?;
+                key
+            }
+            None => {
+                let key = PrivateKey::generate(*key_type)?;
+                work.host.root.write(path, &key.pem(), access)?;
+                key
+            }
+        };
+        if self.fitting(Some(&key)).is_none() && !self.has_request_for(&key, work) {
+            work.store.write_request(&self.name, &request(common_name, &key)?)?;
+        }
+        Ok(Some(key))
+    }
+}
+
+impl Resource for Installed {
+    fn kind(&self) -> &'static str {
+        CertificateFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        let paths = self.paths().into_iter().map(|path| format!("path:{path}"));
+        paths.chain([format!("certificate:{}", self.name)]).collect()
+    }
+
+    fn after(&self) -> Vec<String> {
+        match &self.key {
+            Key::Given(file) => file.after(),
+            Key::Own { wanted, .. } => wanted.after(),
+        }
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let (mut parts, own) = self.own_differences(work)?;
+        let mut diff = String::new();
+        let certificate = match &self.key {
+            Key::Own { .. } if own.is_none() => None,
+            _ => self.fitting(own.as_ref()),
+        };
+        for (what, file) in self.files().chain(certificate.map(|file| ("cert", file))) {
+            if let Some(change) = file.observe(work)? {
+                parts.push(format!("{what}: {}", change.summary));
+                diff.extend(change.diff.filter(|_| !file.sensitive));
+            }
+        }
+        Ok(Change::of(parts).map(|change| Change { diff: (!diff.is_empty()).then_some(diff), ..change }))
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        let own = self.make_own(work)?;
+        for (_, file) in self.files() {
+            file.apply(work, change)?;
+        }
+        match self.fitting(own.as_ref()) {
+            Some(file) => file.apply(work, change),
+            None => Ok(()),
+        }
+    }
+}

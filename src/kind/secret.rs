@@ -1,0 +1,354 @@
+//! `[[secret]]`: a secret as a file, or handed to a unit as a systemd credential.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::host::process::{Command, argv, run, run_if_there};
+use crate::host::root::{Access, What};
+use crate::host::unit_files::ETC;
+use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::file::{File, Wanted};
+use crate::kind::unit::UnitName;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::secret::Secret;
+
+/// Where systemd looks for credentials.
+const PLAIN: &str = "/etc/credstore";
+const ENCRYPTED: &str = "/etc/credstore.encrypted";
+/// How long encrypting may take; a TPM is not fast.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that systemd takes for a credential.
+const LARGEST: usize = 1 << 20;
+
+/// Fields of `[[secret]]`. Either `path`, or `credential` and `unit`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFields {
+    /// The secret's name in the site: `secrets/NAME.age`.
+    name: String,
+    /// The file that it is written to, byte for byte.
+    path: Option<AbsolutePath>,
+    /// Permissions of that file; `0600` when left out.
+    mode: Option<Mode>,
+    /// The user that owns that file; `root` when left out.
+    owner: Option<AccountName>,
+    /// The group that owns that file; `root` when left out.
+    group: Option<AccountName>,
+    /// What the unit knows it by: the file's name in `$CREDENTIALS_DIRECTORY`.
+    credential: Option<String>,
+    /// The unit that gets the credential.
+    unit: Option<UnitName>,
+}
+
+impl Fields for SecretFields {
+    const NAME: &'static str = "secret";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        match (self.path, self.credential, self.unit) {
+            (Some(path), None, None) => {
+                let secret = build.secret(&self.name)?;
+                let content = secret.plain.as_slice().into();
+                let wanted = Wanted::with_default(0o600, self.mode, self.owner, self.group);
+                Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true })])
+            }
+            (None, Some(credential), Some(unit)) => {
+                let given = [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
+                if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
+                    return Err(build.invalid(field, "a credential is root's alone, and the unit's while it runs"));
+                }
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                if credential.is_empty() || credential.starts_with('.') || credential.len() > 64 || !credential.chars().all(plain) {
+                    return Err(build.invalid("credential", "it is letters, digits, `.`, `_` and `-`, at most 64 of them"));
+                }
+                let (_, kind) = unit.0.rsplit_once('.').unwrap_or_default();
+                let section = match kind {
+                    "service" => "Service",
+                    "socket" => "Socket",
+                    "mount" => "Mount",
+                    "swap" => "Swap",
+                    _ => return Err(build.invalid("unit", "only services, sockets, mounts and swaps have credentials")),
+                };
+                let secret = build.secret(&self.name)?;
+                if secret.plain.len() > LARGEST {
+                    return Err(build.invalid("name", &format!("it has more than the {LARGEST} bytes of a credential")));
+                }
+                Ok(vec![Box::new(Credential { name: credential, unit: unit.0, section, secret })])
+            }
+            (None, None, None) => Err(build.invalid("name", "say where it goes: set `path`, or `credential` and `unit`")),
+            (None, None, Some(_)) => Err(build.invalid("unit", "set `credential` too: what the unit knows it by")),
+            (None, Some(_), None) => Err(build.invalid("credential", "set `unit` too: the one that gets it")),
+            (Some(_), ..) => Err(build.invalid("path", "set either `path`, or `credential` and `unit`")),
+        }
+    }
+}
+
+/// A secret that a unit gets as a credential: stored for systemd, and a drop-in that says so.
+#[derive(Debug)]
+pub struct Credential {
+    name: String,
+    unit: String,
+    /// The section of the unit's file that credentials go into.
+    section: &'static str,
+    secret: Secret,
+}
+
+/// How a credential is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// By `systemd-creds`, for this machine alone.
+    Encrypted,
+    /// As it is, for root's eyes.
+    Plain,
+}
+
+/// What is kept of a credential that systemd encrypted: it can't be compared with the plaintext, and comes out different
+/// each time.
+#[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
+struct Record {
+    /// SHA-256 of the sealed file of the site.
+    sealed: String,
+    /// SHA-256 of what is stored.
+    stored: String,
+}
+
+impl Credential {
+    fn path(&self, form: Form) -> PathBuf {
+        Path::new(if form == Form::Encrypted { ENCRYPTED } else { PLAIN }).join(&self.name)
+    }
+
+    fn record(&self) -> String {
+        format!("credentials/{}.json", self.name)
+    }
+
+    /// The drop-in for each form.
+    fn dropin(&self, form: Form) -> Result<File> {
+        let setting = if form == Form::Encrypted { "LoadCredentialEncrypted" } else { "LoadCredential" };
+        let text = format!("[{}]\n{setting}={}:{}\n", self.section, self.name, self.path(form).display());
+        let path = AbsolutePath::try_from(self.dropin_path()).map_err(Error::new)?;
+        let content = text.into_bytes().into();
+        Ok(File { kind: "unit-file", path, content, wanted: Wanted::new(None, None, None), sensitive: false })
+    }
+
+    fn dropin_path(&self) -> String {
+        format!("{ETC}/{}.d/kpull-credential-{}.conf", self.unit, self.name)
+    }
+
+    /// The form in which it is stored as it should be; `None` when it isn't.
+    fn stored(&self, work: &Work<'_>) -> Result<Option<Form>> {
+        let root = &work.host.root;
+        if let Some((meta, content)) = root.read(&self.path(Form::Encrypted))? {
+            let stored = hex::encode(Sha256::digest(&content));
+            let wanted = Record { sealed: self.secret.sealed.clone(), stored };
+            let is_good = meta.mode == 0o600 && work.store.read::<Record>(&self.record())?.as_ref() == Some(&wanted);
+            return Ok((is_good && root.meta(&self.path(Form::Plain))?.is_none()).then_some(Form::Encrypted));
+        }
+        let Some((meta, content)) = root.read(&self.path(Form::Plain))? else { return Ok(None) };
+        Ok((meta.mode == 0o600 && content == **self.secret.plain).then_some(Form::Plain))
+    }
+
+    /// It as `systemd-creds` encrypts it; `None` when this host has no way to.
+    fn encrypt(&self, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
+        if !work.host.is_live() || run_if_there(&Command::new(&argv(["systemd-creds", "--version"]), PATIENCE))?.is_none() {
+            return Ok(None);
+        }
+        // in the state directory, which is root's alone; and it is encrypted
+        let (inner, outside) = (Path::new("/credential.new"), work.store.dir().join("credential.new"));
+        work.store.root().remove(inner)?;
+        let name = format!("--name={}", self.name);
+        let words = argv(["systemd-creds", "encrypt", &name, "-", &outside.to_string_lossy()]);
+        let output = run(&Command { input: Some(&self.secret.plain), ..Command::new(&words, PATIENCE) })?;
+        let encrypted = work.store.root().read(inner)?.map(|(_, content)| content);
+        work.store.root().remove(inner)?;
+        match encrypted {
+            Some(encrypted) if output.is_success() => Ok(Some(encrypted)),
+            // what could be encrypted once is not put down in the clear because of a passing failure
+            _ if work.host.root.meta(&self.path(Form::Encrypted))?.is_some() => {
+                Err(output.failure(format!("can't encrypt the credential {}", self.name)).help(format!(
+                    "systemd-creds did it before; to have it in the clear in {PLAIN}, remove {}",
+                    self.path(Form::Encrypted).display()
+                )))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn store(&self, work: &Work<'_>) -> Result<Form> {
+        let root = &work.host.root;
+        let (form, content): (Form, Arc<[u8]>) = match self.encrypt(work)? {
+            Some(encrypted) => (Form::Encrypted, encrypted.into()),
+            None => (Form::Plain, self.secret.plain.as_slice().into()),
+        };
+        let other = if form == Form::Encrypted { Form::Plain } else { Form::Encrypted };
+        let path = self.path(form);
+        let dir = path.parent().unwrap_or(&path);
+        let ours = |mode| match work.host.access(mode, "root", "root")? {
+            Ok(access) => Ok::<_, Error>(access),
+            Err(_) => Ok(Access { mode, uid: None, gid: None }),
+        };
+        if root.meta(dir)?.is_none_or(|meta| meta.what != What::Directory) {
+            root.make_directory(dir, ours(0o700)?)?;
+        }
+        if form == Form::Encrypted {
+            // before the file: a record without its file is only ever too old
+            let record =
+                Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(&content)) };
+            work.store.write(&self.record(), &record)?;
+        }
+        root.write(&path, &content, ours(0o600)?)?;
+        root.remove(&self.path(other))?;
+        if form == Form::Plain {
+            work.store.root().remove(&Path::new("/").join(self.record()))?;
+        }
+        Ok(form)
+    }
+}
+
+impl Resource for Credential {
+    fn kind(&self) -> &'static str {
+        SecretFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Files
+    }
+
+    fn claims(&self) -> Vec<String> {
+        let path = |form| format!("path:{}", self.path(form).display());
+        vec![
+            format!("secret:{}", self.name),
+            path(Form::Plain),
+            path(Form::Encrypted),
+            format!("path:{}", self.dropin_path()),
+        ]
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let mut parts = Vec::new();
+        let stored = self.stored(work)?;
+        if stored.is_none() {
+            parts.push("store the credential".to_owned());
+        }
+        // how it will be stored is seen when it is
+        let dropin = self.dropin(stored.unwrap_or(Form::Plain))?;
+        if stored.is_some() || work.host.root.meta(&dropin.path)?.is_none() {
+            let change = dropin.observe(work)?;
+            parts.extend(change.map(|change| format!("drop-in of {}: {}", self.unit, change.summary)));
+        }
+        Ok(Change::of(parts))
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        let form = match self.stored(work)? {
+            Some(form) => form,
+            None => self.store(work)?,
+        };
+        let dropin = self.dropin(form)?;
+        match dropin.observe(work)? {
+            Some(_) => dropin.apply(work, change),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::kind::testing::{Tree, one, refusal};
+    use crate::store::Store;
+
+    const CREDENTIAL: &str = "name = 'hunter2'\ncredential = 'db'\nunit = 'app.service'";
+
+    fn mode(tree: &Tree, path: &str) -> u32 {
+        tree.path(path).metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_secret_is_written_byte_for_byte_for_its_owner_alone_and_not_shown() {
+        let tree = Tree::new();
+        let change = tree.converge(&*one("secret", "name = 'hunter2'\npath = '/etc/app/key'"));
+        assert_eq!((tree.get("/etc/app/key").as_str(), mode(&tree, "/etc/app/key")), ("hunter2", 0o600));
+        assert!(!change.diff.unwrap().contains("hunter2"));
+        let secret = one("secret", "name = 'hunter3'\npath = '/etc/app/key'\nmode = '0640'");
+        assert_eq!(secret.key(), "/etc/app/key");
+        let change = tree.converge(&*secret);
+        assert_eq!(change.summary, "content, mode 0600 → 0640");
+        assert!(!change.diff.unwrap().contains("hunter"));
+    }
+
+    #[test]
+    fn a_tree_has_its_credentials_as_they_are_for_root_alone() {
+        let tree = Tree::new();
+        let secret = one("secret", CREDENTIAL);
+        let change = tree.converge(&*secret);
+        assert_eq!(change.summary, "store the credential, drop-in of app.service: create");
+        assert!(change.diff.is_none());
+        assert_eq!((tree.get("/etc/credstore/db").as_str(), mode(&tree, "/etc/credstore/db")), ("hunter2", 0o600));
+        assert_eq!(mode(&tree, "/etc/credstore"), 0o700);
+        let dropin = "/etc/systemd/system/app.service.d/kpull-credential-db.conf";
+        assert_eq!(tree.get(dropin), "[Service]\nLoadCredential=db:/etc/credstore/db\n");
+        assert_eq!(secret.key(), "db");
+    }
+
+    #[test]
+    fn a_credential_that_was_changed_is_stored_again() {
+        let tree = Tree::new();
+        tree.converge(&*one("secret", CREDENTIAL));
+        std::fs::set_permissions(tree.path("/etc/credstore/db"), PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(tree.converge(&*one("secret", CREDENTIAL)).summary, "store the credential");
+        assert_eq!(mode(&tree, "/etc/credstore/db"), 0o600);
+        let other = CREDENTIAL.replace("hunter2", "hunter3");
+        assert_eq!(tree.converge(&*one("secret", &other)).summary, "store the credential");
+        tree.put("/etc/systemd/system/app.service.d/kpull-credential-db.conf", "[Service]\n");
+        assert_eq!(tree.converge(&*one("secret", &other)).summary, "drop-in of app.service: content");
+    }
+
+    #[test]
+    fn an_encrypted_credential_is_known_by_its_record_and_its_digest() {
+        let tree = Tree::new();
+        let fields = "name = 'hunter2'\ncredential = 'db'\nunit = 'app.socket'";
+        let secret = one("secret", fields);
+        let host = Host::open(tree.dir.path()).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        // as systemd-creds would have left it
+        tree.put("/etc/credstore.encrypted/db", "sealed by systemd");
+        std::fs::set_permissions(tree.path("/etc/credstore.encrypted/db"), PermissionsExt::from_mode(0o600)).unwrap();
+        let dropin = "/etc/systemd/system/app.socket.d/kpull-credential-db.conf";
+        tree.put(dropin, "[Socket]\nLoadCredentialEncrypted=db:/etc/credstore.encrypted/db\n");
+        let summary = || secret.observe(&work).unwrap().map(|change| change.summary);
+        assert_eq!(summary().as_deref(), Some("store the credential"));
+        let record = Record { sealed: "hunter2".into(), stored: hex::encode(Sha256::digest("sealed by systemd")) };
+        store.write("credentials/db.json", &record).unwrap();
+        assert_eq!(summary(), None);
+        store.write("credentials/db.json", &Record { sealed: "older".into(), ..record }).unwrap();
+        assert_eq!(summary().as_deref(), Some("store the credential"));
+    }
+
+    #[test]
+    fn a_secret_goes_to_one_place() {
+        assert!(refusal("secret", "name = 'a'").starts_with("`name`: say where it goes"));
+        assert!(refusal("secret", "name = 'a'\nunit = 'x.service'").starts_with("`unit`: set `credential`"));
+        assert!(refusal("secret", "name = 'a'\ncredential = 'c'").starts_with("`credential`: set `unit`"));
+        assert!(refusal("secret", &format!("{CREDENTIAL}\npath = '/x'")).starts_with("`path`: set either"));
+        assert!(refusal("secret", &format!("{CREDENTIAL}\nmode = '0600'")).starts_with("`mode`: "));
+        assert!(refusal("secret", &CREDENTIAL.replace("'db'", "'../db'")).starts_with("`credential`: "));
+        assert!(refusal("secret", &CREDENTIAL.replace("app.service", "app.timer")).starts_with("`unit`: only"));
+    }
+}

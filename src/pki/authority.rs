@@ -1,0 +1,150 @@
+//! An authority at work: signs certificates, and lists of those that are not to be believed any more.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    SubjectPublicKeyInfo, date_time_ymd,
+};
+use rustls::pki_types::CertificateDer;
+use ssh_key::rand_core::{OsRng, RngCore as _};
+
+use crate::error::{Context, Error, Result};
+use crate::pki::{AuthorityFields, Certificate, KeyType, PrivateKey, Revoked, Usage, Wish};
+
+/// A time as rcgen wants it, in whole seconds. A macro, since the type has no name here.
+macro_rules! date {
+    ($time:expr) => {
+        date_time_ymd(1970, 1, 1) + seconds($time)
+    };
+}
+
+/// Clocks differ: what is issued now is good for those who think that it is a bit earlier.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
+
+/// An authority's certificate with its key.
+#[derive(Debug)]
+pub struct Authority {
+    name: String,
+    /// Its certificate.
+    pub certificate: Certificate,
+    key: PrivateKey,
+}
+
+impl Authority {
+    /// A new one, which signs itself.
+    pub fn make(name: &str, fields: &AuthorityFields, now: Timestamp) -> Result<Self> {
+        let what = || format!("can't make the authority {name}");
+        let key = PrivateKey::generate(fields.key_type)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, fields.common_name(name));
+        params.serial_number = Some(serial());
+        params.not_before = date!(now - CLOCKS);
+        params.not_after = date!(now.checked_add(fields.lifetime()).context(what)?);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        let pem = params.self_signed(key.signing()).context(what)?.pem();
+        Self::new(name, Certificate::one(&what(), pem.as_bytes())?, key)
+    }
+
+    /// An authority that was made before. The key has to be the certificate's.
+    pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
+        if certificate.public != key.public() {
+            return Err(Error::new(format!("the key of the authority {name} is not that of its certificate")).help(
+                format!("pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"),
+            ));
+        }
+        Ok(Self { name: name.to_owned(), certificate, key })
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    /// Signs a certificate for a public key (DER, SubjectPublicKeyInfo). It never outlives the authority.
+    pub fn sign(&self, wish: &Wish, public: &[u8], now: Timestamp) -> Result<Certificate> {
+        let what = || format!("can't issue the certificate {}", wish.name);
+        let end = self.certificate.not_after;
+        if end <= now {
+            return Err(Error::new(what())
+                .because(format!("the authority {} has ended on {end:.0}", self.name))
+                .help(format!("make a new one: `kpull pki rotate {}`", self.name)));
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(organization) = &wish.organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization.clone());
+        }
+        params.distinguished_name.push(DnType::CommonName, wish.common_name.clone());
+        for name in &wish.dns {
+            params.subject_alt_names.push(SanType::DnsName(name.clone().try_into().context(what)?));
+        }
+        params.subject_alt_names.extend(wish.ip.iter().map(|address| SanType::IpAddress(*address)));
+        params.serial_number = Some(serial());
+        params.not_before = date!(now - CLOCKS);
+        params.not_after = date!(now.checked_add(wish.lifetime).context(what)?.min(end));
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = match wish.key_type {
+            KeyType::EcdsaP256 => vec![KeyUsagePurpose::DigitalSignature],
+            KeyType::Rsa2048 => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
+        };
+        params.extended_key_usages = wish
+            .usage
+            .iter()
+            .map(|usage| match usage {
+                Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+                Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            })
+            .collect();
+        params.use_authority_key_identifier_extension = true;
+        let public = SubjectPublicKeyInfo::from_der(public).context(what)?;
+        let signed = params.signed_by(&public, &self.issuer()?).context(what)?;
+        Certificate::one(&what(), signed.pem().as_bytes())
+    }
+
+    /// The list of certificates that are not to be believed any more, as PEM; good until the authority ends.
+    pub fn revocations<'a>(&self, revoked: impl IntoIterator<Item = &'a Revoked>, now: Timestamp) -> Result<String> {
+        let what = || format!("can't write the revocation list of {}", self.name);
+        let mut revoked_certs = Vec::new();
+        for entry in revoked {
+            revoked_certs.push(RevokedCertParams {
+                serial_number: SerialNumber::from(hex::decode(&entry.serial).context(what)?),
+                revocation_time: date!(entry.time),
+                reason_code: Some(entry.reason.into()),
+                invalidity_date: None,
+            });
+        }
+        let params = CertificateRevocationListParams {
+            this_update: date!(now - CLOCKS),
+            next_update: date!(self.certificate.not_after),
+            // it has to grow from list to list
+            crl_number: SerialNumber::from(now.as_second().unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer()?).and_then(|list| list.pem()).context(what)
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, &impl rcgen::SigningKey>> {
+        Issuer::from_ca_cert_der(&CertificateDer::from(self.certificate.der()), self.key.signing())
+            .context(|| format!("can't sign with the authority {}", self.name))
+    }
+}
+
+/// 128 random bits: nobody foretells a serial number, and none comes twice.
+fn serial() -> SerialNumber {
+    let mut bytes = [0; 16];
+    OsRng.fill_bytes(&mut bytes);
+    SerialNumber::from_slice(&bytes)
+}
+
+/// Seconds since 1970; rcgen's certificates begin there.
+fn seconds(time: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0))
+}

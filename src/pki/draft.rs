@@ -1,0 +1,81 @@
+//! Changes to files of a site that are made all together, or not at all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::{Context, Result};
+use crate::secret::index::{Entry, INDEX, Index, digest};
+use crate::secret::{Recipient, name, seal};
+use crate::site::{Files, replace};
+
+/// What is going to be written into a site, and removed from it.
+#[derive(Debug)]
+pub struct Draft {
+    files: BTreeMap<String, Option<Vec<u8>>>,
+    index: Index,
+    known: Index,
+}
+
+impl Draft {
+    /// Nothing yet, on top of the site as it is.
+    pub fn new(files: &Files) -> Result<Self> {
+        let index = Index::read(files)?;
+        Ok(Self { files: BTreeMap::new(), known: index.clone(), index })
+    }
+
+    /// Writes a file.
+    pub fn write(&mut self, path: String, content: impl Into<Vec<u8>>) {
+        self.files.insert(path, Some(content.into()));
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&mut self, path: String) {
+        self.files.insert(path, None);
+    }
+
+    /// Writes a secret, encrypted to `recipients`, who are the operators and those of `hosts`.
+    pub fn write_secret(&mut self, name: &str, plain: &[u8], hosts: &[&str], recipients: &[Recipient]) -> Result<()> {
+        self.write(name::path_of(name), seal(plain, recipients)?);
+        self.list_secret(name, hosts, recipients);
+        Ok(())
+    }
+
+    /// Writes a secret that is encrypted already.
+    pub fn move_secret(&mut self, from: &str, to: &str, sealed: &[u8]) {
+        self.write(name::path_of(to), sealed);
+        if let Some(entry) = self.index.get(from).cloned() {
+            self.index.set(to, entry);
+        }
+        self.remove_secret(from);
+    }
+
+    /// Removes a secret, if it is there.
+    pub fn remove_secret(&mut self, name: &str) {
+        self.remove(name::path_of(name));
+        self.index.remove(name);
+    }
+
+    fn list_secret(&mut self, name: &str, hosts: &[&str], recipients: &[Recipient]) {
+        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        self.index.set(name, Entry { hosts, keys: digest(recipients) });
+    }
+
+    /// Makes it so in the site at `dir`: everything is written beside its place first, so that a full disk changes
+    /// nothing.
+    pub fn commit(mut self, dir: &Path) -> Result<()> {
+        if self.index != self.known {
+            self.files.insert(INDEX.to_owned(), Some(self.index.to_toml().into_bytes()));
+        }
+        let written = self.files.iter().filter_map(|(path, content)| Some((dir.join(path), content.clone()?)));
+        replace(&written.collect::<Vec<_>>())?;
+        for path in self.files.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| dir.join(path)) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context(|| format!("can't remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Private keys: made here, read from PEM, and never shown.
+
+use std::fmt;
+
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData as _, SigningKey};
+use rsa::pkcs8::EncodePrivateKey as _;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use serde::Deserialize;
+use ssh_key::rand_core::OsRng;
+use zeroize::Zeroizing;
+
+use crate::error::{Context, Error, Result};
+
+/// What kind of key a certificate is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum KeyType {
+    /// ECDSA on the curve P-256.
+    #[default]
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// RSA with 2048 bits, for programs that know nothing better.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::Rsa2048 => "rsa-2048",
+        })
+    }
+}
+
+/// A private key.
+pub struct PrivateKey(KeyPair);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+impl PrivateKey {
+    /// A new one.
+    pub fn generate(key_type: KeyType) -> Result<Self> {
+        let what = || format!("can't make a key ({key_type})");
+        let pair = match key_type {
+            KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context(what)?,
+            KeyType::Rsa2048 => {
+                let der = rsa::RsaPrivateKey::new(&mut OsRng, 2048).context(what)?.to_pkcs8_der().context(what)?;
+                let der = PrivatePkcs8KeyDer::from(der.as_bytes());
+                KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_RSA_SHA256).context(what)?
+            }
+        };
+        Ok(Self(pair))
+    }
+
+    /// Reads a key in PEM (PKCS#8); `name` is what it is called in messages.
+    pub fn from_pem(name: &str, pem: &[u8]) -> Result<Self> {
+        // the parser's own words could hold parts of the key
+        let unusable = || {
+            Error::new(format!("{name} is no private key that can be used here"))
+                .help("it has to be PKCS#8 in PEM, as `openssl pkcs8 -topk8 -nocrypt` writes it")
+        };
+        let text = std::str::from_utf8(pem).map_err(|_| unusable())?;
+        KeyPair::from_pem(text).map(Self).map_err(|_| unusable())
+    }
+
+    /// As PEM (PKCS#8).
+    pub fn pem(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.serialize_pem().into_bytes())
+    }
+
+    /// Its public half as DER (SubjectPublicKeyInfo).
+    pub fn public(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    /// Its public half as PEM.
+    pub fn public_pem(&self) -> String {
+        self.0.public_key_pem()
+    }
+
+    /// What signs with it.
+    pub(super) fn signing(&self) -> &impl SigningKey {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_each_type_is_the_same_after_a_way_through_pem() {
+        for key_type in [KeyType::EcdsaP256, KeyType::Rsa2048] {
+            let key = PrivateKey::generate(key_type).unwrap();
+            let pem = key.pem();
+            assert!(pem.starts_with(b"-----BEGIN PRIVATE KEY-----"));
+            assert_eq!(PrivateKey::from_pem("x", &pem).unwrap().public(), key.public());
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_without_being_shown() {
+        let error = PrivateKey::from_pem("k", b"-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n");
+        let error = error.unwrap_err();
+        assert_eq!(error.to_string(), "k is no private key that can be used here");
+        assert!(!format!("{error:?}").contains("SECRET"));
+    }
+}

@@ -1,0 +1,165 @@
+//! Authorities, certificates and their keys: made by an operator, put into the site, installed by hosts.
+//!
+//! Everything is a file of the site, and so signed with it: `pki/AUTHORITY.pem` (the authority's certificate; while it is
+//! changed, several), `pki/HOST/NAME.pem` (a certificate), and as secrets `secrets/pki/AUTHORITY.key.age` (for operators
+//! only) and `secrets/pki/HOST/NAME.key.age` (for the host and the operators).
+
+mod authority;
+mod certificate;
+mod draft;
+mod key;
+mod office;
+mod request;
+mod revoked;
+mod status;
+
+pub use authority::Authority;
+pub use certificate::Certificate;
+pub use draft::Draft;
+pub use key::{KeyType, PrivateKey};
+pub use office::{Deed, Done, Office, Step};
+pub use request::{Request, request};
+pub use revoked::{Reason, Revoked};
+pub use status::{Standing, State, survey};
+
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use crate::kind::fields::Lifetime;
+
+/// How long certificates live when nobody says so.
+pub const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// How long before its end a certificate is due for renewal when nobody says so.
+pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(60 * 24);
+/// How long authorities live when nobody says so.
+const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(3650 * 24);
+
+/// What a `[pki.NAME]` of `site.toml` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sort {
+    /// It signs certificates.
+    #[default]
+    Authority,
+    /// A key and its public half, for programs that sign with a bare key.
+    KeyPair,
+}
+
+/// `[pki.NAME]` in `site.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityFields {
+    /// An authority or a key pair; an authority when left out.
+    #[serde(default)]
+    pub kind: Sort,
+    /// The name in its certificate; `NAME-ca` when left out.
+    pub common_name: Option<String>,
+    /// How long it lives; `3650d` when left out.
+    pub lifetime: Option<Lifetime>,
+    /// The type of its key, and of the keys of its certificates; `ecdsa-p256` when left out.
+    #[serde(default)]
+    pub key_type: KeyType,
+}
+
+impl AuthorityFields {
+    fn common_name(&self, name: &str) -> String {
+        self.common_name.clone().unwrap_or_else(|| format!("{name}-ca"))
+    }
+
+    fn lifetime(&self) -> SignedDuration {
+        self.lifetime.map_or(AUTHORITY_LIFETIME, |lifetime| lifetime.0)
+    }
+}
+
+/// What a certificate may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Usage {
+    /// By a server.
+    Server,
+    /// By a client.
+    Client,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// A certificate as a role wants it for one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Its name, unique on the host.
+    pub name: String,
+    /// The authority that signs it.
+    pub authority: String,
+    /// The common name of its subject.
+    pub common_name: String,
+    /// The organization of its subject.
+    pub organization: Option<String>,
+    /// Host names that it is for.
+    pub dns: Vec<String>,
+    /// Addresses that it is for.
+    pub ip: Vec<IpAddr>,
+    /// What it may be used for.
+    pub usage: Vec<Usage>,
+    /// The type of its key.
+    pub key_type: KeyType,
+    /// How long it lives.
+    pub lifetime: SignedDuration,
+    /// How long before its end it is due for renewal.
+    pub renew_before: SignedDuration,
+    /// Whether the host makes the key, which then never leaves it.
+    pub key_on_host: bool,
+}
+
+/// The site's path of an authority's certificate.
+pub fn authority_path(authority: &str) -> String {
+    format!("pki/{authority}.pem")
+}
+
+/// The site's path of a host's certificate.
+pub fn certificate_path(host: &str, name: &str) -> String {
+    format!("pki/{host}/{name}.pem")
+}
+
+/// The site's path of a host's request for a certificate whose key it made.
+pub fn request_path(host: &str, name: &str) -> String {
+    format!("pki/{host}/{name}.csr")
+}
+
+/// The name of the secret that is a certificate's key.
+pub fn key_secret(host: &str, name: &str) -> String {
+    format!("pki/{host}/{name}.key")
+}
+
+/// The name of the secret that is an authority's key.
+pub fn authority_secret(authority: &str) -> String {
+    format!("pki/{authority}.key")
+}
+
+/// Why a certificate can't have this name, which becomes a file's: nothing if it can.
+pub fn bad_name(name: &str) -> Option<&'static str> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match name.chars().all(good) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 {
+        true => None,
+        false => {
+            Some("a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and has at most 64")
+        }
+    }
+}
+
+/// Why an authority can't have this name; as for certificates, and without a dot, which its files have a use for.
+pub fn bad_authority(name: &str) -> Option<&'static str> {
+    match name.contains('.') {
+        true => Some("an authority's name has no dot"),
+        false => bad_name(name),
+    }
+}

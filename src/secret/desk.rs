@@ -1,0 +1,259 @@
+//! The secrets of a site as its operators handle them: written, encrypted anew, removed.
+//!
+//! For whom a secret is follows from the roles: every host of the site is resolved, and a secret is encrypted to the hosts
+//! that ask for it, and to the operators.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Context, Error, Result};
+use crate::resolve::{Catalog, Facts, resolve};
+use crate::secret::index::{Entry, INDEX, Index, digest};
+use crate::secret::{Keyring, Recipient, Secrets, name, seal};
+use crate::site::{Files, Site, replace};
+
+/// Which hosts need which secrets.
+#[derive(Debug, Default)]
+pub struct Users(BTreeMap<String, BTreeSet<String>>);
+
+impl Users {
+    /// Adds what a host's roles ask for.
+    pub fn add(&mut self, catalog: &Catalog) {
+        for name in &catalog.secrets {
+            self.0.entry(name.clone()).or_default().insert(catalog.host.clone());
+        }
+    }
+
+    /// The hosts that need a secret.
+    pub fn of(&self, name: &str) -> BTreeSet<String> {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The secrets of the site in a directory.
+#[derive(Debug)]
+pub struct Desk {
+    dir: PathBuf,
+    site: Arc<Site>,
+    index: Index,
+    users: Users,
+}
+
+impl Desk {
+    /// Opens a site, and resolves every host of it. Secrets that its roles use may still be missing.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
+        let (mut users, mut errors) = (Users::default(), Vec::new());
+        for (name, host) in &site.hosts {
+            let resolved = Facts::assumed(name, host.address, None)
+                .and_then(|facts| resolve(&site, name, &facts, &Secrets::expected()));
+            match resolved {
+                Ok(catalog) => users.add(&catalog),
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(error) = Error::all(distinct(errors)) {
+            return Err(
+                error.help_more("for whom a secret is follows from the roles, so they have to be in order first")
+            );
+        }
+        Self::of(dir, site, users)
+    }
+
+    /// The same, of a site that has been resolved.
+    pub fn of(dir: &Path, site: Arc<Site>, users: Users) -> Result<Self> {
+        Ok(Self { dir: dir.to_owned(), index: Index::read(&site.files)?, site, users })
+    }
+
+    /// The names of the site's secrets, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.site.files.iter().filter_map(|(path, _)| name::name_in(path)).map(str::to_owned).collect()
+    }
+
+    /// The hosts whose roles use a secret.
+    pub fn users(&self, name: &str) -> BTreeSet<String> {
+        self.users.of(name)
+    }
+
+    /// The hosts that a secret is encrypted to, as the index says.
+    pub fn hosts(&self, name: &str) -> BTreeSet<String> {
+        self.index.hosts_of(name).cloned().unwrap_or_default()
+    }
+
+    /// The sealed file of a secret; an error with the nearest name when there is none.
+    pub fn sealed(&self, name: &str) -> Result<Arc<[u8]>> {
+        Secrets::sealed_file(name, &self.site.files)
+    }
+
+    /// The keys that a secret is to be encrypted to: the operators', and those of the hosts that use it.
+    fn recipients(&self, name: &str) -> Result<(Entry, Vec<Recipient>)> {
+        if self.site.operators.is_empty() {
+            return Err(no_operators(&self.site));
+        }
+        let hosts = self.users.of(name);
+        let mut recipients = self.site.operators.clone();
+        let mut errors = Vec::new();
+        for host in hosts.iter().filter_map(|host| self.site.hosts.get(host)) {
+            if host.recipients.is_empty() {
+                errors.push(no_recipient(host.doc.file(), name, &host.doc));
+            }
+            recipients.extend(host.recipients.iter().cloned());
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok((Entry { hosts, keys: digest(&recipients) }, recipients)),
+        }
+    }
+
+    /// Whether a secret of this name can be written: the error comes before anybody has typed it.
+    pub fn check(&self, name: &str) -> Result<()> {
+        name::check(name).and_then(|()| self.recipients(name)).map(drop)
+    }
+
+    /// Encrypts a secret, new or in place of an old one, and writes it into the site; gives the hosts that can read it.
+    pub fn set(&mut self, name: &str, plain: &[u8]) -> Result<BTreeSet<String>> {
+        name::check(name)?;
+        let (entry, recipients) = self.recipients(name)?;
+        let sealed = seal(plain, &recipients)?;
+        let hosts = entry.hosts.clone();
+        self.index.set(name, entry);
+        self.write(vec![(name.to_owned(), sealed)])?;
+        Ok(hosts)
+    }
+
+    /// Why a secret has to be encrypted anew; `None` when all is well. An error when it can't be told for whom it is.
+    pub fn stale(&self, name: &str) -> Result<Option<String>> {
+        let (wanted, _) = self.recipients(name)?;
+        let Some(entry) = self.index.get(name) else {
+            return Ok(Some(format!("{INDEX} does not know for whom it is")));
+        };
+        let list = |hosts: Vec<&String>| hosts.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let lacking: Vec<&String> = wanted.hosts.difference(&entry.hosts).collect();
+        let excess: Vec<&String> = entry.hosts.difference(&wanted.hosts).collect();
+        Ok(match (lacking.is_empty(), excess.is_empty()) {
+            (false, _) => Some(format!("it is not encrypted to {}, where it is used", list(lacking))),
+            (true, false) => Some(format!("it is encrypted to {}, where it is not used", list(excess))),
+            (true, true) if entry.keys != wanted.keys => Some("keys of its readers have changed".to_owned()),
+            (true, true) => None,
+        })
+    }
+
+    /// The secrets that have to be encrypted anew, with why.
+    pub fn all_stale(&self) -> Result<Vec<(String, String)>> {
+        let (mut stale, mut errors) = (Vec::new(), Vec::new());
+        for name in self.names() {
+            match self.stale(&name) {
+                Ok(why) => stale.extend(why.map(|why| (name, why))),
+                Err(error) => errors.push(error),
+            }
+        }
+        match Error::all(distinct(errors)) {
+            Some(error) => Err(error),
+            None => Ok(stale),
+        }
+    }
+
+    /// The names that the index has and the site has no secret of.
+    fn gone(&self) -> Vec<String> {
+        let names = self.names();
+        self.index.names().filter(|&name| !names.iter().any(|known| known == name)).map(str::to_owned).collect()
+    }
+
+    /// Encrypts anew what has to be, and gives the names. Everything is decrypted with `keys` and encrypted before the
+    /// first file is written, so that a failure leaves the site as it was.
+    pub fn rekey(&mut self, keys: &dyn Fn() -> Result<Keyring>) -> Result<Vec<String>> {
+        let stale: Vec<String> = self.all_stale()?.into_iter().map(|(name, _)| name).collect();
+        let gone = self.gone();
+        if stale.is_empty() && gone.is_empty() {
+            return Ok(stale);
+        }
+        let mut sealed = Vec::new();
+        let mut index = self.index.clone();
+        if !stale.is_empty() {
+            let keys = keys()?;
+            for name in &stale {
+                let (entry, recipients) = self.recipients(name)?;
+                sealed.push((name.clone(), seal(&keys.open(name, &self.sealed(name)?)?, &recipients)?));
+                index.set(name, entry);
+            }
+        }
+        gone.iter().for_each(|name| index.remove(name));
+        self.index = index;
+        self.write(sealed)?;
+        Ok(stale)
+    }
+
+    /// Takes a secret away; an error when a host's roles use it.
+    pub fn remove(&mut self, name: &str) -> Result<()> {
+        self.sealed(name)?;
+        let users = self.users.of(name);
+        if !users.is_empty() {
+            let users: Vec<&str> = users.iter().map(String::as_str).collect();
+            return Err(Error::new(format!("the secret {name} is used on {}", users.join(", ")))
+                .help("take it out of the roles first"));
+        }
+        let path = self.dir.join(name::path_of(name));
+        std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
+        self.index.remove(name);
+        self.write(Vec::new())
+    }
+
+    /// What is wrong with the secrets of the site, one error each.
+    pub fn complaints(&self) -> Vec<Error> {
+        let names = self.names();
+        let mut errors = Vec::new();
+        for (path, content) in self.site.files.iter().filter(|(path, _)| path.starts_with("secrets/") && *path != INDEX)
+        {
+            let is_age = content.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----")
+                || content.starts_with(b"age-encryption.org/v1");
+            if name::name_in(path).is_none_or(|name| name::check(name).is_err()) || !is_age {
+                errors.push(
+                    Error::new(format!("{path} is not a secret"))
+                        .because("in secrets/ there are age files called NAME.age, and the index that kpull writes")
+                        .help("write it with `kpull secret set NAME --from FILE`, and remove this one"),
+                );
+            }
+        }
+        if names.is_empty() {
+            return errors;
+        }
+        match self.all_stale() {
+            Err(error) => errors.extend(error.each()),
+            Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
+                Error::new(format!("the secret {name} is not encrypted as it should be"))
+                    .because(why)
+                    .help("run `kpull secret rekey`")
+            })),
+        }
+        errors
+    }
+
+    /// The secrets, then the index: after a crash in between, the index is what is too old, and `rekey` sees that.
+    fn write(&self, sealed: Vec<(String, Vec<u8>)>) -> Result<()> {
+        let mut files: Vec<(PathBuf, Vec<u8>)> =
+            sealed.into_iter().map(|(name, bytes)| (self.dir.join(name::path_of(&name)), bytes)).collect();
+        files.push((self.dir.join(INDEX), self.index.to_toml().into_bytes()));
+        replace(&files)
+    }
+}
+
+fn no_operators(site: &Site) -> Error {
+    Error::new("nobody is named who can read secrets besides the hosts")
+        .at(site.doc.place(&["secrets".to_owned()]), "of this site")
+        .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators, ssh-ed25519, ssh-rsa or age1…")
+}
+
+fn no_recipient(file: &str, name: &str, doc: &crate::site::Doc) -> Error {
+    let host = file.trim_start_matches("host_vars/").trim_end_matches(".toml");
+    Error::new(format!("{host} uses the secret {name}, and has no key to read it with"))
+        .at(doc.key_place(&[]), "no `recipient` in this file")
+        .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
+}
+
+/// Each error once: a mistake in a role is there for every host that has the role.
+pub fn distinct(errors: Vec<Error>) -> Vec<Error> {
+    let mut seen = HashSet::new();
+    let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
+    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
+}

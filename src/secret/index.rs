@@ -1,0 +1,147 @@
+//! `secrets/recipients.toml`: for whom each secret of a site is encrypted. Written by `kpull secret`, signed with the
+//! site, and readable by everybody: a host learns from it which secrets it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::secret::{Recipient, name};
+use crate::site::Files;
+
+/// The index's path in a site.
+pub const INDEX: &str = "secrets/recipients.toml";
+
+/// What the index says of one secret.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The hosts that it is encrypted to.
+    pub hosts: BTreeSet<String>,
+    /// [`digest`] of the keys that it is encrypted to, those of the operators among them.
+    pub keys: String,
+}
+
+/// For whom each secret is encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index(BTreeMap<String, Entry>);
+
+impl Index {
+    /// Reads a site's; an empty one when it has none.
+    pub fn read(files: &Files) -> Result<Self> {
+        let Some(doc) = files.doc(INDEX)? else { return Ok(Self::default()) };
+        let entries: BTreeMap<String, Entry> = doc.read().map_err(|error| {
+            error.help("`kpull secret` writes this file; remove it, and `kpull secret rekey` makes it anew")
+        })?;
+        for name in entries.keys() {
+            name::check(name)
+                .map_err(|error| error.at(doc.key_place(std::slice::from_ref(name)), "this can't be a secret"))?;
+        }
+        Ok(Self(entries))
+    }
+
+    /// The hosts that a secret is encrypted to; `None` when the index doesn't know it.
+    pub fn hosts_of(&self, name: &str) -> Option<&BTreeSet<String>> {
+        self.0.get(name).map(|entry| &entry.hosts)
+    }
+
+    /// The names of the secrets that are encrypted to `host`, sorted.
+    pub fn for_host<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(_, entry)| entry.hosts.contains(host)).map(|(name, _)| name.as_str())
+    }
+
+    /// What it says of a secret.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.0.get(name)
+    }
+
+    /// The names of all secrets that it knows, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Says for whom a secret is encrypted now.
+    pub fn set(&mut self, name: &str, entry: Entry) {
+        self.0.insert(name.to_owned(), entry);
+    }
+
+    /// Forgets a secret.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// As it is written; the same index is always the same text.
+    pub fn to_toml(&self) -> String {
+        let mut text =
+            "# Written by `kpull secret`: which hosts each secret is encrypted to, besides the operators, and\n\
+                        # a digest of the keys. It holds no secret itself.\n"
+                .to_owned();
+        for (name, Entry { hosts, keys }) in &self.0 {
+            let hosts: Vec<String> = hosts.iter().map(|host| toml::Value::from(host.as_str()).to_string()).collect();
+            text.push_str(&format!("\n[\"{name}\"]\nhosts = [{}]\nkeys = \"{keys}\"\n", hosts.join(", ")));
+        }
+        text
+    }
+}
+
+/// What tells one set of keys from another: SHA-256, in hex, of the keys as sorted lines.
+pub fn digest(recipients: &[Recipient]) -> String {
+    let keys: BTreeSet<String> = recipients.iter().map(ToString::to_string).collect();
+    let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    hex::encode(Sha256::digest(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(text: &str) -> Files {
+        [(INDEX.to_owned(), text.as_bytes().into())].into_iter().collect()
+    }
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        let entry =
+            |hosts: &[&str]| Entry { hosts: hosts.iter().map(|&host| host.into()).collect(), keys: "ab".into() };
+        index.set("db-password", entry(&["master1"]));
+        index.set("pki/etcd-ca.key", entry(&[]));
+        index.set("token", entry(&["master2", "master1"]));
+        index
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let text = index().to_toml();
+        assert!(text.ends_with("[\"token\"]\nhosts = [\"master1\", \"master2\"]\nkeys = \"ab\"\n"), "{text}");
+        assert_eq!(Index::read(&files(&text)).unwrap(), index());
+        assert_eq!(Index::read(&Files::default()).unwrap(), Index::default());
+    }
+
+    #[test]
+    fn a_host_finds_its_own_secrets_and_no_other() {
+        let index = index();
+        assert_eq!(index.for_host("master1").collect::<Vec<_>>(), ["db-password", "token"]);
+        assert_eq!(index.for_host("master2").collect::<Vec<_>>(), ["token"]);
+        assert_eq!(index.for_host("master").count(), 0);
+        assert!(index.hosts_of("pki/etcd-ca.key").unwrap().is_empty());
+        assert!(index.hosts_of("other").is_none());
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused_with_its_place() {
+        let error = Index::read(&files("[\"../x\"]\nhosts = []\nkeys = \"\"\n")).unwrap_err();
+        assert_eq!(error.to_string().split(": ").next(), Some("`../x` is not the name of a secret"));
+        assert_eq!(error.place().unwrap().to_string(), "secrets/recipients.toml:1:2");
+        let error = Index::read(&files("[a]\nhost = []\n")).unwrap_err();
+        assert_eq!(error.to_string(), "unknown key `host`");
+    }
+
+    #[test]
+    fn the_digest_is_of_the_keys_and_not_of_their_order() {
+        let key = || Recipient::Age(age::x25519::Identity::generate().to_public());
+        let (a, b) = (key(), key());
+        assert_eq!(digest(&[a.clone(), b.clone(), a.clone()]), digest(&[b.clone(), a.clone()]));
+        assert_ne!(digest(std::slice::from_ref(&a)), digest(&[a, b]));
+    }
+}

@@ -1,0 +1,47 @@
+//! What a secret may be called, and where in a site it is.
+
+use crate::error::{Error, Result};
+
+/// The directory of a site that holds its secrets.
+pub const DIR: &str = "secrets";
+
+/// The site's path of the secret `name`: `secrets/NAME.age`.
+pub fn path_of(name: &str) -> String {
+    format!("{DIR}/{name}.age")
+}
+
+/// The secret that the site's file at `path` is; `None` when it is none.
+pub fn name_in(path: &str) -> Option<&str> {
+    path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".age")
+}
+
+/// Refuses a name that is not one: it is a path below `secrets/`, of letters, digits, `.`, `_`, `-` and `/`.
+pub fn check(name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('.');
+    if name.len() <= 200 && name.chars().all(is_plain) && name.split('/').all(is_part) {
+        return Ok(());
+    }
+    Err(Error::new(format!("`{name}` is not the name of a secret"))
+        .because("a name is made of letters, digits, `.`, `_` and `-`; `/` stands between its parts, none of which starts with `.`")
+        .help("call it like `db-password` or `pki/etcd-ca.key`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_below_the_directory_of_secrets() {
+        for good in ["a", "db-password", "pki/etcd-ca.key", "A_1"] {
+            check(good).unwrap();
+            assert_eq!(name_in(&path_of(good)), Some(good));
+        }
+        let long = "a".repeat(201);
+        for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.b", ".", "a b", "a\n", "ä", "a\0", "~", &long] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(name_in("roles/a.age"), None);
+        assert_eq!(name_in("secrets/recipients.toml"), None);
+    }
+}

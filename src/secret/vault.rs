@@ -1,0 +1,220 @@
+//! What `secret("NAME")` gives: the plaintext on the host that it is for, a placeholder everywhere else.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result, nearest};
+use crate::secret::index::Index;
+use crate::secret::{Keyring, Plain, lock, mask, name};
+use crate::site::Files;
+
+/// The secrets of a site, as somebody can see them. Clones see the same ones.
+#[derive(Clone)]
+pub struct Secrets(Arc<Inner>);
+
+enum Inner {
+    /// Nobody's: whoever edits a site has no business to read them.
+    Sealed {
+        /// Whether a secret that is not there is an error.
+        strict: bool,
+    },
+    /// This host's.
+    Open { files: Vec<PathBuf>, keys: Mutex<Option<Arc<Keyring>>>, plain: Mutex<HashMap<String, Secret>> },
+}
+
+/// One secret as it was asked for.
+#[derive(Clone)]
+pub struct Secret {
+    /// Its plaintext, or the placeholder.
+    pub plain: Arc<Plain>,
+    /// SHA-256, in hex, of the sealed file: another one whenever the secret is written anew.
+    pub sealed: String,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_open() { "Secrets(open)" } else { "Secrets(sealed)" })
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("sealed", &self.sealed).finish_non_exhaustive()
+    }
+}
+
+/// What stands for a secret where it is not read.
+pub fn placeholder(name: &str) -> String {
+    format!("<secret {name}>")
+}
+
+impl Secrets {
+    /// Placeholders, each for a secret that the site has.
+    pub fn sealed() -> Self {
+        Self(Arc::new(Inner::Sealed { strict: true }))
+    }
+
+    /// Placeholders, also for secrets that are yet to be written.
+    pub fn expected() -> Self {
+        Self(Arc::new(Inner::Sealed { strict: false }))
+    }
+
+    /// The plaintexts, read with the keys in `files`. Neither is touched before a secret is asked for.
+    pub fn open(files: Vec<PathBuf>) -> Self {
+        Self(Arc::new(Inner::Open { files, keys: Mutex::default(), plain: Mutex::default() }))
+    }
+
+    /// Whether these are plaintexts.
+    pub fn is_open(&self) -> bool {
+        matches!(*self.0, Inner::Open { .. })
+    }
+
+    /// The sealed file of a secret; an error with the nearest name when the site has none.
+    pub fn sealed_file(name: &str, files: &Files) -> Result<Arc<[u8]>> {
+        name::check(name)?;
+        files.get(&name::path_of(name)).cloned().ok_or_else(|| missing(name, files))
+    }
+
+    /// Whether those that the site has yet to get are taken for there.
+    pub fn may_lack(&self) -> bool {
+        matches!(*self.0, Inner::Sealed { strict: false })
+    }
+
+    /// One secret of the site with these files, for `host`.
+    pub fn get(&self, name: &str, files: &Files, host: &str) -> Result<Secret> {
+        name::check(name)?;
+        let sealed = files.get(&name::path_of(name));
+        let digest = sealed.map(|sealed| hex::encode(Sha256::digest(sealed))).unwrap_or_default();
+        match &*self.0 {
+            Inner::Sealed { strict } => match sealed {
+                None if *strict => Err(missing(name, files)),
+                _ => Ok(Secret { plain: Arc::new(placeholder(name).into_bytes().into()), sealed: digest }),
+            },
+            Inner::Open { files: keys_in, keys, plain } => {
+                if let Some(known) = lock(plain).get(&digest) {
+                    return Ok(known.clone());
+                }
+                let Some(sealed) = sealed else {
+                    return Err(for_others(name, files, host).unwrap_or_else(|| missing(name, files)));
+                };
+                let keys = keyring(keys_in, keys)?;
+                let opened = keys.open(name, sealed).map_err(|error| for_others(name, files, host).unwrap_or(error))?;
+                mask::remember(name, &opened);
+                let secret = Secret { plain: Arc::new(opened), sealed: digest.clone() };
+                lock(plain).insert(digest, secret.clone());
+                Ok(secret)
+            }
+        }
+    }
+}
+
+/// This host's keys, read the first time that they are needed.
+fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<Keyring>> {
+    let mut keys = lock(keys);
+    if let Some(keys) = &*keys {
+        return Ok(keys.clone());
+    }
+    Ok(keys.insert(Arc::new(Keyring::load(files)?)).clone())
+}
+
+fn missing(name: &str, files: &Files) -> Error {
+    let error = Error::new(format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
+    match nearest(name, files.iter().filter_map(|(path, _)| name::name_in(path))) {
+        Some(near) => error.help(format!("did you mean `{near}`? Else write it with `kpull secret set {name}`")),
+        None => error.help(format!("write it with `kpull secret set {name}`")),
+    }
+}
+
+/// The error that a secret is other hosts', if the index says that.
+fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
+    let index = Index::read(files).ok()?;
+    let hosts = index.hosts_of(name).filter(|hosts| !hosts.contains(host))?;
+    let whose = match hosts.is_empty() {
+        true => "the operators alone".to_owned(),
+        false => hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    };
+    Some(
+        Error::new(format!("the secret {name} is not for {host}: it is encrypted to {whose}"))
+            .help("if this host is to have it, run `kpull secret rekey` on the site and sign again"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use age::secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::secret::index::{Entry, INDEX};
+    use crate::secret::{Recipient, seal};
+
+    struct Site {
+        dir: tempfile::TempDir,
+        files: Files,
+    }
+
+    /// A site with the secret `db`, sealed to a key in `dir/key`; the index says that it is for `h1`.
+    fn site() -> Site {
+        let identity = age::x25519::Identity::generate();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("key"), identity.to_string().expose_secret()).unwrap();
+        let sealed = seal(b"vault-hunter2\n", &[Recipient::Age(identity.to_public())]).unwrap();
+        let mut index = Index::default();
+        index.set("db", Entry { hosts: ["h1".to_owned()].into(), keys: String::new() });
+        let files = [("secrets/db.age", sealed), (INDEX, index.to_toml().into_bytes())];
+        Site { dir, files: files.into_iter().map(|(path, bytes)| (path.to_owned(), bytes.into())).collect() }
+    }
+
+    #[test]
+    fn sealed_ones_are_placeholders_of_what_is_there() {
+        let Site { files, .. } = site();
+        let secret = Secrets::sealed().get("db", &files, "h1").unwrap();
+        assert_eq!(&**secret.plain, b"<secret db>");
+        let error = Secrets::sealed().get("dv", &files, "h1").unwrap_err();
+        assert_eq!(error.to_string(), "there is no secret `dv`: the site has no secrets/dv.age");
+        assert_eq!(error.advice(), Some("did you mean `db`? Else write it with `kpull secret set dv`"));
+        assert_eq!(&**Secrets::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");
+        assert!(Secrets::expected().get("../dv", &files, "h1").is_err());
+    }
+
+    #[test]
+    fn a_host_opens_its_own_and_they_are_masked_from_then_on() {
+        let Site { dir, files } = site();
+        let secrets = Secrets::open(vec![dir.path().join("key"), dir.path().join("none")]);
+        assert_eq!(&**secrets.get("db", &files, "h1").unwrap().plain, b"vault-hunter2\n");
+        assert_eq!(mask::hide("vault-hunter2"), "‹secret db›");
+        let shown = format!("{secrets:?} {:?}", secrets.get("db", &files, "h1").unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn keys_are_not_looked_at_before_a_secret_is_asked_for() {
+        let Site { dir, files } = site();
+        std::fs::write(dir.path().join("bad"), "no key").unwrap();
+        let secrets = Secrets::open(vec![dir.path().join("bad")]);
+        let error = secrets.get("db", &files, "h1").unwrap_err();
+        assert!(error.to_string().ends_with("bad can't be used for secrets: a line in it is no key"), "{error}");
+    }
+
+    #[test]
+    fn another_host_s_secret_is_told_by_whose_it_is() {
+        let Site { dir, files } = site();
+        let other = age::x25519::Identity::generate();
+        std::fs::write(dir.path().join("other"), other.to_string().expose_secret()).unwrap();
+        let secrets = Secrets::open(vec![dir.path().join("other")]);
+        let error = secrets.get("db", &files, "h2").unwrap_err();
+        assert_eq!(error.to_string(), "the secret db is not for h2: it is encrypted to h1");
+        // it was not even fetched
+        let without: Files = files
+            .iter()
+            .filter(|(path, _)| *path == INDEX)
+            .map(|(path, bytes)| (path.to_owned(), bytes.clone()))
+            .collect();
+        let error = secrets.get("db", &without, "h2").unwrap_err();
+        assert_eq!(error.to_string(), "the secret db is not for h2: it is encrypted to h1");
+        let error = Secrets::open(Vec::new()).get("db", &files, "h1").unwrap_err();
+        assert_eq!(error.to_string(), "can't read the secret db: there is no key to read it with");
+    }
+}

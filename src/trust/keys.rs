@@ -1,0 +1,327 @@
+//! Sets of keys, and the chain in which each is signed by enough keys of the one before.
+//!
+//! A host starts from the keys that it was enrolled with (set 0, or whichever set it was given). Later sets travel in the
+//! site as `keys/1.toml`, `keys/2.toml`, … beside their signatures, so that a host which slept through several still
+//! catches up, one after the other. What the sets are for is The Update Framework's root role.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Exit, Result};
+use crate::site::Doc;
+use crate::source::Tree;
+use crate::trust::{AllowedSigners, Message, Purpose};
+
+/// The version of the format that this program writes, and the only one that it reads.
+const FORMAT: i64 = 1;
+/// Bytes that a set, or its signatures, may have.
+const LARGEST: u64 = 64 << 10;
+/// Sets that are followed in one go.
+const LONGEST: usize = 1024;
+
+/// Whose signatures count, and how many of them.
+#[derive(Clone, Debug)]
+pub struct KeySet {
+    /// The site that it is for.
+    pub site: String,
+    /// Its place in the chain; 0 is what `allowed_signers` says.
+    pub number: u64,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How many different keys have to sign a release.
+    pub release: usize,
+    /// How many different keys have to sign the next set.
+    pub rotate: usize,
+    /// The keys.
+    pub signers: AllowedSigners,
+    /// Fingerprints of keys that never count again, not for what they signed before either.
+    pub revoked: BTreeSet<String>,
+    /// The last release of the sets before that counts: whatever was signed after it, under whatever serial, does not.
+    pub last_serial: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeySetFile {
+    format: i64,
+    site: String,
+    number: u64,
+    created: Timestamp,
+    release: usize,
+    rotate: usize,
+    signers: Vec<String>,
+    #[serde(default)]
+    revoked: BTreeSet<String>,
+    last_serial: Option<u64>,
+}
+
+/// A set with the bytes that were signed.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The set.
+    pub set: KeySet,
+    /// As it was signed.
+    pub bytes: Vec<u8>,
+}
+
+impl KeySet {
+    /// What a host is enrolled with when that is a list of keys. `rotate` is how many of them make a new set; when the
+    /// list has fewer that may, none can.
+    pub fn start(site: &str, signers: AllowedSigners, release: usize, rotate: usize) -> Self {
+        let created = Timestamp::UNIX_EPOCH;
+        let (site, revoked) = (site.to_owned(), BTreeSet::new());
+        Self { site, number: 0, created, release, rotate, signers, revoked, last_serial: None }
+    }
+
+    /// Reads a set; `file` is what it is called in messages. That it can't be right is an error: thresholds that its keys
+    /// can't reach, a key that it revokes itself.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        let doc = Doc::parse(file, bytes)?;
+        let read: KeySetFile = doc.read()?;
+        let at = |key: &str| doc.place(&[key.to_owned()]);
+        if read.format != FORMAT {
+            return Err(Error::new(format!("{file} has format {}, and this kpull reads format {FORMAT}", read.format))
+                .at(at("format"), "another format")
+                .help("update kpull"));
+        }
+        if read.number == 0 {
+            return Err(Error::new(format!("{file} says that it is set 0"))
+                .at(at("number"), "counts from 1")
+                .help("set 0 is what hosts are enrolled with"));
+        }
+        let signers = AllowedSigners::parse(file, &read.signers.join("\n"))?;
+        if let Some(bad) = read.signers.iter().find(|line| line.contains(['\n', '\r'])) {
+            return Err(Error::new(format!("{file} has a signer of several lines: {bad}")).at(at("signers"), "in here"));
+        }
+        for (name, purpose, wanted) in
+            [("release", Purpose::Release, read.release), ("rotate", Purpose::Keys, read.rotate)]
+        {
+            let have = signers.count(purpose);
+            if wanted == 0 || wanted > have {
+                return Err(Error::new(format!(
+                    "{file}: `{name}` is {wanted}, and {have} of its keys may sign for that"
+                ))
+                .at(at(name), "out of reach")
+                .help(format!(
+                    "keys sign for it when their `namespaces` has {}, or is left out",
+                    purpose.namespace()
+                )));
+            }
+        }
+        if let Some(signer) = signers.iter().find(|signer| read.revoked.contains(&signer.fingerprint())) {
+            return Err(Error::new(format!("{file} lists a key of {} that it revokes", signer.principal))
+                .at(at("revoked"), signer.fingerprint())
+                .help("take the key out of `signers`"));
+        }
+        let KeySetFile { site, number, created, release, rotate, revoked, last_serial, .. } = read;
+        Ok(Self { site, number, created, release, rotate, signers, revoked, last_serial })
+    }
+
+    /// As the text that is signed.
+    pub fn to_toml(&self) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let mut text = format!("format = {FORMAT}\nsite = {}\nnumber = {}\n", quoted(&self.site), self.number);
+        let _ = writeln!(text, "created = {:.0}\nrelease = {}\nrotate = {}", self.created, self.release, self.rotate);
+        if let Some(serial) = self.last_serial {
+            let _ = writeln!(text, "last_serial = {serial}");
+        }
+        let mut list = |name: &str, lines: Vec<String>| {
+            let lines: String = lines.iter().map(|line| format!("  {},\n", quoted(line))).collect();
+            let _ = writeln!(text, "{name} = [\n{lines}]");
+        };
+        list("signers", self.signers.lines().map(str::to_owned).collect());
+        if !self.revoked.is_empty() {
+            list("revoked", self.revoked.iter().cloned().collect());
+        }
+        text
+    }
+
+    /// SHA-256 of it, in hex: what tells one set from another.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(self.to_toml()))
+    }
+
+    /// Where the set with this number is in a site.
+    pub fn path(number: u64) -> String {
+        format!("keys/{number}.toml")
+    }
+
+    /// Where the signatures over the set with this number are in a site.
+    pub fn signatures_path(number: u64) -> String {
+        format!("keys/{number}.toml.sig")
+    }
+
+    /// Checks that `next` follows this set: signed by enough of its keys, and by enough of the new ones, so that nobody
+    /// hands a site over to keys that don't exist.
+    pub fn check_next(&self, next: &KeySet, bytes: &[u8], signatures: &[u8], at: Timestamp) -> Result<()> {
+        let name = format!("key set {}", next.number);
+        let message = Message { bytes, purpose: Purpose::Keys, name: &name, at };
+        self.signers.check(&message, signatures, self.rotate)?;
+        next.signers.check(&message, signatures, next.rotate).map_err(|error| {
+            error.help("the new keys have to sign their own set too, so that it is known that they are there")
+        })?;
+        let wrong = |why: String| {
+            Err(Error::refused(format!("{name} does not follow set {}", self.number)).because(why).help(
+                "`kpull keys new` makes the next set from the newest; look at who wrote this one, and who signed it",
+            ))
+        };
+        if next.number != self.number + 1 {
+            return wrong(format!("it says that it is set {}", next.number));
+        }
+        if next.site != self.site {
+            return wrong(format!("it is for the site `{}`, and this host belongs to `{}`", next.site, self.site));
+        }
+        if let Some(again) = self.revoked.iter().find(|key| !next.revoked.contains(*key)) {
+            return wrong(format!("it forgets that {again} is revoked"));
+        }
+        Ok(())
+    }
+
+    /// The sets that follow this one in `tree`, oldest first, each signed by the one before.
+    pub fn follow(&self, tree: &dyn Tree, at: Timestamp) -> Result<Vec<Signed>> {
+        let mut chain: Vec<Signed> = Vec::new();
+        while chain.len() < LONGEST {
+            let last = chain.last().map_or(self, |signed| &signed.set);
+            let number = last.number + 1;
+            let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
+            let Some(bytes) = tree.read(&path, LARGEST)? else { break };
+            let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
+                Error::refused(format!("key set {number} is not signed: there is no {signatures_path}"))
+                    .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
+            })?;
+            // what could not be signed by anybody is not worth parsing
+            let name = format!("key set {number}");
+            let message = Message { bytes: &bytes, purpose: Purpose::Keys, name: &name, at };
+            last.signers.check(&message, &signatures, last.rotate)?;
+            let set = Self::parse(&path, &bytes).map_err(|error| error.exit(Exit::Refused))?;
+            last.check_next(&set, &bytes, &signatures, at)?;
+            chain.push(Signed { set, bytes });
+        }
+        Ok(chain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ssh_key::private::{Ed25519Keypair, PrivateKey};
+    use ssh_key::{HashAlg, LineEnding};
+
+    use super::*;
+
+    fn key(number: u8) -> PrivateKey {
+        Ed25519Keypair::from_seed(&[number; 32]).into()
+    }
+
+    fn signers(keys: &[u8]) -> AllowedSigners {
+        let line = |number: &u8| format!("key{number} {}\n", key(*number).public_key().to_openssh().unwrap());
+        AllowedSigners::parse("f", &keys.iter().map(line).collect::<String>()).unwrap()
+    }
+
+    fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {
+        let created = "2026-11-24T00:00:00Z".parse().unwrap();
+        KeySet { number, created, ..KeySet::start("lab", signers(keys), 1, rotate) }
+    }
+
+    struct Map(BTreeMap<String, Vec<u8>>);
+
+    impl Tree for Map {
+        fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>> {
+            Ok(self.0.get(path).cloned())
+        }
+
+        fn list(&self) -> Result<Option<Vec<String>>> {
+            Ok(None)
+        }
+    }
+
+    fn tree(sets: &[(KeySet, &[u8])]) -> Map {
+        let mut map = BTreeMap::new();
+        for (set, by) in sets {
+            let text = set.to_toml();
+            let sign = |number: &u8| {
+                let signature = key(*number).sign(Purpose::Keys.namespace(), HashAlg::Sha512, text.as_bytes()).unwrap();
+                signature.to_pem(LineEnding::LF).unwrap()
+            };
+            map.insert(KeySet::signatures_path(set.number), by.iter().map(sign).collect::<String>().into_bytes());
+            map.insert(KeySet::path(set.number), text.into_bytes());
+        }
+        Map(map)
+    }
+
+    fn follow(start: &KeySet, sets: &[(KeySet, &[u8])]) -> Result<Vec<u64>> {
+        let chain = start.follow(&tree(sets), Timestamp::now())?;
+        Ok(chain.iter().map(|signed| signed.set.number).collect())
+    }
+
+    #[test]
+    fn a_set_comes_back_as_it_was_written() {
+        let mut written = set(3, &[1, 2], 2);
+        written.revoked.insert("SHA256:x".to_owned());
+        written.last_serial = Some(7);
+        let read = KeySet::parse("f", written.to_toml().as_bytes()).unwrap();
+        assert_eq!(read.to_toml(), written.to_toml());
+        assert_eq!((read.number, read.rotate, read.last_serial), (3, 2, Some(7)));
+    }
+
+    #[test]
+    fn a_host_that_slept_through_rotations_catches_up() {
+        let sets: [(KeySet, &[u8]); 3] =
+            [(set(1, &[2], 1), &[1, 2]), (set(2, &[3], 1), &[2, 3]), (set(3, &[4], 1), &[3, 4])];
+        assert_eq!(follow(&set(0, &[1], 1), &sets).unwrap(), [1, 2, 3]);
+        assert_eq!(follow(&sets[1].0, &sets).unwrap(), [3]);
+        assert!(follow(&sets[2].0, &sets).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_set_needs_enough_keys_of_the_one_before_and_enough_of_its_own() {
+        let start = set(0, &[1, 2, 3], 2);
+        assert_eq!(follow(&start, &[(set(1, &[4], 1), &[1, 2, 4])]).unwrap(), [1]);
+        let problem = |by: &[u8]| follow(&start, &[(set(1, &[4], 1), by)]).unwrap_err().to_string();
+        assert!(problem(&[1, 4]).starts_with("key set 1 has 1 good signature and needs 2"), "{}", problem(&[1, 4]));
+        assert!(problem(&[4]).starts_with("no signature of key set 1 is good"), "{}", problem(&[4]));
+        assert!(problem(&[1, 2]).starts_with("no signature of key set 1 is good"), "{}", problem(&[1, 2]));
+        assert!(problem(&[1, 1, 4]).starts_with("key set 1 has 1 good signature and needs 2"));
+    }
+
+    #[test]
+    fn a_set_for_another_site_or_out_of_turn_does_not_follow() {
+        let start = set(0, &[1], 1);
+        let other = KeySet { site: "other".to_owned(), ..set(1, &[1], 1) };
+        assert!(follow(&start, &[(other, &[1])]).unwrap_err().to_string().contains("for the site `other`"));
+        let mut map = tree(&[(set(2, &[1], 1), &[1])]);
+        for (from, to) in [(KeySet::path(2), KeySet::path(1)), (KeySet::signatures_path(2), KeySet::signatures_path(1))]
+        {
+            let bytes = map.0.remove(&from).unwrap();
+            map.0.insert(to, bytes);
+        }
+        let error = start.follow(&map, Timestamp::now()).unwrap_err();
+        assert_eq!(error.to_string(), "key set 2 does not follow set 0: it says that it is set 2");
+        assert_eq!(error.exit_code(), Exit::Refused);
+    }
+
+    #[test]
+    fn what_is_revoked_stays_revoked() {
+        let mut first = set(1, &[2], 1);
+        first.revoked.insert(signers(&[1]).iter().next().unwrap().fingerprint());
+        let error = follow(&first, &[(set(2, &[2], 1), &[2])]).unwrap_err();
+        assert!(error.to_string().contains("it forgets that SHA256:"), "{error}");
+        let again = KeySet { revoked: first.revoked.clone(), ..set(2, &[1, 2], 1) };
+        let error = KeySet::parse("keys/2.toml", again.to_toml().as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "keys/2.toml lists a key of key1 that it revokes");
+    }
+
+    #[test]
+    fn thresholds_that_nobody_can_reach_are_refused() {
+        let text = set(1, &[1, 2], 1).to_toml();
+        for (from, to) in [("rotate = 1", "rotate = 3"), ("rotate = 1", "rotate = 0"), ("release = 1", "release = 9")] {
+            let error = KeySet::parse("f", text.replace(from, to).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("2 of its keys may sign for that"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a host must not forget: whom it was enrolled to believe, the newest set of keys, the newest release seen.
+//!
+//! It is kept twice: in the state directory, and as `/etc/kpull/trust.toml` in the host's root. A state directory that was
+//! deleted is so told from a host that never had one, and an old release stays an old release.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::host::root::{Access, Root};
+use crate::trust::Announced;
+
+const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
+/// Where it is in the host's root.
+pub const ANCHOR: &str = "/etc/kpull/trust.toml";
+/// Where it is in the state directory.
+pub const KEPT: &str = "/trust.toml";
+/// What to do when it is lost or damaged.
+pub const ENROLL: &str = "`kpull enroll` says what this host would trust, and takes it up again";
+
+/// The newest release seen.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Its serial: no release below it is taken.
+    pub serial: u64,
+    /// When it was signed: the clock may not run behind that.
+    pub created: Timestamp,
+    /// SHA-256 of its `release.toml`, in hex; empty when no release with this serial counts.
+    pub digest: String,
+    /// The number of the key set that it was signed by.
+    pub keys: u64,
+}
+
+impl Seen {
+    /// What has to be remembered of a release.
+    pub fn of(release: &Announced) -> Self {
+        let manifest = release.manifest();
+        Self { serial: manifest.serial, created: manifest.created, digest: release.digest(), keys: release.keys }
+    }
+}
+
+/// What a host remembers.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// The site that it belongs to.
+    pub site: String,
+    /// Which host of the site it is.
+    pub host: String,
+    /// SHA-256 of the key set that it was enrolled with, in hex.
+    pub start: String,
+    /// The number of the key set that counts now.
+    pub keys: u64,
+    /// The newest release seen; none before the first.
+    pub release: Option<Seen>,
+}
+
+impl Memory {
+    /// Reads it from one place; `None` when there is none. One that can't be read is an error and not a fresh start: that
+    /// would let an old release pass.
+    fn read(root: &Root, path: &str) -> Result<Option<Self>> {
+        let Some((_, bytes)) = root.read(Path::new(path))? else { return Ok(None) };
+        let damaged = |why: String| {
+            Error::new(format!("{} is damaged", root.outside(Path::new(path)).display()))
+                .because(why)
+                .help(format!("it says which releases are too old; {ENROLL}"))
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
+        toml::from_str(text).map(Some).map_err(|error| damaged(error.message().to_owned()))
+    }
+
+    /// What is remembered in the state directory and in the host's root: the newer of the two, since a crash can come
+    /// between writing one and the other. `None` on a host that was never enrolled. Refused when only the state
+    /// directory has forgotten.
+    pub fn load(state: &Root, host: &Root) -> Result<Option<Self>> {
+        let kept = Self::read(state, KEPT)?;
+        match (kept, Self::anchor(host)?) {
+            (None, Some(anchor)) => {
+                let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
+                Err(Error::refused(format!("the state directory has forgotten what {ANCHOR} remembers"))
+                    .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
+                    .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")))
+            }
+            (Some(kept), Some(anchor)) if anchor.age() > kept.age() => Ok(Some(anchor)),
+            (kept, _) => Ok(kept),
+        }
+    }
+
+    /// What the host's root remembers, whatever the state directory does.
+    pub fn anchor(host: &Root) -> Result<Option<Self>> {
+        Self::read(host, ANCHOR)
+    }
+
+    /// Keeps it in both places.
+    pub fn save(&self, state: &Root, host: &Root) -> Result<()> {
+        let text = toml::to_string(self).context(|| format!("can't write {ANCHOR}"))?;
+        for (root, path) in [(state, KEPT), (host, ANCHOR)] {
+            let path = Path::new(path);
+            if root.read(path)?.is_none_or(|(_, bytes)| bytes != text.as_bytes()) {
+                root.write(path, text.as_bytes(), PRIVATE)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn age(&self) -> (u64, u64) {
+        (self.keys, self.release.as_ref().map_or(0, |seen| seen.serial))
+    }
+}

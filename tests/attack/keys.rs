@@ -1,0 +1,336 @@
+//! Sets of keys, and the memory of a host, under attack.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Output;
+
+use jiff::Timestamp;
+use kpull::trust::{AllowedSigners, KeySet};
+
+use crate::host::{EVERY, GOOD, Host, SITE, Tree, Via, allow, key, kpull, signature};
+
+/// The set with this number: who may sign, and how many of them make the next.
+fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {
+    let lines: String = keys.iter().map(|number| allow(*number, "")).collect();
+    let start = KeySet::start(SITE, AllowedSigners::parse("f", &lines).unwrap(), 1, rotate);
+    KeySet { number, created: Timestamp::from_second(1_800_000_000).unwrap(), ..start }
+}
+
+fn fingerprint(number: u8) -> String {
+    key(number).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string()
+}
+
+/// A set that takes key 1 away for good, and leaves key 2.
+fn without_key_1() -> KeySet {
+    KeySet { revoked: BTreeSet::from([fingerprint(1)]), ..set(1, &[2], 1) }
+}
+
+/// The good release with this serial, with these key sets, each signed by these keys, and itself by `by`.
+fn release(serial: u64, sets: &[(&KeySet, &[u8])], by: &[u8]) -> Tree {
+    let mut tree = Tree::good(serial);
+    for (set, signers) in sets {
+        let text = set.to_toml();
+        let signatures: String = signers.iter().map(|key| signature(*key, "keys@kpull", text.as_bytes())).collect();
+        tree.put(&KeySet::path(set.number), text);
+        tree.put(&KeySet::signatures_path(set.number), signatures);
+    }
+    tree.list(serial);
+    tree.sign(by);
+    tree
+}
+
+/// The host refuses what is published, with this message, and not a byte of it has changed.
+fn refuses(host: &Host, tree: &Tree, error: &str) {
+    let before = host.snapshot();
+    host.publish(tree);
+    let ended = host.apply();
+    assert_eq!((ended.error.as_str(), ended.code), (error, 4));
+    assert_eq!(before, host.snapshot());
+}
+
+#[test]
+fn a_host_that_slept_through_rotations_takes_the_newest_release_and_none_of_the_old_keys() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        let (one, two, three) = (set(1, &[3], 1), set(2, &[4], 1), set(3, &[5], 1));
+        let sets: [(&KeySet, &[u8]); 3] = [(&one, &[1, 3]), (&two, &[3, 4]), (&three, &[4, 5])];
+        host.publish(&release(GOOD + 1, &sets, &[5]));
+        host.expect_good(GOOD + 1);
+        host.expect_good(GOOD + 1);
+        for old in [1, 3, 4] {
+            let error = format!(
+                "no signature of the release is good: it is signed by a key that is not allowed: {}",
+                fingerprint(old)
+            );
+            refuses(&host, &release(GOOD + 2, &sets, &[old]), &error);
+        }
+        // a source that hides the sets from now on changes nothing
+        refuses(
+            &host,
+            &Tree::good(GOOD + 2),
+            &format!(
+                "no signature of the release is good: it is signed by a key that is not allowed: {}",
+                fingerprint(1)
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_forged_rotation_is_refused() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        let forged = set(1, &[3], 1);
+        let not_allowed =
+            format!("no signature of key set 1 is good: it is signed by a key that is not allowed: {}", fingerprint(3));
+        refuses(&host, &release(GOOD + 1, &[(&forged, &[3])], &[3]), &not_allowed);
+        // one that a good key has signed, for keys that nobody has shown
+        let error =
+            format!("no signature of key set 1 is good: it is signed by a key that is not allowed: {}", fingerprint(1));
+        refuses(&host, &release(GOOD + 1, &[(&forged, &[1])], &[1]), &error);
+        // a signature over a release does not make a set
+        let mut tree = release(GOOD + 1, &[(&forged, &[3])], &[1]);
+        let text = forged.to_toml();
+        tree.put("keys/1.toml.sig", signature(1, "release@kpull", text.as_bytes()));
+        tree.list(GOOD + 1);
+        let error = "no signature of key set 1 is good: a signature is for `release@kpull` and not for `keys@kpull`";
+        refuses(&host, &tree, error);
+        let other = KeySet { site: "other".to_owned(), ..set(1, &[1], 1) };
+        let error = "key set 1 does not follow set 0: it is for the site `other`, and this host belongs to `lab`";
+        refuses(&host, &release(GOOD + 1, &[(&other, &[1])], &[1]), error);
+        host.publish(&Tree::good(GOOD + 1));
+        host.expect_good(GOOD + 1);
+    }
+}
+
+#[test]
+fn keys_below_the_threshold_rotate_nothing() {
+    for via in EVERY {
+        let host = Host::new(*via, &(allow(1, "") + &allow(2, "") + &allow(3, "")), 2);
+        let mut good = Tree::good(GOOD);
+        good.sign(&[1, 2]);
+        host.publish(&good);
+        host.expect_good(GOOD);
+        let forged = set(1, &[1], 1);
+        refuses(&host, &release(GOOD + 1, &[(&forged, &[1])], &[1]), "key set 1 has 1 good signature and needs 2");
+        host.publish(&release(GOOD + 1, &[(&forged, &[1, 3])], &[1]));
+        host.expect_good(GOOD + 1);
+    }
+}
+
+#[test]
+fn a_key_for_releases_alone_makes_no_set() {
+    let host =
+        Host::new(Via::Dir, &(allow(1, "namespaces=\"release@kpull\" ") + &allow(2, "namespaces=\"keys@kpull\" ")), 1);
+    host.publish(&Tree::good(GOOD));
+    host.expect_good(GOOD);
+    let next = set(1, &[1], 1);
+    let error =
+        format!("no signature of key set 1 is good: it is signed by a key that is not allowed: {}", fingerprint(1));
+    refuses(&host, &release(GOOD + 1, &[(&next, &[1])], &[1]), &error);
+    let error =
+        format!("no signature of the release is good: it is signed by a key that is not allowed: {}", fingerprint(2));
+    refuses(&host, &release(GOOD + 1, &[], &[2]), &error);
+    host.publish(&release(GOOD + 1, &[(&next, &[1, 2])], &[1]));
+    host.expect_good(GOOD + 1);
+}
+
+#[test]
+fn what_a_revoked_key_has_signed_counts_no_more_even_if_it_is_here() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        // the set is adopted, its release is not good
+        host.publish(&release(GOOD + 1, &[(&without_key_1(), &[2])], &[1]));
+        let ended = host.apply();
+        let error = format!(
+            "no signature of the release is good: it is signed by a key that is not allowed: {}",
+            fingerprint(1)
+        );
+        assert_eq!((ended.error, ended.code), (error.clone(), 4));
+        // drift is not mended by a release that a revoked key has signed
+        fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
+        assert_eq!(host.apply().code, 4);
+        assert_eq!(fs::read_to_string(host.root().join("etc/motd")).unwrap(), "drift\n");
+        host.publish(&release(GOOD + 1, &[(&without_key_1(), &[2])], &[2]));
+        host.expect_good(GOOD + 1);
+    }
+}
+
+#[test]
+fn a_key_that_was_replaced_and_not_revoked_has_signed_what_is_here_all_the_same() {
+    let host = Host::with_good(Via::Dir);
+    let next = set(1, &[2], 1);
+    host.publish(&release(GOOD + 1, &[(&next, &[2])], &[3]));
+    assert_eq!(host.apply().code, 4);
+    fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
+    assert_eq!(host.apply().code, 4);
+    host.expect_files(GOOD);
+}
+
+#[test]
+fn a_serial_far_ahead_is_taken_back_by_a_set_without_the_key_that_signed_it() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        // whoever has a key can do this: see the page on trust
+        host.publish(&Tree::good(1 << 60));
+        host.expect_good(1 << 60);
+        let next = KeySet { last_serial: Some(GOOD), ..without_key_1() };
+        let error =
+            format!("the release has serial {GOOD}, and since the last change of keys none up to {GOOD} counts");
+        host.publish(&release(GOOD, &[(&next, &[2])], &[2]));
+        let ended = host.apply();
+        assert_eq!((ended.error, ended.code), (error, 4));
+        host.publish(&release(GOOD + 1, &[(&next, &[2])], &[2]));
+        host.expect_good(GOOD + 1);
+    }
+}
+
+#[test]
+fn a_key_whose_time_in_its_set_is_over_does_not_count() {
+    let host = Host::with_good(Via::Dir);
+    let lines = allow(2, "") + &allow(3, "valid-before=\"20200101\" ");
+    let next = KeySet { signers: AllowedSigners::parse("f", &lines).unwrap(), ..set(1, &[2], 1) };
+    host.publish(&release(GOOD + 1, &[(&next, &[1, 2])], &[2]));
+    host.expect_good(GOOD + 1);
+    let error = "no signature of the release is good: it is signed by a key that is not valid now";
+    refuses(&host, &release(GOOD + 2, &[(&next, &[1, 2])], &[3]), error);
+}
+
+#[test]
+fn a_state_directory_that_was_deleted_does_not_make_an_old_release_new() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        fs::remove_dir_all(host.state()).unwrap();
+        host.publish(&Tree::good(GOOD - 1));
+        let ended = host.apply();
+        assert_eq!(
+            ended.error,
+            format!(
+                "the state directory has forgotten what /etc/kpull/trust.toml remembers: this host is `a` of the site \
+                 `lab`, last at release {GOOD}"
+            )
+        );
+        assert_eq!(ended.code, 4);
+        host.expect_files(GOOD);
+        let (code, text) = enroll(&host, &[]);
+        assert!(text.contains("the source has release 9, and this host has seen 10"), "{text}");
+        assert_eq!(code, Some(4));
+        host.publish(&Tree::good(GOOD));
+        let (code, text) = enroll(&host, &[]);
+        assert!(text.contains(&format!("a is enrolled to the site {SITE}")), "{text}");
+        assert!(text.contains(&fingerprint(1)), "{text}");
+        assert_eq!(code, Some(0));
+        host.expect_good(GOOD);
+    }
+}
+
+#[test]
+fn an_older_release_is_taken_up_only_by_its_serial() {
+    let host = Host::with_good(Via::Dir);
+    host.publish(&Tree::good(GOOD - 1));
+    assert_eq!(enroll(&host, &[]).0, Some(4));
+    assert_eq!(host.apply().code, 4);
+    assert_eq!(enroll(&host, &["--accept-serial", "9"]).0, Some(0));
+    host.expect_good(GOOD - 1);
+}
+
+#[test]
+fn a_copy_of_the_memory_that_was_lost_is_made_again() {
+    let host = Host::with_good(Via::Dir);
+    let anchor = host.root().join("etc/kpull/trust.toml");
+    let before = fs::read(&anchor).unwrap();
+    fs::remove_file(&anchor).unwrap();
+    host.expect_good(GOOD);
+    assert_eq!(fs::read(&anchor).unwrap(), before);
+}
+
+#[test]
+fn other_keys_in_the_configuration_do_not_count_once_the_site_has_sets() {
+    let host = Host::with_good(Via::Dir);
+    let next = set(1, &[2], 1);
+    host.publish(&release(GOOD + 1, &[(&next, &[1, 2])], &[2]));
+    host.expect_good(GOOD + 1);
+    fs::write(host.root().join("etc/kpull/allowed_signers"), allow(3, "")).unwrap();
+    let ended = host.apply();
+    assert_eq!(
+        ended.error,
+        "the keys in kpull.toml are not those that this host was enrolled with, and key set 1 counts since"
+    );
+    assert_eq!(ended.code, 4);
+}
+
+#[test]
+fn a_host_that_is_called_otherwise_takes_no_other_catalog() {
+    for via in EVERY {
+        let host = Host::with_good(*via);
+        let before = host.snapshot();
+        let output = kpull().args(["apply", "--host", "b", "--root"]).arg(host.root()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("this host is enrolled as the host `a`, and not as `b`"), "{text}");
+        assert_eq!((output.status.code(), before), (Some(4), host.snapshot()));
+    }
+}
+
+#[test]
+fn a_host_asks_a_web_server_for_no_files_of_roles_that_it_has_not() {
+    let host = Host::new(Via::Http, &allow(1, ""), 1);
+    let mut tree = Tree::good(GOOD);
+    tree.put("roles/other/role.toml", "summary = \"Not for a\"\n");
+    tree.put("roles/other/files/big", "big\n");
+    tree.put("pki/b/etcd.pem", "b's\n");
+    tree.list(GOOD);
+    host.publish(&tree);
+    host.expect_good(GOOD);
+    let asked = host.asked();
+    assert!(asked.contains(&"/roles/base/files/more".to_owned()), "{asked:?}");
+    assert!(asked.contains(&"/roles/other/role.toml".to_owned()), "{asked:?}");
+    assert!(!asked.iter().any(|path| path.contains("big") || path.contains("pki/b")), "{asked:?}");
+}
+
+fn enroll(host: &Host, more: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } =
+        kpull().args(["enroll", "--root"]).arg(host.root()).args(more).output().unwrap();
+    (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+#[test]
+fn a_fresh_host_is_enrolled_by_an_address_and_a_fingerprint() {
+    for via in EVERY {
+        let host = Host::new(*via, &allow(1, ""), 1);
+        fs::remove_file(host.root().join("etc/kpull/kpull.toml")).unwrap();
+        fs::remove_file(host.root().join("etc/kpull/allowed_signers")).unwrap();
+        host.publish(&Tree::good(GOOD));
+        let address = host.address();
+        let (wrong, right) = (fingerprint(3), fingerprint(1));
+        let how = |fingerprint: &str| {
+            let mut arguments = vec![address.clone(), "--host=a".into(), format!("--fingerprint={fingerprint}")];
+            arguments.extend((*via == Via::Git).then(|| "--git".to_owned()));
+            enroll(&host, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let (code, text) = how(&wrong);
+        assert!(text.contains("nothing there is signed by SHA256:"), "{text}");
+        assert_eq!((code, host.root().join("etc/kpull/kpull.toml").exists()), (Some(4), false));
+        let (code, text) = how(&right);
+        assert!(text.contains("a is enrolled to the site lab"), "{text}");
+        assert_eq!(code, Some(0), "{text}");
+        host.expect_good(GOOD);
+        let (code, text) = how(&right);
+        assert!(text.contains("is there already"), "{text}");
+        assert_eq!(code, Some(1));
+    }
+}
+
+#[test]
+fn a_fresh_host_is_enrolled_by_the_newest_set_of_keys() {
+    let host = Host::new(Via::Dir, &allow(1, ""), 1);
+    for name in ["kpull.toml", "allowed_signers"] {
+        fs::remove_file(host.root().join("etc/kpull").join(name)).unwrap();
+    }
+    let (one, two) = (set(1, &[3], 1), set(2, &[4], 1));
+    host.publish(&release(GOOD, &[(&one, &[1, 3]), (&two, &[3, 4])], &[4]));
+    let (address, fingerprint) = (host.address(), format!("--fingerprint={}", fingerprint(4)));
+    let (code, text) = enroll(&host, &[&address, "--host=a", &fingerprint]);
+    assert!(text.contains("key set 2"), "{text}");
+    assert_eq!(code, Some(0), "{text}");
+    host.expect_good(GOOD);
+}

@@ -1,0 +1,516 @@
+//! Secrets, from the operator's desk to two hosts: each reads its own, and nobody else reads any.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::site::{Output, Site, Tree, command, kpull};
+
+const DB: &str = "correct horse battery staple";
+const TOKEN: &str = "9f86d081884c7d65-of-h2";
+
+const ROLE: &str = r#"
+vars.password = "{{ secret('db') }}"
+
+[[file]]
+path = "/etc/app/env"
+content = "DB_PASSWORD={{ password }}\n"
+
+[[template]]
+path = "/etc/app/app.conf"
+template = "app.conf"
+
+[[template]]
+path = "/etc/app/shared.conf"
+template = "app.conf"
+mode = "0640"
+
+[[file]]
+path = "/etc/app/plain"
+content = "nothing to hide\n"
+
+[[block]]
+path = "/etc/app/block"
+name = "db"
+content = "password {{ password }}"
+
+[[secret]]
+name = "db"
+path = "/etc/app/key"
+owner = "root"
+
+[[secret]]
+name = "db"
+credential = "db"
+unit = "app.service"
+
+[[unit]]
+name = "app.service"
+content = "[Service]\nExecStart=/bin/true\n"
+restart_when = ["secret:db"]
+
+[[command]]
+name = "set the password"
+run = ["true", "{{ password }}"]
+unless = ["false"]
+"#;
+
+/// A site with its operators' key and the host keys of `h1` and `h2`; the one has the secret `db`, the other `token`.
+struct World {
+    site: Site,
+    keys: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { site: Site::new("test"), keys: tempfile::tempdir().unwrap() };
+        let operator = world.keygen("operator");
+        world.site.file("site.toml", format!("name = \"test\"\n[secrets]\nrecipients = [\"{operator}\"]\n"));
+        for (host, role) in [("h1", "app"), ("h2", "other")] {
+            let key = world.keygen(host);
+            world.site.host(host, &format!("address = \"10.0.0.1\"\nrecipient = \"{key}\"\nroles = [\"{role}\"]\n"));
+        }
+        world.site.role("app", ROLE).file("roles/app/templates/app.conf", "password = {{ password }}\n");
+        world.site.role("other", "[[file]]\npath = \"/etc/token\"\ncontent = \"{{ secret('token') }}\"\n");
+        world.set("db", DB).exits(0);
+        world.set("token", TOKEN).exits(0);
+        world
+    }
+
+    /// Makes a key with ssh-keygen; gives the public one.
+    fn keygen(&self, name: &str) -> String {
+        let path = self.key(name);
+        let status =
+            Command::new("ssh-keygen").args(["-q", "-N", "", "-t", "ed25519", "-f"]).arg(&path).status().unwrap();
+        assert!(status.success());
+        fs::read_to_string(path.with_extension("pub")).unwrap().trim().to_owned()
+    }
+
+    fn key(&self, name: &str) -> PathBuf {
+        self.keys.path().join(name)
+    }
+
+    /// Runs `kpull secret …` in the site.
+    fn secret(&self, arguments: &str) -> Output {
+        let mut words = vec!["secret"];
+        words.extend(arguments.split(' '));
+        kpull(&[&words[..], &["--site", self.site.path().to_str().unwrap()]].concat())
+    }
+
+    /// The same, decrypting as the operator.
+    fn operator(&self, arguments: &str) -> Output {
+        self.secret(&format!("{arguments} --identity {}", self.key("operator").display()))
+    }
+
+    fn set(&self, name: &str, value: &str) -> Output {
+        let mut command = command(&["secret", "set", name, "--site", self.site.path().to_str().unwrap()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // a refusal comes before the value is read
+        let _ = child.stdin.take().unwrap().write_all(value.as_bytes());
+        Output::of(child.wait_with_output().unwrap())
+    }
+
+    /// A tree of the host `name`, with its host key.
+    fn host(&self, name: &str) -> Tree {
+        let tree = self.site.sign().enroll();
+        tree.write("etc/kpull/kpull.toml", tree.read("etc/kpull/kpull.toml").replace("\"h1\"", &format!("\"{name}\"")));
+        tree.write("etc/ssh/ssh_host_ed25519_key", fs::read(self.key(name)).unwrap());
+        tree
+    }
+
+    fn index(&self) -> String {
+        fs::read_to_string(self.site.path().join("secrets/recipients.toml")).unwrap()
+    }
+
+    fn sealed(&self, name: &str) -> Vec<u8> {
+        fs::read(self.site.path().join(format!("secrets/{name}.age"))).unwrap()
+    }
+}
+
+/// The files below `dir` that have `text` in them.
+fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if fs::read(&path).unwrap().windows(text.len()).any(|window| window == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn hides(output: &Output, secret: &str) {
+    assert!(!output.stdout.contains(secret) && !output.stderr.contains(secret), "{output:?}");
+}
+
+#[test]
+fn a_host_gets_its_secrets_for_the_owner_alone() {
+    let world = World::new();
+    let tree = world.host("h1");
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/app/env"), format!("DB_PASSWORD={DB}\n"));
+    assert_eq!(tree.read("etc/app/app.conf"), format!("password = {DB}\n"));
+    assert_eq!(tree.read("etc/app/key"), DB);
+    assert_eq!(tree.read("etc/credstore/db"), DB);
+    for (path, mode) in [
+        ("env", 0o600),
+        ("app.conf", 0o600),
+        ("shared.conf", 0o640),
+        ("plain", 0o644),
+        ("block", 0o600),
+        ("key", 0o600),
+    ] {
+        assert_eq!(tree.mode(&format!("etc/app/{path}")), mode, "{path}");
+    }
+    let dropin = "etc/systemd/system/app.service.d/kpull-credential-db.conf";
+    assert_eq!(tree.read(dropin), "[Service]\nLoadCredential=db:/etc/credstore/db\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+}
+
+#[test]
+fn no_output_and_no_record_has_the_plaintext() {
+    let world = World::new();
+    let tree = world.host("h1");
+    let site = world.site.path().to_str().unwrap();
+    hides(&tree.kpull("plan").exits(2), DB);
+    hides(&tree.kpull("plan --json").exits(2), DB);
+    hides(&tree.kpull("apply --diff").exits(0), DB);
+    // each file is to be changed again, and what is there now is the secret
+    for path in ["env", "app.conf", "shared.conf", "block", "key"] {
+        tree.write(&format!("etc/app/{path}"), tree.read(&format!("etc/app/{path}")).replace("horse", "donkey"));
+    }
+    hides(&tree.kpull("plan --json").exits(2), "battery staple");
+    hides(&tree.kpull("apply --diff").exits(0), "battery staple");
+    hides(&tree.kpull("status --json").exits(0), DB);
+    for arguments in
+        [&["graph", "h1", "--site", site][..], &["graph", "h1", "--site", site, "--json"], &["check", "--site", site]]
+    {
+        hides(&kpull(arguments).exits(0), DB);
+    }
+    let explained = kpull(&["explain", "h1", "app.password", "--site", site]).exits(0);
+    assert!(explained.stdout.starts_with("app.password = \"<secret db>\"\n"), "{}", explained.stdout);
+    assert_eq!(files_with(&tree.at("var/lib/kpull"), "battery staple"), [""; 0].map(PathBuf::from));
+    assert_eq!(files_with(world.site.path(), "battery staple"), [""; 0].map(PathBuf::from));
+}
+
+#[test]
+fn what_a_secret_was_is_not_shown_when_a_role_stops_using_it() {
+    let world = World::new();
+    let tree = world.host("h1");
+    tree.kpull("apply").exits(0);
+    world.site.role("app", "[[file]]\npath = \"/etc/app/env\"\ncontent = \"nothing\"\n").sign();
+    let output = tree.kpull("apply --diff").exits(0);
+    hides(&output, "horse");
+    assert_eq!(tree.read("etc/app/env"), "nothing");
+}
+
+#[test]
+fn a_mistake_in_a_field_with_a_secret_does_not_tell_it() {
+    let world = World::new();
+    world.site.role("app", "[[file]]\npath = \"{{ secret('db') }}\"\ncontent = \"\"\n");
+    let tree = world.host("h1");
+    let output = tree.kpull("apply").exits(1);
+    hides(&output, DB);
+    assert!(output.stderr.contains("‹secret db›"), "{}", output.stderr);
+}
+
+#[test]
+fn a_host_can_not_read_the_secret_of_another() {
+    let world = World::new();
+    world
+        .site
+        .host("h1", &fs::read_to_string(world.site.path().join("host_vars/h1.toml")).unwrap().replace("app", "other"));
+    let tree = world.host("h1");
+    let error = tree.kpull("apply --json").exits(1).error();
+    assert_eq!(error["error"], "the secret token is not for h1: it is encrypted to h2");
+    assert_eq!(error["help"], "if this host is to have it, run `kpull secret rekey` on the site and sign again");
+    assert_eq!(error["file"], "roles/other/role.toml");
+    assert!(!tree.at("etc/token").exists());
+    // nor when the index is made to say so
+    world.site.file("secrets/recipients.toml", world.index().replace("[\"h2\"]", "[\"h1\", \"h2\"]")).sign();
+    let error = tree.kpull("apply --json").exits(1).error();
+    let start = "can't read the secret token: it is not encrypted to ";
+    assert!(error["error"].as_str().unwrap().starts_with(start), "{error}");
+}
+
+#[test]
+fn a_host_without_a_key_is_told_where_it_was_looked_for() {
+    let world = World::new();
+    let tree = world.host("h1");
+    fs::remove_file(tree.at("etc/ssh/ssh_host_ed25519_key")).unwrap();
+    // once for each resource that asks for it
+    let errors = tree.kpull("apply --json").exits(1).events("error");
+    assert_eq!(errors[0]["error"], "can't read the secret db: there is no key to read it with");
+    assert!(errors[0]["help"].as_str().unwrap().contains("/etc/ssh/ssh_host_ed25519_key"), "{errors:?}");
+    // a key of another place
+    let config = tree.read("etc/kpull/kpull.toml");
+    tree.write("etc/kpull/kpull.toml", format!("{config}[secrets]\nidentities = [\"h1.key\"]\n"));
+    tree.write("etc/kpull/h1.key", fs::read(world.key("h1")).unwrap());
+    tree.kpull("apply").exits(0);
+}
+
+#[test]
+fn a_rotated_secret_changes_what_it_is_in_and_nothing_else() {
+    let world = World::new();
+    let tree = world.host("h1");
+    tree.kpull("apply").exits(0);
+    world.set("db", "another horse").exits(0);
+    world.site.sign();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    let expected = [
+        "file:/etc/app/env",
+        "template:/etc/app/app.conf",
+        "template:/etc/app/shared.conf",
+        "block:/etc/app/block#db",
+        "secret:/etc/app/key",
+        "secret:db",
+    ];
+    assert_eq!(changed, expected);
+    assert_eq!(tree.read("etc/app/env"), "DB_PASSWORD=another horse\n");
+    assert_eq!(tree.read("etc/credstore/db"), "another horse");
+}
+
+#[test]
+fn the_index_says_for_whom_each_secret_is() {
+    let world = World::new();
+    let index = world.index();
+    assert!(
+        index.contains("[\"db\"]\nhosts = [\"h1\"]\n") && index.contains("[\"token\"]\nhosts = [\"h2\"]\n"),
+        "{index}"
+    );
+    let listed: Vec<_> = world.secret("list --json").exits(0).json();
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["hosts"][0], &listed[0]["stale"]),
+        (&"db".into(), &"h1".into(), &().into())
+    );
+    assert_eq!(world.operator("show db").exits(0).stdout, DB);
+    let output = world.secret(&format!("show db --identity {}", world.key("h2").display())).exits(1);
+    assert!(output.stderr.contains("can't read the secret db: it is not encrypted to"), "{}", output.stderr);
+}
+
+#[test]
+fn rekey_follows_the_roles_and_the_keys() {
+    let world = World::new();
+    world.operator("rekey --check").exits(0);
+    let (db, token) = (world.sealed("db"), world.sealed("token"));
+    // h2 gets the role that uses `db`
+    let host = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
+    world.site.host("h2", &host.replace("[\"other\"]", "[\"other\", \"app\"]"));
+    let check = kpull(&["check", "--site", world.site.path().to_str().unwrap(), "--json"]).exits(1).error();
+    let why = "the secret db is not encrypted as it should be: it is not encrypted to h2, where it is used";
+    assert_eq!((&check["error"], &check["help"]), (&why.into(), &"run `kpull secret rekey`".into()));
+    let output = world.operator("rekey --check").exits(2);
+    assert_eq!(output.stdout, "~ db: it is not encrypted to h2, where it is used\n");
+    assert_eq!(world.sealed("db"), db, "--check changes nothing");
+    world.operator("rekey").exits(0);
+    assert_ne!(world.sealed("db"), db);
+    assert_eq!(world.sealed("token"), token, "what was right stays as it is");
+    let tree = world.host("h2");
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/app/key"), DB);
+    // and loses it again
+    world.site.host("h2", &host);
+    world.operator("rekey").exits(0);
+    world.secret(&format!("show db --identity {}", world.key("h2").display())).exits(1);
+    // a host key that is another one
+    fs::remove_file(world.key("h1")).unwrap();
+    let (old, new) = (fs::read_to_string(world.site.path().join("host_vars/h1.toml")).unwrap(), world.keygen("h1"));
+    let old_key = old.split('"').nth(3).unwrap();
+    world.site.host("h1", &old.replace(old_key, &new));
+    assert_eq!(world.operator("rekey --check").exits(2).stdout, "~ db: keys of its readers have changed\n");
+    world.operator("rekey").exits(0);
+    world.host("h1").kpull("apply").exits(0);
+}
+
+#[test]
+fn rekey_does_all_or_nothing() {
+    let world = World::new();
+    for host in ["h1", "h2"] {
+        let path = world.site.path().join(format!("host_vars/{host}.toml"));
+        let text = fs::read_to_string(&path).unwrap().replace("roles = [", "roles = [\"both\", ");
+        fs::write(path, text).unwrap();
+    }
+    let file = |name: &str| format!("[[secret]]\nname = \"{name}\"\npath = \"/etc/both/{name}\"\n");
+    world.site.role("both", &(file("db") + &file("token")));
+    world
+        .site
+        .file("secrets/token.age", "-----BEGIN AGE ENCRYPTED FILE-----\nbroken\n-----END AGE ENCRYPTED FILE-----\n");
+    let (index, db) = (world.index(), world.sealed("db"));
+    let output = world.operator("rekey").exits(1);
+    assert!(output.stderr.contains("can't read the secret token"), "{}", output.stderr);
+    assert_eq!((world.index(), world.sealed("db")), (index, db));
+}
+
+#[test]
+fn what_can_not_be_encrypted_is_told_with_its_place() {
+    let world = World::new();
+    let host = fs::read_to_string(world.site.path().join("host_vars/h1.toml")).unwrap();
+    let without: String =
+        host.lines().filter(|line| !line.starts_with("recipient")).map(|line| format!("{line}\n")).collect();
+    world.site.host("h1", &without);
+    let output = world.set("db", "x").exits(1);
+    assert!(output.stderr.contains("h1 uses the secret db, and has no key to read it with"), "{}", output.stderr);
+    assert!(output.stderr.contains("host_vars/h1.toml:1:1"), "{}", output.stderr);
+    world.site.file("site.toml", "name = \"test\"\n");
+    let output = world.set("db", "x").exits(1);
+    assert!(output.stderr.contains("nobody is named who can read secrets besides the hosts"), "{}", output.stderr);
+    for name in ["../x", "/x", "a b", "a//b"] {
+        assert!(world.set(name, "x").exits(1).stderr.contains("is not the name of a secret"), "{name}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_told_with_the_nearest_name() {
+    let world = World::new();
+    world.site.role("other", "[[file]]\npath = \"/etc/token\"\ncontent = \"{{ secret('tokn') }}\"\n");
+    let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
+    assert_eq!(error["error"], "there is no secret `tokn`: the site has no secrets/tokn.age");
+    assert_eq!(error["help"], "did you mean `token`? Else write it with `kpull secret set tokn`");
+    assert_eq!((&error["file"], &error["line"]), (&"roles/other/role.toml".into(), &4.into()));
+}
+
+#[test]
+fn a_resource_can_not_be_called_by_a_secret() {
+    let world = World::new();
+    world.site.role("app", "[[directory]]\npath = \"/srv/{{ secret('db') }}\"\n");
+    let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
+    assert!(error["error"].as_str().unwrap().starts_with("a directory can't be called by the secret db"), "{error}");
+    hides(&world.host("h1").kpull("apply").exits(1), DB);
+}
+
+#[test]
+fn set_generate_edit_and_rm() {
+    let world = World::new();
+    let output = world.secret("set fresh --generate").exits(0);
+    assert!(output.stdout.starts_with("fresh: encrypted to the operators only"), "{}", output.stdout);
+    let made = world.operator("show fresh").exits(0).stdout;
+    assert_eq!((made.len(), made.chars().all(|c| c.is_ascii_hexdigit())), (64, true));
+    assert!(!output.stdout.contains(&made));
+
+    let edit = |editor: &str| {
+        let script = world.keys.path().join("editor");
+        fs::write(&script, format!("#!/bin/sh\n{editor}\n")).unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let identity = world.key("operator");
+        let arguments = [
+            "secret",
+            "edit",
+            "fresh",
+            "--site",
+            world.site.path().to_str().unwrap(),
+            "--identity",
+            identity.to_str().unwrap(),
+        ];
+        Output::of(command(&arguments).env("VISUAL", &script).output().unwrap())
+    };
+    let seen = world.keys.path().join("seen");
+    edit(&format!(
+        "stat -c '%a %U' \"$1\" $(dirname \"$1\") > {0}; echo \"$1\" >> {0}; printf changed > \"$1\"",
+        seen.display()
+    ))
+    .exits(0);
+    assert_eq!(world.operator("show fresh").exits(0).stdout, "changed");
+    let seen = fs::read_to_string(seen).unwrap();
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].starts_with("600 ") && lines[1].starts_with("700 "), "{seen}");
+    assert!(!Path::new(lines[2]).exists() && !Path::new(lines[2]).parent().unwrap().exists());
+    let before = world.sealed("fresh");
+    assert!(edit("printf bad > \"$1\"; exit 1").exits(1).stderr.contains("nothing was written"));
+    assert_eq!(edit("exit 0").exits(0).stdout, "fresh: nothing was changed\n");
+    assert_eq!(world.sealed("fresh"), before);
+
+    assert!(world.secret("rm db").exits(1).stderr.contains("the secret db is used on h1"));
+    world.secret("rm fresh").exits(0);
+    assert!(!world.site.path().join("secrets/fresh.age").exists() && !world.index().contains("fresh"));
+}
+
+#[test]
+fn a_literal_in_a_site_is_found_and_not_shown() {
+    let world = World::new();
+    world.site.file("roles/other/files/config", "db:\n  password: hunter2\n");
+    let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
+    assert_eq!(error["error"], "the value of `password` stands in the site, for whoever can read it");
+    assert_eq!(
+        (&error["file"], &error["line"], &error["column"]),
+        (&"roles/other/files/config".into(), &2.into(), &13.into())
+    );
+    hides(&kpull(&["check", "--site", world.site.path().to_str().unwrap()]).exits(1), "hunter2");
+    world.site.file("roles/other/files/config", "db:\n  password: hunter2 # kpull: not a secret\n");
+    kpull(&["check", "--site", world.site.path().to_str().unwrap()]).exits(0);
+    world.site.file("secrets/oops.txt", "hunter2");
+    let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
+    assert!(error["error"].as_str().unwrap().starts_with("secrets/oops.txt is not a secret"), "{error}");
+}
+
+#[test]
+fn no_core_is_dumped_of_a_process_that_may_have_a_secret() {
+    let world = World::new();
+    let mut child = command(&["secret", "set", "x", "--site", world.site.path().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let limits = format!("/proc/{}/limits", child.id());
+    // it waits for its input, and has set the limit long before
+    let has_none = || {
+        let text = fs::read_to_string(&limits).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
+        line.split_whitespace().skip(4).take(2).collect::<Vec<_>>() == ["0", "0"]
+    };
+    while !has_none() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let has_none = child.try_wait().unwrap().is_none() && has_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(has_none);
+}
+
+/// Runs age's own program, with `input` on its standard input.
+fn age(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}");
+    output.stdout
+}
+
+#[test]
+fn age_reads_what_kpull_writes_and_kpull_what_age_writes() {
+    let world = World::new();
+    let path = |name: &str| world.key(name).to_str().unwrap().to_owned();
+    let native = String::from_utf8(age("age-keygen", &[], b"")).unwrap();
+    fs::write(path("native"), &native).unwrap();
+    let public = native.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    let rsa = path("rsa");
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-N", "", "-t", "rsa", "-b", "2048", "-f", &rsa]).status().unwrap();
+    assert!(made.success());
+    let rsa_public = fs::read_to_string(format!("{rsa}.pub")).unwrap();
+    let operator = fs::read_to_string(world.key("operator.pub")).unwrap();
+    let keys = [public, rsa_public.trim(), operator.trim()];
+    world.site.file("site.toml", format!("name = \"test\"\n[secrets]\nrecipients = {keys:?}\n"));
+    world.operator("rekey").exits(0);
+    let sealed = world.site.path().join("secrets/db.age");
+    for key in ["native", "rsa", "operator", "h1"] {
+        let plain = age("age", &["--decrypt", "-i", &path(key), sealed.to_str().unwrap()], b"");
+        assert_eq!(plain, DB.as_bytes(), "{key}");
+    }
+    // armoured or not, to keys of each kind
+    for (armor, key) in [("--armor", "native"), ("--armor", "rsa"), ("--encrypt", "operator")] {
+        let recipient = match key {
+            "native" => public,
+            "rsa" => rsa_public.trim(),
+            _ => operator.trim(),
+        };
+        let text = format!("by age to {key}\n");
+        fs::write(&sealed, age("age", &[armor, "-r", recipient], text.as_bytes())).unwrap();
+        let shown = world.secret(&format!("show db --identity {}", path(key))).exits(0);
+        assert_eq!(shown.stdout, text);
+    }
+}
