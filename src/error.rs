@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
@@ -83,7 +83,8 @@ struct Inner {
     help: Option<String>,
     label: Option<String>,
     place: Option<Place>,
-    source: Option<NamedSource<Arc<str>>>,
+    /// The place's text as it is shown, made when somebody looks: many failures may be in one long text.
+    source: OnceLock<NamedSource<Arc<str>>>,
     others: Vec<Error>,
 }
 
@@ -97,7 +98,7 @@ impl Error {
             help: None,
             label: None,
             place: None,
-            source: None,
+            source: OnceLock::new(),
             others: Vec::new(),
         }))
     }
@@ -139,9 +140,9 @@ impl Error {
     /// are not shown.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl AsRef<str>) -> Self {
-        self.0.source = Some(NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text))));
         self.0.label = Some(visible(label.as_ref()));
         self.0.place = Some(place);
+        self.0.source = OnceLock::new();
         self
     }
 
@@ -204,7 +205,9 @@ impl Diagnostic for Error {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.source.as_ref().map(|source| source as &dyn SourceCode)
+        let place = self.0.place.as_ref()?;
+        let shown = || NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text)));
+        Some(self.0.source.get_or_init(shown))
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -304,8 +307,11 @@ fn without_credentials(text: &Arc<str>) -> Arc<str> {
 
 /// The name in `known` that was probably meant by `word`.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // comparing takes time and memory by the product of both lengths, and nobody misspells what is so long
+    const LONGEST: usize = 256;
     known
         .into_iter()
+        .filter(|name| word.len().max(name.len()) <= LONGEST)
         .map(|name| (strsim::damerau_levenshtein(word, name), name))
         .filter(|(distance, name)| *distance <= name.len().max(word.len()) / 3 + 1)
         .min()
@@ -347,5 +353,11 @@ mod tests {
     fn the_nearest_name_is_found_and_a_far_one_is_not() {
         assert_eq!(nearest("enabel", ["enable", "state"]), Some("enable"));
         assert_eq!(nearest("zzz", ["enable", "state"]), None);
+    }
+
+    #[test]
+    fn a_word_of_no_human_length_has_no_nearest() {
+        assert_eq!(nearest(&"a".repeat(257), [&*"a".repeat(256)]), None);
+        assert_eq!(nearest(&"a".repeat(256), [&*"a".repeat(255)]), Some(&*"a".repeat(255)));
     }
 }

@@ -188,6 +188,7 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     let mut attributes: Vec<(String, String)> = Vec::new();
     for wanted in known {
         if let Some(value) = part.get(wanted) {
+            check_value(value, *wanted == "set")?;
             let value = if *wanted == "mac" { value.to_ascii_uppercase() } else { value.to_owned() };
             attributes.push(((*wanted).to_owned(), value));
         }
@@ -214,10 +215,23 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     if part.get("invert").is_some_and(is_not) {
         attributes.push(("invert".to_owned(), "True".to_owned()));
     }
+    part.limit.as_deref().map_or(Ok(()), |limit| check_value(limit, false))?;
     if part.limit.is_some() && place < 3 {
         return Err(format!("`{name}` can't have a `limit`"));
     }
     Ok((place, Part { name: part.name, attributes, limit: part.limit.map(short_limit) }))
+}
+
+/// Refuses what firewalld's own form, in which rules are compared and written, can't hold: it has no escapes, and no
+/// quotes around a `bare` value.
+fn check_value(value: &str, bare: bool) -> Result<(), String> {
+    let is_lost = |c: char| matches!(c, '"' | '\\') || c.is_control() || bare && (c == '\'' || c.is_whitespace());
+    match value.is_empty() || value.contains(is_lost) {
+        true => Err(format!(
+            "`{value}` can't stand in a rich rule: firewalld loses quotes, backslashes and control characters"
+        )),
+        false => Ok(()),
+    }
 }
 
 /// `5/minute` as `5/m`.
@@ -315,8 +329,8 @@ mod tests {
                 "rule protocol value=\"vrrp\" accept limit value=\"5/m\"",
             ),
             (
-                "rule family='ipv4' priority='-5' source not address='10.0.0.0/8' log prefix='no \"way\"' level=info drop",
-                "rule priority=\"-5\" family=\"ipv4\" source NOT address=\"10.0.0.0/8\" log prefix=\"no \"way\"\" level=\"info\" drop",
+                "rule family='ipv4' priority='-5' source not address='10.0.0.0/8' log prefix='no way' level=info drop",
+                "rule priority=\"-5\" family=\"ipv4\" source NOT address=\"10.0.0.0/8\" log prefix=\"no way\" level=\"info\" drop",
             ),
             (
                 "rule source mac=aa:bb:cc:dd:ee:ff mark set=1/0xf",
@@ -362,6 +376,12 @@ mod tests {
         assert_eq!(why("rule port port=1 accept"), "`port` needs all of: port, protocol");
         assert_eq!(why("rule service name=\"a accept"), "a quote (\") is opened and never closed");
         assert!(why("rule port port=99999 protocol=tcp accept").contains("is not a port"));
+        for value in [r#"'no "way"'"#, r"a\\b", "'a\tb'"] {
+            assert!(
+                why(&format!("rule service name=a log prefix={value} accept")).contains("can't stand in a rich rule")
+            );
+        }
+        assert!(why("rule service name=a mark set='1 2'").contains("can't stand in a rich rule"));
         assert_eq!(why("rule accept"), "it says neither what nor whom it is about");
     }
 }

@@ -77,7 +77,7 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
         Some(text) => {
             Found::File(UnitFile { name: name.to_owned(), path: Path::new(ETC).join(name), text: text.clone() })
         }
-        None => search(root, name, 8)?,
+        None => search(root, name, &mut BTreeSet::new())?,
     };
     let Found::File(mut file) = found else { return Ok(found) };
     let names: Vec<String> = std::iter::once(file.name.clone()).chain(template_of(&file.name)).collect();
@@ -104,7 +104,7 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
 
 /// Whether a unit is masked, whatever a role writes of it.
 pub fn masked(root: &Root, name: &str) -> Result<Option<Found>> {
-    let found = search(root, name, 8)?;
+    let found = search(root, name, &mut BTreeSet::new())?;
     Ok(matches!(found, Found::Masked { .. }).then_some(found))
 }
 
@@ -117,7 +117,15 @@ pub fn names(root: &Root) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-fn search(root: &Root, name: &str, hops: u8) -> Result<Found> {
+/// How many names links may lead through.
+const MOST_NAMES: usize = 64;
+
+/// `seen` has the names that were looked for on the way here: none is looked for twice, since each may have a link in
+/// each directory.
+fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found> {
+    if seen.len() >= MOST_NAMES || !seen.insert(name.to_owned()) {
+        return Ok(Found::Missing);
+    }
     for candidate in std::iter::once(name.to_owned()).chain(template_of(name)) {
         for dir in DIRS {
             let path = Path::new(dir).join(&candidate);
@@ -135,7 +143,7 @@ fn search(root: &Root, name: &str, hops: u8) -> Result<Found> {
                     if target == Path::new(NOTHING) {
                         return Ok(Found::Masked { runtime: path.starts_with("/run") });
                     }
-                    if let Some(found) = follow(root, name, dir, &target, hops)? {
+                    if let Some(found) = follow(root, name, dir, &target, seen)? {
                         return Ok(found);
                     }
                 }
@@ -147,7 +155,7 @@ fn search(root: &Root, name: &str, hops: u8) -> Result<Found> {
 }
 
 /// The unit that a link in `dir` leads to: one of another name (an alias), or a file outside systemd's directories.
-fn follow(root: &Root, name: &str, dir: &str, target: &Path, hops: u8) -> Result<Option<Found>> {
+fn follow(root: &Root, name: &str, dir: &str, target: &Path, seen: &mut BTreeSet<String>) -> Result<Option<Found>> {
     let target = straight(&Path::new(dir).join(target));
     let Some(other) = target.file_name().and_then(|other| other.to_str()) else { return Ok(None) };
     // an alias of a template is one for each instance
@@ -157,8 +165,8 @@ fn follow(root: &Root, name: &str, dir: &str, target: &Path, hops: u8) -> Result
         }
         _ => other.to_owned(),
     };
-    if other != name && hops > 0 {
-        return Ok(Some(search(root, &other, hops - 1)?).filter(|found| *found != Found::Missing));
+    if other != name {
+        return Ok(Some(search(root, &other, seen)?).filter(|found| *found != Found::Missing));
     }
     let Some((_, content)) = root.read(&target)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).into_owned();
@@ -196,14 +204,24 @@ impl UnitFile {
     /// enabled.
     pub fn links(&self, root: &Root) -> Result<Vec<Link>> {
         let mut links = Vec::new();
-        self.collect(root, &mut BTreeSet::new(), &mut links)?;
+        let mut seen = BTreeSet::new();
+        // not the stack: a row of units that name one another may be long
+        let mut waiting = vec![self.clone()];
+        while let Some(file) = waiting.pop() {
+            if seen.insert(file.name.clone()) {
+                let also = file.own_links(&mut links);
+                for name in also.iter().rev().filter(|name| !seen.contains(*name)) {
+                    if let Found::File(file) = find(root, name, &Own::default())? {
+                        waiting.push(file);
+                    }
+                }
+            }
+        }
         Ok(links)
     }
 
-    fn collect(&self, root: &Root, seen: &mut BTreeSet<String>, links: &mut Vec<Link>) -> Result<()> {
-        if !seen.insert(self.name.clone()) {
-            return Ok(());
-        }
+    /// Adds the links of this unit; the names of the units in its `Also=`.
+    fn own_links(&self, links: &mut Vec<Link>) -> Vec<String> {
         let install = Install::parse(&self.text);
         for (words, suffix) in
             [(&install.wanted_by, "wants"), (&install.required_by, "requires"), (&install.upheld_by, "upholds")]
@@ -216,12 +234,7 @@ impl UnitFile {
         for alias in install.alias.iter().filter_map(|word| expand(word, &self.name)).filter(|a| *a != self.name) {
             links.push(Link { at: Path::new(ETC).join(alias), to: self.path.clone(), is_alias: true });
         }
-        for also in install.also.iter().filter_map(|word| expand(word, &self.name)) {
-            if let Found::File(file) = find(root, &also, &Own::default())? {
-                file.collect(root, seen, links)?;
-            }
-        }
-        Ok(())
+        install.also.iter().filter_map(|word| expand(word, &self.name)).collect()
     }
 }
 
@@ -412,6 +425,32 @@ mod tests {
                 pair("/etc/systemd/system/sockets.target.requires/a.socket", "/usr/lib/systemd/system/a.socket"),
             ]
         );
+    }
+
+    #[test]
+    fn links_that_lead_everywhere_and_nowhere_are_followed_once() {
+        let (dir, root) = tree(&[]);
+        for at in DIRS.map(|at| dir.path().join(&at[1..])) {
+            std::fs::create_dir_all(&at).unwrap();
+            for number in 0..20 {
+                for instance in ["", "x"] {
+                    let next = format!("u{}@.service", number + 1);
+                    symlink(next, at.join(format!("u{number}@{instance}.service"))).unwrap();
+                }
+            }
+        }
+        assert_eq!(find(&root, "u0@x.service", &Own::default()).unwrap(), Found::Missing);
+    }
+
+    #[test]
+    fn a_long_row_of_units_that_name_one_another_is_followed_to_its_end() {
+        let (dir, root) = tree(&[("etc/systemd/system/u5000.service", "[Install]\nAlias=last.service\n")]);
+        for number in 0..5000 {
+            let text = format!("[Install]\nAlso=u{}.service\n", number + 1);
+            std::fs::write(dir.path().join(format!("etc/systemd/system/u{number}.service")), text).unwrap();
+        }
+        let to = "/etc/systemd/system/u5000.service";
+        assert_eq!(links(&root, "u0.service"), [pair("/etc/systemd/system/last.service", to)]);
     }
 
     #[test]

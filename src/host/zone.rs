@@ -103,35 +103,33 @@ impl fmt::Display for PortRange {
 pub struct Ports(BTreeSet<PortRange>);
 
 impl Ports {
+    /// A range of the protocol that has a port from `first` to `last`, taken out.
+    fn take(&mut self, protocol: &str, first: u16, last: u16) -> Option<PortRange> {
+        let up_to = PortRange { protocol: protocol.to_owned(), first: last, last: u16::MAX };
+        let found = self.0.range(..=up_to).next_back()?;
+        let found = (found.protocol == protocol && found.last >= first).then(|| found.clone())?;
+        self.0.take(&found)
+    }
+
     /// Puts a range in, joined with those that it touches.
     pub fn insert(&mut self, range: &PortRange) {
         let mut whole = range.clone();
-        self.0.retain(|known| {
-            let touches = known.protocol == whole.protocol
-                && known.first <= whole.last.saturating_add(1)
-                && whole.first <= known.last.saturating_add(1);
-            if touches {
-                whole.first = whole.first.min(known.first);
-                whole.last = whole.last.max(known.last);
-            }
-            !touches
-        });
+        let (before, behind) = (range.first.saturating_sub(1), range.last.saturating_add(1));
+        while let Some(known) = self.take(&range.protocol, before, behind) {
+            whole.first = whole.first.min(known.first);
+            whole.last = whole.last.max(known.last);
+        }
         self.0.insert(whole);
     }
 
     /// Takes a range out; what lies beside it stays.
     pub fn remove(&mut self, range: &PortRange) {
-        let parts = std::mem::take(&mut self.0);
-        for known in parts {
-            if known.protocol != range.protocol || known.last < range.first || known.first > range.last {
-                self.0.insert(known);
-                continue;
+        while let Some(known) = self.take(&range.protocol, range.first, range.last) {
+            if known.last > range.last {
+                self.0.insert(PortRange { first: range.last + 1, ..known.clone() });
             }
             if known.first < range.first {
-                self.0.insert(PortRange { last: range.first - 1, ..known.clone() });
-            }
-            if known.last > range.last {
-                self.0.insert(PortRange { first: range.last + 1, ..known });
+                self.0.insert(PortRange { last: range.first - 1, ..known });
             }
         }
     }

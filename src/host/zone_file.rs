@@ -34,6 +34,9 @@ struct Node {
     children: Vec<Node>,
 }
 
+/// More than any element of a zone needs; dropping a node goes as deep as it is nested.
+const DEEPEST: usize = 16;
+
 impl Node {
     fn new(start: &BytesStart<'_>) -> Result<Self, String> {
         let mut node = Self { name: start.name().as_ref().to_owned(), ..Self::default() };
@@ -82,6 +85,8 @@ impl Node {
 impl ZoneFile {
     /// Reads a zone's file; the error says what is wrong with it.
     pub fn parse(text: String) -> Result<Self, String> {
+        // the reader leaves a byte order mark out of its positions; nothing is lost without it
+        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         let mut reader = Reader::from_str(&text);
         let mut open: Vec<(Node, usize)> = Vec::new();
         let mut children = Vec::new();
@@ -102,6 +107,12 @@ impl ZoneFile {
                     }
                 };
             match event {
+                Event::Start(_) | Event::Empty(_) if open.is_empty() && end.is_some() => {
+                    return Err("it has something behind </zone>".to_owned());
+                }
+                Event::Start(_) if open.len() >= DEEPEST => {
+                    return Err(format!("its elements are nested more than {DEEPEST} deep"));
+                }
                 Event::Start(tag) if open.is_empty() && tag.name().as_ref() != "zone" => {
                     return Err(format!("it starts with <{}>, not with <zone>", tag.name().as_ref()));
                 }
@@ -112,6 +123,9 @@ impl ZoneFile {
                     let opened = text[start..tag_end].trim_end_matches("/>").trim_end().to_owned();
                     let text = format!("{}{opened}>\n</zone>{}", &text[..start], &text[tag_end..]);
                     return Self::parse(text);
+                }
+                Event::Empty(tag) if open.is_empty() => {
+                    return Err(format!("it starts with <{}>, not with <zone>", tag.name().as_ref()));
                 }
                 Event::Empty(tag) => {
                     let node = Node::new(&tag)?;
@@ -328,8 +342,24 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_moves_nothing() {
+        let edited = file("\u{feff}<zone>\n  <masquerade/>\n</zone>\n").edited(&[Edit::Remove(Element::Masquerade)]);
+        assert_eq!(edited, "<zone>\n</zone>\n");
+    }
+
+    #[test]
+    fn elements_without_end_are_refused_before_they_fill_the_stack() {
+        let (open, close) = ("<a>".repeat(100_000), "</a>".repeat(100_000));
+        let error = ZoneFile::parse(format!("<zone>{open}{close}</zone>")).unwrap_err();
+        assert_eq!(error, "its elements are nested more than 16 deep");
+        assert!(ZoneFile::parse("<zone/>".repeat(100_000)).is_err());
+    }
+
+    #[test]
     fn what_is_no_zone_is_refused() {
         assert!(ZoneFile::parse("<policy/>".into()).is_err());
+        assert!(ZoneFile::parse("<zone/>".repeat(2)).is_err());
+        assert!(ZoneFile::parse("<zone></zone><zone></zone>".into()).is_err());
         assert!(ZoneFile::parse("<zone><service></zone>".into()).is_err());
         assert!(ZoneFile::parse(String::new()).is_err());
     }

@@ -17,6 +17,14 @@ impl TryFrom<String> for AbsolutePath {
 
     fn try_from(text: String) -> Result<Self, String> {
         let path = Path::new(&text);
+        // the kernel counts the NUL behind it
+        if text.len() >= nix::libc::PATH_MAX as usize {
+            return Err(format!(
+                "a path has at most {} bytes, and this one has {}",
+                nix::libc::PATH_MAX - 1,
+                text.len()
+            ));
+        }
         if !path.is_absolute() {
             return Err(format!("`{text}` is not an absolute path"));
         }

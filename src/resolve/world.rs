@@ -86,6 +86,13 @@ impl Asked {
 
 type Var = (String, Option<String>, String);
 
+/// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
+const STEPS: u64 = 1 << 20;
+/// How deep variables may need one another. Together with [`RECURSION`] it has to fit into a thread's stack.
+const DEPTH: usize = 32;
+/// How deep a template may include and call: about 15 templates or 25 macros.
+const RECURSION: usize = 160;
+
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("site", &self.site.name).field("host", &self.host).finish_non_exhaustive()
@@ -127,6 +134,8 @@ impl World {
             env.set_syntax(syntax);
         }
         env.set_debug(true);
+        env.set_fuel(Some(STEPS));
+        env.set_recursion_limit(RECURSION);
         functions::add(&mut env);
         let files = site.files.clone();
         env.add_function("pki", move |name: String| functions::pki(&files, &name));
@@ -271,6 +280,13 @@ impl World {
                 let error = error.at(place.clone(), "this variable needs itself");
                 keep_first(&self.failed, error.help("give one of them a value of its own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
+            }
+            if rendering.len() >= DEPTH {
+                let error =
+                    Error::new(format!("`{label}` is needed by more than {DEPTH} variables, one through the other"));
+                let error = error.at(place.clone(), "this variable");
+                keep_first(&self.failed, error.help("set some of them to a value of their own"));
+                return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "variables need each other too deep"));
             }
             rendering.push(entry);
         }
@@ -433,6 +449,12 @@ impl World {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
                 None => result.help("an include names a file below the role's templates/"),
             };
+        }
+        if error.kind() == ErrorKind::OutOfFuel {
+            return Error::new(what)
+                .because(format!("it takes more than {STEPS} steps, or makes more than {} MiB of text", STEPS >> 14))
+                .at(place, "here")
+                .help("is there a loop that is longer than it was meant to be?");
         }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         let result = Error::new(what).because(detail).at(place, "here");
@@ -634,5 +656,64 @@ impl Object for HostObject {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::resolve::{Facts, resolve};
+    use crate::site::{Files, Site};
+
+    /// What resolving a host says, whose role has these variables and a file with this content.
+    fn resolved(vars: &str, content: &str) -> Result<usize, String> {
+        let role = format!("summary = \"x\"\n[[template]]\npath = \"/a\"\ntemplate = \"t\"\n[vars]\n{vars}");
+        let files: Files = [
+            ("site.toml", "name = \"x\""),
+            ("host_vars/h.toml", "address = \"10.0.0.1\"\nroles = [\"r\"]"),
+            ("roles/r/role.toml", &role),
+            ("roles/r/templates/t", content),
+        ]
+        .into_iter()
+        .map(|(path, text)| (path.to_owned(), text.as_bytes().into()))
+        .collect();
+        let site = Site::load(files).unwrap().into();
+        let facts = Facts::assumed("h", [10, 0, 0, 1].into(), None).unwrap();
+        resolve(&site, "h", &facts).map(|catalog| catalog.items.len()).map_err(|error| error.to_string())
+    }
+
+    /// `v1` to `vN`, each made of the next by `text`, in which `NEXT` stands for its name.
+    fn chain(length: usize, text: &str) -> String {
+        let line = |number: usize| format!("v{number} = '{}'\n", text.replace("NEXT", &format!("v{}", number + 1)));
+        (1..length).map(line).chain([format!("v{length} = 'x'\n")]).collect()
+    }
+
+    #[test]
+    fn a_loop_without_a_reasonable_end_is_refused() {
+        let each = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        assert_eq!(
+            resolved("", each).unwrap_err(),
+            "the template can't be rendered: it takes more than 1048576 steps, or makes more than 64 MiB of text"
+        );
+        assert_eq!(resolved("", "{% for a in range(9999) %}{{ a }}{% endfor %}"), Ok(1));
+    }
+
+    #[test]
+    fn text_that_doubles_and_doubles_is_refused_before_it_fills_the_memory() {
+        let told = resolved(&chain(32, "{{ NEXT }}{{ NEXT }}"), "{{ v1 }}").unwrap_err();
+        assert!(told.contains("64 MiB of text"), "{told}");
+        let told = resolved("", "{% set x = 'x' * 99999999 %}{{ x }}").unwrap_err();
+        assert!(told.contains("64 MiB of text"), "{told}");
+    }
+
+    #[test]
+    fn variables_and_macros_lead_as_deep_as_allowed_and_no_deeper() {
+        let deep = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% else %}{{ NEXT }}{% endif %}{% endmacro %}{{ m(24) }}";
+        assert_eq!(resolved(&chain(32, deep), "{{ v1 }}"), Ok(1), "the stack is large enough");
+        assert_eq!(
+            resolved(&chain(33, "{{ NEXT }}"), "{{ v1 }}").unwrap_err(),
+            "`r.v33` is needed by more than 32 variables, one through the other"
+        );
+        let told = resolved("", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap_err();
+        assert_eq!(told, "the template can't be rendered: recursion limit exceeded");
     }
 }

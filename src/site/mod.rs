@@ -10,7 +10,7 @@ pub use files::{Files, PARTS, replace};
 pub use pin::{Artifact, Pin, read as pins};
 pub use role::{Entry, Role};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -231,15 +231,19 @@ impl Site {
 
     /// `role` behind everything that it requires. Circles have been refused before.
     fn add_with_required(&self, role: &str, roles: &mut Vec<String>) {
-        if roles.iter().any(|known| known == role) {
-            return;
-        }
-        if let Some(found) = self.roles.get(role) {
-            for required in &found.requires {
-                self.add_with_required(required, roles);
+        let mut way = vec![(role, 0)];
+        while let Some((role, next)) = way.last_mut() {
+            let requires = self.roles.get(*role).map(|found| found.requires.as_slice()).unwrap_or_default();
+            if roles.iter().any(|known| known == *role) {
+                way.pop();
+            } else if let Some(required) = requires.get(*next) {
+                *next += 1;
+                way.push((required, 0));
+            } else {
+                roles.push((*role).to_owned());
+                way.pop();
             }
         }
-        roles.push(role.to_owned());
     }
 
     /// Whether there is such a role, be it one that can't be read: that is told already, and once is enough.
@@ -263,42 +267,39 @@ impl Site {
         errors
     }
 
-    fn check_requires(&self, role: &str) -> Option<Error> {
-        let mut way = vec![role.to_owned()];
-        self.follow_requires(role, &mut way)
-    }
-
-    fn follow_requires(&self, name: &str, way: &mut Vec<String>) -> Option<Error> {
+    /// What is wrong with the roles that `name` requires: one that isn't there, or a circle.
+    fn check_requires(&self, name: &str) -> Option<Error> {
         let role = self.roles.get(name)?;
-        for (index, required) in role.requires.iter().enumerate() {
-            let path = ["requires".to_owned(), index.to_string()];
-            if !self.has_role(required) {
-                // further along the way it is told when its own role has its turn
-                if way.len() == 1 {
-                    return Some(unknown_name("role", required, self.roles.keys(), &role.doc, &path));
-                }
+        let path = |index: usize| ["requires".to_owned(), index.to_string()];
+        if let Some((index, missing)) = role.requires.iter().enumerate().find(|(_, required)| !self.has_role(required))
+        {
+            return Some(unknown_name("role", missing, self.roles.keys(), &role.doc, &path(index)));
+        }
+        // every role is looked at once, and on a way of our own rather than the stack's: there may be many
+        let mut seen = BTreeSet::new();
+        let mut way = vec![(role, 0)];
+        while let Some((role, next)) = way.last_mut() {
+            let (role, index) = (*role, *next);
+            let Some(required) = role.requires.get(index) else {
+                way.pop();
                 continue;
-            }
-            if way[0] == *required {
-                // a circle is told once, by the first of its roles
-                if way.iter().any(|other| *other < way[0]) {
-                    continue;
-                }
-                way.push(required.clone());
+            };
+            *next += 1;
+            if required == name {
+                let names: Vec<&str> = way.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
                 return Some(
-                    Error::new(format!("roles require each other in a circle: {}", way.join(" → ")))
-                        .at(role.doc.place(&path), "this closes the circle")
+                    Error::new(format!("roles require each other in a circle: {}", names.join(" → ")))
+                        .at(role.doc.place(&path(index)), "this closes the circle")
                         .help("take one `requires` away, or move what both need into a role of its own"),
                 );
             }
-            if way.contains(required) {
-                continue;
+            // a circle is told once, by the first of its roles
+            if required.as_str() > name
+                && seen.insert(required)
+                && let Some(found) = self.roles.get(required)
+            {
+                way.push((found, 0));
             }
-            way.push(required.clone());
-            if let Some(error) = self.follow_requires(required, way) {
-                return Some(error);
-            }
-            way.pop();
         }
         None
     }
@@ -391,6 +392,41 @@ fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A site with roles of these names, each with what it requires.
+    fn roles(roles: impl IntoIterator<Item = (String, Vec<String>)>) -> Result<Site> {
+        let role = |(name, requires): (String, Vec<String>)| {
+            let text = format!("summary = \"x\"\nrequires = {requires:?}");
+            (format!("roles/{name}/role.toml"), text.into_bytes().into())
+        };
+        let own = [
+            ("site.toml", "name = \"x\"".to_owned()),
+            ("host_vars/h.toml", "address = \"10.0.0.1\"\nroles = [\"r00000\"]".to_owned()),
+        ];
+        let own = own.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+        Site::load(own.into_iter().chain(roles.into_iter().map(role)).collect())
+    }
+
+    fn name(number: usize) -> String {
+        format!("r{number:05}")
+    }
+
+    #[test]
+    fn roles_that_all_require_all_behind_them_are_looked_at_once() {
+        let site = roles((0..60).map(|at| (name(at), (at + 1..60).map(name).collect()))).unwrap();
+        assert_eq!(site.hosts["h"].roles, (0..60).rev().map(name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_row_of_roles_does_not_fill_the_stack() {
+        let row = |last: Vec<String>| {
+            roles((0..1000).map(|at| (name(at), if at < 999 { vec![name(at + 1)] } else { last.clone() })))
+        };
+        assert_eq!(row(vec![]).unwrap().hosts["h"].roles.len(), 1000);
+        let error = row(vec![name(0)]).unwrap_err();
+        assert!(error.to_string().starts_with("roles require each other in a circle: r00000 → r00001 → "), "{error}");
+        assert_eq!(error.others().len(), 0, "a circle is told once");
+    }
 
     const AGE: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
