@@ -301,6 +301,21 @@ pub fn argv<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
+/// Waits until a process is over, and panics if it goes on.
+#[cfg(test)]
+pub(crate) fn expect_end_of(process: i32) {
+    // the signal may be on its way, and whoever adopts the process may not have reaped it yet
+    let is_over = || {
+        let state = std::fs::read_to_string(format!("/proc/{process}/stat"));
+        state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X "))
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_over() {
+        assert!(Instant::now() < until, "it still runs");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,16 +391,7 @@ mod tests {
         let output = output(&["sh", "-c", "sleep 1000 & echo $!; wait"], Duration::from_secs(3));
         assert_eq!(output.ended, Ended::TimedOut(Duration::from_secs(3)));
         let child: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        // the signal may be on its way, and whoever adopts the process may not have reaped it yet
-        let is_over = || {
-            let state = std::fs::read_to_string(format!("/proc/{child}/stat"));
-            state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ") || stat.contains(") X "))
-        };
-        let until = std::time::Instant::now() + Duration::from_secs(60);
-        while !is_over() {
-            assert!(std::time::Instant::now() < until, "it still runs");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        expect_end_of(child);
     }
 
     #[test]
