@@ -123,16 +123,19 @@ fn a_directory_that_its_owner_swaps_for_a_link_never_leads_out() {
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
             let mut swaps = 0u32;
-            let (x, aside) = (home.join("x"), home.join("aside"));
+            let (x, aside, link) = (home.join("x"), home.join("aside"), home.join("link"));
             while !is_over.load(Ordering::SeqCst) {
                 let target = if swaps.is_multiple_of(2) { PathBuf::from("/etc/victim") } else { victim.clone() };
+                // a link of root's own would be followed, so it is given away before it stands there
+                let _ = fs::remove_file(&link);
+                symlink(target, &link).unwrap();
+                std::os::unix::fs::lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
                 // kpull may have made the directory meanwhile: then there is one more to put aside
-                let swapped = fs::rename(&x, &aside).and_then(|()| symlink(target, &x));
-                let given = std::os::unix::fs::lchown(&x, Some(NOBODY), Some(NOBODY));
+                let swapped = fs::rename(&x, &aside).and_then(|()| fs::rename(&link, &x));
                 std::thread::sleep(std::time::Duration::from_micros(200));
                 let back = fs::remove_file(&x).and_then(|()| fs::rename(&aside, &x));
                 std::thread::sleep(std::time::Duration::from_micros(200));
-                if swapped.and(given).and(back).is_err() {
+                if swapped.and(back).is_err() {
                     let _ = fs::remove_file(&x);
                     let _ = fs::remove_dir_all(&aside);
                     let _ = fs::create_dir_all(x.join("y"));
