@@ -321,3 +321,116 @@ fn a_file_that_is_no_key_is_told_and_not_repeated() {
     let error = told["error"].as_str().unwrap();
     assert!(error.starts_with(&format!("can't read the key {}", desk.path("missing").display())), "{error}");
 }
+
+/// A stand-in for a security key of the kind `sk-ssh-ed25519@openssh.com`: it signs as OpenSSH's PROTOCOL.u2f says, touched
+/// or not.
+struct StandInSecurityKey(rcgen::KeyPair);
+
+impl StandInSecurityKey {
+    const APPLICATION: &str = "ssh:";
+
+    fn public(&self) -> ssh_key::public::KeyData {
+        let point = ssh_key::public::Ed25519PublicKey(self.0.public_key_raw().try_into().unwrap());
+        ssh_key::public::SkEd25519::new(point, Self::APPLICATION).into()
+    }
+
+    fn line(&self) -> String {
+        format!("me {}\n", ssh_key::PublicKey::from(self.public()).to_openssh().unwrap())
+    }
+
+    fn sign(&self, message: &[u8], touched: bool) -> String {
+        use rcgen::SigningKey as _;
+        use sha2::{Digest, Sha256};
+        let hash = ssh_key::HashAlg::Sha512;
+        let signed = ssh_key::SshSig::signed_data(NAMESPACE, hash, message).unwrap();
+        let flags_and_counter = [u8::from(touched), 0, 0, 0, 7];
+        let mut data = Sha256::digest(Self::APPLICATION).to_vec();
+        data.extend(flags_and_counter);
+        data.extend(Sha256::digest(signed));
+        let bytes = [self.0.sign(&data).unwrap(), flags_and_counter.to_vec()].concat();
+        let signature = ssh_key::Signature::new(ssh_key::Algorithm::SkEd25519, bytes).unwrap();
+        let signature = ssh_key::SshSig::new(self.public(), NAMESPACE, hash, signature).unwrap();
+        signature.to_pem(ssh_key::LineEnding::LF).unwrap()
+    }
+}
+
+#[test]
+fn a_security_key_counts_when_somebody_touched_it() {
+    let key = StandInSecurityKey(rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
+    let host = Host::new(Via::Dir, &key.line(), 1);
+    let mut tree = Tree::good(GOOD);
+    let manifest = tree.text(MANIFEST);
+    tree.put(SIGNATURES, key.sign(manifest.as_bytes(), false));
+    host.publish(&tree);
+    let ended = host.apply();
+    assert_eq!(
+        (ended.error.as_str(), ended.code),
+        ("no signature of the release is good: the security key of me was not touched for the signature", 4)
+    );
+    tree.put(SIGNATURES, key.sign(manifest.as_bytes(), true));
+    host.publish(&tree);
+    host.expect_good(GOOD);
+    // OpenSSH takes what the stand-in makes for a security key's too
+    let desk = Desk::new();
+    desk.write("signature", key.sign(b"message", true));
+    desk.write("allowed", key.line());
+    desk.write("message", "message");
+    run(Command::new("ssh-keygen")
+        .args(["-Y", "verify", "-I", "me", "-n", NAMESPACE, "-f"])
+        .arg(desk.path("allowed"))
+        .arg("-s")
+        .arg(desk.path("signature"))
+        .stdin(fs::File::open(desk.path("message")).unwrap()));
+}
+
+#[test]
+fn a_site_changes_its_keys_with_ssh_keygen_and_kpull_keys() {
+    let desk = Desk::new();
+    let (one, two, three) = (desk.key(1), desk.key(2), desk.key(3));
+    let keys = |arguments: &[&str]| {
+        let output = kpull().arg("keys").args(arguments).arg("--site").arg(desk.path("site")).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    desk.write("new", allow(2, "") + &allow(3, ""));
+    let new = desk.path("new");
+    let (code, text) = keys(&["new", "--signers", new.to_str().unwrap(), "--rotate", "3"]);
+    assert!(text.contains("`rotate` is 3, and 2 of its keys may sign for that"), "{text}");
+    assert_eq!(code, Some(1));
+    assert!(!desk.path("site/keys").exists());
+    let (code, text) = keys(&["new", "--signers", new.to_str().unwrap(), "--rotate", "2"]);
+    assert!(text.starts_with("wrote keys/1.toml"), "{text}");
+    assert_eq!(code, Some(0));
+    for key in [&one, &two] {
+        assert_eq!(keys(&["sign", "--key", key.to_str().unwrap()]).0, Some(0));
+    }
+    // the third signature is ssh-keygen's own
+    let set = desk.read("site/keys/1.toml");
+    let output = Command::new("ssh-keygen")
+        .args(["-Y", "sign", "-n", "keys@kpull", "-f"])
+        .arg(&three)
+        .stdin(fs::File::open(desk.path("site/keys/1.toml")).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    desk.write("enrolled", allow(1, ""));
+    let enrolled = desk.path("enrolled");
+    let (_, text) = keys(&["show", "--enrolled", enrolled.to_str().unwrap()]);
+    assert!(text.contains("does not count yet: key set 1 has 1 good signature and needs 2"), "{text}");
+    let signatures = desk.read("site/keys/1.toml.sig") + &String::from_utf8(output.stdout).unwrap();
+    desk.write("site/keys/1.toml.sig", &signatures);
+    let (_, text) = keys(&["show", "--enrolled", enrolled.to_str().unwrap()]);
+    assert!(text.contains("follows set 0"), "{text}");
+    // a key of nobody's counts for nothing, and is not added
+    desk.write("key9", "");
+    let nobody = desk.key(9);
+    keys(&["new", "--revoke", &key(3).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(), "--rotate", "1"]);
+    let (code, text) = keys(&["sign", "--key", nobody.to_str().unwrap()]);
+    assert!(text.contains("neither in the set before nor in this one"), "{text}");
+    assert_eq!((code, desk.path("site/keys/2.toml.sig").exists()), (Some(1), false));
+    let next = desk.read("site/keys/2.toml");
+    assert!(next.contains("revoked = [") && !next.contains("signer3") && set.contains("signer3"), "{next}");
+    let (code, text) = keys(&["new", "--revoke", "SHA256:x"]);
+    assert!(text.contains("`SHA256:x` is not a fingerprint"), "{text}");
+    assert_eq!(code, Some(1));
+}
