@@ -19,8 +19,6 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result, nearest};
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
-use crate::secret::index::Index;
-use crate::secret::name::name_in;
 
 /// A site: everything that its people wrote, parsed and checked as far as that can be done without a host.
 #[derive(Debug)]
@@ -172,20 +170,6 @@ impl Site {
                 None => error.help(format!("add host_vars/{name}.toml, with `address` and `groups`, and sign again")),
             }
         })
-    }
-
-    /// Whether `host` reads the file at `path`, beside those that every host reads. `secrets` says for whom each secret is.
-    pub fn needs(&self, host: &str, secrets: &Index, path: &str) -> bool {
-        match path.split('/').collect::<Vec<_>>()[..] {
-            ["roles", role, _, ..] => {
-                self.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role))
-            }
-            ["pki", owner, _] => owner == host,
-            ["secrets", ..] => {
-                name_in(path).is_some_and(|name| secrets.hosts_of(name).is_none_or(|hosts| hosts.contains(host)))
-            }
-            _ => false,
-        }
     }
 
     fn host(&self, file: &str) -> Result<HostVars> {

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Exit, Result};
 use crate::secret::index::Index;
+use crate::secret::name::name_in;
 use crate::site::{Files, PARTS, Site};
 use crate::source::Tree;
 
@@ -191,9 +192,21 @@ impl Announced {
         let mut site = Site::load(files.into_iter().collect())?;
         site.find_host(host).map_err(|error| error.exit(Exit::Refused))?;
         let secrets = Index::read(&site.files)?;
-        let more = gather(&self.manifest, tree, known, &|path| site.needs(host, &secrets, path))?;
+        let more = gather(&self.manifest, tree, known, &|path| is_for(host, &site, &secrets, path))?;
         site.files.extend(more);
         Ok(Verified { manifest: Arc::new(self.manifest), value: site })
+    }
+}
+
+/// Whether `host` reads the file at `path`, beside those that every host reads.
+fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["roles", role, _, ..] => site.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role)),
+        ["pki", owner, _] => owner == host,
+        ["secrets", ..] => {
+            name_in(path).is_some_and(|name| secrets.hosts_of(name).is_none_or(|hosts| hosts.contains(host)))
+        }
+        _ => false,
     }
 }
 
