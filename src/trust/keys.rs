@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Exit, Result};
-use crate::site::Doc;
+use crate::site::{Doc, Files};
 use crate::source::Tree;
 use crate::trust::{AllowedSigners, Message, Purpose};
 
@@ -153,6 +153,12 @@ impl KeySet {
     /// Where the signatures over the set with this number are in a site.
     pub fn signatures_path(number: u64) -> String {
         format!("keys/{number}.toml.sig")
+    }
+
+    /// The newest set of a site; `None` when it has none.
+    pub fn newest(files: &Files) -> Result<Option<Self>> {
+        let paths = (1..).map(Self::path).map_while(|path| files.get(&path).map(|bytes| (path, bytes)));
+        paths.last().map(|(path, bytes)| Self::parse(&path, bytes)).transpose()
     }
 
     /// Checks that `next` follows this set: signed by enough of its keys, and by enough of the new ones, so that nobody

@@ -9,7 +9,7 @@ use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::{Files, Site, replace};
-use crate::trust::{MANIFEST, Manifest, Purpose, SIGNATURES};
+use crate::trust::{KeySet, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
 /// TOML's integers end here.
 const LAST_SERIAL: u64 = i64::MAX as u64;
@@ -126,7 +126,9 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
             ))
             .help("say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"));
         }
-        add_signature(&signatures_path, &signer.sign(&bytes, Purpose::Release)?)?;
+        let signature = signer.sign(&bytes, Purpose::Release)?;
+        check_counts(&files, &bytes, &signature, now)?;
+        add_signature(&signatures_path, &signature)?;
         return Ok(Signed { manifest: old, added: true });
     }
     let text = fresh.to_toml();
@@ -134,9 +136,21 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         error.exit(Exit::Failed).help("hosts would refuse such a release: rename the file, and sign again")
     })?;
     let signature = signer.sign(text.as_bytes(), Purpose::Release)?;
+    check_counts(&files, text.as_bytes(), &signature, now)?;
     // the signature first: a manifest with an old signature is refused, one without its own can't be told from forged
     replace(&[(signatures_path, signature.into_bytes()), (manifest_path, text.into_bytes())])?;
     Ok(Signed { manifest: fresh, added: false })
+}
+
+/// Refuses a signature that no host would count: the site's newest key set doesn't have its key.
+fn check_counts(files: &Files, bytes: &[u8], signature: &str, at: Timestamp) -> Result<()> {
+    let Some(set) = KeySet::newest(files)? else { return Ok(()) };
+    let message = Message { bytes, purpose: Purpose::Release, name: "the release", at };
+    set.signers.check(&message, signature.as_bytes(), 1).map(drop).map_err(|error| {
+        Error::new(format!("hosts would not take a release with this signature, by key set {}", set.number))
+            .because(error)
+            .help("sign with a key that `kpull keys show` lists for releases")
+    })
 }
 
 /// Adds a signature to those in a file, unless it is there already.

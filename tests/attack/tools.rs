@@ -421,8 +421,14 @@ fn a_site_changes_its_keys_with_ssh_keygen_and_kpull_keys() {
     desk.write("site/keys/1.toml.sig", &signatures);
     let (_, text) = keys(&["show", "--enrolled", enrolled.to_str().unwrap()]);
     assert!(text.contains("follows set 0"), "{text}");
+    // who is not in the set signs no release
+    let sign =
+        |key: &Path| kpull().arg("sign").arg("--site").arg(desk.path("site")).arg("--key").arg(key).output().unwrap();
+    let text = String::from_utf8(sign(&one).stderr).unwrap();
+    assert!(text.contains("hosts would not take a release with this signature, by key set 1"), "{text}");
+    assert!(!desk.path("site/release.toml").exists());
+    assert!(sign(&two).status.success());
     // a key of nobody's counts for nothing, and is not added
-    desk.write("key9", "");
     let nobody = desk.key(9);
     keys(&["new", "--revoke", &key(3).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(), "--rotate", "1"]);
     let (code, text) = keys(&["sign", "--key", nobody.to_str().unwrap()]);

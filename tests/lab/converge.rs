@@ -136,6 +136,11 @@ impl World {
                 .arg(self.dir.path().join("signer")),
         )
         .ok();
+        self.push(message);
+    }
+
+    /// Pushes the site as it is, signed or not.
+    fn push(&self, message: &str) {
         git(&self.site(), &["add", "-A"]);
         git(&self.site(), &["commit", "-q", "-m", message]);
         git(&self.site(), &["push", "-q", "origin", "main"]);
@@ -282,6 +287,22 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert_eq!(world.lives()[1..], lives[1..], "only etcd is restarted");
     let records = host.run("journalctl -q -o json KPULL_EVENT=changed").ok();
     assert!(records.contains("\"KPULL_RESOURCE\":\"unit:etcd.service\""), "{records}");
+
+    // somebody pushes what nobody has signed: one message, and the host stays as it is
+    host.run("systemctl stop kpull.timer").ok();
+    let (lives, unit) = (world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok());
+    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=1")).unwrap();
+    world.push("not signed");
+    assert_ne!(host.run("systemctl start kpull.service").code(), 0);
+    assert_eq!(host.run("systemctl show -p ExecMainStatus --value kpull.service").ok(), "4");
+    let run = host.run("systemctl show -p InvocationID --value kpull.service").ok();
+    let told = host.run(&format!("journalctl -q -o cat -p 4 _SYSTEMD_INVOCATION_ID={run}")).ok();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("roles/etcd/templates/etcd.service is not the file that was signed"), "{told}");
+    assert_eq!((world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok()), (lives, unit));
+    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=65535")).unwrap();
+    world.release("signed again");
+    host.run("systemctl start kpull.timer").ok();
 
     // power cut and boot
     host.run("sync").ok();
