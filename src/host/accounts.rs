@@ -35,8 +35,15 @@ impl Accounts {
     /// Reads both files; a missing file is an empty one. `root` is always there, as 0.
     pub fn read(root: &Root) -> Result<Self> {
         let Tables { passwd, group, .. } = &Tables::read_open(root)?;
-        let mut users: HashMap<String, Login> = passwd.users().map(|(name, login)| (name.to_owned(), login)).collect();
-        let mut groups: HashMap<String, u32> = group.numbers().map(|(name, gid)| (name.to_owned(), gid)).collect();
+        // of two lines with one name the first counts, as it does for every program
+        let mut users = HashMap::new();
+        for (name, login) in passwd.users() {
+            users.entry(name.to_owned()).or_insert(login);
+        }
+        let mut groups = HashMap::new();
+        for (name, gid) in group.numbers() {
+            groups.entry(name.to_owned()).or_insert(gid);
+        }
         users.insert("root".to_owned(), Login { uid: 0, gid: 0, home: "/root".to_owned() });
         groups.insert("root".to_owned(), 0);
         Ok(Self { users, groups })
@@ -521,6 +528,14 @@ mod tests {
 
     fn etc(dir: &tempfile::TempDir, name: &str) -> String {
         std::fs::read_to_string(dir.path().join("etc").join(name)).unwrap()
+    }
+
+    #[test]
+    fn of_two_lines_with_one_name_the_first_counts() {
+        let (_dir, root) =
+            tree(&[("passwd", "etcd:x:520:5:::\netcd:x:500:6:::\n"), ("group", "kube:x:7:\nkube:x:8:\n")]);
+        let accounts = Accounts::read(&root).unwrap();
+        assert_eq!((accounts.uid("etcd"), accounts.gid("kube")), (Some(520), Some(7)));
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl ZoneFile {
                 // a part of a range may be what has to go: the ranges of the protocol are written anew
                 Edit::Remove(Element::Port(range)) => drop(split_protocols.insert(range.protocol.clone())),
                 Edit::Remove(element) => {
+                    new.retain(|added| added != element);
                     gone.extend(self.children.iter().filter(|child| child.node.element().as_ref() == Some(element)));
                 }
             }
@@ -339,6 +340,14 @@ mod tests {
         assert_eq!(file(&text).settings().services, ["a".to_owned(), "ssh".to_owned()].into());
         let text = file("<zone><service name=\"a\"/></zone>").edited(&[Edit::Remove(Element::Service("a".into()))]);
         assert_eq!(text, "<zone></zone>");
+    }
+
+    #[test]
+    fn edits_are_made_one_after_the_other() {
+        let (add, remove) = (Edit::Add(Element::Masquerade), Edit::Remove(Element::Masquerade));
+        let empty = file("<zone>\n</zone>\n");
+        assert_eq!(empty.edited(&[add.clone(), remove.clone()]), "<zone>\n</zone>\n");
+        assert_eq!(empty.edited(&[remove, add]), "<zone>\n  <masquerade/>\n</zone>\n");
     }
 
     #[test]

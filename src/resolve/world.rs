@@ -662,6 +662,7 @@ impl Object for HostObject {
 #[cfg(test)]
 mod tests {
     use crate::resolve::{Facts, resolve};
+    use crate::secret::Secrets;
     use crate::site::{Files, Site};
 
     /// What resolving a host says, whose role has these variables and a file with this content.
@@ -678,7 +679,7 @@ mod tests {
         .collect();
         let site = Site::load(files).unwrap().into();
         let facts = Facts::assumed("h", [10, 0, 0, 1].into(), None).unwrap();
-        resolve(&site, "h", &facts, &crate::secret::Secrets::sealed())
+        resolve(&site, "h", &facts, &Secrets::sealed())
             .map(|catalog| catalog.items.len())
             .map_err(|error| error.to_string())
     }
