@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
@@ -343,13 +343,42 @@ pub(crate) struct Request<'a> {
     pub body: Option<Vec<u8>>,
 }
 
+fn unusable(why: &reqwest::Error) -> Error {
+    Error::new("the files for TLS can't be used")
+        .because(root_cause(why))
+        .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
+}
+
+/// A client to be, but for its authorities.
+fn builder(loaded: &Loaded) -> Result<reqwest::blocking::ClientBuilder> {
+    let builder = Http::builder()
+        .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(loaded.patience)
+        // For each wait, not for a whole download.
+        .timeout(loaded.patience)
+        // Redirects are followed by `attempt`, which knows what must not be.
+        .redirect(reqwest::redirect::Policy::none());
+    Ok(match &loaded.identity {
+        Some(pem) => builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).map_err(|why| unusable(&why))?),
+        None => builder,
+    })
+}
+
+/// Whether a proxy is set, which may itself be spoken to by TLS.
+fn has_proxy() -> bool {
+    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
 /// Talks to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: Http,
-    credentials: Credentials,
-    retries: u32,
-    patience: Duration,
+    /// With the system's authorities, for https when no others are given: reading them takes longer than all the rest, so
+    /// they are read when they are needed.
+    https: Option<Arc<OnceLock<Http>>>,
+    loaded: Loaded,
 }
 
 impl Client {
@@ -366,35 +395,24 @@ impl Client {
             // Fails only if there is one already, which is then as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
-        let unusable = |why: &reqwest::Error| {
-            Error::new("the files for TLS can't be used")
-                .because(root_cause(why))
-                .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
+        let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
+        let authorities = given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default();
+        let http = builder(loaded)?.tls_certs_only(authorities).build().map_err(|why| unusable(&why))?;
+        let https = loaded.ca.is_none().then(Arc::default);
+        Ok(Self { http, https, loaded: loaded.clone() })
+    }
+
+    /// What connects to `url`.
+    fn connects(&self, url: &Url) -> Result<&Http> {
+        let Some(https) = self.https.as_ref().filter(|_| url.scheme() == "https" || has_proxy()) else {
+            return Ok(&self.http);
         };
-        let identity = loaded.identity.as_ref().map(|pem| reqwest::Identity::from_pem(pem.as_bytes()));
-        let identity = identity.transpose().map_err(|why| unusable(&why))?;
-        let builder = || {
-            let builder = Http::builder()
-                .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(loaded.patience)
-                // For each wait, not for a whole download.
-                .timeout(loaded.patience)
-                // Redirects are followed by `attempt`, which knows what must not be.
-                .redirect(reqwest::redirect::Policy::none());
-            match &identity {
-                Some(identity) => builder.identity(identity.clone()),
-                None => builder,
-            }
-        };
-        let http = match &loaded.ca {
-            Some(pem) => reqwest::Certificate::from_pem_bundle(pem.as_bytes())
-                .and_then(|authorities| builder().tls_certs_only(authorities).build()),
-            // A host without any authorities can still use http://; https:// then says that the issuer is unknown.
-            None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
-        };
-        let http = http.map_err(|why| unusable(&why))?;
-        let credentials = loaded.credentials.clone();
-        Ok(Self { http, credentials, retries: loaded.retries, patience: loaded.patience })
+        if let Some(known) = https.get() {
+            return Ok(known);
+        }
+        // a host without any authorities can still try; it then says that the issuer is unknown
+        let made = builder(&self.loaded)?.build().unwrap_or_else(|_| self.http.clone());
+        Ok(https.get_or_init(|| made))
     }
 
     /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
@@ -441,7 +459,7 @@ impl Client {
 
     /// Sends `request` until there is an answer or no hope.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
-        retry(self.retries, || self.attempt(request))
+        retry(self.loaded.retries, || self.attempt(request))
     }
 
     /// Sends `request` once and follows where it leads.
@@ -450,14 +468,18 @@ impl Client {
         for _ in 0..=REDIRECTS {
             let what = format!("{} {}", request.method, shown(&url));
             let puts = request.method == Method::PUT;
-            let mut builder = self.http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+            let mut builder = self
+                .connects(&url)
+                .map_err(Failure::hopeless)?
+                .request(request.method.clone(), url.clone())
+                .headers(request.headers.clone());
             if let Some(body) = &request.body {
                 // the time of a wait has room for all of it, so long as it isn't too slow
                 let sending = Duration::from_secs(body.len() as u64 / SLOWEST);
-                builder = builder.timeout(self.patience.saturating_add(sending)).body(body.clone());
+                builder = builder.timeout(self.loaded.patience.saturating_add(sending)).body(body.clone());
             }
             if url.origin() == request.home.origin() {
-                builder = self.credentials.add_to(builder);
+                builder = self.loaded.credentials.add_to(builder);
             }
             let answer = builder.send().map_err(|why| Failure::of(what.clone(), &why))?;
             let kind = match answer.status() {
@@ -475,7 +497,7 @@ impl Client {
                 status => return Err(self.refusal(&what, status, &answer)),
             };
             let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-            let (length, pace) = (answer.content_length(), Pace::new(self.patience));
+            let (length, pace) = (answer.content_length(), Pace::new(self.loaded.patience));
             return Ok(Reply { kind, etag, length, url, body: answer, pace });
         }
         Err(Failure::hopeless(
@@ -488,7 +510,7 @@ impl Client {
     fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
         let error = Error::new(format!("{what}: the server answered {status}"));
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.credentials {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.loaded.credentials {
                 Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
                 Credentials::Bearer(_) => "authentication failed: the server doesn't take the token in `bearer`",
                 Credentials::Basic { .. } => "authentication failed: the server doesn't take what is in `basic`",
