@@ -27,6 +27,9 @@ const FILE_MAX: u64 = 512 << 20;
 const MEMORY_MAX: u64 = 2 << 30;
 /// Open files.
 const FILES_MAX: u64 = 256;
+/// Requests to a file descriptor (`asm-generic/ioctls.h`); C libraries disagree about their type.
+const DO_NOT_BLOCK: u64 = 0x5421;
+const CLOSE_ON_EXEC: u64 = 0x5451;
 
 /// What may be read: how names are resolved, and whom the system trusts.
 const READABLE: &[&str] = &[
@@ -72,8 +75,8 @@ pub struct Confined {
 pub fn confine(confinement: &Confinement) -> Result<Confined> {
     // what can be read only now
     let ruleset = ruleset(confinement)?;
-    // in this order: the second one allows no further filter
-    let filters = [deadly()?, allowed()?];
+    // in this order: the last one allows no further filter
+    let filters = [deadly()?, unknown()?, allowed()?];
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
@@ -233,6 +236,7 @@ fn allowed() -> Result<BpfProgram> {
         SYS_mremap,
         SYS_madvise,
         SYS_brk,
+        SYS_clone3, // see `unknown`
         SYS_futex,
         SYS_set_robust_list,
         SYS_set_tid_address,
@@ -296,16 +300,20 @@ fn allowed() -> Result<BpfProgram> {
     let name = |option| rule(vec![dword(0, SeccompCmpOp::Eq, number(option))?]);
     rules.insert(SYS_prctl, vec![name(PR_SET_NAME)?, name(PR_GET_NAME)?]);
     let request = |number: u64| rule(vec![dword(1, SeccompCmpOp::Eq, number)?]);
-    rules.insert(
-        SYS_ioctl,
-        vec![request(u64::from(FIONBIO.cast_unsigned()))?, request(u64::from(FIOCLEX.cast_unsigned()))?],
-    );
+    rules.insert(SYS_ioctl, vec![request(DO_NOT_BLOCK)?, request(CLOSE_ON_EXEC)?]);
     // limits are asked for, of this process, and not set
     let own = dword(0, SeccompCmpOp::Eq, 0)?;
     let unset =
         SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0).map_err(|why| filter_error(&why))?;
     rules.insert(SYS_prlimit64, vec![rule(vec![own, unset])?]);
     filter(rules, SeccompAction::Errno(EPERM.cast_unsigned()), SeccompAction::Allow)
+}
+
+/// A call that is answered as by a kernel that doesn't have it: glibc then starts threads in the older way, whose flags a
+/// filter can look at. [`allowed`] lets it pass, so that this answer is the one that counts.
+fn unknown() -> Result<BpfProgram> {
+    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
 }
 
 /// Calls that only somebody who has taken the process over makes: it ends at once.
