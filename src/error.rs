@@ -1,6 +1,7 @@
 //! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -153,6 +154,13 @@ impl Error {
         let mut first = each.next()?;
         first.0.others = each.collect();
         Some(first)
+    }
+
+    /// [`Error::all`] of each failure once: a mistake in a role is there for every host that has the role.
+    pub fn distinct(errors: Vec<Error>) -> Option<Self> {
+        let mut seen = HashSet::new();
+        let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
+        Self::all(errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect())
     }
 
     /// This failure and those that were found together with it, one by one.

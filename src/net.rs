@@ -147,6 +147,12 @@ pub fn parse(url: &str) -> Result<Url> {
     Ok(parsed)
 }
 
+/// Reads an address, whatever is in it.
+pub(crate) fn read(url: &str) -> Result<Url> {
+    Url::parse(url)
+        .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))
+}
+
 /// An address as it may stand in a message: without credentials, query and fragment.
 pub fn shown(url: &Url) -> String {
     let mut bare = url.clone();
@@ -417,8 +423,7 @@ impl Client {
 
     /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
     pub fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Reply> {
-        let url = Url::parse(url)
-            .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))?;
+        let url = read(url)?;
         let mut headers = HeaderMap::new();
         // An `ETag` that can't be sent back is one that nothing depends on.
         if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {

@@ -366,10 +366,14 @@ pub fn state(data: &[u8]) {
     let root = Root::open(dir.path()).expect("the directory is there");
     let Some(store) = report(Store::open(&dir.path().join("state"))) else { return };
     report(Memory::anchor(&root));
-    if let Some(memory) = report(Memory::load(store.root(), &root)).flatten()
+    if let Some((memory, _)) = report(Memory::load(store.root(), &root)).flatten()
         && report(memory.save(store.root(), &root)).is_some()
     {
-        assert_eq!(report(Memory::load(store.root(), &root)).flatten(), Some(memory), "what was written is read");
+        assert_eq!(
+            report(Memory::load(store.root(), &root)).flatten(),
+            Some((memory, true)),
+            "what was written is read"
+        );
     }
     report(store.key_set(1));
     if let Some(owed) = report(store.owed()) {

@@ -15,7 +15,7 @@ use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::secret::desk::{Desk, Users, distinct};
+use crate::secret::desk::{Desk, Users};
 use crate::secret::scan::scan;
 use crate::site::Site;
 use crate::supply::check::{Asked, Checking, check};
@@ -79,7 +79,7 @@ impl Run for Check {
         }
         errors.extend(literals);
         errors.extend(lost);
-        match Error::all(distinct(errors)) {
+        match Error::distinct(errors) {
             Some(error) => Err(error),
             None => Ok(Exit::Done),
         }

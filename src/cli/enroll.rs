@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
+use crate::site::quoted;
 use crate::source::{self, Poll, Tree};
 use crate::trust::{self, AllowedSigners, KeySet, Manifest, Memory, Seen};
 
@@ -54,14 +55,10 @@ impl Run for Enroll {
             None => None,
         };
         let enrolled = self.enroll();
-        match (&enrolled, written) {
-            (Ok(()), _) => Ok(Exit::Done),
-            (Err(_), Some(written)) => {
-                written.take_back();
-                enrolled.map(|()| Exit::Done)
-            }
-            (Err(_), None) => enrolled.map(|()| Exit::Done),
+        if let (Err(_), Some(written)) = (&enrolled, written) {
+            written.take_back();
         }
+        enrolled.map(|()| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -109,7 +106,6 @@ impl Enroll {
         };
         let base = path.parent().unwrap_or(Path::new("."));
         let file = if keys_name == "keys" { "keys.toml" } else { "allowed_signers" };
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let mut text = String::new();
         if let Some(host) = &self.host.host {
             text.push_str(&format!("host = {}\n\n", quoted(host)));

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::cli::{Run, print, print_json};
+use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::{Files, Site, replace};
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
@@ -18,12 +18,8 @@ use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signatu
 pub struct Keys {
     #[command(subcommand)]
     action: Action,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
-    site: PathBuf,
-    /// Write JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    desk: DeskArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +62,7 @@ struct New {
 
 impl Run for Keys {
     fn run(&self) -> Result<Exit> {
-        let sets = Sets::load(&self.site)?;
+        let sets = Sets::load(&self.desk.site)?;
         match &self.action {
             Action::Show { enrolled } => self.show(&sets, enrolled.as_deref()),
             Action::New(new) => self.new_set(&sets, new),
@@ -75,7 +71,7 @@ impl Run for Keys {
     }
 
     fn json(&self) -> bool {
-        self.json
+        self.desk.json
     }
 }
 
@@ -111,7 +107,7 @@ impl Keys {
         let start = match enrolled {
             Some(path) => {
                 let signers = AllowedSigners::load(path)?;
-                let site = Site::load(Files::in_directory(&self.site)?)?;
+                let site = Site::load(Files::in_directory(&self.desk.site)?)?;
                 Some(KeySet::start(&site.name, signers, 1, 1))
             }
             None => None,
@@ -122,13 +118,13 @@ impl Keys {
                 None => {
                     "signatures not checked: say --enrolled FILE, the keys that hosts were enrolled with".to_owned()
                 }
-                Some(before) => match before.check_next(set, bytes, signatures, now) {
-                    Ok(()) => format!("follows set {}", before.number),
+                Some(before) => match before.next(bytes, signatures, now) {
+                    Ok(_) => format!("follows set {}", before.number),
                     Err(error) => format!("does not count yet: {error}"),
                 },
             };
             before = Some(set);
-            if self.json {
+            if self.desk.json {
                 let signers: Vec<_> = set
                     .signers
                     .iter()
@@ -144,7 +140,7 @@ impl Keys {
                 print(&format!("{}\n  {state}", describe(set)));
             }
         }
-        if sets.0.is_empty() && !self.json {
+        if sets.0.is_empty() && !self.desk.json {
             print("the site has no key sets: hosts go by the keys that they were enrolled with");
         }
         Ok(Exit::Done)
@@ -168,7 +164,7 @@ impl Keys {
         let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
         let rotate = new.rotate.or(newest.map(|set| set.rotate)).unwrap_or(release);
         let set = KeySet {
-            site: Site::load(Files::in_directory(&self.site)?)?.name,
+            site: Site::load(Files::in_directory(&self.desk.site)?)?.name,
             number: newest.map_or(1, |set| set.number + 1),
             created: Timestamp::from_second(Timestamp::now().as_second())
                 .context(|| "the clock can't be read".to_owned())?,
@@ -180,7 +176,7 @@ impl Keys {
         };
         let (path, text) = (KeySet::path(set.number), set.to_toml());
         KeySet::parse(&path, text.as_bytes())?;
-        replace(&[(self.site.join(&path), text.into_bytes())])?;
+        replace(&[(self.desk.site.join(&path), text.into_bytes())])?;
         self.tell(&set, &format!(
             "wrote {path}; {} keys of the set before and {} of this one have to sign it: kpull keys sign --key FILE",
             newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),
@@ -215,13 +211,13 @@ impl Keys {
             }
             false => format!("counts as one of {}", counts.join(" and of ")),
         };
-        add_signature(&self.site.join(KeySet::signatures_path(set.number)), &signature)?;
+        add_signature(&self.desk.site.join(KeySet::signatures_path(set.number)), &signature)?;
         self.tell(set, &format!("signed key set {}: {counts}; sign the site again when it has enough", set.number));
         Ok(Exit::Done)
     }
 
     fn tell(&self, set: &KeySet, text: &str) {
-        if self.json {
+        if self.desk.json {
             print_json(&json!({ "version": crate::report::VERSION, "number": set.number, "digest": set.digest() }));
         } else {
             print(text);

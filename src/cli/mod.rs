@@ -130,18 +130,28 @@ impl SiteArgs {
     }
 
     fn load(&self) -> Result<Arc<Site>> {
-        let files = match self.dir() {
-            Some(dir) => Files::in_directory(&dir)?,
+        match self.dir() {
+            Some(dir) => Ok(Arc::new(Site::load(Files::in_directory(&dir)?)?)),
             None => {
                 let report = report::Text::new(false);
                 let agent = Agent::open(Path::new("/"), Path::new("/etc/kpull/kpull.toml"), None, &report)?;
-                agent.kept_files()?.ok_or_else(|| {
+                agent.kept_site()?.ok_or_else(|| {
                     Error::new("there is no site here, and this host has no release yet").help("say --site DIR")
-                })?
+                })
             }
-        };
-        Ok(Arc::new(Site::load(files)?))
+        }
     }
+}
+
+/// Which site is worked on, and how to talk, for commands that have commands of their own.
+#[derive(Args, Debug)]
+struct DeskArgs {
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
+    site: PathBuf,
+    /// Write one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 /// How to talk TLS with a server.

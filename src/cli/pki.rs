@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::secret::Identity;
-use crate::cli::{Run, print, print_json};
+use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::{Exit, Result};
 use crate::kind::fields::Lifetime;
 use crate::pki::{Done, Office, Reason, Standing, State, Step};
@@ -18,12 +18,8 @@ use crate::secret::Keyring;
 pub struct Pki {
     #[command(subcommand)]
     command: Command,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
-    site: PathBuf,
-    /// Write one JSON object a line
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    desk: DeskArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,8 +86,8 @@ enum Command {
 
 impl Run for Pki {
     fn run(&self) -> Result<Exit> {
-        let office = |keys: &Identity| Office::open(&self.site, keys.keys()?);
-        let without_keys = || Office::open(&self.site, Keyring::load(&[])?);
+        let office = |keys: &Identity| Office::open(&self.desk.site, keys.keys()?);
+        let without_keys = || Office::open(&self.desk.site, Keyring::load(&[])?);
         let done = match &self.command {
             Command::Init => without_keys()?.init()?,
             Command::Issue(keys) => office(keys)?.issue()?,
@@ -115,17 +111,17 @@ impl Run for Pki {
     }
 
     fn json(&self) -> bool {
-        self.json
+        self.desk.json
     }
 }
 
 impl Pki {
     fn tell(&self, done: &[Done]) {
-        if done.is_empty() && !self.json {
+        if done.is_empty() && !self.desk.json {
             print("nothing to do");
         }
         for Done { deed, host, name, note } in done {
-            if self.json {
+            if self.desk.json {
                 print_json(
                     &json!({ "event": deed.word(), "version": crate::report::VERSION, "host": host, "name": name, "note": note }),
                 );
@@ -138,7 +134,7 @@ impl Pki {
 
     fn list(&self, standings: &[Standing]) -> Result<Exit> {
         let now = Timestamp::now();
-        if !self.json {
+        if !self.desk.json {
             print(&format!("{:<16} {:<16} {:<14} {:>5}  {:<40} STATE", "HOST", "NAME", "AUTHORITY", "DAYS", "FOR"));
         }
         for standing in standings {
@@ -154,7 +150,7 @@ impl Pki {
                 }
                 _ => Vec::new(),
             };
-            if self.json {
+            if self.desk.json {
                 let how = match state {
                     State::Changed(how) => how.clone(),
                     _ => Vec::new(),

@@ -12,7 +12,7 @@ use serde_json::json;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
-use crate::cli::{Run, print, print_json};
+use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::report::VERSION;
 use crate::secret::desk::Desk;
@@ -24,12 +24,8 @@ use crate::site::Files;
 pub struct Secret {
     #[command(subcommand)]
     command: Command,
-    /// The site's directory
-    #[arg(long, value_name = "DIR", default_value = ".", global = true)]
-    site: PathBuf,
-    /// Write one JSON object a line
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    desk: DeskArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +113,7 @@ impl Run for Secret {
     }
 
     fn json(&self) -> bool {
-        self.json
+        self.desk.json
     }
 }
 
@@ -125,7 +121,7 @@ impl Secret {
     fn set(&self, set: &Set) -> Result<Exit> {
         // before anything is typed
         name::check(&set.name)?;
-        let mut desk = Desk::open(&self.site)?;
+        let mut desk = Desk::open(&self.desk.site)?;
         desk.check(&set.name)?;
         let plain = match (&set.from, set.generate) {
             (_, Some(bytes)) => random(usize::from(bytes)),
@@ -145,7 +141,7 @@ impl Secret {
                 .help("give it on standard input, or with --from FILE"));
         }
         let hosts: Vec<String> = desk.set(name, plain)?.into_iter().collect();
-        if self.json {
+        if self.desk.json {
             print_json(&json!({ "version": VERSION, "event": "secret_set", "name": name, "hosts": hosts }));
             return Ok(Exit::Done);
         }
@@ -162,7 +158,7 @@ impl Secret {
     }
 
     fn edit(&self, named: &Named) -> Result<Exit> {
-        let mut desk = Desk::open(&self.site)?;
+        let mut desk = Desk::open(&self.desk.site)?;
         desk.check(&named.name)?;
         let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
         let new = edited(&old)?;
@@ -174,7 +170,7 @@ impl Secret {
     }
 
     fn show(&self, named: &Named) -> Result<Exit> {
-        let sealed = Secrets::sealed_file(&named.name, &Files::in_directory(&self.site)?)?;
+        let sealed = Secrets::sealed_file(&named.name, &Files::in_directory(&self.desk.site)?)?;
         let plain = named.identity.keys()?.open(&named.name, &sealed)?;
         let mut out = std::io::stdout();
         out.write_all(&plain).and_then(|()| out.flush()).context(|| "can't write to standard output".to_owned())?;
@@ -182,10 +178,10 @@ impl Secret {
     }
 
     fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
-        let mut desk = Desk::open(&self.site)?;
+        let mut desk = Desk::open(&self.desk.site)?;
         let stale = desk.all_stale()?;
         for (name, why) in &stale {
-            match self.json {
+            match self.desk.json {
                 true => {
                     print_json(&json!({ "version": VERSION, "event": "secret_stale", "name": name, "why": why }));
                 }
@@ -196,7 +192,7 @@ impl Secret {
             return Ok(if stale.is_empty() { Exit::Done } else { Exit::Changes });
         }
         let done = desk.rekey(&|| rekey.identity.keys())?;
-        match (self.json, done.len()) {
+        match (self.desk.json, done.len()) {
             (true, count) => print_json(&json!({ "version": VERSION, "event": "done", "rekeyed": count })),
             (false, 0) => print("every secret is encrypted to those who need it"),
             (false, 1) => print("1 secret was encrypted anew: sign the site"),
@@ -206,11 +202,11 @@ impl Secret {
     }
 
     fn list(&self) -> Result<Exit> {
-        let desk = Desk::open(&self.site)?;
+        let desk = Desk::open(&self.desk.site)?;
         for name in desk.names() {
             let hosts: Vec<String> = desk.hosts(&name).into_iter().collect();
             let stale = desk.stale(&name)?;
-            if self.json {
+            if self.desk.json {
                 print_json(
                     &json!({ "version": VERSION, "event": "secret", "name": name, "hosts": hosts, "stale": stale }),
                 );
@@ -224,8 +220,8 @@ impl Secret {
     }
 
     fn remove(&self, name: &str) -> Result<Exit> {
-        Desk::open(&self.site)?.remove(name)?;
-        match self.json {
+        Desk::open(&self.desk.site)?.remove(name)?;
+        match self.desk.json {
             true => print_json(&json!({ "version": VERSION, "event": "secret_removed", "name": name })),
             false => print(&format!("{name}: removed; git still has it, so change the secret where it is used, too")),
         }

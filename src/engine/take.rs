@@ -44,10 +44,9 @@ pub struct Taken {
 /// A release that was read, verified and resolved.
 struct Read {
     catalog: Verified<Catalog>,
-    files: Files,
+    site: Arc<Site>,
     seen: Seen,
-    bytes: Vec<u8>,
-    signatures: Vec<u8>,
+    announced: Announced,
 }
 
 /// What a host believes, and what it remembers.
@@ -58,8 +57,8 @@ pub struct Trust {
     pub memory: Memory,
     /// The keys that it was enrolled with.
     start: KeySet,
-    /// What it remembered when this run began.
-    remembered: Option<Memory>,
+    /// What one of its two memories has lost.
+    to_mend: Option<Memory>,
     /// Whether this run has adopted a newer key set.
     rotated: bool,
 }
@@ -84,8 +83,8 @@ impl<'a> Agent<'a> {
     /// What this host believes. Refused when its memory and its configuration contradict each other.
     pub fn trust(&self) -> Result<Trust> {
         let mut trust = self.first_trust(self.config.trust.start()?);
-        let Some(known) = Memory::load(self.store.root(), &self.host.root)? else { return Ok(trust) };
-        trust.remembered = Some(known.clone());
+        let Some((known, is_whole)) = Memory::load(self.store.root(), &self.host.root)? else { return Ok(trust) };
+        trust.to_mend = (!is_whole).then(|| known.clone());
         let memory = &mut trust.memory;
         for (what, enrolled, now) in [("site", &known.site, &memory.site), ("host", &known.host, &memory.host)] {
             if enrolled != now {
@@ -122,15 +121,15 @@ impl<'a> Agent<'a> {
             keys: start.number,
             release: None,
         };
-        Trust { policy: Policy { site, keys: start.clone() }, memory, start, remembered: None, rotated: false }
+        Trust { policy: Policy { site, keys: start.clone() }, memory, start, to_mend: None, rotated: false }
     }
 
     /// Asks the sources and takes what is new, if it is good; else stays with the last good release.
     pub fn take(&self) -> Result<Taken> {
         let mut trust = self.trust()?;
-        if let Some(remembered) = &trust.remembered {
+        if let Some(memory) = &trust.to_mend {
             // a copy that was lost is made again from the other
-            remembered.save(self.store.root(), &self.host.root)?;
+            memory.save(self.store.root(), &self.host.root)?;
         }
         let now = Timestamp::now();
         let mut marks = self.store.marks();
@@ -150,7 +149,7 @@ impl<'a> Agent<'a> {
                 }
                 Ok(Some((tree, mark))) => self
                     .rotate(&mut trust, &*tree, now)
-                    .and_then(|()| self.read(&trust, &*tree, now, good.map(|good| &good.files)))
+                    .and_then(|()| self.read(&trust, &*tree, now, good.map(|good| &good.site.files)))
                     .map(|read| (read, mark)),
                 Err(error) => Err(error),
             };
@@ -158,7 +157,8 @@ impl<'a> Agent<'a> {
                 Ok((read, mark)) => {
                     self.report.event(&Event::News { source: &name, manifest: read.catalog.manifest() });
                     self.remember(&mut trust.memory, read.seen.clone())?;
-                    self.store.set_release(&read.bytes, &read.signatures, &read.files)?;
+                    let Announced { bytes, signatures, .. } = &read.announced;
+                    self.store.set_release(bytes, signatures, &read.site.files)?;
                     marks.insert(name, mark);
                     self.store.set_marks(&marks)?;
                     return Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: None });
@@ -225,11 +225,11 @@ impl<'a> Agent<'a> {
         memory.save(self.store.root(), &self.host.root)
     }
 
-    /// The files of the release that this host has, verified; `None` before the first.
-    pub fn kept_files(&self) -> Result<Option<Files>> {
+    /// The site of the release that this host has, verified, with the files that are this host's; `None` before the first.
+    pub fn kept_site(&self) -> Result<Option<Arc<Site>>> {
         let Some(kept) = self.store.release()? else { return Ok(None) };
-        let site = self.announce_kept(&self.trust()?, &kept)?.fetch(&kept, None, &self.name)?;
-        Ok(Some(site.get().files.clone()))
+        let release = self.announce_kept(&self.trust()?, &kept)?.fetch(&kept, None, &self.name)?;
+        Ok(Some(release.then(|site| Ok(Arc::new(site)))?.get().clone()))
     }
 
     fn poll(&self, source: &mut dyn Source, mark: Option<&str>) -> Result<Option<(Box<dyn Tree>, String)>> {
@@ -277,16 +277,13 @@ impl<'a> Agent<'a> {
     }
 
     fn resolve(&self, announced: Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
-        let seen = Seen::of(&announced);
-        let (bytes, signatures) = (announced.bytes.clone(), announced.signatures.clone());
-        let site = announced.fetch(tree, known, &self.name)?;
-        let files = site.get().files.clone();
-        let catalog = site.then(|site| {
-            let site = Arc::new(site);
+        let release = announced.fetch(tree, known, &self.name)?.then(|site| Ok(Arc::new(site)))?;
+        let site = release.get().clone();
+        let catalog = release.then(|site| {
             let facts = self.facts(&site)?;
             resolve(&site, &self.name, &facts, &Secrets::open(self.config.identities(&self.host.root)))
         })?;
-        Ok(Read { catalog, files, seen, bytes, signatures })
+        Ok(Read { catalog, site, seen: Seen::of(&announced), announced })
     }
 
     fn facts(&self, site: &Site) -> Result<Facts> {

@@ -4,7 +4,6 @@
 //! made here and stays here: the host writes a request, which `kpull pki sign-request` answers with a certificate.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -195,10 +194,6 @@ impl Installed {
         [Some(key), Some(&self.cert), self.ca.as_ref().map(|file| &file.path)].into_iter().flatten().collect()
     }
 
-    fn request_file(&self, work: &Work<'_>) -> PathBuf {
-        work.store.dir().join("csr").join(format!("{}.csr", self.name))
-    }
-
     /// The key that was made here, if it is there.
     fn own_key(path: &AbsolutePath, work: &Work<'_>) -> Result<Option<PrivateKey>> {
         let Some((_, pem)) = work.host.root.read(path)? else { return Ok(None) };
@@ -214,7 +209,7 @@ impl Installed {
     fn own_differences(&self, work: &Work<'_>) -> Result<(Vec<String>, Option<PrivateKey>)> {
         let Key::Own { path, wanted, .. } = &self.key else { return Ok((Vec::new(), None)) };
         let mut parts = Vec::new();
-        let asks = || format!("write the request {}", self.request_file(work).display());
+        let asks = || format!("write the request {}", work.store.request_path(&self.name).display());
         let key = Self::own_key(path, work)?;
         match &key {
             None => parts.extend(["make the key".to_owned(), asks()]),
@@ -231,7 +226,7 @@ impl Installed {
     }
 
     fn has_request_for(&self, key: &PrivateKey, work: &Work<'_>) -> bool {
-        let bytes = std::fs::read(self.request_file(work)).unwrap_or_default();
+        let bytes = std::fs::read(work.store.request_path(&self.name)).unwrap_or_default();
         Request::read("", &bytes).is_ok_and(|request| request.public == key.public())
     }
 

@@ -18,8 +18,6 @@ use crate::store::Store;
 pub struct RoleFiles {
     files: HashMap<String, String>,
     is_secret: bool,
-    site: HashMap<String, Arc<[u8]>>,
-    authorities: HashMap<String, AuthorityFields>,
 }
 
 impl RoleFiles {
@@ -32,18 +30,6 @@ impl RoleFiles {
     /// As if a secret had been asked for.
     pub fn secret(mut self) -> Self {
         self.is_secret = true;
-        self
-    }
-
-    /// With one more file of the site.
-    pub fn with_site(mut self, path: &str, bytes: &[u8]) -> Self {
-        self.site.insert(path.to_owned(), bytes.into());
-        self
-    }
-
-    /// With one more authority in `site.toml`.
-    pub fn with_authority(mut self, name: &str) -> Self {
-        self.authorities.insert(name.to_owned(), AuthorityFields::default());
         self
     }
 }
@@ -65,12 +51,12 @@ impl Build for RoleFiles {
         "h1"
     }
 
-    fn site_file(&self, path: &str) -> Option<&Arc<[u8]>> {
-        self.site.get(path)
+    fn site_file(&self, _: &str) -> Option<&Arc<[u8]>> {
+        None
     }
 
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
-        self.authorities.get(name).ok_or_else(|| Error::new(format!("there is no authority `{name}`")))
+        Err(Error::new(format!("there is no authority `{name}`")))
     }
 
     fn may_lack(&self) -> bool {

@@ -2,7 +2,7 @@
 //! for, so that a host pays for nothing that its roles don't use.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, Serde, Value};
@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::error::{Error, Place, Result, nearest};
 use crate::resolve::facts::Facts;
 use crate::resolve::functions;
-use crate::secret::{Secret, Secrets, placeholder};
+use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::{Doc, Files, Path, RESERVED, Site};
 
 /// Everything that a host's templates can see.
@@ -558,10 +558,6 @@ fn merge(below: Json, above: &Json) -> Json {
         }
         (_, above) => above.clone(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps the first failure.

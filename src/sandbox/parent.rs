@@ -225,8 +225,7 @@ impl Get for Downloads {
         let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
         let setup = Setup { job: Job::Downloads, net: self.0.load()?, confinement };
         let patience = self.0.patience();
-        let parsed = reqwest::Url::parse(url)
-            .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))?;
+        let parsed = net::read(url)?;
         let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), PATIENCE.max(patience * 2))?;
         match worker.ask(&Request::Get { url: url.to_owned(), from })? {
             Answer::Body { kind, length } => {

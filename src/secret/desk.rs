@@ -3,7 +3,7 @@
 //! For whom a secret is follows from the roles: every host of the site is resolved, and a secret is encrypted to the hosts
 //! that ask for it, and to the operators.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digest};
 use crate::secret::{Keyring, Recipient, Secrets, name, seal};
-use crate::site::{Files, Site, replace};
+use crate::site::{Doc, Files, Site, replace};
 
 /// Which hosts need which secrets.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Desk {
                 Err(error) => errors.push(error),
             }
         }
-        if let Some(error) = Error::all(distinct(errors)) {
+        if let Some(error) = Error::distinct(errors) {
             return Err(
                 error.help_more("for whom a secret is follows from the roles, so they have to be in order first")
             );
@@ -69,11 +69,6 @@ impl Desk {
     /// The names of the site's secrets, sorted.
     pub fn names(&self) -> Vec<String> {
         self.site.files.iter().filter_map(|(path, _)| name::name_in(path)).map(str::to_owned).collect()
-    }
-
-    /// The hosts whose roles use a secret.
-    pub fn users(&self, name: &str) -> BTreeSet<String> {
-        self.users.of(name)
     }
 
     /// The hosts that a secret is encrypted to, as the index says.
@@ -94,9 +89,9 @@ impl Desk {
         let hosts = self.users.of(name);
         let mut recipients = self.site.operators.clone();
         let mut errors = Vec::new();
-        for host in hosts.iter().filter_map(|host| self.site.hosts.get(host)) {
+        for (host_name, host) in hosts.iter().filter_map(|name| Some((name, self.site.hosts.get(name)?))) {
             if host.recipients.is_empty() {
-                errors.push(no_recipient(host.doc.file(), name, &host.doc));
+                errors.push(no_recipient(host_name, name, &host.doc));
             }
             recipients.extend(host.recipients.iter().cloned());
         }
@@ -148,7 +143,7 @@ impl Desk {
                 Err(error) => errors.push(error),
             }
         }
-        match Error::all(distinct(errors)) {
+        match Error::distinct(errors) {
             Some(error) => Err(error),
             None => Ok(stale),
         }
@@ -244,16 +239,9 @@ fn no_operators(site: &Site) -> Error {
         .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators, ssh-ed25519, ssh-rsa or age1…")
 }
 
-fn no_recipient(file: &str, name: &str, doc: &crate::site::Doc) -> Error {
-    let host = file.trim_start_matches("host_vars/").trim_end_matches(".toml");
+fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
+    let file = doc.file();
     Error::new(format!("{host} uses the secret {name}, and has no key to read it with"))
         .at(doc.key_place(&[]), "no `recipient` in this file")
         .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
-}
-
-/// Each error once: a mistake in a role is there for every host that has the role.
-pub fn distinct(errors: Vec<Error>) -> Vec<Error> {
-    let mut seen = HashSet::new();
-    let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
-    errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect()
 }

@@ -155,6 +155,11 @@ pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
     })
 }
 
+/// A text as a TOML string. JSON's strings are TOML's, on one line and with one kind of quotes, so they can be keys too.
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
 /// A path as people write it.
 pub fn dotted(path: &[String]) -> String {
     let mut text = String::new();

@@ -76,6 +76,15 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     }
 }
 
+/// The bytes of a file; `None` when there is none.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(|| format!("can't read {}", path.display())),
+    }
+}
+
 /// Writes files of a site, for everybody to read, with the directories above them. Each is written beside its place first,
 /// so that a failure (no space, no rights) leaves them all as they were.
 pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {

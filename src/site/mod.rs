@@ -5,9 +5,9 @@ mod files;
 mod pin;
 mod role;
 
-pub use doc::{Doc, Path, dotted, utf8};
-pub use files::{Files, PARTS, replace};
-pub use pin::{Artifact, Pin, read as pins};
+pub use doc::{Doc, Path, dotted, quoted, utf8};
+pub use files::{Files, PARTS, read_if_there, replace};
+pub use pin::{Artifact, Pin, is_sha256, read as pins};
 pub use role::{Entry, Role};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -48,6 +48,11 @@ struct PinFile {
     size: Option<u64>,
 }
 
+/// Whether a text is a SHA-256 as it is written here: 64 hex digits in small letters.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Reads `artifacts.toml`; no artifacts when there is none.
 pub fn read(files: &Files) -> Result<BTreeMap<String, Artifact>> {
     let Some(doc) = files.doc("artifacts.toml")? else { return Ok(BTreeMap::new()) };
@@ -60,7 +65,7 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
     for (architecture, pin) in [("amd64", file.amd64), ("arm64", file.arm64)] {
         let Some(pin) = pin else { continue };
         let at = |field: &str| vec![name.to_owned(), architecture.to_owned(), field.to_owned()];
-        if pin.sha256.len() != 64 || !pin.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_sha256(&pin.sha256) {
             return Err(Error::new(format!("the digest of {name} ({architecture}) is not a SHA-256"))
                 .at(doc.place(&at("sha256")), "64 hexadecimal digits in small letters are expected")
                 .help("`sha256sum FILE` prints it; take it from the publisher and not from a download"));

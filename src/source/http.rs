@@ -8,7 +8,8 @@ use reqwest::Url;
 use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
 use crate::error::{Error, Result};
 use crate::net::{self, Client, Conditions, Kind, Reply};
-use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer, is_digest};
+use crate::site::is_sha256;
+use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer};
 
 /// What a mark begins with when it is one of a published site.
 const PUBLISHED: &str = "published ";
@@ -235,7 +236,7 @@ fn listed(release: &[u8]) -> HashMap<String, String> {
         let (path, rest) = line.split_once(" = { sha256 = \"")?;
         let (sha256, _) = rest.split_once('"')?;
         let path = serde_json::from_str(path).ok()?;
-        is_digest(sha256).then(|| (path, sha256.to_owned()))
+        is_sha256(sha256).then(|| (path, sha256.to_owned()))
     };
     String::from_utf8_lossy(release).lines().filter_map(line).collect()
 }

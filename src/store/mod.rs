@@ -99,6 +99,11 @@ fn public_directory(dir: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
 }
 
+/// Where a request for a certificate is below the state directory.
+fn request(name: &str) -> String {
+    format!("csr/{name}.csr")
+}
+
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
@@ -158,7 +163,12 @@ impl Store {
 
     /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
     pub fn write_request(&self, name: &str, pem: &str) -> Result<()> {
-        self.root.write(&Path::new("/csr").join(format!("{name}.csr")), pem.as_bytes(), PRIVATE)
+        self.root.write(&Path::new("/").join(request(name)), pem.as_bytes(), PRIVATE)
+    }
+
+    /// Where [`Store::write_request`] writes it.
+    pub fn request_path(&self, name: &str) -> PathBuf {
+        self.dir.join(request(name))
     }
 
     /// The key set with this number, as it was adopted.

@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::site::{is_sha256, quoted};
 
 /// The name of the pointer to the newest release.
 pub const POINTER: &str = "current.toml";
@@ -62,7 +63,7 @@ impl Pointer {
             None => return Err(wrong("it does not say which format it has")),
         }
         let pointer: Self = table.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
-        if !is_digest(&pointer.manifest) || !is_digest(&pointer.signatures) {
+        if !is_sha256(&pointer.manifest) || !is_sha256(&pointer.signatures) {
             return Err(wrong("a digest in it is not a SHA-256"));
         }
         Ok(pointer)
@@ -71,8 +72,7 @@ impl Pointer {
     /// As text.
     pub fn to_toml(&self) -> String {
         let Self { format, site, serial, manifest, signatures } = self;
-        // JSON's strings are TOML's
-        let site = serde_json::Value::from(site.as_str());
+        let site = quoted(site);
         // nginx and others tell two states of a file apart by its second and its size: what is published within one second
         // has to differ in size
         let first = signatures.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
@@ -81,11 +81,6 @@ impl Pointer {
             "format = {format}\nsite = {site}\nserial = {serial}\nmanifest = \"{manifest}\"\nsignatures = \"{signatures}\"\n{padding}\n"
         )
     }
-}
-
-/// Whether a text is a SHA-256 as it is written here: 64 hex digits in small letters.
-pub fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The path of a blob.

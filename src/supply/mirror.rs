@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::net::Options;
 use crate::net::download::{Progress, Wanted, download, hash};
-use crate::site::{Artifact, Pin, replace};
-use crate::supply::layout::{self, ARTIFACTS, is_digest};
+use crate::site::{Artifact, Pin, is_sha256, replace};
+use crate::supply::layout::{self, ARTIFACTS};
 use crate::supply::publish::lock;
 
 /// The name of the list, for people: hosts don't read it.
@@ -186,7 +186,7 @@ impl Mirror {
             let name = entry.file_name();
             // what is not called like an artifact is none of ours
             let digest = name.to_str().map(|name| name.strip_suffix(".part").unwrap_or(name));
-            if digest.is_some_and(|digest| is_digest(digest) && !pinned.contains(digest)) {
+            if digest.is_some_and(|digest| is_sha256(digest) && !pinned.contains(digest)) {
                 std::fs::remove_file(entry.path()).context(|| format!("can't remove {}", entry.path().display()))?;
                 removed += 1;
             }

@@ -12,7 +12,7 @@ use reqwest::Url;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::site::{Files, replace};
+use crate::site::{Files, read_if_there, replace};
 use crate::supply::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
 use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, signed_by};
 
@@ -30,17 +30,13 @@ pub struct Signed {
 impl Signed {
     /// The release of the site in `dir`. An error when it is not signed, or when the files are not those of the release.
     pub fn open(dir: &Path) -> Result<Self> {
-        let read = |name: &str| match std::fs::read(dir.join(name)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).context(|| format!("can't read {}", dir.join(name).display())),
-        };
         let unsigned = |what: &str| {
             Error::new(format!("the site in {} is not signed: {what}", dir.display()))
                 .help("sign it with `kpull sign`, and publish then")
         };
-        let bytes = read(MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
-        let signatures = read(SIGNATURES)?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
+        let bytes = read_if_there(&dir.join(MANIFEST))?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
+        let signatures =
+            read_if_there(&dir.join(SIGNATURES))?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
         let plainly = |error: Error| error.exit(Exit::Failed).help(AGAIN);
         if signed_by(&bytes, &signatures).map_err(plainly)?.is_empty() {
             return Err(Error::new(format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN));
@@ -275,14 +271,9 @@ impl Target for Dir {
 
     fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>> {
         let path = self.path.join(POINTER);
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let pointer = Pointer::parse(&path.display().to_string(), &bytes);
-                Ok(Some((pointer.map_err(|error| error.exit(Exit::Failed))?, None)))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).context(|| format!("can't read {}", path.display())),
-        }
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let pointer = Pointer::parse(&path.display().to_string(), &bytes);
+        Ok(Some((pointer.map_err(|error| error.exit(Exit::Failed))?, None)))
     }
 
     fn has(&self, path: &str, content: &[u8]) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Published checksum files: `sha256sum` output, BSD style, or a bare digest.
 
 use crate::error::{Error, Result};
-use crate::supply::layout::is_digest;
+use crate::site::is_sha256;
 
 /// The digests in a checksum file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn line(line: &str) -> Option<(Option<String>, String)> {
 }
 
 fn digest_of(text: &str) -> Option<String> {
-    Some(text.to_ascii_lowercase()).filter(|text| is_digest(text))
+    Some(text.to_ascii_lowercase()).filter(|text| is_sha256(text))
 }
 
 fn base(name: &str) -> String {

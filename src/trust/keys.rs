@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Exit, Result};
-use crate::site::{Doc, Files};
+use crate::site::{Doc, Files, quoted};
 use crate::source::Tree;
 use crate::trust::{AllowedSigners, Message, Purpose};
 
@@ -123,7 +123,6 @@ impl KeySet {
 
     /// As the text that is signed.
     pub fn to_toml(&self) -> String {
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let mut text = format!("format = {FORMAT}\nsite = {}\nnumber = {}\n", quoted(&self.site), self.number);
         let _ = writeln!(text, "created = {:.0}\nrelease = {}\nrotate = {}", self.created, self.release, self.rotate);
         if let Some(serial) = self.last_serial {
@@ -161,21 +160,23 @@ impl KeySet {
         paths.last().map(|(path, bytes)| Self::parse(&path, bytes)).transpose()
     }
 
-    /// Checks that `next` follows this set: signed by enough of its keys, and by enough of the new ones, so that nobody
-    /// hands a site over to keys that don't exist.
-    pub fn check_next(&self, next: &KeySet, bytes: &[u8], signatures: &[u8], at: Timestamp) -> Result<()> {
-        let name = format!("key set {}", next.number);
+    /// Reads the set that follows this one. Nothing of it is parsed before enough of these keys are known to have signed it;
+    /// enough of the new ones have to have done so too, so that nobody hands a site over to keys that don't exist.
+    pub fn next(&self, bytes: &[u8], signatures: &[u8], at: Timestamp) -> Result<Self> {
+        let number = self.number + 1;
+        let name = format!("key set {number}");
         let message = Message { bytes, purpose: Purpose::Keys, name: &name, at };
         self.signers.check(&message, signatures, self.rotate)?;
+        let next = Self::parse(&Self::path(number), bytes).map_err(|error| error.exit(Exit::Refused))?;
         next.signers.check(&message, signatures, next.rotate).map_err(|error| {
             error.help("the new keys have to sign their own set too, so that it is known that they are there")
         })?;
         let wrong = |why: String| {
-            Err(Error::refused(format!("{name} does not follow set {}", self.number)).because(why).help(
-                "`kpull keys new` makes the next set from the newest; look at who wrote this one, and who signed it",
-            ))
+            Err(Error::refused(format!("key set {} does not follow set {}", next.number, self.number))
+                .because(why)
+                .help("`kpull keys new` makes the next set from the newest; look at who wrote this one, and who signed it"))
         };
-        if next.number != self.number + 1 {
+        if next.number != number {
             return wrong(format!("it says that it is set {}", next.number));
         }
         if next.site != self.site {
@@ -184,7 +185,7 @@ impl KeySet {
         if let Some(again) = self.revoked.iter().find(|key| !next.revoked.contains(*key)) {
             return wrong(format!("it forgets that {again} is revoked"));
         }
-        Ok(())
+        Ok(next)
     }
 
     /// The sets that follow this one in `tree`, oldest first, each signed by the one before.
@@ -199,12 +200,7 @@ impl KeySet {
                 Error::refused(format!("key set {number} is not signed: there is no {signatures_path}"))
                     .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
             })?;
-            // what could not be signed by anybody is not worth parsing
-            let name = format!("key set {number}");
-            let message = Message { bytes: &bytes, purpose: Purpose::Keys, name: &name, at };
-            last.signers.check(&message, &signatures, last.rotate)?;
-            let set = Self::parse(&path, &bytes).map_err(|error| error.exit(Exit::Refused))?;
-            last.check_next(&set, &bytes, &signatures, at)?;
+            let set = last.next(&bytes, &signatures, at)?;
             chain.push(Signed { set, bytes });
         }
         Ok(chain)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::site::{Doc, Files};
+use crate::site::{Doc, Files, is_sha256, quoted};
 use crate::trust::is_part;
 
 /// The version of the format that this program writes, and the only one that it reads.
@@ -74,8 +74,6 @@ impl Manifest {
 
     /// As the text that is signed.
     pub fn to_toml(&self) -> String {
-        // JSON's strings are TOML's, on one line and with one kind of quotes, so they can be keys too
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let mut text = format!("format = {FORMAT}\nsite = {}\n", quoted(&self.site));
         let _ = writeln!(
             text,
@@ -108,9 +106,7 @@ impl Manifest {
         let ManifestFile { site, serial, created, expires, files, .. } = doc.read::<ManifestFile>().map_err(refused)?;
         for (path, listed) in &files {
             check_path(path)?;
-            if listed.sha256.len() != 64
-                || !listed.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-            {
+            if !is_sha256(&listed.sha256) {
                 return Err(Error::refused(format!("the release lists {path} with something that is not a SHA-256"))
                     .help(BY_HAND));
             }

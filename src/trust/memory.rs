@@ -73,20 +73,23 @@ impl Memory {
     }
 
     /// What is remembered in the state directory and in the host's root: the newer of the two, since a crash can come
-    /// between writing one and the other. `None` on a host that was never enrolled. Refused when only the state
-    /// directory has forgotten.
-    pub fn load(state: &Root, host: &Root) -> Result<Option<Self>> {
-        let kept = Self::read(state, KEPT)?;
-        match (kept, Self::anchor(host)?) {
+    /// between writing one and the other; and whether both have it. `None` on a host that was never enrolled. Refused when
+    /// only the state directory has forgotten.
+    pub fn load(state: &Root, host: &Root) -> Result<Option<(Self, bool)>> {
+        Ok(match (Self::read(state, KEPT)?, Self::anchor(host)?) {
+            (None, None) => None,
             (None, Some(anchor)) => {
                 let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
-                Err(Error::refused(format!("the state directory has forgotten what {ANCHOR} remembers"))
+                return Err(Error::refused(format!("the state directory has forgotten what {ANCHOR} remembers"))
                     .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
-                    .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")))
+                    .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")));
             }
-            (Some(kept), Some(anchor)) if anchor.age() > kept.age() => Ok(Some(anchor)),
-            (kept, _) => Ok(kept),
-        }
+            (Some(kept), None) => Some((kept, false)),
+            (Some(kept), Some(anchor)) => {
+                let agree = kept == anchor;
+                Some((if anchor.age() > kept.age() { anchor } else { kept }, agree))
+            }
+        })
     }
 
     /// What the host's root remembers, whatever the state directory does.

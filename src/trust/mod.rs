@@ -88,7 +88,7 @@ pub struct Policy {
 /// A release's manifest whose signatures are good; its files are still to be fetched.
 #[derive(Debug)]
 pub struct Announced {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     /// `release.toml`, as signed.
     pub bytes: Vec<u8>,
     /// `release.toml.sig`.
@@ -122,7 +122,7 @@ impl Policy {
             ))
             .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
         }
-        Ok(Announced { manifest, bytes, signatures, signers, keys: self.keys.number })
+        Ok(Announced { manifest: manifest.into(), bytes, signatures, signers, keys: self.keys.number })
     }
 }
 
@@ -139,7 +139,7 @@ impl Announced {
 
     /// Refuses a release that is older than one seen before, expired, or signed in what is the future here.
     pub fn check_time(&self, seen: Option<&Seen>, now: Timestamp) -> Result<()> {
-        let Manifest { serial, created, expires, .. } = &self.manifest;
+        let Manifest { serial, created, expires, .. } = &*self.manifest;
         if let Some(seen) = seen {
             if seen.digest.is_empty() && *serial <= seen.serial {
                 return Err(Error::refused(format!(
@@ -173,7 +173,7 @@ impl Announced {
     /// Fetches what `host` needs from `tree`, or takes it from `known` where the digest is the same, and checks it: first
     /// what every host of the site reads, then what is this one's alone. Refused when the site has no such host: a host
     /// takes its own catalog or none.
-    pub fn fetch(self, tree: &dyn Tree, known: Option<&Files>, host: &str) -> Result<Release> {
+    pub fn fetch(&self, tree: &dyn Tree, known: Option<&Files>, host: &str) -> Result<Release> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
             return Err(Error::refused(format!(
@@ -194,7 +194,7 @@ impl Announced {
         let secrets = Index::read(&site.files)?;
         let more = gather(&self.manifest, tree, known, &|path| is_for(host, &site, &secrets, path))?;
         site.files.extend(more);
-        Ok(Verified { manifest: Arc::new(self.manifest), value: site })
+        Ok(Verified { manifest: self.manifest.clone(), value: site })
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::site::{Files, Site, replace};
+use crate::site::{Files, Site, read_if_there, replace};
 use crate::trust::{KeySet, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
 /// TOML's integers end here.
@@ -94,10 +94,9 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     let files = Files::in_directory(dir)?;
     let site = Site::load(files.clone())?;
     let manifest_path = dir.join(MANIFEST);
-    let old = match std::fs::read(&manifest_path) {
-        Ok(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).context(|| format!("can't read {}", manifest_path.display())),
+    let old = match read_if_there(&manifest_path)? {
+        Some(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
+        None => None,
     };
     let now = Timestamp::from_second(Timestamp::now().as_second()).context(|| "the clock can't be read".to_owned())?;
     let serial = match &old {
