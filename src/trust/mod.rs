@@ -146,7 +146,7 @@ impl Announced {
                     "the release has serial {serial}, and since the last change of keys none up to {} counts",
                     seen.serial
                 ))
-                .help("sign again, with `--serial` above that"));
+                .help("sign again: each release has the serial of the one before and one more"));
             }
             if *serial < seen.serial {
                 return Err(Error::refused(format!("the release has serial {serial}, and {} was seen here before", seen.serial))
