@@ -229,7 +229,8 @@ impl Secret {
     }
 }
 
-fn random(bytes: usize) -> Plain {
+/// A new secret, in hex.
+pub(super) fn random(bytes: usize) -> Plain {
     let mut random = Zeroizing::new(vec![0; bytes]);
     OsRng.fill_bytes(&mut random);
     hex::encode(&*random).into_bytes().into()

@@ -2,6 +2,7 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -37,22 +38,22 @@ impl Run for Demo {
         step(
             1,
             "The site",
-            "roles and host_vars as they are shipped. etcd's release is not to be had offline: a stand-in with its name takes its place, pinned by its digest like the real one.",
+            "roles and host_vars as they are shipped. upstream's releases are not to be had offline: stand-ins with their names take their places, pinned by digest like the real ones.",
         );
         for host in world.hosts() {
             print(&format!("   {host:<8} {}", world.roles_of(host)?));
         }
         step(
             2,
-            "Certificates",
-            "authorities are made, and etcd's certificates issued, each key encrypted to the one host that needs it.",
+            "Certificates and secrets",
+            "authorities are made and certificates issued, each key and secret encrypted to the hosts that need it.",
         );
         let (made, issued) = world.issue()?;
+        let hosts = |done: &[Done]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
         let names = |done: &[Done]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
         print(&format!("   made      {}", names(&made)));
-        for done in &issued {
-            print(&format!("   issued    {} for {}", done.name, done.host.as_deref().unwrap_or_default()));
-        }
+        print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
+        print(&format!("   secrets   {}", world.make_secrets()?.join(", ")));
         step(
             3,
             "Signed",
@@ -100,7 +101,7 @@ impl Run for Demo {
 
 impl Demo {
     fn drift(&self, world: &World) -> Result<()> {
-        const FILE: &str = "/etc/haproxy/haproxy.cfg";
+        const FILE: &str = "/etc/kubernetes/audit-policy.yaml";
         step(
             7,
             "Drift",
@@ -108,7 +109,7 @@ impl Demo {
         );
         let path = world.outside("master2", FILE);
         let text = std::fs::read_to_string(&path).context(|| format!("can't read {}", path.display()))?;
-        write(&path, &text.replace("retries 3", "retries 30"))?;
+        write(&path, &text.replace("level: Metadata", "level: None"))?;
         world.plan("master2")?;
         world.apply("master2", &Text::new(false)).map(drop)
     }
@@ -119,9 +120,9 @@ impl Demo {
             "Tampered with",
             "release 2 changes one template. On its way, somebody changes a byte of it: it is refused, and the hosts stay as they are.",
         );
-        let template = world.site().join("roles/haproxy/templates/haproxy.cfg");
+        let template = world.site().join("roles/kube-apiserver/templates/audit-policy.yaml");
         let text = std::fs::read_to_string(&template).context(|| format!("can't read {}", template.display()))?;
-        write(&template, &text.replace("timeout connect 10s", "timeout connect 5s"))?;
+        write(&template, &text.replace("level: Metadata", "level: Request"))?;
         print(&format!("   {}", world.sign()?));
         world.tamper(true);
         match world.apply("master3", &Silent) {

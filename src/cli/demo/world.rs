@@ -16,10 +16,12 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
+use crate::cli::secret::random;
 use crate::error::{Context, Error, Result};
 use crate::net::server::{Answer, Seen, Server};
 use crate::pki::{Done, Office};
 use crate::secret::Keyring;
+use crate::secret::desk::Desk;
 use crate::site::{Files, Site};
 use crate::trust::NAMESPACE;
 
@@ -28,7 +30,28 @@ static HOST_VARS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/host_vars");
 static SITE: &str = include_str!("../../../site.toml");
 static ARTIFACTS: &str = include_str!("../../../artifacts.toml");
 
+/// Those that the demo applies to.
 const HOSTS: [&str; 3] = ["master1", "master2", "master3"];
+/// What the roles ask for.
+const SECRETS: [&str; 3] = ["bootstrap-token", "haproxy-stats", "keepalived"];
+/// Upstream's releases: name, directory in the tarball, programs.
+const RELEASES: &[(&str, &str, &[&str])] = &[
+    ("etcd", "etcd-vVERSION-linux-ARCH/", &["etcd", "etcdctl"]),
+    ("flannel", "", &["flanneld", "mk-docker-opts.sh"]),
+    (
+        "docker",
+        "docker/",
+        &[
+            "docker", "docker-containerd", "docker-containerd-ctr", "docker-containerd-shim", "docker-init", "docker-proxy",
+            "docker-runc", "dockerd",
+        ],
+    ),
+    (
+        "kubernetes-server",
+        "kubernetes/server/bin/",
+        &["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
+    ),
+];
 /// Says that a directory is the demo's own, to be removed by the next one.
 const MARK: &str = ".kpull-demo";
 
@@ -60,7 +83,7 @@ impl World {
         let (operator, public) = make_key()?;
         world.write_key("operator", &operator)?;
         world.write("site/site.toml", format!("{SITE}\n[secrets]\nrecipients = [{public:?}]\n").as_bytes())?;
-        world.pin_stand_in()?;
+        world.pin_stand_ins()?;
         world.make_signer()?;
         for host in HOSTS {
             let file = |name: &str| world.dir.join(name).display().to_string();
@@ -68,6 +91,8 @@ impl World {
             world.enroll(host, &format!("{source}\n\n[artifacts]\nca = {:?}", file("ca.pem")))?;
             world.make_host_key(host)?;
         }
+        // it has certificates and secrets of its own, too
+        world.make_host_key("node1")?;
         Ok(world)
     }
 
@@ -141,21 +166,34 @@ impl World {
         Ok((office()?.init()?, office()?.issue()?))
     }
 
-    /// Puts a stand-in for etcd's release on the server, and its digest into artifacts.toml.
-    fn pin_stand_in(&self) -> Result<()> {
+    /// Writes the secrets that the roles ask for; says which.
+    pub(super) fn make_secrets(&self) -> Result<Vec<&'static str>> {
+        let mut desk = Desk::open(&self.site())?;
+        for name in SECRETS {
+            desk.set(name, random(8).as_slice())?;
+        }
+        Ok(SECRETS.to_vec())
+    }
+
+    /// Puts stand-ins for upstream's releases on the server, and their digests into artifacts.toml.
+    fn pin_stand_ins(&self) -> Result<()> {
         let mut artifacts: toml::Table = ARTIFACTS.parse().context(|| "artifacts.toml can't be read".to_owned())?;
-        let Some(etcd) = artifacts.get_mut("etcd").and_then(toml::Value::as_table_mut) else {
-            return Err(Error::new("artifacts.toml has no etcd"));
-        };
-        let version = etcd.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
-        for arch in ["amd64", "arm64"] {
-            let bytes = stand_in(&version, arch).context(|| "can't make the stand-in for etcd".to_owned())?;
-            let name = format!("stand-in/etcd-{arch}.tar.gz");
-            let mut pin = toml::Table::new();
-            pin.insert("url".into(), self.server.url(&name).into());
-            pin.insert("sha256".into(), hex::encode(Sha256::digest(&bytes)).into());
-            etcd.insert(arch.into(), pin.into());
-            self.write(&name, &bytes)?;
+        for (artifact, dir, programs) in RELEASES {
+            let Some(entry) = artifacts.get_mut(*artifact).and_then(toml::Value::as_table_mut) else {
+                return Err(Error::new(format!("artifacts.toml has no {artifact}")));
+            };
+            let version = entry.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+            for arch in ["amd64", "arm64"] {
+                let dir = dir.replace("VERSION", &version).replace("ARCH", arch);
+                let bytes = stand_in(&dir, programs, &version)
+                    .context(|| format!("can't make the stand-in for {artifact}"))?;
+                let name = format!("stand-in/{artifact}-{arch}.tar.gz");
+                let mut pin = toml::Table::new();
+                pin.insert("url".into(), self.server.url(&name).into());
+                pin.insert("sha256".into(), hex::encode(Sha256::digest(&bytes)).into());
+                entry.insert(arch.into(), pin.into());
+                self.write(&name, &bytes)?;
+            }
         }
         self.write("site/artifacts.toml", artifacts.to_string().as_bytes())
     }
@@ -229,7 +267,7 @@ fn answer(dir: &Path, request: &Seen, tampering: bool) -> Answer {
         return Answer::new(304, "").with("ETag", etag);
     }
     if tampering
-        && path.ends_with("haproxy.cfg")
+        && path.ends_with("audit-policy.yaml")
         && let Some(byte) = body.last_mut()
     {
         *byte ^= 1;
@@ -237,15 +275,17 @@ fn answer(dir: &Path, request: &Seen, tampering: bool) -> Answer {
     Answer::new(200, body).with("ETag", etag)
 }
 
-/// A tarball laid out like etcd's release, with scripts that say what they are.
-fn stand_in(version: &str, arch: &str) -> std::io::Result<Vec<u8>> {
+/// A tarball laid out like a release, with scripts that say what they are.
+fn stand_in(dir: &str, programs: &[&str], version: &str) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
-    for name in ["etcd", "etcdctl"] {
-        let text = format!("#!/bin/sh\necho 'this is the demo stand-in for {name} {version}' >&2\nexit 1\n");
+    for name in programs {
+        let text = format!(
+            "#!/bin/sh\necho 'the demo stand-in for {name} {version}'\n[ \"$1\" = version ] || [ \"$1\" = --version ]\n"
+        );
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o755);
-        tar.append_data(&mut header, format!("etcd-v{version}-linux-{arch}/{name}"), text.as_bytes())?;
+        tar.append_data(&mut header, format!("{dir}{name}"), text.as_bytes())?;
     }
     let mut gzip = tar.into_inner()?;
     gzip.flush()?;
