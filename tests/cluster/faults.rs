@@ -1,0 +1,137 @@
+//! What happens to a cluster, and that it gets over it without a hand.
+
+use std::time::Duration;
+
+use crate::lab::Host;
+use crate::{MASTERS, SOON, cluster, everything_is_well, web};
+
+/// Asks for the API through the virtual address, again and again, and writes down when it was refused.
+const ASK: &str = "
+    cd /tmp; rm -f asked stop
+    while [ ! -e stop ]; do
+        code=$(curl -sk --connect-timeout 1 --max-time 3 -o /dev/null -w '%{http_code}' URL) || code=000
+        echo $(date +%s%3N) $code >> asked
+        sleep 0.1
+    done";
+
+/// Somebody who asks all the time, from one host.
+struct Asking<'a> {
+    host: Host<'a>,
+}
+
+impl<'a> Asking<'a> {
+    fn start(host: &'a str, url: &str) -> Self {
+        let host = cluster().host(host);
+        host.write("/tmp/ask", ASK.replace("URL", url));
+        host.run("systemd-run --unit=ask --collect bash /tmp/ask").ok();
+        Self { host }
+    }
+
+    /// Ends it. The longest time without an answer, in milliseconds, and how often there was none.
+    fn end(self) -> (u64, usize) {
+        self.host.run("touch /tmp/stop; while systemctl is-active -q ask; do sleep .1; done").ok();
+        let asked = self.host.run("cat /tmp/asked").ok();
+        let (mut longest, mut since, mut failures) = (0, None, 0);
+        for line in asked.lines() {
+            let (time, code) = line.split_once(' ').unwrap();
+            let time: u64 = time.parse().unwrap();
+            if code == "000" {
+                failures += 1;
+                since.get_or_insert(time);
+            } else if let Some(start) = since.take() {
+                longest = longest.max(time - start);
+            }
+        }
+        assert!(since.is_none(), "there was an answer at last:\n{asked}");
+        (longest, failures)
+    }
+}
+
+/// Who has the virtual address.
+fn holder() -> Option<&'static str> {
+    let has = |name: &&str| cluster().host(name).run("ip -4 -o address | grep -q 192.168.1.201/").status.success();
+    MASTERS.into_iter().find(has)
+}
+
+#[test]
+fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
+    let first = holder().expect("somebody has it");
+    let asking = Asking::start("node1", "https://192.168.1.201/healthz");
+    cluster().host(first).crash();
+    cluster().wait("another host has the virtual address", SOON, || holder().is_some());
+    cluster().host(first).boot();
+    cluster().wait("the first one has it again", SOON, || holder() == Some(first));
+    everything_is_well();
+    let (longest, _) = asking.end();
+    eprintln!("longest time without an answer through the virtual address: {longest} ms");
+    assert!(longest <= 5000, "{longest} ms");
+}
+
+#[test]
+fn each_master_and_then_two_lose_their_power_and_the_cluster_recovers() {
+    for name in MASTERS {
+        cluster().host(name).crash();
+        cluster().host(name).boot();
+        everything_is_well();
+    }
+    for name in &MASTERS[..2] {
+        cluster().host(name).crash();
+    }
+    for name in &MASTERS[..2] {
+        cluster().host(name).boot();
+    }
+    everything_is_well();
+}
+
+#[test]
+fn a_member_that_lost_its_disk_joins_again() {
+    let host = cluster().host("master2");
+    host.run("systemctl stop kpull.timer; systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member").ok();
+    host.run("systemctl start kpull.timer").ok();
+    everything_is_well();
+    assert!(host.run("cat /etc/etcd/cluster.env").ok().contains("existing"));
+}
+
+#[test]
+fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
+    let asking = Asking::start("node1", "https://192.168.1.201/healthz");
+    cluster().edit("roles/firewall/role.toml", "services = [\"ssh\", \"http\", \"https\"]", "services = [\"ssh\", \"http\", \"https\", \"ntp\"]");
+    cluster().release();
+    everything_is_well();
+    let open = cluster().host("master1").run("firewall-cmd --list-services; firewall-cmd --permanent --list-services").ok();
+    assert_eq!(open.matches("ntp").count(), 2, "{open}");
+    let (_, failures) = asking.end();
+    assert_eq!(failures, 0);
+}
+
+#[test]
+fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
+    let web = web();
+    let host = cluster().host("node1");
+    let ask = format!("curl -sS --max-time 5 http://{}/", web.service);
+    assert_eq!(host.run(&ask).ok(), "it works");
+    host.run("firewall-cmd --reload").ok();
+    cluster().wait("the service answers again", SOON, || host.run(&ask).stdout == "it works");
+    host.run("nft flush ruleset").ok();
+    cluster().wait("what is shut is shut again", SOON, || host.run("nft list chain inet firewalld filter_INPUT").status.success());
+    cluster().wait("the service answers again", SOON, || host.run(&ask).stdout == "it works");
+    everything_is_well();
+}
+
+#[test]
+fn a_host_that_slept_through_two_releases_has_the_newest_when_it_wakes() {
+    let host = cluster().host("node1");
+    host.run("systemctl stop kpull.timer").ok();
+    for port in ["8101", "8102"] {
+        cluster().edit("roles/base/role.toml", "[vars.env]", &format!("[vars.env]\nSLEPT_{port} = \"{port}\""));
+        cluster().release();
+    }
+    host.run("systemctl start kpull.timer").ok();
+    everything_is_well();
+    let env = host.run("cat /usr/k8s/bin/env.sh").ok();
+    assert!(env.contains("SLEPT_8101") && env.contains("SLEPT_8102"), "{env}");
+}
+
+/// Long enough for whatever takes seconds, on a machine that has much to do.
+#[allow(dead_code)]
+const PATIENCE: Duration = Duration::from_secs(120);

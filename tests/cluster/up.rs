@@ -1,0 +1,73 @@
+//! From nothing to pods that answer.
+
+use serde_json::Value;
+
+use crate::{MASTERS, cluster};
+
+/// What kubectl prints as JSON.
+fn get(what: &str) -> Value {
+    serde_json::from_str(&cluster().kubectl("master1", &format!("get {what} -o json")).ok()).unwrap()
+}
+
+fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
+    let conditions = object.pointer("/status/conditions").or(object.get("conditions")).and_then(Value::as_array).unwrap();
+    let found = conditions.iter().find(|condition| condition["type"] == name);
+    found.map_or("", |condition| condition["status"].as_str().unwrap())
+}
+
+#[test]
+fn every_component_is_healthy_as_kubectl_says_through_the_virtual_address() {
+    let told = get("componentstatuses");
+    let mut names = Vec::new();
+    for status in told["items"].as_array().unwrap() {
+        assert_eq!(condition(status, "Healthy"), "True", "{status:#}");
+        names.push(status["metadata"]["name"].as_str().unwrap());
+    }
+    names.sort_unstable();
+    assert_eq!(names, ["controller-manager", "etcd-0", "etcd-1", "etcd-2", "scheduler"]);
+    let server = cluster().kubectl("node1", "config view -o jsonpath={.clusters[0].cluster.server}");
+    assert_ne!(server.code(), 0, "a worker has nothing of the administrator's");
+}
+
+#[test]
+fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
+    let nodes = get("nodes");
+    let nodes = nodes["items"].as_array().unwrap();
+    let names: Vec<_> = nodes.iter().map(|node| node["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["master1", "master2", "master3", "node1"]);
+    for (node, name) in nodes.iter().zip(names) {
+        assert_eq!(condition(node, "Ready"), "True", "{node:#}");
+        let subject = "openssl x509 -noout -subject -in /var/lib/kubelet/pki/kubelet-client-current.pem";
+        let subject = cluster().host(name).run(subject).ok();
+        assert!(subject.contains("system:nodes") && subject.contains(&format!("system:node:{name}")), "{subject}");
+    }
+}
+
+#[test]
+fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_other() {
+    let web = crate::web();
+    for name in cluster().names() {
+        let host = cluster().host(name);
+        assert_eq!(host.run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok(), "it works", "from {name}");
+    }
+    let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
+    assert_ne!(one.host, other.host, "on two hosts");
+    for (from, to) in [(one, other), (other, one)] {
+        let ask = format!("exec {} -- /bin/busybox wget -q -T 10 -O - http://{}:8080/", from.name, to.address);
+        assert_eq!(cluster().kubectl("master2", &ask).ok(), "it works", "from {} to {}", from.host, to.host);
+    }
+}
+
+#[test]
+fn verify_tells_on_every_host_that_all_is_well() {
+    for name in cluster().names() {
+        let told = cluster().host(name).run("kpull verify").ok();
+        assert!(told.contains("certificate"), "{told}");
+        assert!(!told.contains("Unhealthy"), "{told}");
+        for what in MASTERS.contains(&name).then_some(["scheduler", "controller-manager", "etcd master3", "virtual address", "node node1"]).iter().flatten() {
+            assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
+        }
+        let json = cluster().host(name).run("kpull verify --json").ok();
+        assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");
+    }
+}
