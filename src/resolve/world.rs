@@ -138,7 +138,7 @@ impl World {
         env.set_recursion_limit(RECURSION);
         functions::add(&mut env);
         let files = site.files.clone();
-        env.add_function("pki", move |name: String| functions::pki(&files, &name));
+        env.add_function("pki_file", move |name: String| functions::pki_file(&files, &name));
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
