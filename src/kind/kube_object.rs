@@ -693,7 +693,8 @@ mod tests {
         let object = one("kube_object", &cluster.fields(MAP, &map("1"), ""));
         let (cert, key) = cluster.certificate();
         let good = [std::fs::read(&cert).unwrap(), std::fs::read(&key).unwrap()];
-        let (other_cert, other_key) = Authority::new().issue("admin");
+        let stranger = Authority::new();
+        let (other_cert, other_key) = stranger.issue("admin");
         std::fs::copy(other_cert, &cert).unwrap();
         std::fs::copy(other_key, &key).unwrap();
         assert!(object.observe(&cluster.work()).unwrap().is_some(), "the API server does not know its authority");
@@ -705,13 +706,13 @@ mod tests {
     #[test]
     fn each_document_is_a_resource_that_comes_after_its_namespace() {
         let fields = |content: &str| format!("server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\ncontent = '''\n{content}'''");
-        let content = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n---\n\
-                       apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: n}\n---\n\
+        let content = "apiVersion: v1\nkind: Namespace\nmetadata: {name: net}\n---\n\
+                       apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: net}\n---\n\
                        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: default}\n";
         let all = build("kube_object", &fields(content)).unwrap();
         let keys: Vec<String> = all.iter().map(|object| object.key()).collect();
-        assert_eq!(keys, ["Namespace/n", "ConfigMap/n/a", "ConfigMap/default/a"]);
-        assert_eq!(all[1].after(), ["kube_object:Namespace/n"]);
+        assert_eq!(keys, ["Namespace/net", "ConfigMap/net/a", "ConfigMap/default/a"]);
+        assert_eq!(all[1].after(), ["kube_object:Namespace/net"]);
         let same = one("kube_object", &fields("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"));
         assert_eq!((same.key().as_str(), same.claims()), ("ConfigMap/a", all[2].claims()));
     }
@@ -719,8 +720,8 @@ mod tests {
     #[test]
     fn a_template_is_read_with_its_variables_and_a_mistake_in_it_has_its_place() {
         let fields = "server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\ntemplate = 'a.yaml'";
-        let role = RoleFiles::default().with("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
-        assert_eq!(build_with::<KubeObjectFields>(fields, &role).unwrap()[0].key(), "Namespace/n");
+        let role = RoleFiles::default().with("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: net}\n");
+        assert_eq!(build_with::<KubeObjectFields>(fields, &role).unwrap()[0].key(), "Namespace/net");
         let why = fails::<KubeObjectFields>(fields, &RoleFiles::default().with("a.yaml", "kind: X\nkind: Y\n"));
         assert!(why.starts_with("`template`: templates/a.yaml, rendered: line 2, column 1: "), "{why}");
     }

@@ -47,10 +47,10 @@ pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
     let last = live.pointer("/metadata/annotations").and_then(|all| all.get(LAST)).and_then(Value::as_str);
     if let Some(Value::Object(mut last)) = last.and_then(|last| serde_json::from_str(last).ok()) {
         // those who are not in it have been filled in by kubectl, or are not the manifest's business
-        last.remove("status");
+        last.shift_remove("status");
         if let Some(metadata) = last.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("namespace");
-            metadata.remove("creationTimestamp");
+            metadata.shift_remove("namespace");
+            metadata.shift_remove("creationTimestamp");
         }
         dropped(&Value::Object(last), wanted, live, &Way::default(), &mut found);
     }

@@ -51,7 +51,7 @@ fn object(document: Value) -> Result<Manifest, String> {
         Some(Value::String(text)) if !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ' ') => {
             Ok(text.clone())
         }
-        Some(_) => Err(format!("`{name}` has to be a text, without blanks")),
+        Some(_) => Err(format!("`{name}` has to be a text without blanks; quotes make one of a number or of `on`")),
         None => Err(format!("`{name}` is missing")),
     };
     let part = |map: &Map<String, Value>, field: &str, name: &str| {
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(refusal("- a\n"), "an object is a map with `apiVersion` and `kind`");
         assert_eq!(refusal("apiVersion: v1\nkind: X\n"), "`metadata` is missing");
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {}\n"), "`metadata.name` is missing");
-        assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: 1}\n"), "`metadata.name` has to be a text, without blanks");
+        assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: 1}\n"), "`metadata.name` has to be a text without blanks; quotes make one of a number or of `on`");
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: ../a}\n"), "`metadata.name` can't be `../a`");
         let two = "apiVersion: v1\nkind: X\nmetadata: {name: a}\n---\nkind: X\n";
         assert_eq!(refusal(two), "document 2: `apiVersion` is missing");
