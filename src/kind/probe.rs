@@ -5,11 +5,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
-use reqwest::{Certificate, Identity, Url};
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::error::{Result, visible};
 use crate::host::process::{Command, run};
+use crate::host::tls;
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 
@@ -265,44 +266,19 @@ impl Web {
 
     /// A client that asks the way the role says.
     fn client(&self, work: &Work<'_>) -> Result<Client, String> {
-        // fails when there is one already, which is then used
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let read = |path: &AbsolutePath| match work.host.root.read(path) {
-            Ok(Some((_, content))) => Ok(content),
-            Ok(None) => Err(format!("there is no file {path}")),
-            Err(error) => Err(error.to_string()),
-        };
-        let mut builder = Client::builder()
-            .timeout(ONE_TRY)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0);
+        let read = |path: &AbsolutePath| tls::read(&work.host.root, path);
+        let mut builder = tls::client().timeout(ONE_TRY).pool_max_idle_per_host(0);
         if let Some(path) = &self.ca {
-            let certificates =
-                Certificate::from_pem_bundle(&read(path)?).map_err(|_| format!("{path} has no certificates in PEM"))?;
-            builder = builder.tls_certs_only(certificates);
+            builder = tls::trusting(builder, path, &read(path)?)?;
         }
         if let Some((cert, key)) = &self.client {
-            let pem = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
-            let identity =
-                Identity::from_pem(&pem).map_err(|_| format!("{cert} and {key} are no certificate and key in PEM"))?;
-            builder = builder.identity(identity);
+            builder = tls::showing(builder, (cert, &read(cert)?), (key, &read(key)?))?;
         }
         builder.build().map_err(|error| self.said(&error))
     }
 
-    /// An error with everything behind it: what counts is mostly at the end.
     fn said(&self, error: &reqwest::Error) -> String {
-        let mut text = format!("{} does not answer", self.url);
-        let mut next = std::error::Error::source(error);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        if error.is_timeout() {
-            text = format!("{text}: not within {ONE_TRY:?}");
-        }
-        visible(&text)
+        tls::said(self.url.as_str(), error)
     }
 }
 
