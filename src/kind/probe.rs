@@ -222,6 +222,16 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// The `https://` address that it asks, if it asks one.
+    pub fn https(&self) -> Option<&Url> {
+        match &self.what {
+            What::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
+            _ => None,
+        }
+    }
+}
+
 fn connect(target: &str) -> Result<(), String> {
     let addresses = target.to_socket_addrs().map_err(|error| format!("can't look up {target}: {error}"))?;
     let started = Instant::now();

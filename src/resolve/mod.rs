@@ -6,7 +6,7 @@ mod order;
 mod world;
 
 pub use facts::{Facts, Os};
-pub use world::{Layer, World};
+pub use world::{Layer, World, layers};
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;

@@ -109,8 +109,27 @@ pub struct Layer<'a> {
     pub path: Path,
 }
 
+/// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
+pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'a>> {
+    let mut layers = Vec::new();
+    let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
+    if let Some(role) = role.and_then(|role| site.roles.get(role)) {
+        layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
+    }
+    layers.push(Layer { name: "site".into(), doc: &site.doc, path: vars(role) });
+    if let Some(found) = site.hosts.get(host) {
+        for group in &found.groups {
+            let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
+            layers.push(Layer { name: format!("group {group}"), doc: &site.doc, path });
+        }
+        layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
+    }
+    layers
+}
+
 impl Layer<'_> {
-    fn get(&self, way: &[String]) -> Option<&Json> {
+    /// The value at `way` below the layer's table, as it is written.
+    pub fn get(&self, way: &[String]) -> Option<&Json> {
         self.path.iter().chain(way).try_fold(self.doc.value(), |value, key| value.get(key))
     }
 
@@ -173,20 +192,7 @@ impl World {
 
     /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
     pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
-        let mut layers = Vec::new();
-        let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
-        if let Some(role) = role.and_then(|role| self.site.roles.get(role)) {
-            layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
-        }
-        layers.push(Layer { name: "site".into(), doc: &self.site.doc, path: vars(role) });
-        if let Some(found) = self.site.hosts.get(host) {
-            for group in &found.groups {
-                let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
-                layers.push(Layer { name: format!("group {group}"), doc: &self.site.doc, path });
-            }
-            layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
-        }
-        layers
+        layers(&self.site, host, role)
     }
 
     /// A variable's value as written, merged over its layers, with the place of the layer that decides; `None` when
