@@ -32,7 +32,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
-    let mut errors: Vec<Error> = subject.hosts.iter().flat_map(missing).collect();
+    let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
     // one mistake, however many hosts show the certificate and however many ask there
     let mut found: BTreeMap<(String, String, String), (Vec<&str>, Shown<'_>, Dial<'_>)> = BTreeMap::new();
     for dial in subject.hosts.iter().flat_map(dials) {
@@ -47,12 +47,12 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             }
         }
     }
-    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(&hosts, &shown, &dial)));
+    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(subject, &hosts, &shown, &dial)));
     errors
 }
 
-fn wrong(hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
-    let (name, entry) = (&dial.name, &shown.item.place);
+fn wrong(subject: &Subject<'_>, hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
+    let (name, item) = (&dial.name, shown.item);
     let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
     let certificate = shown.certificate.name();
     let hosts = hosts.join(", ");
@@ -60,15 +60,15 @@ fn wrong(hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
         "the certificate {certificate} of {hosts} is not for {name}, which {} on {} dials (port {})",
         dial.item.id, dial.from.name, dial.port
     ))
-    .at(place::in_entry(entry, field).unwrap_or_else(|| entry.clone()), format!("{name} is missing"))
+    .at(place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone()), format!("{name} is missing"))
     .help(format!(
         "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
-        shown.item.role, dial.item.place
+        item.role, dial.item.place
     ))
 }
 
 /// Certificates that units say they show, and their host does not have.
-fn missing(host: &Host<'_>) -> Vec<Error> {
+fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for unit in &host.units {
         for name in unit.unit.listens().iter().filter_map(|listen| listen.certificate.as_deref()) {
@@ -76,9 +76,9 @@ fn missing(host: &Host<'_>) -> Vec<Error> {
             if names.any(|known| known == name) {
                 continue;
             }
-            let entry = &unit.item.place;
+            let item = unit.item;
             let error = Error::new(format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name(), host.name))
-                .at(place::in_entry(entry, name).unwrap_or_else(|| entry.clone()), "no such [[certificate]]");
+                .at(place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()), "no such [[certificate]]");
             errors.push(match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name())) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("add a [[certificate]] of that name to the role"),

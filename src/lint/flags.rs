@@ -154,7 +154,7 @@ template = "app.service"
     #[test]
     fn a_flag_of_another_version_is_told_with_that_version() {
         let unit = UNIT.replace("-v 2", "-v 2 -new-one=x");
-        let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:64", "2.0 has it");
+        let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:59", "2.0 has it");
         assert_eq!(site(ROLE, &unit, &[V1, ("2.0", "name\nnew-one\n")]), [wanted]);
     }
 

@@ -8,14 +8,15 @@ use crate::kind::Item;
 use crate::kind::firewall::Firewall;
 use crate::lint::flags::{flag_of, has_tables, name_of};
 use crate::lint::{Host, HostUnit, Subject, place};
+use crate::site::Site;
 
 /// The zone that lets everything in.
 const TRUSTED: &str = "trusted";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let of_host = |host| {
-        let mut errors = shut(host);
-        errors.extend(open(host));
+        let mut errors = shut(subject, host);
+        errors.extend(open(subject, host));
         errors.extend(host.units.iter().flat_map(|unit| unsaid(subject, host, unit)));
         errors
     };
@@ -49,7 +50,7 @@ fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
 }
 
 /// What units listen at, and the firewall shuts. Of a host without a `[[firewall]]` somebody else looks after it.
-fn shut(host: &Host<'_>) -> Vec<Error> {
+fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     if host.all::<Firewall>().next().is_none() {
         return Vec::new();
     }
@@ -60,7 +61,7 @@ fn shut(host: &Host<'_>) -> Vec<Error> {
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
             Error::new(format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name()))
-                .at(place_of(&unit.item.place, at, "listens"), "said here")
+                .at(place_of(subject.site, unit.item, at, "listens"), "said here")
                 .help(format!("on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]", host.name)),
         )
     };
@@ -68,7 +69,7 @@ fn shut(host: &Host<'_>) -> Vec<Error> {
 }
 
 /// What the firewall lets in, and no unit listens at. Of a host whose units don't say, nothing can be told.
-fn open(host: &Host<'_>) -> Vec<Error> {
+fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let listened: Vec<&Traffic> = listened(host).map(|(_, at)| at).collect();
     if listened.is_empty() {
         return Vec::new();
@@ -79,7 +80,7 @@ fn open(host: &Host<'_>) -> Vec<Error> {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
                 Error::new(format!("the firewall lets {open} in, and no unit listens there"))
-                    .at(place_of(&item.place, traffic, "allow"), "let in here")
+                    .at(place_of(subject.site, item, traffic, "allow"), "let in here")
                     .help(format!("on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for", host.name)),
             );
         }
@@ -88,9 +89,9 @@ fn open(host: &Host<'_>) -> Vec<Error> {
 }
 
 /// Where in its entry some traffic is written; else the field, else the entry.
-fn place_of(entry: &Place, traffic: &Traffic, field: &str) -> Place {
+fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
     let written = [traffic.to_string(), field.to_owned(), "ports".to_owned()];
-    written.iter().find_map(|word| place::in_entry(entry, word)).unwrap_or_else(|| entry.clone())
+    written.iter().find_map(|word| place::in_entry(site, item, word)).unwrap_or_else(|| item.place.clone())
 }
 
 /// Addresses that a program is told to listen at, and its unit's `listens` lacks.

@@ -47,9 +47,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                     let place = place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
                     let error = Error::new(format!("{} says {key}={name}, and there is no such unit", unit.unit.name()))
                         .at(place, "names nothing");
-                    let systems = SERVICES.map(|name| format!("{name}.service"));
-                    let names = here.iter().chain(known).chain(&systems).map(String::as_str);
-                    errors.push(match nearest(name, names) {
+                    errors.push(match meant(name, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
                         None => error.help("add a [[unit]] for it: one that a package brings needs a `name` and no more"),
                     });
@@ -58,6 +56,17 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// The unit that was probably meant: what all names end in says nothing of how near they are.
+fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return None };
+    let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
+    let own: Vec<String> = known.iter().filter_map(|known| stems(known)).collect();
+    let systems = SERVICES.iter().copied().filter(|_| kind == "service");
+    let near = nearest(stem, own.iter().map(String::as_str)).or_else(|| nearest(stem, systems));
+    let near = near.map(|near| format!("{near}.{kind}"));
+    near.or_else(|| nearest(name, known.iter().map(String::as_str)).filter(|near| !near.ends_with(&format!(".{kind}"))).map(str::to_owned))
 }
 
 /// The names of a host's units, with their aliases, and those that its packages are likely to bring.

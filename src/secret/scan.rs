@@ -83,10 +83,10 @@ fn key_block(text: &str, start: usize, line: &str) -> Option<(Range<usize>, Stri
 
 fn in_line(line: &str) -> Option<(Range<usize>, String)> {
     known_form(line)
-        .or_else(|| bootstrap_token(line))
         .or_else(|| user_password(line))
         .or_else(|| directive(line))
         .or_else(|| assigned(line))
+        .or_else(|| bootstrap_token(line))
 }
 
 /// A token of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens.
