@@ -1,10 +1,12 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
+mod expression;
 mod facts;
 mod functions;
 mod order;
 mod world;
 
+pub use expression::Expression;
 pub use facts::{Facts, Os};
 pub use world::{Layer, World, layers};
 
