@@ -262,6 +262,7 @@ kinds! {
     certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
+    etcd_key::EtcdKeyFields,
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
