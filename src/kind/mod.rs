@@ -263,6 +263,7 @@ kinds! {
     command::CommandFields,
     directory::DirectoryFields,
     etcd_key::EtcdKeyFields,
+    etcd_member::EtcdMemberFields,
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
