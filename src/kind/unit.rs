@@ -41,6 +41,8 @@ pub struct UnitFields {
     /// Ids of resources whose change it is reloaded for.
     #[serde(default)]
     reload_when: Vec<String>,
+    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
+    slot: Option<String>,
 }
 
 /// A unit's name: a valid one, of a type that has files.
@@ -122,6 +124,7 @@ impl Fields for UnitFields {
             mask: self.mask,
             after,
             watches,
+            slot: self.slot,
         }));
         Ok(files)
     }
@@ -181,6 +184,7 @@ pub struct Unit {
     mask: bool,
     after: Vec<String>,
     watches: Vec<(String, Kick)>,
+    slot: Option<String>,
 }
 
 /// What the state of a unit comes to.
@@ -431,6 +435,15 @@ impl Resource for Unit {
 
     fn watches(&self) -> Vec<(String, Kick)> {
         self.watches.clone()
+    }
+
+    fn slot(&self) -> Option<&str> {
+        self.slot.as_deref()
+    }
+
+    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
+        let would = self.state == State::Stopped || change.kick == Some(Kick::Restart);
+        Ok(would && work.host.is_live() && self.standing(work.host)? == Standing::Up)
     }
 
     fn announce(&self, wants: &mut Wants) {
