@@ -7,6 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::engine::plan::{Plan, difference, locate};
+use crate::engine::slot::Slots;
 use crate::error::{Error, Exit, Result};
 use crate::host::{Host, is_unit_file};
 use crate::kind::{Item, Kick, Work};
@@ -43,7 +44,8 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
         }
         prepared.map_err(|error| locate(error, item))?;
     }
-    let mut run = Run { work: &work, report, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
+    let slots = Slots { work: &work, report, host: &plan.catalog.host };
+    let mut run = Run { work: &work, report, slots, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
     if !plan.is_empty() {
         run.all(items)?;
     }
@@ -65,6 +67,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
 struct Run<'a> {
     work: &'a Work<'a>,
     report: &'a dyn Report,
+    slots: Slots<'a>,
     owed: Owed,
     /// Ids and summaries, in the order of the changes.
     changes: Vec<(String, String)>,
@@ -89,6 +92,7 @@ impl Run<'_> {
             else {
                 continue;
             };
+            let held = self.slots.before(item, &change).map_err(|error| locate(error, item))?;
             self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
             item.resource.apply(self.work, &change).map_err(|error| locate(error, item))?;
             changed.insert(&item.id);
@@ -98,6 +102,9 @@ impl Run<'_> {
             self.report.event(&Event::Changed(item, &change));
             self.changes.push((item.id.clone(), change.summary));
             self.paid(&item.id)?;
+            if let Some(held) = held {
+                self.slots.after(item, held)?;
+            }
         }
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now

@@ -128,6 +128,17 @@ pub trait Resource: fmt::Debug + Any {
         None
     }
 
+    /// The slot that it takes before it interrupts something, if it takes one.
+    fn slot(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether this change would interrupt something that is at work now.
+    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
+        let _ = (work, change);
+        Ok(false)
+    }
+
     /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
     /// in one of them.
     fn is_discreet(&self) -> bool {
@@ -262,6 +273,8 @@ kinds! {
     certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
+    etcd_key::EtcdKeyFields,
+    etcd_member::EtcdMemberFields,
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
@@ -270,6 +283,7 @@ kinds! {
     package::PackageFields,
     probe::ProbeFields,
     secret::SecretFields,
+    slot::SlotFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

@@ -48,6 +48,8 @@ pub struct UnitFields {
     /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
     #[serde(default)]
     listens: Vec<Listen>,
+    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
+    slot: Option<String>,
 }
 
 /// What other hosts reach a unit at.
@@ -182,6 +184,7 @@ impl Fields for UnitFields {
             after,
             watches,
             listens: self.listens,
+            slot: self.slot,
         }));
         Ok(files)
     }
@@ -254,6 +257,7 @@ pub struct Unit {
     after: Vec<String>,
     watches: Vec<(String, Kick)>,
     listens: Vec<Listen>,
+    slot: Option<String>,
 }
 
 /// What the state of a unit comes to.
@@ -519,6 +523,15 @@ impl Resource for Unit {
 
     fn watches(&self) -> Vec<(String, Kick)> {
         self.watches.clone()
+    }
+
+    fn slot(&self) -> Option<&str> {
+        self.slot.as_deref()
+    }
+
+    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
+        let would = self.state == State::Stopped || change.kick == Some(Kick::Restart);
+        Ok(would && work.host.is_live() && self.standing(work.host)? == Standing::Up)
     }
 
     fn announce(&self, wants: &mut Wants) {
