@@ -172,6 +172,11 @@ impl Artifact {
         (&self.pin, self.install.keys())
     }
 
+    /// Where its members are put.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &AbsolutePath> {
+        self.install.values()
+    }
+
     /// Puts the members that `which` names into their places; `check` looks at each before.
     fn install(
         &self,

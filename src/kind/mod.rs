@@ -265,6 +265,7 @@ kinds! {
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
+    kube_object::KubeObjectFields,
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
