@@ -102,6 +102,11 @@ pub trait Resource: fmt::Debug + Any {
         Vec::new()
     }
 
+    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
+    fn before(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Ids of resources whose change it answers, and with what.
     fn watches(&self) -> Vec<(String, Kick)> {
         Vec::new()

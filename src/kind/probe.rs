@@ -65,6 +65,12 @@ pub struct ProbeFields {
     expect_body: Option<String>,
     /// An expression that is true of the answer: over `status`, `body` and `json`, or `code`, `output` and `lines`.
     expect: Option<String>,
+    /// Whether an apply that changed something waits for it at its end; else only `kpull verify` asks. `true` when left
+    /// out.
+    decides: Option<bool>,
+    /// Ids of resources that are not changed before it passes.
+    #[serde(default)]
+    before: Vec<String>,
     /// How long it may fail before that counts; `30s` when left out.
     within: Option<Span>,
     /// The pause between two tries; `1s` when left out.
@@ -170,6 +176,8 @@ impl Fields for ProbeFields {
             sensitive: build.is_secret(),
             what,
             expect,
+            decides: self.decides.unwrap_or(true),
+            before: self.before,
             within: self.within.map_or(Duration::from_secs(30), |span| span.0),
             every: self.every.map_or(Duration::from_secs(1), |span| span.0),
         })])
@@ -184,6 +192,8 @@ pub struct Probe {
     /// Whether what it says is kept out of messages.
     sensitive: bool,
     expect: Option<Expression>,
+    decides: bool,
+    before: Vec<String>,
     within: Duration,
     every: Duration,
 }
@@ -207,6 +217,11 @@ struct Web {
 }
 
 impl Probe {
+    /// Whether a run is unhealthy while it does not pass.
+    pub fn decides(&self) -> bool {
+        self.decides
+    }
+
     /// Asks once, for at most some seconds. What is said is the first line of the answer, empty when there is none or when
     /// it is not to be seen; the error is what was wrong, for people. A tree has nothing to ask.
     pub fn ask(&self, host: &Host) -> Result<String, String> {
@@ -412,6 +427,17 @@ impl Resource for Probe {
 
     fn phase(&self) -> Phase {
         Phase::Probes
+    }
+
+    fn after(&self) -> Vec<String> {
+        match &self.what {
+            What::Unit(name) => vec![format!("unit:{name}")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn before(&self) -> Vec<String> {
+        self.before.clone()
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
