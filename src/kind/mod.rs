@@ -54,7 +54,7 @@ pub struct Change {
     pub summary: String,
     /// The change of a text as a unified diff, without secrets.
     pub diff: Option<String>,
-    /// A restart or reload that is owed because of another change.
+    /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
     pub kick: Option<Kick>,
 }
 

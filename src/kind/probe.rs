@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
-use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 use crate::resolve::Expression;
 
@@ -149,7 +149,7 @@ impl Fields for ProbeFields {
             }
             "command" => {
                 let argv = self.command.unwrap_or_default();
-                if argv.first().is_none_or(String::is_empty) {
+                if !is_argv(&argv) {
                     return Err(build.invalid("command", "write a program and its arguments"));
                 }
                 (argv.join(" "), What::Command(argv))
@@ -294,10 +294,7 @@ impl Probe {
             Ended::TimedOut(_) => (None, true),
         };
         if !output.is_success() && (is_late || !self.asks_for("code")) {
-            return Err(match self.sensitive {
-                true => format!("{} failed: {} (its output is not shown: it is sensitive)", argv[0], output.verdict()),
-                false => output.failure(format!("{} failed", argv[0])).to_string(),
-            });
+            return Err(output.failure_of(format!("{} failed", argv[0]), self.sensitive).to_string());
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<Value> = text.lines().map(Value::from).collect();
