@@ -207,23 +207,8 @@ fn record(
 mod tests {
     use super::*;
     use crate::engine::plan::plan;
-    use crate::resolve::{Catalog, Facts, resolve};
-    use crate::secret::Secrets;
-    use crate::site::{Files, Site};
-
-    /// The catalog of a host whose one role says this.
-    fn catalog(role: &str) -> Result<Catalog> {
-        let role = format!("summary = \"x\"\n{}", role.replace("DIR", "/dir"));
-        let files: Files = [
-            ("site.toml", "name = \"x\""),
-            ("host_vars/h.toml", "address = \"10.0.0.1\"\nroles = [\"r\"]"),
-            ("roles/r/role.toml", &role),
-        ]
-        .into_iter()
-        .map(|(path, text)| (path.to_owned(), text.as_bytes().into()))
-        .collect();
-        resolve(&Site::load(files)?.into(), "h", &Facts::assumed("h", [10, 0, 0, 1].into(), None)?, &Secrets::sealed())
-    }
+    use crate::resolve::Catalog;
+    use crate::resolve::testing::catalog;
 
     fn ids(catalog: &Catalog) -> Vec<&str> {
         catalog.items.iter().map(|item| item.id.as_str()).collect()
@@ -340,7 +325,7 @@ mod tests {
     #[test]
     fn a_gate_for_what_the_host_does_not_have_is_an_error_with_the_name_that_was_meant() {
         let role = GATED.replace("before = [\"command:kubelet\"]", "before = [\"command:kublet\"]");
-        let error = catalog(&role).unwrap_err();
+        let error = catalog(&role.replace("DIR", "/dir")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "`probe:api` is a gate before `command:kublet`, and there is no such resource on this host"
@@ -351,7 +336,7 @@ mod tests {
     #[test]
     fn a_gate_that_needs_what_waits_for_it_is_a_circle() {
         let role = GATED.replace("within", "after = [\"command:after it\"]\n        within");
-        let error = catalog(&role).unwrap_err();
+        let error = catalog(&role.replace("DIR", "/dir")).unwrap_err();
         assert!(
             error.to_string().contains("command:kubelet → probe:api → command:after it → command:kubelet"),
             "{error}"

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -149,7 +150,8 @@ impl Fields for CertificateFields {
         let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
         let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
         let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
-        Ok(vec![Box::new(Installed { name: wish.name, key, ca, certificate, cert: self.cert, public })])
+        let renew_before = wish.renew_before;
+        Ok(vec![Box::new(Installed { name: wish.name, key, ca, certificate, cert: self.cert, public, renew_before })])
     }
 }
 
@@ -173,9 +175,20 @@ pub struct Installed {
     cert: AbsolutePath,
     /// The public key in the certificate.
     public: Vec<u8>,
+    renew_before: SignedDuration,
 }
 
 impl Installed {
+    /// Where the certificate is on the host.
+    pub fn path(&self) -> &AbsolutePath {
+        &self.cert
+    }
+
+    /// How long before its end it has to be renewed.
+    pub fn renew_before(&self) -> SignedDuration {
+        self.renew_before
+    }
+
     /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
     fn files(&self) -> impl Iterator<Item = (&'static str, &File)> {
         let key = match &self.key {

@@ -4,6 +4,8 @@ mod expression;
 mod facts;
 mod functions;
 mod order;
+#[cfg(test)]
+pub mod testing;
 mod world;
 
 pub use expression::Expression;
