@@ -4,6 +4,8 @@
 mod converge;
 #[path = "support/git.rs"]
 mod git;
+#[path = "lab/health.rs"]
+mod health;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "lab/secrets.rs"]
