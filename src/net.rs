@@ -316,7 +316,7 @@ impl Get for Options {
 }
 
 /// [`Options`] with the files that they name read: a client can be made of it where those files can't be read.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, PartialEq)]
 pub struct Loaded {
     /// PEM of the only authorities that are trusted.
     ca: Option<String>,
@@ -328,7 +328,7 @@ pub struct Loaded {
 }
 
 /// How to say who we are.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, PartialEq)]
 enum Credentials {
     None,
     Bearer(String),
@@ -370,6 +370,29 @@ fn builder(loaded: &Loaded) -> Result<reqwest::blocking::ClientBuilder> {
     })
 }
 
+/// Makes rustls know its cryptography.
+fn install_provider() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Fails only if there is one already, which is then as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+/// A bare client for whoever speaks something of their own over HTTP, and tries again by rules of their own: no proxy, no
+/// redirects, and no other authorities than those given.
+pub(crate) fn direct(loaded: &Loaded, connect: Duration) -> Result<Http> {
+    install_provider();
+    let builder = builder(loaded)?.connect_timeout(connect).no_proxy().tls_certs_only(given_authorities(loaded)?);
+    builder.build().map_err(|why| unusable(&why))
+}
+
+/// The authorities that the options name.
+fn given_authorities(loaded: &Loaded) -> Result<Vec<reqwest::Certificate>> {
+    let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
+    Ok(given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default())
+}
+
 /// Whether a proxy is set, which may itself be spoken to by TLS.
 fn has_proxy() -> bool {
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
@@ -396,13 +419,8 @@ impl Client {
 
     /// A client with everything read already.
     pub fn with(loaded: &Loaded) -> Result<Self> {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            // Fails only if there is one already, which is then as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
-        let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
-        let authorities = given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default();
+        install_provider();
+        let authorities = given_authorities(loaded)?;
         let http = builder(loaded)?.tls_certs_only(authorities).build().map_err(|why| unusable(&why))?;
         let https = loaded.ca.is_none().then(Arc::default);
         Ok(Self { http, https, loaded: loaded.clone() })
@@ -635,7 +653,7 @@ impl Failure {
     }
 
     /// Says which of name, connection, TLS and time went wrong with `what`.
-    fn of(what: String, why: &(dyn StdError + 'static)) -> Self {
+    pub(crate) fn of(what: String, why: &(dyn StdError + 'static)) -> Self {
         let causes = causes(why);
         let request = causes.iter().find_map(|cause| cause.downcast_ref::<reqwest::Error>());
         let cause = root_cause(why);
@@ -727,6 +745,11 @@ fn causes<'a>(why: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'sta
         all.push(next);
         at = next;
     }
+}
+
+/// Whether it was TLS that failed: then somebody is there.
+pub(crate) fn is_tls(why: &(dyn StdError + 'static)) -> bool {
+    causes(why).iter().any(|cause| cause.is::<rustls::Error>())
 }
 
 /// What it all comes from, in a few words and without addresses, which can have a secret in them.

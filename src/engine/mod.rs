@@ -2,6 +2,7 @@
 
 mod apply;
 mod plan;
+pub mod slot;
 mod take;
 
 pub use apply::{Applied, apply};

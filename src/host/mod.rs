@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod bus;
+pub mod etcd;
 pub mod firewalld;
 pub mod kube;
 pub mod packages;
@@ -41,6 +42,7 @@ pub struct Host {
     wants: RefCell<Wants>,
     accounts: RefCell<Option<accounts::Accounts>>,
     bus: OnceCell<bus::Bus>,
+    etcd: RefCell<Vec<Rc<etcd::Client>>>,
     firewalld: OnceCell<firewalld::Firewalld>,
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
@@ -60,6 +62,7 @@ impl Host {
             wants: RefCell::default(),
             accounts: RefCell::default(),
             bus: OnceCell::new(),
+            etcd: RefCell::default(),
             firewalld: OnceCell::new(),
             systemd: OnceCell::new(),
             units: RefCell::default(),
@@ -192,6 +195,19 @@ impl Host {
                 Ok(self.firewalld.get_or_init(|| connected))
             }
         }
+    }
+
+    /// What talks to a cluster of etcd, kept for the run: made anew when the files that it needs have changed. An error when
+    /// one of those is missing or has something else in it.
+    pub fn etcd(&self, cluster: &etcd::Cluster) -> Result<Rc<etcd::Client>> {
+        let loaded = cluster.load()?;
+        let mut known = self.etcd.borrow_mut();
+        if let Some(client) = known.iter().find(|client| client.is_for(cluster, &loaded)) {
+            return Ok(client.clone());
+        }
+        let client = Rc::new(etcd::Client::new(cluster, loaded)?);
+        known.push(client.clone());
+        Ok(client)
     }
 
     /// A firewall zone's settings, asked once until [`Host::forget_zones`]; `None` when firewalld isn't running.

@@ -121,7 +121,9 @@ impl TryFrom<String> for Traffic {
         if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain) {
             return Ok(Self::Protocol(text.to_ascii_lowercase()));
         }
-        PortRange::try_from(text).map(Self::Ports).map_err(|why| format!("{why}; or an IP protocol by its name, like \"vrrp\""))
+        PortRange::try_from(text)
+            .map(Self::Ports)
+            .map_err(|why| format!("{why}; or an IP protocol by its name, like \"vrrp\""))
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Change {
     pub summary: String,
     /// The change of a text as a unified diff, without secrets.
     pub diff: Option<String>,
-    /// A restart or reload that is owed because of another change.
+    /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
     pub kick: Option<Kick>,
 }
 
@@ -102,6 +102,11 @@ pub trait Resource: fmt::Debug + Any {
         Vec::new()
     }
 
+    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
+    fn before(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Ids of resources whose change it answers, and with what.
     fn watches(&self) -> Vec<(String, Kick)> {
         Vec::new()
@@ -126,6 +131,17 @@ pub trait Resource: fmt::Debug + Any {
     /// The check of health that it is, if it is one.
     fn probe(&self) -> Option<&probe::Probe> {
         None
+    }
+
+    /// The slot that it takes before it interrupts something, if it takes one.
+    fn slot(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether this change would interrupt something that is at work now.
+    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
+        let _ = (work, change);
+        Ok(false)
     }
 
     /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
@@ -262,6 +278,8 @@ kinds! {
     certificate::CertificateFields,
     command::CommandFields,
     directory::DirectoryFields,
+    etcd_key::EtcdKeyFields,
+    etcd_member::EtcdMemberFields,
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
@@ -270,6 +288,7 @@ kinds! {
     package::PackageFields,
     probe::ProbeFields,
     secret::SecretFields,
+    slot::SlotFields,
     swap::SwapFields,
     symlink::SymlinkFields,
     sysctl::SysctlFields,

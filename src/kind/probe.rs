@@ -13,7 +13,7 @@ use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::tls;
-use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 use crate::resolve::Expression;
 
@@ -66,6 +66,12 @@ pub struct ProbeFields {
     expect_body: Option<String>,
     /// An expression that is true of the answer: over `status`, `body` and `json`, or `code`, `output` and `lines`.
     expect: Option<String>,
+    /// Whether an apply that changed something waits for it at its end; else only `kpull verify` asks. `true` when left
+    /// out.
+    decides: Option<bool>,
+    /// Ids of resources that are not changed before it passes.
+    #[serde(default)]
+    before: Vec<String>,
     /// How long it may fail before that counts; `30s` when left out.
     within: Option<Span>,
     /// The pause between two tries; `1s` when left out.
@@ -144,7 +150,7 @@ impl Fields for ProbeFields {
             }
             "command" => {
                 let argv = self.command.unwrap_or_default();
-                if argv.first().is_none_or(String::is_empty) {
+                if !is_argv(&argv) {
                     return Err(build.invalid("command", "write a program and its arguments"));
                 }
                 (argv.join(" "), What::Command(argv))
@@ -171,6 +177,8 @@ impl Fields for ProbeFields {
             sensitive: build.is_secret(),
             what,
             expect,
+            decides: self.decides.unwrap_or(true),
+            before: self.before,
             within: self.within.map_or(Duration::from_secs(30), |span| span.0),
             every: self.every.map_or(Duration::from_secs(1), |span| span.0),
         })])
@@ -185,6 +193,8 @@ pub struct Probe {
     /// Whether what it says is kept out of messages.
     sensitive: bool,
     expect: Option<Expression>,
+    decides: bool,
+    before: Vec<String>,
     within: Duration,
     every: Duration,
 }
@@ -208,6 +218,11 @@ struct Web {
 }
 
 impl Probe {
+    /// Whether a run is unhealthy while it does not pass.
+    pub fn decides(&self) -> bool {
+        self.decides
+    }
+
     /// Asks once, for at most some seconds. What is said is the first line of the answer, empty when there is none or when
     /// it is not to be seen; the error is what was wrong, for people. A tree has nothing to ask.
     pub fn ask(&self, host: &Host) -> Result<String, String> {
@@ -280,10 +295,7 @@ impl Probe {
             Ended::TimedOut(_) => (None, true),
         };
         if !output.is_success() && (is_late || !self.asks_for("code")) {
-            return Err(match self.sensitive {
-                true => format!("{} failed: {} (its output is not shown: it is sensitive)", argv[0], output.verdict()),
-                false => output.failure(format!("{} failed", argv[0])).to_string(),
-            });
+            return Err(output.failure_of(format!("{} failed", argv[0]), self.sensitive).to_string());
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<Value> = text.lines().map(Value::from).collect();
@@ -398,6 +410,17 @@ impl Resource for Probe {
 
     fn phase(&self) -> Phase {
         Phase::Probes
+    }
+
+    fn after(&self) -> Vec<String> {
+        match &self.what {
+            What::Unit(name) => vec![format!("unit:{name}")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn before(&self) -> Vec<String> {
+        self.before.clone()
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {

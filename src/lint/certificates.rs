@@ -32,7 +32,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
-    let mut errors: Vec<Error> = subject.hosts.iter().flat_map(missing).collect();
+    let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
     // one mistake, however many hosts show the certificate and however many ask there
     let mut found: BTreeMap<(String, String, String), (Vec<&str>, Shown<'_>, Dial<'_>)> = BTreeMap::new();
     for dial in subject.hosts.iter().flat_map(dials) {
@@ -47,12 +47,12 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             }
         }
     }
-    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(&hosts, &shown, &dial)));
+    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(subject, &hosts, &shown, &dial)));
     errors
 }
 
-fn wrong(hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
-    let (name, entry) = (&dial.name, &shown.item.place);
+fn wrong(subject: &Subject<'_>, hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
+    let (name, item) = (&dial.name, shown.item);
     let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
     let certificate = shown.certificate.name();
     let hosts = hosts.join(", ");
@@ -60,15 +60,15 @@ fn wrong(hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
         "the certificate {certificate} of {hosts} is not for {name}, which {} on {} dials (port {})",
         dial.item.id, dial.from.name, dial.port
     ))
-    .at(place::in_entry(entry, field).unwrap_or_else(|| entry.clone()), format!("{name} is missing"))
+    .at(place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone()), format!("{name} is missing"))
     .help(format!(
         "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
-        shown.item.role, dial.item.place
+        item.role, dial.item.place
     ))
 }
 
 /// Certificates that units say they show, and their host does not have.
-fn missing(host: &Host<'_>) -> Vec<Error> {
+fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for unit in &host.units {
         for name in unit.unit.listens().iter().filter_map(|listen| listen.certificate.as_deref()) {
@@ -76,9 +76,16 @@ fn missing(host: &Host<'_>) -> Vec<Error> {
             if names.any(|known| known == name) {
                 continue;
             }
-            let entry = &unit.item.place;
-            let error = Error::new(format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name(), host.name))
-                .at(place::in_entry(entry, name).unwrap_or_else(|| entry.clone()), "no such [[certificate]]");
+            let item = unit.item;
+            let error = Error::new(format!(
+                "{} shows the certificate {name}, and {} has none of that name",
+                unit.unit.name(),
+                host.name
+            ))
+            .at(
+                place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
+                "no such [[certificate]]",
+            );
             errors.push(match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name())) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("add a [[certificate]] of that name to the role"),
@@ -122,10 +129,14 @@ fn is_dialled(flag: &str) -> bool {
 /// The servers of a kubeconfig; of another file none.
 fn servers(text: &str) -> impl Iterator<Item = &str> {
     let is_kubeconfig = text.contains("clusters") && text.contains("https://");
-    text.lines().filter(move |_| is_kubeconfig).flat_map(|line| line.match_indices("server").map(move |(at, word)| &line[at + word.len()..])).filter_map(|rest| {
-        let value = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
-        Some(value.trim_start().trim_start_matches(['"', '\''])).filter(|value| value.starts_with("https://"))
-    }).map(|value| value.split([' ', '"', '\'', ',']).next().unwrap_or(value))
+    text.lines()
+        .filter(move |_| is_kubeconfig)
+        .flat_map(|line| line.match_indices("server").map(move |(at, word)| &line[at + word.len()..]))
+        .filter_map(|rest| {
+            let value = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
+            Some(value.trim_start().trim_start_matches(['"', '\''])).filter(|value| value.starts_with("https://"))
+        })
+        .map(|value| value.split([' ', '"', '\'', ',']).next().unwrap_or(value))
 }
 
 /// The names and ports of the `https://` addresses in a text.
@@ -207,7 +218,8 @@ key = "/k"
 name = "api.service"
 listens = [{ port = "6443/tcp", certificate = "api" }]
 "#;
-    const BALANCER: &str = "summary = 'x'\n[[unit]]\nname = 'lb.service'\nlistens = [{ port = '443/tcp', through = 6443 }]\n";
+    const BALANCER: &str =
+        "summary = 'x'\n[[unit]]\nname = 'lb.service'\nlistens = [{ port = '443/tcp', through = 6443 }]\n";
 
     /// Two hosts with an API server and a load balancer, and another one with what asks.
     fn site(api: &str, client: &str) -> Vec<(String, String, String)> {
@@ -253,7 +265,9 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         for client in [
             command("--mirror=https://registry.example.org/"),
             command("--mirror=https://registry.example.org:5000/"),
-            command("--listen-x=https://10.9.9.9:443 --advertise-x=https://10.9.9.9:443 --initial-x=https://10.9.9.9:443"),
+            command(
+                "--listen-x=https://10.9.9.9:443 --advertise-x=https://10.9.9.9:443 --initial-x=https://10.9.9.9:443",
+            ),
             command("--x=https://$HOST:443"),
             kubeconfig("server: https://10.9.9.9"),
             probe("https://10.0.0.3:6443/"),
@@ -264,7 +278,10 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
 
     #[test]
     fn an_address_that_a_certificate_lacks_is_told_at_the_certificate() {
-        let errors = site(&API.replace(", \"10.0.0.9\"", ""), &kubeconfig("clusters:\n- cluster:\n    server: https://10.0.0.9"));
+        let errors = site(
+            &API.replace(", \"10.0.0.9\"", ""),
+            &kubeconfig("clusters:\n- cluster:\n    server: https://10.0.0.9"),
+        );
         let what = "the certificate api of h1, h2 is not for 10.0.0.9, which file:/x on h3 dials (port 443)";
         let help = "add it to `ip` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
         assert_eq!(errors, [told(what, "roles/api/role.toml:6:1", help)]);
@@ -283,8 +300,10 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
         ] {
             let errors = site(&api, &client);
             let hosts = if name == "h1" { "h1" } else { "h1, h2" };
-            let what = format!("the certificate api of {hosts} is not for {name}, which {id} on h3 dials (port {port})");
-            let help = "add it to `dns` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
+            let what =
+                format!("the certificate api of {hosts} is not for {name}, which {id} on h3 dials (port {port})");
+            let help =
+                "add it to `dns` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
             assert_eq!(errors, [told(&what, "roles/api/role.toml:5:1", help)], "{client}");
         }
     }
@@ -293,7 +312,10 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
     fn the_loopback_is_the_host_that_asks() {
         let api = API.replace("\"127.0.0.1\", ", "");
         let errors = site(&format!("{api}{}", probe("https://127.0.0.1:6443/")), "");
-        assert_eq!(errors[0].0, "the certificate api of h1, h2 is not for 127.0.0.1, which probe:p on h1 dials (port 6443)");
+        assert_eq!(
+            errors[0].0,
+            "the certificate api of h1, h2 is not for 127.0.0.1, which probe:p on h1 dials (port 6443)"
+        );
         assert_eq!(errors.len(), 1);
     }
 
@@ -301,14 +323,19 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
     fn a_certificate_that_a_unit_shows_and_nobody_has_is_told() {
         let errors = site(&API.replace("certificate = \"api\"", "certificate = \"apo\""), "");
         let wanted = |host: &str| {
-            told(&format!("api.service shows the certificate apo, and {host} has none of that name"), "roles/api/role.toml:11:48", "did you mean `api`?")
+            told(
+                &format!("api.service shows the certificate apo, and {host} has none of that name"),
+                "roles/api/role.toml:11:48",
+                "did you mean `api`?",
+            )
         };
         assert_eq!(errors, [wanted("h1"), wanted("h2")]);
     }
 
     #[test]
     fn addresses_are_found_with_their_ports() {
-        let text = "a=https://10.0.0.1:2379,https://[fd00::1]:80/x \"https://me:pw@Name.example/?x\" https://h:port http://no";
+        let text =
+            "a=https://10.0.0.1:2379,https://[fd00::1]:80/x \"https://me:pw@Name.example/?x\" https://h:port http://no";
         let found: Vec<_> = addresses(text).collect();
         let wanted = [("10.0.0.1", Some(2379)), ("fd00::1", Some(80)), ("name.example", None)];
         assert_eq!(found, wanted.map(|(name, port)| (name.to_owned(), port)));

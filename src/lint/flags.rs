@@ -60,12 +60,15 @@ fn tables<'a>(site: &'a Site, role: &str, program: &str) -> Tables<'a> {
 fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -> Vec<Error> {
     let (role, program) = (&*unit.item.role, name_of(&command.program));
     let Some(artifact) = host.artifact_of(&command.program) else { return Vec::new() };
-    let Some(version) = site.artifacts.get(artifact).map(|artifact| artifact.version.as_str()) else { return Vec::new() };
+    let Some(version) = site.artifacts.get(artifact).map(|artifact| artifact.version.as_str()) else {
+        return Vec::new();
+    };
     let tables = tables(site, role, program);
     let Some(known) = tables.get(version).or_else(|| tables.get(version.trim_start_matches('v'))) else {
         return without_table(site, unit, artifact, program, version, &tables).into_iter().collect();
     };
-    let flags = command.arguments.iter().take_while(|argument| *argument != "--").filter_map(|argument| flag_of(argument));
+    let flags =
+        command.arguments.iter().take_while(|argument| *argument != "--").filter_map(|argument| flag_of(argument));
     let unknown = flags.map(|(flag, _)| flag).filter(|flag| !known.contains(flag));
     unknown
         .map(|flag| {
@@ -100,7 +103,9 @@ fn without_table(
     Some(
         Error::new(format!("nothing tells which flags {program} {version} has: {dir} is about {}", known.join(", ")))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
-            .help(format!("write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them")),
+            .help(format!(
+                "write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them"
+            )),
     )
 }
 
@@ -127,8 +132,10 @@ template = "app.service"
     const UNIT: &str = "[Service]\nExecStart={{ flags | exec(program='/opt/bin/app') }} -v 2 --offset -1 $OPTIONS\n";
 
     fn site(role: &str, unit: &str, tables: &[(&str, &str)]) -> Vec<(String, String, String)> {
-        let tables = tables.iter().map(|(version, flags)| (format!("roles/r/flags/app/{version}.txt"), (*flags).to_owned()));
-        let mut files = vec![("roles/r/role.toml", role), ("roles/r/templates/app.service", unit), ("artifacts.toml", ARTIFACTS)];
+        let tables =
+            tables.iter().map(|(version, flags)| (format!("roles/r/flags/app/{version}.txt"), (*flags).to_owned()));
+        let mut files =
+            vec![("roles/r/role.toml", role), ("roles/r/templates/app.service", unit), ("artifacts.toml", ARTIFACTS)];
         let tables: Vec<(String, String)> = tables.collect();
         files.extend(tables.iter().map(|(path, text)| (path.as_str(), text.as_str())));
         found(&files)
@@ -140,7 +147,10 @@ template = "app.service"
     fn flags_that_the_pinned_version_has_are_fine() {
         assert_eq!(site(ROLE, UNIT, &[V1]), []);
         assert_eq!(site(ROLE, UNIT, &[]), [], "a role without tables says nothing");
-        let package = ROLE.replace("[[artifact]]\nname = \"app\"\ninstall = { \"app\" = \"/opt/bin/app\" }", "[[file]]\npath = '/opt/bin/app'\ncontent = ''");
+        let package = ROLE.replace(
+            "[[artifact]]\nname = \"app\"\ninstall = { \"app\" = \"/opt/bin/app\" }",
+            "[[file]]\npath = '/opt/bin/app'\ncontent = ''",
+        );
         assert_eq!(site(&package, UNIT, &[("9", "")]), [], "what no artifact installs has no version");
     }
 
@@ -154,7 +164,7 @@ template = "app.service"
     #[test]
     fn a_flag_of_another_version_is_told_with_that_version() {
         let unit = UNIT.replace("-v 2", "-v 2 -new-one=x");
-        let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:64", "2.0 has it");
+        let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:59", "2.0 has it");
         assert_eq!(site(ROLE, &unit, &[V1, ("2.0", "name\nnew-one\n")]), [wanted]);
     }
 

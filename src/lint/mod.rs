@@ -60,7 +60,8 @@ struct HostUnit<'a> {
 impl<'a> Host<'a> {
     fn new(catalog: &'a Catalog) -> Self {
         let items = catalog.items.as_slice();
-        let units = of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
+        let units =
+            of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
         let mut artifacts = BTreeMap::new();
         for (_, artifact) in of_kind::<Artifact>(items) {
             let name = artifact.members().0.name.as_str();
@@ -83,7 +84,8 @@ impl<'a> Host<'a> {
     fn behind_links(&self, path: &str) -> String {
         const MOST: usize = 8;
         let mut path = path.to_owned();
-        let leads = |path: &str| self.all::<Symlink>().map(|(_, link)| link.ends()).find(|(at, _)| *at == Path::new(path));
+        let leads =
+            |path: &str| self.all::<Symlink>().map(|(_, link)| link.ends()).find(|(at, _)| *at == Path::new(path));
         for _ in 0..MOST {
             let Some((_, to)) = leads(&path) else { break };
             path = to.to_string_lossy().into_owned();

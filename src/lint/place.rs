@@ -22,7 +22,7 @@ pub fn of_flag(site: &Site, host: &str, item: &Item, flag: &str) -> Place {
 /// Where a word that a resource came to have is written in its role: in its entry, else in a template or a file, those that
 /// are called like the resource first.
 pub fn of_word(site: &Site, item: &Item, word: &str) -> Option<Place> {
-    if let Some(place) = in_entry(&item.place, word) {
+    if let Some(place) = in_entry(site, item, word) {
         return Some(place);
     }
     let key = item.resource.key();
@@ -42,12 +42,13 @@ pub fn of_word(site: &Site, item: &Item, word: &str) -> Option<Place> {
     })
 }
 
-/// Where in an entry of `role.toml`, which begins at `place`, a word is written.
-pub fn in_entry(place: &Place, word: &str) -> Option<Place> {
-    let entry = place.text.get(place.span.start..)?;
-    // up to the next table that is no part of it
-    let end = entry.match_indices("\n[").map(|(at, _)| at).find(|at| !entry[at + 1..].starts_with("[unit.") && *at > 0);
-    let start = place.span.start + find(&entry[..end.unwrap_or(entry.len())], word)?;
+/// Where in a resource's entry in `role.toml` a word is written.
+pub fn in_entry(site: &Site, item: &Item, word: &str) -> Option<Place> {
+    let (role, place) = (site.roles.get(&*item.role)?, &item.place);
+    let start = place.span.start;
+    let starts = role.entries.iter().map(|entry| role.doc.place(&entry.path).span.start);
+    let end = starts.filter(|other| *other > start).min().unwrap_or(place.text.len());
+    let start = start + find(place.text.get(start..end)?, word)?;
     Some(Place { span: start..start + word.len(), ..place.clone() })
 }
 
@@ -65,11 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_found_as_a_whole_and_in_its_own_entry() {
-        let text = "[[unit]]\nname = 'a'\n[unit.dropins]\nx = 'After=b.service'\n[[unit]]\nx = 'c.service xc.service'\n";
-        let place = Place { file: "role.toml".into(), text: text.into(), span: 0..8 };
-        assert_eq!(in_entry(&place, "b.service").unwrap().to_string(), "role.toml:4:12");
-        assert_eq!(in_entry(&place, "b.serv").map(|place| place.to_string()), None);
-        assert_eq!(in_entry(&place, "c.service").map(|place| place.to_string()), None);
+    fn a_word_is_found_as_a_whole() {
+        assert_eq!(find("After=xc.service c.service", "c.service"), Some(17));
+        assert_eq!(find("After=c.services", "c.service"), None);
+        assert_eq!(find("/usr/bin/a --x=1", "--x"), Some(11));
+        assert_eq!(find("--xy --x-y", "--x"), None);
     }
 }

@@ -8,14 +8,15 @@ use crate::kind::Item;
 use crate::kind::firewall::Firewall;
 use crate::lint::flags::{flag_of, has_tables, name_of};
 use crate::lint::{Host, HostUnit, Subject, place};
+use crate::site::Site;
 
 /// The zone that lets everything in.
 const TRUSTED: &str = "trusted";
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let of_host = |host| {
-        let mut errors = shut(host);
-        errors.extend(open(host));
+        let mut errors = shut(subject, host);
+        errors.extend(open(subject, host));
         errors.extend(host.units.iter().flat_map(|unit| unsaid(subject, host, unit)));
         errors
     };
@@ -49,26 +50,30 @@ fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
 }
 
 /// What units listen at, and the firewall shuts. Of a host without a `[[firewall]]` somebody else looks after it.
-fn shut(host: &Host<'_>) -> Vec<Error> {
+fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     if host.all::<Firewall>().next().is_none() {
         return Vec::new();
     }
-    let lets_in: Vec<&Traffic> =
-        firewalls(host).flat_map(|(_, firewall)| firewall.lets_in().iter().chain(firewall.lets_in_otherwise())).collect();
+    let lets_in: Vec<&Traffic> = firewalls(host)
+        .flat_map(|(_, firewall)| firewall.lets_in().iter().chain(firewall.lets_in_otherwise()))
+        .collect();
     let shut = |(unit, at): (&HostUnit<'_>, &Traffic)| {
         let shut = rest(at, &lets_in)?;
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
             Error::new(format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name()))
-                .at(place_of(&unit.item.place, at, "listens"), "said here")
-                .help(format!("on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]", host.name)),
+                .at(place_of(subject.site, unit.item, at, "listens"), "said here")
+                .help(format!(
+                    "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
+                    host.name
+                )),
         )
     };
     listened(host).filter_map(shut).collect()
 }
 
 /// What the firewall lets in, and no unit listens at. Of a host whose units don't say, nothing can be told.
-fn open(host: &Host<'_>) -> Vec<Error> {
+fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let listened: Vec<&Traffic> = listened(host).map(|(_, at)| at).collect();
     if listened.is_empty() {
         return Vec::new();
@@ -79,8 +84,11 @@ fn open(host: &Host<'_>) -> Vec<Error> {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
                 Error::new(format!("the firewall lets {open} in, and no unit listens there"))
-                    .at(place_of(&item.place, traffic, "allow"), "let in here")
-                    .help(format!("on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for", host.name)),
+                    .at(place_of(subject.site, item, traffic, "allow"), "let in here")
+                    .help(format!(
+                        "on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for",
+                        host.name
+                    )),
             );
         }
     }
@@ -88,9 +96,9 @@ fn open(host: &Host<'_>) -> Vec<Error> {
 }
 
 /// Where in its entry some traffic is written; else the field, else the entry.
-fn place_of(entry: &Place, traffic: &Traffic, field: &str) -> Place {
+fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
     let written = [traffic.to_string(), field.to_owned(), "ports".to_owned()];
-    written.iter().find_map(|word| place::in_entry(entry, word)).unwrap_or_else(|| entry.clone())
+    written.iter().find_map(|word| place::in_entry(site, item, word)).unwrap_or_else(|| item.place.clone())
 }
 
 /// Addresses that a program is told to listen at, and its unit's `listens` lacks.
@@ -107,9 +115,13 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
                 let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
                 let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
                 errors.push(
-                    Error::new(format!("{} listens at {unsaid} by `--{flag}`, and {} does not say so", name_of(&command.program), unit.unit.name()))
-                        .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
-                        .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
+                    Error::new(format!(
+                        "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
+                        name_of(&command.program),
+                        unit.unit.name()
+                    ))
+                    .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
+                    .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
                 );
             }
         }
@@ -139,14 +151,20 @@ mod tests {
 
     /// A role with a unit that says this, and a firewall.
     fn site(unit: &str, firewall: &str) -> Vec<(String, String, String)> {
-        found(&[("roles/r/role.toml", &format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\n{unit}\n[[firewall]]\n{firewall}\n"))])
+        found(&[(
+            "roles/r/role.toml",
+            &format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\n{unit}\n[[firewall]]\n{firewall}\n"),
+        )])
     }
 
     #[test]
     fn what_is_listened_at_and_let_in_is_fine() {
         for (listens, firewall) in [
             ("['2379/tcp', { port = '2380/tcp', certificate = 'c' }]", "ports = ['2379-2380/tcp']"),
-            ("['1-100/tcp', '101-200/tcp']", "ports = ['50-150/tcp']\nallow = [{ port = '1-60/tcp', from = '10.0.0.0/8' }, { port = '151-200/tcp', from = '10.0.0.0/8' }]"),
+            (
+                "['1-100/tcp', '101-200/tcp']",
+                "ports = ['50-150/tcp']\nallow = [{ port = '1-60/tcp', from = '10.0.0.0/8' }, { port = '151-200/tcp', from = '10.0.0.0/8' }]",
+            ),
             ("['vrrp']", "allow = [{ protocol = 'VRRP', from = '10.0.0.2' }]"),
             ("['vrrp']", "rich = ['rule protocol value=vrrp accept']"),
             ("['22/tcp', '80/tcp', '443/tcp']", "services = ['ssh', 'http', 'https']"),
@@ -167,7 +185,11 @@ mod tests {
     #[test]
     fn a_site_that_says_only_one_of_both_is_fine() {
         assert_eq!(site("", "ports = ['80/tcp']"), [], "no unit says where it listens");
-        assert_eq!(found(&[("roles/r/role.toml", "summary = 'x'\n[[unit]]\nname = 'a.service'\nlistens = ['80/tcp']")]), [], "no [[firewall]]");
+        assert_eq!(
+            found(&[("roles/r/role.toml", "summary = 'x'\n[[unit]]\nname = 'a.service'\nlistens = ['80/tcp']")]),
+            [],
+            "no [[firewall]]"
+        );
     }
 
     #[test]
@@ -199,7 +221,10 @@ mod tests {
             let what = format!("the firewall lets {open} in, and no unit listens there");
             let help = format!("on h1: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for");
             let firewall = format!("{firewall}\nservices = ['http']");
-            assert_eq!(site("listens = ['80/tcp']", &firewall), [told(&what, &format!("roles/r/role.toml:{place}"), &help)]);
+            assert_eq!(
+                site("listens = ['80/tcp']", &firewall),
+                [told(&what, &format!("roles/r/role.toml:{place}"), &help)]
+            );
         }
     }
 

@@ -29,12 +29,15 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                         continue;
                     }
                     let same_name = installed.iter().find(|path| name_of(path) == name_of(program));
-                    let near = same_name.map(String::as_str).or_else(|| nearest(program, installed.iter().map(String::as_str)));
+                    let near = same_name
+                        .map(String::as_str)
+                        .or_else(|| nearest(program, installed.iter().map(String::as_str)));
                     let help = match near {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing".to_owned(),
                     };
-                    let place = place::of_word(subject.site, unit.item, program).unwrap_or_else(|| unit.item.place.clone());
+                    let place =
+                        place::of_word(subject.site, unit.item, program).unwrap_or_else(|| unit.item.place.clone());
                     errors.push(
                         Error::new(format!("{} runs {program}, which nothing installs", unit.unit.name()))
                             .at(place, format!("{key}= runs it"))
@@ -50,7 +53,8 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 /// The paths where this host's resources put something that can be run.
 fn installed(host: &Host<'_>) -> BTreeSet<String> {
     let kinds = ["artifact", "file", "template", "symlink", "secret"];
-    let claims = host.items.iter().filter(|item| kinds.contains(&item.resource.kind())).flat_map(|item| item.resource.claims());
+    let claims =
+        host.items.iter().filter(|item| kinds.contains(&item.resource.kind())).flat_map(|item| item.resource.claims());
     let paths = claims.filter_map(|claim| claim.strip_prefix("path:").map(str::to_owned));
     let made = host.all::<Run>().filter_map(|(_, command)| command.makes()).map(ToString::to_string);
     paths.chain(made).collect()
@@ -69,7 +73,8 @@ mod tests {
     use crate::lint::testing::{ARTIFACTS, found, told};
 
     fn site(unit: &str, more: &str) -> Vec<(String, String, String)> {
-        let role = format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\ncontent = '''\n[Service]\n{unit}\n'''\n{more}");
+        let role =
+            format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\ncontent = '''\n[Service]\n{unit}\n'''\n{more}");
         found(&[("roles/r/role.toml", &role), ("artifacts.toml", ARTIFACTS)])
     }
 
@@ -93,7 +98,11 @@ mod tests {
 
     #[test]
     fn a_program_in_a_directory_that_is_misspelled_is_told_with_the_right_one() {
-        let wanted = told("a.service runs /user/k8s/bin/app, which nothing installs", "roles/r/role.toml:6:11", "did you mean `/usr/k8s/bin/app`?");
+        let wanted = told(
+            "a.service runs /user/k8s/bin/app, which nothing installs",
+            "roles/r/role.toml:6:11",
+            "did you mean `/usr/k8s/bin/app`?",
+        );
         assert_eq!(site("ExecStart=/user/k8s/bin/app --x", ARTIFACT), [wanted]);
     }
 
@@ -103,7 +112,14 @@ mod tests {
             let errors = site(&format!("ExecStart=/bin/true\n{key}=/opt/bin/thing"), "");
             let column = key.len() + 2;
             let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing";
-            assert_eq!(errors, [told("a.service runs /opt/bin/thing, which nothing installs", &format!("roles/r/role.toml:7:{column}"), help)]);
+            assert_eq!(
+                errors,
+                [told(
+                    "a.service runs /opt/bin/thing, which nothing installs",
+                    &format!("roles/r/role.toml:7:{column}"),
+                    help
+                )]
+            );
         }
     }
 }

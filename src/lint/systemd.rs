@@ -42,7 +42,11 @@ impl UnitText {
                     if value.is_empty() && section != "Unit" {
                         settings.retain(|before| before.section != section || before.key != key);
                     } else {
-                        settings.push(Setting { section: section.clone(), key: key.to_owned(), value: value.to_owned() });
+                        settings.push(Setting {
+                            section: section.clone(),
+                            key: key.to_owned(),
+                            value: value.to_owned(),
+                        });
                     }
                 }
             }
@@ -57,7 +61,11 @@ impl UnitText {
 
     /// The command lines of a setting like `ExecStart=`.
     pub fn commands(&self, key: &str) -> Vec<Command> {
-        ["Service", "Socket", "Mount", "Swap"].iter().flat_map(|section| self.values(section, key)).flat_map(commands).collect()
+        ["Service", "Socket", "Mount", "Swap"]
+            .iter()
+            .flat_map(|section| self.values(section, key))
+            .flat_map(commands)
+            .collect()
     }
 
     fn values(&self, section: &str, key: &str) -> impl Iterator<Item = &str> {
@@ -173,10 +181,16 @@ mod tests {
 
     #[test]
     fn a_drop_in_adds_and_an_empty_value_takes_back() {
-        let texts = ["[Unit]\nAfter=a.service b.service\n[Service]\nExecStart=/bin/a\n", "[Service]\nExecStart=\nExecStart=/bin/b\n[Unit]\nAfter=c.service"];
+        let texts = [
+            "[Unit]\nAfter=a.service b.service\n[Service]\nExecStart=/bin/a\n",
+            "[Service]\nExecStart=\nExecStart=/bin/b\n[Unit]\nAfter=c.service",
+        ];
         let text = unit(&texts);
         assert_eq!(text.words("Unit", "After").collect::<Vec<_>>(), ["a.service", "b.service", "c.service"]);
-        assert_eq!(text.commands("ExecStart").iter().map(|command| command.program.as_str()).collect::<Vec<_>>(), ["/bin/b"]);
+        assert_eq!(
+            text.commands("ExecStart").iter().map(|command| command.program.as_str()).collect::<Vec<_>>(),
+            ["/bin/b"]
+        );
         assert_eq!(text.words("Install", "After").count(), 0);
     }
 }

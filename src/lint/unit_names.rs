@@ -25,11 +25,45 @@ const KEYS: [(&str, &str, bool); 12] = [
 
 /// Services of distributions that a role's units may wait for without having a [[unit]] for them.
 const SERVICES: [&str; 39] = [
-    "NetworkManager", "NetworkManager-wait-online", "apparmor", "auditd", "chrony", "chronyd", "cloud-config",
-    "cloud-final", "cloud-init", "cloud-init-local", "cron", "crond", "dbus", "dbus-broker", "ebtables", "emergency",
-    "firewalld", "ip6tables", "iptables", "ipset", "irqbalance", "kdump", "netfilter-persistent", "network", "networking",
-    "nftables", "ntp", "ntpd", "polkit", "rescue", "rpcbind", "rsyslog", "ssh", "sshd", "syslog", "tuned", "ufw",
-    "wpa_supplicant", "apt-daily",
+    "NetworkManager",
+    "NetworkManager-wait-online",
+    "apparmor",
+    "auditd",
+    "chrony",
+    "chronyd",
+    "cloud-config",
+    "cloud-final",
+    "cloud-init",
+    "cloud-init-local",
+    "cron",
+    "crond",
+    "dbus",
+    "dbus-broker",
+    "ebtables",
+    "emergency",
+    "firewalld",
+    "ip6tables",
+    "iptables",
+    "ipset",
+    "irqbalance",
+    "kdump",
+    "netfilter-persistent",
+    "network",
+    "networking",
+    "nftables",
+    "ntp",
+    "ntpd",
+    "polkit",
+    "rescue",
+    "rpcbind",
+    "rsyslog",
+    "ssh",
+    "sshd",
+    "syslog",
+    "tuned",
+    "ufw",
+    "wpa_supplicant",
+    "apt-daily",
 ];
 
 /// Units of distributions that stand for many.
@@ -44,20 +78,37 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
             for (section, key, elsewhere) in KEYS {
                 let known = if elsewhere { &everywhere } else { &here };
                 for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
-                    let place = place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
-                    let error = Error::new(format!("{} says {key}={name}, and there is no such unit", unit.unit.name()))
-                        .at(place, "names nothing");
-                    let systems = SERVICES.map(|name| format!("{name}.service"));
-                    let names = here.iter().chain(known).chain(&systems).map(String::as_str);
-                    errors.push(match nearest(name, names) {
+                    let place =
+                        place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
+                    let error =
+                        Error::new(format!("{} says {key}={name}, and there is no such unit", unit.unit.name()))
+                            .at(place, "names nothing");
+                    errors.push(match meant(name, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
-                        None => error.help("add a [[unit]] for it: one that a package brings needs a `name` and no more"),
+                        None => {
+                            error.help("add a [[unit]] for it: one that a package brings needs a `name` and no more")
+                        }
                     });
                 }
             }
         }
     }
     errors
+}
+
+/// The unit that was probably meant: what all names end in says nothing of how near they are.
+fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return None };
+    let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
+    let own: Vec<String> = known.iter().filter_map(|known| stems(known)).collect();
+    let systems = SERVICES.iter().copied().filter(|_| kind == "service");
+    let near = nearest(stem, own.iter().map(String::as_str)).or_else(|| nearest(stem, systems));
+    let near = near.map(|near| format!("{near}.{kind}"));
+    near.or_else(|| {
+        nearest(name, known.iter().map(String::as_str))
+            .filter(|near| !near.ends_with(&format!(".{kind}")))
+            .map(str::to_owned)
+    })
 }
 
 /// The names of a host's units, with their aliases, and those that its packages are likely to bring.
@@ -81,7 +132,9 @@ fn is_known(name: &str, names: &BTreeSet<String>) -> bool {
     }
     let kind = name.rsplit('.').next().unwrap_or_default();
     match instance_of(name) {
-        Some((prefix, instance)) if instance.contains('%') => names.iter().any(|known| known.starts_with(&format!("{prefix}@"))),
+        Some((prefix, instance)) if instance.contains('%') => {
+            names.iter().any(|known| known.starts_with(&format!("{prefix}@")))
+        }
         Some((prefix, _)) => names.contains(&format!("{prefix}@.{kind}")),
         // what systemd fills in there depends on the host
         None => name.contains('%'),
@@ -121,13 +174,15 @@ mod tests {
     fn a_name_that_names_nothing_is_told_with_the_nearest_one() {
         let more = "[[unit]]\nname = 'kube-apiserver.service'\n";
         for key in ["After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"] {
-            let errors = site(&format!("[Unit]\n{key}=network.target\n{key}=dbus.service kube-api-server.service\n"), more);
+            let errors =
+                site(&format!("[Unit]\n{key}=network.target\n{key}=dbus.service kube-api-server.service\n"), more);
             let what = format!("a.service says {key}=kube-api-server.service, and there is no such unit");
             let place = format!("roles/r/templates/a.service:3:{}", key.len() + "=dbus.service ".len() + 1);
             assert_eq!(errors, [told(&what, &place, "did you mean `kube-apiserver.service`?")]);
         }
         let help = "add a [[unit]] for it: one that a package brings needs a `name` and no more";
-        let wanted = told("a.service says Also=x@y.timer, and there is no such unit", "roles/r/templates/a.service:2:6", help);
+        let wanted =
+            told("a.service says Also=x@y.timer, and there is no such unit", "roles/r/templates/a.service:2:6", help);
         assert_eq!(site("[Install]\nAlso=x@y.timer\n", ""), [wanted]);
     }
 
@@ -137,7 +192,12 @@ mod tests {
             found(&[
                 ("host_vars/h1.toml", "address = '10.0.0.1'\nroles = ['a', 'b']"),
                 ("host_vars/h2.toml", "address = '10.0.0.2'\nroles = ['a']"),
-                ("roles/a/role.toml", &format!("summary = 'x'\n[[unit]]\nname = 'a.service'\ncontent = '''\n[Unit]\n{key}=store.service\n'''")),
+                (
+                    "roles/a/role.toml",
+                    &format!(
+                        "summary = 'x'\n[[unit]]\nname = 'a.service'\ncontent = '''\n[Unit]\n{key}=store.service\n'''"
+                    ),
+                ),
                 ("roles/b/role.toml", "summary = 'x'\n[[unit]]\nname = 'store.service'\n"),
             ])
         };

@@ -42,6 +42,18 @@ impl Report for Journal {
                 log!(Level::Info, KPULL_EVENT = "changed", KPULL_RESOURCE = item.id.as_str(), KPULL_ROLE = &*item.role;
                     "{}: {}", item.id, change.summary);
             }
+            Event::SlotTaken { item, slot, holder } => {
+                log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
+                    "{} waits for the slot {slot}: {} has had it since {}", item.id, holder.host, holder.since);
+            }
+            Event::SlotUnknown { item, slot, why } => {
+                log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
+                    "{} goes on without the slot {slot}, since etcd is down: {why}", item.id);
+            }
+            Event::SlotKept { item, slot, why } => {
+                log!(Level::Warn, KPULL_EVENT = "slot_kept", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
+                    "the slot {slot} could not be given back, and ends by itself: {why}");
+            }
             Event::Passing(item) => {
                 log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str(); "{}: passed", item.id);
             }

@@ -32,6 +32,14 @@ impl Report for Json {
             }
             Event::Planned(item, planned) => change("planned", item, planned),
             Event::Changed(item, changed) => change("changed", item, changed),
+            Event::SlotTaken { item, slot, holder } => json!({ "event": "slot_taken", "id": item.id, "slot": slot,
+                "host": holder.host, "since": holder.since }),
+            Event::SlotUnknown { item, slot, why } => {
+                json!({ "event": "slot_unknown", "id": item.id, "slot": slot, "error": why })
+            }
+            Event::SlotKept { item, slot, why } => {
+                json!({ "event": "slot_kept", "id": item.id, "slot": slot, "error": why })
+            }
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
             Event::Download { .. } => return,

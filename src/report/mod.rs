@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::engine::slot::Holder;
 use crate::error::Error;
 use crate::kind::{Change, Item};
 use crate::trust::{KeySet, Manifest};
@@ -54,6 +55,33 @@ pub enum Event<'a> {
         mirror: &'a str,
         /// Why.
         error: &'a Error,
+    },
+    /// Another host has the slot that a resource waits for.
+    SlotTaken {
+        /// The resource.
+        item: &'a Item,
+        /// The slot.
+        slot: &'a str,
+        /// Who has it.
+        holder: &'a Holder,
+    },
+    /// Nobody can say who has a slot; the run goes on without it.
+    SlotUnknown {
+        /// The resource that needs it.
+        item: &'a Item,
+        /// The slot.
+        slot: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// A slot could not be given back; it is kept until its lease ends.
+    SlotKept {
+        /// The resource that needed it.
+        item: &'a Item,
+        /// The slot.
+        slot: &'a str,
+        /// Why.
+        why: &'a str,
     },
     /// A probe is waited for.
     Waiting(&'a Item),

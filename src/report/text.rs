@@ -26,7 +26,8 @@ impl Text {
         Self { diffs, color, bar: RefCell::default() }
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
+    /// A text in a colour, by its number as terminals have it; no text can do something to the terminal.
+    pub fn paint(&self, code: &str, text: &str) -> String {
         let text = visible(text);
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
     }
@@ -102,6 +103,18 @@ impl Report for Text {
             }
             Event::Planned(item, change) => self.change("~", "33", item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
+            Event::SlotTaken { item, slot, holder } => {
+                let text = format!("waits for the slot {slot}: {} has had it since {}", holder.host, holder.since);
+                self.line(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
+            }
+            Event::SlotUnknown { item, slot, why } => {
+                let text = format!("goes on without the slot {slot}, since etcd is down: {why}");
+                self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
+            }
+            Event::SlotKept { item, slot, why } => {
+                let text = format!("the slot {slot} could not be given back, and ends by itself: {why}");
+                self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
+            }
             Event::Waiting(item) => {
                 self.line(&format!("{} {}  waiting", self.paint("2", "…"), named(item)));
             }

@@ -315,15 +315,22 @@ mod tests {
     #[test]
     fn lists_of_hosts_become_addresses_and_maps() {
         let hosts = "[{'address': '10.0.0.1'}, {'address': 'fd00::1'}] | urls(2379)";
-        assert_eq!(render(&format!("{{{{ {hosts} | join(',') }}}}")).unwrap(), "https://10.0.0.1:2379,https://[fd00::1]:2379");
-        assert_eq!(render(&format!("{{{{ (['a', 'b'] | zip({hosts}) | to_map).b }}}}")).unwrap(), "https://[fd00::1]:2379");
+        assert_eq!(
+            render(&format!("{{{{ {hosts} | join(',') }}}}")).unwrap(),
+            "https://10.0.0.1:2379,https://[fd00::1]:2379"
+        );
+        assert_eq!(
+            render(&format!("{{{{ (['a', 'b'] | zip({hosts}) | to_map).b }}}}")).unwrap(),
+            "https://[fd00::1]:2379"
+        );
         assert!(render("{{ ['x'] | urls(1) }}").unwrap_err().contains("a list of hosts"));
         assert!(render("{{ [{'address': 'x'}] | urls(1) | join }}").unwrap_err().contains("is not an IP address"));
     }
 
     #[test]
     fn a_kubeconfig_names_the_server_and_one_way_to_tell_who_asks() {
-        let text = render("{{ make_kubeconfig(server='https://a:443', ca='/ca.pem', cert='/c.pem', key='/k.pem') }}").unwrap();
+        let text =
+            render("{{ make_kubeconfig(server='https://a:443', ca='/ca.pem', cert='/c.pem', key='/k.pem') }}").unwrap();
         let config: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["clusters"][0]["cluster"]["certificate-authority"], "/ca.pem");
         assert_eq!(config["users"][0]["user"]["client-key"], "/k.pem");

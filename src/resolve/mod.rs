@@ -4,6 +4,8 @@ mod expression;
 mod facts;
 mod functions;
 mod order;
+#[cfg(test)]
+pub mod testing;
 mod world;
 
 pub use expression::Expression;
@@ -19,6 +21,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::error::{Error, Place, Result, nearest};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
+use crate::kind::slot::Slot;
 use crate::kind::{self, Build, Entry, Fields as _, Item};
 use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::secret::{Secret, Secrets};
@@ -61,7 +64,8 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
     errors.extend(below_files(&items));
     // what could not be made above can't be watched either, and once is enough
     if errors.is_empty() {
-        errors.extend(unwatched(&items));
+        errors.extend(unknown(&items));
+        errors.extend(without_slot(&items));
     }
     match Error::all(errors) {
         Some(error) => Err(error),
@@ -387,16 +391,46 @@ fn below_files(items: &[Item]) -> Vec<Error> {
     errors
 }
 
-/// An error for each watch that names nothing: the restart that somebody counts on would never come.
-fn unwatched(items: &[Item]) -> Vec<Error> {
+/// An error for each slot that nobody describes, and for each probe that is to give one back and isn't there.
+fn without_slot(items: &[Item]) -> Vec<Error> {
+    let slots: Vec<(&Item, &Slot)> =
+        items.iter().filter_map(|item| Some((item, item.resource.as_any().downcast_ref()?))).collect();
+    let probes: Vec<&str> =
+        items.iter().filter(|item| item.resource.probe().is_some()).map(|item| item.id.as_str()).collect();
+    let names: Vec<&str> = slots.iter().map(|(_, slot)| slot.name.as_str()).collect();
+    let wanted = items.iter().filter_map(|item| Some((item, item.resource.slot()?)));
+    let missing = |(item, name): (&Item, &str)| {
+        let error = Error::new(format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id));
+        let error = error.at(item.place.clone(), "this resource");
+        match nearest(name, names.iter().copied()) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help("add a [[slot]] with this name to the role"),
+        }
+    };
+    let unnamed = wanted.filter(|(_, name)| !names.contains(name)).map(missing);
+    let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
+    let unpassed = until.filter(|(_, id)| !probes.contains(id)).map(|(item, id)| {
+        let error = Error::new(format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id))
+            .at(item.place.clone(), "this resource");
+        match nearest(id, probes.iter().copied()) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help("a probe is named `probe:NAME`"),
+        }
+    });
+    unnamed.chain(unpassed).collect()
+}
+
+/// An error for each watch or gate that names nothing: the restart that somebody counts on would never come.
+fn unknown(items: &[Item]) -> Vec<Error> {
     let ids: std::collections::HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let mut errors = Vec::new();
     for item in items {
-        for (watched, _) in item.resource.watches().iter().filter(|(watched, _)| !ids.contains(watched.as_str())) {
-            let error =
-                Error::new(format!("`{}` watches `{watched}`, and there is no such resource on this host", item.id))
-                    .at(item.place.clone(), "this resource");
-            errors.push(match nearest(watched, ids.iter().copied()) {
+        let watched = item.resource.watches().into_iter().map(|(id, _)| ("watches", id));
+        let held = item.resource.before().into_iter().map(|id| ("is a gate before", id));
+        for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
+            let error = Error::new(format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id))
+                .at(item.place.clone(), "this resource");
+            errors.push(match nearest(&id, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),
             });

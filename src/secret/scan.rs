@@ -83,10 +83,10 @@ fn key_block(text: &str, start: usize, line: &str) -> Option<(Range<usize>, Stri
 
 fn in_line(line: &str) -> Option<(Range<usize>, String)> {
     known_form(line)
-        .or_else(|| bootstrap_token(line))
         .or_else(|| user_password(line))
         .or_else(|| directive(line))
         .or_else(|| assigned(line))
+        .or_else(|| bootstrap_token(line))
 }
 
 /// A token of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens.
@@ -95,9 +95,11 @@ fn bootstrap_token(line: &str) -> Option<(Range<usize>, String)> {
     let what = "a bootstrap token";
     let dotted = line.match_indices('.').find_map(|(dot, _)| {
         let (before, behind) = (&line[..dot], &line[dot + 1..]);
-        let start = before.rfind(|c| !is_part(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let start =
+            before.rfind(|c| !is_part(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         let length = behind.find(|c| !is_part(c)).unwrap_or(behind.len());
-        let alone = !before[..start].ends_with(|c: char| is_word(c) || c == '.') && !behind[length..].starts_with(|c: char| is_word(c) || c == '.');
+        let alone = !before[..start].ends_with(|c: char| is_word(c) || c == '.')
+            && !behind[length..].starts_with(|c: char| is_word(c) || c == '.');
         let is_token = alone && dot - start == 6 && length == 16 && looks_random(&behind[..length]);
         is_token.then_some(start..dot + 1 + length)
     });

@@ -1,0 +1,198 @@
+//! Slots: what must not happen on two hosts at once waits its turn. Who has a slot stands in etcd, under a lease, so that a
+//! host that dies with it doesn't keep it for ever.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::plan::locate;
+use crate::error::{Error, Exit, Result};
+use crate::host::etcd::{Api, Client, Failure, Lease};
+use crate::kind::slot::Slot;
+use crate::kind::{Change, Item, Work};
+use crate::report::{Event, Report};
+
+/// The pause between two looks at a slot that somebody else has.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long etcd may say nothing before that means that it is down: longer than it takes to choose another leader.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Who has a slot, as it stands in etcd.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Holder {
+    /// The host's name.
+    pub host: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A slot that this host has. Dropped, it stays taken until its lease ends.
+#[derive(Debug)]
+pub struct Held {
+    client: Rc<Client>,
+    lease: Lease,
+}
+
+impl Held {
+    /// Lets it last its whole time again, from now on.
+    pub fn keep(&self) -> Result<(), Failure> {
+        self.client.keep_alive(&self.lease)
+    }
+
+    /// Gives it back.
+    pub fn give_back(self) -> Result<(), Failure> {
+        self.client.revoke(&self.lease)
+    }
+}
+
+/// Why a slot could not be had.
+#[derive(Debug)]
+pub enum Missed {
+    /// Nobody can say who has it: etcd is down.
+    Unknown(String),
+    /// Another host has it, or etcd refuses.
+    Error(Error),
+}
+
+/// Where in etcd it stands who has a slot.
+fn key(slot: &Slot) -> String {
+    format!("/kpull/slots/{}", slot.name)
+}
+
+/// Takes a slot for `host`, waiting while another one has it; `tell` hears of those. One that this host has already, from a
+/// run that was killed, is taken over.
+pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Holder)) -> Result<Held, Missed> {
+    let started = Instant::now();
+    let mut heard = Instant::now();
+    let mut told = None;
+    loop {
+        match attempt(work, slot, host) {
+            Ok(Ok(held)) => return Ok(held),
+            Ok(Err(holder)) => {
+                heard = Instant::now();
+                if started.elapsed() >= slot.within {
+                    return Err(Missed::Error(occupied(slot, &holder)));
+                }
+                if told.as_ref() != Some(&holder) {
+                    tell(&holder);
+                    told = Some(holder);
+                }
+            }
+            Err(Failure::Refused(why)) => {
+                return Err(Missed::Error(
+                    Error::new(format!("etcd refuses the slot {}", slot.name))
+                        .because(why)
+                        .help("may the client certificate write below /kpull/slots/?"),
+                ));
+            }
+            Err(Failure::Silent(why) | Failure::Unable(why)) => {
+                if heard.elapsed() >= SILENCE.min(slot.within) {
+                    return Err(Missed::Unknown(why));
+                }
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// One try; the inner error is who has it.
+fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Holder>, Failure> {
+    let (client, key) = (work.host.etcd(&slot.cluster)?, key(slot));
+    loop {
+        let pair = client.get(Api::V3, &key)?;
+        if let Some(pair) = &pair {
+            // whoever wrote something else there has it all the same
+            let unknown = || Holder { host: "somebody".to_owned(), since: Timestamp::UNIX_EPOCH };
+            let holder = serde_json::from_slice(&pair.value).unwrap_or_else(|_| unknown());
+            if holder.host != host {
+                return Ok(Err(holder));
+            }
+        }
+        let lease = client.grant(slot.ttl)?;
+        let own = serde_json::json!({ "host": host, "since": Timestamp::now() }).to_string();
+        let was = pair.map_or(0, |pair| pair.revision);
+        if client.swap_leased(&key, was, own.as_bytes(), Some(&lease))? {
+            return Ok(Ok(Held { client, lease }));
+        }
+        // another host was faster
+        client.revoke(&lease)?;
+    }
+}
+
+fn occupied(slot: &Slot, holder: &Holder) -> Error {
+    Error::new(format!("the slot {} can't be had: {} has had it since {}", slot.name, holder.host, holder.since)).help(format!(
+        "nothing was touched, and the next run tries again; look at {} (`kpull status`). It loses the slot {} after it \
+         took it; `etcdctl del {}` takes it away at once",
+        holder.host,
+        jiff::SignedDuration::try_from(slot.ttl).map_or_else(|_| "some time".to_owned(), |ttl| format!("{ttl:#}")),
+        key(slot)
+    ))
+}
+
+/// The slots of a run.
+pub struct Slots<'a> {
+    /// What resources are observed with.
+    pub work: &'a Work<'a>,
+    /// Whoever listens.
+    pub report: &'a dyn Report,
+    /// This host's name.
+    pub host: &'a str,
+}
+
+impl Slots<'_> {
+    /// Takes the slot that a change needs: `None` when it needs none, or when etcd is down, whose cure the change may be.
+    pub fn before(&self, item: &Item, change: &Change) -> Result<Option<Held>> {
+        let Some(name) = item.resource.slot() else { return Ok(None) };
+        if !item.resource.interrupts(self.work, change)? {
+            return Ok(None);
+        }
+        let slot =
+            find(self.work.catalog, name).ok_or_else(|| Error::new(format!("there is no slot {name} on this host")))?;
+        let tell = |holder: &Holder| self.report.event(&Event::SlotTaken { item, slot: name, holder });
+        match take(self.work, slot, self.host, &tell) {
+            Ok(held) => {
+                // it may have taken a while
+                self.work.host.forget_units();
+                Ok(Some(held))
+            }
+            Err(Missed::Unknown(why)) => {
+                self.report.event(&Event::SlotUnknown { item, slot: name, why: &why });
+                Ok(None)
+            }
+            Err(Missed::Error(error)) => Err(error),
+        }
+    }
+
+    /// Gives a slot back, when the probes that it is kept for pass. When one doesn't, it is kept until its lease ends, so
+    /// that no other host does the same to itself meanwhile.
+    pub fn after(&self, item: &Item, held: Held) -> Result<()> {
+        let slot = item.resource.slot().and_then(|name| find(self.work.catalog, name));
+        for id in slot.map_or(&[][..], |slot| &slot.until) {
+            let Some(probe) = self.work.catalog.iter().find(|item| item.id == *id) else { continue };
+            self.report.event(&Event::Waiting(probe));
+            // it only ends earlier without
+            let _ = held.keep();
+            if let Some(Err(why)) = probe.resource.probe().map(|probe| probe.wait(self.work)) {
+                let error = Error::new(format!("{id} does not pass after {} was interrupted", item.id))
+                    .because(why)
+                    .exit(Exit::Unhealthy)
+                    .help("no other host does the same until the slot's lease ends; the next run goes on from here");
+                return Err(locate(error, probe));
+            }
+            self.report.event(&Event::Passing(probe));
+        }
+        if let Err(why) = held.give_back() {
+            let (slot, why) = (item.resource.slot().unwrap_or_default(), why.to_string());
+            self.report.event(&Event::SlotKept { item, slot, why: &why });
+        }
+        Ok(())
+    }
+}
+
+/// The slot with this name.
+fn find<'a>(items: &'a [Item], name: &str) -> Option<&'a Slot> {
+    items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Slot>()).find(|slot| slot.name == name)
+}

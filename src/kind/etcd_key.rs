@@ -1,0 +1,216 @@
+//! `[[etcd_key]]`: a key in etcd with its value, such as the network that flannel hands out.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::host::etcd::{Api, Cluster, Failure, Pair};
+use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::file::unified;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::net;
+
+/// The pause between two tries.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+
+/// Fields of `[[etcd_key]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdKeyFields {
+    /// The key.
+    key: String,
+    /// Its value.
+    value: String,
+    /// Which of etcd's two sets of keys it is in: `v2` or `v3`; `v3` when left out.
+    #[serde(default)]
+    api: Api,
+    /// Client URLs of the cluster's members.
+    endpoints: Vec<String>,
+    /// PEM file with the authority of the members' certificates.
+    ca: AbsolutePath,
+    /// PEM file with a client certificate; none when left out.
+    client_cert: Option<AbsolutePath>,
+    /// PEM file with the key of `client_cert`.
+    client_key: Option<AbsolutePath>,
+    /// How long etcd may take until it answers; `60s` when left out.
+    within: Option<Span>,
+}
+
+/// The fields that say where a cluster is, as every kind that talks to etcd has them.
+pub(super) fn cluster(
+    build: &dyn Build,
+    endpoints: &[String],
+    ca: &AbsolutePath,
+    client_cert: Option<&AbsolutePath>,
+    client_key: Option<&AbsolutePath>,
+) -> Result<Cluster> {
+    let client = match (client_cert, client_key) {
+        (Some(cert), Some(key)) => Some((cert.to_path_buf(), key.to_path_buf())),
+        (None, None) => None,
+        (Some(_), None) => return Err(build.invalid("client_cert", "set `client_key` too")),
+        (None, Some(_)) => return Err(build.invalid("client_key", "set `client_cert` too")),
+    };
+    let mut urls: Vec<Url> = Vec::new();
+    for text in endpoints {
+        let url = net::parse(text).map_err(|error| build.invalid("endpoints", &error.to_string()))?;
+        if url.scheme() != "https" || url.path() != "/" {
+            return Err(build.invalid("endpoints", &format!("write them like `https://HOST:2379`, and not `{text}`")));
+        }
+        urls.push(url);
+    }
+    Ok(Cluster { endpoints: urls, ca: ca.to_path_buf(), client })
+}
+
+impl Fields for EtcdKeyFields {
+    const NAME: &'static str = "etcd_key";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if self.endpoints.is_empty() {
+            return Err(build.invalid("endpoints", "name one at least"));
+        }
+        if self.key.is_empty() || self.key.contains('\0') {
+            return Err(build.invalid("key", "it has to be a text"));
+        }
+        if self.api == Api::V2 && (!self.key.starts_with('/') || self.key.ends_with('/') || self.key.contains("//")) {
+            return Err(build.invalid("key", "with `api = \"v2\"` it is a path, like `/kubernetes/network/config`"));
+        }
+        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        Ok(vec![Box::new(EtcdKey {
+            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            key: self.key,
+            value: self.value,
+            api: self.api,
+            within: self.within.map_or(Duration::from_secs(60), |span| span.0),
+            sensitive: build.is_secret(),
+        })])
+    }
+}
+
+/// A key with its value.
+#[derive(Debug)]
+pub struct EtcdKey {
+    cluster: Cluster,
+    key: String,
+    value: String,
+    api: Api,
+    within: Duration,
+    sensitive: bool,
+}
+
+impl EtcdKey {
+    fn holds(&self, pair: Option<&Pair>) -> bool {
+        pair.is_some_and(|pair| pair.value == self.value.as_bytes())
+    }
+
+    /// Sets it unless it is as it should be. Whether it is so now: another host may have been faster, and then it is
+    /// looked at again.
+    fn set(&self, work: &Work<'_>) -> Result<bool, Failure> {
+        let client = work.host.etcd(&self.cluster)?;
+        let pair = client.get(self.api, &self.key)?;
+        let was = pair.as_ref().map_or(0, |pair| pair.revision);
+        Ok(self.holds(pair.as_ref()) || client.swap(self.api, &self.key, was, self.value.as_bytes())?)
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::new(format!("etcd refuses to handle the key {}", self.key))
+            .because(why)
+            .help("compare `key`, `api` and the rights of the client certificate with the cluster")
+    }
+}
+
+impl Resource for EtcdKey {
+    fn kind(&self) -> &'static str {
+        EtcdKeyFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.key.clone()
+    }
+
+    fn is_discreet(&self) -> bool {
+        true
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Units
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if !work.host.is_live() {
+            return Ok(None);
+        }
+        let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
+        match asked.and_then(|client| client.peek(self.api, &self.key)) {
+            Ok(pair) if self.holds(pair.as_ref()) => Ok(None),
+            Ok(pair) => {
+                let old = pair.map(|pair| pair.value).unwrap_or_default();
+                let diff = unified(&old, self.value.as_bytes(), self.sensitive);
+                Ok(Some(Change { diff, ..Change::new("set") }))
+            }
+            Err(Failure::Refused(why)) => Err(self.refused(&why)),
+            // on a fresh host it, or its certificates, come in the same run
+            Err(_) => Ok(Some(Change::new("set (etcd does not answer yet)"))),
+        }
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let why = match self.set(work) {
+                Ok(true) => return Ok(()),
+                Ok(false) => "other hosts set it to something else, again and again".to_owned(),
+                Err(Failure::Refused(why)) => return Err(self.refused(&why)),
+                Err(Failure::Silent(why) | Failure::Unable(why)) => why,
+            };
+            if started.elapsed() >= self.within {
+                return Err(Error::new(format!("the key {} can't be set: etcd does not answer", self.key))
+                    .because(why)
+                    .help(
+                        "is etcd up on most of its members (`systemctl status etcd`), and are `endpoints` and the \
+                         certificates right? The next run tries again",
+                    ));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, one, one_secret, refusal};
+
+    const REST: &str = "value = 'v'\nca = '/ca'\n";
+
+    #[test]
+    fn a_mistake_is_refused_with_its_field() {
+        for (fields, why) in [
+            ("key = 'k'\nendpoints = []", "`endpoints`: name one at least"),
+            ("key = ''\nendpoints = ['https://a:1']", "`key`: it has to be a text"),
+            (
+                "key = 'k'\napi = 'v2'\nendpoints = ['https://a:1']",
+                "`key`: with `api = \"v2\"` it is a path, like `/kubernetes/network/config`",
+            ),
+            (
+                "key = 'k'\nendpoints = ['http://a:1']",
+                "`endpoints`: write them like `https://HOST:2379`, and not `http://a:1`",
+            ),
+            ("key = 'k'\nendpoints = ['https://a:1']\nclient_cert = '/c'", "`client_cert`: set `client_key` too"),
+        ] {
+            assert_eq!(refusal("etcd_key", &format!("{fields}\n{REST}")), why);
+        }
+    }
+
+    #[test]
+    fn a_tree_has_no_etcd_to_ask() {
+        let tree = Tree::new();
+        assert_eq!(tree.summary(&*one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"))), None);
+    }
+
+    #[test]
+    fn a_secret_value_shows_that_it_is_set_and_no_more() {
+        let key = one_secret("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"));
+        assert!(key.is_discreet());
+    }
+}

@@ -1,0 +1,554 @@
+//! `[[etcd_member]]`: how a member of etcd joins its cluster: as one of those who make it, or as one more, or as one that
+//! comes back without its data.
+//!
+//! etcd wants to be told, the first time it starts, whether its cluster is `new` or `existing`, and who is in it. Said
+//! once and for all, `new` is wrong from the second start on: a member that lost its disk would split off, or never
+//! come back. So it is found out when it is needed, and written for etcd's unit to read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::error::{Error, Exit, Result, nearest};
+use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
+use crate::kind::etcd_key::{PAUSE, cluster};
+use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::file::{Wanted, unified};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::net;
+
+/// What the line with the peer URL that the cluster knows begins with.
+const KNOWN_AS: &str = "# the cluster knows it as ";
+
+/// Fields of `[[etcd_member]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdMemberFields {
+    /// The member's name.
+    name: String,
+    /// Where the other members reach it.
+    peer_url: String,
+    /// etcd's data directory.
+    data: AbsolutePath,
+    /// Peer URLs of all members that the site has, this one too, by name.
+    members: BTreeMap<String, String>,
+    /// Names of those that make a new cluster together when there is none; all of `members` when left out.
+    founders: Option<Vec<String>>,
+    /// Client URLs of the other members; none when left out.
+    #[serde(default)]
+    endpoints: Vec<String>,
+    /// PEM file with the authority of the members' certificates.
+    ca: AbsolutePath,
+    /// PEM file with a client certificate; none when left out.
+    client_cert: Option<AbsolutePath>,
+    /// PEM file with the key of `client_cert`.
+    client_key: Option<AbsolutePath>,
+    /// The file that is written for etcd's unit, which names it with `EnvironmentFile=`.
+    env: AbsolutePath,
+    /// How long to wait for a cluster that can't take a member now; `60s` when left out.
+    within: Option<Span>,
+}
+
+impl Fields for EtcdMemberFields {
+    const NAME: &'static str = "etcd_member";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        for (name, url) in &self.members {
+            if !is_name(name) {
+                return Err(build.invalid("members", &format!("`{name}` is no name: letters, digits, `.`, `_` and `-`")));
+            }
+            if !is_peer_url(url) {
+                return Err(build.invalid("members", &format!("write them like `https://HOST:2380`, and not `{url}`")));
+            }
+            if let Some((other, _)) = self.members.iter().find(|(other, same)| *same == url && *other != name) {
+                return Err(build.invalid("members", &format!("`{other}` and `{name}` are both at {url}")));
+            }
+        }
+        match self.members.get(&self.name) {
+            None => {
+                let why = match nearest(&self.name, self.members.keys().map(String::as_str)) {
+                    Some(near) => format!("`members` has no `{}`; did you mean `{near}`?", self.name),
+                    None => format!("`members` has no `{}`", self.name),
+                };
+                return Err(build.invalid("name", &why));
+            }
+            Some(url) if *url != self.peer_url => {
+                return Err(build.invalid("peer_url", &format!("`members` has {url} for `{}`", self.name)));
+            }
+            Some(_) => {}
+        }
+        let mut founders = BTreeMap::new();
+        for name in self.founders.as_ref().unwrap_or(&self.members.keys().cloned().collect()) {
+            let Some(url) = self.members.get(name) else {
+                return Err(build.invalid("founders", &format!("`members` has no `{name}`")));
+            };
+            founders.insert(name.clone(), url.clone());
+        }
+        if founders.is_empty() {
+            return Err(build.invalid("founders", "somebody has to make the cluster: name one at least"));
+        }
+        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        Ok(vec![Box::new(EtcdMember {
+            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            name: self.name,
+            peer_url: self.peer_url,
+            data: self.data,
+            members: self.members,
+            founders,
+            env: self.env,
+            within: self.within.map_or(Duration::from_secs(60), |span| span.0),
+        })])
+    }
+}
+
+/// Whether a member's name can stand in a list, and in a file that systemd reads.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Whether etcd takes it as a peer URL, written as etcd would write it.
+fn is_peer_url(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
+    text.chars().all(is_plain) && !text.ends_with('/') && net::parse(text).is_ok_and(|url| url.path() == "/")
+}
+
+/// How a member joins its cluster.
+#[derive(Debug)]
+pub struct EtcdMember {
+    name: String,
+    peer_url: String,
+    data: AbsolutePath,
+    members: BTreeMap<String, String>,
+    founders: BTreeMap<String, String>,
+    cluster: Cluster,
+    env: AbsolutePath,
+    within: Duration,
+}
+
+/// What stands in the file for etcd's unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Env {
+    /// Whether there is a cluster already.
+    exists: bool,
+    /// Names and peer URLs of its members.
+    members: Vec<(String, String)>,
+    /// The peer URL by which the cluster knows this member, when that is certain.
+    known_as: Option<String>,
+}
+
+impl Env {
+    fn text(&self) -> String {
+        let mut text = "# Written by kpull. etcd reads it when it starts for the first time.\n".to_owned();
+        if let Some(url) = &self.known_as {
+            let _ = writeln!(text, "{KNOWN_AS}{url}");
+        }
+        let members: Vec<String> = self.members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let state = if self.exists { "existing" } else { "new" };
+        let _ = writeln!(text, "ETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_CLUSTER_STATE={state}", members.join(","));
+        text
+    }
+}
+
+/// What is to be done, in the order in which one thing leads to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Deed {
+    /// Nothing.
+    Nothing,
+    /// Take out the member that this one was before it lost its data.
+    Remove(Member),
+    /// Add it.
+    Add,
+    /// Tell the cluster its new peer URL.
+    Move(Member),
+    /// Write the file: what is left when all else is done.
+    Write(Env),
+    /// Wait, and why.
+    Wait(String),
+}
+
+impl EtcdMember {
+    /// What is to be done, by whether it has data, what its file says, and what the others answer, who are only asked when
+    /// that matters.
+    fn deed(
+        &self,
+        has_data: bool,
+        env: &str,
+        ask: impl FnOnce() -> Result<Vec<Member>, Failure>,
+    ) -> Result<Deed> {
+        let known_as = env.lines().find_map(|line| line.strip_prefix(KNOWN_AS));
+        if has_data && known_as == Some(&self.peer_url) {
+            return Ok(Deed::Nothing);
+        }
+        let deed = match (has_data, ask()) {
+            (true, answer) => self.deed_with_data(known_as, answer)?,
+            (false, Ok(list)) => self.deed_without_data(&list),
+            (false, Err(Failure::Silent(why))) => {
+                if env.lines().any(|line| line == "ETCD_INITIAL_CLUSTER_STATE=existing") {
+                    let file = &self.env;
+                    Deed::Wait(format!("it was to join a cluster that runs, and now none does (to make a new one, remove {file}): {why}"))
+                } else if self.founders.contains_key(&self.name) {
+                    Deed::Write(self.founding())
+                } else {
+                    Deed::Wait(why)
+                }
+            }
+            // somebody is there: a second cluster is the last thing to make
+            (false, Err(Failure::Unable(why) | Failure::Refused(why))) => Deed::Wait(why),
+        };
+        Ok(match deed {
+            Deed::Write(wanted) if wanted.text() == env => Deed::Nothing,
+            deed => deed,
+        })
+    }
+
+    /// For a member that has been started before: the cluster has to know where it is.
+    fn deed_with_data(&self, known_as: Option<&str>, answer: Result<Vec<Member>, Failure>) -> Result<Deed> {
+        let certain = Env {
+            exists: true,
+            members: self.members.clone().into_iter().collect(),
+            known_as: Some(self.peer_url.clone()),
+        };
+        let list = match answer {
+            Ok(list) => list,
+            // it can't start where nobody knows that it is
+            Err(why) if known_as.is_some() && !self.cluster.endpoints.is_empty() => return Ok(Deed::Wait(why.to_string())),
+            // nobody can tell, and it may be the first to come up: asked again in the next run
+            Err(_) => return Ok(Deed::Write(Env { known_as: None, ..certain })),
+        };
+        let is_here = |member: &&Member| member.peer_urls == [self.peer_url.as_str()];
+        match list.iter().find(|member| member.name == self.name) {
+            Some(member) if is_here(&member) => Ok(Deed::Write(certain)),
+            Some(member) => Ok(Deed::Move(member.clone())),
+            // it has started, and has not said its name yet
+            None if list.iter().any(|member| is_here(&member)) => Ok(Deed::Write(certain)),
+            None => Err(Error::new(format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
+                .because("it was taken out of the cluster, or the data is another cluster's")
+                .help(format!("look with `etcdctl member list`; when the data is not wanted any more, move {} away, and it joins anew", self.data))),
+        }
+    }
+
+    /// For a member without data, of a cluster that answers.
+    fn deed_without_data(&self, list: &[Member]) -> Deed {
+        let ours: Vec<&Member> = list
+            .iter()
+            .filter(|member| member.name == self.name || member.peer_urls.contains(&self.peer_url))
+            .collect();
+        if let Some(lost) = ours.iter().find(|member| member.has_started()) {
+            return self.unless_others_wait(list, Deed::Remove((*lost).clone()));
+        }
+        match ours.first() {
+            None => self.unless_others_wait(list, Deed::Add),
+            Some(first) => {
+                let founding = self.founding();
+                let founders: BTreeMap<_, _> = founding.members.iter().cloned().collect();
+                let listed: BTreeMap<_, _> =
+                    list.iter().flat_map(|member| member.peer_urls.iter().map(|url| (member.name.clone(), url.clone()))).collect();
+                // named before it ever was at work: it is among those whose first start is going on
+                if !first.name.is_empty() && founders == listed {
+                    Deed::Write(founding)
+                } else {
+                    Deed::Write(self.joining(list))
+                }
+            }
+        }
+    }
+
+    /// The members of a cluster change one at a time.
+    fn unless_others_wait(&self, list: &[Member], deed: Deed) -> Deed {
+        let is_ours = |member: &Member| member.name == self.name || member.peer_urls.contains(&self.peer_url);
+        match list.iter().find(|member| !is_ours(member) && !member.has_started()) {
+            None => deed,
+            Some(other) => {
+                let name = if other.name.is_empty() { "a member that was added" } else { &other.name };
+                Deed::Wait(format!("{name} ({}) has not started yet, and members change one at a time", other.peer_urls.join(", ")))
+            }
+        }
+    }
+
+    fn founding(&self) -> Env {
+        let known_as = Some(self.peer_url.clone());
+        Env { exists: false, members: self.founders.clone().into_iter().collect(), known_as }
+    }
+
+    /// The live list, with this one, by whatever names: etcd compares the URLs.
+    fn joining(&self, list: &[Member]) -> Env {
+        let mut members = vec![(self.name.clone(), self.peer_url.clone())];
+        for member in list {
+            for url in member.peer_urls.iter().filter(|url| **url != self.peer_url && is_peer_url(url)) {
+                let listed = self.members.iter().find(|(_, known)| *known == url).map(|(name, _)| name);
+                let name = match listed {
+                    _ if is_name(&member.name) => member.name.clone(),
+                    Some(name) => name.clone(),
+                    None => format!("member-{}", member.id),
+                };
+                members.push((name, url.clone()));
+            }
+        }
+        members.sort();
+        Env { exists: true, members, known_as: Some(self.peer_url.clone()) }
+    }
+
+    /// Looks at the host, and asks the others if need be.
+    fn look(&self, work: &Work<'_>) -> Result<Deed> {
+        let root = &work.host.root;
+        // made in one step with the first entry in it; `member/` alone is there after a start that failed, too
+        let has_data = root.meta(&self.data.join("member/wal"))?.is_some();
+        self.deed(has_data, &root.text(&self.env)?, || work.host.etcd(&self.cluster)?.members())
+    }
+
+    /// What is to be done, in a few words.
+    fn summary(&self, deed: &Deed) -> Option<String> {
+        Some(match deed {
+            Deed::Nothing => return None,
+            Deed::Remove(_) => "join the cluster that runs (lost its data)".to_owned(),
+            Deed::Add => "join the cluster that runs".to_owned(),
+            Deed::Move(member) => format!("peer URL {} → {}", member.peer_urls.join(", "), self.peer_url),
+            Deed::Write(Env { exists: false, members, .. }) => match members.len() {
+                1 => "start a new cluster".to_owned(),
+                count => format!("start a new cluster of {count}"),
+            },
+            Deed::Write(_) => "write how it is in the cluster".to_owned(),
+            Deed::Wait(_) => "join the cluster, when that can take it".to_owned(),
+        })
+    }
+
+    /// Takes out the member that this one was. `Err` when that has to wait.
+    fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<Result<(), String>> {
+        let endpoints = lost.client_urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
+        let itself = Cluster { endpoints, ..self.cluster.clone() };
+        if work.host.etcd(&itself)?.members().is_ok() {
+            return Err(Error::new(format!("{} has no data here, and yet it runs and answers at {}", self.name, lost.client_urls.join(", ")))
+                .help("if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was removed while it ran, stop it"));
+        }
+        // only an agreement of most members shows that they can do without it
+        let quorum = client.get(Api::V3, "/kpull/quorum").map_err(|why| format!("most members have to be up: {why}"));
+        Ok(quorum.and_then(|_| client.remove_member(lost).map_err(|why| why.to_string())))
+    }
+
+    fn waiting(&self, why: &str) -> Error {
+        let is_founder = self.founders.contains_key(&self.name);
+        let help = match is_founder {
+            true => "get the other members up, most of them at least; the next run goes on from here",
+            false => "start the cluster on its founders first; the next run tries again",
+        };
+        Error::new(format!("{} waits for a running cluster to join", self.name)).because(why).exit(Exit::Unhealthy).help(help)
+    }
+}
+
+impl Resource for EtcdMember {
+    fn kind(&self) -> &'static str {
+        EtcdMemberFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Units
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec![format!("{}:{}", self.kind(), self.name), format!("path:{}", self.env)]
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if !work.host.is_live() {
+            return Ok(None);
+        }
+        let deed = self.look(work)?;
+        let diff = match &deed {
+            Deed::Write(env) => unified(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
+            _ => None,
+        };
+        Ok(self.summary(&deed).map(|summary| Change { diff, ..Change::new(summary) }))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let deed = self.look(work)?;
+            let done = match &deed {
+                Deed::Nothing => return Ok(()),
+                Deed::Write(env) => {
+                    let access = Wanted::new(None, None, None).access(work.host, &self.env)?;
+                    return work.host.root.write(&self.env, env.text().as_bytes(), access);
+                }
+                Deed::Wait(why) => Err(why.clone()),
+                Deed::Remove(lost) => self.remove(work, &*work.host.etcd(&self.cluster)?, lost)?,
+                Deed::Add => work.host.etcd(&self.cluster)?.add_member(&self.peer_url).map_err(|why| why.to_string()),
+                Deed::Move(member) => {
+                    let client = work.host.etcd(&self.cluster)?;
+                    client.move_member(member, &self.peer_url).map_err(|why| why.to_string())
+                }
+            };
+            // what was done leads to the next
+            let Err(why) = done else { continue };
+            if started.elapsed() >= self.within {
+                return Err(self.waiting(&why));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{RoleFiles, Tree, build_with, refusal};
+
+    const A: &str = "https://10.0.0.1:2380";
+    const B: &str = "https://10.0.0.2:2380";
+
+    fn fields(more: &str) -> String {
+        format!(
+            "name = 'b'\npeer_url = '{B}'\ndata = '/d'\nenv = '/e'\nca = '/ca'\n\
+             endpoints = ['https://10.0.0.1:2379']\n{more}\n[members]\na = '{A}'\nb = '{B}'\n"
+        )
+    }
+
+    fn member(more: &str) -> EtcdMember {
+        let mut built = build_with::<EtcdMemberFields>(&fields(more), &RoleFiles::default()).unwrap();
+        let built: Box<dyn std::any::Any> = built.remove(0);
+        *built.downcast().unwrap()
+    }
+
+    /// A member in a list; started ones have a client URL.
+    fn listed(name: &str, peer_url: &str, started: bool) -> Member {
+        let client_urls = if started { vec![peer_url.replace("2380", "2379")] } else { Vec::new() };
+        Member { id: "7".to_owned(), name: name.to_owned(), peer_urls: vec![peer_url.to_owned()], client_urls }
+    }
+
+    fn text(deed: Deed) -> String {
+        match deed {
+            Deed::Write(env) => env.text(),
+            deed => panic!("{deed:?}"),
+        }
+    }
+
+    fn silence() -> Result<Vec<Member>, Failure> {
+        Err(Failure::Silent("no connection".to_owned()))
+    }
+
+    const NEW: &str = "# Written by kpull. etcd reads it when it starts for the first time.\n\
+        # the cluster knows it as https://10.0.0.2:2380\n\
+        ETCD_INITIAL_CLUSTER=a=https://10.0.0.1:2380,b=https://10.0.0.2:2380\n\
+        ETCD_INITIAL_CLUSTER_STATE=new\n";
+
+    #[test]
+    fn founders_make_a_new_cluster_when_nobody_answers_and_others_wait() {
+        assert_eq!(text(member("").deed(false, "", silence).unwrap()), NEW);
+        assert_eq!(member("").deed(false, NEW, silence).unwrap(), Deed::Nothing);
+        let deed = member("founders = ['a']").deed(false, "", silence).unwrap();
+        assert_eq!(deed, Deed::Wait("no connection".to_owned()));
+    }
+
+    #[test]
+    fn somebody_who_is_there_and_not_understood_is_no_reason_for_a_new_cluster() {
+        let deed = member("").deed(false, "", || Err(Failure::Unable("TLS failed".to_owned()))).unwrap();
+        assert_eq!(deed, Deed::Wait("TLS failed".to_owned()));
+    }
+
+    #[test]
+    fn a_member_that_was_to_join_makes_no_new_cluster_when_the_old_one_is_gone() {
+        let env = NEW.replace("STATE=new", "STATE=existing");
+        assert!(matches!(member("").deed(false, &env, silence).unwrap(), Deed::Wait(why) if why.contains("remove /e")));
+    }
+
+    #[test]
+    fn a_first_start_that_is_going_on_is_joined_as_a_founder() {
+        let list = vec![listed("a", A, true), listed("b", B, false)];
+        assert_eq!(text(member("").deed(false, "", || Ok(list)).unwrap()), NEW);
+    }
+
+    #[test]
+    fn a_founder_that_comes_when_the_cluster_has_grown_joins_what_there_is() {
+        let list = vec![listed("a", A, true), listed("c", "https://10.0.0.3:2380", true), listed("b", B, false)];
+        let text = text(member("").deed(false, "", || Ok(list)).unwrap());
+        assert!(text.contains("=a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380\n"), "{text}");
+        assert!(text.ends_with("STATE=existing\n"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_was_killed_after_it_added_the_member_is_finished_by_the_next() {
+        let list = vec![listed("a", A, true), listed("", B, false)];
+        assert_eq!(text(member("").deed(false, "", || Ok(list)).unwrap()), NEW.replace("STATE=new", "STATE=existing"));
+    }
+
+    #[test]
+    fn a_member_that_ran_and_has_no_data_is_taken_out_by_its_name_or_address() {
+        for lost in [listed("b", "https://10.9.9.9:2380", true), listed("was-b", B, true)] {
+            let list = vec![listed("a", A, true), lost.clone()];
+            assert_eq!(member("").deed(false, NEW, || Ok(list)).unwrap(), Deed::Remove(lost));
+        }
+    }
+
+    #[test]
+    fn members_are_changed_only_when_all_others_have_started() {
+        let list = vec![listed("a", A, true), listed("", "https://10.0.0.3:2380", false)];
+        let why = "a member that was added (https://10.0.0.3:2380) has not started yet, and members change one at a time";
+        assert_eq!(member("").deed(false, "", || Ok(list)).unwrap(), Deed::Wait(why.to_owned()));
+    }
+
+    #[test]
+    fn a_member_with_data_whose_address_is_known_asks_nobody() {
+        let deed = member("").deed(true, NEW, || panic!("asked")).unwrap();
+        assert_eq!(deed, Deed::Nothing);
+    }
+
+    #[test]
+    fn a_changed_address_is_told_to_the_cluster_and_waits_for_it() {
+        let old = NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9");
+        let there = listed("b", "https://10.9.9.9:2380", true);
+        let list = vec![listed("a", A, true), there.clone()];
+        assert_eq!(member("").deed(true, &old, || Ok(list)).unwrap(), Deed::Move(there));
+        assert_eq!(member("").deed(true, &old, silence).unwrap(), Deed::Wait("no connection".to_owned()));
+        let list = vec![listed("a", A, true), listed("b", B, true)];
+        let text = text(member("").deed(true, &old, || Ok(list)).unwrap());
+        assert!(text.contains(KNOWN_AS) && text.ends_with("STATE=existing\n"), "{text}");
+    }
+
+    #[test]
+    fn a_member_that_runs_already_may_be_the_first_that_comes_up() {
+        let env = text(member("").deed(true, "", silence).unwrap());
+        assert!(!env.contains(KNOWN_AS), "{env}");
+        assert_eq!(member("").deed(true, &env, silence).unwrap(), Deed::Nothing);
+    }
+
+    #[test]
+    fn data_of_a_member_that_was_taken_out_is_an_error() {
+        let error = member("").deed(true, "", || Ok(vec![listed("a", A, true)])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the cluster knows no member b, and /d has data of one: it was taken out of the cluster, or the data is \
+             another cluster's"
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_refused_with_its_field() {
+        for (from, to, why) in [
+            ("name = 'b'", "name = 'bb'", "`name`: `members` has no `bb`; did you mean `b`?"),
+            (
+                "peer_url = 'https://10.0.0.2:2380'",
+                "peer_url = 'https://10.0.0.9:2380'",
+                "`peer_url`: `members` has https://10.0.0.2:2380 for `b`",
+            ),
+            ("a = 'https://10.0.0.1:2380'", &format!("a = '{B}'"), "`members`: `b` and `a` are both at https://10.0.0.2:2380"),
+            ("ca = '/ca'", "ca = '/ca'\nfounders = ['c']", "`founders`: `members` has no `c`"),
+            ("ca = '/ca'", "ca = '/ca'\nfounders = []", "`founders`: somebody has to make the cluster: name one at least"),
+            ("a = 'https://10.0.0.1:2380'", "a = 'x,y'", "`members`: write them like `https://HOST:2380`, and not `x,y`"),
+        ] {
+            assert_eq!(refusal("etcd_member", &fields("").replace(from, to)), why);
+        }
+    }
+
+    #[test]
+    fn a_tree_joins_no_cluster() {
+        let tree = Tree::new();
+        assert_eq!(tree.summary(&member("")), None);
+    }
+}

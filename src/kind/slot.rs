@@ -1,0 +1,115 @@
+//! `[[slot]]`: what one host at a time may do. Whoever is about to interrupt a unit takes its slot first, and gives it back
+//! when all is well again.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::host::etcd::Cluster;
+use crate::kind::etcd_key::cluster;
+use crate::kind::fields::{AbsolutePath, Span};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+
+/// Fields of `[[slot]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotFields {
+    /// What it is called, the same on all hosts that share it.
+    name: String,
+    /// Client URLs of the cluster's members.
+    endpoints: Vec<String>,
+    /// PEM file with the authority of the members' certificates.
+    ca: AbsolutePath,
+    /// PEM file with a client certificate; none when left out.
+    client_cert: Option<AbsolutePath>,
+    /// PEM file with the key of `client_cert`.
+    client_key: Option<AbsolutePath>,
+    /// How long a host that never gives it back keeps it; `5m` when left out.
+    ttl: Option<Span>,
+    /// How long to wait for it; `5m` when left out.
+    within: Option<Span>,
+    /// Ids of probes that have to pass before it is given back.
+    #[serde(default)]
+    until: Vec<String>,
+}
+
+impl Fields for SlotFields {
+    const NAME: &'static str = "slot";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(is_plain) {
+            return Err(build.invalid("name", "letters, digits, `.`, `_` and `-` make one"));
+        }
+        if self.endpoints.is_empty() {
+            return Err(build.invalid("endpoints", "name one at least"));
+        }
+        let ttl = self.ttl.map_or(Duration::from_secs(300), |span| span.0);
+        // etcd makes shorter ones longer, by its election timeout
+        if ttl < Duration::from_secs(10) {
+            return Err(build.invalid("ttl", "10s at least"));
+        }
+        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        Ok(vec![Box::new(Slot {
+            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            name: self.name,
+            ttl,
+            within: self.within.map_or(Duration::from_secs(300), |span| span.0),
+            until: self.until,
+        })])
+    }
+}
+
+/// What one host at a time may do. It changes nothing by itself: [`crate::engine::slot`] takes it and gives it back.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What it is called.
+    pub name: String,
+    /// The cluster that knows who has it.
+    pub cluster: Cluster,
+    /// How long a host that never gives it back keeps it.
+    pub ttl: Duration,
+    /// How long to wait for it.
+    pub within: Duration,
+    /// Ids of probes that have to pass before it is given back.
+    pub until: Vec<String>,
+}
+
+impl Resource for Slot {
+    fn kind(&self) -> &'static str {
+        SlotFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Units
+    }
+
+    fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
+        Ok(None)
+    }
+
+    fn apply(&self, _: &Work<'_>, _: &Change) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::refusal;
+
+    #[test]
+    fn a_mistake_is_refused_with_its_field() {
+        for (fields, why) in [
+            ("name = 'a/b'\nendpoints = ['https://a:1']", "`name`: letters, digits, `.`, `_` and `-` make one"),
+            ("name = 'a'\nendpoints = []", "`endpoints`: name one at least"),
+            ("name = 'a'\nendpoints = ['https://a:1']\nttl = '2s'", "`ttl`: 10s at least"),
+        ] {
+            assert_eq!(refusal("slot", &format!("{fields}\nca = '/ca'")), why);
+        }
+    }
+}
