@@ -98,6 +98,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// What it has to make, if it says so.
+    pub(crate) fn makes(&self) -> Option<&AbsolutePath> {
+        self.creates.as_ref()
+    }
+
     /// Whom it runs as; the inner error is that there is no such user.
     fn identity(&self, work: &Work<'_>) -> Result<Result<Option<Identity>>> {
         let Some(user) = &self.user else { return Ok(Ok(None)) };

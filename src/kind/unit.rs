@@ -1,14 +1,18 @@
 //! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, Visitor};
 
 use crate::error::{Error, Result, nearest};
 use crate::host::Host;
 use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
+use crate::host::zone::{PortRange, Traffic};
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Wants, Work};
@@ -41,6 +45,61 @@ pub struct UnitFields {
     /// Ids of resources whose change it is reloaded for.
     #[serde(default)]
     reload_when: Vec<String>,
+    /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
+    #[serde(default)]
+    listens: Vec<Listen>,
+}
+
+/// What other hosts reach a unit at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The ports, or the protocol.
+    pub at: Traffic,
+    /// The `[[certificate]]` of this host that is shown there.
+    pub certificate: Option<String>,
+    /// The TCP port that connections are passed on to, on the hosts that listen there.
+    pub through: Option<u16>,
+}
+
+impl Listen {
+    /// Whether a TCP connection to this port ends here.
+    pub fn is_at(&self, port: u16) -> bool {
+        matches!(&self.at, Traffic::Ports(range) if range.protocol == "tcp" && range.contains(port))
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            port: PortRange,
+            certificate: Option<String>,
+            through: Option<u16>,
+        }
+
+        struct TextOrTable;
+
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text like \"2379/tcp\", or a table with `port`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
+                let at = Traffic::try_from(text.to_owned()).map_err(E::custom)?;
+                Ok(Listen { at, certificate: None, through: None })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Listen { at: Traffic::Ports(table.port), certificate: table.certificate, through: table.through })
+            }
+        }
+
+        deserializer.deserialize_any(TextOrTable)
+    }
 }
 
 /// A unit's name: a valid one, of a type that has files.
@@ -122,6 +181,7 @@ impl Fields for UnitFields {
             mask: self.mask,
             after,
             watches,
+            listens: self.listens,
         }));
         Ok(files)
     }
@@ -154,6 +214,18 @@ impl UnitFields {
             }
             check_text(build, "dropins", file, text)?;
         }
+        for listen in &self.listens {
+            let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
+            match (&listen.certificate, listen.through) {
+                (Some(_), Some(_)) => {
+                    let why = "set `certificate` or `through`, not both: who passes connections on shows no certificate";
+                    return Err(build.invalid("listens", why));
+                }
+                (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
+                (None, Some(_)) if !is_tcp => return Err(build.invalid("listens", "`through` is for TCP only")),
+                _ => {}
+            }
+        }
         if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
             return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
         }
@@ -181,6 +253,7 @@ pub struct Unit {
     mask: bool,
     after: Vec<String>,
     watches: Vec<(String, Kick)>,
+    listens: Vec<Listen>,
 }
 
 /// What the state of a unit comes to.
@@ -195,6 +268,21 @@ enum Standing {
 }
 
 impl Unit {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the role writes of it: its file, then its drop-ins in systemd's order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.own.text.iter().chain(self.own.dropins.values()).map(String::as_str)
+    }
+
+    /// What other hosts reach it at.
+    pub fn listens(&self) -> &[Listen] {
+        &self.listens
+    }
+
     fn link(&self) -> PathBuf {
         Path::new(ETC).join(&self.name)
     }

@@ -1,12 +1,14 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
+mod expression;
 mod facts;
 mod functions;
 mod order;
 mod world;
 
+pub use expression::Expression;
 pub use facts::{Facts, Os};
-pub use world::{Layer, World};
+pub use world::{Layer, World, layers};
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;

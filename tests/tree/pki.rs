@@ -427,7 +427,7 @@ fn an_authority_is_changed_while_hosts_trust_both() {
 
 #[test]
 fn a_template_shows_the_public_half_of_a_key_pair() {
-    let world = World::new("[[file]]\npath = \"/etc/tokens.pub\"\ncontent = '{{ pki(\"tokens.pub\") }}'\n");
+    let world = World::new("[[file]]\npath = \"/etc/tokens.pub\"\ncontent = '{{ pki_file(\"tokens.pub\") }}'\n");
     let error = world.check().exits(1).error();
     assert!(error["error"].as_str().unwrap().contains("the site has no pki/tokens.pub"), "{error}");
     world.pki("init").exits(0);
