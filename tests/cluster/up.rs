@@ -46,15 +46,16 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
 #[test]
 fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_other() {
     let web = crate::web();
-    for name in cluster().names() {
-        let host = cluster().host(name);
-        assert_eq!(host.run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok(), "it works", "from {name}");
-    }
     let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
     assert_ne!(one.host, other.host, "on two hosts");
+    for name in cluster().names() {
+        // each answers with its own name
+        let answer = cluster().host(name).run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok();
+        assert!([&one.name, &other.name].contains(&&answer), "{answer}, from {name}");
+    }
     for (from, to) in [(one, other), (other, one)] {
         let ask = format!("exec {} -- /bin/busybox wget -q -T 10 -O - http://{}:8080/", from.name, to.address);
-        assert_eq!(cluster().kubectl("master2", &ask).ok(), "it works", "from {} to {}", from.host, to.host);
+        assert_eq!(cluster().kubectl("master2", &ask).ok(), to.name, "from {} to {}", from.host, to.host);
     }
 }
 

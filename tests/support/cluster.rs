@@ -1,13 +1,14 @@
 //! A cluster for a test: a site that is signed and published, and hosts that follow it by kpull's timer and nothing else.
 #![allow(dead_code, reason = "each test uses the part that it needs")]
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kpull::net::server::{Answer, Server};
@@ -27,23 +28,27 @@ pub struct Cluster {
     lab: Lab,
     dir: tempfile::TempDir,
     hosts: Vec<(String, String)>,
-    serial: Cell<u64>,
-    server: Option<Server>,
+    serial: AtomicU64,
+    server: Mutex<Option<Server>>,
 }
 
 impl Cluster {
-    /// Boots the hosts of the site `tests/cluster/sites/NAME`, and enrols them to it; `start` lets them go.
+    /// Boots the hosts of the site that is shipped, or of `tests/cluster/sites/NAME`, and enrols them to it; `start` lets them
+    /// go.
     ///
-    /// The site is the one that is shipped, with what that directory says otherwise: each of its TOML files is merged into
-    /// the shipped one of the same name, or stands beside it. `secrets.toml` in it is no part of the site: it has the
-    /// values of secrets by name.
-    pub fn new(name: &str) -> Self {
+    /// Over the site lies what `tests/cluster/lab` says, and over that, where there is such a directory,
+    /// `tests/cluster/kubernetes-VERSION`: each of their TOML files is merged into the site's of the same name, or stands beside
+    /// it. `secrets.toml` is no part of the site: it has the values of secrets by name.
+    pub fn new(name: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let site = dir.path().join("site");
-        let overlay = Path::new(PROJECT).join("tests/cluster/sites").join(name);
-        assemble(&site, &overlay);
+        assemble(&site, name);
         let artifacts = artifacts();
         pin(&site.join("artifacts.toml"), &artifacts);
+        let version = read(&site.join("artifacts.toml"))["kubernetes-server"]["version"].as_str().unwrap().to_owned();
+        let (minor, _) = version.rsplit_once('.').unwrap();
+        overlay(&site, &cluster_dir("lab"));
+        overlay(&site, &cluster_dir(&format!("kubernetes-{minor}")));
         keygen(&dir.path().join("operator"));
         let operator = fs::read_to_string(dir.path().join("operator.pub")).unwrap();
         edit(&site.join("site.toml"), |doc| doc["secrets"]["recipients"] = array([operator.trim()]));
@@ -64,9 +69,9 @@ impl Cluster {
             })
             .unwrap()
         });
-        let cluster = Self { lab, dir, hosts, serial: Cell::new(0), server: Some(server) };
+        let cluster = Self { lab, dir, hosts, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
         cluster.make_keys();
-        cluster.set_secrets(&overlay.join("secrets.toml"));
+        cluster.set_secrets(&cluster_dir("lab").join("secrets.toml"));
         cluster.release();
         for (name, _) in &cluster.hosts {
             cluster.enroll(name);
@@ -111,7 +116,7 @@ impl Cluster {
         self.kpull(&["sign", "--key", &operator]);
         let releases = self.dir.path().join("releases");
         self.kpull(&["publish", releases.to_str().unwrap()]);
-        self.serial.set(self.serial.get() + 1);
+        self.serial.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Replaces text in a file of the site; it has to be there.
@@ -137,7 +142,7 @@ impl Cluster {
             return false;
         };
         let (last, owed) = (&status["last_run"], &status["owed"]);
-        status["generation"]["serial"] == self.serial.get()
+        status["generation"]["serial"] == self.serial.load(Ordering::SeqCst)
             && last["exit"] == 0
             && last["changed"] == 0
             && owed["kicks"].as_object().is_none_or(serde_json::Map::is_empty)
@@ -250,7 +255,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // The server ends with a connection to itself, which has to be made where it is.
-        if let Some(server) = self.server.take() {
+        if let Some(server) = self.server.get_mut().ok().and_then(Option::take) {
             self.lab.in_network(move || drop(server));
         }
     }
@@ -269,11 +274,21 @@ journalctl -q --no-pager -o short-monotonic -p err -n 20 | cut -c1-300
 systemctl is-active docker >/dev/null && docker ps -a --format '{{.Names}} {{.Status}}'
 "#;
 
-/// The shipped site with what `overlay` says otherwise, in `site`.
-fn assemble(site: &Path, overlay: &Path) {
+fn cluster_dir(name: &str) -> PathBuf {
+    Path::new(PROJECT).join("tests/cluster").join(name)
+}
+
+/// The shipped site, or another one with the shipped roles and pins, in `site`.
+fn assemble(site: &Path, name: Option<&str>) {
     fs::create_dir_all(site).unwrap();
-    let shipped = ["roles", "host_vars", "site.toml", "artifacts.toml"].map(|part| Path::new(PROJECT).join(part));
-    Output::of(Command::new("cp").arg("-r").args(shipped).arg(site)).ok();
+    let whose = name.map_or(PathBuf::from(PROJECT), |name| cluster_dir("sites").join(name));
+    let shipped = ["roles", "artifacts.toml"].map(|part| Path::new(PROJECT).join(part));
+    let own = ["site.toml", "host_vars"].map(|part| whose.join(part));
+    Output::of(Command::new("cp").arg("-r").args(shipped).args(own).arg(site)).ok();
+}
+
+/// Merges the TOML files of a directory, if it is there, into those of a site.
+fn overlay(site: &Path, overlay: &Path) {
     for part in ["", "host_vars"] {
         let (from, to) = (overlay.join(part), site.join(part));
         let Ok(entries) = fs::read_dir(&from) else { continue };
