@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod kind;
+pub mod lint;
 pub mod net;
 pub mod pki;
 pub mod report;

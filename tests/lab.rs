@@ -4,6 +4,8 @@
 mod converge;
 #[path = "support/git.rs"]
 mod git;
+#[path = "lab/health.rs"]
+mod health;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "lab/secrets.rs"]
@@ -107,6 +109,28 @@ fn a_crash_ends_everything_on_a_host_but_its_disk() {
     assert_eq!(host.run("cat /var/lib/kept").ok(), "kept");
     assert_eq!(host.run("systemctl is-active busy").stdout, "inactive\n");
     assert_eq!(host.run("systemctl is-system-running").ok(), "running");
+}
+
+#[test]
+fn containers_run_and_belong_to_their_host_alone() {
+    let lab = Lab::for_containers(&[H1, H2]);
+    let machine = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap();
+    for (name, _) in [H1, H2] {
+        let host = lab.host(name);
+        host.run("systemctl start docker.service lab-images.service").ok();
+        host.run("docker run -d --name web --hostname web-on-$(hostname) -p 8080:8080 lab/web:1").ok();
+        let get = "curl -sS --max-time 10 --retry 20 --retry-delay 1 --retry-all-errors http://127.0.0.1:8080/";
+        assert_eq!(host.run(get).ok(), format!("web-on-{name}"));
+        assert_eq!(host.run("ls -d /sys/fs/cgroup/memory/docker/*/ | wc -l").ok(), "1", "containers that {name} sees");
+        host.run("echo 5 > /proc/sys/kernel/panic").ok();
+    }
+    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/panic").unwrap(), machine, "a host has set the machine's");
+
+    let host = lab.host("h1");
+    host.crash();
+    host.boot();
+    assert_eq!(host.run("systemctl is-active lab-prepare.service var-lib-docker.mount").ok(), "active\nactive");
+    assert_eq!(host.run("ls /sys/fs/cgroup/memory | grep -c docker").stdout, "0\n", "left of what was killed");
 }
 
 #[test]

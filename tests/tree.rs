@@ -22,5 +22,7 @@ mod site;
 mod sources;
 #[path = "tree/supply.rs"]
 mod supply;
+#[path = "tree/verify.rs"]
+mod verify;
 
 use kpull::net::server::{Answer, Seen};

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::kind::artifact::Artifact;
+use crate::lint::lint;
 use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, resolve};
@@ -47,14 +48,11 @@ impl Run for Check {
         let site = self.site.load()?;
         let mut errors: Vec<Error> = Vec::new();
         let literals = scan(&site.files);
-        let mut users = Users::default();
+        let (mut users, mut catalogs) = (Users::default(), Vec::new());
         for (name, host) in &site.hosts {
             let resolved = Facts::assumed(name, host.address, None)
                 .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
-            if let Ok(catalog) = &resolved {
-                users.add(catalog);
-            }
-            match resolved {
+            match &resolved {
                 Ok(catalog) if self.json => {
                     print_json(
                         &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }),
@@ -62,6 +60,13 @@ impl Run for Check {
                 }
                 Ok(catalog) => {
                     print(&format!("✓ {name:<16} {} resources of {} roles", catalog.items.len(), host.roles.len()))
+                }
+                Err(_) => {}
+            }
+            match resolved {
+                Ok(catalog) => {
+                    users.add(&catalog);
+                    catalogs.push(catalog);
                 }
                 Err(error) => errors.push(error),
             }
@@ -74,6 +79,7 @@ impl Run for Check {
         let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
         // of a site that can't be resolved it is not known who uses what
         if errors.is_empty() {
+            errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
         }

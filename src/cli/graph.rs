@@ -37,7 +37,7 @@ impl Run for Graph {
             if self.json {
                 let watches: Vec<_> = watches.iter().map(|(id, kick)| json!({ "id": id, "kick": kick })).collect();
                 print_json(
-                    &json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(), "after": item.after, "watches": watches }),
+                    &json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(), "after": item.after, "before": item.resource.before(), "watches": watches }),
                 );
                 continue;
             }
@@ -45,6 +45,9 @@ impl Run for Graph {
                 print(&format!("  {:?} [tooltip = {:?}];", item.id, item.role));
                 for after in &item.after {
                     print(&format!("  {after:?} -> {:?};", item.id));
+                }
+                for held in item.resource.before() {
+                    print(&format!("  {:?} -> {held:?} [label = \"gate\"];", item.id));
                 }
                 for (watched, kick) in watches {
                     print(&format!("  {watched:?} -> {:?} [style = dashed, label = {:?}];", item.id, word(kick)));
@@ -54,6 +57,9 @@ impl Run for Graph {
             print(&format!("{:<12} {}", item.role, item.id));
             for after in &item.after {
                 print(&format!("{:<12}   after {after}", ""));
+            }
+            for held in item.resource.before() {
+                print(&format!("{:<12}   gate before {held}", ""));
             }
             for (watched, kick) in watches {
                 print(&format!("{:<12}   {} when {watched} changes", "", word(kick)));

@@ -16,6 +16,7 @@ mod secret;
 mod self_test;
 mod sign;
 mod status;
+mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ use crate::site::{Files, Site};
 #[derive(Debug, Parser)]
 #[command(name = "kpull", version, arg_required_else_help = true, infer_long_args = true)]
 #[command(after_help = "Exit codes: 0 nothing (left) to do · 1 an error, nothing lost · 2 `plan` found changes · \
-                        3 applied, not healthy · 4 the release was refused · 75 another run is at work")]
+                        3 not healthy · 4 the release was refused · 75 another run is at work")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,6 +52,8 @@ enum Command {
     Plan(plan::Plan),
     /// Tell which release this host follows and how the last run went.
     Status(status::Status),
+    /// Ask every probe of this host once, and tell how long its certificates live.
+    Verify(verify::Verify),
     /// Tell whether this program can read this host's configuration and release; changes nothing.
     SelfTest(self_test::SelfTest),
     /// Check a site: every host of it, without touching any.
@@ -219,6 +222,7 @@ pub fn main() -> Exit {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
         Command::Status(command) => command,
+        Command::Verify(command) => command,
         Command::SelfTest(command) => command,
         Command::Check(command) => command,
         Command::Explain(command) => command,

@@ -10,6 +10,7 @@ use crate::engine::plan::{Plan, difference, locate};
 use crate::engine::slot::Slots;
 use crate::error::{Error, Exit, Result};
 use crate::host::{Host, is_unit_file};
+use crate::kind::probe::Probe;
 use crate::kind::{Item, Kick, Work};
 use crate::report::{Event, Report, Summary};
 use crate::store::{Generation, Owed, Store};
@@ -85,6 +86,12 @@ impl Run<'_> {
                 watchers.entry(watched).or_default().push((&item.id, kick));
             }
         }
+        let mut gates: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
+        for item in items {
+            for held in item.resource.before() {
+                gates.entry(held).or_default().push(item);
+            }
+        }
         let mut changed: HashSet<&str> = HashSet::new();
         for item in items {
             let Some(change) =
@@ -92,6 +99,9 @@ impl Run<'_> {
             else {
                 continue;
             };
+            for gate in gates.get(&item.id).into_iter().flatten() {
+                self.pass(gate, item)?;
+            }
             let held = self.slots.before(item, &change).map_err(|error| locate(error, item))?;
             self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
             item.resource.apply(self.work, &change).map_err(|error| locate(error, item))?;
@@ -136,7 +146,24 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for every probe, if anything was changed since they all passed last.
+    /// Waits for the probe that `item` is not to be changed before. When it does not pass, the run ends there: what comes
+    /// later may need what waits.
+    fn pass(&self, gate: &Item, item: &Item) -> Result<()> {
+        let Some(probe) = gate.resource.probe().filter(|_| self.work.host.is_live()) else { return Ok(()) };
+        self.wait(gate, probe).map_err(|why| {
+            let error = Error::new(format!("{} waits for {}", item.id, gate.id)).because(why).exit(Exit::Unhealthy);
+            locate(error.help("it may be another host's turn; the next run goes on from here"), gate)
+        })
+    }
+
+    fn wait(&self, item: &Item, probe: &Probe) -> Result<(), String> {
+        self.report.event(&Event::Waiting(item));
+        probe.wait(self.work)?;
+        self.report.event(&Event::Passing(item));
+        Ok(())
+    }
+
+    /// Waits for every probe that decides, if anything was changed since they all passed last.
     fn probe(&mut self, items: &[Item]) -> Result<(usize, Option<Error>)> {
         if !self.owed.probes || !self.work.host.is_live() {
             self.owed.probes = false;
@@ -145,16 +172,14 @@ impl Run<'_> {
         }
         let mut passed = 0;
         for item in items {
-            let Some(probe) = item.resource.probe() else { continue };
-            self.report.event(&Event::Waiting(item));
-            if let Err(why) = probe.wait(self.work) {
+            let Some(probe) = item.resource.probe().filter(|probe| probe.decides()) else { continue };
+            if let Err(why) = self.wait(item, probe) {
                 let error = Error::new(format!("{} does not pass", item.id))
                     .because(why)
                     .exit(Exit::Unhealthy)
                     .help("everything was applied and stays so; the next run tries the probe again");
                 return Ok((passed, Some(locate(error, item))));
             }
-            self.report.event(&Event::Passing(item));
             passed += 1;
         }
         self.owed.probes = false;
@@ -183,4 +208,158 @@ fn record(
         resources: items.iter().map(|item| item.id.clone()).collect(),
         changes: changes.into_iter().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::plan::plan;
+    use crate::resolve::Catalog;
+    use crate::resolve::testing::catalog;
+
+    fn ids(catalog: &Catalog) -> Vec<&str> {
+        catalog.items.iter().map(|item| item.id.as_str()).collect()
+    }
+
+    /// A machine, on which the commands of these tests make files in a directory.
+    struct World {
+        dir: tempfile::TempDir,
+        host: Host,
+        store: Store,
+        catalog: Catalog,
+    }
+
+    impl World {
+        /// `DIR` in the role stands for the directory.
+        fn new(role: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let role = role.replace("DIR", dir.path().to_str().unwrap());
+            let store = Store::open(&dir.path().join("state")).unwrap();
+            Self { host: Host::open("/".as_ref()).unwrap(), store, catalog: catalog(&role).unwrap(), dir }
+        }
+
+        /// What a run changes and how many probes pass; how it ends, if that is not well.
+        fn run(&self) -> (Vec<String>, Result<usize, Error>) {
+            let items = &self.catalog.items;
+            let work = Work { host: &self.host, store: &self.store, catalog: items };
+            let (owed, silent) = (self.store.owed().unwrap(), Vec::<Box<dyn Report>>::new());
+            let mut run = Run { work: &work, report: &silent, owed, changes: Vec::new(), kicked: Vec::new() };
+            let ended = run.all(items).and_then(|()| match run.probe(items)? {
+                (passed, None) => Ok(passed),
+                (_, Some(unhealthy)) => Err(unhealthy),
+            });
+            (run.changes.into_iter().map(|(id, _)| id).collect(), ended)
+        }
+
+        fn make(&self, name: &str) {
+            std::fs::write(self.dir.path().join(name), "").unwrap();
+        }
+
+        fn remove(&self, name: &str) {
+            std::fs::remove_file(self.dir.path().join(name)).unwrap();
+        }
+    }
+
+    const GATED: &str = r#"
+        [[command]]
+        name = "kubelet"
+        run = ["touch", "DIR/kubelet"]
+        creates = "DIR/kubelet"
+        [[command]]
+        name = "after it"
+        run = ["touch", "DIR/more"]
+        creates = "DIR/more"
+        after = ["command:kubelet"]
+        [[probe]]
+        name = "api"
+        command = ["test", "-e", "DIR/api"]
+        before = ["command:kubelet"]
+        within = "0s"
+        [[command]]
+        name = "proxy"
+        run = ["touch", "DIR/proxy"]
+        creates = "DIR/proxy"
+    "#;
+
+    #[test]
+    fn what_waits_for_a_gate_comes_after_all_that_does_not() {
+        let world = World::new(GATED);
+        assert_eq!(ids(&world.catalog), ["command:proxy", "probe:api", "command:kubelet", "command:after it"]);
+    }
+
+    #[test]
+    fn a_gate_that_does_not_open_ends_the_run_before_what_waits_is_touched_and_the_next_run_goes_on() {
+        let world = World::new(GATED);
+        let (changed, ended) = world.run();
+        assert_eq!(changed, ["command:proxy"]);
+        let error = ended.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "command:kubelet waits for probe:api: test failed: exit status: 1, without a word"
+        );
+        assert_eq!((error.exit_code(), error.place().unwrap().file.as_str()), (Exit::Unhealthy, "roles/r/role.toml"));
+        assert!(error.advice().unwrap().contains("the next run goes on from here"));
+        assert!(!world.dir.path().join("kubelet").exists());
+
+        world.make("api");
+        let (changed, ended) = world.run();
+        assert_eq!(changed, ["command:kubelet", "command:after it"]);
+        assert_eq!(ended.unwrap(), 1, "the probe passes at the end too");
+    }
+
+    #[test]
+    fn a_gate_is_not_asked_when_nothing_behind_it_changes() {
+        let world = World::new(&GATED.replace("within", "decides = false\n        within"));
+        world.make("api");
+        world.run().1.unwrap();
+        world.remove("api");
+        world.remove("proxy");
+        let (changed, ended) = world.run();
+        assert_eq!(changed, ["command:proxy"]);
+        assert_eq!(ended.unwrap(), 0, "nor is it one of those that decide");
+        world.remove("kubelet");
+        assert_eq!(world.run().1.unwrap_err().exit_code(), Exit::Unhealthy);
+    }
+
+    #[test]
+    fn a_probe_that_decides_nothing_does_not_make_a_run_unhealthy() {
+        let role =
+            "[[command]]\nrun = ['touch', 'DIR/x']\ncreates = 'DIR/x'\n[[probe]]\ncommand = ['false']\nwithin = '0s'\n";
+        assert_eq!(World::new(role).run().1.unwrap_err().exit_code(), Exit::Unhealthy);
+        assert_eq!(World::new(&format!("{role}decides = false")).run().1.unwrap(), 0);
+    }
+
+    #[test]
+    fn a_gate_for_what_the_host_does_not_have_is_an_error_with_the_name_that_was_meant() {
+        let role = GATED.replace("before = [\"command:kubelet\"]", "before = [\"command:kublet\"]");
+        let error = catalog(&role.replace("DIR", "/dir")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`probe:api` is a gate before `command:kublet`, and there is no such resource on this host"
+        );
+        assert_eq!(error.advice(), Some("did you mean `command:kubelet`?"));
+    }
+
+    #[test]
+    fn a_gate_that_needs_what_waits_for_it_is_a_circle() {
+        let role = GATED.replace("within", "after = [\"command:after it\"]\n        within");
+        let error = catalog(&role.replace("DIR", "/dir")).unwrap_err();
+        assert!(
+            error.to_string().contains("command:kubelet → probe:api → command:after it → command:kubelet"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tree_has_no_gates() {
+        let dir = tempfile::tempdir().unwrap();
+        let role = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n[[probe]]\ncommand = ['false']\nbefore = ['file:/etc/x']\nwithin = '0s'";
+        let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
+        let silent = Vec::<Box<dyn Report>>::new();
+        let planned = plan(&host, &store, catalog(role).unwrap()).unwrap();
+        let work = Work { host: &host, store: &store, catalog: &planned.catalog.items };
+        let mut run = Run { work: &work, report: &silent, owed: planned.owed, changes: Vec::new(), kicked: Vec::new() };
+        run.all(&planned.catalog.items).unwrap();
+        assert_eq!(run.changes.len(), 1);
+    }
 }

@@ -70,7 +70,7 @@ pub(super) fn difference(
         Kick::Restart => "restart",
     };
     Ok(Some(match observed {
-        Some(change) => Change { kick: Some(kick), ..change },
+        Some(change) => Change { kick: change.kick.max(Some(kick)), ..change },
         None => Change { kick: Some(kick), ..Change::new(word) },
     }))
 }

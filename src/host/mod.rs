@@ -4,11 +4,13 @@ pub mod accounts;
 pub mod bus;
 pub mod etcd;
 pub mod firewalld;
+pub mod kube;
 pub mod packages;
 pub mod process;
 pub mod rich_rule;
 pub mod root;
 pub mod systemd;
+pub mod tls;
 pub mod unit_files;
 pub mod zone;
 pub mod zone_file;
@@ -48,6 +50,7 @@ pub struct Host {
     units_changed: Cell<bool>,
     packages: RefCell<HashMap<packages::Manager, packages::Known>>,
     links_changed: Cell<bool>,
+    kubes: RefCell<HashMap<kube::Access, Rc<kube::Kube>>>,
 }
 
 impl Host {
@@ -67,6 +70,7 @@ impl Host {
             units_changed: Cell::new(false),
             packages: RefCell::default(),
             links_changed: Cell::new(false),
+            kubes: RefCell::default(),
         })
     }
 
@@ -219,6 +223,20 @@ impl Host {
     /// The firewall has been changed, or started: its zones are asked again.
     pub fn forget_zones(&self) {
         self.zones.borrow_mut().clear();
+    }
+
+    /// The connection to an API server, the same for all who ask alike until the files of `access` change. The inner
+    /// error says why there can be none yet.
+    pub fn kube(&self, access: &kube::Access) -> Result<Result<Rc<kube::Kube>, String>> {
+        if !self.is_live() {
+            return Err(Error::new("a tree has no running API server"));
+        }
+        let mut kubes = self.kubes.borrow_mut();
+        let current = kube::Kube::current(&self.root, access, kubes.get(access));
+        if let Ok(kube) = &current {
+            kubes.insert(access.clone(), kube.clone());
+        }
+        Ok(current)
     }
 
     /// A unit's file has been changed: systemd has to read it before the next unit is touched.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -115,6 +116,14 @@ impl Output {
         }
         error.because(format!("{}\n{lines}", self.verdict()))
     }
+
+    /// [`Output::failure`], without the last lines when they are not to be seen.
+    pub fn failure_of(&self, what: impl AsRef<str>, is_sensitive: bool) -> Error {
+        match is_sensitive {
+            true => Error::new(what).because(format!("{} (its output is not shown: it is sensitive)", self.verdict())),
+            false => self.failure(what),
+        }
+    }
 }
 
 /// Runs a program to its end. That it can't be started is an error; how it ends is the caller's to judge.
@@ -177,8 +186,11 @@ fn in_memory(bytes: &[u8]) -> Result<Stdio> {
 }
 
 /// Starts a program with the umask that programs expect: what a package's script makes is for everybody to read. Ours is
-/// for root's eyes only, see [`keep_private`]; it is the process's, so it is put back at once.
+/// for root's eyes only, see [`keep_private`]; it is the process's, so it is put back at once, and one thread has its turn
+/// after the other.
 fn with_usual_umask<T>(start: impl FnOnce() -> T) -> T {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = umask(Mode::from_bits_truncate(0o022));
     let started = start();
     umask(ours);

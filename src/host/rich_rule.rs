@@ -136,6 +136,12 @@ impl RichRule {
         }
     }
 
+    /// What the rule lets in, if it accepts something.
+    pub fn accepted(&self) -> Option<&Part> {
+        let [_, _, element, _, _, action] = &self.parts;
+        element.as_ref().filter(|_| action.as_ref().is_some_and(|action| action.name == "accept"))
+    }
+
     /// The rule as it stands in a zone's file, indented as a child of the zone.
     pub fn to_xml(&self) -> String {
         let mut xml = "  <rule".to_owned();
@@ -168,7 +174,8 @@ fn attribute(name: &str, value: &str) -> String {
 }
 
 impl Part {
-    fn get(&self, name: &str) -> Option<&str> {
+    /// The value of an attribute.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }

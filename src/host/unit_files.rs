@@ -174,7 +174,7 @@ fn follow(root: &Root, name: &str, dir: &str, target: &Path, seen: &mut BTreeSet
 }
 
 /// A path without `.` and `..`.
-fn straight(path: &Path) -> PathBuf {
+pub fn straight(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -341,7 +341,7 @@ pub fn check(text: &str) -> Result<(), Flaw> {
 
 /// The lines that say something, continued ones joined, each with the number of its first; comments and blanks are
 /// left out.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
+pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut is_continued = false;
     for (number, line) in text.lines().enumerate() {

@@ -73,6 +73,11 @@ impl PortRange {
         (is_known && first <= last && first > 0).then(|| Self { protocol: protocol.to_owned(), first, last })
     }
 
+    /// Whether the port is one of them, whatever the protocol.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// The ports without the protocol, as firewalld writes them.
     pub fn ports(&self) -> String {
         if self.first == self.last { self.first.to_string() } else { format!("{}-{}", self.first, self.last) }
@@ -95,6 +100,39 @@ impl TryFrom<String> for PortRange {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ports(), self.protocol)
+    }
+}
+
+/// What may come in: ports of a transport, or an IP protocol that has none.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub enum Traffic {
+    /// Ports.
+    Ports(PortRange),
+    /// A protocol by its name in small letters: `vrrp`.
+    Protocol(String),
+}
+
+impl TryFrom<String> for Traffic {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain) {
+            return Ok(Self::Protocol(text.to_ascii_lowercase()));
+        }
+        PortRange::try_from(text)
+            .map(Self::Ports)
+            .map_err(|why| format!("{why}; or an IP protocol by its name, like \"vrrp\""))
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(range) => range.fmt(f),
+            Self::Protocol(name) => f.write_str(name),
+        }
     }
 }
 
@@ -140,7 +178,7 @@ impl Ports {
     }
 
     /// What is in here and not in `other`.
-    fn without(&self, other: &Self) -> Self {
+    pub fn without(&self, other: &Self) -> Self {
         let mut rest = self.clone();
         for range in other.iter() {
             rest.remove(range);

@@ -19,14 +19,22 @@ use crate::site::Pin;
 use crate::store::Progress;
 use crate::store::archive::{self, Format, Limits};
 
-/// Fields of `[[artifact]]`.
+/// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactFields {
     /// Its name in `artifacts.toml`.
     name: String,
     /// From the member's name in the archive to its place on the host. For a file that is no archive, any name.
+    #[serde(default)]
     install: BTreeMap<String, AbsolutePath>,
+    /// Members that are put into one directory under their own names.
+    #[serde(default)]
+    members: Vec<String>,
+    /// The directory in the archive that `members` are in; its top when left out.
+    from: Option<String>,
+    /// The directory on the host that `members` are put into.
+    into: Option<AbsolutePath>,
     /// Permissions; `0755` when left out.
     mode: Option<Mode>,
     /// The user that owns it; `root` when left out.
@@ -45,15 +53,24 @@ impl Fields for ArtifactFields {
     const NAME: &'static str = "artifact";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.install.is_empty() {
-            return Err(build.invalid("install", "name at least one member and its place"));
-        }
+        let install = match (&self.into, self.members.is_empty(), self.install.is_empty()) {
+            (None, true, false) if self.from.is_none() => self.install,
+            (Some(into), false, true) => {
+                let place = |name: &String| {
+                    let member = self.from.iter().chain([name]).cloned().collect::<Vec<_>>().join("/");
+                    let path = AbsolutePath::try_from(format!("{into}/{name}"));
+                    path.map(|path| (member, path)).map_err(|why| build.invalid("members", &why))
+                };
+                self.members.iter().map(place).collect::<Result<_>>()?
+            }
+            _ => return Err(build.invalid("name", "set `install`, or `members` with `into`")),
+        };
         if self.self_test.as_ref().is_some_and(Vec::is_empty) {
             return Err(build.invalid("self_test", "name at least one argument"));
         }
         let pin = build.artifact(&self.name)?;
         let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
-        Ok(vec![Box::new(Artifact { pin, install: self.install, wanted, self_test: self.self_test })])
+        Ok(vec![Box::new(Artifact { pin, install, wanted, self_test: self.self_test })])
     }
 }
 
@@ -153,6 +170,11 @@ impl Artifact {
     /// The pin, and the members that are installed.
     pub(crate) fn members(&self) -> (&Pin, impl Iterator<Item = &String>) {
         (&self.pin, self.install.keys())
+    }
+
+    /// Where its members are put.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &AbsolutePath> {
+        self.install.values()
     }
 
     /// Puts the members that `which` names into their places; `check` looks at each before.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -149,7 +150,8 @@ impl Fields for CertificateFields {
         let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
         let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
         let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
-        Ok(vec![Box::new(Installed { name: wish.name, key, ca, certificate, cert: self.cert, public })])
+        let Wish { name, dns, ip, renew_before, .. } = wish;
+        Ok(vec![Box::new(Installed { name, dns, ip, key, ca, certificate, cert: self.cert, public, renew_before })])
     }
 }
 
@@ -166,6 +168,8 @@ enum Key {
 #[derive(Debug)]
 pub struct Installed {
     name: String,
+    dns: Vec<String>,
+    ip: Vec<IpAddr>,
     key: Key,
     ca: Option<File>,
     /// What the site has; nothing while a request waits.
@@ -173,9 +177,36 @@ pub struct Installed {
     cert: AbsolutePath,
     /// The public key in the certificate.
     public: Vec<u8>,
+    renew_before: SignedDuration,
 }
 
 impl Installed {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the role wants it for this host name or address.
+    pub fn is_for(&self, host: &str) -> bool {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return self.ip.contains(&address);
+        }
+        let is_same = |name: &str| name.eq_ignore_ascii_case(host);
+        // one part of a name at most is left open
+        let below = host.split_once('.').map_or("", |(_, rest)| rest);
+        self.dns.iter().any(|name| is_same(name) || name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(below)))
+    }
+
+    /// Where the certificate is on the host.
+    pub fn path(&self) -> &AbsolutePath {
+        &self.cert
+    }
+
+    /// How long before its end it has to be renewed.
+    pub fn renew_before(&self) -> SignedDuration {
+        self.renew_before
+    }
+
     /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
     fn files(&self) -> impl Iterator<Item = (&'static str, &File)> {
         let key = match &self.key {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::fields::{AbsolutePath, AccountName, Span};
+use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
@@ -45,9 +45,7 @@ impl Fields for CommandFields {
         for (field, argv) in
             [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())]
         {
-            if argv.is_some_and(|argv| {
-                argv.first().is_none_or(String::is_empty) || argv.iter().any(|word| word.contains('\0'))
-            }) {
+            if argv.is_some_and(|argv| !is_argv(argv)) {
                 return Err(
                     build.invalid(field, "write a program and its arguments, like [\"mkfs.ext4\", \"/dev/sdb1\"]")
                 );
@@ -98,6 +96,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// What it has to make, if it says so.
+    pub(crate) fn makes(&self) -> Option<&AbsolutePath> {
+        self.creates.as_ref()
+    }
+
     /// Whom it runs as; the inner error is that there is no such user.
     fn identity(&self, work: &Work<'_>) -> Result<Result<Option<Identity>>> {
         let Some(user) = &self.user else { return Ok(Ok(None)) };
@@ -144,11 +147,7 @@ impl Run {
     }
 
     fn failure(&self, output: &Output, what: String) -> Error {
-        let error = match self.sensitive {
-            true => Error::new(what)
-                .because(format!("{} (its output is not shown: it is sensitive)", output.verdict())),
-            false => output.failure(what),
-        };
+        let error = output.failure_of(what, self.sensitive);
         match output.ended {
             Ended::TimedOut(_) => error.help("give it more time with `timeout`, or find out what it waits for"),
             Ended::Exited(_) => error,

@@ -118,6 +118,11 @@ impl TryFrom<String> for Span {
     }
 }
 
+/// Whether a list is a program and its arguments.
+pub fn is_argv(words: &[String]) -> bool {
+    words.first().is_some_and(|program| !program.is_empty()) && !words.iter().any(|word| word.contains('\0'))
+}
+
 /// How long something lives, written as `"365d"` or like a [`Span`]; at most ten years. A day has 24 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result, nearest};
 use crate::host::Host;
 use crate::host::firewalld::{UNKNOWN_SERVICE, Zone};
-use crate::host::rich_rule::RichRule;
+use crate::host::rich_rule::{Part, RichRule};
 use crate::host::root::Access;
-use crate::host::zone::{Edit, Element, PortRange, Settings};
+use crate::host::zone::{Edit, Element, PortRange, Settings, Traffic};
 use crate::host::zone_file::ZoneFile;
 use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Wants, Work};
 
@@ -174,13 +174,21 @@ impl Fields for FirewallFields {
     const NAME: &'static str = "firewall";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let mut rules = Vec::new();
+        let (mut rules, mut lets_in_otherwise) = (Vec::new(), Vec::new());
+        let mut lets_in: Vec<Traffic> = self.ports.iter().cloned().map(Traffic::Ports).collect();
         for allow in &self.allow {
+            lets_in.extend(allow.port.clone().map(Traffic::Ports));
+            lets_in.extend(allow.protocol.as_ref().map(|name| Traffic::Protocol(name.0.to_ascii_lowercase())));
             rules.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?);
         }
         for rule in &self.rich {
-            rules.push(normal(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?);
+            let rule =
+                RichRule::parse(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?;
+            lets_in_otherwise.extend(rule.accepted().into_iter().flat_map(traffic_of));
+            rules.push(rule.to_string());
         }
+        let services = self.services.iter().chain(self.allow.iter().filter_map(|allow| allow.service.as_ref()));
+        lets_in_otherwise.extend(services.flat_map(|name| traffic_of_service(&name.0)));
         let listed = Settings {
             services: self.services.into_iter().map(|name| name.0).collect(),
             ports: self.ports.into_iter().collect(),
@@ -194,6 +202,8 @@ impl Fields for FirewallFields {
             listed,
             bars_masquerade: self.masquerade == Some(false),
             exclusive: self.exclusive,
+            lets_in,
+            lets_in_otherwise,
         })])
     }
 }
@@ -205,6 +215,38 @@ pub struct Firewall {
     listed: Settings,
     bars_masquerade: bool,
     exclusive: bool,
+    /// What it lets in by `ports` and `allow`.
+    lets_in: Vec<Traffic>,
+    /// What it lets in by services and rich rules, as far as that is known here.
+    lets_in_otherwise: Vec<Traffic>,
+}
+
+/// What the element of a rich rule stands for.
+fn traffic_of(part: &Part) -> Vec<Traffic> {
+    let value = |name| part.get(name).unwrap_or_default();
+    match part.name.as_str() {
+        "port" => PortRange::parse(value("port"), value("protocol")).map(Traffic::Ports).into_iter().collect(),
+        "protocol" => vec![Traffic::Protocol(value("value").to_ascii_lowercase())],
+        "service" => traffic_of_service(value("name")),
+        _ => Vec::new(),
+    }
+}
+
+/// What firewalld's own services of a cluster's neighbourhood let in; those of others are not known here.
+fn traffic_of_service(name: &str) -> Vec<Traffic> {
+    let ports: &[(&str, &str)] = match name {
+        "ssh" => &[("22", "tcp")],
+        "http" => &[("80", "tcp")],
+        "https" => &[("443", "tcp")],
+        "dns" => &[("53", "tcp"), ("53", "udp")],
+        "ntp" => &[("123", "udp")],
+        "etcd-client" => &[("2379", "tcp")],
+        "etcd-server" => &[("2380", "tcp")],
+        "kube-apiserver" => &[("6443", "tcp")],
+        "vrrp" => return vec![Traffic::Protocol("vrrp".to_owned())],
+        _ => &[],
+    };
+    ports.iter().filter_map(|(port, protocol)| PortRange::parse(port, protocol)).map(Traffic::Ports).collect()
 }
 
 /// What has to be edited in the two settings of a zone.
@@ -229,6 +271,21 @@ impl Edits {
 }
 
 impl Firewall {
+    /// Its zone; `None` for firewalld's default one.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// What it lets in by `ports` and `allow`.
+    pub fn lets_in(&self) -> &[Traffic] {
+        &self.lets_in
+    }
+
+    /// What it lets in by services and rich rules, as far as that can be told without asking firewalld.
+    pub fn lets_in_otherwise(&self) -> &[Traffic] {
+        &self.lets_in_otherwise
+    }
+
     /// The name of its zone on this host.
     fn zone_name(&self, host: &Host) -> Result<String> {
         match &self.zone {

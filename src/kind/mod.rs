@@ -54,7 +54,7 @@ pub struct Change {
     pub summary: String,
     /// The change of a text as a unified diff, without secrets.
     pub diff: Option<String>,
-    /// A restart or reload that is owed because of another change.
+    /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
     pub kick: Option<Kick>,
 }
 
@@ -99,6 +99,11 @@ pub trait Resource: fmt::Debug + Any {
 
     /// Ids of resources that come before it if the catalog has them.
     fn after(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
+    fn before(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -278,6 +283,7 @@ kinds! {
     file::FileFields,
     firewall::FirewallFields,
     group::GroupFields,
+    kube_object::KubeObjectFields,
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,

@@ -4,20 +4,39 @@ use std::io::Read;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use minijinja::value::{Serde, Value};
 use reqwest::blocking::Client;
-use reqwest::{Certificate, Identity, Url};
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::error::{Result, visible};
-use crate::host::process::{Command, run};
-use crate::kind::fields::{AbsolutePath, Span};
+use crate::host::Host;
+use crate::host::process::{Command, Ended, run};
+use crate::host::tls;
+use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::resolve::Expression;
 
 /// How long one try may take.
 const ONE_TRY: Duration = Duration::from_secs(5);
 
-/// How much of a body is looked at.
-const LARGEST_BODY: u64 = 64 * 1024;
+/// How much of a body `expect_body` looks at.
+const SEARCHED: usize = 64 * 1024;
+
+/// How much of a body `expect` looks at; more is an error.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// How much of a body is read for its first line alone.
+const GLANCE: usize = 1024;
+
+/// How many characters of an answer a message shows.
+const SHOWN: usize = 120;
+
+/// What `expect` sees of an answer over HTTP.
+const OF_WEB: &[&str] = &["status", "body", "json"];
+
+/// What `expect` sees of a program that has ended.
+const OF_COMMAND: &[&str] = &["code", "output", "lines"];
 
 /// Fields of `[[probe]]`. Exactly one of `tcp`, `http`, `https`, `unit` and `command` is set.
 #[derive(Debug, Deserialize)]
@@ -45,6 +64,14 @@ pub struct ProbeFields {
     expect_status: Option<Statuses>,
     /// What has to be in the first 64 KiB of the answer.
     expect_body: Option<String>,
+    /// An expression that is true of the answer: over `status`, `body` and `json`, or `code`, `output` and `lines`.
+    expect: Option<String>,
+    /// Whether an apply that changed something waits for it at its end; else only `kpull verify` asks. `true` when left
+    /// out.
+    decides: Option<bool>,
+    /// Ids of resources that are not changed before it passes.
+    #[serde(default)]
+    before: Vec<String>,
     /// How long it may fail before that counts; `30s` when left out.
     within: Option<Span>,
     /// The pause between two tries; `1s` when left out.
@@ -91,6 +118,13 @@ impl Fields for ProbeFields {
             let field = if self.expect_status.is_some() { "expect_status" } else { "expect_body" };
             return Err(build.invalid(field, "only for `http` and `https`"));
         }
+        let expect = match (&self.expect, field) {
+            (None, _) => None,
+            (Some(text), "http" | "https") => Some(Expression::parse(text, OF_WEB)),
+            (Some(text), "command") => Some(Expression::parse(text, OF_COMMAND)),
+            (Some(_), _) => return Err(build.invalid("expect", "only for `http`, `https` and `command`")),
+        };
+        let expect = expect.transpose().map_err(|why| build.invalid("expect", &why))?;
         let client = match (self.client_cert, self.client_key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -116,7 +150,7 @@ impl Fields for ProbeFields {
             }
             "command" => {
                 let argv = self.command.unwrap_or_default();
-                if argv.first().is_none_or(String::is_empty) {
+                if !is_argv(&argv) {
                     return Err(build.invalid("command", "write a program and its arguments"));
                 }
                 (argv.join(" "), What::Command(argv))
@@ -142,6 +176,9 @@ impl Fields for ProbeFields {
             name: self.name.unwrap_or(target),
             sensitive: build.is_secret(),
             what,
+            expect,
+            decides: self.decides.unwrap_or(true),
+            before: self.before,
             within: self.within.map_or(Duration::from_secs(30), |span| span.0),
             every: self.every.map_or(Duration::from_secs(1), |span| span.0),
         })])
@@ -153,8 +190,11 @@ impl Fields for ProbeFields {
 pub struct Probe {
     name: String,
     what: What,
-    /// Whether what a program says is kept out of messages.
+    /// Whether what it says is kept out of messages.
     sensitive: bool,
+    expect: Option<Expression>,
+    decides: bool,
+    before: Vec<String>,
     within: Duration,
     every: Duration,
 }
@@ -178,46 +218,148 @@ struct Web {
 }
 
 impl Probe {
-    /// Asks once, for at most some seconds; the error is what was wrong, for people. A tree has nothing to ask.
-    pub fn check(&self, work: &Work<'_>) -> Result<(), String> {
-        if !work.host.is_live() {
-            return Ok(());
+    /// Whether a run is unhealthy while it does not pass.
+    pub fn decides(&self) -> bool {
+        self.decides
+    }
+
+    /// Asks once, for at most some seconds. What is said is the first line of the answer, empty when there is none or when
+    /// it is not to be seen; the error is what was wrong, for people. A tree has nothing to ask.
+    pub fn ask(&self, host: &Host) -> Result<String, String> {
+        if !host.is_live() {
+            return Ok(String::new());
         }
         match &self.what {
-            What::Tcp(target) => connect(target),
-            What::Web(web) => web.check(work),
+            What::Tcp(target) => connect(target).map(|()| String::new()),
+            What::Web(web) => self.ask_server(web, host),
             What::Unit(name) => {
-                let answer = work.host.systemd().and_then(|systemd| systemd.units(std::slice::from_ref(name)));
+                let answer = host.systemd().and_then(|systemd| systemd.units(std::slice::from_ref(name)));
                 let unit = answer.map_err(|error| error.to_string())?.remove(name).unwrap_or_default();
                 match unit.active.as_str() {
-                    "active" => Ok(()),
+                    "active" => Ok(String::new()),
                     "" => Err(format!("{name} is not known to systemd")),
                     state => Err(format!("{name} is {state} ({})", unit.sub)),
                 }
             }
-            What::Command(argv) => {
-                let output = run(&Command::new(argv, ONE_TRY)).map_err(|error| error.to_string())?;
-                if output.is_success() {
-                    Ok(())
-                } else if self.sensitive {
-                    Err(format!("{} failed: {} (its output is not shown: it is sensitive)", argv[0], output.verdict()))
-                } else {
-                    Err(output.failure(format!("{} failed", argv[0])).to_string())
-                }
-            }
+            What::Command(argv) => self.ask_program(argv),
         }
+    }
+
+    fn ask_server(&self, web: &Web, host: &Host) -> Result<String, String> {
+        let answer = web.client(host)?.get(web.url.clone()).send().map_err(|error| web.said(&error))?;
+        let status = answer.status().as_u16();
+        let is_fine = match &web.statuses[..] {
+            // an expression that looks at the status itself knows better
+            [] => (200..400).contains(&status) || self.asks_for("status"),
+            statuses => statuses.contains(&status),
+        };
+        if !is_fine {
+            let wanted = match &web.statuses[..] {
+                [] => "200 to 399".to_owned(),
+                statuses => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
+            };
+            return Err(format!("{} answered {status} instead of {wanted}", web.url));
+        }
+        let limit = match (&self.expect, &web.body) {
+            (Some(_), _) => LARGEST_BODY,
+            (None, Some(_)) => SEARCHED,
+            (None, None) => GLANCE,
+        };
+        let mut body = Vec::new();
+        match answer.take(limit as u64 + 1).read_to_end(&mut body) {
+            Err(error) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {error}", web.url))),
+            // only the first line was wanted, and only to be shown
+            _ => {}
+        }
+        if let Some(wanted) = &web.body
+            && !String::from_utf8_lossy(&body[..body.len().min(SEARCHED)]).contains(wanted.as_str())
+        {
+            let wanted = if self.sensitive { "what `expect_body` says".to_owned() } else { format!("`{wanted}`") };
+            return Err(visible(&format!("{} answered without {wanted}", web.url)));
+        }
+        if self.expect.is_some() && body.len() > LARGEST_BODY {
+            return Err(format!("{} answered with more than {LARGEST_BODY} bytes, too many for `expect`", web.url));
+        }
+        let text = String::from_utf8_lossy(&body);
+        let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let json = json.map_or(Value::UNDEFINED, |json| Value::from(Serde(json)));
+        let values = [("status", Value::from(status)), ("body", Value::from(&*text)), ("json", json)];
+        self.hold(values, || format!("{} answered {status} {}", web.url, first_line(&text)))?;
+        Ok(self.shown(&text))
+    }
+
+    fn ask_program(&self, argv: &[String]) -> Result<String, String> {
+        let output = run(&Command::new(argv, ONE_TRY)).map_err(|error| error.to_string())?;
+        let (code, is_late) = match output.ended {
+            Ended::Exited(status) => (status.code(), false),
+            Ended::TimedOut(_) => (None, true),
+        };
+        if !output.is_success() && (is_late || !self.asks_for("code")) {
+            return Err(output.failure_of(format!("{} failed", argv[0]), self.sensitive).to_string());
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<Value> = text.lines().map(Value::from).collect();
+        let values =
+            [("code", Value::from(code)), ("output", Value::from(&*text)), ("lines", Value::from(lines))];
+        self.hold(values, || format!("{} ended with {} and said {}", argv[0], output.verdict(), first_line(&text)))?;
+        Ok(self.shown(&text))
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.expect.as_ref().is_some_and(|expect| expect.uses(name))
+    }
+
+    /// Whether `expect` holds for an answer, of which `answer` tells in a message.
+    fn hold<const N: usize>(
+        &self,
+        values: [(&'static str, Value); N],
+        answer: impl FnOnce() -> String,
+    ) -> Result<(), String> {
+        let Some(expect) = &self.expect else { return Ok(()) };
+        let why = match expect.holds(values) {
+            Ok(true) => return Ok(()),
+            Ok(false) => String::new(),
+            Err(why) => format!(" ({why})"),
+        };
+        Err(match self.sensitive {
+            true => "what `expect` says does not hold (the answer is not shown: it is sensitive)".to_owned(),
+            false => visible(&format!("`{}` does not hold{why}: {}", expect.text(), answer().trim_end())),
+        })
+    }
+
+    fn shown(&self, text: &str) -> String {
+        if self.sensitive { String::new() } else { first_line(text) }
     }
 
     /// Asks until it is well, or has been unwell for as long as the role allows; the error is that of the last try.
     pub fn wait(&self, work: &Work<'_>) -> Result<(), String> {
         let started = Instant::now();
         loop {
-            match self.check(work) {
-                Ok(()) => return Ok(()),
+            match self.ask(work.host) {
+                Ok(_) => return Ok(()),
                 Err(why) if started.elapsed().saturating_add(self.every) > self.within => return Err(why),
                 Err(_) => std::thread::sleep(self.every),
             }
         }
+    }
+}
+
+impl Probe {
+    /// The `https://` address that it asks, if it asks one.
+    pub fn https(&self) -> Option<&Url> {
+        match &self.what {
+            What::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
+            _ => None,
+        }
+    }
+}
+
+/// The first line of an answer that says something, cut and harmless.
+fn first_line(text: &str) -> String {
+    let line = visible(text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default());
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 
@@ -239,70 +381,21 @@ fn connect(target: &str) -> Result<(), String> {
 }
 
 impl Web {
-    fn check(&self, work: &Work<'_>) -> Result<(), String> {
-        let answer = self.client(work)?.get(self.url.clone()).send().map_err(|error| self.said(&error))?;
-        let status = answer.status().as_u16();
-        let is_fine =
-            if self.statuses.is_empty() { (200..400).contains(&status) } else { self.statuses.contains(&status) };
-        if !is_fine {
-            let wanted = match &self.statuses[..] {
-                [] => "200 to 399".to_owned(),
-                statuses => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
-            };
-            return Err(format!("{} answered {status} instead of {wanted}", self.url));
-        }
-        let Some(wanted) = &self.body else { return Ok(()) };
-        let mut body = Vec::new();
-        answer
-            .take(LARGEST_BODY)
-            .read_to_end(&mut body)
-            .map_err(|error| format!("{} stopped answering: {error}", self.url))?;
-        if String::from_utf8_lossy(&body).contains(wanted.as_str()) {
-            return Ok(());
-        }
-        Err(visible(&format!("{} answered without `{wanted}`", self.url)))
-    }
-
     /// A client that asks the way the role says.
-    fn client(&self, work: &Work<'_>) -> Result<Client, String> {
-        // fails when there is one already, which is then used
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let read = |path: &AbsolutePath| match work.host.root.read(path) {
-            Ok(Some((_, content))) => Ok(content),
-            Ok(None) => Err(format!("there is no file {path}")),
-            Err(error) => Err(error.to_string()),
-        };
-        let mut builder = Client::builder()
-            .timeout(ONE_TRY)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0);
+    fn client(&self, host: &Host) -> Result<Client, String> {
+        let read = |path: &AbsolutePath| tls::read(&host.root, path);
+        let mut builder = tls::client().timeout(ONE_TRY).pool_max_idle_per_host(0);
         if let Some(path) = &self.ca {
-            let certificates =
-                Certificate::from_pem_bundle(&read(path)?).map_err(|_| format!("{path} has no certificates in PEM"))?;
-            builder = builder.tls_certs_only(certificates);
+            builder = tls::trusting(builder, path, &read(path)?)?;
         }
         if let Some((cert, key)) = &self.client {
-            let pem = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
-            let identity =
-                Identity::from_pem(&pem).map_err(|_| format!("{cert} and {key} are no certificate and key in PEM"))?;
-            builder = builder.identity(identity);
+            builder = tls::showing(builder, (cert, &read(cert)?), (key, &read(key)?))?;
         }
         builder.build().map_err(|error| self.said(&error))
     }
 
-    /// An error with everything behind it: what counts is mostly at the end.
     fn said(&self, error: &reqwest::Error) -> String {
-        let mut text = format!("{} does not answer", self.url);
-        let mut next = std::error::Error::source(error);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        if error.is_timeout() {
-            text = format!("{text}: not within {ONE_TRY:?}");
-        }
-        visible(&text)
+        tls::said(self.url.as_str(), error)
     }
 }
 
@@ -317,6 +410,17 @@ impl Resource for Probe {
 
     fn phase(&self) -> Phase {
         Phase::Probes
+    }
+
+    fn after(&self) -> Vec<String> {
+        match &self.what {
+            What::Unit(name) => vec![format!("unit:{name}")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn before(&self) -> Vec<String> {
+        self.before.clone()
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
@@ -338,14 +442,16 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::host::Host;
-    use crate::kind::testing::{Tree, one, refusal};
+    use crate::kind::testing::{Tree, one, one_secret, refusal};
     use crate::store::Store;
 
-    /// Checks once, on the machine itself.
+    /// Asks once, on the machine itself.
+    fn ask(fields: &str) -> Result<String, String> {
+        one("probe", fields).probe().unwrap().ask(&Host::open("/".as_ref()).unwrap())
+    }
+
     fn check(fields: &str) -> Result<(), String> {
-        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open("/".as_ref()).unwrap());
-        one("probe", fields).probe().unwrap().check(&Work { host: &host, store: &store, catalog: &[] })
+        ask(fields).map(|_| ())
     }
 
     /// A server that gives one answer to `count` requests.
@@ -371,7 +477,8 @@ mod tests {
 
     #[test]
     fn a_port_that_takes_connections_is_well_and_a_closed_one_is_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // an address of its own: nobody else takes the port when it is free again
+        let listener = TcpListener::bind("127.77.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         check(&format!("tcp = '{address}'")).unwrap();
         drop(listener);
@@ -461,6 +568,69 @@ mod tests {
         let why = check(&format!("{url}\n{client}")).unwrap_err();
         assert!(why.contains("certificate"), "an authority that nobody named is not trusted: {why}");
         server.join().unwrap();
+    }
+
+    #[test]
+    fn an_expression_judges_what_a_server_answers() {
+        let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 21\r\n\r\n\n{\"health\": \"\u{1b}[2Jno\"}";
+        let (address, server) = serve(answer, 4);
+        let url = format!("http://{address}/");
+        let expect = |text: &str| ask(&format!("http = '{url}'\nexpect = \"{text}\""));
+        assert_eq!(expect("'no' in body and status == 200"), Ok("{\"health\": \"\\u{1b}[2Jno\"}".to_owned()));
+        assert_eq!(
+            expect("status == 204").unwrap_err(),
+            format!("`status == 204` does not hold: {url} answered 200 {{\"health\": \"\\u{{1b}}[2Jno\"}}")
+        );
+        // a control character is no JSON
+        let why = expect("json.health == 'no'").unwrap_err();
+        assert!(why.starts_with("`json.health == 'no'` does not hold (undefined value"), "{why}");
+        let both = ask(&format!("http = '{url}'\nexpect_status = 204\nexpect = \"'no' in body\""));
+        assert_eq!(both, Err(format!("{url} answered 200 instead of 204")));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_expression_reads_the_health_of_etcd_and_may_want_a_bad_status() {
+        let answer = "HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 18\r\n\r\n{\"health\": \"true\"}";
+        let (address, server) = serve(answer, 2);
+        let expect = |text: &str| ask(&format!("http = 'http://{address}/'\nexpect = \"{text}\""));
+        assert!(expect("json.health == 'true'").unwrap_err().contains("answered 503 instead of 200 to 399"));
+        assert_eq!(expect("json.health == 'true' and status == 503"), Ok("{\"health\": \"true\"}".to_owned()));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_expression_judges_what_a_program_says_and_how_it_ends() {
+        let three = "command = ['printf', 'a\\nb\\nc\\n']";
+        assert_eq!(ask(&format!("{three}\nexpect = 'lines | length >= 3'")), Ok("a".to_owned()));
+        assert_eq!(
+            ask(&format!("{three}\nexpect = 'lines | length > 3'")).unwrap_err(),
+            "`lines | length > 3` does not hold: printf ended with exit status: 0 and said a"
+        );
+        let fails = "command = ['sh', '-c', 'echo x; exit 4']";
+        assert_eq!(ask(&format!("{fails}\nexpect = 'output | trim == \"x\"'")).unwrap_err(), "sh failed: exit status: 4\nx");
+        ask(&format!("{fails}\nexpect = 'code == 4'")).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_told_of_an_answer_or_a_condition_with_a_secret_in_it() {
+        let host = Host::open("/".as_ref()).unwrap();
+        let ask = |expect: &str| {
+            let probe = one_secret("probe", &format!("command = ['echo', 'hunter2']\nexpect = \"{expect}\""));
+            probe.probe().unwrap().ask(&host)
+        };
+        assert_eq!(ask("output | trim == 'hunter2'"), Ok(String::new()));
+        let why = ask("output | trim == 'hunter3'").unwrap_err();
+        assert_eq!(why, "what `expect` says does not hold (the answer is not shown: it is sensitive)");
+    }
+
+    #[test]
+    fn an_expression_that_can_not_be_read_is_refused_when_the_host_is_resolved() {
+        let why = refusal("probe", "http = 'http://x/'\nexpect = 'status =='");
+        assert!(why.starts_with("`expect`: syntax error: "), "{why}");
+        let why = refusal("probe", "command = ['true']\nexpect = 'line | length > 1'");
+        assert_eq!(why, "`expect`: `line` is not known in it: did you mean `lines`?");
+        assert!(refusal("probe", "tcp = 'a:1'\nexpect = 'status == 200'").starts_with("`expect`: only for"));
     }
 
     #[test]

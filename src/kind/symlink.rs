@@ -1,12 +1,13 @@
 //! `[[symlink]]`: a symbolic link; where it leads need not exist.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::is_unit_file;
 use crate::host::root::What;
+use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
 
@@ -36,6 +37,14 @@ impl Fields for SymlinkFields {
 pub struct Symlink {
     path: AbsolutePath,
     target: PathBuf,
+}
+
+impl Symlink {
+    /// Where the link is, and where it leads.
+    pub(crate) fn ends(&self) -> (&Path, PathBuf) {
+        let above = self.path.parent().unwrap_or(Path::new("/"));
+        (&self.path, straight(&above.join(&self.target)))
+    }
 }
 
 impl Resource for Symlink {

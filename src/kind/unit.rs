@@ -1,15 +1,21 @@
 //! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, Visitor};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Exit, Result, nearest};
 use crate::host::Host;
+use crate::host::process::{Command, Ended, Output, run_if_there};
 use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
-use crate::kind::fields::AbsolutePath;
+use crate::host::zone::{PortRange, Traffic};
+use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Wants, Work};
 
@@ -41,8 +47,68 @@ pub struct UnitFields {
     /// Ids of resources whose change it is reloaded for.
     #[serde(default)]
     reload_when: Vec<String>,
+    /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
+    #[serde(default)]
+    listens: Vec<Listen>,
     /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
     slot: Option<String>,
+    /// A program, with its arguments, that succeeds while the unit's work stands on the host; when the unit is active and it
+    /// fails, the unit is restarted.
+    check: Option<Vec<String>>,
+    /// How long the check may fail after a start or restart; `30s` when left out.
+    check_within: Option<Span>,
+}
+
+/// What other hosts reach a unit at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The ports, or the protocol.
+    pub at: Traffic,
+    /// The `[[certificate]]` of this host that is shown there.
+    pub certificate: Option<String>,
+    /// The TCP port that connections are passed on to, on the hosts that listen there.
+    pub through: Option<u16>,
+}
+
+impl Listen {
+    /// Whether a TCP connection to this port ends here.
+    pub fn is_at(&self, port: u16) -> bool {
+        matches!(&self.at, Traffic::Ports(range) if range.protocol == "tcp" && range.contains(port))
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            port: PortRange,
+            certificate: Option<String>,
+            through: Option<u16>,
+        }
+
+        struct TextOrTable;
+
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text like \"2379/tcp\", or a table with `port`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
+                let at = Traffic::try_from(text.to_owned()).map_err(E::custom)?;
+                Ok(Listen { at, certificate: None, through: None })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Listen { at: Traffic::Ports(table.port), certificate: table.certificate, through: table.through })
+            }
+        }
+
+        deserializer.deserialize_any(TextOrTable)
+    }
 }
 
 /// A unit's name: a valid one, of a type that has files.
@@ -111,6 +177,8 @@ impl Fields for UnitFields {
         let after = files.iter().map(|file| format!("{}:{}", file.kind(), file.key())).collect();
         watches.extend(self.restart_when.into_iter().map(|id| (id, Kick::Restart)));
         watches.extend(self.reload_when.into_iter().map(|id| (id, Kick::Reload)));
+        let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
+        let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
         let default = match (self.mask, self.enable) {
             (true, _) => State::Stopped,
             (false, Some(true)) => State::Running,
@@ -124,7 +192,9 @@ impl Fields for UnitFields {
             mask: self.mask,
             after,
             watches,
+            listens: self.listens,
             slot: self.slot,
+            check,
         }));
         Ok(files)
     }
@@ -157,8 +227,31 @@ impl UnitFields {
             }
             check_text(build, "dropins", file, text)?;
         }
+        for listen in &self.listens {
+            let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
+            match (&listen.certificate, listen.through) {
+                (Some(_), Some(_)) => {
+                    let why = "set `certificate` or `through`, not both: who passes connections on shows no certificate";
+                    return Err(build.invalid("listens", why));
+                }
+                (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
+                (None, Some(_)) if !is_tcp => return Err(build.invalid("listens", "`through` is for TCP only")),
+                _ => {}
+            }
+        }
         if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
             return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
+        }
+        if let Some(argv) = &self.check {
+            if !is_argv(argv) {
+                let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
+                return Err(build.invalid("check", why));
+            }
+            if self.mask || self.state == Some(State::Stopped) {
+                return Err(build.invalid("check", "the work of a unit that is not to run is never there"));
+            }
+        } else if self.check_within.is_some() {
+            return Err(build.invalid("check_within", "set `check` too"));
         }
         let is_template = unit_files::instance_of(&self.name.0).is_some_and(|(_, instance)| instance.is_empty());
         if is_template && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped))) {
@@ -184,8 +277,64 @@ pub struct Unit {
     mask: bool,
     after: Vec<String>,
     watches: Vec<(String, Kick)>,
+    listens: Vec<Listen>,
     slot: Option<String>,
+    check: Option<Check>,
 }
+
+/// What tells whether a unit's work stands.
+#[derive(Clone, Debug)]
+struct Check {
+    argv: Vec<String>,
+    within: Duration,
+    /// Whether what it says is kept out of messages.
+    sensitive: bool,
+}
+
+impl Check {
+    /// Asks once; `None` when there is no such program, which a package may still bring.
+    fn ask(&self) -> Result<Option<Output>> {
+        run_if_there(&Command::new(&self.argv, ONE_CHECK))
+    }
+
+    /// Whether the work of `unit` stands. A check that never ends tells neither.
+    fn stands(&self, unit: &str) -> Result<bool> {
+        match self.ask()? {
+            Some(output) if matches!(output.ended, Ended::TimedOut(_)) => Err(output
+                .failure_of(format!("the check of {unit} never ended"), self.sensitive)
+                .help("find out what it waits for, or let it give up by itself")),
+            output => Ok(output.is_some_and(|output| output.is_success())),
+        }
+    }
+
+    /// Waits until the work of `unit`, which was just started, stands.
+    fn wait(&self, unit: &str) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let output = self.ask()?;
+            if output.as_ref().is_some_and(Output::is_success) {
+                return Ok(());
+            }
+            if started.elapsed().saturating_add(PAUSE) > self.within {
+                let what = format!("{unit} was started, and its check still fails");
+                let error = match output {
+                    Some(output) => output.failure_of(what, self.sensitive),
+                    None => Error::new(what).because(format!("there is no program {}", self.argv[0])),
+                };
+                return Err(error
+                    .help("look into the unit's journal; or give it more time with `check_within`")
+                    .exit(Exit::Unhealthy));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// How long one check may take.
+const ONE_CHECK: Duration = Duration::from_secs(5);
+
+/// The pause between two checks after a start.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the state of a unit comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +348,21 @@ enum Standing {
 }
 
 impl Unit {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the role writes of it: its file, then its drop-ins in systemd's order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.own.text.iter().chain(self.own.dropins.values()).map(String::as_str)
+    }
+
+    /// What other hosts reach it at.
+    pub fn listens(&self) -> &[Listen] {
+        &self.listens
+    }
+
     fn link(&self) -> PathBuf {
         Path::new(ETC).join(&self.name)
     }
@@ -329,9 +493,17 @@ impl Unit {
             _ => return Ok(()),
         }
         if systemd.details(&self.name)?.unit.active == "inactive" {
-            host.root.write(&self.mark(), b"", Access { mode: 0o644, uid: None, gid: None })
-        } else {
-            host.root.remove(&self.mark())
+            return host.root.write(&self.mark(), b"", Access { mode: 0o644, uid: None, gid: None });
+        }
+        host.root.remove(&self.mark())?;
+        self.check.as_ref().map_or(Ok(()), |check| check.wait(&self.name))
+    }
+
+    /// Whether it is active without doing its work.
+    fn is_in_vain(&self, host: &Host) -> Result<bool> {
+        match &self.check {
+            Some(check) if host.unit(&self.name)?.active == "active" => Ok(!check.stands(&self.name)?),
+            _ => Ok(false),
         }
     }
 
@@ -364,7 +536,13 @@ impl Unit {
                 _ => {}
             }
         }
-        Ok(Change::of(parts))
+        let kick = if host.is_live() && self.is_in_vain(host)? {
+            parts.push("restart (its check fails)".to_owned());
+            Some(Kick::Restart)
+        } else {
+            None
+        };
+        Ok(Change::of(parts).map(|change| Change { kick, ..change }))
     }
 
     /// Makes the host as it is to be.
@@ -447,7 +625,7 @@ impl Resource for Unit {
     }
 
     fn announce(&self, wants: &mut Wants) {
-        if self.state != State::Any {
+        if self.state != State::Any || self.check.is_some() {
             wants.units.insert(self.name.clone());
         }
     }
@@ -544,6 +722,9 @@ mod tests {
         assert!(why("name = 'a.service'\nmask = true\nenable = true").contains("a masked unit"));
         assert!(why("name = 'a.service'\ncontent = '[Unit]'\nsource = 'x'").contains("at most one"));
         assert!(why("name = 'a@.service'\nenable = true").contains("for each instance"));
+        assert!(why("name = 'a.service'\ncheck = []").starts_with("`check`: write a program"));
+        assert!(why("name = 'a.service'\nmask = true\ncheck = ['true']").contains("is not to run"));
+        assert!(why("name = 'a.service'\ncheck_within = '5s'").starts_with("`check_within`: "));
         assert!(why("name = 'a.service'\ndropins = { '../x.conf' = '[Unit]' }").contains("a drop-in is named like"));
     }
 
@@ -582,6 +763,39 @@ mod tests {
         assert_eq!(summary(&on, &host), "unmask, enable");
         on.make(&host, &[], &Change::default()).unwrap();
         assert_eq!(summary(&on, &host), "");
+    }
+
+    #[test]
+    fn a_check_tells_whether_the_work_stands_and_one_that_hangs_tells_nothing() {
+        let check = |script: &str, sensitive| Check {
+            argv: crate::host::process::argv(["sh", "-c", script]),
+            within: Duration::ZERO,
+            sensitive,
+        };
+        assert!(check("true", false).stands("a.service").unwrap());
+        assert!(!check("exit 1", false).stands("a.service").unwrap());
+        let missing = Check { argv: vec!["no-such-program".to_owned()], ..check("", false) };
+        assert!(!missing.stands("a.service").unwrap(), "a package may still bring it");
+        assert_eq!(
+            missing.wait("a.service").unwrap_err().to_string(),
+            "a.service was started, and its check still fails: there is no program no-such-program"
+        );
+        let error = check("echo no chain; exit 1", false).wait("a.service").unwrap_err();
+        assert_eq!(error.exit_code(), Exit::Unhealthy);
+        assert_eq!(
+            error.to_string(),
+            "a.service was started, and its check still fails: exit status: 1\nno chain"
+        );
+        let error = check("echo hunter2; exit 1", true).wait("a.service").unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        let error = check("sleep 1000", false).stands("a.service").unwrap_err();
+        assert!(error.to_string().starts_with("the check of a.service never ended"), "{error}");
+    }
+
+    #[test]
+    fn a_check_is_not_asked_in_a_tree() {
+        let (_dir, host) = tree(&[]);
+        assert_eq!(summary(&unit("name = 'a.service'\ncheck = ['false']"), &host), "");
     }
 
     #[test]

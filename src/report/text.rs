@@ -26,7 +26,8 @@ impl Text {
         Self { diffs, color, bar: RefCell::default() }
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
+    /// A text in a colour, by its number as terminals have it; no text can do something to the terminal.
+    pub fn paint(&self, code: &str, text: &str) -> String {
         let text = visible(text);
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
     }

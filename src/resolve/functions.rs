@@ -16,6 +16,8 @@ pub const NAMES: &[&str] = &[
     "exec",
     "systemd_quote",
     "url_host",
+    "urls",
+    "to_map",
     "address",
     "cidr_host",
     "cidr_network",
@@ -23,7 +25,8 @@ pub const NAMES: &[&str] = &[
     "cidr_prefix",
     "cidr_contains",
     "interface_of",
-    "pki",
+    "make_kubeconfig",
+    "pki_file",
     "secret",
     "abs",
     "attr",
@@ -82,10 +85,10 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
     env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
     env.add_filter("exec", exec);
-    env.add_filter("url_host", |text: String| {
-        address(&text).map(|address| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
-    });
+    env.add_filter("url_host", |text: String| url_host(&text));
     env.add_filter("address", |text: String| address(&text).map(|address| address.to_string()));
+    env.add_filter("urls", urls);
+    env.add_filter("to_map", to_map);
     env.add_filter("cidr_host", cidr_host);
     env.add_filter("cidr_network", |text: String| network(&text).map(|net| net.network().to_string()));
     env.add_filter("cidr_netmask", |text: String| network(&text).map(|net| net.netmask().to_string()));
@@ -94,10 +97,11 @@ pub fn add(env: &mut Environment<'static>) {
         Ok::<_, Error>(network(&text)?.contains(&address(&other)?))
     });
     env.add_function("interface_of", interface_of);
+    env.add_function("make_kubeconfig", make_kubeconfig);
 }
 
 /// A file of the site below `pki/`, as text: what an authority's public half is.
-pub(super) fn pki(files: &Files, name: &str) -> Result<String, Error> {
+pub(super) fn pki_file(files: &Files, name: &str) -> Result<String, Error> {
     let known = || files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
     let bytes = files.get(&format!("pki/{name}")).ok_or_else(|| {
         let meant = nearest(name, known()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -116,6 +120,50 @@ fn address(text: &str) -> Result<IpAddr, Error> {
 
 fn network(text: &str) -> Result<IpNet, Error> {
     text.parse().map_err(|_| invalid(format!("`{text}` is not a network; write it like 10.0.0.0/16")))
+}
+
+/// The address as it stands in a URL.
+fn url_host(text: &str) -> Result<String, Error> {
+    address(text).map(|address| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
+}
+
+/// `https://ADDRESS:PORT` of each host of a list.
+fn urls(hosts: Vec<Value>, port: u16) -> Result<Vec<String>, Error> {
+    let url = |host: &Value| {
+        let address = host.get_attr("address").ok().filter(|address| !address.is_undefined());
+        let address = address.ok_or_else(|| invalid("this goes with a list of hosts: `hosts | urls(2379)`"))?;
+        Ok(format!("https://{}:{port}", url_host(&address.to_string())?))
+    };
+    hosts.iter().map(url).collect()
+}
+
+/// A map of a list of names and values, as `zip` makes them.
+fn to_map(pairs: Vec<Value>) -> Result<Value, Error> {
+    let pair = |pair: &Value| Ok((pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?));
+    Ok(Value::from_pairs(pairs.iter().map(pair).collect::<Result<Vec<_>, Error>>()?))
+}
+
+/// A file that tells a Kubernetes client whom to ask and who it is: by a certificate and its key, or by a token.
+fn make_kubeconfig(options: Kwargs) -> Result<String, Error> {
+    let (server, ca): (String, String) = (options.get("server")?, options.get("ca")?);
+    let (cert, key, token): (Option<String>, Option<String>, Option<String>) =
+        (options.get("cert")?, options.get("key")?, options.get("token")?);
+    options.assert_all_used()?;
+    let user = match (cert, key, token) {
+        (Some(cert), Some(key), None) => serde_json::json!({ "client-certificate": cert, "client-key": key }),
+        (None, None, Some(token)) => serde_json::json!({ "token": token }),
+        _ => return Err(invalid("a kubeconfig has a `cert` and its `key`, or a `token`")),
+    };
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "default", "cluster": { "server": server, "certificate-authority": ca } }],
+        "users": [{ "name": "default", "user": user }],
+        "contexts": [{ "name": "default", "context": { "cluster": "default", "user": "default" } }],
+        "current-context": "default",
+    });
+    // JSON is YAML too
+    serde_json::to_string_pretty(&config).map(|text| text + "\n").map_err(|error| invalid(error.to_string()))
 }
 
 /// The `n`th address of a network, the network itself being 0; a negative `n` counts from the end.
@@ -262,5 +310,31 @@ mod tests {
         assert!(render("{{ '10.0.0.0/30' | cidr_host(4) }}").unwrap_err().contains("has no address number 4"));
         assert_eq!(render("{{ 'fd00::1' | url_host }}").unwrap(), "[fd00::1]");
         assert_eq!(render("{{ '10.0.0.0/8' | cidr_contains('10.1.2.3') }}").unwrap(), "true");
+    }
+
+    #[test]
+    fn lists_of_hosts_become_addresses_and_maps() {
+        let hosts = "[{'address': '10.0.0.1'}, {'address': 'fd00::1'}] | urls(2379)";
+        assert_eq!(
+            render(&format!("{{{{ {hosts} | join(',') }}}}")).unwrap(),
+            "https://10.0.0.1:2379,https://[fd00::1]:2379"
+        );
+        assert_eq!(
+            render(&format!("{{{{ (['a', 'b'] | zip({hosts}) | to_map).b }}}}")).unwrap(),
+            "https://[fd00::1]:2379"
+        );
+        assert!(render("{{ ['x'] | urls(1) }}").unwrap_err().contains("a list of hosts"));
+        assert!(render("{{ [{'address': 'x'}] | urls(1) | join }}").unwrap_err().contains("is not an IP address"));
+    }
+
+    #[test]
+    fn a_kubeconfig_names_the_server_and_one_way_to_tell_who_asks() {
+        let text =
+            render("{{ make_kubeconfig(server='https://a:443', ca='/ca.pem', cert='/c.pem', key='/k.pem') }}").unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(config["clusters"][0]["cluster"]["certificate-authority"], "/ca.pem");
+        assert_eq!(config["users"][0]["user"]["client-key"], "/k.pem");
+        assert!(render("{{ make_kubeconfig(server='s', ca='c', cert='x') }}").unwrap_err().contains("or a `token`"));
+        assert!(render("{{ make_kubeconfig(server='s', ca='c', token='t', oops=1) }}").unwrap_err().contains("oops"));
     }
 }

@@ -1,12 +1,16 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
+mod expression;
 mod facts;
 mod functions;
 mod order;
+#[cfg(test)]
+pub mod testing;
 mod world;
 
+pub use expression::Expression;
 pub use facts::{Facts, Os};
-pub use world::{Layer, World};
+pub use world::{Layer, World, layers};
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -60,7 +64,7 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
     errors.extend(below_files(&items));
     // what could not be made above can't be watched either, and once is enough
     if errors.is_empty() {
-        errors.extend(unwatched(&items));
+        errors.extend(unknown(&items));
         errors.extend(without_slot(&items));
     }
     match Error::all(errors) {
@@ -416,16 +420,17 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
     unnamed.chain(unpassed).collect()
 }
 
-/// An error for each watch that names nothing: the restart that somebody counts on would never come.
-fn unwatched(items: &[Item]) -> Vec<Error> {
+/// An error for each watch or gate that names nothing: the restart that somebody counts on would never come.
+fn unknown(items: &[Item]) -> Vec<Error> {
     let ids: std::collections::HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let mut errors = Vec::new();
     for item in items {
-        for (watched, _) in item.resource.watches().iter().filter(|(watched, _)| !ids.contains(watched.as_str())) {
-            let error =
-                Error::new(format!("`{}` watches `{watched}`, and there is no such resource on this host", item.id))
-                    .at(item.place.clone(), "this resource");
-            errors.push(match nearest(watched, ids.iter().copied()) {
+        let watched = item.resource.watches().into_iter().map(|(id, _)| ("watches", id));
+        let held = item.resource.before().into_iter().map(|id| ("is a gate before", id));
+        for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
+            let error = Error::new(format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id))
+                .at(item.place.clone(), "this resource");
+            errors.push(match nearest(&id, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),
             });

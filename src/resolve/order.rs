@@ -7,7 +7,8 @@ use crate::error::{Error, Result, nearest};
 use crate::kind::Item;
 
 /// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
-/// derived ones are only hints. A circle is an error that shows it.
+/// derived ones are only hints. What a probe is a gate for comes after the probe, and so after all else that has no gate.
+/// A circle is an error that shows it.
 pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
     let paths: HashMap<String, usize> = items
@@ -21,6 +22,11 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
             match index.get(wanted.as_str()) {
                 Some(&first) => before[at].push(first),
                 None => return Err(unknown(item, wanted, &index)),
+            }
+        }
+        for held in item.resource.before() {
+            if let Some(&then) = index.get(held.as_str()) {
+                before[then].push(at);
             }
         }
         let derived = item.resource.after();
@@ -79,7 +85,7 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
     let written = way[start..].iter().copied().find(|&at| !items[at].after.is_empty()).unwrap_or(at);
     Error::new(format!("resources wait for each other in a circle: {}", names.join(" → ")))
         .at(items[written].place.clone(), "this one waits for the next, and so on")
-        .help("take one `after` away")
+        .help("take one `after` or `before` away")
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {

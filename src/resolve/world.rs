@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Place, Result, nearest};
 use crate::resolve::facts::Facts;
-use crate::resolve::functions;
+use crate::resolve::{expression, functions};
 use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::{Doc, Files, Path, RESERVED, Site};
 
@@ -86,12 +86,8 @@ impl Asked {
 
 type Var = (String, Option<String>, String);
 
-/// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
-const STEPS: u64 = 1 << 20;
-/// How deep variables may need one another. Together with [`RECURSION`] it has to fit into a thread's stack.
+/// How deep variables may need one another; with the depth of templates it has to fit into a thread's stack.
 const DEPTH: usize = 32;
-/// How deep a template may include and call: about 15 templates or 25 macros.
-const RECURSION: usize = 160;
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,8 +105,27 @@ pub struct Layer<'a> {
     pub path: Path,
 }
 
+/// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
+pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'a>> {
+    let mut layers = Vec::new();
+    let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
+    if let Some(role) = role.and_then(|role| site.roles.get(role)) {
+        layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
+    }
+    layers.push(Layer { name: "site".into(), doc: &site.doc, path: vars(role) });
+    if let Some(found) = site.hosts.get(host) {
+        for group in &found.groups {
+            let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
+            layers.push(Layer { name: format!("group {group}"), doc: &site.doc, path });
+        }
+        layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
+    }
+    layers
+}
+
 impl Layer<'_> {
-    fn get(&self, way: &[String]) -> Option<&Json> {
+    /// The value at `way` below the layer's table, as it is written.
+    pub fn get(&self, way: &[String]) -> Option<&Json> {
         self.path.iter().chain(way).try_fold(self.doc.value(), |value, key| value.get(key))
     }
 
@@ -124,21 +139,15 @@ impl Layer<'_> {
 impl World {
     /// The world of one host.
     pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Arc<Self> {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
+        let mut env = expression::language();
         // a block on a line of its own leaves no line behind; the default delimiters always go together
         if let Ok(syntax) =
             SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build()
         {
             env.set_syntax(syntax);
         }
-        env.set_debug(true);
-        env.set_fuel(Some(STEPS));
-        env.set_recursion_limit(RECURSION);
-        functions::add(&mut env);
         let files = site.files.clone();
-        env.add_function("pki", move |name: String| functions::pki(&files, &name));
+        env.add_function("pki_file", move |name: String| functions::pki_file(&files, &name));
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
@@ -173,20 +182,7 @@ impl World {
 
     /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
     pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
-        let mut layers = Vec::new();
-        let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
-        if let Some(role) = role.and_then(|role| self.site.roles.get(role)) {
-            layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
-        }
-        layers.push(Layer { name: "site".into(), doc: &self.site.doc, path: vars(role) });
-        if let Some(found) = self.site.hosts.get(host) {
-            for group in &found.groups {
-                let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
-                layers.push(Layer { name: format!("group {group}"), doc: &self.site.doc, path });
-            }
-            layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
-        }
-        layers
+        layers(&self.site, host, role)
     }
 
     /// A variable's value as written, merged over its layers, with the place of the layer that decides; `None` when
@@ -452,7 +448,7 @@ impl World {
         }
         if error.kind() == ErrorKind::OutOfFuel {
             return Error::new(what)
-                .because(format!("it takes more than {STEPS} steps, or makes more than {} MiB of text", STEPS >> 14))
+                .because(expression::too_long())
                 .at(place, "here")
                 .help("is there a loop that is longer than it was meant to be?");
         }

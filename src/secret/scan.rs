@@ -82,7 +82,49 @@ fn key_block(text: &str, start: usize, line: &str) -> Option<(Range<usize>, Stri
 }
 
 fn in_line(line: &str) -> Option<(Range<usize>, String)> {
-    known_form(line).or_else(|| user_password(line)).or_else(|| assigned(line))
+    known_form(line)
+        .or_else(|| user_password(line))
+        .or_else(|| directive(line))
+        .or_else(|| assigned(line))
+        .or_else(|| bootstrap_token(line))
+}
+
+/// A token of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens.
+fn bootstrap_token(line: &str) -> Option<(Range<usize>, String)> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let what = "a bootstrap token";
+    let dotted = line.match_indices('.').find_map(|(dot, _)| {
+        let (before, behind) = (&line[..dot], &line[dot + 1..]);
+        let start =
+            before.rfind(|c| !is_part(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let length = behind.find(|c| !is_part(c)).unwrap_or(behind.len());
+        let alone = !before[..start].ends_with(|c: char| is_word(c) || c == '.')
+            && !behind[length..].starts_with(|c: char| is_word(c) || c == '.');
+        let is_token = alone && dot - start == 6 && length == 16 && looks_random(&behind[..length]);
+        is_token.then_some(start..dot + 1 + length)
+    });
+    if let Some(range) = dotted {
+        return Some((range, what.to_owned()));
+    }
+    let (token, user) = line.split_once(',')?;
+    let start = token.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
+    let is_token = token[start..].len() >= 16 && looks_random(&token[start..]) && user.starts_with("kubelet-bootstrap");
+    is_token.then(|| (start..token.len(), what.to_owned()))
+}
+
+/// A password behind a word that a service's configuration has for it, however short it is.
+fn directive(line: &str) -> Option<(Range<usize>, String)> {
+    let words = ["auth_pass", "stats auth", "requirepass", "masterauth"];
+    words.into_iter().find_map(|word| {
+        let at = line.find(word).filter(|at| !line[..*at].ends_with(is_word))? + word.len();
+        let value = line[at..].trim_start_matches([' ', '\t']);
+        let start = line.len() - value.len();
+        let length = value.find(char::is_whitespace).unwrap_or(value.len());
+        // of USER:PASSWORD only the second is one
+        let user = if word == "stats auth" { value[..length].find(':')? + 1 } else { 0 };
+        let is_secret = start > at && user < length && is_literal(&value[user..length]);
+        is_secret.then(|| (start + user..start + length, format!("the value of `{word}`")))
+    })
 }
 
 fn is_word(c: char) -> bool {
@@ -302,6 +344,12 @@ mod tests {
             ("run = ['x', '--token 9f86d081884c7d659a2f']", "9f86", "the value of `token`"),
             ("encryption_key = \"c2VjcmV0IGtleSBmb3IgZXRjZCAxMjM0NTY=\"", "c2V", "the value of `encryption_key`"),
             ("tokens = [\"9f86d081884c7d659a2feaa0c55ad015\"]", "9f86", "the value of `tokens`"),
+            ("    auth_pass 1066", "1066", "the value of `auth_pass`"),
+            ("    stats auth Admin:Password", "Password", "the value of `stats auth`"),
+            ("requirepass hunter2", "hunter2", "the value of `requirepass`"),
+            ("kubeadm join --x c5a2c5.81f2d3b4a59687e0", "c5a2c5", "a bootstrap token"),
+            ("8981b594122ebed7596f1d3b69c78223,kubelet-bootstrap,10001,\"g\"", "8981", "a bootstrap token"),
+            ("export BOOTSTRAP_TOKEN=\"8981b594122ebed7596f1d3b69c78223\"", "8981", "the value of `BOOTSTRAP_TOKEN`"),
         ] {
             let place = format!("roles/r/role.toml:1:{}", text.find(secret).unwrap() + 1);
             assert_eq!(found(text), [(place, what.to_owned())], "{text}");
@@ -332,6 +380,13 @@ mod tests {
             "url = \"https://{{ user }}:{{ password }}@example.org\"",
             "Authorization: Bearer {{ secret('token') }}",
             "PasswordAuthentication no",
+            "auth_pass {{ secret('vrrp') }}",
+            "auth_type PASS",
+            "stats auth {{ user }}:{{ secret('stats') }}",
+            "stats auth admin:$PASSWORD",
+            "{{ token }},kubelet-bootstrap,10001,\"g\"",
+            "image = 'libfoo.1234567890abcdef.so'",
+            "abcdef.configurationname",
             "monkey = \"9f86d081884c7d659a2feaa0c55ad015\"",
         ] {
             assert_eq!(found(text), [], "{text}");

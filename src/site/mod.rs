@@ -112,7 +112,8 @@ struct HostFile {
 }
 
 /// Names that templates know already, so that no variable may take them.
-pub const RESERVED: &[&str] = &["host", "hosts", "facts", "artifacts", "item", "loop", "pki", "secret", "self"];
+pub const RESERVED: &[&str] =
+    &["host", "hosts", "facts", "artifacts", "item", "loop", "make_kubeconfig", "pki_file", "secret", "self"];
 
 impl Site {
     /// Reads a whole site. All errors that are found are told together.

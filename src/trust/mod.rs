@@ -201,6 +201,8 @@ impl Announced {
 /// Whether `host` reads the file at `path`, beside those that every host reads.
 fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
     match path.split('/').collect::<Vec<_>>()[..] {
+        // what `kpull check` compares command lines with; a host has no use for it
+        ["roles", _, "flags", ..] => false,
         ["roles", role, _, ..] => site.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role)),
         ["pki", owner, _] => owner == host,
         ["secrets", ..] => {

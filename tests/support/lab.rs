@@ -11,21 +11,46 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
+const CONTAINERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/containers/.");
 
 /// Hosts on a private network, 192.168.1.0/24; all of it ends when this is dropped.
 pub struct Lab {
     /// Holds the lab as long as its stdin is open, which ends with this process however that ends.
     keeper: Child,
     dir: PathBuf,
+    /// `1` for the legacy control groups, else `2`.
+    cgroup: &'static str,
 }
 
 impl Lab {
     /// Boots hosts, given as name and address, and returns when all of them are up.
     pub fn new(hosts: &[(&str, &str)]) -> Self {
+        Self::boot(hosts, "2")
+    }
+
+    /// The same, with hosts that containers run on: they have the legacy control groups, which kubelets before 1.19 and
+    /// cAdvisor want, and what else the lab has to make up for.
+    pub fn for_containers(hosts: &[(&str, &str)]) -> Self {
+        let lab = Self::boot(hosts, "1");
+        for (name, _) in hosts {
+            let host = lab.host(name);
+            let root = host.root();
+            Output::of(Command::new("cp").args(["-r", "--preserve=mode", "--", CONTAINERS]).arg(root)).ok();
+            host.run(
+                "systemctl daemon-reload && systemctl enable -q --now lab-prepare.service var-lib-docker.mount &&
+                systemctl enable -q lab-images.service",
+            )
+            .ok();
+        }
+        lab
+    }
+
+    fn boot(hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
         // The first time this takes minutes, and an interrupt from the terminal should end it.
         Output::of(Command::new(LAB).arg("base")).ok();
         let mut keeper = Command::new(LAB)
             .arg("hold")
+            .env("CGROUP", cgroup)
             .process_group(0) // an interrupt from the terminal must not reach it: it has to clean up
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -34,7 +59,7 @@ impl Lab {
         let mut dir = String::new();
         BufReader::new(keeper.stdout.take().expect("its stdout")).read_line(&mut dir).expect("read its directory");
         assert!(dir.ends_with('\n'), "the lab did not start: {:?}", keeper.wait());
-        let lab = Self { keeper, dir: dir.trim_end().into() };
+        let lab = Self { keeper, dir: dir.trim_end().into(), cgroup };
         let hosts: Vec<_> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
         Output::of(lab.command("up").args(hosts)).ok();
         lab
@@ -76,7 +101,7 @@ impl Lab {
 
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(LAB);
-        command.arg(verb).env("LAB", &self.dir);
+        command.arg(verb).env("LAB", &self.dir).env("CGROUP", self.cgroup);
         command
     }
 }

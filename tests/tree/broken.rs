@@ -185,7 +185,7 @@ refused! {
         "roles/base/role.toml:3:13", "there is no role `bse`", "did you mean `base`?";
 
     a_circle_of_resources: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/b\"]\n[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/a\"]"))],
-        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after` away";
+        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after` or `before` away";
 
     after_what_there_is_not: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
         "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
@@ -303,7 +303,7 @@ refused! {
         "artifacts.toml:1:1", "the artifact etcd is not pinned for any architecture", "add `amd64 = { url = \"…\", sha256 = \"…\" }`";
 
     an_artifact_that_installs_nothing: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n"), ("roles/base/role.toml", &role("[[artifact]]\nname = \"etcd\"\ninstall = {}"))],
-        "roles/base/role.toml:14:11", "`install` of this artifact can't be used: name at least one member and its place", "";
+        "roles/base/role.toml:13:8", "`name` of this artifact can't be used: set `install`, or `members` with `into`", "";
 
     host_vars_that_are_no_toml_file: [("host_vars/h2.yaml", "")],
         "", "host_vars/h2.yaml is not a TOML file", "host_vars/ has one NAME.toml for each host";

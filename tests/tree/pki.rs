@@ -9,7 +9,8 @@ use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use crate::site::{Output, Site, Tree, key, kpull};
 
-const WEB: &str = r#"
+/// A role with one certificate.
+pub const WEB: &str = r#"
 [[certificate]]
 name = "web"
 authority = "lan"
@@ -22,9 +23,11 @@ ca = "/etc/web/ca.pem"
 "#;
 
 /// A site with an authority, and a host `h1` whose role wants a certificate from it.
-struct World {
-    site: Site,
-    tree: Tree,
+pub struct World {
+    /// The site.
+    pub site: Site,
+    /// The host.
+    pub tree: Tree,
 }
 
 fn public(key: &PrivateKey) -> String {
@@ -53,7 +56,7 @@ impl World {
     }
 
     /// The same, with everything issued.
-    fn issued(role: &str) -> Self {
+    pub fn issued(role: &str) -> Self {
         let world = Self::new(role);
         world.pki("init").exits(0);
         world.pki("issue").exits(0);
@@ -76,7 +79,8 @@ impl World {
         kpull(&["check", "--json", "--site", &self.site.path().display().to_string()])
     }
 
-    fn apply(&self) -> Output {
+    /// Signs the site, and applies it.
+    pub fn apply(&self) -> Output {
         self.site.sign();
         self.tree.kpull("apply --json")
     }
@@ -427,7 +431,7 @@ fn an_authority_is_changed_while_hosts_trust_both() {
 
 #[test]
 fn a_template_shows_the_public_half_of_a_key_pair() {
-    let world = World::new("[[file]]\npath = \"/etc/tokens.pub\"\ncontent = '{{ pki(\"tokens.pub\") }}'\n");
+    let world = World::new("[[file]]\npath = \"/etc/tokens.pub\"\ncontent = '{{ pki_file(\"tokens.pub\") }}'\n");
     let error = world.check().exits(1).error();
     assert!(error["error"].as_str().unwrap().contains("the site has no pki/tokens.pub"), "{error}");
     world.pki("init").exits(0);

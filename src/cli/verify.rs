@@ -1,0 +1,361 @@
+//! `kpull verify`: every probe of this host, asked once, and how long its certificates live, as a table.
+
+use std::fmt;
+use std::path::Path;
+use std::thread::Builder;
+use std::time::Instant;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print, print_as_is, print_json};
+use crate::error::{Context, Error, Exit, Result, nearest, visible};
+use crate::host::Host;
+use crate::kind::Item;
+use crate::kind::certificate::Installed;
+use crate::kind::probe::Probe;
+use crate::pki::Certificate;
+use crate::report::{Text, VERSION};
+
+/// How many characters of a message the table shows.
+const MESSAGE: usize = 40;
+
+/// How many characters of an error the table shows.
+const ERROR: usize = 200;
+
+/// The blanks between two columns.
+const GAP: usize = 3;
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Only these, as the table calls them, or by their ids [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl Run for Verify {
+    fn run(&self) -> Result<Exit> {
+        let start = Instant::now();
+        let text = Text::new(false);
+        let agent = self.host.agent(&text)?;
+        // whatever keeps it from looking is no verdict on a release
+        let kept = agent.kept_catalog().map_err(|error| error.exit(Exit::Failed))?.ok_or_else(|| {
+            Error::new("this host has no release yet").help("`kpull apply` takes one and says why if it can't")
+        })?;
+        let catalog = kept.get();
+        let subjects = choose(&catalog.items, &self.names)?;
+        let is_live = agent.host.is_live();
+        if let Some(probe) = subjects.iter().find(|subject| !self.names.is_empty() && !is_live && subject.is_probe()) {
+            return Err(Error::new(format!("{} can't be asked", probe.item.id))
+                .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
+                .help("leave the names out, or ask on the host itself"));
+        }
+        let rows = ask(&subjects, &self.host.root, &agent.host, Timestamp::now())?;
+        let count = |status: Status| rows.iter().filter(|row| row.status == status).count();
+        let (expiring, unhealthy) = (count(Status::Expiring), count(Status::Unhealthy));
+        let healthy = rows.len() - unhealthy;
+        if self.host.json {
+            rows.iter().for_each(|row| print_json(&row.json()));
+            let took = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            print_json(&json!({
+                "version": VERSION, "event": "done", "command": "verify", "host": catalog.host,
+                "serial": kept.manifest().serial, "live": is_live,
+                "healthy": healthy, "expiring": expiring, "unhealthy": unhealthy, "took": took,
+            }));
+        } else {
+            if !is_live {
+                print(&format!("{} is a tree, in which nothing runs: no probe is asked", self.host.root.display()));
+            }
+            table(&rows, &|code, word| text.paint(code, word)).iter().for_each(|line| print_as_is(line));
+            let soon = if expiring == 0 { String::new() } else { format!(" ({expiring} expiring)") };
+            print(&format!("{healthy} healthy{soon}, {unhealthy} not"));
+        }
+        Ok(if unhealthy == 0 { Exit::Done } else { Exit::Unhealthy })
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+/// What is asked after.
+struct Subject<'a> {
+    item: &'a Item,
+    /// What the table calls it.
+    name: String,
+    what: What<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Probe(&'a Probe),
+    Certificate(&'a Installed),
+}
+
+impl<'a> Subject<'a> {
+    fn of(item: &'a Item) -> Option<Self> {
+        let key = item.resource.key();
+        if let Some(probe) = item.resource.probe() {
+            return Some(Self { item, name: key, what: What::Probe(probe) });
+        }
+        let certificate = item.resource.as_any().downcast_ref::<Installed>()?;
+        Some(Self { item, name: format!("certificate {key}"), what: What::Certificate(certificate) })
+    }
+
+    fn is_probe(&self) -> bool {
+        matches!(self.what, What::Probe(_))
+    }
+}
+
+/// The probes and then the certificates of a catalog, in its order; those of `names` if there are any.
+fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
+    let (mut all, certificates): (Vec<_>, Vec<_>) = items.iter().filter_map(Subject::of).partition(Subject::is_probe);
+    all.extend(certificates);
+    let is_called = |subject: &Subject<'_>, name: &String| subject.name == *name || subject.item.id == *name;
+    for name in names {
+        if !all.iter().any(|subject| is_called(subject, name)) {
+            let error = Error::new(format!("this host has no probe and no certificate `{name}`"));
+            let known = all.iter().flat_map(|subject| [subject.name.as_str(), subject.item.id.as_str()]);
+            return Err(match nearest(name, known) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("`kpull verify` without a name shows all"),
+            });
+        }
+    }
+    all.retain(|subject| names.is_empty() || names.iter().any(|name| is_called(subject, name)));
+    Ok(all)
+}
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum Status {
+    Healthy,
+    /// A certificate that is good and has to be renewed by now.
+    Expiring,
+    Unhealthy,
+}
+
+impl Status {
+    fn color(self) -> &'static str {
+        match self {
+            Self::Healthy => "32",
+            Self::Expiring => "33",
+            Self::Unhealthy => "31",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Healthy => "Healthy",
+            Self::Expiring => "Expiring",
+            Self::Unhealthy => "Unhealthy",
+        })
+    }
+}
+
+/// One line of the table.
+#[derive(Debug)]
+struct Row {
+    id: String,
+    name: String,
+    status: Status,
+    /// What it said; empty when it is not healthy.
+    message: String,
+    /// What is wrong; empty when nothing is.
+    error: String,
+    days_left: Option<i64>,
+}
+
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        json!({
+            "version": VERSION, "event": "verified", "id": self.id, "name": self.name, "status": self.status,
+            "message": text(&self.message), "error": text(&self.error), "days_left": self.days_left,
+        })
+    }
+}
+
+/// Asks all at once: the probes, each in a thread with a host of its own, since what a `Host` remembers is for one thread.
+/// In a tree only certificates are looked at.
+fn ask(subjects: &[Subject<'_>], root: &Path, host: &Host, now: Timestamp) -> Result<Vec<Row>> {
+    std::thread::scope(|scope| {
+        let mut asked = Vec::new();
+        for subject in subjects {
+            let answer = match subject.what {
+                What::Probe(_) if !host.is_live() => continue,
+                What::Probe(probe) => {
+                    let ask = || Host::open(root).map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
+                    Some(Builder::new().spawn_scoped(scope, ask).context(|| "can't start a thread".to_owned())?)
+                }
+                What::Certificate(_) => None,
+            };
+            asked.push((subject, answer));
+        }
+        let rows = asked.into_iter().map(|(subject, answer)| {
+            let (status, told, days_left) = match (answer, subject.what) {
+                (None, What::Certificate(certificate)) => look(certificate, host, now),
+                (answer, _) => {
+                    let answer = answer.and_then(|thread| thread.join().ok());
+                    match answer.unwrap_or_else(|| Err("asking it went wrong".to_owned())) {
+                        Ok(said) if said.is_empty() => (Status::Healthy, "ok".to_owned(), None),
+                        Ok(said) => (Status::Healthy, said, None),
+                        Err(why) => (Status::Unhealthy, why, None),
+                    }
+                }
+            };
+            let (message, error) = match status {
+                Status::Unhealthy => (String::new(), told),
+                _ => (told, String::new()),
+            };
+            let (id, name) = (subject.item.id.clone(), subject.name.clone());
+            Row { id, name, status, message, error, days_left }
+        });
+        Ok(rows.collect())
+    })
+}
+
+/// How the certificate on the host stands, in words too, and for how many days it is good.
+fn look(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Option<i64>) {
+    let path = wanted.path();
+    let read = match host.root.read(path) {
+        Ok(Some((_, bytes))) => Certificate::one(&path.to_string(), &bytes),
+        Ok(None) => return (Status::Unhealthy, format!("there is no {path}"), None),
+        Err(error) => Err(error),
+    };
+    let certificate = match read {
+        Ok(certificate) => certificate,
+        Err(error) => return (Status::Unhealthy, error.to_string(), None),
+    };
+    let left = certificate.not_after.duration_since(now);
+    let days = left.as_hours() / 24;
+    let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
+    let until = day(certificate.not_after);
+    if left <= SignedDuration::ZERO {
+        return (Status::Unhealthy, format!("{path} expired on {until}"), Some(days));
+    }
+    if certificate.not_before > now {
+        let from = day(certificate.not_before);
+        return (Status::Unhealthy, format!("{path} is not good before {from}"), Some(days));
+    }
+    let status = if left <= wanted.renew_before() { Status::Expiring } else { Status::Healthy };
+    (status, format!("{days} days left ({until})"), Some(days))
+}
+
+/// The table's lines, none without rows; `paint` colours a word.
+fn table(rows: &[Row], paint: &dyn Fn(&str, &str) -> String) -> Vec<String> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| (cell(&row.name, usize::MAX), row.status, cell(&row.message, MESSAGE), cell(&row.error, ERROR)))
+        .collect();
+    let width = |header: &str, lengths: &mut dyn Iterator<Item = usize>| lengths.fold(header.len(), usize::max) + GAP;
+    let name = width("NAME", &mut cells.iter().map(|cell| cell.0.chars().count()));
+    let status = width("STATUS", &mut cells.iter().map(|cell| cell.1.to_string().len()));
+    let message = width("MESSAGE", &mut cells.iter().map(|cell| cell.2.chars().count()));
+    let mut lines = vec![format!("{:name$}{:status$}{:message$}ERROR", "NAME", "STATUS", "MESSAGE")];
+    for (called, stands, said, wrong) in &cells {
+        let word = stands.to_string();
+        let rest = format!("{:1$}{said:message$}{wrong}", "", status - word.len());
+        lines.push(format!("{called:name$}{}{}", paint(stands.color(), &word), rest.trim_end()));
+    }
+    lines
+}
+
+/// A text on one line, cut, and harmless.
+fn cell(text: &str, longest: usize) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text = visible(&lines.join("; ").replace('\t', " "));
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{Answer, Seen, Server};
+    use crate::resolve::testing::catalog;
+
+    /// The table of a role on this machine, without colours.
+    fn verify(role: &str, names: &[&str]) -> Vec<String> {
+        let catalog = catalog(role).unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let subjects = choose(&catalog.items, &names).unwrap();
+        let root = Path::new("/");
+        let rows = ask(&subjects, root, &Host::open(root).unwrap(), Timestamp::now()).unwrap();
+        table(&rows, &|_, word| word.to_owned())
+    }
+
+    #[test]
+    fn every_probe_is_asked_and_told_in_the_order_of_the_catalog() {
+        let server = Server::plain(|request: &Seen| match request.path.as_str() {
+            "/health" => Answer::new(200, "{\"health\": \"true\"}\nmore"),
+            _ => Answer::new(500, ""),
+        });
+        let url = server.url("");
+        let url = url.trim_end_matches('/');
+        let role = format!(
+            r#"
+            [[probe]]
+            name = "scheduler"
+            command = ["true"]
+            decides = false
+            [[probe]]
+            name = "etcd-0"
+            http = "{url}/health"
+            [[probe]]
+            name = "controller-manager"
+            http = "{url}/healthz"
+            "#
+        );
+        assert_eq!(
+            verify(&role, &[]),
+            [
+                "NAME                 STATUS      MESSAGE              ERROR".to_owned(),
+                "scheduler            Healthy     ok".to_owned(),
+                "etcd-0               Healthy     {\"health\": \"true\"}".to_owned(),
+                format!(
+                    "controller-manager   Unhealthy                        {url}/healthz answered 500 instead of 200 to 399"
+                ),
+            ]
+        );
+        assert_eq!(verify(&role, &["probe:scheduler"])[1..], ["scheduler   Healthy   ok"]);
+    }
+
+    #[test]
+    fn a_name_that_no_probe_has_is_an_error_with_the_one_that_was_meant() {
+        let catalog = catalog("[[probe]]\nname = 'etcd-0'\ncommand = ['true']").unwrap();
+        let why = |name: &str| choose(&catalog.items, &[name.to_owned()]).err().unwrap();
+        assert_eq!(why("etcd-1").to_string(), "this host has no probe and no certificate `etcd-1`");
+        assert_eq!(why("etcd-1").advice(), Some("did you mean `etcd-0`?"));
+        assert_eq!(why("probe:etcd-1").advice(), Some("did you mean `probe:etcd-0`?"));
+    }
+
+    #[test]
+    fn long_and_many_lines_are_cut_to_one_and_control_characters_are_seen() {
+        let row = |message: &str, error: &str| Row {
+            id: "probe:x".to_owned(),
+            name: "\u{1b}[2J".to_owned(),
+            status: Status::Healthy,
+            message: message.to_owned(),
+            error: error.to_owned(),
+            days_left: None,
+        };
+        let rows = [row(&"é".repeat(41), ""), row("", "sh failed: exit status: 1\n\n  no\troom\n")];
+        let lines = table(&rows, &|code, word| format!("<{code}{word}>"));
+        assert_eq!(lines[1], format!("\\u{{1b}}[2J   <32Healthy>   {}…", "é".repeat(40)));
+        assert_eq!(lines[2], format!("\\u{{1b}}[2J   <32Healthy>   {:44}sh failed: exit status: 1; no room", ""));
+        assert!(table(&[], &|_, word| word.to_owned()).is_empty());
+    }
+}

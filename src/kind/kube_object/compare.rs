@@ -1,0 +1,388 @@
+//! What a manifest says against what a cluster has.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+/// Where `kubectl apply` keeps what it was given last.
+const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Maps whose values are quantities: the API server may write those in another way.
+const QUANTITIES: [&str; 10] = [
+    "limits",
+    "requests",
+    "hard",
+    "capacity",
+    "default",
+    "defaultRequest",
+    "max",
+    "min",
+    "maxLimitRequestRatio",
+    "overhead",
+];
+
+/// Fields that are a quantity.
+const QUANTITY: [&str; 4] = ["sizeLimit", "divisor", "averageValue", "targetAverageValue"];
+
+/// Lists whose order means something, although their entries have names.
+const ORDERED: [&str; 1] = ["initContainers"];
+
+/// One field that is not as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Where it is, as people write it: `spec.ports[0].port`.
+    pub path: String,
+    /// What the manifest says; `None` for what it said the last time and says no more.
+    pub wanted: Option<Value>,
+    /// What the cluster has.
+    pub live: Option<Value>,
+}
+
+/// Everything in which the cluster's object is not what the manifest says. What the manifest does not speak of may be
+/// as it likes, except for what it spoke of when kubectl applied it last: that is to go.
+pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare(wanted, Some(live), &Way::default(), &mut found);
+    let last = live.pointer("/metadata/annotations").and_then(|all| all.get(LAST)).and_then(Value::as_str);
+    if let Some(Value::Object(mut last)) = last.and_then(|last| serde_json::from_str(last).ok()) {
+        // those who are not in it have been filled in by kubectl, or are not the manifest's business
+        last.shift_remove("status");
+        if let Some(metadata) = last.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.shift_remove("namespace");
+            metadata.shift_remove("creationTimestamp");
+        }
+        dropped(&Value::Object(last), wanted, live, &Way::default(), &mut found);
+    }
+    found
+}
+
+/// The way to a value.
+#[derive(Clone, Debug, Default)]
+struct Way {
+    text: String,
+    keys: Vec<String>,
+}
+
+impl Way {
+    fn key(&self, key: &str) -> Self {
+        let is_plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '$'));
+        let text = match (is_plain, self.text.is_empty()) {
+            (true, true) => key.to_owned(),
+            (true, false) => format!("{}.{key}", self.text),
+            (false, _) => format!("{}[{key:?}]", self.text),
+        };
+        Self { text, keys: [self.keys.as_slice(), &[key.to_owned()]].concat() }
+    }
+
+    fn entry(&self, entry: &str) -> Self {
+        Self { text: format!("{}[{entry}]", self.text), keys: self.keys.clone() }
+    }
+
+    fn last(&self) -> &str {
+        self.keys.last().map_or("", String::as_str)
+    }
+
+    fn is_metadata(&self) -> bool {
+        self.keys.iter().any(|key| key == "metadata")
+    }
+
+    /// Whether a quantity stands here.
+    fn is_quantity(&self) -> bool {
+        let above = &self.keys[..self.keys.len().saturating_sub(1)];
+        let named = above.iter().any(|key| QUANTITIES.contains(&key.as_str()));
+        (named || QUANTITY.contains(&self.last())) && !self.is_metadata()
+    }
+}
+
+fn compare(wanted: &Value, live: Option<&Value>, way: &Way, found: &mut Vec<Difference>) {
+    let mut differ = || found.push(Difference { path: way.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
+    match (wanted, live) {
+        (Value::Object(wanted), Some(Value::Object(live))) => {
+            for (key, value) in wanted {
+                compare(value, live.get(key), &way.key(key), found);
+            }
+        }
+        (Value::Array(wanted), Some(Value::Array(live))) if wanted.len() == live.len() => {
+            for (at, value) in wanted.iter().enumerate() {
+                let (name, other) = partner(wanted, live, at, way.last());
+                match other {
+                    Some(other) => compare(value, Some(other), &way.entry(&name), found),
+                    // the names are others: the whole list tells more than one entry
+                    None => {
+                        found.push(Difference {
+                            path: way.text.clone(),
+                            wanted: Some(Value::Array(wanted.clone())),
+                            live: Some(Value::Array(live.clone())),
+                        });
+                        return;
+                    }
+                }
+            }
+        }
+        (wanted, None) if is_left_out(wanted, way) => {}
+        (Value::Null, Some(Value::Null)) => {}
+        (wanted, Some(live)) if is_same(wanted, live, way) => {}
+        _ => differ(),
+    }
+}
+
+/// Whether the API server leaves out what has this value.
+fn is_left_out(value: &Value, way: &Way) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        // an empty map chooses something elsewhere: `emptyDir: {}`
+        Value::Object(map) => map.is_empty() && way.is_metadata(),
+        // neither `false` nor 0: those may be the opposite of what is so when nothing is said
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn is_same(wanted: &Value, live: &Value, way: &Way) -> bool {
+    if wanted == live {
+        return true;
+    }
+    let text = |value: &Value| match value {
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    if wanted.is_string() && live.is_string() && !way.is_quantity() {
+        return false;
+    }
+    let quantity = |value| text(value).as_deref().and_then(Quantity::parse);
+    quantity(wanted).is_some_and(|wanted| quantity(live) == Some(wanted))
+}
+
+/// The entry of `others` that belongs to the one of `list` at `at`, and what to call it: by `name` if all entries of
+/// both have one of their own, else by position.
+fn partner<'a>(list: &[Value], others: &'a [Value], at: usize, key: &str) -> (String, Option<&'a Value>) {
+    fn names(list: &[Value]) -> Option<HashSet<&str>> {
+        let names: Option<HashSet<&str>> = list.iter().map(|entry| entry.get("name")?.as_str()).collect();
+        names.filter(|names| names.len() == list.len())
+    }
+    if !ORDERED.contains(&key)
+        && names(others).is_some()
+        && let Some(name) = names(list).and_then(|_| list.get(at)?.get("name")?.as_str())
+    {
+        let other = others.iter().find(|other| other.get("name").and_then(Value::as_str) == Some(name));
+        return (name.to_owned(), other);
+    }
+    (at.to_string(), others.get(at))
+}
+
+/// What `last` has, `wanted` has no more, and `live` still has.
+fn dropped(last: &Value, wanted: &Value, live: &Value, way: &Way, found: &mut Vec<Difference>) {
+    match (last, wanted, live) {
+        (Value::Object(last), Value::Object(wanted), Value::Object(live)) => {
+            for (key, value) in last {
+                let way = way.key(key);
+                match (wanted.get(key), live.get(key)) {
+                    (Some(wanted), Some(live)) => dropped(value, wanted, live, &way, found),
+                    (None, Some(live)) if !is_left_out(value, &way) && !live.is_null() => {
+                        found.push(Difference { path: way.text, wanted: None, live: Some(live.clone()) });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // lists of another length have been found already
+        (Value::Array(last), Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
+            for (at, wanted_entry) in wanted.iter().enumerate() {
+                let (name, live) = partner(wanted, live, at, way.last());
+                let (_, last) = partner(wanted, last, at, way.last());
+                if let (Some(last), Some(live)) = (last, live) {
+                    dropped(last, wanted_entry, live, &way.entry(&name), found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Values as lines of `path: value`, one for each that is no map or list, for people and for diffs.
+pub fn lines<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> String {
+    let mut out = String::new();
+    for (path, value) in values {
+        write_lines(value, &Way { text: path.to_owned(), keys: Vec::new() }, &mut out);
+    }
+    out
+}
+
+fn write_lines(value: &Value, way: &Way, out: &mut String) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                write_lines(value, &way.key(key), out);
+            }
+        }
+        Value::Array(list) if !list.is_empty() => {
+            for (at, value) in list.iter().enumerate() {
+                write_lines(value, &way.entry(&at.to_string()), out);
+            }
+        }
+        Value::String(text) if text.contains('\n') => {
+            let _ = writeln!(out, "{}: |", way.text);
+            for line in text.lines() {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
+        value => {
+            let _ = writeln!(out, "{}: {value}", way.text);
+        }
+    }
+}
+
+/// A number as Kubernetes writes them, exactly: digits and a power of ten, without zeros at the end of the digits.
+#[derive(Debug, PartialEq, Eq)]
+struct Quantity {
+    digits: i128,
+    power: i32,
+}
+
+impl Quantity {
+    fn parse(text: &str) -> Option<Self> {
+        let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(end);
+        let (factor, power) = match suffix {
+            "" => (1, 0),
+            "n" => (1, -9),
+            "u" => (1, -6),
+            "m" => (1, -3),
+            "k" => (1, 3),
+            "M" => (1, 6),
+            "G" => (1, 9),
+            "T" => (1, 12),
+            "P" => (1, 15),
+            "E" => (1, 18),
+            "Ki" => (1 << 10, 0),
+            "Mi" => (1 << 20, 0),
+            "Gi" => (1 << 30, 0),
+            "Ti" => (1 << 40, 0),
+            "Pi" => (1 << 50, 0),
+            "Ei" => (1_i128 << 60, 0),
+            exponent => (1, exponent.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() < 100)?),
+        };
+        let (negative, number) = match number.strip_prefix('-') {
+            Some(number) => (true, number),
+            None => (false, number.strip_prefix('+').unwrap_or(number)),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() || !(whole.bytes().chain(fraction.bytes()).all(|c| c.is_ascii_digit())) {
+            return None;
+        }
+        let mut digits = format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(factor)?;
+        let mut power = power - i32::try_from(fraction.len()).ok()?;
+        while digits != 0 && digits % 10 == 0 {
+            digits /= 10;
+            power += 1;
+        }
+        if digits == 0 {
+            power = 0;
+        }
+        Some(Self { digits: if negative { -digits } else { digits }, power })
+    }
+}
+
+/// The parts that a manifest wants, and those that are there, as lines; for a diff.
+pub fn both(differences: &[Difference]) -> (String, String) {
+    let side = |value: fn(&Difference) -> Option<&Value>| {
+        lines(differences.iter().filter_map(|difference| Some((difference.path.as_str(), value(difference)?))))
+    };
+    (side(|difference| difference.live.as_ref()), side(|difference| difference.wanted.as_ref()))
+}
+
+/// The only value of a map that is not there yet: everything that a manifest says.
+pub fn all(wanted: &Value) -> String {
+    let empty = Map::new();
+    lines(wanted.as_object().unwrap_or(&empty).iter().map(|(key, value)| (key.as_str(), value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The paths of what differs.
+    fn paths(wanted: &Value, live: &Value) -> Vec<String> {
+        differences(wanted, live).into_iter().map(|difference| difference.path).collect()
+    }
+
+    #[test]
+    fn what_a_manifest_does_not_speak_of_may_be_as_it_likes() {
+        let live = json!({"metadata": {"name": "a", "uid": "1"}, "data": {"x": "1", "y": "2"}, "status": {}});
+        assert!(paths(&json!({"metadata": {"name": "a"}, "data": {"x": "1"}}), &live).is_empty());
+        assert_eq!(paths(&json!({"data": {"x": "2", "z": "3"}}), &live), ["data.x", "data.z"]);
+        assert_eq!(paths(&json!({"data": {"a.b/c": "2"}}), &live), ["data[\"a.b/c\"]"]);
+    }
+
+    #[test]
+    fn lists_have_the_same_length_and_their_entries_what_is_wanted() {
+        let live = json!({"ports": [{"port": 1, "protocol": "TCP"}, {"port": 2, "protocol": "TCP"}]});
+        assert!(paths(&json!({"ports": [{"port": 1}, {"port": 2}]}), &live).is_empty());
+        assert_eq!(paths(&json!({"ports": [{"port": 1}, {"port": 3}]}), &live), ["ports[1].port"]);
+        assert_eq!(paths(&json!({"ports": [{"port": 1}]}), &live), ["ports"]);
+    }
+
+    #[test]
+    fn entries_with_names_are_found_by_them_unless_their_order_means_something() {
+        let live = json!([{"name": "b", "image": "2", "x": 1}, {"name": "a", "image": "1"}]);
+        let wanted = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]);
+        assert_eq!(paths(&json!({"containers": wanted}), &json!({"containers": live})), ["containers[b].image"]);
+        let wanted = json!([{"name": "a", "image": "1"}, {"name": "c"}]);
+        assert_eq!(paths(&json!({"containers": wanted}), &json!({"containers": live})), ["containers"]);
+        let wanted = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]);
+        let found = paths(&json!({"initContainers": wanted}), &json!({"initContainers": live}));
+        assert_eq!(found.len(), 4, "{found:?}");
+    }
+
+    #[test]
+    fn quantities_and_numbers_are_equal_by_value_and_texts_are_not() {
+        let same = [("100m", "0.1"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("0.5", "500m"), ("128974848", "123Mi"), ("0", "0k")];
+        for (one, other) in same {
+            assert!(paths(&json!({"limits": {"x": one}}), &json!({"limits": {"x": other}})).is_empty(), "{one} {other}");
+        }
+        for (one, other) in [("100m", "0.11"), ("1Gi", "1G"), ("1", "a"), ("1x", "1"), ("-1", "1"), (".", "0")] {
+            assert_eq!(paths(&json!({"limits": {"x": one}}), &json!({"limits": {"x": other}})), ["limits.x"]);
+        }
+        assert!(paths(&json!({"limits": {"cpu": 2}, "port": 1}), &json!({"limits": {"cpu": "2"}, "port": "1"})).is_empty());
+        assert!(paths(&json!({"x": 1.0}), &json!({"x": 1})).is_empty());
+        assert_eq!(paths(&json!({"data": {"x": "1.0"}}), &json!({"data": {"x": "1"}})), ["data.x"]);
+        assert_eq!(paths(&json!({"x": true}), &json!({"x": "true"})), ["x"]);
+    }
+
+    #[test]
+    fn what_the_api_server_leaves_out_when_it_is_empty_may_be_missing_and_nothing_else() {
+        let wanted = json!({"a": "", "b": [], "c": null, "metadata": {"annotations": {}}});
+        assert!(paths(&wanted, &json!({"metadata": {}})).is_empty());
+        let wanted = json!({"automountServiceAccountToken": false, "runAsUser": 0, "emptyDir": {}});
+        assert_eq!(paths(&wanted, &json!({"hostPath": {}})).len(), 3);
+        assert_eq!(paths(&json!({"c": null}), &json!({"c": 1})), ["c"]);
+    }
+
+    #[test]
+    fn what_was_applied_last_and_is_wanted_no_more_is_to_go() {
+        let last = json!({"metadata": {"annotations": {}, "name": "a", "namespace": "n"}, "status": {"x": 1},
+                          "data": {"x": "1", "y": "2", "gone": "3"}, "list": [{"name": "l", "a": 1, "b": 2}]});
+        let live = json!({"metadata": {"name": "a", "namespace": "n", "annotations": {LAST: last.to_string()}},
+                          "status": {"x": 1}, "data": {"x": "1", "y": "2", "other": "4"},
+                          "list": [{"name": "l", "a": 1, "b": 2, "c": 3}]});
+        let wanted = json!({"metadata": {"name": "a"}, "data": {"x": "1"}, "list": [{"name": "l", "a": 1}]});
+        let found = differences(&wanted, &live);
+        let gone = |path: &str, live: Value| Difference { path: path.into(), wanted: None, live: Some(live) };
+        assert_eq!(found, [gone("data.y", json!("2")), gone("list[l].b", json!(2))]);
+    }
+
+    #[test]
+    fn differences_are_shown_as_lines_with_their_paths() {
+        let wanted = json!({"data": {"conf": "a\nc\n"}, "spec": {"n": 1, "list": [{"x": 1}]}});
+        let live = json!({"data": {"conf": "a\nb\n"}, "spec": {"n": 2}});
+        let (live, wanted) = both(&differences(&wanted, &live));
+        assert_eq!(live, "data.conf: |\n  a\n  b\nspec.n: 2\n");
+        assert_eq!(wanted, "data.conf: |\n  a\n  c\nspec.n: 1\nspec.list[0].x: 1\n");
+        assert_eq!(all(&json!({"kind": "X", "spec": {"a": {}}})), "kind: \"X\"\nspec.a: {}\n");
+    }
+}

@@ -1,0 +1,343 @@
+//! Certificates: each has to be for the names and addresses by which others come to it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::error::{Error, nearest};
+use crate::kind::Item;
+use crate::kind::certificate::Installed;
+use crate::kind::file::File;
+use crate::kind::probe::Probe;
+use crate::lint::flags::flag_of;
+use crate::lint::{Host, Subject, place};
+
+/// An `https://` address that somebody asks.
+struct Dial<'a> {
+    /// The host that asks.
+    from: &'a Host<'a>,
+    /// The resource that says so.
+    item: &'a Item,
+    /// The name or address.
+    name: String,
+    port: u16,
+    /// Whether it is surely the site's own: an address that a command line has may be anybody's.
+    is_ours: bool,
+}
+
+/// A certificate that a unit of a host shows.
+struct Shown<'a> {
+    host: &'a Host<'a>,
+    item: &'a Item,
+    certificate: &'a Installed,
+}
+
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
+    // one mistake, however many hosts show the certificate and however many ask there
+    let mut found: BTreeMap<(String, String, String), (Vec<&str>, Shown<'_>, Dial<'_>)> = BTreeMap::new();
+    for dial in subject.hosts.iter().flat_map(dials) {
+        for shown in targets(subject, &dial).into_iter().filter(|shown| !shown.certificate.is_for(&dial.name)) {
+            let key = (shown.item.place.to_string(), shown.certificate.name().to_owned(), dial.name.clone());
+            let host = shown.host.name;
+            let Dial { from, item, ref name, port, is_ours } = dial;
+            let again = Dial { from, item, name: name.clone(), port, is_ours };
+            let (hosts, ..) = found.entry(key).or_insert_with(|| (Vec::new(), shown, again));
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+    }
+    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(subject, &hosts, &shown, &dial)));
+    errors
+}
+
+fn wrong(subject: &Subject<'_>, hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
+    let (name, item) = (&dial.name, shown.item);
+    let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
+    let certificate = shown.certificate.name();
+    let hosts = hosts.join(", ");
+    Error::new(format!(
+        "the certificate {certificate} of {hosts} is not for {name}, which {} on {} dials (port {})",
+        dial.item.id, dial.from.name, dial.port
+    ))
+    .at(place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone()), format!("{name} is missing"))
+    .help(format!(
+        "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
+        item.role, dial.item.place
+    ))
+}
+
+/// Certificates that units say they show, and their host does not have.
+fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for unit in &host.units {
+        for name in unit.unit.listens().iter().filter_map(|listen| listen.certificate.as_deref()) {
+            let mut names = host.all::<Installed>().map(|(_, certificate)| certificate.name());
+            if names.any(|known| known == name) {
+                continue;
+            }
+            let item = unit.item;
+            let error = Error::new(format!(
+                "{} shows the certificate {name}, and {} has none of that name",
+                unit.unit.name(),
+                host.name
+            ))
+            .at(
+                place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
+                "no such [[certificate]]",
+            );
+            errors.push(match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name())) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("add a [[certificate]] of that name to the role"),
+            });
+        }
+    }
+    errors
+}
+
+/// Everything that a host's resources ask.
+fn dials<'a>(host: &'a Host<'a>) -> Vec<Dial<'a>> {
+    let mut dials = Vec::new();
+    let mut add = |item, text: &str, is_ours| {
+        dials.extend(addresses(text).map(|(name, port)| {
+            let is_ours = is_ours || port.is_some();
+            Dial { from: host, item, name, port: port.unwrap_or(443), is_ours }
+        }));
+    };
+    for unit in &host.units {
+        for command in unit.text.commands("ExecStart") {
+            let dialled = |argument: &&String| flag_of(argument).is_none_or(|(flag, _)| is_dialled(flag));
+            command.arguments.iter().filter(dialled).for_each(|argument| add(unit.item, argument, false));
+        }
+    }
+    for (item, file) in host.all::<File>() {
+        let Ok(text) = std::str::from_utf8(&file.content) else { continue };
+        servers(text).for_each(|server| add(item, server, true));
+    }
+    for (item, probe) in host.all::<Probe>() {
+        probe.https().into_iter().for_each(|url| add(item, url.as_str(), true));
+    }
+    dials
+}
+
+/// Whether somebody asks at what a flag says: not where a program listens, but where it says that others find it.
+fn is_dialled(flag: &str) -> bool {
+    let announced = ["advertise-client-urls", "initial-advertise-peer-urls", "initial-cluster"];
+    announced.contains(&flag) || !["listen-", "advertise-", "initial-"].iter().any(|start| flag.starts_with(start))
+}
+
+/// The servers of a kubeconfig; of another file none.
+fn servers(text: &str) -> impl Iterator<Item = &str> {
+    let is_kubeconfig = text.contains("clusters") && text.contains("https://");
+    text.lines()
+        .filter(move |_| is_kubeconfig)
+        .flat_map(|line| line.match_indices("server").map(move |(at, word)| &line[at + word.len()..]))
+        .filter_map(|rest| {
+            let value = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
+            Some(value.trim_start().trim_start_matches(['"', '\''])).filter(|value| value.starts_with("https://"))
+        })
+        .map(|value| value.split([' ', '"', '\'', ',']).next().unwrap_or(value))
+}
+
+/// The names and ports of the `https://` addresses in a text.
+fn addresses(text: &str) -> impl Iterator<Item = (String, Option<u16>)> {
+    text.match_indices("https://").filter_map(|(at, start)| {
+        let rest = &text[at + start.len()..];
+        let authority = rest.split(|c: char| c.is_whitespace() || "/,;?#\"'<>\\".contains(c)).next()?;
+        let authority = authority.rsplit('@').next()?;
+        let (name, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, rest)) => (address, rest.strip_prefix(':')),
+            None => authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port))),
+        };
+        let port = port.map(str::parse).transpose().ok()?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        (!name.is_empty() && name.chars().all(is_plain)).then(|| (name.to_ascii_lowercase(), port))
+    })
+}
+
+/// The certificates that answer a dial.
+fn targets<'a>(subject: &'a Subject<'a>, dial: &Dial<'a>) -> Vec<Shown<'a>> {
+    let address = dial.name.parse::<IpAddr>().ok();
+    if dial.name == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return shown(subject, vec![dial.from], dial.port);
+    }
+    let is_meant = |host: &&Host<'_>| match address {
+        Some(address) => subject.site.hosts.get(host.name).is_some_and(|vars| vars.address == address),
+        None => host.name.eq_ignore_ascii_case(&dial.name),
+    };
+    match subject.hosts.iter().find(is_meant) {
+        Some(host) => shown(subject, vec![host], dial.port),
+        None if !dial.is_ours => Vec::new(),
+        // an address that moves between the load balancers
+        None => {
+            let passes_on = |host: &&Host<'_>| listens(host, dial.port).any(|listen| listen.through.is_some());
+            shown(subject, subject.hosts.iter().filter(passes_on).collect(), dial.port)
+        }
+    }
+}
+
+fn listens<'a>(host: &'a Host<'_>, port: u16) -> impl Iterator<Item = &'a crate::kind::unit::Listen> {
+    host.units.iter().flat_map(|unit| unit.unit.listens()).filter(move |listen| listen.is_at(port))
+}
+
+/// The certificates that these hosts show at a port, or those behind it.
+fn shown<'a>(subject: &'a Subject<'a>, hosts: Vec<&'a Host<'a>>, port: u16) -> Vec<Shown<'a>> {
+    let mut shown = Vec::new();
+    let (mut waiting, mut seen) = (vec![(hosts, port)], Vec::new());
+    while let Some((hosts, port)) = waiting.pop() {
+        for host in hosts {
+            for listen in listens(host, port) {
+                if let Some(name) = &listen.certificate {
+                    let found = host.all::<Installed>().find(|(_, certificate)| certificate.name() == name);
+                    shown.extend(found.map(|(item, certificate)| Shown { host, item, certificate }));
+                }
+                if let Some(behind) = listen.through.filter(|behind| !seen.contains(behind)) {
+                    seen.push(behind);
+                    waiting.push((subject.hosts.iter().collect(), behind));
+                }
+            }
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lint::testing::{found, told};
+
+    const API: &str = r#"summary = "x"
+[[certificate]]
+name = "api"
+authority = "ca"
+dns = ["localhost", "h1", "h2", "api.local"]
+ip = ["127.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.9"]
+cert = "/c"
+key = "/k"
+[[unit]]
+name = "api.service"
+listens = [{ port = "6443/tcp", certificate = "api" }]
+"#;
+    const BALANCER: &str =
+        "summary = 'x'\n[[unit]]\nname = 'lb.service'\nlistens = [{ port = '443/tcp', through = 6443 }]\n";
+
+    /// Two hosts with an API server and a load balancer, and another one with what asks.
+    fn site(api: &str, client: &str) -> Vec<(String, String, String)> {
+        found(&[
+            ("host_vars/h1.toml", "address = '10.0.0.1'\nroles = ['api', 'lb']"),
+            ("host_vars/h2.toml", "address = '10.0.0.2'\nroles = ['api', 'lb']"),
+            ("host_vars/h3.toml", "address = '10.0.0.3'\nroles = ['client']"),
+            ("roles/api/role.toml", api),
+            ("roles/lb/role.toml", BALANCER),
+            ("roles/client/role.toml", &format!("summary = 'x'\n{client}")),
+        ])
+    }
+
+    fn probe(url: &str) -> String {
+        format!("[[probe]]\nname = 'p'\nhttps = '{url}'\n")
+    }
+
+    fn command(argument: &str) -> String {
+        format!("[[unit]]\nname = 'x.service'\ncontent = '''\n[Service]\nExecStart=/bin/x {argument}\n'''\n")
+    }
+
+    fn kubeconfig(server: &str) -> String {
+        format!("[[file]]\npath = '/x'\ncontent = '''\n{server}\n'''\n")
+    }
+
+    #[test]
+    fn certificates_that_are_for_what_is_dialled_are_fine() {
+        for client in [
+            probe("https://h1:6443/healthz"),
+            probe("https://10.0.0.9/"),
+            probe("https://api.local:443"),
+            probe("https://127.0.0.1:6443/"),
+            command("--servers=https://10.0.0.1:6443,https://10.0.0.2:6443"),
+            kubeconfig("clusters: [{ cluster: { server: 'https://api.local' } }]"),
+            kubeconfig("\"clusters\": [{ \"cluster\": {\n  \"server\": \"https://10.0.0.2:6443\" }}]"),
+        ] {
+            assert_eq!(site(API, &client), [], "{client}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_of_the_site_and_no_load_balancer_is_left_alone() {
+        for client in [
+            command("--mirror=https://registry.example.org/"),
+            command("--mirror=https://registry.example.org:5000/"),
+            command(
+                "--listen-x=https://10.9.9.9:443 --advertise-x=https://10.9.9.9:443 --initial-x=https://10.9.9.9:443",
+            ),
+            command("--x=https://$HOST:443"),
+            kubeconfig("server: https://10.9.9.9"),
+            probe("https://10.0.0.3:6443/"),
+        ] {
+            assert_eq!(site(API, &client), [], "{client}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_certificate_lacks_is_told_at_the_certificate() {
+        let errors = site(
+            &API.replace(", \"10.0.0.9\"", ""),
+            &kubeconfig("clusters:\n- cluster:\n    server: https://10.0.0.9"),
+        );
+        let what = "the certificate api of h1, h2 is not for 10.0.0.9, which file:/x on h3 dials (port 443)";
+        let help = "add it to `ip` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
+        assert_eq!(errors, [told(what, "roles/api/role.toml:6:1", help)]);
+    }
+
+    #[test]
+    fn a_name_that_a_certificate_lacks_is_told_however_it_is_dialled() {
+        let api = API.replace(", \"api.local\"", "").replace("\"h1\", ", "");
+        for (client, name, id, port) in [
+            (probe("https://h1:6443/healthz"), "h1", "probe:p", 6443),
+            (probe("https://api.local/"), "api.local", "probe:p", 443),
+            (command("--server=https://api.local:443"), "api.local", "unit:x.service", 443),
+            (command("--advertise-client-urls=https://h1:6443"), "h1", "unit:x.service", 6443),
+            (command("--initial-advertise-peer-urls=https://h1:6443"), "h1", "unit:x.service", 6443),
+            (command("--initial-cluster=one=https://h1:6443,two=https://h2:6443"), "h1", "unit:x.service", 6443),
+        ] {
+            let errors = site(&api, &client);
+            let hosts = if name == "h1" { "h1" } else { "h1, h2" };
+            let what =
+                format!("the certificate api of {hosts} is not for {name}, which {id} on h3 dials (port {port})");
+            let help =
+                "add it to `dns` of the certificate in the role api, or dial another one: roles/client/role.toml:2:1";
+            assert_eq!(errors, [told(&what, "roles/api/role.toml:5:1", help)], "{client}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_the_host_that_asks() {
+        let api = API.replace("\"127.0.0.1\", ", "");
+        let errors = site(&format!("{api}{}", probe("https://127.0.0.1:6443/")), "");
+        assert_eq!(
+            errors[0].0,
+            "the certificate api of h1, h2 is not for 127.0.0.1, which probe:p on h1 dials (port 6443)"
+        );
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_a_unit_shows_and_nobody_has_is_told() {
+        let errors = site(&API.replace("certificate = \"api\"", "certificate = \"apo\""), "");
+        let wanted = |host: &str| {
+            told(
+                &format!("api.service shows the certificate apo, and {host} has none of that name"),
+                "roles/api/role.toml:11:48",
+                "did you mean `api`?",
+            )
+        };
+        assert_eq!(errors, [wanted("h1"), wanted("h2")]);
+    }
+
+    #[test]
+    fn addresses_are_found_with_their_ports() {
+        let text =
+            "a=https://10.0.0.1:2379,https://[fd00::1]:80/x \"https://me:pw@Name.example/?x\" https://h:port http://no";
+        let found: Vec<_> = addresses(text).collect();
+        let wanted = [("10.0.0.1", Some(2379)), ("fd00::1", Some(80)), ("name.example", None)];
+        assert_eq!(found, wanted.map(|(name, port)| (name.to_owned(), port)));
+    }
+}

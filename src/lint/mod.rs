@@ -1,0 +1,99 @@
+//! What `kpull check` finds in a site whose every host resolves, before a host is touched: one file a lint.
+
+mod certificates;
+mod flags;
+mod place;
+mod ports;
+mod programs;
+mod systemd;
+#[cfg(test)]
+mod testing;
+mod unit_names;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::kind::Item;
+use crate::kind::artifact::Artifact;
+use crate::kind::symlink::Symlink;
+use crate::kind::unit::Unit;
+use crate::lint::systemd::UnitText;
+use crate::resolve::Catalog;
+use crate::site::Site;
+
+/// Looks at a whole site for one sort of mistake.
+type Lint = fn(&Subject<'_>) -> Vec<Error>;
+
+/// Every lint.
+const LINTS: &[Lint] = &[programs::lint, flags::lint, unit_names::lint, ports::lint, certificates::lint];
+
+/// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
+/// several hosts.
+pub fn lint(site: &Site, catalogs: &[Catalog]) -> Vec<Error> {
+    let subject = Subject { site, hosts: catalogs.iter().map(Host::new).collect() };
+    LINTS.iter().flat_map(|lint| lint(&subject)).collect()
+}
+
+/// What lints look at.
+struct Subject<'a> {
+    site: &'a Site,
+    hosts: Vec<Host<'a>>,
+}
+
+/// One host.
+struct Host<'a> {
+    name: &'a str,
+    items: &'a [Item],
+    units: Vec<HostUnit<'a>>,
+    /// The pins of what artifacts install, by path.
+    artifacts: BTreeMap<String, &'a str>,
+}
+
+/// A unit of a host.
+struct HostUnit<'a> {
+    item: &'a Item,
+    unit: &'a Unit,
+    text: UnitText,
+}
+
+impl<'a> Host<'a> {
+    fn new(catalog: &'a Catalog) -> Self {
+        let items = catalog.items.as_slice();
+        let units =
+            of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
+        let mut artifacts = BTreeMap::new();
+        for (_, artifact) in of_kind::<Artifact>(items) {
+            let name = artifact.members().0.name.as_str();
+            artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
+        }
+        Self { name: &catalog.host, items, units: units.collect(), artifacts }
+    }
+
+    /// The resources of one kind.
+    fn all<T: 'static>(&self) -> impl Iterator<Item = (&'a Item, &'a T)> + use<'a, T> {
+        of_kind(self.items)
+    }
+
+    /// The name of the artifact that the program at a path is from, if it is from one.
+    fn artifact_of(&self, path: &str) -> Option<&'a str> {
+        self.artifacts.get(path).copied().or_else(|| self.artifacts.get(&self.behind_links(path)).copied())
+    }
+
+    /// Where a path leads, as far as the host's own links tell.
+    fn behind_links(&self, path: &str) -> String {
+        const MOST: usize = 8;
+        let mut path = path.to_owned();
+        let leads =
+            |path: &str| self.all::<Symlink>().map(|(_, link)| link.ends()).find(|(at, _)| *at == Path::new(path));
+        for _ in 0..MOST {
+            let Some((_, to)) = leads(&path) else { break };
+            path = to.to_string_lossy().into_owned();
+        }
+        path
+    }
+}
+
+fn of_kind<T: 'static>(items: &[Item]) -> impl Iterator<Item = (&Item, &T)> {
+    items.iter().filter_map(|item| Some((item, item.resource.as_any().downcast_ref::<T>()?)))
+}

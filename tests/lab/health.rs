@@ -1,0 +1,124 @@
+//! Units whose work is undone, hosts that wait for another, and the health of all of it as a table.
+
+use crate::H1;
+use crate::lab::{Host, Lab};
+
+const ROLE: &str = r#"
+summary = "For a test"
+
+[[unit]]
+name = "rules.service"
+content = """
+[Service]
+ExecStart=/bin/sh -c 'cp /srv/rules /run/rules && sleep infinity'
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+check = ["sh", "-c", "[ ! -e /run/hang ] || sleep 60; grep -q good /run/rules || { echo no rules; exit 1; }"]
+check_within = "10s"
+
+[[unit]]
+name = "agent.service"
+content = """
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+
+[[probe]]
+name = "api"
+command = ["cat", "/run/api"]
+before = ["unit:agent.service"]
+within = "0s"
+
+[[probe]]
+name = "rules"
+unit = "rules.service"
+
+[[probe]]
+name = "elsewhere"
+command = ["sh", "-c", "echo gone; exit 1"]
+decides = false
+"#;
+
+const CONFIG: &str =
+    "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n";
+
+/// Which run of the unit this is.
+fn life(host: Host<'_>, unit: &str) -> String {
+    host.run(&format!("systemctl show -p InvocationID --value {unit}")).ok()
+}
+
+#[test]
+fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_verified() {
+    let lab = Lab::new(&[H1]);
+    let host = lab.host("h1");
+    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
+    host.write("/srv/rules", "good\n");
+    host.write("/srv/site/site.toml", "name = \"lab\"\n");
+    host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
+    host.write("/srv/site/roles/app/role.toml", ROLE);
+    host.write("/etc/kpull/kpull.toml", CONFIG);
+    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
+    host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers").ok();
+    assert!(host.run("kpull verify").fails(1).contains("no release yet"));
+
+    // the gate is shut: all else is done, and what waits was never touched
+    let waits = host.run("kpull apply").fails(3);
+    assert!(waits.contains("unit:agent.service waits for probe:api: cat failed"), "{waits}");
+    assert_eq!(host.run("systemctl is-active rules").ok(), "active");
+    assert_eq!(host.run("systemctl is-enabled agent").stdout, "disabled\n");
+    assert_eq!(life(host, "agent"), "");
+    host.run("echo v1.8 > /run/api").ok();
+    let applied = host.run("kpull apply --json").ok();
+    assert!(applied.contains("\"changed\":[\"unit:agent.service\"]"), "{applied}");
+    let (agent, rules) = (life(host, "agent"), life(host, "rules"));
+    host.run("rm /run/api").ok();
+    assert!(host.run("kpull apply").ok().contains("nothing to do"), "nothing waits, so the gate is not asked");
+    host.run("echo v1.8 > /run/api").ok();
+
+    // the health of all, and of some
+    let table = host.run("kpull verify");
+    assert_eq!(table.code(), 3, "{table}");
+    let lines: Vec<&str> = table.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "NAME        STATUS      MESSAGE   ERROR",
+            "api         Healthy     v1.8",
+            "rules       Healthy     ok",
+            "elsewhere   Unhealthy             sh failed: exit status: 1; gone",
+            "2 healthy, 1 not",
+        ]
+    );
+    assert!(host.run("kpull verify rules probe:api").ok().ends_with("2 healthy, 0 not"));
+
+    // somebody undoes its work
+    host.run("rm /run/rules").ok();
+    let plan = host.run("kpull plan");
+    assert_eq!(plan.code(), 2, "{plan}");
+    assert!(plan.stdout.contains("unit:rules.service  restart (its check fails)"), "{plan}");
+    let applied = host.run("kpull apply --json").ok();
+    assert!(applied.contains("\"kicked\":[\"unit:rules.service\"]"), "{applied}");
+    assert_eq!(host.run("cat /run/rules").ok(), "good");
+    assert_ne!(life(host, "rules"), rules);
+    assert_eq!(life(host, "agent"), agent);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+
+    // a restart does not help: the check's own words
+    host.run("echo bad > /srv/rules && rm /run/rules").ok();
+    let failed = host.run("kpull apply").fails(3);
+    assert!(failed.contains("rules.service was started, and its check still fails: exit status: 1"), "{failed}");
+    assert!(failed.contains("no rules"), "{failed}");
+    host.run("echo good > /srv/rules && kpull apply").ok();
+
+    // a check that hangs is no reason for a restart
+    let rules = life(host, "rules");
+    host.run("touch /run/hang").ok();
+    let failed = host.run("kpull apply").fails(1);
+    assert!(failed.contains("the check of rules.service never ended"), "{failed}");
+    assert_eq!(life(host, "rules"), rules);
+}

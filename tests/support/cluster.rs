@@ -1,0 +1,374 @@
+//! A cluster for a test: a site that is signed and published, and hosts that follow it by kpull's timer and nothing else.
+#![allow(dead_code, reason = "each test uses the part that it needs")]
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kpull::net::server::{Answer, Server};
+use toml_edit::{DocumentMut, Item, TableLike};
+
+use crate::lab::{Host, Lab, Output};
+
+/// What the hosts see as the world outside.
+const FABRIC: &str = "192.168.1.254";
+const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+/// A short pause between two runs, so that nobody waits for a minute; otherwise the timer is the one that is shipped.
+const TIMER: &str = "[Timer]\nOnBootSec=\nOnBootSec=1s\nOnUnitInactiveSec=3s\nRandomizedDelaySec=0\n";
+
+/// The hosts of a site, where the site is, and where they get it from. All of it ends when this is dropped.
+pub struct Cluster {
+    lab: Lab,
+    dir: tempfile::TempDir,
+    hosts: Vec<(String, String)>,
+    serial: Cell<u64>,
+    server: Option<Server>,
+}
+
+impl Cluster {
+    /// Boots the hosts of the site `tests/cluster/sites/NAME`, and enrols them to it; `start` lets them go.
+    ///
+    /// The site is the one that is shipped, with what that directory says otherwise: each of its TOML files is merged into
+    /// the shipped one of the same name, or stands beside it. `secrets.toml` in it is no part of the site: it has the
+    /// values of secrets by name.
+    pub fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let site = dir.path().join("site");
+        let overlay = Path::new(PROJECT).join("tests/cluster/sites").join(name);
+        assemble(&site, &overlay);
+        let artifacts = artifacts();
+        pin(&site.join("artifacts.toml"), &artifacts);
+        keygen(&dir.path().join("operator"));
+        let operator = fs::read_to_string(dir.path().join("operator.pub")).unwrap();
+        edit(&site.join("site.toml"), |doc| doc["secrets"]["recipients"] = array([operator.trim()]));
+
+        let hosts = hosts_of(&site);
+        let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
+        let lab = Lab::for_containers(&named);
+        let releases = dir.path().join("releases");
+        let server = lab.in_network(move || {
+            let listener = TcpListener::bind((FABRIC, 80)).unwrap();
+            let file = move |path: &str| match path.strip_prefix("/artifacts/") {
+                Some(name) => fs::read(artifacts.join(name)),
+                None => fs::read(releases.join(path.trim_start_matches('/'))),
+            };
+            Server::on(listener, None, move |request| match file(&request.path) {
+                Ok(bytes) => Answer::new(200, bytes),
+                Err(_) => Answer::new(404, ""),
+            })
+            .unwrap()
+        });
+        let cluster = Self { lab, dir, hosts, serial: Cell::new(0), server: Some(server) };
+        cluster.make_keys();
+        cluster.set_secrets(&overlay.join("secrets.toml"));
+        cluster.release();
+        for (name, _) in &cluster.hosts {
+            cluster.enroll(name);
+        }
+        cluster
+    }
+
+    /// The site's directory: edit it, then `release`.
+    pub fn site(&self) -> PathBuf {
+        self.dir.path().join("site")
+    }
+
+    /// Names of the hosts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// One of the hosts.
+    pub fn host<'a>(&'a self, name: &'a str) -> Host<'a> {
+        self.lab.host(name)
+    }
+
+    /// The lab that the hosts are in.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Starts the timer of every host.
+    pub fn start(&self) {
+        for name in self.names() {
+            self.host(name).run("systemctl enable -q --now kpull.timer").ok();
+        }
+    }
+
+    /// Issues certificates, checks the site, signs it, publishes it: what an operator does after an edit.
+    pub fn release(&self) {
+        let operator = self.operator();
+        self.kpull(&["pki", "init"]);
+        self.kpull(&["pki", "issue", "--identity", &operator]);
+        self.kpull(&["secret", "rekey", "--identity", &operator]);
+        self.kpull(&["check"]);
+        self.kpull(&["sign", "--key", &operator]);
+        let releases = self.dir.path().join("releases");
+        self.kpull(&["publish", releases.to_str().unwrap()]);
+        self.serial.set(self.serial.get() + 1);
+    }
+
+    /// Replaces text in a file of the site; it has to be there.
+    pub fn replace(&self, path: &str, from: &str, to: &str) {
+        let path = self.site().join(path);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{} has no {from:?}", path.display());
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Waits until every host has the newest release, with nothing left to do and all probes passed.
+    #[track_caller]
+    pub fn converge(&self, within: Duration) {
+        self.wait("every host has the newest release, and is well", within, || {
+            self.names().all(|name| self.has_converged(name))
+        });
+    }
+
+    /// Whether a host has the newest release, with nothing left to do and all probes passed.
+    pub fn has_converged(&self, name: &str) -> bool {
+        let Ok(status) = serde_json::from_str::<serde_json::Value>(&self.host(name).run("kpull status --json").stdout)
+        else {
+            return false;
+        };
+        let (last, owed) = (&status["last_run"], &status["owed"]);
+        status["generation"]["serial"] == self.serial.get()
+            && last["exit"] == 0
+            && last["changed"] == 0
+            && owed["kicks"].as_object().is_none_or(serde_json::Map::is_empty)
+            && owed["probes"] != true
+    }
+
+    /// Waits for something that comes by itself. When it does not in time, the test fails with what the hosts have to tell.
+    #[track_caller]
+    pub fn wait(&self, what: &str, within: Duration, mut until: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !until() {
+            if start.elapsed() > within {
+                let told = self.tell();
+                self.stay();
+                panic!("it did not come in {within:?}: {what}\n{told}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Runs kubectl on a host, as whoever has logged in there as root.
+    pub fn kubectl(&self, host: &str, arguments: &str) -> Output {
+        self.host(host).run(&format!(". /etc/profile.d/kubernetes.sh && kubectl {arguments}"))
+    }
+
+    /// Processor and memory that the hosts take: for people.
+    pub fn usage(&self) -> String {
+        self.lab.fabric("free -m; uptime").stdout
+    }
+
+    /// What every host says of its runs, of the units that failed and of the errors that it has seen.
+    fn tell(&self) -> String {
+        let mut told = String::new();
+        for name in self.names() {
+            let output = self.host(name).run(TELL);
+            let _ = writeln!(told, "\n=== {name}\n{}{}", output.stdout, output.stderr);
+        }
+        told
+    }
+
+    /// With KPULL_STAY, a lab of which something is expected in vain stays until somebody has looked at it.
+    fn stay(&self) {
+        if std::env::var_os("KPULL_STAY").is_none() {
+            return;
+        }
+        let mark = self.lab.dir().join("stay");
+        fs::write(&mark, "").unwrap();
+        eprintln!("\nLAB={} stays until this is removed: {}", self.lab.dir().display(), mark.display());
+        while mark.exists() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    fn operator(&self) -> String {
+        self.dir.path().join("operator").to_str().unwrap().to_owned()
+    }
+
+    /// Runs kpull on the operator's side.
+    fn kpull(&self, arguments: &[&str]) {
+        Output::of(Command::new(KPULL).args(arguments).arg("--site").arg(self.site()).env("NO_COLOR", "1")).ok();
+    }
+
+    /// Gives each host the key that its secrets are encrypted to, as the installation of its system does elsewhere.
+    fn make_keys(&self) {
+        let key = "/etc/ssh/ssh_host_ed25519_key";
+        for name in self.names() {
+            let make = format!("mkdir -p /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f {key} && cat {key}.pub");
+            let public = self.host(name).run(&make).ok();
+            let file = self.site().join(format!("host_vars/{name}.toml"));
+            edit(&file, |doc| doc["recipient"] = toml_edit::value(public.trim()));
+        }
+    }
+
+    fn set_secrets(&self, file: &Path) {
+        if !file.exists() {
+            return;
+        }
+        self.kpull(&["pki", "init"]); // a role may ask for what is in pki/
+        for (name, value) in read(file).as_table() {
+            let mut command = Command::new(KPULL);
+            command.args(["secret", "set", name, "--site"]).arg(self.site());
+            command.stdin(Stdio::piped()).stdout(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(value.as_str().unwrap().as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success(), "the secret {name}");
+        }
+    }
+
+    fn enroll(&self, name: &str) {
+        let host = self.host(name);
+        host.copy(KPULL, "/usr/bin/kpull", 0o755);
+        for unit in ["kpull.service", "packaging/kpull.timer"] {
+            let file = Path::new(unit).file_name().unwrap().to_str().unwrap();
+            host.copy(Path::new(PROJECT).join(unit), &format!("/usr/lib/systemd/system/{file}"), 0o644);
+        }
+        host.write("/etc/systemd/system/kpull.timer.d/lab.conf", TIMER);
+        host.write("/etc/kpull/signers", self.signers());
+        host.run(&format!(
+            "systemctl daemon-reload && kpull enroll http://{FABRIC} --host {name} --signers /etc/kpull/signers"
+        ))
+        .ok();
+    }
+
+    fn signers(&self) -> String {
+        let key = fs::read_to_string(self.dir.path().join("operator.pub")).unwrap();
+        format!("operator namespaces=\"release@kpull\" {key}")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The server ends with a connection to itself, which has to be made where it is.
+        if let Some(server) = self.server.take() {
+            self.lab.in_network(move || drop(server));
+        }
+    }
+}
+
+/// What to show of a host of which something is expected in vain.
+const TELL: &str = r#"
+kpull status
+systemctl list-units --failed --plain --no-legend
+for unit in kpull.service $(systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | grep -v kpull.service); do
+    echo "--- $unit"
+    journalctl -q --no-pager -o cat -n 40 -u "$unit" | cut -c1-300
+done
+echo "--- errors"
+journalctl -q --no-pager -o short-monotonic -p err -n 20 | cut -c1-300
+systemctl is-active docker >/dev/null && docker ps -a --format '{{.Names}} {{.Status}}'
+"#;
+
+/// The shipped site with what `overlay` says otherwise, in `site`.
+fn assemble(site: &Path, overlay: &Path) {
+    fs::create_dir_all(site).unwrap();
+    let shipped = ["roles", "host_vars", "site.toml", "artifacts.toml"].map(|part| Path::new(PROJECT).join(part));
+    Output::of(Command::new("cp").arg("-r").args(shipped).arg(site)).ok();
+    for part in ["", "host_vars"] {
+        let (from, to) = (overlay.join(part), site.join(part));
+        let Ok(entries) = fs::read_dir(&from) else { continue };
+        for name in entries.map(|entry| entry.unwrap().file_name()) {
+            let (from, to) = (from.join(&name), to.join(&name));
+            if from.is_dir() || name == "secrets.toml" {
+                continue;
+            }
+            let said = read(&from);
+            if !to.exists() {
+                fs::write(&to, "").unwrap();
+            }
+            edit(&to, |doc| merge(doc.as_table_mut(), said.as_table()));
+        }
+    }
+}
+
+/// Maps key by key, as layers of variables are; everything else is replaced.
+fn merge(under: &mut dyn TableLike, over: &dyn TableLike) {
+    for (key, said) in over.iter() {
+        match (under.get_mut(key).and_then(Item::as_table_like_mut), said.as_table_like()) {
+            (Some(under), Some(over)) => merge(under, over),
+            _ => {
+                under.insert(key, said.clone());
+            }
+        }
+    }
+}
+
+/// The directory with the files that hosts install: built, or given in KPULL_ARTIFACTS.
+fn artifacts() -> PathBuf {
+    let dir = std::env::var_os("KPULL_ARTIFACTS").expect("KPULL_ARTIFACTS: `tests/run cluster` sets it");
+    PathBuf::from(dir)
+}
+
+/// Pins each file NAME-VERSION-linux-amd64.tar.gz or NAME-linux-amd64.tar.gz of `dir`, as it is served to the hosts.
+fn pin(file: &Path, dir: &Path) {
+    let suffix = "-linux-amd64.tar.gz";
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for tarball in names.filter(|name| name.ends_with(suffix)) {
+        let path = dir.join(&tarball);
+        let stem = tarball.strip_suffix(suffix).unwrap();
+        let (name, version) = match stem.split_once("-v") {
+            Some((name, version)) => (name, version.to_owned()),
+            None => (stem, kubernetes_version(stem, &path)),
+        };
+        let sum = Output::of(Command::new("sha256sum").arg(&path)).ok();
+        let (digest, _) = sum.split_once(' ').unwrap();
+        let text = format!(
+            "version = \"{version}\"\n[amd64]\nurl = \"http://{FABRIC}/artifacts/{tarball}\"\nsha256 = \"{digest}\"\n"
+        );
+        let pinned: DocumentMut = text.parse().unwrap();
+        edit(file, |doc| doc[name] = pinned.as_item().clone());
+    }
+}
+
+/// Upstream's tarballs of Kubernetes don't have their version in their name; what is in them tells it.
+fn kubernetes_version(name: &str, tarball: &Path) -> String {
+    let kind = name.strip_prefix("kubernetes-").unwrap();
+    let program = tempfile::tempdir().unwrap();
+    let script = format!(
+        "tar -xOzf \"$1\" --wildcards '*kubernetes/{kind}/bin/kube-proxy' > \"$2/it\" && chmod 755 \"$2/it\" && \"$2/it\" --version"
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "version"]).arg(tarball).arg(program.path());
+    Output::of(&mut command).ok().trim().strip_prefix("Kubernetes v").unwrap().to_owned()
+}
+
+fn hosts_of(site: &Path) -> Vec<(String, String)> {
+    let files = fs::read_dir(site.join("host_vars")).unwrap().map(|entry| entry.unwrap().path());
+    let mut hosts: Vec<_> = files
+        .map(|file| {
+            let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, read(&file)["address"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    hosts.sort();
+    hosts
+}
+
+fn read(file: &Path) -> DocumentMut {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut)) {
+    let mut doc = read(file);
+    change(&mut doc);
+    fs::write(file, doc.to_string()).unwrap();
+}
+
+fn array<'a>(values: impl IntoIterator<Item = &'a str>) -> Item {
+    toml_edit::value(values.into_iter().collect::<toml_edit::Array>())
+}
+
+fn keygen(path: &Path) {
+    Output::of(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path)).ok();
+}
