@@ -147,6 +147,13 @@ impl Kube {
         self.ask(name, how, "delete")
     }
 
+    /// Sets what `patch` says of an object, map by map and lists as a whole (RFC 7396).
+    pub fn merge(&self, name: &Name, patch: &Value) -> Result<Answer> {
+        let text = patch.to_string();
+        let how = |url| self.client.patch(url).header("Content-Type", "application/merge-patch+json").body(text);
+        self.ask(name, how, "change")
+    }
+
     fn ask(&self, name: &Name, how: impl FnOnce(Url) -> RequestBuilder, what: &str) -> Result<Answer> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,

@@ -119,10 +119,20 @@ enum State {
     Missing,
     /// There, and it should not be.
     Unwanted,
-    /// There, and not as it should be.
-    Differs(Vec<Difference>),
+    /// There, and not as it should be: in what, and the whole of it.
+    Differs(Vec<Difference>, Value),
     /// Nothing can be done about it now.
     Later(Later),
+}
+
+/// What was done about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Done {
+    Nothing,
+    /// It was applied, or deleted.
+    Written,
+    /// What was still different then was patched.
+    Patched,
 }
 
 /// What has to come first.
@@ -161,7 +171,7 @@ impl KubeObject {
                     (false, true) => State::Later(Later::Deletion),
                     (false, false) => match self.differences(&object, namespaced) {
                         found if found.is_empty() => State::Well,
-                        found => State::Differs(found),
+                        found => State::Differs(found, object),
                     },
                 }
             }
@@ -325,7 +335,7 @@ impl Resource for KubeObject {
             State::Missing | State::Later(Later::Kind | Later::Namespace(_)) => {
                 Some(with_diff("create", "", &compare::all(&self.wanted)))
             }
-            State::Differs(found) => {
+            State::Differs(found, _) => {
                 let (live, wanted) = compare::both(&found);
                 Some(with_diff("change", &live, &wanted))
             }
@@ -337,7 +347,7 @@ impl Resource for KubeObject {
             return Ok(());
         }
         let started = Instant::now();
-        let mut is_written = false;
+        let mut done = Done::Nothing;
         loop {
             let kube: Result<Rc<Kube>, String> = work.host.kube(&self.access)?;
             let state = match &kube {
@@ -352,13 +362,25 @@ impl Resource for KubeObject {
                 (State::Later(later), _) if started.elapsed().saturating_add(PAUSE) > self.within => {
                     return Err(self.too_late(later));
                 }
-                (State::Differs(found), _) if is_written => return Err(self.kept(&found)),
-                (State::Missing | State::Unwanted, _) if is_written => {
+                (State::Differs(found, _), _) if done == Done::Patched => return Err(self.kept(&found)),
+                // kubectl mixes up entries of a list with the same port and another protocol, as every DNS has them
+                (State::Differs(found, live), Ok(kube)) if done == Done::Written => {
+                    match kube.merge(&self.name, &compare::patch(&self.wanted, &live)) {
+                        Ok(Answer::Silent(_)) => {}
+                        Ok(_) => done = Done::Patched,
+                        Err(_) => return Err(self.kept(&found)),
+                    }
+                }
+                (State::Missing | State::Unwanted, _) if done > Done::Nothing => {
                     let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
                     return Err(Error::new(format!("{} was {how}", self.key()))
                         .help("see who else decides about it: an addon manager, an operator, another host"));
                 }
-                (State::Missing | State::Unwanted | State::Differs(_), Ok(kube)) => is_written = self.write(&kube)?,
+                (State::Missing | State::Unwanted | State::Differs(..), Ok(kube)) => {
+                    if self.write(&kube)? {
+                        done = Done::Written;
+                    }
+                }
                 (State::Later(_), _) | (_, Err(_)) => std::thread::sleep(PAUSE),
             }
         }
@@ -410,6 +432,13 @@ mod tests {
                 Ok(object) => Answer::new(200, object),
                 Err(_) => json(404, json!({"kind": "Status", "reason": "NotFound"})),
             },
+            ("PATCH", _) if dir.join("patches").exists() => {
+                assert_eq!(seen.header("content-type"), Some("application/merge-patch+json"));
+                let mut object = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+                merge(&mut object, &serde_json::from_slice(&seen.body).unwrap());
+                std::fs::write(path, object.to_string()).unwrap();
+                json(200, object)
+            }
             ("DELETE", _) => {
                 let body: Value = serde_json::from_slice(&seen.body).unwrap();
                 assert_eq!((&body["kind"], &body["propagationPolicy"]), (&json!("DeleteOptions"), &json!("Background")));
@@ -417,6 +446,17 @@ mod tests {
                 json(200, json!({"kind": "Status"}))
             }
             _ => json(400, json!({"kind": "Status"})),
+        }
+    }
+
+    fn merge(object: &mut Value, patch: &Value) {
+        match (object, patch) {
+            (Value::Object(object), Value::Object(patch)) => {
+                for (key, value) in patch {
+                    merge(object.entry(key).or_insert(Value::Null), value);
+                }
+            }
+            (object, patch) => *object = patch.clone(),
         }
     }
 
@@ -579,6 +619,20 @@ mod tests {
             "the API server reads ConfigMap/a in another way than the role writes it: \
              data.x: \"1\" in the role, \"one\" there\ndata.y: false in the role, nothing there"
         );
+    }
+
+    #[test]
+    fn what_kubectl_applies_without_effect_is_patched() {
+        let cluster = StandIn::new();
+        cluster.put(MAP, &map("2"));
+        std::fs::write(cluster.dir.path().join("patches"), "").unwrap();
+        let kubectl = cluster.kubectl("cat >/dev/null");
+        let object = one("kube_object", &cluster.fields_with(&kubectl, &map("1"), ""));
+        object.apply(&cluster.work(), &Change::default()).unwrap();
+        assert_eq!(cluster.get(MAP), Some(map("1")));
+        let patches: Vec<Value> = cluster.server.seen().iter().filter(|seen| seen.method == "PATCH")
+            .map(|seen| serde_json::from_slice(&seen.body).unwrap()).collect();
+        assert_eq!(patches, [json!({"data": {"x": "1"}})]);
     }
 
     #[test]

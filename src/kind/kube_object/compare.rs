@@ -127,6 +127,22 @@ fn compare(wanted: &Value, live: Option<&Value>, way: &Way, found: &mut Vec<Diff
     }
 }
 
+/// What of `wanted` is not so in `live`, as a patch by RFC 7396: maps have what differs in them, lists are whole.
+pub fn patch(wanted: &Value, live: &Value) -> Value {
+    patch_at(wanted, Some(live), &Way::default()).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+fn patch_at(wanted: &Value, live: Option<&Value>, way: &Way) -> Option<Value> {
+    if let (Value::Object(wanted), Some(Value::Object(live))) = (wanted, live) {
+        let part = |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &way.key(key))?));
+        let parts: Map<String, Value> = wanted.iter().filter_map(part).collect();
+        return (!parts.is_empty()).then_some(Value::Object(parts));
+    }
+    let mut found = Vec::new();
+    compare(wanted, live, way, &mut found);
+    (!found.is_empty()).then(|| wanted.clone())
+}
+
 /// Whether the API server leaves out what has this value.
 fn is_left_out(value: &Value, way: &Way) -> bool {
     match value {
@@ -374,6 +390,14 @@ mod tests {
         let found = differences(&wanted, &live);
         let gone = |path: &str, live: Value| Difference { path: path.into(), wanted: None, live: Some(live) };
         assert_eq!(found, [gone("data.y", json!("2")), gone("list[l].b", json!(2))]);
+    }
+
+    #[test]
+    fn a_patch_has_what_differs_and_lists_as_a_whole() {
+        let wanted = json!({"kind": "X", "spec": {"a": 1, "b": {"c": [{"x": 1}, {"x": 2}]}, "d": {"e": "f"}}});
+        let live = json!({"kind": "X", "spec": {"a": 1, "b": {"c": [{"x": 1, "y": 0}], "z": 1}, "d": {"e": "f"}}});
+        assert_eq!(patch(&wanted, &live), json!({"spec": {"b": {"c": [{"x": 1}, {"x": 2}]}}}));
+        assert_eq!(patch(&wanted, &wanted), json!({}));
     }
 
     #[test]
