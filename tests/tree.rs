@@ -6,6 +6,8 @@ mod apply;
 mod artifacts;
 #[path = "tree/broken.rs"]
 mod broken;
+#[path = "tree/check.rs"]
+mod check;
 #[path = "tree/faults.rs"]
 mod faults;
 #[path = "support/git.rs"]

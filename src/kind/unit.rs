@@ -665,6 +665,36 @@ mod tests {
     }
 
     #[test]
+    fn what_it_listens_at_is_a_text_or_a_table() {
+        let listens = |toml: &str| unit(&format!("name = 'a.service'\nlistens = [{toml}]")).listens;
+        let at = |text: &str| Traffic::try_from(text.to_owned()).unwrap();
+        let plain = |text| Listen { at: at(text), certificate: None, through: None };
+        assert_eq!(listens("'2379/tcp', '30000-32766/udp', 'VRRP'"), [plain("2379/tcp"), plain("30000-32766/udp"), plain("vrrp")]);
+        let shown = Listen { certificate: Some("c".to_owned()), ..plain("6443/tcp") };
+        let passed = Listen { through: Some(6443), ..plain("443/tcp") };
+        let tables = "{ port = '6443/tcp', certificate = 'c' }, { port = '443/tcp', through = 6443 }";
+        assert_eq!(listens(tables), [shown, passed]);
+        assert!(plain("1-5/tcp").is_at(3) && !plain("1-5/tcp").is_at(6) && !plain("1-5/udp").is_at(3));
+    }
+
+    #[test]
+    fn what_nobody_can_listen_at_is_refused() {
+        for (listens, why) in [
+            ("'443'", "`443` is not a port"),
+            ("'70000/tcp'", "`70000/tcp` is not a port"),
+            ("443", "expected a text like \"2379/tcp\", or a table with `port`"),
+            ("{ certificate = 'c' }", "lacks `port`"),
+            ("{ port = '1/tcp', thruogh = 2 }", "unknown key `thruogh`"),
+            ("{ port = '1/tcp', certificate = 'c', through = 2 }", "not both"),
+            ("{ port = '1/udp', through = 2 }", "TCP only"),
+            ("{ port = '1/tcp', through = 0 }", "from 1 to 65535"),
+        ] {
+            let told = fails::<UnitFields>(&format!("name = 'a.service'\nlistens = [{listens}]"), &RoleFiles::default());
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
     fn its_file_and_drop_ins_are_resources_that_it_is_restarted_for() {
         let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
                     restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";

@@ -12,6 +12,7 @@ use crate::lint::flags::flag_of;
 use crate::lint::{Host, Subject, place};
 
 /// An `https://` address that somebody asks.
+#[derive(Clone)]
 struct Dial<'a> {
     /// The host that asks.
     from: &'a Host<'a>,
@@ -31,40 +32,53 @@ struct Shown<'a> {
     certificate: &'a Installed,
 }
 
+/// A certificate that is not for what is dialled: one mistake, however many hosts show it and however many dial.
+struct Wrong<'a> {
+    /// The hosts that show it.
+    hosts: Vec<&'a str>,
+    /// The first of them.
+    shown: Shown<'a>,
+    /// The first who dials.
+    dial: Dial<'a>,
+}
+
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
-    // one mistake, however many hosts show the certificate and however many ask there
-    let mut found: BTreeMap<(String, String, String), (Vec<&str>, Shown<'_>, Dial<'_>)> = BTreeMap::new();
+    // by what is dialled, and where the certificate is written
+    let mut found: BTreeMap<(String, String), Wrong<'_>> = BTreeMap::new();
     for dial in subject.hosts.iter().flat_map(dials) {
         for shown in targets(subject, &dial).into_iter().filter(|shown| !shown.certificate.is_for(&dial.name)) {
-            let key = (shown.item.place.to_string(), shown.certificate.name().to_owned(), dial.name.clone());
             let host = shown.host.name;
-            let Dial { from, item, ref name, port, is_ours } = dial;
-            let again = Dial { from, item, name: name.clone(), port, is_ours };
-            let (hosts, ..) = found.entry(key).or_insert_with(|| (Vec::new(), shown, again));
-            if !hosts.contains(&host) {
-                hosts.push(host);
+            let key = (dial.name.clone(), format!("{} {}", shown.item.place, shown.item.id));
+            let wrong = found.entry(key).or_insert_with(|| Wrong { hosts: Vec::new(), shown, dial: dial.clone() });
+            if !wrong.hosts.contains(&host) {
+                wrong.hosts.push(host);
             }
         }
     }
-    errors.extend(found.into_values().map(|(hosts, shown, dial)| wrong(subject, &hosts, &shown, &dial)));
+    errors.extend(found.values().map(|wrong| wrong.error(subject)));
     errors
 }
 
-fn wrong(subject: &Subject<'_>, hosts: &[&str], shown: &Shown<'_>, dial: &Dial<'_>) -> Error {
-    let (name, item) = (&dial.name, shown.item);
-    let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
-    let certificate = shown.certificate.name();
-    let hosts = hosts.join(", ");
-    Error::new(format!(
-        "the certificate {certificate} of {hosts} is not for {name}, which {} on {} dials (port {})",
-        dial.item.id, dial.from.name, dial.port
-    ))
-    .at(place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone()), format!("{name} is missing"))
-    .help(format!(
-        "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
-        item.role, dial.item.place
-    ))
+impl Wrong<'_> {
+    fn error(&self, subject: &Subject<'_>) -> Error {
+        let Self { hosts, shown, dial } = self;
+        let (name, item) = (&dial.name, shown.item);
+        let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
+        let what = format!(
+            "the certificate {} of {} is not for {name}, which {} on {} dials (port {})",
+            shown.certificate.name(),
+            hosts.join(", "),
+            dial.item.id,
+            dial.from.name,
+            dial.port
+        );
+        let place = place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone());
+        Error::new(what).at(place, format!("{name} is missing")).help(format!(
+            "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
+            item.role, dial.item.place
+        ))
+    }
 }
 
 /// Certificates that units say they show, and their host does not have.

@@ -77,7 +77,7 @@ impl UnitText {
 /// The commands in one line: several stand between lone semicolons.
 fn commands(line: &str) -> Vec<Command> {
     let words = split(line);
-    words.split(|word| word == &Word::Separator).filter_map(|words| command(words)).collect()
+    words.split(|word| word == &Word::Separator).filter_map(command).collect()
 }
 
 /// A word of a command line, quotes and escapes taken off.

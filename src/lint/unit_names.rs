@@ -98,7 +98,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 
 /// The unit that was probably meant: what all names end in says nothing of how near they are.
 fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
-    let Some((stem, kind)) = name.rsplit_once('.') else { return None };
+    let (stem, kind) = name.rsplit_once('.')?;
     let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
     let own: Vec<String> = known.iter().filter_map(|known| stems(known)).collect();
     let systems = SERVICES.iter().copied().filter(|_| kind == "service");

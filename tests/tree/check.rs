@@ -1,0 +1,108 @@
+//! What `kpull check` finds in a site whose every host resolves: mistakes that a host would only notice when it is too late.
+//! Each is one of a handbook that many have followed.
+
+use std::fs;
+
+use crate::site::{Site, kpull};
+
+const PIN: &str = "[app]\nversion = \"1.9.2\"\namd64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\narm64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n";
+const ROLE: &str = r#"summary = "A program that listens"
+
+[vars.flags]
+name = "{{ host.name }}"
+listen-peer-urls = "https://{{ host.address }}:2380"
+
+[[artifact]]
+name = "app"
+install = { app = "/usr/k8s/bin/app" }
+
+[[firewall]]
+allow = [{ port = "2380/tcp", from = "10.0.0.0/8" }]
+
+[[unit]]
+name = "app.service"
+template = "app.service"
+listens = ["2380/tcp"]
+"#;
+const UNIT: &str = "[Unit]\nAfter=network-online.target firewalld.service\n\n[Service]\nExecStart={{ flags | exec(program=\"/usr/k8s/bin/app\") }}\n";
+const FLAGS: &str = "name\nlisten-peer-urls\nallow-privileged\n";
+
+/// A site that is right.
+fn good() -> Site {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"app\"]\n");
+    site.file("artifacts.toml", PIN).file("roles/app/role.toml", ROLE).file("roles/app/templates/app.service", UNIT);
+    site.file("roles/app/flags/app/1.9.2.txt", FLAGS)
+        .file("roles/app/flags/app/1.20.2.txt", "name\nlisten-peer-urls\n");
+    site
+}
+
+/// Breaks the good site with `files`: `check` has to say `says` of `at`, and advise `help`.
+#[track_caller]
+fn finds(files: &[(&str, &str)], at: &str, says: &str, help: &str) {
+    let site = good();
+    for (path, content) in files {
+        site.file(path, content);
+    }
+    let checked = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1);
+    let error = checked.error();
+    let place = format!("{}:{}:{}", error["file"].as_str().unwrap_or_default(), error["line"], error["column"]);
+    let help_said = error["help"].as_str().unwrap_or_default();
+    assert_eq!((place.as_str(), error["error"].as_str().unwrap(), help_said), (at, says, help), "\n{checked:?}");
+}
+
+macro_rules! found {
+    ($($name:ident: $files:expr, $at:expr, $says:expr, $help:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            finds(&$files, $at, $says, $help);
+        }
+    )* };
+}
+
+#[test]
+fn the_site_that_all_this_starts_from_is_right() {
+    let site = good();
+    let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]).exits(0);
+    assert_eq!(checked.stdout, "✓ h1               4 resources of 1 roles\n");
+}
+
+found! {
+    a_nested_quote_in_a_command_line: [("roles/app/templates/app.service", "[Service]\nExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x\n")],
+        "roles/app/role.toml:16:12", "`template` of this unit can't be used: line 2 of app.service: a quote is opened and never closed: `ExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x`", "";
+
+    a_program_that_no_role_installs: [("roles/app/templates/app.service", &UNIT.replace("/usr/", "/user/"))],
+        "roles/app/templates/app.service:5:37", "app.service runs /user/k8s/bin/app, which nothing installs", "did you mean `/usr/k8s/bin/app`?";
+
+    a_port_that_the_firewall_shuts: [("roles/app/role.toml", &ROLE.replace("allow = [{ port = \"2380/tcp\"", "allow = [{ port = \"2381/tcp\""))],
+        "roles/app/role.toml:17:13", "app.service listens at 2380/tcp, and no [[firewall]] lets that in", "on h1: add `{ port = \"2380/tcp\", from = … }` to the `allow` of a [[firewall]]";
+
+    a_port_that_nobody_listens_at: [("roles/app/role.toml", &ROLE.replace("allow = [", "ports = [\"8080/tcp\"]\nallow = ["))],
+        "roles/app/role.toml:12:11", "the firewall lets 8080/tcp in, and no unit listens there", "on h1: shut it, or add `listens = [\"8080/tcp\"]` to the [[unit]] that it is for";
+
+    a_unit_that_does_not_exist: [("roles/app/templates/app.service", &UNIT.replace("firewalld.service", "firewalld.service ap.service"))],
+        "roles/app/templates/app.service:2:47", "app.service says After=ap.service, and there is no such unit", "did you mean `app.service`?";
+
+    a_password_that_everybody_can_read: [("roles/app/templates/keepalived.conf", "authentication {\n    auth_type PASS\n    auth_pass 1066\n}\n")],
+        "roles/app/templates/keepalived.conf:3:15", "the value of `auth_pass` stands in the site, for whoever can read it",
+        "change it, since it may be known by now; then `kpull secret set NAME`, and write {{ secret(\"NAME\") }} here. If it is none, end the line with `# kpull: not a secret`";
+
+    a_flag_that_the_pinned_version_does_not_have: [("roles/app/role.toml", &ROLE.replace("name = \"{{ host.name }}\"\n", "name = \"x\"\nallow-privilegd = true\n"))],
+        "roles/app/role.toml:5:1", "app 1.9.2 has no flag `--allow-privilegd`", "did you mean `--allow-privileged`?";
+
+    a_flag_that_went_with_a_new_version: [("artifacts.toml", &PIN.replace("1.9.2", "1.20.2")), ("host_vars/h1.toml", "address = \"10.0.0.1\"\nroles = [\"app\"]\n[vars.app.flags]\nallow-privileged = true\n")],
+        "host_vars/h1.toml:4:1", "app 1.20.2 has no flag `--allow-privileged`", "1.9.2 has it";
+
+    a_version_of_which_no_flags_are_known: [("artifacts.toml", &PIN.replace("1.9.2", "1.9.3"))],
+        "artifacts.toml:2:11", "nothing tells which flags app 1.9.3 has: roles/app/flags/app is about 1.20.2, 1.9.2",
+        "write them into roles/app/flags/app/1.9.3.txt, one a line and without dashes; `app --help` lists them";
+}
+
+#[test]
+fn what_a_host_has_no_use_for_it_does_not_read() {
+    let site = good();
+    site.file("roles/app/role.toml", "summary = \"Nothing\"\n");
+    let tree = site.sign().enroll();
+    fs::remove_dir_all(site.path().join("roles/app/flags")).unwrap();
+    tree.kpull("apply").exits(0);
+}
