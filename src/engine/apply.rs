@@ -45,8 +45,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
         }
         prepared.map_err(|error| locate(error, item))?;
     }
-    let slots = Slots { work: &work, report, host: &plan.catalog.host };
-    let mut run = Run { work: &work, report, slots, owed: plan.owed.clone(), changes: Vec::new(), kicked: Vec::new() };
+    let mut run = Run::new(&work, report, &plan.catalog.host, plan.owed.clone());
     if !plan.is_empty() {
         run.all(items)?;
     }
@@ -75,7 +74,12 @@ struct Run<'a> {
     kicked: Vec<String>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(work: &'a Work<'a>, report: &'a dyn Report, host: &'a str, owed: Owed) -> Self {
+        let slots = Slots { work, report, host };
+        Self { work, report, slots, owed, changes: Vec::new(), kicked: Vec::new() }
+    }
+
     fn all(&mut self, items: &[Item]) -> Result<()> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
@@ -243,7 +247,7 @@ mod tests {
             let items = &self.catalog.items;
             let work = Work { host: &self.host, store: &self.store, catalog: items };
             let (owed, silent) = (self.store.owed().unwrap(), Vec::<Box<dyn Report>>::new());
-            let mut run = Run { work: &work, report: &silent, owed, changes: Vec::new(), kicked: Vec::new() };
+            let mut run = Run::new(&work, &silent, "h1", owed);
             let ended = run.all(items).and_then(|()| match run.probe(items)? {
                 (passed, None) => Ok(passed),
                 (_, Some(unhealthy)) => Err(unhealthy),
@@ -358,7 +362,7 @@ mod tests {
         let silent = Vec::<Box<dyn Report>>::new();
         let planned = plan(&host, &store, catalog(role).unwrap()).unwrap();
         let work = Work { host: &host, store: &store, catalog: &planned.catalog.items };
-        let mut run = Run { work: &work, report: &silent, owed: planned.owed, changes: Vec::new(), kicked: Vec::new() };
+        let mut run = Run::new(&work, &silent, "h1", planned.owed);
         run.all(&planned.catalog.items).unwrap();
         assert_eq!(run.changes.len(), 1);
     }

@@ -1,0 +1,574 @@
+//! What talks to etcd, with real ones: clusters of members on the loopback interface, TLS on both sides.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kpull::engine::slot::{Missed, Slots, take};
+use kpull::error::{Exit, Place, Result};
+use kpull::host::Host;
+use kpull::host::etcd::{Api, Client, Member};
+use kpull::kind::slot::Slot;
+use kpull::kind::{Change, Item, Phase, Resource, Work};
+use kpull::report::{Event, Report};
+use kpull::resolve::{Facts, resolve};
+use kpull::secret::Secrets;
+use kpull::site::{Files, Site};
+use kpull::store::Store;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// How long a cluster may take until it is as it is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Members with an address of the loopback network each, and what they have on their disks.
+struct Cluster {
+    dir: tempfile::TempDir,
+    /// Addresses by name.
+    members: BTreeMap<&'static str, String>,
+    running: BTreeMap<&'static str, Child>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for name in self.running.keys().copied().collect::<Vec<_>>() {
+            self.stop(name);
+        }
+    }
+}
+
+impl Cluster {
+    /// Members that have never started.
+    fn new(names: &[&'static str]) -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let mut cluster =
+            Self { dir: tempfile::tempdir().unwrap(), members: BTreeMap::new(), running: BTreeMap::new() };
+        for name in names {
+            let last = NEXT.fetch_add(1, Ordering::Relaxed);
+            cluster.members.insert(name, format!("127.{}.{low}.{last}", 100 + high % 100));
+        }
+        cluster.certificates();
+        cluster
+    }
+
+    /// An authority, and a certificate for each member, which is also a client's.
+    fn certificates(&self) {
+        let named = |name: &str, addresses: Vec<String>| {
+            let mut params = CertificateParams::new(addresses).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params
+        };
+        let mut params = named("authority", Vec::new());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(self.file("ca.pem"), issuer.pem()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        // one for all addresses, also those that a member may move to, and the one that it connects from
+        let own = self.members.values().flat_map(|address| [address.clone(), moved(address)]);
+        let addresses = own.chain(["127.0.0.1".to_owned()]).collect();
+        let certificate = named("etcd", addresses).signed_by(&key, &issuer).unwrap();
+        fs::write(self.file("cert.pem"), certificate.pem()).unwrap();
+        fs::write(self.file("key.pem"), key.serialize_pem()).unwrap();
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn peer_url(&self, name: &str) -> String {
+        format!("https://{}:2380", self.members[name])
+    }
+
+    fn client_url(&self, name: &str) -> String {
+        format!("https://{}:2379", self.members[name])
+    }
+
+    /// The fields that say how these members are reached.
+    fn reach(&self, names: &[&str]) -> String {
+        let endpoints: Vec<String> = names.iter().map(|name| self.client_url(name)).collect();
+        format!(
+            "endpoints = {endpoints:?}\nca = {:?}\nclient_cert = {:?}\nclient_key = {:?}\n",
+            self.file("ca.pem"),
+            self.file("cert.pem"),
+            self.file("key.pem")
+        )
+    }
+
+    /// One member, as a role describes it.
+    fn member(&self, name: &str, more: &str) -> Catalog {
+        let others: Vec<&str> = self.members.keys().copied().filter(|other| *other != name).collect();
+        let members: Vec<String> =
+            self.members.keys().map(|name| format!("{name} = {:?}", self.peer_url(name))).collect();
+        Catalog::of(&format!(
+            "[[etcd_member]]\nname = {name:?}\npeer_url = {:?}\ndata = {:?}\nenv = {:?}\nmembers = {{ {} }}\n{}{more}\n",
+            self.peer_url(name),
+            self.file(name),
+            self.env(name),
+            members.join(", "),
+            self.reach(&others),
+        ))
+    }
+
+    fn env(&self, name: &str) -> PathBuf {
+        self.file(&format!("{name}.env"))
+    }
+
+    /// What was written for a member's unit, by name.
+    fn variables(&self, name: &str) -> BTreeMap<String, String> {
+        let text = fs::read_to_string(self.env(name)).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix('#').is_none().then(|| line.split_once('='))?);
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn state(&self, name: &str) -> String {
+        self.variables(name)["ETCD_INITIAL_CLUSTER_STATE"].clone()
+    }
+
+    /// Starts a member, as its unit would.
+    fn start(&mut self, name: &'static str) {
+        let (peer, client) = (self.peer_url(name), self.client_url(name));
+        let log = fs::File::create(self.file(&format!("{name}.log"))).unwrap();
+        let process = Command::new("etcd")
+            .envs(self.variables(name))
+            .args(["--name", name, "--enable-v2", "--client-cert-auth", "--peer-client-cert-auth"])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .arg("--data-dir")
+            .arg(self.file(name))
+            .args(["--cert-file", "cert.pem", "--key-file", "key.pem", "--trusted-ca-file", "ca.pem"])
+            .args(["--peer-cert-file", "cert.pem", "--peer-key-file", "key.pem", "--peer-trusted-ca-file", "ca.pem"])
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("etcd is there: tests/run installs it");
+        self.running.insert(name, process);
+    }
+
+    fn stop(&mut self, name: &str) {
+        if let Some(mut process) = self.running.remove(name) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// What talks to one member.
+    fn client(&self, name: &str) -> Client {
+        let cluster = kpull::host::etcd::Cluster {
+            endpoints: vec![self.client_url(name).parse().unwrap()],
+            ca: self.file("ca.pem"),
+            client: Some((self.file("cert.pem"), self.file("key.pem"))),
+        };
+        Client::new(&cluster, cluster.load().unwrap()).unwrap()
+    }
+
+    /// Asks a member until it gives an answer that is good.
+    fn until<T>(&self, name: &str, ask: impl Fn(&Client) -> Option<T>) -> T {
+        let (started, client) = (Instant::now(), self.client(name));
+        loop {
+            if let Some(answer) = ask(&client) {
+                return answer;
+            }
+            if started.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.file(&format!("{name}.log"))).unwrap_or_default();
+                let end: Vec<&str> = log.lines().rev().take(20).collect();
+                panic!("{name} does not come up; {:?}; its last words, backwards: {end:#?}", client.members());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until a member serves, in a cluster of these that have all started; their peer URLs by name.
+    fn settled(&self, name: &str, names: &[&str]) -> BTreeMap<String, Member> {
+        self.until(name, |client| {
+            client.get(Api::V3, "any").ok()?;
+            let members = client.members().ok()?;
+            let known: BTreeMap<_, _> = members.into_iter().map(|member| (member.name.clone(), member)).collect();
+            (known.keys().eq(names) && known.values().all(Member::has_started)).then_some(known)
+        })
+    }
+
+    /// Lets a member join, and starts it.
+    fn join(&mut self, name: &'static str, more: &str) {
+        let member = self.member(name, more);
+        member.apply().unwrap();
+        assert_eq!(member.look(), None, "nothing is left to do before it starts");
+        self.start(name);
+    }
+
+    /// A cluster of three that runs.
+    fn of_three() -> Self {
+        let mut cluster = Self::new(&["a", "b", "c"]);
+        for name in ["a", "b", "c"] {
+            cluster.join(name, "");
+        }
+        for name in ["a", "b", "c"] {
+            cluster.settled(name, &["a", "b", "c"]);
+        }
+        cluster
+    }
+
+    /// A cluster of one that runs.
+    fn of_one() -> Self {
+        let mut cluster = Self::new(&["a"]);
+        cluster.join("a", "");
+        cluster.settled("a", &["a"]);
+        cluster
+    }
+}
+
+/// Where a member may move to.
+fn moved(address: &str) -> String {
+    let (network, last) = address.rsplit_once('.').unwrap();
+    format!("{network}.{}", last.parse::<u8>().unwrap() + 100)
+}
+
+/// The resources of a role, and the machine itself to look at with them.
+struct Catalog {
+    items: Vec<Item>,
+    host: Host,
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl Catalog {
+    fn of(role: &str) -> Self {
+        Self::try_of(role).unwrap()
+    }
+
+    fn try_of(role: &str) -> Result<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("site.toml", "name = \"test\"\n"),
+            ("host_vars/h1.toml", "address = \"127.0.0.1\"\nroles = [\"r\"]\n"),
+            ("roles/r/role.toml", &format!("summary = \"For a test\"\n{role}")),
+        ] {
+            let path = dir.path().join("site").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let site = Arc::new(Site::load(Files::in_directory(&dir.path().join("site")).unwrap())?);
+        let facts = Facts::assumed("h1", [127, 0, 0, 1].into(), None).unwrap();
+        let items = resolve(&site, "h1", &facts, &Secrets::expected())?.items;
+        let (host, store) = (Host::open(Path::new("/")).unwrap(), Store::open(&dir.path().join("state")).unwrap());
+        Ok(Self { items, host, store, _dir: dir })
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work { host: &self.host, store: &self.store, catalog: &self.items }
+    }
+
+    fn first(&self) -> &dyn Resource {
+        &*self.items[0].resource
+    }
+
+    /// The summary of what is to be done about the first resource.
+    fn look(&self) -> Option<String> {
+        self.first().observe(&self.work()).unwrap().map(|change| change.summary)
+    }
+
+    fn apply(&self) -> Result<()> {
+        self.first().apply(&self.work(), &Change::default())
+    }
+
+    fn slot(&self) -> &Slot {
+        self.items.iter().find_map(|item| item.resource.as_any().downcast_ref()).unwrap()
+    }
+}
+
+#[test]
+fn members_that_start_in_any_order_make_one_cluster() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]);
+    for name in ["c", "a", "b"] {
+        assert_eq!(cluster.member(name, "").look().as_deref(), Some("start a new cluster of 3"));
+        cluster.join(name, "");
+        assert_eq!(cluster.state(name), "new");
+        if name != "c" {
+            // with two there is a cluster, which the last one finds
+            cluster.until("c", |client| client.get(Api::V3, "any").ok());
+        }
+    }
+    for name in ["a", "b", "c"] {
+        cluster.settled(name, &["a", "b", "c"]);
+        assert_eq!(cluster.member(name, "").look(), None);
+    }
+}
+
+#[test]
+fn a_member_that_lost_its_disk_is_taken_out_and_joins_anew() {
+    let mut cluster = Cluster::of_three();
+    assert!(cluster.client("a").swap(Api::V3, "k", 0, b"kept").unwrap());
+    let before = cluster.settled("a", &["a", "b", "c"]);
+    cluster.stop("c");
+    fs::remove_dir_all(cluster.file("c")).unwrap();
+    assert_eq!(cluster.member("c", "").look().as_deref(), Some("join the cluster that runs (lost its data)"));
+    cluster.join("c", "");
+    assert_eq!(cluster.state("c"), "existing");
+    let after = cluster.settled("c", &["a", "b", "c"]);
+    assert_ne!(before["c"].id, after["c"].id, "it is another member now");
+    assert_eq!(before["a"].id, after["a"].id);
+    let pair = cluster.until("c", |client| client.peek(Api::V3, "k").ok()?);
+    assert_eq!(pair.value, b"kept");
+}
+
+#[test]
+fn a_member_without_data_takes_nobody_s_place_who_runs() {
+    let mut cluster = Cluster::of_three();
+    fs::rename(cluster.file("c"), cluster.file("elsewhere")).unwrap();
+    let error = cluster.member("c", "within = '0s'").apply().unwrap_err();
+    let client = cluster.client_url("c");
+    assert_eq!(error.to_string(), format!("c has no data here, and yet it runs and answers at {client}"));
+    fs::rename(cluster.file("elsewhere"), cluster.file("c")).unwrap();
+    assert_eq!(cluster.settled("a", &["a", "b", "c"]).len(), 3);
+}
+
+#[test]
+fn a_cluster_grows_from_one_to_three() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]);
+    let founder = "founders = ['a']\n";
+    for name in ["a", "b", "c"] {
+        cluster.join(name, founder);
+        assert_eq!(cluster.state(name), if name == "a" { "new" } else { "existing" });
+        let names: Vec<&str> = ["a", "b", "c"].into_iter().filter(|other| *other <= name).collect();
+        cluster.settled(name, &names);
+    }
+}
+
+#[test]
+fn who_is_no_founder_waits_for_a_cluster_and_writes_nothing() {
+    let cluster = Cluster::new(&["a", "b"]);
+    let member = cluster.member("b", "founders = ['a']\nwithin = '0s'");
+    assert_eq!(member.look().as_deref(), Some("join the cluster, when that can take it"));
+    let error = member.apply().unwrap_err();
+    assert!(error.to_string().starts_with("b waits for a running cluster to join: "), "{error}");
+    assert_eq!(error.exit_code(), Exit::Unhealthy);
+    assert!(!cluster.env("b").exists());
+}
+
+#[test]
+fn a_member_that_moves_tells_the_cluster_before_it_is_restarted() {
+    let mut cluster = Cluster::of_three();
+    let before = cluster.settled("a", &["a", "b", "c"]);
+    let (old, address) = (cluster.peer_url("c"), moved(&cluster.members["c"]));
+    cluster.members.insert("c", address);
+    let new = cluster.peer_url("c");
+    let member = cluster.member("c", "");
+    assert_eq!(member.look(), Some(format!("peer URL {old} → {new}")));
+    member.apply().unwrap();
+    assert_eq!(member.look(), None);
+    cluster.stop("c");
+    cluster.start("c");
+    // an address for clients is told by the member itself, when it is back
+    let client = cluster.client_url("c");
+    let after = cluster.until("c", |known| {
+        let members = known.members().ok()?;
+        members.into_iter().find(|member| member.name == "c" && member.client_urls == [client.as_str()])
+    });
+    assert_eq!(after.peer_urls, [new]);
+    assert_eq!(after.id, before["c"].id, "it is still the same member");
+}
+
+#[test]
+fn a_key_is_set_once_and_again_when_somebody_changed_it() {
+    let cluster = Cluster::of_one();
+    for api in [Api::V2, Api::V3] {
+        let name = if api == Api::V2 { "v2" } else { "v3" };
+        let value = r#"{ "Network": "172.30.0.0/16", "Backend": { "Type": "vxlan" } }"#;
+        let key = "/kubernetes/network/config";
+        let role = format!("[[etcd_key]]\nkey = '{key}'\nvalue = '{value}'\napi = '{name}'\n{}", cluster.reach(&["a"]));
+        let catalog = Catalog::of(&role);
+        let change = catalog.first().observe(&catalog.work()).unwrap().unwrap();
+        assert_eq!(change.summary, "set");
+        assert!(change.diff.unwrap().contains("+{ \"Network\""));
+        catalog.apply().unwrap();
+        assert_eq!(catalog.look(), None);
+        let client = cluster.client("a");
+        let pair = client.get(api, key).unwrap().unwrap();
+        assert_eq!(pair.value, value.as_bytes());
+        assert!(!client.swap(api, key, 0, b"late").unwrap(), "whoever thinks that it isn't there changes nothing");
+        assert!(client.swap(api, key, pair.revision, b"other").unwrap());
+        assert!(!client.swap(api, key, pair.revision, b"late").unwrap(), "nor does who has not seen the last change");
+        assert_eq!(catalog.look().as_deref(), Some("set"));
+        catalog.apply().unwrap();
+        assert_eq!(client.get(api, key).unwrap().unwrap().value, value.as_bytes());
+    }
+}
+
+#[test]
+fn a_key_waits_for_an_etcd_that_comes_later() {
+    let mut cluster = Cluster::new(&["a"]);
+    let role =
+        |within: &str| format!("[[etcd_key]]\nkey = 'k'\nvalue = 'v'\nwithin = '{within}'\n{}", cluster.reach(&["a"]));
+    let (patient, hasty) = (Catalog::of(&role("120s")), Catalog::of(&role("0s")));
+    assert_eq!(patient.look().as_deref(), Some("set (etcd does not answer yet)"));
+    let error = hasty.apply().unwrap_err();
+    assert!(error.to_string().starts_with("the key k can't be set: etcd does not answer: "), "{error}");
+    cluster.join("a", "");
+    patient.apply().unwrap();
+    assert_eq!(patient.look(), None);
+}
+
+/// A slot, as a role describes it.
+fn slot(cluster: &Cluster, more: &str) -> String {
+    format!("[[slot]]\nname = 's'\n{}{more}\n", cluster.reach(&["a"]))
+}
+
+#[test]
+fn a_slot_is_had_by_one_host_at_a_time() {
+    let cluster = Cluster::of_one();
+    let role = slot(&cluster, "");
+    let (taken, turns) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for host in ["h1", "h2", "h3"] {
+            let (role, taken, turns) = (&role, &taken, &turns);
+            scope.spawn(move || {
+                let catalog = Catalog::of(role);
+                for _ in 0..3 {
+                    let held = take(&catalog.work(), catalog.slot(), host, &|_| {}).unwrap();
+                    assert!(!taken.swap(true, Ordering::SeqCst), "somebody else has it");
+                    turns.lock().unwrap().push(host);
+                    std::thread::sleep(Duration::from_millis(20));
+                    taken.store(false, Ordering::SeqCst);
+                    held.give_back().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(turns.lock().unwrap().len(), 9);
+}
+
+#[test]
+fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
+    let cluster = Cluster::of_one();
+    let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
+    let (work, slot) = (catalog.work(), catalog.slot());
+    drop(take(&work, slot, "h1", &|_| {}).unwrap());
+    let Err(Missed::Error(error)) = take(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
+    assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
+    assert_eq!(error.exit_code(), Exit::Failed);
+    take(&work, slot, "h1", &|_| {}).unwrap().give_back().unwrap();
+    take(&work, slot, "h2", &|_| {}).unwrap().give_back().unwrap();
+}
+
+/// What was told, in words.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Report for Told {
+    fn event(&self, event: &Event<'_>) {
+        let word = match event {
+            Event::SlotTaken { holder, .. } => format!("taken by {}", holder.host),
+            Event::SlotUnknown { .. } => "unknown".to_owned(),
+            Event::Passing(item) => format!("{} passes", item.id),
+            Event::Waiting(item) => format!("{} is waited for", item.id),
+            _ => "something else".to_owned(),
+        };
+        self.0.lock().unwrap().push(word);
+    }
+}
+
+/// A stand-in for a unit that runs and is to be restarted.
+#[derive(Debug)]
+struct StandIn;
+
+impl Resource for StandIn {
+    fn kind(&self) -> &'static str {
+        "stand-in"
+    }
+
+    fn key(&self) -> String {
+        "unit".to_owned()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Units
+    }
+
+    fn slot(&self) -> Option<&str> {
+        Some("s")
+    }
+
+    fn interrupts(&self, _: &Work<'_>, change: &Change) -> Result<bool> {
+        Ok(change.kick.is_some())
+    }
+
+    fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
+        Ok(None)
+    }
+
+    fn apply(&self, _: &Work<'_>, _: &Change) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn stand_in() -> Item {
+    Item {
+        id: "stand-in:unit".to_owned(),
+        role: "r".into(),
+        place: Place { file: "role.toml".to_owned(), text: "".into(), span: 0..0 },
+        after: Vec::new(),
+        resource: Box::new(StandIn),
+        is_secret: false,
+    }
+}
+
+fn restart() -> Change {
+    Change { kick: Some(kpull::kind::Kick::Restart), ..Change::new("restart") }
+}
+
+#[test]
+fn a_slot_is_given_back_when_the_probes_pass_and_kept_when_one_does_not() {
+    let cluster = Cluster::of_one();
+    let good = format!("[[probe]]\nname = 'p'\ntcp = '{}:2379'\n", cluster.members["a"]);
+    let bad = format!("[[probe]]\nname = 'p'\ntcp = '{}:1'\nwithin = '0s'\n", cluster.members["a"]);
+    let slot = slot(&cluster, "within = '0s'\nuntil = ['probe:p']");
+    let (good, bad) = (Catalog::of(&format!("{slot}{good}")), Catalog::of(&format!("{slot}{bad}")));
+    let (told, item) = (Told::default(), stand_in());
+    let (good_work, bad_work) = (good.work(), bad.work());
+    let h1 = Slots { work: &good_work, report: &told, host: "h1" };
+    let h2 = Slots { work: &bad_work, report: &told, host: "h2" };
+
+    assert!(h1.before(&item, &Change::new("start")).unwrap().is_none(), "what doesn't run interrupts nothing");
+    let held = h1.before(&item, &restart()).unwrap().unwrap();
+    assert!(h2.before(&item, &restart()).is_err());
+    h1.after(&item, held).unwrap();
+    assert_eq!(*told.0.lock().unwrap(), ["probe:p is waited for", "probe:p passes"]);
+
+    let held = h2.before(&item, &restart()).unwrap().unwrap();
+    let error = h2.after(&item, held).unwrap_err();
+    assert!(error.to_string().starts_with("probe:p does not pass after stand-in:unit was interrupted: "), "{error}");
+    assert_eq!(error.exit_code(), Exit::Unhealthy);
+    let error = h1.before(&item, &restart()).unwrap_err();
+    assert!(error.to_string().starts_with("the slot s can't be had: h2 has had it since "), "{error}");
+}
+
+#[test]
+fn an_etcd_that_is_down_keeps_nobody_from_a_restart() {
+    let cluster = Cluster::new(&["a"]);
+    let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
+    let (told, work) = (Told::default(), catalog.work());
+    let slots = Slots { work: &work, report: &told, host: "h1" };
+    assert!(slots.before(&stand_in(), &restart()).unwrap().is_none());
+    assert_eq!(*told.0.lock().unwrap(), ["unknown"]);
+}
+
+#[test]
+fn a_slot_or_probe_that_is_not_there_is_an_error_with_the_nearest_name() {
+    let cluster = Cluster::new(&["a"]);
+    let unit = "[[unit]]\nname = 'a.service'\nslot = 'ss'\n[[probe]]\nname = 'p'\ntcp = '127.0.0.1:1'\n";
+    let Err(error) = Catalog::try_of(&format!("{}{unit}", slot(&cluster, "until = ['probe:pp']"))) else {
+        panic!("taken")
+    };
+    let told: Vec<(String, Option<String>)> =
+        error.each().map(|error| (error.to_string(), error.advice().map(str::to_owned))).collect();
+    let expected = [
+        ("`unit:a.service` waits for the slot `ss`, and this host has no such slot", "did you mean `s`?"),
+        ("`slot:s` is kept until `probe:pp` passes, and this host has no such probe", "did you mean `probe:p`?"),
+    ];
+    assert_eq!(told, expected.map(|(what, help)| (what.to_owned(), Some(help.to_owned()))));
+}
