@@ -3,6 +3,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "cluster/days.rs"]
+mod days;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "support/lab.rs"]
@@ -47,9 +49,9 @@ fn come_up() -> Cluster {
 fn everything_is_well() {
     let cluster = cluster();
     cluster.converge(2 * SOON);
-    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == 4);
+    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.names().len());
     cluster.wait("kpull finds all well", SOON, || {
-        cluster.names().all(|name| cluster.host(name).run("kpull verify").status.success())
+        cluster.names().iter().all(|name| cluster.host(name).run("kpull verify").status.success())
     });
 }
 

@@ -18,6 +18,7 @@ pub const NAMES: &[&str] = &[
     "url_host",
     "urls",
     "to_map",
+    "first_pem",
     "address",
     "cidr_host",
     "cidr_network",
@@ -89,6 +90,7 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("address", |text: String| address(&text).map(|address| address.to_string()));
     env.add_filter("urls", urls);
     env.add_filter("to_map", to_map);
+    env.add_filter("first_pem", first_pem);
     env.add_filter("cidr_host", cidr_host);
     env.add_filter("cidr_network", |text: String| network(&text).map(|net| net.network().to_string()));
     env.add_filter("cidr_netmask", |text: String| network(&text).map(|net| net.netmask().to_string()));
@@ -141,6 +143,13 @@ fn urls(hosts: Vec<Value>, port: u16) -> Result<Vec<String>, Error> {
 fn to_map(pairs: Vec<Value>) -> Result<Value, Error> {
     let pair = |pair: &Value| Ok((pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?));
     Ok(Value::from_pairs(pairs.iter().map(pair).collect::<Result<Vec<_>, Error>>()?))
+}
+
+/// The first certificate of a file in PEM: of an authority's, while it is changed, the one that signs.
+fn first_pem(text: &str) -> Result<String, Error> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let end = text.find(END).ok_or_else(|| invalid("there is no certificate in PEM"))?;
+    Ok(text[..end + END.len()].to_owned())
 }
 
 /// A file that tells a Kubernetes client whom to ask and who it is: by a certificate and its key, or by a token.
@@ -323,6 +332,11 @@ mod tests {
             render(&format!("{{{{ (['a', 'b'] | zip({hosts}) | to_map).b }}}}")).unwrap(),
             "https://[fd00::1]:2379"
         );
+        let two = r"-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nb";
+        assert!(
+            render(&format!("{{{{ \"{two}\" | first_pem }}}}")).unwrap().ends_with("\na\n-----END CERTIFICATE-----\n")
+        );
+        assert!(render("{{ 'x' | first_pem }}").unwrap_err().contains("no certificate"));
         assert!(render("{{ ['x'] | urls(1) }}").unwrap_err().contains("a list of hosts"));
         assert!(render("{{ [{'address': 'x'}] | urls(1) | join }}").unwrap_err().contains("is not an IP address"));
     }

@@ -13,12 +13,12 @@ const ASK: &str = "
     done";
 
 /// Somebody who asks all the time, from one host.
-struct Asking<'a> {
+pub struct Asking<'a> {
     host: Host<'a>,
 }
 
 impl<'a> Asking<'a> {
-    fn start(host: &'a str, url: &str) -> Self {
+    pub fn start(host: &'a str, url: &str) -> Self {
         let host = cluster().host(host);
         host.write("/tmp/ask", ASK.replace("URL", url));
         host.run("systemd-run --unit=ask --collect bash /tmp/ask").ok();
@@ -26,7 +26,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Ends it. The longest time without an answer, in milliseconds, and how often there was none.
-    fn end(self) -> (u64, usize) {
+    pub fn end(self) -> (u64, usize) {
         self.host.run("touch /tmp/stop; while systemctl is-active -q ask; do sleep .1; done").ok();
         let asked = self.host.run("cat /tmp/asked").ok();
         let (mut longest, mut since, mut failures) = (0, None, 0);

@@ -54,7 +54,7 @@ fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_o
     assert_ne!(one.host, other.host, "on two hosts");
     for name in cluster().names() {
         // each answers with its own name
-        let answer = cluster().host(name).run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok();
+        let answer = cluster().host(&name).run(&format!("curl -sS --max-time 10 http://{}/", web.service)).ok();
         assert!([&one.name, &other.name].contains(&&answer), "{answer}, from {name}");
     }
     for (from, to) in [(one, other), (other, one)] {
@@ -67,18 +67,18 @@ fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_o
 fn verify_tells_on_every_host_that_all_is_well() {
     everything_is_well();
     for name in cluster().names() {
-        let told = cluster().host(name).run("kpull verify").ok();
+        let told = cluster().host(&name).run("kpull verify").ok();
         assert!(told.contains("certificate"), "{told}");
         assert!(!told.contains("Unhealthy"), "{told}");
         for what in MASTERS
-            .contains(&name)
+            .contains(&name.as_str())
             .then_some(["scheduler", "controller-manager", "etcd master3", "virtual address", "node node1"])
             .iter()
             .flatten()
         {
             assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
         }
-        let json = cluster().host(name).run("kpull verify --json").ok();
+        let json = cluster().host(&name).run("kpull verify --json").ok();
         assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");
     }
 }

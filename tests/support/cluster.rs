@@ -27,7 +27,6 @@ const TIMER: &str = "[Timer]\nOnBootSec=\nOnBootSec=1s\nOnUnitInactiveSec=3s\nRa
 pub struct Cluster {
     lab: Lab,
     dir: tempfile::TempDir,
-    hosts: Vec<(String, String)>,
     serial: AtomicU64,
     server: Mutex<Option<Server>>,
 }
@@ -56,11 +55,11 @@ impl Cluster {
         let hosts = hosts_of(&site);
         let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
         let lab = Lab::for_containers(&named);
-        let releases = dir.path().join("releases");
+        let (releases, more) = (dir.path().join("releases"), dir.path().join("more"));
         let server = lab.in_network(move || {
             let listener = TcpListener::bind((FABRIC, 80)).unwrap();
             let file = move |path: &str| match path.strip_prefix("/artifacts/") {
-                Some(name) => fs::read(artifacts.join(name)),
+                Some(name) => fs::read(artifacts.join(name)).or_else(|_| fs::read(more.join(name))),
                 None => fs::read(releases.join(path.trim_start_matches('/'))),
             };
             Server::on(listener, None, move |request| match file(&request.path) {
@@ -69,12 +68,14 @@ impl Cluster {
             })
             .unwrap()
         });
-        let cluster = Self { lab, dir, hosts, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
-        cluster.make_keys();
+        let cluster = Self { lab, dir, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
+        for name in cluster.names() {
+            cluster.make_key(&name);
+        }
         cluster.set_secrets(&cluster_dir("lab").join("secrets.toml"));
         cluster.release();
-        for (name, _) in &cluster.hosts {
-            cluster.enroll(name);
+        for name in cluster.names() {
+            cluster.enroll(&name);
         }
         cluster
     }
@@ -84,9 +85,70 @@ impl Cluster {
         self.dir.path().join("site")
     }
 
-    /// Names of the hosts.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.hosts.iter().map(|(name, _)| name.as_str())
+    /// Names of the site's hosts.
+    pub fn names(&self) -> Vec<String> {
+        hosts_of(&self.site()).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Boots one more host of the site, gives it a key, and enrols it; it follows the site from its next release on.
+    pub fn add(&self, name: &str, host_vars: &str) {
+        fs::write(self.site().join(format!("host_vars/{name}.toml")), host_vars).unwrap();
+        self.install(name);
+    }
+
+    /// A new machine takes the place of one that has crashed, with the same name and address.
+    pub fn replace_machine(&self, name: &str) {
+        self.host(name).wipe();
+        self.install(name);
+    }
+
+    fn install(&self, name: &str) {
+        let (_, address) = hosts_of(&self.site()).into_iter().find(|(known, _)| known == name).unwrap();
+        self.lab.add_for_containers(name, &address);
+        self.make_key(name);
+        self.enroll(name);
+    }
+
+    /// Takes a host out of the site.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.site().join(format!("host_vars/{name}.toml"))).unwrap();
+    }
+
+    /// Pins Kubernetes in another version: the same programs, which say of themselves that they are the next patch release. A
+    /// stand-in for the real one.
+    pub fn pin_stand_in_for_next_version(&self) -> String {
+        let file = self.site().join("artifacts.toml");
+        let now = read(&file)["kubernetes-server"]["version"].as_str().unwrap().to_owned();
+        let (minor, patch) = now.rsplit_once('.').unwrap();
+        let next = format!("{minor}.{}", patch.parse::<u32>().unwrap() + 1);
+        let more = self.dir.path().join("more");
+        fs::create_dir_all(&more).unwrap();
+        for name in ["kubernetes-server", "kubernetes-node"] {
+            let from = artifacts().join(format!("{name}-linux-amd64.tar.gz"));
+            let tarball = format!("{name}-v{next}-linux-amd64.tar.gz");
+            let script = r#"mkdir "$5" && tar -C "$5" -xzf "$1" && find "$5" -type f -exec sed -i "s/v${3//./\.}/v$4/g" {} + &&
+                tar -C "$5" -cf - . | gzip -1n > "$2" && rm -r "$5""#;
+            let mut command = Command::new("bash");
+            command
+                .args(["-c", script, "next"])
+                .arg(from)
+                .arg(more.join(&tarball))
+                .args([&now, &next])
+                .arg(more.join("unpacked"));
+            Output::of(&mut command).ok();
+        }
+        pin(&file, &more);
+        for role in fs::read_dir(self.site().join("roles")).unwrap() {
+            let tables = role.unwrap().path().join("flags");
+            for program in fs::read_dir(tables).into_iter().flatten() {
+                let program = program.unwrap().path();
+                let table = program.join(format!("{now}.txt"));
+                if table.exists() {
+                    fs::copy(table, program.join(format!("{next}.txt"))).unwrap();
+                }
+            }
+        }
+        next
     }
 
     /// One of the hosts.
@@ -102,7 +164,7 @@ impl Cluster {
     /// Starts the timer of every host.
     pub fn start(&self) {
         for name in self.names() {
-            self.host(name).run("systemctl enable -q --now kpull.timer").ok();
+            self.host(&name).run("systemctl enable -q --now kpull.timer").ok();
         }
     }
 
@@ -131,7 +193,7 @@ impl Cluster {
     #[track_caller]
     pub fn converge(&self, within: Duration) {
         self.wait("every host has the newest release, and is well", within, || {
-            self.names().all(|name| self.has_converged(name))
+            self.names().iter().all(|name| self.has_converged(name))
         });
     }
 
@@ -177,7 +239,7 @@ impl Cluster {
     fn tell(&self) -> String {
         let mut told = String::new();
         for name in self.names() {
-            let output = self.host(name).run(TELL);
+            let output = self.host(&name).run(TELL);
             let _ = writeln!(told, "\n=== {name}\n{}{}", output.stdout, output.stderr);
         }
         told
@@ -196,24 +258,23 @@ impl Cluster {
         }
     }
 
-    fn operator(&self) -> String {
+    /// The operator's private key.
+    pub fn operator(&self) -> String {
         self.dir.path().join("operator").to_str().unwrap().to_owned()
     }
 
     /// Runs kpull on the operator's side.
-    fn kpull(&self, arguments: &[&str]) {
+    pub fn kpull(&self, arguments: &[&str]) {
         Output::of(Command::new(KPULL).args(arguments).arg("--site").arg(self.site()).env("NO_COLOR", "1")).ok();
     }
 
-    /// Gives each host the key that its secrets are encrypted to, as the installation of its system does elsewhere.
-    fn make_keys(&self) {
+    /// Gives a host the key that its secrets are encrypted to, as the installation of its system does elsewhere.
+    fn make_key(&self, name: &str) {
         let key = "/etc/ssh/ssh_host_ed25519_key";
-        for name in self.names() {
-            let make = format!("mkdir -p /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f {key} && cat {key}.pub");
-            let public = self.host(name).run(&make).ok();
-            let file = self.site().join(format!("host_vars/{name}.toml"));
-            edit(&file, |doc| doc["recipient"] = toml_edit::value(public.trim()));
-        }
+        let make = format!("mkdir -p /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f {key} && cat {key}.pub");
+        let public = self.host(name).run(&make).ok();
+        let file = self.site().join(format!("host_vars/{name}.toml"));
+        edit(&file, |doc| doc["recipient"] = toml_edit::value(public.trim()));
     }
 
     fn set_secrets(&self, file: &Path) {

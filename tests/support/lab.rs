@@ -33,16 +33,15 @@ impl Lab {
     pub fn for_containers(hosts: &[(&str, &str)]) -> Self {
         let lab = Self::boot(hosts, "1");
         for (name, _) in hosts {
-            let host = lab.host(name);
-            let root = host.root();
-            Output::of(Command::new("cp").args(["-r", "--preserve=mode", "--", CONTAINERS]).arg(root)).ok();
-            host.run(
-                "systemctl daemon-reload && systemctl enable -q --now lab-prepare.service var-lib-docker.mount &&
-                systemctl enable -q lab-images.service",
-            )
-            .ok();
+            lab.host(name).prepare_for_containers();
         }
         lab
+    }
+
+    /// Boots one more host in a lab for containers.
+    pub fn add_for_containers(&self, name: &str, address: &str) {
+        Output::of(self.command("up").env("CGROUP", "1").arg(format!("{name}={address}"))).ok();
+        self.host(name).prepare_for_containers();
     }
 
     fn boot(hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
@@ -124,6 +123,15 @@ pub struct Host<'a> {
 }
 
 impl Host<'_> {
+    fn prepare_for_containers(&self) {
+        Output::of(Command::new("cp").args(["-r", "--preserve=mode", "--", CONTAINERS]).arg(self.root())).ok();
+        self.run(
+            "systemctl daemon-reload && systemctl enable -q --now lab-prepare.service var-lib-docker.mount &&
+            systemctl enable -q lab-images.service",
+        )
+        .ok();
+    }
+
     /// Runs a shell command as root.
     pub fn run(&self, command: &str) -> Output {
         Output::of(self.command().args(["bash", "-c", command]))
@@ -149,6 +157,11 @@ impl Host<'_> {
     /// A power cut: everything on the host is killed at once; its disk stays.
     pub fn crash(&self) {
         Output::of(self.lab.command("crash").arg(self.name)).ok();
+    }
+
+    /// Takes the disk of a host that has crashed.
+    pub fn wipe(&self) {
+        Output::of(self.lab.command("wipe").arg(self.name)).ok();
     }
 
     /// Boots the host again after a crash, and returns when it is up, even where a unit of it failed.
