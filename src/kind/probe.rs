@@ -32,6 +32,9 @@ const GLANCE: usize = 1024;
 /// How many characters of an answer a message shows.
 const SHOWN: usize = 120;
 
+/// How many characters a line has that tells people something.
+const LONGEST_LINE: usize = 60;
+
 /// What `expect` sees of an answer over HTTP.
 const OF_WEB: &[&str] = &["status", "body", "json"];
 
@@ -327,8 +330,10 @@ impl Probe {
         })
     }
 
+    /// What is told of a good answer: its first line, and nothing of a document that has all in one.
     fn shown(&self, text: &str) -> String {
-        if self.sensitive { String::new() } else { first_line(text) }
+        let line = first_line(text);
+        if self.sensitive || line.chars().count() > LONGEST_LINE { String::new() } else { line }
     }
 
     /// Asks until it is well, or has been unwell for as long as the role allows; the error is that of the last try.
