@@ -7,6 +7,8 @@ mod cluster;
 mod faults;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/shipped.rs"]
+mod shipped;
 #[path = "cluster/up.rs"]
 mod up;
 

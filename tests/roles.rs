@@ -1,0 +1,11 @@
+//! The shipped roles: what they make of a host, in the shipped site and in others; their pages; and that they have none of
+//! the handbook's mistakes.
+
+#[path = "roles/made.rs"]
+mod made;
+#[path = "roles/rendered.rs"]
+mod rendered;
+#[path = "support/shipped.rs"]
+mod shipped;
+#[path = "support/site.rs"]
+mod site;
