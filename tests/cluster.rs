@@ -22,12 +22,10 @@ const MASTERS: [&str; 3] = ["master1", "master2", "master3"];
 /// How long anything may take, on a machine that has much to do.
 const SOON: Duration = Duration::from_secs(300);
 
-/// The cluster: made by whoever asks first, and well.
+/// The cluster: made by whoever asks first.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(come_up);
-    cluster.converge(2 * SOON);
-    cluster
+    CLUSTER.get_or_init(come_up)
 }
 
 /// From nothing to pods that run, and how long each step took.
@@ -50,8 +48,11 @@ fn come_up() -> Cluster {
 /// Waits until all hosts are converged and all nodes ready.
 fn everything_is_well() {
     let cluster = cluster();
+    cluster.converge(2 * SOON);
     cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == 4);
-    cluster.wait("kpull finds all well", SOON, || cluster.names().all(|name| cluster.host(name).run("kpull verify").status.success()));
+    cluster.wait("kpull finds all well", SOON, || {
+        cluster.names().all(|name| cluster.host(name).run("kpull verify").status.success())
+    });
 }
 
 fn ask(cluster: &Cluster, arguments: &str) -> Value {
@@ -81,7 +82,9 @@ struct Pod {
 fn running_pods(cluster: &Cluster) -> Vec<Pod> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let pods = ask(cluster, "get pods -l app=web");
-    let running = items(&pods).iter().filter(|pod| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null());
+    let running = items(&pods)
+        .iter()
+        .filter(|pod| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null());
     running
         .map(|pod| Pod {
             name: text(&pod["metadata"]["name"]),
@@ -107,5 +110,7 @@ fn web() -> Web {
 
 fn deploy(cluster: &Cluster) {
     cluster.host("master1").write("/root/web.yaml", include_str!("cluster/web.yaml"));
-    cluster.wait("the deployment is taken", SOON, || cluster.kubectl("master1", "apply -f /root/web.yaml").status.success());
+    cluster.wait("the deployment is taken", SOON, || {
+        cluster.kubectl("master1", "apply -f /root/web.yaml").status.success()
+    });
 }

@@ -318,7 +318,7 @@ fn a_member_that_lost_its_disk_is_taken_out_and_joins_anew() {
 
 #[test]
 fn a_member_without_data_takes_nobody_s_place_who_runs() {
-    let mut cluster = Cluster::of_three();
+    let cluster = Cluster::of_three();
     fs::rename(cluster.file("c"), cluster.file("elsewhere")).unwrap();
     let error = cluster.member("c", "within = '0s'").apply().unwrap_err();
     let client = cluster.client_url("c");

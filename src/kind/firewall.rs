@@ -475,16 +475,19 @@ fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
 
 /// The file of a zone that a tree doesn't have. A file in `/etc` hides the package's, so what that holds has to be in it.
 fn blank(zone: &str) -> Result<String> {
-    let (short, services) = match zone {
-        "public" => ("  <short>Public</short>\n", "  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
-        "block" | "dmz" | "drop" | "external" | "home" | "internal" | "nm-shared" | "trusted" | "work" => {
+    let (target, content) = match zone {
+        "public" => (
+            "",
+            "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n  <forward/>\n",
+        ),
+        "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n  <forward/>\n"),
+        "block" | "dmz" | "drop" | "external" | "home" | "internal" | "nm-shared" | "work" => {
             return Err(Error::new(format!("the tree has no firewalld, so what its zone {zone} holds isn't known"))
-                .help("install firewalld into the tree first, or use a zone of your own or `public`"));
+                .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
         }
         _ => ("", ""),
     };
-    let forward = if zone == "public" { "  <forward/>\n" } else { "" };
-    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n{short}{services}{forward}</zone>\n"))
+    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}</zone>\n"))
 }
 
 impl Resource for Firewall {

@@ -53,6 +53,7 @@ fn holder() -> Option<&'static str> {
 
 #[test]
 fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
+    everything_is_well();
     let first = holder().expect("somebody has it");
     let asking = Asking::start("node1", "https://192.168.1.201/healthz");
     cluster().host(first).crash();
@@ -67,6 +68,7 @@ fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
 
 #[test]
 fn each_master_and_then_two_lose_their_power_and_the_cluster_recovers() {
+    everything_is_well();
     for name in MASTERS {
         cluster().host(name).crash();
         cluster().host(name).boot();
@@ -83,8 +85,12 @@ fn each_master_and_then_two_lose_their_power_and_the_cluster_recovers() {
 
 #[test]
 fn a_member_that_lost_its_disk_joins_again() {
+    everything_is_well();
     let host = cluster().host("master2");
-    host.run("systemctl stop kpull.timer; systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member").ok();
+    host.run(
+        "systemctl stop kpull.timer; systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member",
+    )
+    .ok();
     host.run("systemctl start kpull.timer").ok();
     everything_is_well();
     assert!(host.run("cat /etc/etcd/cluster.env").ok().contains("existing"));
@@ -92,11 +98,17 @@ fn a_member_that_lost_its_disk_joins_again() {
 
 #[test]
 fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
+    everything_is_well();
     let asking = Asking::start("node1", "https://192.168.1.201/healthz");
-    cluster().replace("roles/firewall/role.toml", "services = [\"ssh\", \"http\", \"https\"]", "services = [\"ssh\", \"http\", \"https\", \"ntp\"]");
+    cluster().replace(
+        "roles/firewall/role.toml",
+        "services = [\"ssh\", \"http\", \"https\"]",
+        "services = [\"ssh\", \"http\", \"https\", \"ntp\"]",
+    );
     cluster().release();
     everything_is_well();
-    let open = cluster().host("master1").run("firewall-cmd --list-services; firewall-cmd --permanent --list-services").ok();
+    let open =
+        cluster().host("master1").run("firewall-cmd --list-services; firewall-cmd --permanent --list-services").ok();
     assert_eq!(open.matches("ntp").count(), 2, "{open}");
     let (_, failures) = asking.end();
     assert_eq!(failures, 0);
@@ -104,6 +116,7 @@ fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
 
 #[test]
 fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
+    everything_is_well();
     let web = web();
     let host = cluster().host("node1");
     let answers = || host.run(&format!("curl -sS --max-time 5 http://{}/", web.service)).stdout.starts_with("web-");
@@ -111,13 +124,16 @@ fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
     host.run("firewall-cmd --reload").ok();
     cluster().wait("the service answers again", SOON, answers);
     host.run("nft flush ruleset").ok();
-    cluster().wait("what is shut is shut again", SOON, || host.run("nft list chain inet firewalld filter_INPUT").status.success());
+    cluster().wait("what is shut is shut again", SOON, || {
+        host.run("nft list chain inet firewalld filter_INPUT").status.success()
+    });
     cluster().wait("the service answers again", SOON, answers);
     everything_is_well();
 }
 
 #[test]
 fn a_host_that_slept_through_two_releases_has_the_newest_when_it_wakes() {
+    everything_is_well();
     let host = cluster().host("node1");
     host.run("systemctl stop kpull.timer").ok();
     for port in ["8101", "8102"] {

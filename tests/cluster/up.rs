@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MASTERS, cluster};
+use crate::{MASTERS, cluster, everything_is_well};
 
 /// What kubectl prints as JSON.
 fn get(what: &str) -> Value {
@@ -10,13 +10,15 @@ fn get(what: &str) -> Value {
 }
 
 fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
-    let conditions = object.pointer("/status/conditions").or(object.get("conditions")).and_then(Value::as_array).unwrap();
+    let conditions =
+        object.pointer("/status/conditions").or(object.get("conditions")).and_then(Value::as_array).unwrap();
     let found = conditions.iter().find(|condition| condition["type"] == name);
     found.map_or("", |condition| condition["status"].as_str().unwrap())
 }
 
 #[test]
 fn every_component_is_healthy_as_kubectl_says_through_the_virtual_address() {
+    everything_is_well();
     let told = get("componentstatuses");
     let mut names = Vec::new();
     for status in told["items"].as_array().unwrap() {
@@ -31,6 +33,7 @@ fn every_component_is_healthy_as_kubectl_says_through_the_virtual_address() {
 
 #[test]
 fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
+    everything_is_well();
     let nodes = get("nodes");
     let nodes = nodes["items"].as_array().unwrap();
     let names: Vec<_> = nodes.iter().map(|node| node["metadata"]["name"].as_str().unwrap()).collect();
@@ -45,6 +48,7 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
 
 #[test]
 fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_other() {
+    everything_is_well();
     let web = crate::web();
     let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
     assert_ne!(one.host, other.host, "on two hosts");
@@ -61,11 +65,17 @@ fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_o
 
 #[test]
 fn verify_tells_on_every_host_that_all_is_well() {
+    everything_is_well();
     for name in cluster().names() {
         let told = cluster().host(name).run("kpull verify").ok();
         assert!(told.contains("certificate"), "{told}");
         assert!(!told.contains("Unhealthy"), "{told}");
-        for what in MASTERS.contains(&name).then_some(["scheduler", "controller-manager", "etcd master3", "virtual address", "node node1"]).iter().flatten() {
+        for what in MASTERS
+            .contains(&name)
+            .then_some(["scheduler", "controller-manager", "etcd master3", "virtual address", "node node1"])
+            .iter()
+            .flatten()
+        {
             assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
         }
         let json = cluster().host(name).run("kpull verify --json").ok();

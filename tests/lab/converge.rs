@@ -107,6 +107,8 @@ impl World {
             command
         };
         Output::of(pki().arg("init")).ok();
+        let set = "printf secret | \"$0\" secret set haproxy-stats --site \"$1\"";
+        Output::of(Command::new("bash").args(["-c", set, KPULL]).arg(self.site())).ok();
         Output::of(pki().args(["issue", "--identity"]).arg(self.dir.path().join("signer"))).ok();
         self.release("the site");
     }
@@ -354,12 +356,20 @@ name = "lab"
 [vars]
 vip = "192.168.1.201"
 api_name = "k8s-api.virtual.local"
+api_port = 443
+apiserver_port = 2379 # no API server here: etcd answers behind the load balancer
+api = "https://{{ api_name }}"
+pod_network = "172.30.0.0/16"
+service_network = "10.254.0.0/16"
+dns_ip = "10.254.0.2"
+cluster_domain = "cluster.local"
+addresses = "{{ hosts | map(attribute='address') | list }}"
 [groups.masters]
 roles = ["base", "firewall", "etcd", "haproxy", "lab"]
 [groups.masters.vars.base]
 modules = [] # hosts in a lab have no modules of their own
 [groups.masters.vars.haproxy]
-server_port = 2379 # no API server yet: etcd answers behind the load balancer
+servers = "{{ hosts }}"
 "#;
 
 const ROLE: &str = r#"

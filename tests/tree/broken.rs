@@ -231,7 +231,7 @@ refused! {
 
     a_variable_with_a_name_that_templates_know: [("roles/base/role.toml", &head("vars.hosts = []"))],
         "roles/base/role.toml:3:6", "a variable can't be called `hosts`",
-        "templates know these names already: host, hosts, facts, artifacts, item, loop, pki, secret, self";
+        "templates know these names already: host, hosts, facts, artifacts, item, loop, make_kubeconfig, pki_file, secret, self";
 
     an_address_with_five_parts: [("host_vars/h1.toml", "address = \"192.168.1.102.2\"\n")],
         "host_vars/h1.toml:1:11", "`address` can't be read: invalid IP address syntax", "";

@@ -72,9 +72,9 @@ found! {
         "roles/app/role.toml:16:12", "`template` of this unit can't be used: line 2 of app.service: a quote is opened and never closed: `ExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x`", "";
 
     a_program_that_no_role_installs: [("roles/app/templates/app.service", &UNIT.replace("/usr/", "/user/"))],
-        "roles/app/templates/app.service:5:37", "app.service runs /user/k8s/bin/app, which nothing installs", "did you mean `/usr/k8s/bin/app`?";
+        "roles/app/templates/app.service:5:36", "app.service runs /user/k8s/bin/app, which nothing installs", "did you mean `/usr/k8s/bin/app`?";
 
-    a_port_that_the_firewall_shuts: [("roles/app/role.toml", &ROLE.replace("allow = [{ port = \"2380/tcp\"", "allow = [{ port = \"2381/tcp\""))],
+    a_port_that_the_firewall_shuts: [("roles/app/role.toml", &ROLE.replace("allow = [{ port = \"2380/tcp\", from = \"10.0.0.0/8\" }]", "services = [\"ssh\"]"))],
         "roles/app/role.toml:17:13", "app.service listens at 2380/tcp, and no [[firewall]] lets that in", "on h1: add `{ port = \"2380/tcp\", from = … }` to the `allow` of a [[firewall]]";
 
     a_port_that_nobody_listens_at: [("roles/app/role.toml", &ROLE.replace("allow = [", "ports = [\"8080/tcp\"]\nallow = ["))],

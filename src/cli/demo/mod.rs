@@ -38,7 +38,7 @@ impl Run for Demo {
         step(
             1,
             "The site",
-            "roles and host_vars as they are shipped. upstream's releases are not to be had offline: stand-ins with their names take their places, pinned by digest like the real ones.",
+            "roles and host_vars as they are shipped. Upstream's releases are not to be had offline: stand-ins with their names take their places, pinned by digest like the real ones.",
         );
         for host in world.hosts() {
             print(&format!("   {host:<8} {}", world.roles_of(host)?));
