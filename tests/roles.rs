@@ -9,3 +9,5 @@ mod rendered;
 mod shipped;
 #[path = "support/site.rs"]
 mod site;
+#[path = "roles/sites.rs"]
+mod sites;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use kpull::host::Host;
 use kpull::kind::Work;
+use kpull::pki::{Certificate, certificate_path};
 use kpull::resolve::{Catalog, Facts, World, resolve};
 use kpull::secret::Secrets;
 use kpull::site::{Files, Site};
@@ -18,15 +19,6 @@ use toml_edit::DocumentMut;
 
 use crate::shipped::assemble;
 use crate::site::{Output, key, kpull};
-
-/// Zones as firewalld's package brings them.
-const ZONES: [(&str, &str); 2] = [
-    (
-        "public",
-        "<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n</zone>\n",
-    ),
-    ("trusted", "<zone target=\"ACCEPT\">\n  <short>Trusted</short>\n</zone>\n"),
-];
 
 /// A site in a directory of its own, with everything that `kpull check` wants.
 pub struct Made {
@@ -85,13 +77,8 @@ impl Made {
     /// What its roles make of a host of this architecture.
     pub fn tree(&self, host: &str, arch: &str) -> Tree {
         let dir = tempfile::tempdir().unwrap();
-        for (zone, text) in ZONES {
-            let file = dir.path().join(format!("usr/lib/firewalld/zones/{zone}.xml"));
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        }
         let (at, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("var/lib/kpull")).unwrap());
-        let catalog = resolve(&self.site, host, &self.facts(host, arch), &Secrets::sealed()).unwrap();
+        let catalog = self.catalog(host, arch);
         let work = Work { host: &at, store: &store, catalog: &catalog.items };
         // what is upstream's is no matter of roles
         for item in catalog.items.iter().filter(|item| item.resource.kind() != "artifact") {
@@ -110,12 +97,24 @@ impl Made {
         world.file(&format!("roles/{role}/templates/{name}"), &world.scope(host, Some(role), None)).unwrap()
     }
 
-    /// The value of an expression in a role, for a host.
-    pub fn value(&self, host: &str, role: &str, expression: &str) -> serde_json::Value {
+    /// The resources of a host of this architecture.
+    pub fn catalog(&self, host: &str, arch: &str) -> Catalog {
+        let resolved = resolve(&self.site, host, &self.facts(host, arch), &Secrets::sealed());
+        resolved.unwrap_or_else(|error| panic!("{host}: {error}"))
+    }
+
+    /// The fields of the first `[[KIND]]` of a role, rendered for a host.
+    pub fn fields(&self, host: &str, role: &str, kind: &str) -> serde_json::Value {
         let world = self.world(host);
-        let text = format!("{{{{ {expression} }}}}").into();
-        let place = |_: &[String]| panic!("{expression} can't be made");
-        serde_json::to_value(world.value(&text, &world.scope(host, Some(role), None), &place).unwrap()).unwrap()
+        let entry = self.site.roles[role].entries.iter().find(|entry| entry.kind.name == kind).unwrap();
+        let place = |_: &[String]| self.site.roles[role].doc.place(&entry.path);
+        serde_json::to_value(world.value(&entry.fields, &world.scope(host, Some(role), None), &place).unwrap()).unwrap()
+    }
+
+    /// A host's certificate, as it was issued.
+    pub fn certificate(&self, host: &str, name: &str) -> Certificate {
+        let path = certificate_path(host, name);
+        Certificate::one(&path, &self.site.files.get(&path).unwrap()[..]).unwrap()
     }
 
     fn world(&self, host: &str) -> Arc<World> {
@@ -165,7 +164,7 @@ pub enum What {
 
 /// A host's files, by path without a `/` at its start.
 pub struct Tree {
-    /// All that is in it, but what was there before, and kpull's own.
+    /// All that is in it, but kpull's own.
     pub entries: BTreeMap<String, Entry>,
 }
 
@@ -200,7 +199,7 @@ fn read(dir: &Path, prefix: &str, entries: &mut BTreeMap<String, Entry>) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let path = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if ["usr/lib/firewalld", "var/lib/kpull"].contains(&path.as_str()) {
+        if path == "var/lib/kpull" {
             continue;
         }
         let meta = entry.metadata().unwrap();
