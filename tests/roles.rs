@@ -3,6 +3,8 @@
 
 #[path = "roles/made.rs"]
 mod made;
+#[path = "roles/pages.rs"]
+mod pages;
 #[path = "roles/rendered.rs"]
 mod rendered;
 #[path = "support/shipped.rs"]

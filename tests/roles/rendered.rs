@@ -137,5 +137,5 @@ fn compare(dir: &str, shots: &Shots) {
     }
 }
 
-const ADVICE: &str =
-    "if that is what was meant, `KPULL_BLESS=1 tests/run roles` takes it over; then look at `git diff tests/roles`";
+/// What to do when a role makes something else than was reviewed.
+pub const ADVICE: &str = "if that is what was meant, `KPULL_BLESS=1 tests/run roles` takes it over; then look at `git diff tests/roles docs`";
