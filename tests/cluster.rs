@@ -9,6 +9,8 @@ mod days;
 mod faults;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/shipped.rs"]
+mod shipped;
 #[path = "cluster/up.rs"]
 mod up;
 

@@ -15,6 +15,7 @@ use kpull::net::server::{Answer, Server};
 use toml_edit::{DocumentMut, Item, TableLike};
 
 use crate::lab::{Host, Lab, Output};
+use crate::shipped::{assemble, cluster_dir};
 
 /// What the hosts see as the world outside.
 const FABRIC: &str = "192.168.1.254";
@@ -334,19 +335,6 @@ echo "--- errors"
 journalctl -q --no-pager -o short-monotonic -p err -n 20 | cut -c1-300
 systemctl is-active docker >/dev/null && docker ps -a --format '{{.Names}} {{.Status}}'
 "#;
-
-fn cluster_dir(name: &str) -> PathBuf {
-    Path::new(PROJECT).join("tests/cluster").join(name)
-}
-
-/// The shipped site, or another one with the shipped roles and pins, in `site`.
-fn assemble(site: &Path, name: Option<&str>) {
-    fs::create_dir_all(site).unwrap();
-    let whose = name.map_or(PathBuf::from(PROJECT), |name| cluster_dir("sites").join(name));
-    let shipped = ["roles", "artifacts.toml"].map(|part| Path::new(PROJECT).join(part));
-    let own = ["site.toml", "host_vars"].map(|part| whose.join(part));
-    Output::of(Command::new("cp").arg("-r").args(shipped).args(own).arg(site)).ok();
-}
 
 /// Merges the TOML files of a directory, if it is there, into those of a site.
 fn overlay(site: &Path, overlay: &Path) {

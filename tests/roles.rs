@@ -1,0 +1,15 @@
+//! The shipped roles: what they make of a host, in the shipped site and in others; their pages; and that they have none of
+//! the handbook's mistakes.
+
+#[path = "roles/made.rs"]
+mod made;
+#[path = "roles/pages.rs"]
+mod pages;
+#[path = "roles/rendered.rs"]
+mod rendered;
+#[path = "support/shipped.rs"]
+mod shipped;
+#[path = "support/site.rs"]
+mod site;
+#[path = "roles/sites.rs"]
+mod sites;

@@ -1,0 +1,138 @@
+//! The shipped roles in other sites: one host that is everything, and five etcd members with another address plan.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::OnceLock;
+
+use serde_json::json;
+
+use crate::made::Made;
+
+/// What the site's hosts install, and artifacts.toml has no pin for arm64 of.
+const NOT_PINNED: [&str; 1] = ["etcd"];
+
+fn five() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| Made::new(Some("five-members"), |_| {}))
+}
+
+#[track_caller]
+fn names(made: &Made, host: &str, certificate: &str) -> BTreeSet<String> {
+    let certificate = made.certificate(host, certificate);
+    certificate.dns.into_iter().chain(certificate.ip.iter().map(ToString::to_string)).collect()
+}
+
+#[track_caller]
+fn has(all: &BTreeSet<String>, names: &[&str]) {
+    let missing: Vec<_> = names.iter().filter(|name| !all.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?} is not in {all:?}");
+}
+
+#[test]
+fn one_host_can_be_the_whole_cluster() {
+    let made = Made::new(Some("one-master"), |_| {});
+    made.kpull("check").exits(0);
+    let tree = made.tree("solo", "amd64");
+    let member = made.fields("solo", "etcd", "etcd_member");
+    assert_eq!(member["members"], json!({ "etcd1": "https://10.20.0.10:2380" }));
+    assert_eq!((&member["founders"], &member["endpoints"]), (&json!(["etcd1"]), &json!([])));
+    let flags = tree.flags("kube-apiserver");
+    assert_eq!((flags["apiserver-count"], flags["etcd-servers"]), ("1", "https://10.20.0.10:2379"));
+    assert_eq!(flags["service-cluster-ip-range"], "10.22.0.0/16");
+    let known =
+        ["10.20.0.10", "10.22.0.1", "127.0.0.1", "solo", "api.solo.example", "kubernetes.default.svc.solo.local"];
+    has(&names(&made, "solo", "kube-apiserver"), &known);
+    has(&names(&made, "solo", "etcd"), &["10.20.0.10", "127.0.0.1", "etcd1"]);
+    let flags = tree.flags("kubelet");
+    assert_eq!((flags["cluster-dns"], flags["cluster-domain"]), ("10.22.0.2", "solo.local"));
+    assert!(tree.file("etc/kubernetes/bootstrap.kubeconfig").contains("\"https://api.solo.example:6443\""));
+    assert_eq!(tree.flags("kube-controller-manager")["cluster-cidr"], "10.21.0.0/16");
+    assert!(tree.file("etc/hosts").contains("\n10.20.0.10 solo etcd1\n10.20.0.10 api.solo.example\n"));
+    assert!(!tree.entries.keys().any(|path| path.contains("haproxy") || path.contains("keepalived")));
+}
+
+#[test]
+fn five_members_make_one_etcd_and_three_of_them_are_masters() {
+    let made = five();
+    made.kpull("check").exits(0);
+    let members = json!({
+        "member1": "https://10.30.0.11:2380", "member2": "https://10.30.0.12:2380", "member3": "https://10.30.0.13:2380",
+        "member4": "https://10.30.0.14:2380", "member5": "https://10.30.0.15:2380",
+    });
+    for host in ["m1", "m2", "m3", "e4", "e5"] {
+        assert_eq!(made.fields(host, "etcd", "etcd_member")["members"], members, "{host}");
+    }
+    let endpoints = "https://10.30.0.14:2379,https://10.30.0.15:2379,https://10.30.0.11:2379,https://10.30.0.12:2379,https://10.30.0.13:2379";
+    for host in ["m1", "m2", "m3"] {
+        let tree = made.tree(host, "amd64");
+        let flags = tree.flags("kube-apiserver");
+        assert_eq!((flags["apiserver-count"], flags["etcd-servers"]), ("3", endpoints), "{host}");
+        let known = [
+            "10.30.0.11",
+            "10.30.0.12",
+            "10.30.0.13",
+            "10.30.0.100",
+            "10.96.0.1",
+            "m1",
+            "m2",
+            "m3",
+            "api.five.example",
+        ];
+        let names = names(made, host, "kube-apiserver");
+        has(&names, &known);
+        assert!(!names.contains("10.30.0.14"), "{names:?}");
+        assert!(tree.file("etc/nginx/nginx.conf").contains("        listen 8443;\n"));
+        let servers = "        server 10.30.0.11:6443 max_fails=2 fail_timeout=30s;\n        server 10.30.0.12:6443 max_fails=2 fail_timeout=30s;\n        server 10.30.0.13:6443 max_fails=2 fail_timeout=30s;\n    }";
+        assert!(tree.file("etc/nginx/nginx.conf").contains(servers), "{host}");
+        assert!(tree.file("etc/keepalived/keepalived.conf").contains("        10.30.0.100/24\n"), "{host}");
+    }
+    // who is a member and nothing else knows nothing of Kubernetes
+    let tree = made.tree("e4", "amd64");
+    assert!(
+        !tree.entries.keys().any(|path| path.contains("etc/kubernetes") || path.contains("kube-")),
+        "{:?}",
+        tree.entries.keys()
+    );
+    assert!(tree.file("etc/firewalld/zones/public.xml").contains("port=\"2380\""));
+}
+
+#[test]
+fn workers_of_another_address_plan_have_their_labels_and_taints() {
+    let tree = five().tree("w1", "amd64");
+    let flags = tree.flags("kubelet");
+    assert_eq!(
+        (flags["cluster-dns"], flags["cluster-domain"], flags["node-ip"]),
+        ("10.96.0.10", "five.example", "10.30.0.21")
+    );
+    assert_eq!(flags["node-labels"], "disk=ssd,example.org/rack=r1");
+    assert_eq!(flags["register-with-taints"], "dedicated=db:NoSchedule,slow=true:PreferNoSchedule");
+    assert_eq!(tree.flags("kube-proxy")["cluster-cidr"], "10.64.0.0/12");
+    assert!(tree.file("etc/kubernetes/kube-proxy.kubeconfig").contains("\"https://api.five.example:8443\""));
+    let tree = five().tree("w2", "amd64");
+    let flags = tree.flags("kubelet");
+    assert!(!flags.contains_key("node-labels") && !flags.contains_key("register-with-taints"), "{flags:?}");
+}
+
+#[test]
+fn nothing_is_for_amd64_alone_where_there_are_pins_for_arm64() {
+    let pinned = Made::new(Some("five-members"), |site| {
+        let file = site.join("artifacts.toml");
+        let mut text = fs::read_to_string(&file).unwrap();
+        for name in NOT_PINNED {
+            assert!(!text.contains(&format!("[{name}.arm64]")), "{name} is pinned now");
+            let digest = "0".repeat(64);
+            text += &format!(
+                "[{name}.arm64]\nurl = \"https://stand-in.example/{name}-arm64.tar.gz\"\nsha256 = \"{digest}\"\n"
+            );
+        }
+        fs::write(file, text).unwrap();
+    });
+    for host in pinned.site.hosts.keys() {
+        for item in pinned.catalog(host, "arm64").items {
+            assert!(!format!("{:?}", item.resource).contains("amd64"), "{host}: {:?}", item);
+        }
+        for (path, text) in pinned.tree(host, "arm64").files() {
+            assert!(!text.contains("amd64"), "{host}: {path}:\n{text}");
+        }
+    }
+}
