@@ -11,6 +11,8 @@ mod host;
 mod keys;
 #[path = "attack/manifest.rs"]
 mod manifest;
+#[path = "support/named.rs"]
+mod named;
 #[path = "attack/signatures.rs"]
 mod signatures;
 #[path = "attack/table.rs"]

@@ -1,8 +1,12 @@
 //! The shipped roles: what they make of a host, in the shipped site and in others; their pages; and that they have none of
 //! the handbook's mistakes.
 
+#[path = "roles/bugs.rs"]
+mod bugs;
 #[path = "roles/made.rs"]
 mod made;
+#[path = "support/named.rs"]
+mod named;
 #[path = "roles/pages.rs"]
 mod pages;
 #[path = "roles/rendered.rs"]

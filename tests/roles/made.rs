@@ -34,6 +34,25 @@ impl Made {
         MADE.get_or_init(|| Self::new(None, |_| {}))
     }
 
+    /// The shipped one, with nginx in place of HAProxy.
+    pub fn with_nginx() -> &'static Self {
+        static MADE: OnceLock<Made> = OnceLock::new();
+        MADE.get_or_init(|| {
+            Self::new(None, |site| {
+                let file = site.join("site.toml");
+                let text = fs::read_to_string(&file).unwrap();
+                assert!(text.contains("\"haproxy\""));
+                fs::write(file, text.replace("\"haproxy\"", "\"nginx\"")).unwrap();
+            })
+        })
+    }
+
+    /// `tests/cluster/sites/five-members`.
+    pub fn five() -> &'static Self {
+        static MADE: OnceLock<Made> = OnceLock::new();
+        MADE.get_or_init(|| Self::new(Some("five-members"), |_| {}))
+    }
+
     /// The shipped one, or `tests/cluster/sites/NAME`; `change` has its turn before anything is made for it.
     pub fn new(name: Option<&str>, change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -86,9 +105,12 @@ impl Made {
                 item.resource.apply(&work, &change).unwrap_or_else(|error| panic!("{}: {error}", item.id));
             }
         }
+        let left = catalog.items.iter().filter(|item| item.resource.kind() != "artifact");
+        let left =
+            left.filter(|item| item.resource.observe(&work).unwrap().is_some()).map(|item| item.id.clone()).collect();
         let mut entries = BTreeMap::new();
         read(dir.path(), "", &mut entries);
-        Tree { entries }
+        Tree { entries, left }
     }
 
     /// A template of a role as it is for a host; for what is handed on and never written to a file.
@@ -166,6 +188,8 @@ pub enum What {
 pub struct Tree {
     /// All that is in it, but kpull's own.
     pub entries: BTreeMap<String, Entry>,
+    /// Ids of resources that would be changed again.
+    pub left: Vec<String>,
 }
 
 impl Tree {

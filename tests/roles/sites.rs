@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::OnceLock;
 
 use serde_json::json;
 
@@ -10,11 +9,6 @@ use crate::made::Made;
 
 /// What the site's hosts install, and artifacts.toml has no pin for arm64 of.
 const NOT_PINNED: [&str; 1] = ["etcd"];
-
-fn five() -> &'static Made {
-    static MADE: OnceLock<Made> = OnceLock::new();
-    MADE.get_or_init(|| Made::new(Some("five-members"), |_| {}))
-}
 
 #[track_caller]
 fn names(made: &Made, host: &str, certificate: &str) -> BTreeSet<String> {
@@ -53,7 +47,7 @@ fn one_host_can_be_the_whole_cluster() {
 
 #[test]
 fn five_members_make_one_etcd_and_three_of_them_are_masters() {
-    let made = five();
+    let made = Made::five();
     made.kpull("check").exits(0);
     let members = json!({
         "member1": "https://10.30.0.11:2380", "member2": "https://10.30.0.12:2380", "member3": "https://10.30.0.13:2380",
@@ -98,7 +92,7 @@ fn five_members_make_one_etcd_and_three_of_them_are_masters() {
 
 #[test]
 fn workers_of_another_address_plan_have_their_labels_and_taints() {
-    let tree = five().tree("w1", "amd64");
+    let tree = Made::five().tree("w1", "amd64");
     let flags = tree.flags("kubelet");
     assert_eq!(
         (flags["cluster-dns"], flags["cluster-domain"], flags["node-ip"]),
@@ -108,7 +102,7 @@ fn workers_of_another_address_plan_have_their_labels_and_taints() {
     assert_eq!(flags["register-with-taints"], "dedicated=db:NoSchedule,slow=true:PreferNoSchedule");
     assert_eq!(tree.flags("kube-proxy")["cluster-cidr"], "10.64.0.0/12");
     assert!(tree.file("etc/kubernetes/kube-proxy.kubeconfig").contains("\"https://api.five.example:8443\""));
-    let tree = five().tree("w2", "amd64");
+    let tree = Made::five().tree("w2", "amd64");
     let flags = tree.flags("kubelet");
     assert!(!flags.contains_key("node-labels") && !flags.contains_key("register-with-taints"), "{flags:?}");
 }
