@@ -3,6 +3,10 @@
 use crate::lab::Host;
 use crate::{MASTERS, SOON, cluster, everything_is_well, web};
 
+/// How many milliseconds the API may be silent while something changes: VRRP takes 3.4 seconds to see that somebody is gone, and
+/// the machine under a lab has other things to do.
+pub const SILENCE: u64 = 10_000;
+
 /// Asks for the API through the virtual address, again and again, and writes down when it was refused.
 const ASK: &str = "
     cd /tmp; rm -f asked stop
@@ -63,7 +67,7 @@ fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
     everything_is_well();
     let (longest, _) = asking.end();
     eprintln!("longest time without an answer through the virtual address: {longest} ms");
-    assert!(longest <= 5000, "{longest} ms");
+    assert!(longest <= SILENCE, "{longest} ms");
 }
 
 #[test]
