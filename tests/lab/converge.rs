@@ -321,7 +321,7 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
         host.run("journalctl -q -b -o cat KPULL_EVENT=done")
             .ok()
             .lines()
-            .any(|line| line.ends_with("0 of 26 resources changed"))
+            .any(|line| line.contains(": 0 of "))
     });
 }
 
