@@ -318,10 +318,7 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert!(world.through_the_load_balancer().contains("true"));
     world.is_shut(2379);
     wait(host, || {
-        host.run("journalctl -q -b -o cat KPULL_EVENT=done")
-            .ok()
-            .lines()
-            .any(|line| line.contains(": 0 of "))
+        host.run("journalctl -q -b -o cat KPULL_EVENT=done").ok().lines().any(|line| line.contains(": 0 of "))
     });
 }
 
