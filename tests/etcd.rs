@@ -1,5 +1,8 @@
 //! What talks to etcd, with real ones: clusters of members on the loopback interface, TLS on both sides.
 
+#[path = "support/authority.rs"]
+mod authority;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use authority::{authority, named};
 use kpull::engine::slot::{Missed, Slots, take};
 use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
@@ -19,7 +23,7 @@ use kpull::resolve::{Facts, resolve};
 use kpull::secret::Secrets;
 use kpull::site::{Files, Site};
 use kpull::store::Store;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::KeyPair;
 
 /// How long a cluster may take until it is as it is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -57,14 +61,7 @@ impl Cluster {
 
     /// An authority, and a certificate for each member, which is also a client's.
     fn certificates(&self) {
-        let named = |name: &str, addresses: Vec<String>| {
-            let mut params = CertificateParams::new(addresses).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params
-        };
-        let mut params = named("authority", Vec::new());
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = authority();
         fs::write(self.file("ca.pem"), issuer.pem()).unwrap();
         let key = KeyPair::generate().unwrap();
         // one for all addresses, also those that a member may move to, and the one that it connects from

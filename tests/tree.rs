@@ -4,6 +4,8 @@
 mod apply;
 #[path = "tree/artifacts.rs"]
 mod artifacts;
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "tree/broken.rs"]
 mod broken;
 #[path = "tree/check.rs"]

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::KeyPair;
 
 use crate::artifacts;
+use crate::authority::{authority, named};
 use crate::site::{Output, Site, Tree};
 use crate::supply::{mirror, publish, site};
 
@@ -118,14 +119,7 @@ fn configuration(dir: &Path, port: u16) -> String {
 }
 
 fn certificates(dir: &Path) {
-    let named = |name: &str, addresses: Vec<String>| {
-        let mut params = CertificateParams::new(addresses).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let mut params = named("authority", Vec::new());
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let issuer = authority();
     fs::write(dir.join("ca.pem"), issuer.pem()).unwrap();
     for (name, addresses) in [("server", vec!["127.0.0.1".to_owned()]), ("client", Vec::new())] {
         let key = KeyPair::generate().unwrap();
