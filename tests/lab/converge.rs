@@ -228,12 +228,13 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert_eq!(host.run("systemctl show -p Type --value etcd").ok(), "notify");
     let (runtime, permanent) =
         (host.run("firewall-cmd --list-all").ok(), host.run("firewall-cmd --permanent --list-all").ok());
-    let rules = |text: &str| {
+    // firewalld lists in no order
+    let rules = |text: &str| -> std::collections::BTreeSet<String> {
         text.lines()
             .filter(|line| !line.contains("target") && !line.contains("interfaces") && !line.contains("public"))
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join("\n")
+            .map(|line| line.split_whitespace().collect::<std::collections::BTreeSet<_>>())
+            .map(|words| words.into_iter().collect::<Vec<_>>().join(" "))
+            .collect()
     };
     assert_eq!(rules(&runtime), rules(&permanent));
 
