@@ -11,6 +11,8 @@ mod faults;
 mod lab;
 #[path = "support/shipped.rs"]
 mod shipped;
+#[path = "cluster/sites.rs"]
+mod sites;
 #[path = "cluster/up.rs"]
 mod up;
 
@@ -27,29 +29,33 @@ const SOON: Duration = Duration::from_secs(300);
 /// The cluster: made by whoever asks first.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(come_up)
+    CLUSTER.get_or_init(|| come_up(None, 2))
 }
 
-/// From nothing to pods that run, and how long each step took.
-fn come_up() -> Cluster {
-    let made = Cluster::new(None);
+/// A site from nothing to a pod on each of so many hosts, and how long each step took.
+fn come_up(site: Option<&str>, pods: usize) -> Cluster {
+    let made = Cluster::new(site);
     let cluster = &made;
     let start = Instant::now();
     let reached = |what: &str| eprintln!("{what} after {} s", start.elapsed().as_secs());
     cluster.start();
-    cluster.wait("the API answers", 2 * SOON, || cluster.kubectl("master1", "get nodes").status.success());
+    cluster.wait("the API answers", 2 * SOON, || ask(cluster, "get nodes")["kind"] == "List");
     reached("the API answers");
-    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == 4);
+    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.names().len());
     reached("every node is ready");
     deploy(cluster);
-    cluster.wait("pods run", SOON, || running_pods(cluster).len() == 2);
+    cluster.wait("pods run", SOON, || running_pods(cluster).len() == pods);
     reached("pods run");
     made
 }
 
 /// Waits until all hosts are converged and all nodes ready.
 fn everything_is_well() {
-    let cluster = cluster();
+    all_is_well(cluster());
+}
+
+/// The same, of any cluster.
+fn all_is_well(cluster: &Cluster) {
     cluster.converge(2 * SOON);
     cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.names().len());
     cluster.wait("kpull finds all well", SOON, || {
@@ -58,7 +64,10 @@ fn everything_is_well() {
 }
 
 fn ask(cluster: &Cluster, arguments: &str) -> Value {
-    serde_json::from_str(&cluster.kubectl("master1", &format!("{arguments} -o json")).stdout).unwrap_or_default()
+    // whichever master can tell
+    let told =
+        |name: String| serde_json::from_str(&cluster.kubectl(&name, &format!("{arguments} -o json")).stdout).ok();
+    cluster.masters().into_iter().find_map(told).unwrap_or_default()
 }
 
 fn items(list: &Value) -> &[Value] {
@@ -111,8 +120,8 @@ fn web() -> Web {
 }
 
 fn deploy(cluster: &Cluster) {
-    cluster.host("master1").write("/root/web.yaml", include_str!("cluster/web.yaml"));
-    cluster.wait("the deployment is taken", SOON, || {
-        cluster.kubectl("master1", "apply -f /root/web.yaml").status.success()
-    });
+    let master = &cluster.masters()[0];
+    cluster.host(master).write("/root/web.yaml", include_str!("cluster/web.yaml"));
+    cluster
+        .wait("the deployment is taken", SOON, || cluster.kubectl(master, "apply -f /root/web.yaml").status.success());
 }

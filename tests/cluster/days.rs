@@ -48,7 +48,7 @@ fn certificates_are_renewed_one_host_at_a_time_and_nobody_notices() {
     everything_is_well();
     let serial = "openssl x509 -noout -serial -in /etc/kubernetes/ssl/kubelet.pem";
     let before = everywhere(serial);
-    let asking = Asking::start("node1", API);
+    let asking = Asking::start(cluster().host("node1"), API);
     cluster().kpull(&["pki", "renew", "--before", "400d", "--identity", &cluster().operator()]);
     cluster().release();
     everything_is_well();
@@ -90,7 +90,7 @@ fn an_upgrade_is_another_pin_and_so_is_the_way_back() {
     let before = versions();
     let pins = std::fs::read_to_string(cluster().site().join("artifacts.toml")).unwrap();
 
-    let asking = Asking::start("node1", API);
+    let asking = Asking::start(cluster().host("node1"), API);
     let next = cluster().pin_stand_in_for_next_version();
     cluster().release();
     everything_is_well();

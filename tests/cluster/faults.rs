@@ -22,8 +22,7 @@ pub struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    pub fn start(host: &'a str, url: &str) -> Self {
-        let host = cluster().host(host);
+    pub fn start(host: Host<'a>, url: &str) -> Self {
         host.write("/tmp/ask", ASK.replace("URL", url));
         host.run("systemd-run --unit=ask --collect bash /tmp/ask").ok();
         Self { host }
@@ -59,7 +58,7 @@ fn holder() -> Option<&'static str> {
 fn the_virtual_address_moves_when_its_holder_dies_and_comes_back() {
     everything_is_well();
     let first = holder().expect("somebody has it");
-    let asking = Asking::start("node1", "https://192.168.1.201/healthz");
+    let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().host(first).crash();
     cluster().wait("another host has the virtual address", SOON, || holder().is_some());
     cluster().host(first).boot();
@@ -103,7 +102,7 @@ fn a_member_that_lost_its_disk_joins_again() {
 #[test]
 fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
     everything_is_well();
-    let asking = Asking::start("node1", "https://192.168.1.201/healthz");
+    let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().replace(
         "roles/firewall/role.toml",
         "services = [\"ssh\", \"http\", \"https\"]",

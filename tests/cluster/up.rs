@@ -9,7 +9,7 @@ fn get(what: &str) -> Value {
     serde_json::from_str(&cluster().kubectl("master1", &format!("get {what} -o json")).ok()).unwrap()
 }
 
-fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
+pub fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
     let conditions =
         object.pointer("/status/conditions").or(object.get("conditions")).and_then(Value::as_array).unwrap();
     let found = conditions.iter().find(|condition| condition["type"] == name);

@@ -11,14 +11,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kpull::net::server::{Answer, Server};
+use kpull::trust::{MANIFEST, NAMESPACE, SIGNATURES};
 use toml_edit::{DocumentMut, Item, TableLike};
 
-use crate::lab::{Host, Lab, Output};
+use crate::lab::{Host, Lab, Output, fabric_of};
 use crate::shipped::{assemble, cluster_dir};
 
-/// What the hosts see as the world outside.
-const FABRIC: &str = "192.168.1.254";
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// A short pause between two runs, so that nobody waits for a minute; otherwise the timer is the one that is shipped.
@@ -28,6 +28,8 @@ const TIMER: &str = "[Timer]\nOnBootSec=\nOnBootSec=1s\nOnUnitInactiveSec=3s\nRa
 pub struct Cluster {
     lab: Lab,
     dir: tempfile::TempDir,
+    /// What the hosts see as the world outside.
+    fabric: String,
     serial: AtomicU64,
     server: Mutex<Option<Server>>,
 }
@@ -43,8 +45,11 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let site = dir.path().join("site");
         assemble(&site, name);
+        let hosts = hosts_of(&site);
+        let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
+        let fabric = fabric_of(named[0].1);
         let artifacts = artifacts();
-        pin(&site.join("artifacts.toml"), &artifacts);
+        pin(&site.join("artifacts.toml"), &artifacts, &fabric);
         let version = read(&site.join("artifacts.toml"))["kubernetes-server"]["version"].as_str().unwrap().to_owned();
         let (minor, _) = version.rsplit_once('.').unwrap();
         overlay(&site, &cluster_dir("lab"));
@@ -52,13 +57,11 @@ impl Cluster {
         keygen(&dir.path().join("operator"));
         let operator = fs::read_to_string(dir.path().join("operator.pub")).unwrap();
         edit(&site.join("site.toml"), |doc| doc["secrets"]["recipients"] = array([operator.trim()]));
-
-        let hosts = hosts_of(&site);
-        let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
         let lab = Lab::for_containers(&named);
         let (releases, more) = (dir.path().join("releases"), dir.path().join("more"));
+        let at = format!("{fabric}:80");
         let server = lab.in_network(move || {
-            let listener = TcpListener::bind((FABRIC, 80)).unwrap();
+            let listener = TcpListener::bind(at).unwrap();
             let file = move |path: &str| match path.strip_prefix("/artifacts/") {
                 Some(name) => fs::read(artifacts.join(name)).or_else(|_| fs::read(more.join(name))),
                 None => fs::read(releases.join(path.trim_start_matches('/'))),
@@ -69,7 +72,7 @@ impl Cluster {
             })
             .unwrap()
         });
-        let cluster = Self { lab, dir, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
+        let cluster = Self { lab, dir, fabric, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
         for name in cluster.names() {
             cluster.make_key(&name);
         }
@@ -84,6 +87,15 @@ impl Cluster {
     /// The site's directory: edit it, then `release`.
     pub fn site(&self) -> PathBuf {
         self.dir.path().join("site")
+    }
+
+    /// The hosts of the group `masters`.
+    pub fn masters(&self) -> Vec<String> {
+        let is_master = |name: &String| {
+            let said = read(&self.site().join(format!("host_vars/{name}.toml")));
+            said["groups"].as_array().is_some_and(|groups| groups.iter().any(|group| group.as_str() == Some("masters")))
+        };
+        self.names().into_iter().filter(is_master).collect()
     }
 
     /// Names of the site's hosts.
@@ -138,7 +150,7 @@ impl Cluster {
                 .arg(more.join("unpacked"));
             Output::of(&mut command).ok();
         }
-        pin(&file, &more);
+        pin(&file, &more, &self.fabric);
         for role in fs::read_dir(self.site().join("roles")).unwrap() {
             let tables = role.unwrap().path().join("flags");
             for program in fs::read_dir(tables).into_iter().flatten() {
@@ -171,15 +183,45 @@ impl Cluster {
 
     /// Issues certificates, checks the site, signs it, publishes it: what an operator does after an edit.
     pub fn release(&self) {
+        self.release_of(|_| {});
+    }
+
+    /// The same, by an operator whose clock is wrong: what is signed says these times. kpull's own clock is the machine's, so
+    /// they are written into what it made, and that is signed anew.
+    pub fn release_with_times(&self, created: Timestamp, expires: Timestamp) {
+        let operator = self.operator();
+        self.release_of(|manifest| {
+            self.kpull(&["sign", "--renew", "--key", &operator]);
+            edit(manifest, |doc| {
+                for (key, time) in [("created", created), ("expires", expires)] {
+                    doc[key] = toml_edit::value(format!("{time:.0}").parse::<toml_edit::Datetime>().unwrap());
+                }
+            });
+            fs::remove_file(self.site().join(SIGNATURES)).unwrap();
+            let mut sign = Command::new("ssh-keygen");
+            Output::of(sign.args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f", &operator]).arg(manifest)).ok();
+        });
+    }
+
+    /// Makes a release, and publishes it after `change` had its manifest.
+    fn release_of(&self, change: impl FnOnce(&Path)) {
         let operator = self.operator();
         self.kpull(&["pki", "init"]);
         self.kpull(&["pki", "issue", "--identity", &operator]);
         self.kpull(&["secret", "rekey", "--identity", &operator]);
         self.kpull(&["check"]);
         self.kpull(&["sign", "--key", &operator]);
+        let manifest = self.site().join(MANIFEST);
+        change(&manifest);
         let releases = self.dir.path().join("releases");
         self.kpull(&["publish", releases.to_str().unwrap()]);
-        self.serial.fetch_add(1, Ordering::SeqCst);
+        let serial = read(&manifest)["serial"].as_integer().unwrap();
+        self.serial.store(serial.try_into().unwrap(), Ordering::SeqCst);
+    }
+
+    /// What the hosts have of the site when all of them are converged: the last release's serial.
+    pub fn serial(&self) -> u64 {
+        self.serial.load(Ordering::SeqCst)
     }
 
     /// Replaces text in a file of the site; it has to be there.
@@ -205,7 +247,7 @@ impl Cluster {
             return false;
         };
         let (last, owed) = (&status["last_run"], &status["owed"]);
-        status["generation"]["serial"] == self.serial.load(Ordering::SeqCst)
+        status["generation"]["serial"] == self.serial()
             && last["exit"] == 0
             && last["changed"] == 0
             && owed["kicks"].as_object().is_none_or(serde_json::Map::is_empty)
@@ -302,8 +344,9 @@ impl Cluster {
         }
         host.write("/etc/systemd/system/kpull.timer.d/lab.conf", TIMER);
         host.write("/etc/kpull/signers", self.signers());
+        let from = &self.fabric;
         host.run(&format!(
-            "systemctl daemon-reload && kpull enroll http://{FABRIC} --host {name} --signers /etc/kpull/signers"
+            "systemctl daemon-reload && kpull enroll http://{from} --host {name} --signers /etc/kpull/signers"
         ))
         .ok();
     }
@@ -373,8 +416,9 @@ fn artifacts() -> PathBuf {
     PathBuf::from(dir)
 }
 
-/// Pins each file NAME-VERSION-linux-amd64.tar.gz or NAME-linux-amd64.tar.gz of `dir`, as it is served to the hosts.
-fn pin(file: &Path, dir: &Path) {
+/// Pins each file NAME-VERSION-linux-amd64.tar.gz or NAME-linux-amd64.tar.gz of `dir`, as it is served to the hosts by
+/// `server`.
+fn pin(file: &Path, dir: &Path, server: &str) {
     let suffix = "-linux-amd64.tar.gz";
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     for tarball in names.filter(|name| name.ends_with(suffix)) {
@@ -387,7 +431,7 @@ fn pin(file: &Path, dir: &Path) {
         let sum = Output::of(Command::new("sha256sum").arg(&path)).ok();
         let (digest, _) = sum.split_once(' ').unwrap();
         let text = format!(
-            "version = \"{version}\"\n[amd64]\nurl = \"http://{FABRIC}/artifacts/{tarball}\"\nsha256 = \"{digest}\"\n"
+            "version = \"{version}\"\n[amd64]\nurl = \"http://{server}/artifacts/{tarball}\"\nsha256 = \"{digest}\"\n"
         );
         let pinned: DocumentMut = text.parse().unwrap();
         edit(file, |doc| doc[name] = pinned.as_item().clone());

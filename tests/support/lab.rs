@@ -13,7 +13,13 @@ use nix::unistd::Pid;
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
 const CONTAINERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/containers/.");
 
-/// Hosts on a private network, 192.168.1.0/24; all of it ends when this is dropped.
+/// Where a host, by its address, finds what is beside the hosts.
+pub fn fabric_of(address: &str) -> String {
+    let (network, _) = address.rsplit_once('.').expect("an IPv4 address");
+    format!("{network}.254")
+}
+
+/// Hosts on a private network, a /24 that their addresses are in; all of it ends when this is dropped.
 pub struct Lab {
     /// Holds the lab as long as its stdin is open, which ends with this process however that ends.
     keeper: Child,
@@ -74,12 +80,12 @@ impl Lab {
         Host { lab: self, name }
     }
 
-    /// Runs a shell command beside the hosts, at 192.168.1.254, with this machine's files and tools.
+    /// Runs a shell command beside the hosts, at `fabric_of` them, with this machine's files and tools.
     pub fn fabric(&self, command: &str) -> Output {
         Output::of(self.command("fabric").args(["bash", "-c", command]))
     }
 
-    /// Runs `f` in the network beside the hosts: what it listens on, they can reach at 192.168.1.254.
+    /// Runs `f` in the network beside the hosts: what it listens on, they can reach at `fabric_of` them.
     pub fn in_network<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
         let pid = std::fs::read_to_string(self.dir.join("pids/fabric")).expect("the fabric's PID");
         let network = std::fs::File::open(format!("/proc/{}/ns/net", pid.trim())).expect("its network");

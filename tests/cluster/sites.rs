@@ -1,0 +1,134 @@
+//! Another site than the shipped one, with other networks: one host that is everything, which becomes three.
+
+use crate::cluster::Cluster;
+use crate::faults::{Asking, SILENCE};
+use crate::up::condition;
+use crate::{SOON, all_is_well, ask, come_up, items, ready_nodes, running_pods};
+
+const VIP: &str = "10.20.0.100";
+
+/// One test, since each step needs what the one before left, and no other test needs the cluster.
+#[test]
+fn one_master_is_a_cluster_and_becomes_three_and_nginx_takes_the_place_of_haproxy() {
+    let cluster = come_up(Some("one-master"), 1);
+    one_host_is_all_of_it(&cluster);
+    one_master_becomes_three(&cluster);
+    the_cluster_goes_on_without_its_founder(&cluster);
+    nginx_takes_the_place_of_haproxy(&cluster);
+    eprintln!("{}", cluster.usage());
+}
+
+fn one_host_is_all_of_it(cluster: &Cluster) {
+    all_is_well(cluster);
+    assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "scheduler"]);
+    let subject = "openssl x509 -noout -subject -in /var/lib/kubelet/pki/kubelet-client-current.pem";
+    let subject = cluster.host("solo").run(subject).ok();
+    assert!(subject.contains("system:node:solo"), "the certificate that it asked for: {subject}");
+    let pods = running_pods(cluster);
+    assert!(pods[0].address.starts_with("10.21."), "in the site's own network: {pods:?}");
+    assert_eq!(pods_that_answer(cluster, "solo"), 1);
+    let told = cluster.host("solo").run("kpull verify").ok();
+    for what in ["scheduler", "controller-manager", "etcd solo", "node solo"] {
+        assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
+    }
+}
+
+/// As the documentation has it, "From one master to three".
+fn one_master_becomes_three(cluster: &Cluster) {
+    let start = std::time::Instant::now();
+    cluster.replace("site.toml", "vip = \"10.20.0.10\"", &format!("vip_prefix = 24\nvip = \"{VIP}\""));
+    cluster.replace("site.toml", "api_port = 6443", "api_port = 443");
+    cluster.replace("site.toml", "\"etcd\", \"flannel\"", "\"etcd\", \"haproxy\", \"keepalived\", \"flannel\"");
+    cluster.replace("site.toml", "[groups.masters]\n", "[vars.etcd]\nfounders = [\"etcd1\"]\n\n[groups.masters]\n");
+    let grown = ["master2", "master3"];
+    for (number, name) in (2..).zip(grown) {
+        let member = format!("groups = [\"masters\"]\n[vars.etcd]\nname = \"etcd{number}\"\n");
+        cluster.add(name, &format!("address = \"10.20.0.1{number}\"\n{member}"));
+    }
+    cluster.release();
+    for name in grown {
+        cluster.host(name).run("systemctl enable -q --now kpull.timer").ok();
+    }
+    all_is_well(cluster);
+    eprintln!("three masters after {} s", start.elapsed().as_secs());
+    assert_eq!(members(cluster), ["etcd1 started", "etcd2 started", "etcd3 started"]);
+    assert_eq!(ready_nodes(cluster), 3);
+    assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "etcd-1", "etcd-2", "scheduler"]);
+    let server = "sed -n 's/^ *server: //p' /etc/kubernetes/kubelet.kubeconfig";
+    for name in cluster.names() {
+        let server = cluster.host(&name).run(server).ok();
+        assert_eq!(server, "https://api.solo.example:443", "whom the kubelet of {name} asks");
+        assert_eq!(listener(cluster, &name), "haproxy", "on {name}");
+    }
+    cluster.wait("there is a pod on a second host", SOON, || running_pods(cluster).len() == 2);
+    for name in cluster.names() {
+        assert_eq!(pods_that_answer(cluster, &name), 2, "from {name}");
+    }
+}
+
+fn the_cluster_goes_on_without_its_founder(cluster: &Cluster) {
+    cluster.host("solo").crash();
+    cluster.wait("what is written is kept without the founder", SOON, || {
+        cluster.kubectl("master2", "create configmap after-a-crash").status.success()
+    });
+    cluster.host("solo").boot();
+    all_is_well(cluster);
+    assert!(cluster.kubectl("solo", "get configmap after-a-crash").status.success());
+}
+
+fn nginx_takes_the_place_of_haproxy(cluster: &Cluster) {
+    let asking = Asking::start(cluster.host("solo"), &format!("https://{VIP}/healthz"));
+    cluster.replace("site.toml", "\"haproxy\"", "\"nginx\"");
+    cluster.release();
+    all_is_well(cluster);
+    let (longest, failures) = asking.end();
+    eprintln!("while nginx took the place of haproxy: {failures} requests failed, for {longest} ms at most");
+    assert!(longest <= SILENCE, "{longest} ms");
+    for name in cluster.names() {
+        assert_eq!(listener(cluster, &name), "nginx", "on {name}");
+        let haproxy = cluster.host(&name).run("systemctl is-active haproxy; systemctl is-enabled haproxy").stdout;
+        assert_eq!(haproxy, "inactive\ndisabled\n", "on {name}");
+    }
+    // through the virtual address, which one of them has
+    assert_eq!(ready_nodes(cluster), 3);
+}
+
+/// The names of the components, all of which have to be healthy.
+fn healthy_components(cluster: &Cluster) -> Vec<String> {
+    let told = ask(cluster, "get componentstatuses");
+    let name = |status: &serde_json::Value| {
+        assert_eq!(condition(status, "Healthy"), "True", "{status:#}");
+        status["metadata"]["name"].as_str().unwrap().to_owned()
+    };
+    let mut names: Vec<String> = items(&told).iter().map(name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// etcd's members, each with how it is, as the founder says.
+fn members(cluster: &Cluster) -> Vec<String> {
+    let list = ". /usr/k8s/bin/env.sh && ETCDCTL_API=3 /usr/k8s/bin/etcdctl --endpoints $ETCD_ENDPOINTS \
+        --cacert /etc/etcd/ssl/ca.pem --cert /etc/etcd/ssl/etcd.pem --key /etc/etcd/ssl/etcd-key.pem member list";
+    let told = cluster.host("solo").run(list).ok();
+    let member = |line: &str| {
+        let fields: Vec<&str> = line.split(", ").collect();
+        format!("{} {}", fields[2], fields[1])
+    };
+    let mut members: Vec<String> = told.lines().map(member).collect();
+    members.sort_unstable();
+    members
+}
+
+/// The program that takes requests for the API on a host, on the port of the virtual address.
+fn listener(cluster: &Cluster, host: &str) -> String {
+    let ask = "ss -Hltnp 'sport = :443' | grep -o '((\"[a-z]*' | tr -d '(\"' | sort -u";
+    cluster.host(host).run(ask).ok()
+}
+
+/// How many pods answer on the service's address, as a host sees it. Each answers with its name.
+fn pods_that_answer(cluster: &Cluster, host: &str) -> usize {
+    let service = ask(cluster, "get service web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    assert!(service.starts_with("10.22."), "{service}");
+    let ask = format!("for i in $(seq 40); do curl -sS --max-time 10 http://{service}/; done | sort -u | wc -l");
+    cluster.host(host).run(&ask).ok().parse().unwrap()
+}
