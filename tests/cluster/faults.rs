@@ -1,5 +1,7 @@
 //! What happens to a cluster, and that it gets over it without a hand.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::lab::Host;
 use crate::{MASTERS, SOON, cluster, everything_is_well, web};
 
@@ -147,4 +149,43 @@ fn a_host_that_slept_through_two_releases_has_the_newest_when_it_wakes() {
     everything_is_well();
     let env = host.run("cat /usr/k8s/bin/env.sh").ok();
     assert!(env.contains("SLEPT_8101") && env.contains("SLEPT_8102"), "{env}");
+}
+
+/// A lab's hosts have the machine's clock, and it can't be set for one of them. So it is the operator's that is wrong, by days:
+/// to a host that is the same as a clock of its own that is wrong by as much the other way. What is signed is real.
+#[test]
+fn a_clock_that_is_days_off_stops_new_releases_and_nothing_else() {
+    everything_is_well();
+    let (now, day) = (Timestamp::now(), SignedDuration::from_hours(24));
+    let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
+    let good = cluster().serial();
+    let behind = (now + 3 * day, now + 33 * day, "and a release was signed at", "set the clock");
+    let ahead = (now - 33 * day, now - 3 * day, ") expired at", "sign again");
+    for (turn, (created, expires, why, advice)) in [behind, ahead].into_iter().enumerate() {
+        let skewed = format!("[vars.env]\nSKEWED_{turn} = \"true\"");
+        cluster().replace("roles/base/role.toml", "[vars.env]", &skewed);
+        cluster().release_with_times(created, expires);
+        cluster().host("node1").run("rm /usr/k8s/bin/env.sh").ok();
+        let names = cluster().names();
+        cluster().wait("every host refuses the release, and stays with the last good one", SOON, || {
+            names.iter().all(|name| {
+                let told = cluster().host(name).run("kpull status").stdout;
+                told.contains(why) && told.contains(&format!("release     {good}\n"))
+            })
+        });
+        cluster().wait("drift is mended all the same", SOON, || {
+            let env = cluster().host("node1").run("cat /usr/k8s/bin/env.sh");
+            env.status.success() && !env.stdout.contains("SKEWED")
+        });
+        for name in &names {
+            let told = cluster().host(name).run("journalctl -q --no-pager -o cat -n 60 -u kpull.service").stdout;
+            assert!(told.contains(advice), "{name} says what to do: {told}");
+        }
+    }
+    cluster().release();
+    everything_is_well();
+    let (_, failures) = asking.end();
+    assert_eq!(failures, 0, "nobody who asks for the API noticed");
+    let env = cluster().host("node1").run("cat /usr/k8s/bin/env.sh").ok();
+    assert!(env.contains("SKEWED_0") && env.contains("SKEWED_1"), "{env}");
 }
