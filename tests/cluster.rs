@@ -1,5 +1,5 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
-//! leaves it well, or the next one waits until it is.
+//! leaves it well, or the next one waits until it is. Only `sites` has a cluster of its own.
 
 #[path = "support/cluster.rs"]
 mod cluster;

@@ -9,12 +9,15 @@ const VIP: &str = "10.20.0.100";
 
 /// One test, since each step needs what the one before left, and no other test needs the cluster.
 #[test]
-fn one_master_is_a_cluster_and_becomes_three_and_nginx_takes_the_place_of_haproxy() {
+fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_and_fro() {
     let cluster = come_up(Some("one-master"), 1);
     one_host_is_all_of_it(&cluster);
     one_master_becomes_three(&cluster);
     the_cluster_goes_on_without_its_founder(&cluster);
-    nginx_takes_the_place_of_haproxy(&cluster);
+    another_load_balancer_takes_its_place(&cluster, "haproxy", "nginx");
+    let stops_nginx = "[vars.haproxy]\nreplaces = [\"nginx.service\"]\n\n[groups.masters]\n";
+    cluster.replace("site.toml", "[groups.masters]\n", stops_nginx);
+    another_load_balancer_takes_its_place(&cluster, "nginx", "haproxy");
     eprintln!("{}", cluster.usage());
 }
 
@@ -76,18 +79,19 @@ fn the_cluster_goes_on_without_its_founder(cluster: &Cluster) {
     assert!(cluster.kubectl("solo", "get configmap after-a-crash").status.success());
 }
 
-fn nginx_takes_the_place_of_haproxy(cluster: &Cluster) {
+/// Each host stops the one and starts the other, as the documentation has it, "Change the load balancer".
+fn another_load_balancer_takes_its_place(cluster: &Cluster, old: &str, new: &str) {
     let asking = Asking::start(cluster.host("solo"), &format!("https://{VIP}/healthz"));
-    cluster.replace("site.toml", "\"haproxy\"", "\"nginx\"");
+    cluster.replace("site.toml", &format!("\"{old}\", \"keepalived\""), &format!("\"{new}\", \"keepalived\""));
     cluster.release();
     all_is_well(cluster);
     let (longest, failures) = asking.end();
-    eprintln!("while nginx took the place of haproxy: {failures} requests failed, for {longest} ms at most");
+    eprintln!("while {new} took the place of {old}: {failures} requests failed, for {longest} ms at most");
     assert!(longest <= SILENCE, "{longest} ms");
     for name in cluster.names() {
-        assert_eq!(listener(cluster, &name), "nginx", "on {name}");
-        let haproxy = cluster.host(&name).run("systemctl is-active haproxy; systemctl is-enabled haproxy").stdout;
-        assert_eq!(haproxy, "inactive\ndisabled\n", "on {name}");
+        assert_eq!(listener(cluster, &name), new, "on {name}");
+        let stopped = cluster.host(&name).run(&format!("systemctl is-active {old}; systemctl is-enabled {old}")).stdout;
+        assert_eq!(stopped, "inactive\ndisabled\n", "{old} on {name}");
     }
     // through the virtual address, which one of them has
     assert_eq!(ready_nodes(cluster), 3);
