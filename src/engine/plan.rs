@@ -64,7 +64,10 @@ pub(super) fn difference(
         .map(|(_, kick)| *kick)
         .chain(owed.get(&item.id).copied())
         .max();
-    let Some(kick) = kick.filter(|_| item.resource.answers_kicks(work)) else { return Ok(observed) };
+    let Some(kick) = kick else { return Ok(observed) };
+    if !item.resource.answers_kicks(work).map_err(|error| locate(error, item))? {
+        return Ok(observed);
+    }
     let word = match kick {
         Kick::Reload => "reload",
         Kick::Restart => "restart",

@@ -117,9 +117,9 @@ pub trait Resource: fmt::Debug + Any {
         let _ = wants;
     }
 
-    /// Whether a restart or reload that it is owed means anything now: not for a unit that is not to run, nor in a tree.
-    fn answers_kicks(&self, work: &Work<'_>) -> bool {
-        work.host.is_live()
+    /// Whether a restart or reload that it is owed means anything now: not for a unit that does not run, nor in a tree.
+    fn answers_kicks(&self, work: &Work<'_>) -> Result<bool> {
+        Ok(work.host.is_live())
     }
 
     /// Fetches and checks what its change needs, before anything of the whole plan is touched.

@@ -624,6 +624,15 @@ impl Resource for Unit {
         Ok(would && work.host.is_live() && self.standing(work.host)? == Standing::Up)
     }
 
+    fn answers_kicks(&self, work: &Work<'_>) -> Result<bool> {
+        Ok(work.host.is_live()
+            && match self.state {
+                State::Running => true,
+                State::Stopped => false,
+                State::Any => self.standing(work.host)? == Standing::Up,
+            })
+    }
+
     fn announce(&self, wants: &mut Wants) {
         if self.state != State::Any || self.check.is_some() {
             wants.units.insert(self.name.clone());

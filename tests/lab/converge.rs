@@ -272,9 +272,20 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     let failed = host.run("kpull apply").fails(1);
     assert!(failed.contains("/bin/false"), "{failed}");
     assert!(host.run("kpull status").ok().contains("owed"), "the reload is written down");
-    std::fs::write(&role, ROLE).unwrap();
+    // and a unit that need not run is restarted only if it does
+    std::fs::write(&role, ROLE.replace("first", "second")).unwrap();
     world.release("without it");
-    assert_eq!(World::changed(&host.run("kpull apply --json").ok()), ["unit:haproxy.service"]);
+    assert_eq!(
+        World::changed(&host.run("kpull apply --json").ok()),
+        ["file:/etc/by-hand.conf", "unit:haproxy.service"]
+    );
+    host.run("systemctl start by-hand").ok();
+    std::fs::write(&role, ROLE.replace("first", "third")).unwrap();
+    world.release("for a unit that somebody has started");
+    assert_eq!(
+        World::changed(&host.run("kpull apply --json").ok()),
+        ["file:/etc/by-hand.conf", "unit:by-hand.service"]
+    );
     assert!(!host.run("kpull status").ok().contains("owed"));
 
     // a change in git reaches the host by the timer, and only the unit concerned is restarted
@@ -381,6 +392,13 @@ name = "hello"
 [[package]]
 name = "kpull-lab-rpm"
 manager = "dnf"
+[[file]]
+path = "/etc/by-hand.conf"
+content = "first\n"
+[[unit]]
+name = "by-hand.service"
+content = "[Service]\nExecStart=/bin/sleep infinity\n"
+restart_when = ["file:/etc/by-hand.conf"]
 "#;
 
 const CONFIG: &str = r#"
