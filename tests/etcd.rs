@@ -406,7 +406,7 @@ fn a_cluster_goes_back_to_a_snapshot_as_the_manual_says() {
         assert!(set.keys().eq(values.keys()), "{variables}");
         let own: Vec<String> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let data = cluster.file(name).display().to_string();
-        let commands = restore.replace("/var/lib/etcd", &data).replace("chown -R etcd:", "chown -R $(id -u):");
+        let commands = restore.replace("/var/lib/etcd", &data).replace("chown -R etcd:", "chown -R $(id -un):");
         assert_ne!(&commands, restore);
         shell(&cluster, &format!("{}\n{commands}", own.join("\n")));
     }
