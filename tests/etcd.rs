@@ -324,6 +324,110 @@ fn a_member_without_data_takes_nobody_s_place_who_runs() {
     assert_eq!(cluster.settled("a", &["a", "b", "c"]).len(), 3);
 }
 
+/// What a page and a role tell an operator to do, with a member's own places in it.
+struct Manual {
+    /// Shell commands, in the order of the page.
+    blocks: Vec<String>,
+}
+
+impl Manual {
+    /// The part of a page below a headline.
+    fn read(page: &str, headline: &str) -> Self {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        let part = text.split("\n## ").find(|part| part.starts_with(headline)).unwrap();
+        let fenced = part.split("\n```").skip(1).step_by(2);
+        Self { blocks: fenced.map(|block| block.strip_prefix("sh\n").unwrap().to_owned()).collect() }
+    }
+
+    /// What the unit for snapshots runs.
+    fn snapshot_command() -> String {
+        let unit = fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("roles/etcd/templates/etcd-snapshot.service"),
+        );
+        let unit = unit.unwrap().replace("\\\n", "");
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/bin/sh -c '")?.strip_suffix('\''));
+        command.unwrap().replace("$$", "$").replace("%%", "%")
+    }
+}
+
+/// Runs shell commands; what they ask systemctl for is told, and not done.
+fn shell(cluster: &Cluster, commands: &str) -> Vec<String> {
+    let told = cluster.file("systemctl-stand-in");
+    fs::write(&told, "").unwrap();
+    let script = format!("systemctl() {{ echo \"$@\" >> {}; }}\n{commands}", told.display());
+    let output = Command::new("bash").args(["-euc", &script]).env("ETCDCTL_API", "3").output().unwrap();
+    assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
+    fs::read_to_string(told).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_cluster_goes_back_to_a_snapshot_as_the_manual_says() {
+    let manual = Manual::read("docs/src/usage/cluster.md", "Snapshot and restore etcd");
+    let [now, stop, variables, restore, start] = manual.blocks.as_slice() else { panic!("{:?}", manual.blocks) };
+    let mut cluster = Cluster::of_three();
+    let names = ["a", "b", "c"];
+    let client = cluster.client("a");
+    assert!(client.swap(Api::V3, "k", 0, b"good").unwrap());
+    assert!(client.swap(Api::V2, "/old/k", 0, b"v2").unwrap());
+
+    assert_eq!(shell(&cluster, now), ["start etcd-snapshot"]);
+    let backups = cluster.file("backups");
+    fs::create_dir(&backups).unwrap();
+    let mut save = Manual::snapshot_command();
+    for (variable, value) in [
+        ("{{ base.bin }}/", String::new()),
+        ("https://127.0.0.1:{{ client_port }}", cluster.client_url("a")),
+        ("{{ tls.ca }}", cluster.file("ca.pem").display().to_string()),
+        ("{{ tls.cert }}", cluster.file("cert.pem").display().to_string()),
+        ("{{ tls.key }}", cluster.file("key.pem").display().to_string()),
+        ("{{ snapshots }}", backups.display().to_string()),
+    ] {
+        assert!(save.contains(variable), "{save}");
+        save = save.replace(variable, &value);
+    }
+    shell(&cluster, &save);
+    let snapshot = fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path();
+
+    let revision = client.get(Api::V3, "k").unwrap().unwrap().revision;
+    assert!(client.swap(Api::V3, "k", revision, b"bad").unwrap());
+    assert!(client.swap(Api::V3, "later", 0, b"bad").unwrap());
+
+    assert_eq!(shell(&cluster, stop), ["stop kpull.timer kpull.service kube-apiserver etcd"]);
+    names.iter().for_each(|name| cluster.stop(name));
+    let members: Vec<String> = names.iter().map(|name| format!("{name}={}", cluster.peer_url(name))).collect();
+    for name in names {
+        let values = BTreeMap::from([
+            ("NAME", name.to_owned()),
+            ("PEER_URL", cluster.peer_url(name)),
+            ("MEMBERS", members.join(",")),
+            ("SNAPSHOT", snapshot.display().to_string()),
+        ]);
+        let set: BTreeMap<_, _> = variables.lines().map(|line| line.split_once('=').unwrap()).collect();
+        assert!(set.keys().eq(values.keys()), "{variables}");
+        let own: Vec<String> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let data = cluster.file(name).display().to_string();
+        let commands = restore.replace("/var/lib/etcd", &data).replace("chown -R etcd:", "chown -R $(id -un):");
+        assert_ne!(&commands, restore);
+        shell(&cluster, &format!("{}\n{commands}", own.join("\n")));
+    }
+    for name in names {
+        assert_eq!(cluster.member(name, "").look(), None, "nobody is up, and {name} has data again");
+    }
+
+    assert_eq!(shell(&cluster, start), ["start --no-block etcd kube-apiserver kpull.timer"]);
+    names.iter().for_each(|name| cluster.start(name));
+    for name in names {
+        assert_eq!(cluster.settled(name, &names).len(), 3);
+        assert_eq!(cluster.member(name, "").look(), None);
+        let client = cluster.client(name);
+        assert_eq!(client.get(Api::V3, "k").unwrap().unwrap().value, b"good");
+        assert!(client.get(Api::V3, "later").unwrap().is_none());
+        assert!(client.get(Api::V2, "/old/k").unwrap().is_none(), "a snapshot has nothing of the older store");
+    }
+    assert!(cluster.client("b").swap(Api::V3, "next", 0, b"x").unwrap());
+    assert_eq!(cluster.client("c").get(Api::V3, "next").unwrap().unwrap().value, b"x");
+}
+
 #[test]
 fn a_cluster_grows_from_one_to_three() {
     let mut cluster = Cluster::new(&["a", "b", "c"]);

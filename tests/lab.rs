@@ -8,6 +8,8 @@ mod git;
 mod health;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "lab/labels.rs"]
+mod labels;
 #[path = "lab/secrets.rs"]
 mod secrets;
 

@@ -1,7 +1,7 @@
 //! The plan, carried out.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -64,6 +64,11 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
     Ok(Applied { summary, unhealthy })
 }
 
+/// The paths that a resource alone decides about.
+fn paths(item: &Item) -> Vec<PathBuf> {
+    item.resource.claims().iter().filter_map(|claim| claim.strip_prefix("path:")).map(PathBuf::from).collect()
+}
+
 struct Run<'a> {
     work: &'a Work<'a>,
     report: &'a dyn Report,
@@ -83,6 +88,10 @@ impl<'a> Run<'a> {
     fn all(&mut self, items: &[Item]) -> Result<()> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
+        }
+        let labels = self.work.host.root.labels();
+        if self.work.host.is_live() && labels.is_on() {
+            labels.expect(items.iter().flat_map(paths).collect());
         }
         let mut watchers: BTreeMap<String, Vec<(&str, Kick)>> = BTreeMap::new();
         for item in items {
@@ -108,7 +117,11 @@ impl<'a> Run<'a> {
             }
             let held = self.slots.before(item, &change).map_err(|error| locate(error, item))?;
             self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
-            item.resource.apply(self.work, &change).map_err(|error| locate(error, item))?;
+            let applied = item.resource.apply(self.work, &change).map_err(|error| locate(error, item));
+            if let Some(error) = labels.take_trouble() {
+                self.report.event(&Event::Unlabelled(&error));
+            }
+            applied?;
             changed.insert(&item.id);
             if change.kick.is_some() {
                 self.kicked.push(item.id.clone());
@@ -130,12 +143,7 @@ impl<'a> Run<'a> {
     fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
         let before = self.owed.clone();
         self.owed.probes = true;
-        self.owed.unit_files |= item
-            .resource
-            .claims()
-            .iter()
-            .filter_map(|claim| claim.strip_prefix("path:"))
-            .any(|path| is_unit_file(Path::new(path)));
+        self.owed.unit_files |= paths(item).iter().any(|path| is_unit_file(path));
         for (unit, kick) in watchers {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
             *owed = (*owed).max(*kick);

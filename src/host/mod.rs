@@ -5,6 +5,7 @@ pub mod bus;
 pub mod etcd;
 pub mod firewalld;
 pub mod kube;
+pub mod label;
 pub mod packages;
 pub mod process;
 pub mod rich_rule;
@@ -132,9 +133,10 @@ impl Host {
     }
 
     /// Packages have been installed or removed: what is known of them, and of the accounts that they make, is asked
-    /// again.
+    /// again. So is SELinux's policy, which is a package too.
     pub fn forget_packages(&self) {
         self.packages.borrow_mut().clear();
+        self.root.labels().forget();
         self.forget_accounts();
     }
 

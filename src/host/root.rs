@@ -16,11 +16,14 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
+use rustix::buffer::spare_capacity;
+use rustix::fs::XattrFlags;
 
+use super::label::{self, Labels};
 use crate::error::{Context, Error, Result};
 
 /// What stands at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What {
     /// A regular file.
     File,
@@ -85,16 +88,38 @@ impl Access {
     }
 }
 
+/// An extended attribute: its name, and what is in it.
+type Attribute = (String, Vec<u8>);
+
 /// A directory that stands for `/`.
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
     top: Rc<OwnedFd>,
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
+    labels: Labels,
 }
 
 /// How many links are followed on the way to one path, as by the kernel.
 const LINKS_MAX: usize = 40;
+
+/// Who may read or write a file besides its owner and group.
+const ACL: &str = "system.posix_acl_access";
+
+/// What new files of a directory have as [`ACL`].
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// What a file keeps besides what users noted (`user.*`). Others are of its content (`security.ima`) or of the file system.
+const KEPT: [&str; 3] = [label::ATTRIBUTE, "security.capability", ACL];
+
+/// The kernel's limit for a value, and for the list of names.
+const ATTRIBUTE_MAX: usize = 64 * 1024;
+
+/// Whom an entry of an access list is for.
+const ACL_OWNER: u16 = 0x01;
+const ACL_GROUP: u16 = 0x04;
+const ACL_MASK: u16 = 0x10;
+const ACL_OTHER: u16 = 0x20;
 
 /// Opened for path look-ups only.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -104,7 +129,12 @@ impl Root {
     pub fn open(dir: &Path) -> Result<Self> {
         let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
             .context(|| format!("can't open {} as the root", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default() })
+        Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default(), labels: Labels::default() })
+    }
+
+    /// What new paths of the live `/` are labelled by.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     /// The directory itself.
@@ -194,7 +224,8 @@ impl Root {
         Ok(names)
     }
 
-    /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory.
+    /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory. It
+    /// keeps the extended attributes of the file that it replaces; a new one gets its SELinux context.
     pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
         self.write_with(path, access, |file| file.write_all(content).map_err(|error| failed_io("write", path, error)))
     }
@@ -216,8 +247,7 @@ impl Root {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        // whatever a killed run left behind under this name is ours to take away
-        let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        clear(&parent, &temporary);
         let fd = nix::fcntl::openat(&parent, &*temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| failed("write", path, errno))?;
         let written = (|| {
@@ -227,14 +257,20 @@ impl Root {
                 nix::unistd::fchown(&file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
                     .map_err(|errno| failed("set the owner of", path, errno))?;
             }
+            // after the content and the owner: a change of either takes capabilities away
+            let mut kept = self.kept(path, access);
+            if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
+                kept.extend(self.label(&parent, &name, What::File));
+            }
+            for attribute in kept {
+                self.set_attribute(&file, path, &attribute)?;
+            }
             nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
                 .map_err(|errno| failed("set the mode of", path, errno))?;
             file.sync_all().map_err(|error| failed_io("write", path, error))?;
             // a program that somebody has open for writing can't be run
             drop(file);
-            // through our descriptor, so that no link in a tree leads elsewhere
-            let dir = format!("/proc/self/fd/{}", parent.as_raw_fd());
-            check(&Path::new(&dir).join(&temporary))?;
+            check(&through(&parent).join(&temporary))?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
         })();
         if written.is_err() {
@@ -259,23 +295,57 @@ impl Root {
                 .because("others can write in its directory, and may have put a second name of somebody's file there")
                 .help("remove it: the next run makes it anew"));
         }
+        self.give(&fd, own, path, access)
+    }
+
+    /// Sets mode and owners of what is open.
+    fn give(&self, fd: &OwnedFd, old: FileStat, path: &Path, access: Access) -> Result<()> {
         if access.uid.is_some() || access.gid.is_some() {
-            nix::unistd::fchown(&fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
+            nix::unistd::fchown(fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
                 .map_err(|errno| failed("set the owner of", path, errno))?;
         }
+        if access.uid.is_some_and(|uid| uid != old.st_uid) && !self.trusts(old.st_uid) {
+            // whom the last owner let in is not whom the next one lets in
+            for name in [ACL, DEFAULT_ACL] {
+                match rustix::fs::fremovexattr(fd, name) {
+                    Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
+                    Err(errno) => return Err(failed_io("take the access list of", path, errno.into())),
+                }
+            }
+        }
         // after the owner: chown takes setuid and setgid away
-        nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(access.mode))
+        nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(access.mode))
             .map_err(|errno| failed("set the mode of", path, errno))
     }
 
-    /// Makes the directory at `path`, and those above it (0755, ours) that are missing.
+    /// Makes the directory at `path`, and those above it (0755, ours) that are missing. A new one has its access and its
+    /// SELinux context from the moment that it has its name.
     pub fn make_directory(&self, path: &Path, access: Access) -> Result<()> {
+        let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
-        match nix::sys::stat::mkdirat(&parent, &*name, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(failed("make the directory", path, errno)),
+        if self.meta(path)?.is_some() {
+            self.set_access(path, access)?;
+            return sync(&parent, path);
         }
-        self.set_access(path, access)?;
+        clear(&parent, &temporary);
+        nix::sys::stat::mkdirat(&parent, &*temporary, Mode::S_IRWXU)
+            .map_err(|errno| failed("make the directory", path, errno))?;
+        let made = (|| {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let fd = nix::fcntl::openat(&parent, &*temporary, flags, Mode::empty())
+                .map_err(|errno| failed("open", path, errno))?;
+            if let Some(context) = self.label(&parent, &name, What::Directory) {
+                self.set_attribute(&fd, path, &context)?;
+            }
+            let own = nix::sys::stat::fstat(&fd).map_err(|errno| failed("look at", path, errno))?;
+            self.give(&fd, own, path, access)?;
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
+                .map_err(|errno| failed("make the directory", path, errno))
+        })();
+        if made.is_err() {
+            clear(&parent, &temporary);
+            return made;
+        }
         sync(&parent, path)
     }
 
@@ -283,13 +353,77 @@ impl Root {
     pub fn make_link(&self, path: &Path, target: &Path) -> Result<()> {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
-        let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        clear(&parent, &temporary);
         nix::unistd::symlinkat(target, &parent, &*temporary).map_err(|errno| failed("make the link", path, errno))?;
-        nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| {
-            let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
-            failed("replace", path, errno)
-        })?;
+        let made = (|| {
+            if let Some((attribute, context)) = self.label(&parent, &name, What::Link) {
+                let link = through(&parent).join(&temporary);
+                let set = rustix::fs::lsetxattr(link, &attribute, &context, XattrFlags::empty());
+                self.attribute_is_set(set, path, &attribute)?;
+            }
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
+        })();
+        if made.is_err() {
+            clear(&parent, &temporary);
+            return made;
+        }
         sync(&parent, path)
+    }
+
+    /// The extended attributes of the file at `path` that a new one in its place keeps: its SELinux context, its
+    /// capabilities, who else may read it within the new mode, and what users noted. Nothing of somebody's who is neither
+    /// trusted nor the owner of the new file: an access list of theirs would let them read it.
+    fn kept(&self, path: &Path, access: Access) -> Vec<Attribute> {
+        // what can't be read is left out like what is not there
+        let Ok(Some((meta, old))) = self.file(path) else { return Vec::new() };
+        if !self.trusts(meta.uid) && access.uid != Some(meta.uid) {
+            return Vec::new();
+        }
+        let mut names = Vec::with_capacity(ATTRIBUTE_MAX);
+        if rustix::fs::flistxattr(&old, spare_capacity(&mut names)).is_err() {
+            return Vec::new();
+        }
+        let names = names.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
+        let kept = names.filter(|name| KEPT.contains(name) || name.starts_with("user."));
+        let read = kept.filter_map(|name| {
+            let mut value = Vec::with_capacity(ATTRIBUTE_MAX);
+            rustix::fs::fgetxattr(&old, name, spare_capacity(&mut value)).ok()?;
+            if name == ACL {
+                limit(&mut value, access.mode);
+            }
+            Some((name.to_owned(), value))
+        });
+        read.collect()
+    }
+
+    /// The SELinux context for something new, as an extended attribute.
+    fn label(&self, parent: &OwnedFd, name: &Path, what: What) -> Option<Attribute> {
+        if !self.is_live() || !self.labels.is_on() {
+            return None;
+        }
+        // a policy knows the paths that no link is part of
+        let parent = std::fs::read_link(through(parent)).ok()?;
+        let mut context = self.labels.of(&parent.join(name), what)?.into_bytes();
+        context.push(0);
+        Some((label::ATTRIBUTE.to_owned(), context))
+    }
+
+    fn set_attribute(&self, fd: impl AsFd, path: &Path, (name, value): &Attribute) -> Result<()> {
+        let set = rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
+        self.attribute_is_set(set, path, name)
+    }
+
+    /// Whether an attribute that could not be set is an error. Where SELinux is on, a file without its context may be one that no
+    /// daemon can read; elsewhere what may not be set here, by an unprivileged user for instance, is left out.
+    fn attribute_is_set(&self, set: rustix::io::Result<()>, path: &Path, name: &str) -> Result<()> {
+        use rustix::io::Errno as Raw;
+
+        match set {
+            // file systems without them have one context for all that is in them
+            Ok(()) | Err(Raw::OPNOTSUPP) => Ok(()),
+            Err(Raw::PERM | Raw::ACCESS) if !self.is_live() || !self.labels.is_on() => Ok(()),
+            Err(errno) => Err(failed_io(&format!("set the attribute {name} of"), path, errno.into())),
+        }
     }
 
     /// Takes away the file, link or empty directory at `path`; fine when nothing stands there.
@@ -336,10 +470,14 @@ impl Root {
     /// Opens the file at `path` for a lock, and makes it (0600, ours) when it is missing.
     pub fn lock_file(&self, path: &Path) -> Result<File> {
         let (parent, name) = self.writable_parent(path)?;
+        let is_new = self.meta(path)?.is_none();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map(File::from)
-            .map_err(|errno| failed("open", path, errno))
+        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| failed("open", path, errno))?;
+        if is_new && let Some(context) = self.label(&parent, &name, What::File) {
+            self.set_attribute(&fd, path, &context)?;
+        }
+        Ok(File::from(fd))
     }
 
     /// The directory at `path`, links inside the root followed; `None` when there is none.
@@ -488,6 +626,40 @@ fn temporary_name(path: &Path) -> PathBuf {
     format!(".{short}.kpull-new").into()
 }
 
+/// Takes away whatever a killed run left behind under a temporary name.
+fn clear(parent: &OwnedFd, temporary: &Path) {
+    use nix::unistd::UnlinkatFlags;
+
+    for flag in [UnlinkatFlags::NoRemoveDir, UnlinkatFlags::RemoveDir] {
+        let _ = nix::unistd::unlinkat(parent, temporary, flag);
+    }
+}
+
+/// The path of a directory through our descriptor, so that no link in a tree leads elsewhere.
+fn through(parent: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", parent.as_raw_fd()).into()
+}
+
+/// Limits an access list, as the kernel keeps it, to what a mode allows, as chmod does: the list can be given to a file before its
+/// mode, and lets nobody in meanwhile.
+fn limit(list: &mut [u8], mode: u32) {
+    // entries of a tag, rights and an id, after the version
+    const ENTRY: usize = 8;
+    let Some(entries) = list.get_mut(4..) else { return };
+    let tag = |entry: &[u8]| u16::from_le_bytes([entry[0], entry[1]]);
+    let has_mask = entries.chunks_exact(ENTRY).any(|entry| tag(entry) == ACL_MASK);
+    for entry in entries.chunks_exact_mut(ENTRY) {
+        let shift = match tag(entry) {
+            ACL_OWNER => 6,
+            ACL_MASK => 3,
+            ACL_GROUP if !has_mask => 3,
+            ACL_OTHER => 0,
+            _ => continue,
+        };
+        entry[2] = (mode >> shift & 0o7) as u8;
+    }
+}
+
 fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
     let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| failed("open the directory of", path, errno))?;
@@ -568,6 +740,88 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// An access list: a user of its own, within a mask.
+    fn list(mode: [u8; 3], mask: u8) -> Vec<u8> {
+        let mut list = vec![2, 0, 0, 0];
+        for (tag, rights, id) in [
+            (ACL_OWNER, mode[0], u32::MAX),
+            (0x02, 6, 1234),
+            (ACL_GROUP, mode[1], u32::MAX),
+            (ACL_MASK, mask, u32::MAX),
+            (ACL_OTHER, mode[2], u32::MAX),
+        ] {
+            list.extend(tag.to_le_bytes());
+            list.extend([rights, 0]);
+            list.extend(id.to_le_bytes());
+        }
+        list
+    }
+
+    fn set(path: &Path, name: &str, value: &[u8]) {
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).expect("a file system with extended attributes");
+    }
+
+    fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
+        let mut value = Vec::with_capacity(ATTRIBUTE_MAX);
+        rustix::fs::lgetxattr(path, name, spare_capacity(&mut value)).ok()?;
+        Some(value)
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_attributes_and_its_access_list_within_the_mode() {
+        let (dir, root) = tree();
+        let file = dir.path().join("f");
+        std::fs::write(&file, "old").unwrap();
+        set(&file, "user.note", b"kept");
+        set(&file, ACL, &list([6, 4, 4], 6));
+        root.write(Path::new("/f"), b"new", PLAIN).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(get(&file, "user.note").unwrap(), b"kept");
+        assert_eq!(get(&file, ACL).unwrap(), list([6, 4, 0], 4));
+        assert_eq!(root.meta(Path::new("/f")).unwrap().unwrap().mode, 0o640);
+    }
+
+    #[test]
+    fn an_access_list_never_allows_more_than_the_mode_of_its_file() {
+        let mut wide = list([6, 4, 4], 6);
+        limit(&mut wide, 0o600);
+        assert_eq!(wide, list([6, 4, 0], 0));
+        let mut short = vec![2, 0, 0, 0, 1, 0, 6];
+        limit(&mut short, 0);
+        assert_eq!(short, [2, 0, 0, 0, 1, 0, 6]);
+    }
+
+    #[test]
+    fn whom_a_strange_owner_let_in_stays_out_when_the_file_becomes_ours() {
+        let (dir, root) = tree();
+        let (written, given) = (dir.path().join("written"), dir.path().join("given"));
+        for file in [&written, &given] {
+            std::fs::write(file, "old").unwrap();
+            set(file, "user.note", b"x");
+            set(file, ACL, &list([6, 4, 4], 6));
+        }
+        // only root can give a file to somebody else
+        if std::os::unix::fs::chown(&written, Some(12345), None).is_ok() {
+            std::os::unix::fs::chown(&given, Some(12345), None).unwrap();
+            root.write(Path::new("/written"), b"new", PLAIN).unwrap();
+            root.set_access(Path::new("/given"), Access { uid: Some(0), ..PLAIN }).unwrap();
+            assert_eq!((get(&written, ACL), get(&given, ACL)), (None, None));
+            assert_eq!(get(&written, "user.note"), None);
+        }
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_in_nobodys_way() {
+        let (dir, root) = tree();
+        std::fs::create_dir(dir.path().join(".f.kpull-new")).unwrap();
+        std::fs::write(dir.path().join(".d.kpull-new"), "x").unwrap();
+        std::fs::create_dir(dir.path().join(".l.kpull-new")).unwrap();
+        root.write(Path::new("/f"), b"x", PLAIN).unwrap();
+        root.make_directory(Path::new("/d"), PLAIN).unwrap();
+        root.make_link(Path::new("/l"), Path::new("f")).unwrap();
+        assert_eq!(root.names(Path::new("/")).unwrap(), ["d", "f", "l"]);
     }
 
     #[test]

@@ -186,6 +186,8 @@ impl Resource for Run {
             return Ok(());
         }
         let output = run(&self.command(&self.argv, self.identity(work)??))?;
+        // it may have changed the policy of SELinux
+        work.host.root.labels().forget();
         if !output.is_success() {
             return Err(self.failure(&output, format!("`{}` failed", self.name)));
         }

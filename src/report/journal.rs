@@ -42,6 +42,10 @@ impl Report for Journal {
                 log!(Level::Info, KPULL_EVENT = "changed", KPULL_RESOURCE = item.id.as_str(), KPULL_ROLE = &*item.role;
                     "{}: {}", item.id, change.summary);
             }
+            Event::Unlabelled(error) => {
+                let help = error.advice().unwrap_or_default();
+                log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{error}; {help}");
+            }
             Event::SlotTaken { item, slot, holder } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{} waits for the slot {slot}: {} has had it since {}", item.id, holder.host, holder.since);

@@ -32,6 +32,9 @@ impl Report for Json {
             }
             Event::Planned(item, planned) => change("planned", item, planned),
             Event::Changed(item, changed) => change("changed", item, changed),
+            Event::Unlabelled(error) => {
+                json!({ "event": "unlabelled", "error": error.to_string(), "help": error.advice() })
+            }
             Event::SlotTaken { item, slot, holder } => json!({ "event": "slot_taken", "id": item.id, "slot": slot,
                 "host": holder.host, "since": holder.since }),
             Event::SlotUnknown { item, slot, why } => {

@@ -56,6 +56,8 @@ pub enum Event<'a> {
         /// Why.
         error: &'a Error,
     },
+    /// SELinux is on, and what is new in this run does not get the contexts that its policy has for it; told once.
+    Unlabelled(&'a Error),
     /// Another host has the slot that a resource waits for.
     SlotTaken {
         /// The resource.

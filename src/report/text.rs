@@ -103,6 +103,10 @@ impl Report for Text {
             }
             Event::Planned(item, change) => self.change("~", "33", item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
+            Event::Unlabelled(error) => {
+                let text = format!("{error}; {}", error.advice().unwrap_or_default());
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
             Event::SlotTaken { item, slot, holder } => {
                 let text = format!("waits for the slot {slot}: {} has had it since {}", holder.host, holder.since);
                 self.line(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
