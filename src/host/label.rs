@@ -29,6 +29,7 @@ pub struct Labels {
     expected: RefCell<BTreeSet<PathBuf>>,
     known: RefCell<HashMap<(What, PathBuf), Option<String>>>,
     has_failed: Cell<bool>,
+    is_told: Cell<bool>,
     trouble: RefCell<Option<Error>>,
 }
 
@@ -43,9 +44,10 @@ impl Labels {
         *self.expected.borrow_mut() = paths;
     }
 
-    /// The policy may be another one: a package or a command can change it.
+    /// The policy may be another one, or there now: a package or a command can change it.
     pub fn forget(&self) {
         self.known.borrow_mut().clear();
+        self.has_failed.set(false);
     }
 
     /// The context for something new at `path`, which no link leads to; `None` where SELinux is off, the policy has none for
@@ -59,7 +61,9 @@ impl Labels {
             && let Err(error) = self.ask(path, what)
         {
             self.has_failed.set(true);
-            *self.trouble.borrow_mut() = Some(error);
+            if !self.is_told.replace(true) {
+                *self.trouble.borrow_mut() = Some(error);
+            }
         }
         self.known.borrow().get(&key).cloned().flatten()
     }
