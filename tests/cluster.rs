@@ -26,6 +26,9 @@ const MASTERS: [&str; 3] = ["master1", "master2", "master3"];
 /// How long anything may take, on a machine that has much to do.
 const SOON: Duration = Duration::from_secs(300);
 
+/// Whom the certificate that a kubelet asked for is for; 1.9 calls the first one otherwise than the next.
+const KUBELET_SUBJECT: &str = "cd /var/lib/kubelet/pki && openssl x509 -noout -subject -in $(ls kubelet-client-current.pem kubelet-client.crt 2>&- | head -1)";
+
 /// The cluster: made by whoever asks first.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();

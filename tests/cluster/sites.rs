@@ -24,8 +24,7 @@ fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_an
 fn one_host_is_all_of_it(cluster: &Cluster) {
     all_is_well(cluster);
     assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "scheduler"]);
-    let subject = "openssl x509 -noout -subject -in /var/lib/kubelet/pki/kubelet-client-current.pem";
-    let subject = cluster.host("solo").run(subject).ok();
+    let subject = cluster.host("solo").run(crate::KUBELET_SUBJECT).ok();
     assert!(subject.contains("system:node:solo"), "the certificate that it asked for: {subject}");
     let pods = running_pods(cluster);
     assert!(pods[0].address.starts_with("10.21."), "in the site's own network: {pods:?}");

@@ -40,8 +40,7 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
     assert_eq!(names, ["master1", "master2", "master3", "node1"]);
     for (node, name) in nodes.iter().zip(names) {
         assert_eq!(condition(node, "Ready"), "True", "{node:#}");
-        let subject = "cd /var/lib/kubelet/pki && openssl x509 -noout -subject -in $(ls kubelet-client-current.pem kubelet-client.crt 2>&- | head -1)";
-        let subject = cluster().host(name).run(subject).ok();
+        let subject = cluster().host(name).run(crate::KUBELET_SUBJECT).ok();
         assert!(subject.contains("system:nodes") && subject.contains(&format!("system:node:{name}")), "{subject}");
     }
 }
