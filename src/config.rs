@@ -1,15 +1,18 @@
 //! `kpull.toml`: what a host is, where its releases come from, and whom it believes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::host::root::Root;
+use crate::kind::fields::Span;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
+use crate::store::Keep;
 use crate::trust::{AllowedSigners, KeySet, Purpose};
 
 /// A host's configuration.
@@ -28,6 +31,14 @@ pub struct Config {
     /// What the host reads its secrets with.
     #[serde(default)]
     pub secrets: Secrets,
+    /// When this host goes back to an earlier release by itself.
+    #[serde(default)]
+    pub rollback: Rollback,
+    /// How much of the past is kept.
+    #[serde(default)]
+    pub keep: Keep,
+    /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
+    verify_every: Option<Span>,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
@@ -120,6 +131,29 @@ impl Artifacts {
     }
 }
 
+/// `[rollback]`: when this host goes back to an earlier release by itself.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// How often a release is tried before it counts as bad for this host; 2 when left out, with a minute between them.
+    pub tries: u32,
+    /// How long no source may answer after a change to network, firewall or SSH; `60s` when left out.
+    contact_within: Span,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { tries: 2, contact_within: Span(Duration::from_secs(60)) }
+    }
+}
+
+impl Rollback {
+    /// How long no source may answer after a change that can cut this host off.
+    pub fn contact_within(self) -> Duration {
+        self.contact_within.0
+    }
+}
+
 /// `[secrets]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +169,11 @@ impl Config {
     /// Where the state directory of this host is.
     pub fn state(&self, host: &Host) -> PathBuf {
         self.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")))
+    }
+
+    /// How long what was not touched needs no other look.
+    pub fn verify_every(&self) -> Duration {
+        self.verify_every.map_or(Duration::from_secs(3600), |span| span.0)
     }
 
     /// Reads a configuration; a relative path in it starts at its own directory.

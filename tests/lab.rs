@@ -1,5 +1,7 @@
 //! The hosts that the other lab tests stand on are real ones.
 
+#[path = "lab/back.rs"]
+mod back;
 #[path = "lab/converge.rs"]
 mod converge;
 #[path = "support/git.rs"]

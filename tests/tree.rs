@@ -6,6 +6,8 @@ mod apply;
 mod artifacts;
 #[path = "support/authority.rs"]
 mod authority;
+#[path = "tree/back.rs"]
+mod back;
 #[path = "tree/broken.rs"]
 mod broken;
 #[path = "tree/check.rs"]
@@ -18,6 +20,8 @@ mod git;
 mod nginx;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/seal.rs"]
+mod seal;
 #[path = "tree/secrets.rs"]
 mod secrets;
 #[path = "support/site.rs"]

@@ -4,9 +4,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::cli::{HostArgs, Run};
-use crate::engine::{Agent, apply, plan};
+use crate::engine::{Agent, How, converge};
 use crate::error::{Error, Exit, Result};
-use crate::report::{self, Event, Journal, Report, Text};
+use crate::report::{self, Journal, Report, Text};
 use crate::store::LastRun;
 
 /// Arguments of `apply`.
@@ -17,18 +17,19 @@ pub struct Apply {
     /// Show the change of each file
     #[arg(long)]
     diff: bool,
+    /// Try a release again that was not good for this host, or follow the newest again after `rollback`
+    #[arg(long)]
+    retry: bool,
+    /// Look into everything, also what nobody has touched since the last run
+    #[arg(long)]
+    full: bool,
 }
 
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
-        let report: Box<dyn Report> = match Journal::connect() {
-            // under the timer: records with fields, nothing twice
-            Some(journal) if !self.host.json => Box::new(journal),
-            _ if self.host.json => Box::new(report::Json),
-            _ => Box::new(Text::new(self.diff)),
-        };
+        let report = listener(self.host.json, self.diff);
         let agent = self.host.agent(&*report)?;
-        run(&agent).map(|_| Exit::Done)
+        run(&agent, How { retry: self.retry, full: self.full }).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -36,27 +37,27 @@ impl Run for Apply {
     }
 }
 
-/// One whole run, alone on the host, and the record of how it went.
-pub(super) fn run(agent: &Agent<'_>) -> Result<report::Summary> {
-    let _lock = agent.store.lock()?;
-    let result = converge(agent);
-    agent.store.set_last_run(&last_run(&result))?;
-    result
+/// Who is told what happens to the host.
+pub(super) fn listener(json: bool, diffs: bool) -> Box<dyn Report> {
+    match Journal::connect() {
+        // under the timer: records with fields, nothing twice
+        Some(journal) if !json => Box::new(journal),
+        _ if json => Box::new(report::Json),
+        _ => Box::new(Text::new(diffs)),
+    }
 }
 
-/// What keeps the host from the newest release, or from being healthy, is the error; the host is
-/// converged on what it has all the same.
-fn converge(agent: &Agent<'_>) -> Result<report::Summary> {
-    let taken = agent.take()?;
-    let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog))?;
-    let applied = apply(&agent.host, &agent.store, planned, &taken.digest, agent.report)?;
-    agent.report.event(&Event::Done(&applied.summary));
-    let serial = applied.summary.serial.unwrap_or_default();
-    match (taken.trouble, applied.unhealthy) {
-        (Some(trouble), _) => Err(trouble.help_more(&format!("the host stays converged on release {serial}"))),
-        (None, Some(unhealthy)) => Err(unhealthy),
-        (None, None) => Ok(applied.summary),
-    }
+/// One whole run, alone on the host, and the record of how it went.
+pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
+    recorded(agent, || converge(agent, how))
+}
+
+/// Does something that changes the host, alone on it, with a record of how it went.
+pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
+    let _lock = agent.store.lock()?;
+    let result = what();
+    agent.store.set_last_run(&last_run(&result))?;
+    result
 }
 
 fn last_run(result: &Result<report::Summary, Error>) -> LastRun {

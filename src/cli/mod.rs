@@ -5,13 +5,17 @@ mod check;
 mod demo;
 mod enroll;
 mod explain;
+mod gc;
 mod graph;
+mod history;
+mod hold;
 mod keys;
 mod mirror;
 mod pin;
 mod pki;
 mod plan;
 mod publish;
+mod rollback;
 mod secret;
 mod self_test;
 mod sign;
@@ -52,6 +56,18 @@ enum Command {
     Plan(plan::Plan),
     /// Tell which release this host follows and how the last run went.
     Status(status::Status),
+    /// Tell which releases were applied here, when, by whom they were signed, and what they changed.
+    History(history::History),
+    /// Go back to an earlier release, and stay there until a newer one comes.
+    Rollback(rollback::Rollback),
+    /// Leave a resource alone for a while.
+    Hold(hold::Hold),
+    /// Take care of a held resource again.
+    Unhold(hold::Unhold),
+    /// Leave what a resource has made on the host when its role is gone.
+    Disown(hold::Disown),
+    /// Delete old generations, their releases, and saved contents that nothing needs.
+    Gc(gc::Gc),
     /// Ask every probe of this host once, and tell how long its certificates live.
     Verify(verify::Verify),
     /// Tell whether this program can read this host's configuration and release; changes nothing.
@@ -222,6 +238,12 @@ pub fn main() -> Exit {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
         Command::Status(command) => command,
+        Command::History(command) => command,
+        Command::Rollback(command) => command,
+        Command::Hold(command) => command,
+        Command::Unhold(command) => command,
+        Command::Disown(command) => command,
+        Command::Gc(command) => command,
         Command::Verify(command) => command,
         Command::SelfTest(command) => command,
         Command::Check(command) => command,

@@ -42,7 +42,7 @@ impl Run for Plan {
         let agent = self.host.agent(&*report)?;
         let _lock = agent.store.lock()?;
         let taken = agent.take()?;
-        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog))?;
+        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         let exit = tell(planned.get(), Some(planned.manifest().serial), start, &*report);
         match taken.trouble {
             Some(trouble) => Err(trouble),
@@ -69,7 +69,7 @@ impl Plan {
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
         let store = Store::open(&host.root.outside(std::path::Path::new("/var/lib/kpull")))?;
-        plan(&host, &store, resolve(&site, &name, &facts, &Secrets::sealed())?)
+        plan(&host, &store, resolve(&site, &name, &facts, &Secrets::sealed())?, "")
     }
 }
 
@@ -79,12 +79,13 @@ pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, rep
     for (at, change) in &plan.changes {
         report.event(&Event::Planned(&items[*at], change));
     }
+    for (item, change) in plan.given_back() {
+        report.event(&Event::Planned(item, change));
+    }
     let ids = |kicked: bool| {
-        plan.changes
-            .iter()
-            .filter(|(_, change)| !kicked || change.kick.is_some())
-            .map(|(at, _)| items[*at].id.clone())
-            .collect()
+        let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
+        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !kicked || change.kick.is_some());
+        wanted.map(|(item, _)| item.id.clone()).collect()
     };
     report.event(&Event::Done(&Summary {
         command: "plan",
@@ -94,7 +95,8 @@ pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, rep
         changed: ids(false),
         kicked: ids(true),
         probes: 0,
+        sealed: false,
         took: start.elapsed(),
     }));
-    if plan.changes.is_empty() { Exit::Done } else { Exit::Changes }
+    if plan.changes.is_empty() && plan.given_back().next().is_none() { Exit::Done } else { Exit::Changes }
 }

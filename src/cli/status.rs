@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
+use crate::engine::held::HeldBack;
 use crate::error::{Exit, Result};
 use crate::report::Text;
 use crate::sandbox;
@@ -25,10 +26,11 @@ impl Run for Status {
         let memory = agent.trust()?.memory;
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
+        let (hold, held) = (agent.store.hold()?, HeldBack::now(&agent.store)?);
         if self.host.json {
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
-                "generation": generation, "last_run": last, "owed": owed,
+                "generation": generation, "last_run": last, "owed": owed, "hold": hold, "held": held,
                 "sandbox": sandbox::describe()?,
             });
             print_json(&value);
@@ -60,6 +62,14 @@ impl Run for Status {
                 let _ = writeln!(text, "  last run    {}: {went}", ago(last.time));
             }
             None => text.push_str("  last run    never\n"),
+        }
+        if let Some(hold) = &hold {
+            let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
+            let _ = writeln!(text, "  stays       with release {}, and not {}{again}", hold.serial, hold.not);
+            let _ = writeln!(text, "              {}", hold.why);
+        }
+        for one in &held {
+            let _ = writeln!(text, "  held        {} until {:.0}: {}", one.id, one.until, one.why);
         }
         for (unit, kick) in &owed.kicks {
             let _ = writeln!(text, "  owed        {kick:?} of {unit}");

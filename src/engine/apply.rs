@@ -6,34 +6,55 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::engine::before::{Before, Gone, Turn};
 use crate::engine::plan::{Plan, difference, locate};
 use crate::engine::slot::Slots;
+use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result};
 use crate::host::{Host, is_unit_file};
 use crate::kind::probe::Probe;
-use crate::kind::{Item, Kick, Work};
+use crate::kind::{Change, Item, Kick, Phase, Work};
 use crate::report::{Event, Report, Summary};
+use crate::resolve::Catalog;
 use crate::store::{Generation, Owed, Store};
-use crate::trust::Verified;
+use crate::trust::{Manifest, Verified};
 
 /// What an apply came to.
 #[derive(Debug)]
 pub struct Applied {
     /// For people and programs.
     pub summary: Summary,
-    /// Why the host is not healthy now, although everything was applied.
-    pub unhealthy: Option<Error>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was applied.
+    pub catalog: Catalog,
+    /// What its signers said.
+    pub manifest: Manifest,
+}
+
+/// How an apply ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything is as the release says, and well.
+    Well,
+    /// It ended before something that waits for another host; the next run goes on.
+    Waiting(Error),
+    /// Something could not be changed, or is not well now.
+    Failed(Error),
 }
 
 /// Carries a plan out. Only a plan of a verified release can be: nothing else makes a `Verified<Plan>`.
 ///
 /// Each resource is looked at again in its turn, since one change can bring another (a package brings a file). What
-/// units are owed is written down before the change that it is owed for. The first failure ends the run; what was done
-/// until then stays, and the next run goes on from there.
-pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, report: &dyn Report) -> Result<Applied> {
+/// stood there before is remembered before anything is touched, and what units are owed before the change that it is owed for. The
+/// first failure ends the run; what was done until then stays, and the caller decides whether to go on from there or back.
+///
+/// An error is one from before anything was touched.
+pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, report: &dyn Report) -> Result<Applied> {
     let start = Instant::now();
     let manifest = plan.manifest().clone();
-    let plan = plan.get();
+    let serial = manifest.serial;
+    let plan = plan.into_inner();
     let items = &plan.catalog.items;
     let work = Work { host, store, catalog: items };
     let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
@@ -45,23 +66,75 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, digest: &str, rep
         }
         prepared.map_err(|error| locate(error, item))?;
     }
+    let is_new = plan.before.is_some();
+    let is_empty = plan.is_empty();
     let mut run = Run::new(&work, report, &plan.catalog.host, plan.owed.clone());
-    if !plan.is_empty() {
-        run.all(items)?;
+    run.held = plan.held.iter().map(|one| one.id.clone()).collect();
+    run.cuts_off = stamp.confirm_by;
+    run.release = is_new.then(|| stamp.digest.clone());
+    let mut outcome = Outcome::Well;
+    if is_new || !is_empty {
+        let mut before = match plan.before {
+            Some(before) => before,
+            None => Before::load(store)?,
+        };
+        if before.adopt(&work)? || is_new {
+            before.save(store)?;
+        }
+        run.before = before;
+        let ended = run.all(items, &plan.gone);
+        run.before.save(store)?;
+        outcome = ended.map_or_else(Outcome::from, |()| Outcome::Well);
     }
-    let (probes, unhealthy) = run.probe(items)?;
+    let mut probes = 0;
+    if matches!(outcome, Outcome::Well) {
+        let (passed, unhealthy) = run.probe(items)?;
+        probes = passed;
+        outcome = unhealthy.map_or(Outcome::Well, Outcome::Failed);
+        if is_new && run.before.settle(&work)? {
+            run.before.save(store)?;
+        }
+        record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
+        if run.owed.release.take().is_some() {
+            store.set_owed(&run.owed)?;
+        }
+    }
     let summary = Summary {
         command: "apply",
         host: plan.catalog.host.clone(),
-        serial: Some(manifest.serial),
+        serial: Some(serial),
         resources: items.len(),
         changed: run.changes.iter().map(|(id, _)| id.clone()).collect(),
-        kicked: run.kicked,
+        kicked: std::mem::take(&mut run.kicked),
         probes,
+        sealed: false,
         took: start.elapsed(),
     };
-    record(store, &manifest, digest, items, run.changes)?;
-    Ok(Applied { summary, unhealthy })
+    Ok(Applied { summary, outcome, catalog: plan.catalog, manifest })
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+enum Stop {
+    /// Another host has its turn first.
+    Waits(Error),
+    /// Something failed.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Waits(error) => Self::Waiting(error),
+            Stop::Failed(error) => Self::Failed(error),
+        }
+    }
 }
 
 /// The paths that a resource alone decides about.
@@ -74,6 +147,13 @@ struct Run<'a> {
     report: &'a dyn Report,
     slots: Slots<'a>,
     owed: Owed,
+    before: Before,
+    /// Ids of resources that are left alone.
+    held: HashSet<String>,
+    /// The release, if the host was not made what it says yet.
+    release: Option<String>,
+    /// Until when a source has to be reached again, should this run change what can cut the host off.
+    cuts_off: Option<Timestamp>,
     /// Ids and summaries, in the order of the changes.
     changes: Vec<(String, String)>,
     kicked: Vec<String>,
@@ -82,10 +162,21 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(work: &'a Work<'a>, report: &'a dyn Report, host: &'a str, owed: Owed) -> Self {
         let slots = Slots { work, report, host };
-        Self { work, report, slots, owed, changes: Vec::new(), kicked: Vec::new() }
+        Self {
+            work,
+            report,
+            slots,
+            owed,
+            before: Before::default(),
+            held: HashSet::new(),
+            cuts_off: None,
+            release: None,
+            changes: Vec::new(),
+            kicked: Vec::new(),
+        }
     }
 
-    fn all(&mut self, items: &[Item]) -> Result<()> {
+    fn all(&mut self, items: &[Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
         }
@@ -106,43 +197,89 @@ impl<'a> Run<'a> {
             }
         }
         let mut changed: HashSet<&str> = HashSet::new();
-        for item in items {
+        self.give_back(gone, Turn::First)?;
+        let middle = items.iter().position(|item| item.resource.phase() >= Phase::Commands).unwrap_or(items.len());
+        for (at, item) in items.iter().enumerate() {
+            if at == middle {
+                self.give_back(gone, Turn::Middle)?;
+            }
+            if self.held.contains(&item.id) {
+                continue;
+            }
             let Some(change) =
                 difference(item, self.work, &changed, &self.owed.kicks).map_err(|error| locate(error, item))?
             else {
                 continue;
             };
             for gate in gates.get(&item.id).into_iter().flatten() {
-                self.pass(gate, item)?;
+                self.pass(gate, item).map_err(Stop::Waits)?;
             }
-            let held = self.slots.before(item, &change).map_err(|error| locate(error, item))?;
+            let held = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
             self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
-            let applied = item.resource.apply(self.work, &change).map_err(|error| locate(error, item));
-            if let Some(error) = labels.take_trouble() {
-                self.report.event(&Event::Unlabelled(&error));
-            }
-            applied?;
+            self.make(item, None, &change)?;
+            self.before.made(item, self.work)?;
             changed.insert(&item.id);
-            if change.kick.is_some() {
-                self.kicked.push(item.id.clone());
-            }
-            self.report.event(&Event::Changed(item, &change));
-            self.changes.push((item.id.clone(), change.summary));
+            self.done(item, change);
             self.paid(&item.id)?;
             if let Some(held) = held {
                 self.slots.after(item, held)?;
             }
         }
+        if middle == items.len() {
+            self.give_back(gone, Turn::Middle)?;
+        }
+        self.give_back(gone, Turn::Last)?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
-        self.owed = Owed { probes: self.owed.probes, ..Owed::default() };
-        self.work.store.set_owed(&self.owed)
+        self.owed = Owed { kicks: BTreeMap::new(), unit_files: false, ..self.owed.clone() };
+        self.work.store.set_owed(&self.owed)?;
+        Ok(())
+    }
+
+    /// Gives back what no role wants any more and whose turn it is.
+    fn give_back(&mut self, gone: &[(Gone, Option<Change>)], turn: Turn) -> Result<()> {
+        for (one, _) in gone.iter().filter(|(one, _)| one.turn == turn) {
+            let item = &one.item;
+            let observed = item.resource.observe(self.work).map_err(|error| locate(error, item))?;
+            if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
+                let kicks: Vec<(&str, Kick)> = one.kicks.iter().map(|(id, kick)| (id.as_str(), *kick)).collect();
+                self.owe(item, &kicks)?;
+                self.make(item, Some(&one.mark), &change)?;
+                self.done(item, change);
+            }
+            self.before.forget(&one.mark);
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, item: &Item, change: Change) {
+        if change.kick.is_some() {
+            self.kicked.push(item.id.clone());
+        }
+        self.report.event(&Event::Changed(item, &change));
+        self.changes.push((item.id.clone(), change.summary));
+    }
+
+    /// Makes one change; what somebody has edited there, at `mark` or anywhere in it, is saved before.
+    fn make(&self, item: &Item, mark: Option<&str>, change: &Change) -> Result<()> {
+        for path in self.before.save_edits(item, mark, self.work)? {
+            self.report.event(&Event::Saved { path: &path });
+        }
+        let made = item.resource.apply(self.work, change).map_err(|error| locate(error, item));
+        if let Some(error) = self.work.host.root.labels().take_trouble() {
+            self.report.event(&Event::Unlabelled(&error));
+        }
+        made
     }
 
     /// Writes down what the change of `item` will make due.
     fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
         let before = self.owed.clone();
         self.owed.probes = true;
+        self.owed.release = self.release.clone().or(self.owed.release.take());
+        if item.resource.can_cut_off() {
+            self.owed.contact = self.owed.contact.or(self.cuts_off);
+        }
         self.owed.unit_files |= paths(item).iter().any(|path| is_unit_file(path));
         for (unit, kick) in watchers {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
@@ -200,25 +337,33 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Records a generation, when something was changed or the release is another one.
+/// Records a generation, when something was changed or the release is another one; or that the last one is well by now.
 fn record(
     store: &Store,
-    manifest: &crate::trust::Manifest,
-    digest: &str,
+    serial: u64,
+    stamp: &Stamp,
     items: &[Item],
-    changes: Vec<(String, String)>,
+    changes: &[(String, String)],
+    good: bool,
 ) -> Result<()> {
     let last = store.generation()?;
-    if changes.is_empty() && last.as_ref().is_some_and(|last| last.release == digest) {
-        return Ok(());
+    if changes.is_empty()
+        && let Some(last) = last.as_ref().filter(|last| last.release == stamp.digest)
+    {
+        return if good && !last.good { store.set_generation(&Generation { good, ..last.clone() }) } else { Ok(()) };
     }
     store.add_generation(&Generation {
         number: last.map_or(1, |last| last.number + 1),
         time: Timestamp::now(),
-        serial: manifest.serial,
-        release: digest.to_owned(),
+        serial,
+        release: stamp.digest.clone(),
+        created: stamp.created,
+        signers: stamp.signers.clone(),
+        keys: stamp.keys,
         resources: items.iter().map(|item| item.id.clone()).collect(),
-        changes: changes.into_iter().collect(),
+        changes: changes.iter().cloned().collect(),
+        good,
+        back: stamp.back.clone(),
     })
 }
 
@@ -256,10 +401,13 @@ mod tests {
             let work = Work { host: &self.host, store: &self.store, catalog: items };
             let (owed, silent) = (self.store.owed().unwrap(), Vec::<Box<dyn Report>>::new());
             let mut run = Run::new(&work, &silent, "h1", owed);
-            let ended = run.all(items).and_then(|()| match run.probe(items)? {
-                (passed, None) => Ok(passed),
-                (_, Some(unhealthy)) => Err(unhealthy),
-            });
+            let ended = match run.all(items, &[]) {
+                Ok(()) => match run.probe(items) {
+                    Ok((passed, None)) => Ok(passed),
+                    Ok((_, Some(error))) | Err(error) => Err(error),
+                },
+                Err(Stop::Waits(error) | Stop::Failed(error)) => Err(error),
+            };
             (run.changes.into_iter().map(|(id, _)| id).collect(), ended)
         }
 
@@ -368,10 +516,10 @@ mod tests {
         let role = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n[[probe]]\ncommand = ['false']\nbefore = ['file:/etc/x']\nwithin = '0s'";
         let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
         let silent = Vec::<Box<dyn Report>>::new();
-        let planned = plan(&host, &store, catalog(role).unwrap()).unwrap();
+        let planned = plan(&host, &store, catalog(role).unwrap(), "").unwrap();
         let work = Work { host: &host, store: &store, catalog: &planned.catalog.items };
         let mut run = Run::new(&work, &silent, "h1", planned.owed);
-        run.all(&planned.catalog.items).unwrap();
+        run.all(&planned.catalog.items, &[]).unwrap();
         assert_eq!(run.changes.len(), 1);
     }
 }

@@ -1,10 +1,15 @@
 //! A run on a host: ask the sources, verify, resolve, plan, apply.
 
 mod apply;
+pub mod before;
+mod converge;
+pub mod held;
 mod plan;
+mod seal;
 pub mod slot;
 mod take;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, Outcome, apply};
+pub use converge::{How, converge, go_back};
 pub use plan::{Plan, plan};
-pub use take::{Agent, Taken};
+pub use take::{Agent, Stamp, Taken};

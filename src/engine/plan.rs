@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::engine::before::{Before, Gone};
+use crate::engine::held::HeldBack;
 use crate::error::Result;
 use crate::host::Host;
 use crate::kind::{Change, Item, Kick, Wants, Work};
@@ -16,6 +18,12 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Positions in the catalog, in order, with what is to be done there.
     pub changes: Vec<(usize, Change)>,
+    /// What no role wants any more, in the order in which it is given back, with what is to be done, if that can be told.
+    pub gone: Vec<(Gone, Option<Change>)>,
+    /// What stood on the host before kpull came; `None` when that can't have changed: the release is the last generation's.
+    pub before: Option<Before>,
+    /// Resources that are left alone for a while.
+    pub held: Vec<HeldBack>,
     /// What an earlier run left owed.
     pub owed: Owed,
 }
@@ -23,12 +31,17 @@ pub struct Plan {
 impl Plan {
     /// Whether the host is as it should be, and owed nothing.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.owed == Owed::default()
+        self.changes.is_empty() && self.given_back().next().is_none() && self.owed == Owed::default()
+    }
+
+    /// What is given back, with what is to be done.
+    pub fn given_back(&self) -> impl Iterator<Item = (&Item, &Change)> {
+        self.gone.iter().filter_map(|(one, change)| Some((&one.item, change.as_ref()?)))
     }
 }
 
-/// Compares a catalog with the host.
-pub fn plan(host: &Host, store: &Store, catalog: Catalog) -> Result<Plan> {
+/// Compares a catalog with the host. `digest` is the release's, empty for a preview.
+pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Result<Plan> {
     let owed = store.owed()?;
     let mut wants = Wants::default();
     for item in &catalog.items {
@@ -36,16 +49,42 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog) -> Result<Plan> {
     }
     host.expect(wants);
     let work = Work { host, store, catalog: &catalog.items };
+    let held = HeldBack::now(store)?;
+    let is_held = |id: &str| held.iter().any(|one| one.id == id);
+    let is_known = owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest);
+    let mut before = None;
+    let mut gone: Vec<(Gone, Option<Change>)> = Vec::new();
+    if !is_known {
+        let known = Before::load(store)?;
+        let mut leaves = HashSet::new();
+        for one in known.gone(&work)?.into_iter().filter(|one| !is_held(&one.id)) {
+            let observed = one.item.resource.observe(&work).map_err(|error| locate(error, &one.item))?;
+            let others = gone.iter().any(|(_, change)| change.is_some());
+            let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
+            let change = match change {
+                None => one.empties(&leaves, host)?,
+                change => change,
+            };
+            if let Some(path) = one.path().filter(|_| change.is_some()) {
+                leaves.insert(path);
+            }
+            gone.push((one, change));
+        }
+        before = Some(known);
+    }
     let mut changed = HashSet::new();
     let mut changes = Vec::new();
     for (at, item) in catalog.items.iter().enumerate() {
+        if is_held(&item.id) {
+            continue;
+        }
         if let Some(change) = difference(item, &work, &changed, &owed.kicks)? {
             changed.insert(item.id.as_str());
             changes.push((at, change));
         }
     }
     drop(changed);
-    Ok(Plan { changes, owed, catalog })
+    Ok(Plan { changes, gone, before, held, owed, catalog })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.

@@ -1,6 +1,6 @@
 //! Which release this host follows now, and the catalog that it gives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,13 +14,15 @@ use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, Site};
 use crate::source::{Poll, Source, Tree};
-use crate::store::Store;
+use crate::store::{Generation, Hold, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
 pub struct Agent<'a> {
     /// The configuration.
     pub config: Config,
+    /// Where it was read from.
+    pub config_path: PathBuf,
     /// The machine, or a tree.
     pub host: Host,
     /// Its state directory.
@@ -35,10 +37,27 @@ pub struct Agent<'a> {
 pub struct Taken {
     /// The host's catalog.
     pub catalog: Verified<Catalog>,
-    /// SHA-256 of the release's manifest, in hex.
-    pub digest: String,
+    /// What is written down of the release.
+    pub stamp: Stamp,
     /// Why something newer was not taken: a refusal, a site that can't be resolved, no source that answers.
     pub trouble: Option<Error>,
+}
+
+/// What is written down of a release when it is applied.
+#[derive(Clone, Debug, Default)]
+pub struct Stamp {
+    /// SHA-256 of its manifest, in hex.
+    pub digest: String,
+    /// When it was signed.
+    pub created: Timestamp,
+    /// Who signed it.
+    pub signers: Vec<String>,
+    /// The number of the key set that has them.
+    pub keys: u64,
+    /// Why this one, when it is not the newest.
+    pub back: Option<String>,
+    /// Until when a source has to be reached again, if the host is cut off; `None` when none was reached before either.
+    pub confirm_by: Option<Timestamp>,
 }
 
 /// A release that was read, verified and resolved.
@@ -63,9 +82,16 @@ pub struct Trust {
     rotated: bool,
 }
 
+fn stamp(read: &Read, back: Option<String>) -> Stamp {
+    let Announced { signers, keys, .. } = &read.announced;
+    let Seen { digest, created, .. } = read.seen.clone();
+    Stamp { digest, created, signers: signers.clone(), keys: *keys, back, confirm_by: None }
+}
+
 impl<'a> Agent<'a> {
     /// Opens a host. `root` is `/` or a tree; `name` overrules the configured host name.
     pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
+        let config_path = config.to_owned();
         let config = Config::load(config)?;
         let host = Host::open(root)?;
         let mut store = Store::open(&config.state(&host))?;
@@ -77,7 +103,7 @@ impl<'a> Agent<'a> {
             name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
                 Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME")
             })?;
-        Ok(Self { config, host, store, report, name })
+        Ok(Self { config, config_path, host, store, report, name })
     }
 
     /// What this host believes. Refused when its memory and its configuration contradict each other.
@@ -161,7 +187,7 @@ impl<'a> Agent<'a> {
                     self.store.set_release(bytes, signatures, &read.site.files)?;
                     marks.insert(name, mark);
                     self.store.set_marks(&marks)?;
-                    return Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: None });
+                    return self.taken(read, None, true);
                 }
                 Err(error) => {
                     // the only source's error is the run's own, and told as that
@@ -185,12 +211,73 @@ impl<'a> Agent<'a> {
             return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
         };
         match (kept, trouble) {
-            (Ok((read, late)), trouble) => {
-                Ok(Taken { catalog: read.catalog, digest: read.seen.digest, trouble: trouble.or(late) })
-            }
+            (Ok((read, late)), trouble) => self.taken(read, trouble.or(late), answered),
             (Err(error), None) => Err(error),
             (Err(_), Some(trouble)) => Err(trouble),
         }
+    }
+
+    /// The newest release, or the one that this host stays with.
+    fn taken(&self, read: Read, trouble: Option<Error>, answered: bool) -> Result<Taken> {
+        let mut taken = match self.store.hold()? {
+            Some(hold) if read.seen.serial <= hold.not && hold.again.is_none_or(|again| again > Timestamp::now()) => {
+                let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
+                let known = known.ok_or_else(|| {
+                    Error::new(format!("release {}, which this host stays with, is lost", hold.serial))
+                        .help("`kpull apply --retry` follows the newest again")
+                })?;
+                Taken { trouble, ..self.take_back(&known, &hold)? }
+            }
+            hold => {
+                if hold.is_some_and(|hold| read.seen.serial > hold.not) {
+                    self.store.set_hold(None)?;
+                }
+                Taken { stamp: stamp(&read, None), catalog: read.catalog, trouble }
+            }
+        };
+        if answered && self.host.is_live() {
+            taken.stamp.confirm_by = Some(Timestamp::now() + self.config.rollback.contact_within());
+        }
+        Ok(taken)
+    }
+
+    /// The release of an earlier generation, verified again as one that was good then.
+    pub fn take_back(&self, to: &Generation, hold: &Hold) -> Result<Taken> {
+        let lost = || {
+            Error::new(format!("the release of generation {} is not kept any more", to.number))
+                .help("`kpull history` shows which are")
+        };
+        let kept = self.store.kept_release(&to.release)?.ok_or_else(lost)?;
+        let read = self.resolve(self.announce_as_of(&self.trust()?, &kept, to.keys, to.created)?, &kept, None)?;
+        if read.seen.digest != to.release {
+            return Err(lost());
+        }
+        Ok(Taken { stamp: stamp(&read, Some(hold.why.clone())), catalog: read.catalog, trouble: None })
+    }
+
+    /// Whether the first source that answers has nothing new.
+    pub fn sources_are_quiet(&self) -> bool {
+        let marks = self.store.marks();
+        let Some(config) = self.config.sources.first() else { return false };
+        sandbox::open(config, &self.store.source_cache(0)).is_ok_and(|mut source| {
+            let mark = marks.get(&source.name());
+            mark.is_some() && matches!(source.poll(mark.map(String::as_str)), Ok(Poll::Unchanged))
+        })
+    }
+
+    /// Whether a source can be reached now.
+    pub fn reaches_source(&self) -> Result<()> {
+        let marks = self.store.marks();
+        let mut last = Error::new("there is no source to reach");
+        for (index, config) in self.config.sources.iter().enumerate() {
+            let asked = sandbox::open(config, &self.store.source_cache(index))
+                .and_then(|mut source| source.poll(marks.get(&source.name()).map(String::as_str)).map(drop));
+            match asked {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// The catalog of the release that this host has, verified and resolved; `None` before the first. Old age is no
@@ -255,17 +342,10 @@ impl<'a> Agent<'a> {
     /// Verifies the kept release by the key set that it was taken with, less what was revoked since, as of when it was
     /// made: a key that ran out, or was replaced, has signed it all the same.
     fn announce_kept(&self, trust: &Trust, kept: &dyn Tree) -> Result<Announced> {
-        let counts = &trust.policy.keys;
         let Some(seen) = &trust.memory.release else {
             return Err(Error::refused("it is not remembered that the kept release was good").help(ENROLL));
         };
-        let mut keys = match seen.keys {
-            number if number == counts.number => counts.clone(),
-            number if number > trust.start.number => self.store.key_set(number)?,
-            _ => trust.start.clone(),
-        };
-        keys.signers = keys.signers.without(&counts.revoked);
-        let announced = Policy { site: trust.policy.site.clone(), keys }.announce(kept, seen.created)?;
+        let announced = self.announce_as_of(trust, kept, seen.keys, seen.created)?;
         if announced.manifest().serial > seen.serial {
             return Err(Error::refused(format!(
                 "the kept release (serial {}) does not count any more",
@@ -274,6 +354,18 @@ impl<'a> Agent<'a> {
             .help("the site's keys were changed after it was signed: a newer release is needed"));
         }
         Ok(announced)
+    }
+
+    /// Verifies a kept release by a key set, less what was revoked since, as of a time.
+    fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
+        let counts = &trust.policy.keys;
+        let mut keys = match number {
+            number if number == counts.number => counts.clone(),
+            number if number > trust.start.number => self.store.key_set(number)?,
+            _ => trust.start.clone(),
+        };
+        keys.signers = keys.signers.without(&counts.revoked);
+        Policy { site: trust.policy.site.clone(), keys }.announce(kept, at)
     }
 
     fn resolve(&self, announced: Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {

@@ -13,6 +13,9 @@ use nix::libc;
 use crate::error::{Error, Result};
 use crate::host::root::{Access, Root};
 
+/// The files that have them.
+pub const FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
+
 /// The users and groups of a host.
 #[derive(Debug, Default)]
 pub struct Accounts {

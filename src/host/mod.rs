@@ -13,6 +13,7 @@ pub mod root;
 pub mod systemd;
 pub mod tls;
 pub mod unit_files;
+pub mod writeback;
 pub mod zone;
 pub mod zone_file;
 
@@ -97,8 +98,9 @@ impl Host {
             return Ok(Ok(Access { mode, uid: None, gid: None }));
         }
         self.with_accounts(|accounts| {
-            let uid = accounts.uid(owner).ok_or_else(|| format!("user {owner}"))?;
-            let gid = accounts.gid(group).ok_or_else(|| format!("group {group}"))?;
+            // no account's name is a number
+            let uid = accounts.uid(owner).or_else(|| owner.parse().ok()).ok_or_else(|| format!("user {owner}"))?;
+            let gid = accounts.gid(group).or_else(|| group.parse().ok()).ok_or_else(|| format!("group {group}"))?;
             Ok(Access { mode, uid: Some(uid), gid: Some(gid) })
         })
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::host::process::{Command, Output, argv, run};
@@ -15,7 +15,7 @@ use crate::host::root::{Access, Root};
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The program that packages are installed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// Debian and those after it.
@@ -71,6 +71,21 @@ impl Manager {
             Self::Apt => "apt-get",
             Self::Dnf => "dnf",
             Self::Yum => "yum",
+        }
+    }
+
+    /// The files that change when a package does.
+    pub fn database(self) -> &'static [&'static str] {
+        match self {
+            Self::Apt => &["/var/lib/dpkg/status"],
+            Self::Dnf | Self::Yum => &[
+                "/var/lib/rpm/Packages",
+                "/var/lib/rpm/Packages.db",
+                "/var/lib/rpm/rpmdb.sqlite",
+                "/var/lib/rpm/rpmdb.sqlite-wal",
+                "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+                "/usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+            ],
         }
     }
 

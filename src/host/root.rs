@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,11 @@ use nix::unistd::{Gid, Uid};
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
+use serde::{Deserialize, Serialize};
+
 use super::label::{self, Labels};
 use crate::error::{Context, Error, Result};
+use crate::kind::Trace;
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +68,41 @@ impl From<FileStat> for Meta {
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),
         }
+    }
+}
+
+/// What tells whether somebody has touched a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// When the content was changed: seconds and nanoseconds.
+    #[serde(default)]
+    pub mtime: (i64, i64),
+    /// When anything was changed.
+    #[serde(default)]
+    pub ctime: (i64, i64),
+    /// The content, of a file that has no times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Vec<u8>>,
+}
+
+impl Seen {
+    /// Whether nobody has touched it since `time`.
+    pub fn is_older_than(&self, time: jiff::Timestamp) -> bool {
+        let limit = (time.as_second(), i64::from(time.subsec_nanosecond()));
+        self.mtime < limit && self.ctime < limit
     }
 }
 
@@ -162,6 +200,27 @@ impl Root {
         }
     }
 
+    /// What stands at a place, as far as it tells whether somebody has touched that; `None` when nothing does.
+    pub fn seen(&self, trace: &Trace) -> Result<Option<Seen>> {
+        let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace;
+        if let Trace::Text(path) = trace {
+            return Ok(self.read(path)?.map(|(_, text)| Seen { text: Some(text), ..Seen::default() }));
+        }
+        let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
+        let stat = match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(errno) => return Err(failed("look at", path, errno)),
+        };
+        let (dev, ino, mode, uid, gid) = (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid);
+        if matches!(trace, Trace::Place(_)) {
+            return Ok(Some(Seen { dev, ino, mode, uid, gid, ..Seen::default() }));
+        }
+        let (mtime, ctime) = ((stat.st_mtime, stat.st_mtime_nsec), (stat.st_ctime, stat.st_ctime_nsec));
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok(Some(Seen { dev, ino, mode, uid, gid, size, mtime, ctime, text: None }))
+    }
+
     /// Opens the regular file at `path` for reading, with what `fstat` tells of it; `None` when nothing, or something
     /// else than a file, stands there.
     pub fn file(&self, path: &Path) -> Result<Option<(Meta, File)>> {
@@ -244,15 +303,62 @@ impl Root {
         fill: impl FnOnce(&mut File) -> Result<()>,
         check: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
+        self.put(path, access, check, |parent, temporary| {
+            let mut file = create(parent, temporary, path)?;
+            fill(&mut file)?;
+            Ok(file)
+        })
+    }
+
+    /// An empty file that has no name yet, where one at `path` would be made; `None` when there can't be such a file. What is
+    /// written to it is gone with this process, unless it is [given its place](Root::place).
+    pub fn nameless(&self, path: &Path) -> Result<Option<File>> {
+        // what is above it may have to be made first
+        for parent in path.ancestors().skip(1) {
+            let Some(dir) = self.directory(parent)? else { continue };
+            let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+            return Ok(nix::fcntl::openat(&dir, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR).ok().map(File::from));
+        }
+        Ok(None)
+    }
+
+    /// Puts a file that [has no name](Root::nameless) at `path`, as [`Root::write_checked`] does it. One of another file
+    /// system is copied.
+    pub fn place(
+        &self,
+        path: &Path,
+        mut file: File,
+        access: Access,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        self.put(path, access, check, |parent, temporary| {
+            let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let follow = AtFlags::AT_SYMLINK_FOLLOW;
+            if nix::unistd::linkat(AT_FDCWD, &*nameless, parent, temporary, follow).is_ok() {
+                return Ok(file);
+            }
+            let mut copy = create(parent, temporary, path)?;
+            // shares the blocks where the file system can do that
+            file.rewind()
+                .and_then(|()| std::io::copy(&mut file, &mut copy))
+                .map_err(|error| failed_io("write", path, error))?;
+            Ok(copy)
+        })
+    }
+
+    /// Has `make` make a file under a temporary name beside `path`, and gives it its access and its place.
+    fn put(
+        &self,
+        path: &Path,
+        access: Access,
+        check: impl FnOnce(&Path) -> Result<()>,
+        make: impl FnOnce(&OwnedFd, &Path) -> Result<File>,
+    ) -> Result<()> {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         clear(&parent, &temporary);
-        let fd = nix::fcntl::openat(&parent, &*temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(|errno| failed("write", path, errno))?;
         let written = (|| {
-            let mut file = File::from(fd);
-            fill(&mut file)?;
+            let file = make(&parent, &temporary)?;
             if access.uid.is_some() || access.gid.is_some() {
                 nix::unistd::fchown(&file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
                     .map_err(|errno| failed("set the owner of", path, errno))?;
@@ -612,6 +718,14 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
     Ok(())
 }
 
+/// Makes the new file `temporary` in `parent`, for what is to be at `path`.
+fn create(parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map(File::from)
+        .map_err(|errno| failed("write", path, errno))
+}
+
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name.into())),
@@ -710,6 +824,39 @@ mod tests {
         let (meta, content) = root.read(Path::new("/etc/a/b")).unwrap().unwrap();
         assert_eq!((meta.mode, content.as_slice()), (0o640, b"x".as_slice()));
         assert_eq!(std::fs::read_dir(dir.path().join("etc/a")).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_nameless_file_is_nowhere_until_it_gets_its_place() {
+        let (dir, root) = tree();
+        let path = Path::new("/opt/bin/tool");
+        let mut file = root.nameless(path).unwrap().unwrap();
+        file.write_all(b"x").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        root.place(path, file, PLAIN, |_| Ok(())).unwrap();
+        let (meta, content) = root.read(path).unwrap().unwrap();
+        assert_eq!((meta.mode, content.as_slice()), (0o640, b"x".as_slice()));
+        assert_eq!(std::fs::read_dir(dir.path().join("opt/bin")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_nameless_file_that_can_t_have_a_name_there_is_copied() {
+        let (dir, root) = tree();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"copied").unwrap();
+        root.write(Path::new("/f"), b"old", PLAIN).unwrap();
+        root.place(Path::new("/f"), file, PLAIN, |_| Ok(())).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"copied");
+    }
+
+    #[test]
+    fn a_nameless_file_that_fails_its_check_leaves_the_old_one() {
+        let (dir, root) = tree();
+        root.write(Path::new("/f"), b"old", PLAIN).unwrap();
+        let file = root.nameless(Path::new("/f")).unwrap().unwrap();
+        root.place(Path::new("/f"), file, PLAIN, |_| Err(Error::new("no"))).unwrap_err();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

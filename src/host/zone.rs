@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 /// One thing in a zone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Element {
     /// A service by its name.
     Service(String),
@@ -52,8 +53,8 @@ impl fmt::Display for Edit {
 }
 
 /// Ports in a row, written as `443/tcp` or `2379-2380/tcp`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PortRange {
     /// `tcp`, `udp`, `sctp` or `dccp`.
     pub protocol: String,
@@ -94,6 +95,12 @@ impl TryFrom<String> for PortRange {
                  sctp or dccp"
             )
         })
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        range.to_string()
     }
 }
 
@@ -235,6 +242,13 @@ impl Settings {
                 Element::Interface(name) => drop(self.interfaces.remove(name)),
             },
         }
+    }
+
+    /// With one element and nothing else.
+    pub fn of(element: &Element) -> Self {
+        let mut settings = Self::default();
+        settings.make(&Edit::Add(element.clone()));
+        settings
     }
 
     /// Puts in everything that `other` has.

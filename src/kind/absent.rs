@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::is_unit_file;
 use crate::host::root::What;
 use crate::kind::fields::AbsolutePath;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[absent]]`.
 #[derive(Debug, Deserialize)]
@@ -26,7 +26,7 @@ impl Fields for AbsentFields {
         if self.recursive && self.path.components().count() <= 2 {
             return Err(build.invalid("path", "a directory right below `/` is not removed with everything in it"));
         }
-        Ok(vec![Box::new(Absent { path: self.path, recursive: self.recursive })])
+        Ok(vec![Box::new(Absent { path: self.path, recursive: self.recursive, or_full: false })])
     }
 }
 
@@ -35,9 +35,23 @@ impl Fields for AbsentFields {
 pub struct Absent {
     path: AbsolutePath,
     recursive: bool,
+    /// Whether a directory that isn't empty may stay.
+    or_full: bool,
+}
+
+impl Absent {
+    /// A path where nothing is to be, unless it is a directory with something in it.
+    pub(super) fn unless_full(path: AbsolutePath) -> Self {
+        Self { path, recursive: false, or_full: true }
+    }
 }
 
 impl Resource for Absent {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    }
+
     fn kind(&self) -> &'static str {
         AbsentFields::NAME
     }
@@ -63,6 +77,7 @@ impl Resource for Absent {
             Some(What::Special) => Some(Change::new("remove the device, socket or pipe")),
             Some(What::Directory) if root.names(&self.path)?.is_empty() => Some(Change::new("remove the directory")),
             Some(What::Directory) if self.recursive => Some(Change::new("remove the directory and everything in it")),
+            Some(What::Directory) if self.or_full => None,
             Some(What::Directory) => {
                 return Err(Error::new(format!(
                     "{} is to be absent, but it is a directory that isn't empty",

@@ -1,23 +1,19 @@
 //! `[[artifact]]`: members of a pinned upstream file, put where they belong.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
-
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::host::process;
-use crate::host::root::failed_io;
+use crate::host::root::Meta;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::site::Pin;
-use crate::store::Progress;
-use crate::store::archive::{self, Format, Limits};
+use crate::store::{OPEN_FILES, Progress, Taken};
 
 /// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
 #[derive(Debug, Deserialize)]
@@ -70,7 +66,7 @@ impl Fields for ArtifactFields {
         }
         let pin = build.artifact(&self.name)?;
         let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
-        Ok(vec![Box::new(Artifact { pin, install, wanted, self_test: self.self_test })])
+        Ok(vec![Box::new(Artifact { pin, install, wanted, self_test: self.self_test, staged: RefCell::default() })])
     }
 }
 
@@ -81,9 +77,16 @@ pub(crate) struct Artifact {
     install: BTreeMap<String, AbsolutePath>,
     wanted: Wanted,
     self_test: Option<Vec<String>>,
+    /// What was taken out of it and waits for its place.
+    staged: RefCell<BTreeMap<String, Taken>>,
 }
 
 impl Resource for Artifact {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         ArtifactFields::NAME
     }
@@ -106,20 +109,23 @@ impl Resource for Artifact {
     }
 
     fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
-        let file = work.store.artifact(&self.pin, progress)?;
         let known = work.store.members(&self.pin)?;
-        if self.install.keys().all(|member| known.contains_key(member)) {
+        let wanted = match self.install.keys().all(|member| known.contains_key(member)) {
+            true => self.stale(work, &known)?,
+            // what they are has to be found out
+            false => self.install.iter().collect(),
+        };
+        if wanted.is_empty() {
             return Ok(());
         }
-        // once through the whole archive, so that a damaged one is found before anything of it is installed
-        let mut digests = BTreeMap::new();
-        self.extract(file, &mut |member, content| {
-            let mut hashing = Hashing { to: io::sink(), hasher: Sha256::new() };
-            io::copy(content, &mut hashing).context(|| format!("can't read {member}"))?;
-            digests.insert(member.to_owned(), hex::encode(hashing.hasher.finalize()));
-            Ok(())
-        })?;
-        work.store.add_members(&self.pin, digests)
+        let keep = wanted.len() <= work.store.may_stage.get();
+        let taken = self.unpack(work, &wanted, keep, progress)?;
+        work.store.add_members(&self.pin, taken.iter().map(|(name, member)| (name.clone(), member.sha256.clone())))?;
+        if keep {
+            work.store.may_stage.update(|left| left - wanted.len());
+            self.staged.replace(taken);
+        }
+        Ok(())
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -127,30 +133,48 @@ impl Resource for Artifact {
         let mut parts = Vec::new();
         for (member, path) in &self.install {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Some((meta, file)) = work.host.root.file(path)? else {
-                parts.push(format!("install {name}"));
-                continue;
-            };
-            let installed = work.store.digest_of(&work.host.root.outside(path), file)?;
-            if members.get(member) != Some(&installed) {
-                parts.push(format!("replace {name}"));
+            match self.installed(work, path)? {
+                None => parts.push(format!("install {name}")),
+                Some((meta, installed)) => {
+                    if members.get(member) != Some(&installed) {
+                        parts.push(format!("replace {name}"));
+                    }
+                    let differences = self.wanted.differences(work.host, &meta)?;
+                    parts.extend(differences.into_iter().map(|part| format!("{name}: {part}")));
+                }
             }
-            parts.extend(self.wanted.differences(work.host, &meta)?.into_iter().map(|part| format!("{name}: {part}")));
         }
         Ok(Change::of(parts))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let mut staged = self.staged.take();
+        let stale = self.stale(work, &work.store.members(&self.pin)?)?;
         // the one that is tested comes first, so that a failure leaves all others as they are
         let tested = self.self_test.as_ref().and_then(|arguments| Some((self.install.keys().next()?, arguments)));
-        if let Some((member, arguments)) = tested {
-            self.install(work, &|name| name == member, &|path, new| self_test(path, new, arguments))?;
+        let waiting: Vec<_> = stale.iter().map(|(member, path)| (*member, *path)).collect();
+        for members in waiting.chunks(OPEN_FILES) {
+            let missing: BTreeMap<_, _> =
+                members.iter().copied().filter(|(member, _)| !staged.contains_key(*member)).collect();
+            if !missing.is_empty() {
+                staged.extend(self.unpack(work, &missing, true, &|_, _, _| {})?);
+            }
+            for (member, path) in members {
+                let Some(file) = staged.remove(*member).and_then(|taken| taken.file) else { continue };
+                let access = self.wanted.access(work.host, path)?;
+                work.host.root.place(path, file, access, |new| match tested {
+                    Some((name, arguments)) if name == *member => self_test(path, new, arguments),
+                    _ => Ok(()),
+                })?;
+            }
         }
-        let rest = |name: &str| tested.is_none_or(|(member, _)| name != member);
-        if tested.is_some() && self.install.len() == 1 {
-            return Ok(());
+        for (_, path) in self.install.iter().filter(|(member, _)| !stale.contains_key(member)) {
+            let Some(meta) = work.host.root.meta(path)? else { continue };
+            if !self.wanted.differences(work.host, &meta)?.is_empty() {
+                work.host.root.set_access(path, self.wanted.access(work.host, path)?)?;
+            }
         }
-        self.install(work, &rest, &|_, _| Ok(()))
+        Ok(())
     }
 }
 
@@ -177,44 +201,50 @@ impl Artifact {
         self.install.values()
     }
 
-    /// Puts the members that `which` names into their places; `check` looks at each before.
-    fn install(
+    /// What is installed at `path`, and its digest.
+    fn installed(&self, work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
+        let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
+        Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
+    }
+
+    /// The members that are not in their places, given what they have to be. One that somebody else could have open for
+    /// writing is as good as not there.
+    fn stale(&self, work: &Work<'_>, known: &BTreeMap<String, String>) -> Result<BTreeMap<&String, &AbsolutePath>> {
+        let mut stale = BTreeMap::new();
+        for (member, path) in &self.install {
+            let stays = match self.installed(work, path)? {
+                Some((meta, digest)) => {
+                    known.get(member) == Some(&digest)
+                        && meta.mode & 0o022 == 0
+                        && self.wanted.is_owned(work.host, &meta)?
+                }
+                None => false,
+            };
+            if !stays {
+                stale.insert(member, path);
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Takes `members` out of the artifact, into files beside their places if they are to be kept.
+    fn unpack(
         &self,
         work: &Work<'_>,
-        which: &dyn Fn(&str) -> bool,
-        check: &dyn Fn(&Path, &Path) -> Result<()>,
-    ) -> Result<()> {
-        let file = work.store.artifact(&self.pin, &|_, _, _| {})?;
-        self.extract(file, &mut |member, content| {
-            let Some(path) = self.install.get(member).filter(|_| which(member)) else { return Ok(()) };
-            let access = self.wanted.access(work.host, path)?;
-            let fill = |to: &mut File| io::copy(content, to).map_err(|error| failed_io("write", path, error)).map(drop);
-            work.host.root.write_checked(path, access, fill, |new| check(path, new))
-        })
-    }
-
-    /// Hands each member that is to be installed to `sink`.
-    fn extract(&self, file: File, sink: &mut dyn FnMut(&str, &mut dyn Read) -> Result<()>) -> Result<()> {
-        let format = self.pin.urls.first().map_or(Format::Plain, |url| Format::of(url));
-        let names: BTreeSet<String> = self.install.keys().cloned().collect();
-        archive::extract(&self.pin.name, file, format, &names, &Limits::default(), &mut |member, content| sink(&member.name, content))
-    }
-}
-
-/// Hashes what is written to something else.
-struct Hashing<W> {
-    to: W,
-    hasher: Sha256,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.to.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        members: &BTreeMap<&String, &AbsolutePath>,
+        keep: bool,
+        progress: Progress<'_>,
+    ) -> Result<BTreeMap<String, Taken>> {
+        let file = |path: &Path| match work.host.root.nameless(path)? {
+            Some(file) => Ok(file),
+            None => work.store.blank(),
+        };
+        let blank = || {
+            let files = members.iter().map(|(member, path)| {
+                Ok(((*member).clone(), if keep { Some(file(path)?) } else { None }))
+            });
+            files.collect()
+        };
+        work.store.unpack(&self.pin, &blank, progress)
     }
 }

@@ -7,7 +7,8 @@ use crate::host::root::{Access, What};
 use crate::host::{Host, is_unit_file};
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::unified;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::origin::Origin;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[block]]`.
 #[derive(Debug, Deserialize)]
@@ -49,7 +50,7 @@ impl Fields for BlockFields {
         text.push_str(&format!("{comment} END kpull {}\n", self.name));
         let is_secret = build.is_secret();
         let sensitive = self.sensitive || is_secret;
-        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive, is_secret })])
+        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive, is_secret, no_file: false })])
     }
 }
 
@@ -59,13 +60,20 @@ pub struct Block {
     path: AbsolutePath,
     name: String,
     comment: String,
-    /// With both marks.
+    /// With both marks; empty for a file that is to be without the block.
     text: String,
     sensitive: bool,
     is_secret: bool,
+    /// Whether the file goes with its last line.
+    no_file: bool,
 }
 
 impl Block {
+    /// That a file is without the block.
+    pub(super) fn none(path: AbsolutePath, name: String, comment: String, no_file: bool) -> Self {
+        Self { path, name, comment, text: String::new(), sensitive: true, is_secret: false, no_file }
+    }
+
     /// The file as it is, without a block as an empty range, and where in it the block stands.
     fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
         let Some((_, content)) = host.root.read(&self.path)? else {
@@ -114,6 +122,15 @@ impl Block {
 }
 
 impl Resource for Block {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    }
+
+    fn is_sensitive(&self) -> bool {
+        self.sensitive
+    }
+
     fn kind(&self) -> &'static str {
         BlockFields::NAME
     }
@@ -130,6 +147,19 @@ impl Resource for Block {
         vec![format!("part:{}@path:{}", self.name, self.path)]
     }
 
+    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+        Ok(self.claims())
+    }
+
+    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
+        Ok(Origin::NoBlock {
+            path: self.path.to_string(),
+            name: self.name.clone(),
+            comment: self.comment.clone(),
+            no_file: work.host.root.meta(&self.path)?.is_none(),
+        })
+    }
+
     fn is_discreet(&self) -> bool {
         true
     }
@@ -140,7 +170,11 @@ impl Resource for Block {
         if old == self.text.as_bytes() {
             return Ok(None);
         }
-        let summary = if old.is_empty() { "add the block" } else { "change the block" };
+        let summary = match (old.is_empty(), self.text.is_empty()) {
+            (true, _) => "add the block",
+            (_, true) => "remove the block",
+            _ => "change the block",
+        };
         // of the block alone: what stands around it is not ours to show
         let diff = unified(old, self.text.as_bytes(), self.sensitive);
         Ok(Some(Change { diff, ..Change::new(summary) }))
@@ -154,12 +188,16 @@ impl Resource for Block {
         };
         let (before, after) = (&content[..range.start], &content[range.end..]);
         let mut new = before.to_vec();
-        if !new.is_empty() && !new.ends_with(b"\n") {
+        if !new.is_empty() && !new.ends_with(b"\n") && !self.text.is_empty() {
             new.push(b'\n');
         }
         new.extend_from_slice(self.text.as_bytes());
         new.extend_from_slice(after);
-        work.host.root.write(&self.path, &new, access)?;
+        if new.is_empty() && self.no_file {
+            work.host.root.remove(&self.path)?;
+        } else {
+            work.host.root.write(&self.path, &new, access)?;
+        }
         if is_unit_file(&self.path) {
             work.host.unit_files_changed();
         }

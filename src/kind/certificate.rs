@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::kind::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::kind::file::{File, Wanted};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::pki::{
     Certificate, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, Wish, authority_path, bad_name,
     certificate_path, key_secret, request,
@@ -284,6 +284,17 @@ impl Installed {
 }
 
 impl Resource for Installed {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        // what is asked for with a key of the host's own has files in the state directory too
+        let is_given = matches!(self.key, Key::Given(_));
+        Ok(is_given.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))
+    }
+
+    fn is_sensitive(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         CertificateFields::NAME
     }

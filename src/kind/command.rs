@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
 use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
 /// say that it is to run.
@@ -156,6 +156,15 @@ impl Run {
 }
 
 impl Resource for Run {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let asks = self.unless.is_some() || self.only_if.is_some();
+        Ok(match &self.creates {
+            _ if !work.host.is_live() => Some(Vec::new()),
+            Some(path) if !asks => Some(vec![Trace::Place(path.to_path_buf())]),
+            _ => None,
+        })
+    }
+
     fn kind(&self) -> &'static str {
         CommandFields::NAME
     }

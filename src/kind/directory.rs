@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::root::What;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[directory]]`.
 #[derive(Debug, Deserialize)]
@@ -34,11 +34,16 @@ impl Fields for DirectoryFields {
 /// A directory.
 #[derive(Debug)]
 pub struct Directory {
-    path: AbsolutePath,
-    wanted: Wanted,
+    pub(super) path: AbsolutePath,
+    pub(super) wanted: Wanted,
 }
 
 impl Resource for Directory {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(vec![Trace::Place(self.path.to_path_buf())]))
+    }
+
     fn kind(&self) -> &'static str {
         DirectoryFields::NAME
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, is_unit_file};
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
 #[derive(Debug, Deserialize)]
@@ -69,6 +69,15 @@ pub struct File {
 }
 
 impl Resource for File {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    }
+
+    fn is_sensitive(&self) -> bool {
+        self.sensitive
+    }
+
     fn kind(&self) -> &'static str {
         self.kind
     }
@@ -164,6 +173,11 @@ impl Wanted {
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
     }
 
+    /// With owners by number, for what comes back.
+    pub(super) fn numeric(mode: u32, uid: u32, gid: u32) -> Self {
+        Self { mode, owner: uid.to_string(), group: gid.to_string() }
+    }
+
     /// The accounts that have to be there first.
     pub fn after(&self) -> Vec<String> {
         vec![format!("user:{}", self.owner), format!("group:{}", self.group)]
@@ -175,11 +189,16 @@ impl Wanted {
         if meta.mode != self.mode {
             parts.push(format!("mode {:04o} → {:04o}", meta.mode, self.mode));
         }
-        match host.access(self.mode, &self.owner, &self.group)? {
-            Ok(access) if Access { mode: meta.mode, ..access }.holds(meta) => {}
-            _ => parts.push(format!("owner → {}:{}", self.owner, self.group)),
+        if !self.is_owned(host, meta)? {
+            parts.push(format!("owner → {}:{}", self.owner, self.group));
         }
         Ok(parts)
+    }
+
+    /// Whether `meta` has the owner and the group.
+    pub fn is_owned(&self, host: &Host, meta: &Meta) -> Result<bool> {
+        let access = host.access(self.mode, &self.owner, &self.group)?;
+        Ok(access.is_ok_and(|access| Access { mode: meta.mode, ..access }.holds(meta)))
     }
 
     /// As numbers; an error when there is no such user or group.

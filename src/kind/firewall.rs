@@ -16,7 +16,8 @@ use crate::host::rich_rule::{Part, RichRule};
 use crate::host::root::Access;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Traffic};
 use crate::host::zone_file::ZoneFile;
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Wants, Work};
+use crate::kind::origin::Origin;
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
 #[derive(Debug, Deserialize)]
@@ -402,27 +403,87 @@ impl Firewall {
     /// Makes the host as it is to be.
     fn make(&self, host: &Host, catalog: &[Item]) -> Result<()> {
         let zone = self.zone_name(host)?;
-        if !host.is_live() {
-            let file = zone_file(host, &zone)?;
-            let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
-            if edits.is_empty() {
-                return Ok(());
-            }
-            let access = Access { mode: 0o644, uid: None, gid: None };
-            return host.root.write(&etc_file(&zone), file.edited(&edits).as_bytes(), access);
+        let siblings = self.siblings(host, catalog, &zone)?;
+        edit(host, &zone, &|have| self.edits(have, &siblings))
+    }
+}
+
+/// Makes the edits that a zone needs, in a tree or on the running host.
+fn edit(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+    if !host.is_live() {
+        let file = zone_file(host, zone)?;
+        let edits = edits(&file.settings());
+        if edits.is_empty() {
+            return Ok(());
         }
-        host.forget_zones();
-        let Some(edits) = self.live_edits(host, catalog, &zone)? else { return Err(not_running()) };
-        Self::check_services(host, &edits)?;
-        let firewalld = host.firewalld()?;
-        // what is to come goes in before what is to go: nobody is locked out in between
-        let made = edits
-            .permanent
-            .iter()
-            .try_for_each(|edit| firewalld.edit_permanent(&zone, edit))
-            .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(&zone, edit)));
-        host.forget_zones();
-        made
+        let access = Access { mode: 0o644, uid: None, gid: None };
+        return host.root.write(&etc_file(zone), file.edited(&edits).as_bytes(), access);
+    }
+    host.forget_zones();
+    let Some(Zone { runtime, permanent }) = host.zone(zone)? else { return Err(not_running()) };
+    let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
+    Firewall::check_services(host, &edits)?;
+    let firewalld = host.firewalld()?;
+    // what is to come goes in before what is to go: nobody is locked out in between
+    let made = edits
+        .permanent
+        .iter()
+        .try_for_each(|edit| firewalld.edit_permanent(zone, edit))
+        .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(zone, edit)));
+    host.forget_zones();
+    made
+}
+
+/// What was not in a zone before kpull put it there; it goes, as far as nothing in the catalog wants it.
+#[derive(Debug)]
+pub struct Shut {
+    pub(super) zone: String,
+    pub(super) element: Element,
+}
+
+impl Shut {
+    fn edits(&self, have: &Settings, host: &Host, catalog: &[Item]) -> Result<Vec<Edit>> {
+        let mut wanted = Settings::default();
+        for other in firewalls(catalog) {
+            if other.zone_name(host)? == self.zone {
+                wanted.merge(&other.listed);
+            }
+        }
+        let unwanted = Settings::of(&self.element).without(&wanted).into_iter();
+        Ok(unwanted.filter(|one| Settings::of(one).without(have).is_empty()).map(Edit::Remove).collect())
+    }
+}
+
+impl Resource for Shut {
+    fn can_cut_off(&self) -> bool {
+        true
+    }
+
+    fn kind(&self) -> &'static str {
+        FirewallFields::NAME
+    }
+
+    fn key(&self) -> String {
+        format!("{} {}", self.zone, self.element)
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Firewall
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let host = work.host;
+        if !host.is_live() {
+            let edits = self.edits(&zone_file(host, &self.zone)?.settings(), host, work.catalog)?;
+            return Ok(Change::of(edits.iter().map(ToString::to_string).collect()));
+        }
+        let Some(Zone { runtime, permanent }) = host.zone(&self.zone)? else { return Ok(None) };
+        let edits = |have| self.edits(have, host, work.catalog);
+        Ok(Change::of(Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? }.words()))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        edit(work.host, &self.zone, &|have| self.edits(have, work.host, work.catalog).unwrap_or_default())
     }
 }
 
@@ -491,6 +552,20 @@ fn blank(zone: &str) -> Result<String> {
 }
 
 impl Resource for Firewall {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        if work.host.is_live() {
+            return Ok(None);
+        }
+        let zone = self.zone_name(work.host)?;
+        let packaged = format!("/usr/lib/firewalld/zones/{zone}.xml").into();
+        let paths = [etc_file(&zone), packaged, "/etc/firewalld/firewalld.conf".into()];
+        Ok(Some(paths.into_iter().map(Trace::Path).collect()))
+    }
+
+    fn can_cut_off(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         FirewallFields::NAME
     }
@@ -521,6 +596,27 @@ impl Resource for Firewall {
     /// Nothing: two roles may open the same port.
     fn claims(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
+        let zone = self.zone_name(host)?;
+        let listed = self.listed.without(&Settings::default());
+        Ok(listed.iter().map(|element| format!("firewall:{zone} {element}")).collect())
+    }
+
+    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
+        let zone = self.zone_name(work.host)?;
+        let listed = self.listed.without(&Settings::default()).into_iter();
+        let element = listed.into_iter().find(|element| mark == format!("firewall:{zone} {element}"));
+        let had = match work.host.is_live() {
+            false => zone_file(work.host, &zone)?.settings(),
+            // a firewall that is yet to come lets in what its package says
+            true => work.host.zone(&zone)?.map(|zone| zone.permanent).unwrap_or_default(),
+        };
+        Ok(match element.filter(|element| !Settings::of(element).without(&had).is_empty()) {
+            Some(element) => Origin::Shut { zone, element },
+            None => Origin::Same,
+        })
     }
 
     fn after(&self) -> Vec<String> {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::host::accounts::{PATIENCE, Tables, WantedGroup, lock};
 use crate::kind::fields::AccountName;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize)]
@@ -43,6 +43,11 @@ impl Group {
 }
 
 impl Resource for Group {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         GroupFields::NAME
     }

@@ -4,19 +4,23 @@
 //! the host, and changed.
 
 pub mod fields;
+pub mod origin;
 #[cfg(test)]
 pub mod testing;
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::systemd::Kick;
+use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
 use crate::site::{Doc, Pin};
@@ -70,6 +74,18 @@ impl Change {
     }
 }
 
+/// Something on the host whose state tells whether a resource was touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trace {
+    /// Whatever stands at the path, or that nothing does.
+    Path(PathBuf),
+    /// The same, but of a directory what is in it does not matter.
+    Place(PathBuf),
+    /// The text of a file of the kernel's, which has no times.
+    Text(PathBuf),
+}
+
 /// What a resource is observed and changed with.
 pub struct Work<'a> {
     /// The machine, or the tree.
@@ -95,6 +111,18 @@ pub trait Resource: fmt::Debug + Any {
     /// a part of something is `part:NAME@CLAIM`, see [`whole_of`].
     fn claims(&self) -> Vec<String> {
         vec![format!("{}:{}", self.kind(), self.key())]
+    }
+
+    /// What is on the host because of it, each as `path:/etc/hosts` or alike: what stood there before is remembered, and
+    /// comes back when nothing has the mark any more.
+    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
+        let _ = host;
+        Ok(self.claims().into_iter().filter(|claim| claim.starts_with("path:")).collect())
+    }
+
+    /// What stands where one mark of its footprint is.
+    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
+        Origin::of_path(mark.strip_prefix("path:").unwrap_or(mark), work)
     }
 
     /// Ids of resources that come before it if the catalog has them.
@@ -144,10 +172,28 @@ pub trait Resource: fmt::Debug + Any {
         Ok(false)
     }
 
+    /// Whether a change of it can cut this host off from its sources and its operators: the network, the firewall, SSH, kpull's own
+    /// configuration.
+    fn can_cut_off(&self) -> bool {
+        self.claims().iter().any(|claim| cuts_off(claim))
+    }
+
     /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
     /// in one of them.
     fn is_discreet(&self) -> bool {
         false
+    }
+
+    /// Whether its content is kept out of everything but the file, as the role says.
+    fn is_sensitive(&self) -> bool {
+        false
+    }
+
+    /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
+    /// tells that.
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(None)
     }
 
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
@@ -295,6 +341,38 @@ kinds! {
     template::TemplateFields,
     unit::UnitFields,
     user::UserFields,
+}
+
+/// Whether what this claim is on can cut a host off.
+fn cuts_off(claim: &str) -> bool {
+    const PATHS: [&str; 11] = [
+        "/etc/NetworkManager",
+        "/etc/hosts",
+        "/etc/kpull",
+        "/etc/netplan",
+        "/etc/network",
+        "/etc/nftables",
+        "/etc/nsswitch.conf",
+        "/etc/resolv.conf",
+        "/etc/ssh",
+        "/etc/sysconfig/network",
+        "/etc/systemd/network",
+    ];
+    const UNITS: [&str; 8] = [
+        "NetworkManager",
+        "firewalld",
+        "networking",
+        "nftables",
+        "ssh",
+        "sshd",
+        "systemd-networkd",
+        "systemd-resolved",
+    ];
+    let path = claim.split_once("path:").map(|(_, path)| path);
+    let unit = claim.strip_prefix("unit:").map(|name| name.split('.').next().unwrap_or(name));
+    path.is_some_and(|path| PATHS.iter().any(|one| path.starts_with(one)))
+        || unit.is_some_and(|name| UNITS.contains(&name))
+        || claim.starts_with("sysctl:net.")
 }
 
 /// The claim on the whole, for a claim on a part of it: `path:/etc/hosts` for `part:cluster@path:/etc/hosts`. Parts of

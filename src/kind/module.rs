@@ -1,6 +1,6 @@
 //! `[[module]]`: a kernel module, loaded now and at each boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Work};
 
 /// Fields of `[[module]]`.
 #[derive(Debug, Deserialize)]
@@ -76,6 +76,16 @@ impl Module {
 }
 
 impl Resource for Module {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let file = Trace::Path(self.file.path.to_path_buf());
+        if !work.host.is_live() {
+            return Ok(Some(vec![file]));
+        }
+        let loaded = PathBuf::from(format!("/sys/module/{}", self.name.replace('-', "_")));
+        let shows = work.host.root.meta(&loaded)?.is_some();
+        Ok(shows.then(|| vec![file, Trace::Place(loaded)]))
+    }
+
     fn kind(&self) -> &'static str {
         ModuleFields::NAME
     }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::packages::Manager;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Wants, Work};
+use crate::kind::origin::Origin;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[package]]`. Exactly one of `name` and `names` is set.
 #[derive(Debug, Deserialize)]
@@ -115,7 +116,23 @@ pub struct Package {
     set: Rc<Set>,
 }
 
+impl Package {
+    /// That a host is without it.
+    pub(super) fn absent(name: &str, manager: Option<Manager>) -> Self {
+        let set = Set { names: vec![name.to_owned()], state: State::Absent, version: None, manager, start: false };
+        Self { name: name.to_owned(), set: Rc::new(set) }
+    }
+}
+
 impl Resource for Package {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        let files = self.set.manager(work.host)?.database();
+        Ok(Some(files.iter().map(|path| Trace::Path(path.into())).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         PackageFields::NAME
     }
@@ -126,6 +143,18 @@ impl Resource for Package {
 
     fn phase(&self) -> Phase {
         Phase::Packages
+    }
+
+    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
+        Ok(if host.is_live() { self.claims() } else { Vec::new() })
+    }
+
+    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
+        let installed = work.host.package(self.set.manager(work.host)?, &self.name)?;
+        Ok(match installed.is_empty() {
+            true => Origin::NoPackage { name: self.name.clone(), manager: self.set.manager },
+            false => Origin::Same,
+        })
     }
 
     fn announce(&self, wants: &mut Wants) {

@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::tls;
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
 
 /// How long one try may take.
@@ -405,6 +405,12 @@ impl Web {
 }
 
 impl Resource for Probe {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        // it is only asked after a change
+        Ok(Some(Vec::new()))
+    }
+
     fn kind(&self) -> &'static str {
         ProbeFields::NAME
     }

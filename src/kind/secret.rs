@@ -209,6 +209,10 @@ impl Credential {
 }
 
 impl Resource for Credential {
+    fn is_sensitive(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         SecretFields::NAME
     }

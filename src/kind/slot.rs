@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::kind::etcd_key::cluster;
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize)]
@@ -77,6 +77,12 @@ pub struct Slot {
 }
 
 impl Resource for Slot {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        // it is only asked after a change
+        Ok(Some(Vec::new()))
+    }
+
     fn kind(&self) -> &'static str {
         SlotFields::NAME
     }

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::host::root::Access;
 use crate::kind::file::unified;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 const FSTAB: &str = "/etc/fstab";
 const MARK: &str = "# kpull: this host has no swap: ";
@@ -61,6 +61,12 @@ fn is_swap(line: &str) -> bool {
 }
 
 impl Resource for NoSwap {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let fstab = Trace::Path(FSTAB.into());
+        let live = work.host.is_live().then(|| Trace::Text("/proc/swaps".into()));
+        Ok(Some([fstab].into_iter().chain(live).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         SwapFields::NAME
     }

@@ -9,7 +9,7 @@ use crate::host::is_unit_file;
 use crate::host::root::What;
 use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[symlink]]`.
 #[derive(Debug, Deserialize)]
@@ -35,8 +35,8 @@ impl Fields for SymlinkFields {
 /// A symbolic link.
 #[derive(Debug)]
 pub struct Symlink {
-    path: AbsolutePath,
-    target: PathBuf,
+    pub(super) path: AbsolutePath,
+    pub(super) target: PathBuf,
 }
 
 impl Symlink {
@@ -48,6 +48,11 @@ impl Symlink {
 }
 
 impl Resource for Symlink {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    }
+
     fn kind(&self) -> &'static str {
         SymlinkFields::NAME
     }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::module::Module;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::origin::Origin;
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize)]
@@ -48,16 +50,21 @@ impl Fields for SysctlFields {
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         let name = parts.join(separator);
         let path = format!("/etc/sysctl.d/90-kpull-{}.conf", name.replace('/', "-"));
-        let file = File {
+        let file = Some(File {
             kind: Self::NAME,
             path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
             content: format!("{name} = {value}\n").into_bytes().into(),
             wanted: Wanted::of_file(build.is_secret(), None, None, None),
             sensitive: build.is_secret(),
-        };
-        let live = PathBuf::from(format!("/proc/sys/{}", parts.join("/")));
+        });
+        let live = live(&parts);
         Ok(vec![Box::new(Sysctl { name, value, live, file, ignore_missing: self.ignore_missing })])
     }
+}
+
+/// Where the running kernel has it.
+fn live(parts: &[String]) -> PathBuf {
+    PathBuf::from(format!("/proc/sys/{}", parts.join("/")))
 }
 
 /// The parts of a name; the first separator in it says which one it is.
@@ -81,11 +88,18 @@ pub struct Sysctl {
     name: String,
     value: String,
     live: PathBuf,
-    file: File,
+    /// For the next boot.
+    file: Option<File>,
     ignore_missing: bool,
 }
 
 impl Sysctl {
+    /// For the running kernel only, if it has it; `None` for what is no setting's name.
+    pub(super) fn for_now(name: &str, value: &str) -> Option<Self> {
+        let live = live(&parts(name)?);
+        Some(Self { name: name.to_owned(), value: value.to_owned(), live, file: None, ignore_missing: true })
+    }
+
     /// The value that the kernel has; `None` when it has no such setting.
     fn current(&self, work: &Work<'_>) -> Result<Option<String>> {
         let content = work.host.root.read(&self.live).map_err(|error| {
@@ -132,6 +146,12 @@ fn folded(value: &str) -> String {
 }
 
 impl Resource for Sysctl {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let file = self.file.iter().map(|file| Trace::Path(file.path.to_path_buf()));
+        let live = work.host.is_live().then(|| Trace::Text(self.live.clone()));
+        Ok(Some(file.chain(live).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         SysctlFields::NAME
     }
@@ -145,7 +165,21 @@ impl Resource for Sysctl {
     }
 
     fn claims(&self) -> Vec<String> {
-        [vec![format!("sysctl:{}", self.name)], self.file.claims()].concat()
+        [vec![format!("sysctl:{}", self.name)], self.file.iter().flat_map(Resource::claims).collect()].concat()
+    }
+
+    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+        Ok(self.claims())
+    }
+
+    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
+        if let Some(path) = mark.strip_prefix("path:") {
+            return Origin::of_path(path, work);
+        }
+        Ok(match self.current(work)?.filter(|_| work.host.is_live()) {
+            Some(value) => Origin::Sysctl { name: self.name.clone(), value: folded(&value) },
+            None => Origin::Same,
+        })
     }
 
     fn after(&self) -> Vec<String> {
@@ -161,8 +195,10 @@ impl Resource for Sysctl {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let mut parts = Vec::new();
         let mut diff = None;
-        if let Some(change) = self.file.observe(work)? {
-            parts.push(format!("{} {}", change.summary, self.file.path));
+        if let Some(file) = &self.file
+            && let Some(change) = file.observe(work)?
+        {
+            parts.push(format!("{} {}", change.summary, file.path));
             diff = change.diff;
         }
         if work.host.is_live() {
@@ -185,7 +221,7 @@ impl Resource for Sysctl {
         if work.host.is_live() {
             self.set(work)?;
         }
-        self.file.apply(work, change)
+        self.file.as_ref().map_or(Ok(()), |file| file.apply(work, change))
     }
 }
 

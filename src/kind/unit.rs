@@ -17,6 +17,7 @@ use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
 use crate::host::zone::{PortRange, Traffic};
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::file::{File, Wanted};
+use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Wants, Work};
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
@@ -348,6 +349,27 @@ enum Standing {
 }
 
 impl Unit {
+    /// A unit as it was, as far as somebody has changed that. One that ran is restarted: what it runs with has come back.
+    pub(super) fn as_it_was(name: &str, enabled: Option<bool>, running: Option<bool>) -> Self {
+        let state = match running {
+            Some(true) => State::Running,
+            Some(false) => State::Stopped,
+            None => State::Any,
+        };
+        Self {
+            name: name.to_owned(),
+            own: Own::default(),
+            enable: enabled,
+            state,
+            mask: false,
+            after: Vec::new(),
+            watches: Vec::new(),
+            listens: Vec::new(),
+            slot: None,
+            check: None,
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -605,6 +627,23 @@ impl Resource for Unit {
 
     fn phase(&self) -> Phase {
         Phase::Units
+    }
+
+    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+        Ok(self.claims())
+    }
+
+    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
+        let host = work.host;
+        let is_enabled = || -> Result<bool> {
+            let Found::File(file) = unit_files::find(&host.root, &self.name, &Own::default())? else { return Ok(false) };
+            let links = file.links(&host.root)?;
+            links.iter().try_fold(!links.is_empty(), |all, link| Ok(all && link.is_there(&host.root)?))
+        };
+        let enabled = self.enable.map(|_| is_enabled()).transpose()?;
+        let asks = host.is_live() && self.state != State::Any;
+        let running = asks.then(|| Ok::<_, Error>(self.standing(host)? == Standing::Up)).transpose()?;
+        Ok(Origin::Unit { name: self.name.clone(), enabled, running })
     }
 
     fn after(&self) -> Vec<String> {

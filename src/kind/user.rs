@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::host::accounts::{PATIENCE, Tables, WantedUser, lock};
 use crate::host::root::{Access, What};
 use crate::kind::fields::{AbsolutePath, AccountName};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize)]
@@ -114,6 +114,11 @@ impl User {
 }
 
 impl Resource for User {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let _ = work;
+        Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    }
+
     fn kind(&self) -> &'static str {
         UserFields::NAME
     }

@@ -1,12 +1,14 @@
-//! Downloads into a file: gone on with where an earlier attempt ended, bounded, and hashed on the way.
+//! Downloads into a file: gone on with where an earlier attempt ended, bounded, hashed on the way, and handed on meanwhile
+//! to whoever has a use for the bytes once their digest is right.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
+use crate::host::writeback::Writeback;
 use crate::net::{Get, Kind, from_io};
 
 const CHUNK: usize = 256 << 10;
@@ -27,6 +29,18 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
+/// What whoever listens to a file being read hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// It starts with its first byte. Whatever was heard before is void.
+    Start,
+    /// The next bytes.
+    Bytes(&'a [u8]),
+}
+
+/// Listens to a file being read. Nothing that it hears may be used before the digest of the whole file is right.
+pub type Listener<'a> = &'a mut dyn FnMut(Piece<'_>);
+
 /// A file that was downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Got {
@@ -36,27 +50,72 @@ pub struct Got {
     pub size: u64,
 }
 
+/// [`download_heard`] by nobody.
+pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
+    download_heard(net, url, part, wanted, progress, &mut |_| {})
+}
+
+/// [`download_heard`] from the first of `urls` that has the wanted file. Where it is not, `failed` hears of it, with the
+/// position of the address. The error is why none has it.
+pub fn download_any(
+    net: &dyn Get,
+    urls: impl IntoIterator<Item = String>,
+    part: &Path,
+    wanted: &Wanted<'_>,
+    progress: Progress<'_>,
+    listener: Listener<'_>,
+    failed: &mut dyn FnMut(usize, &Error),
+) -> Result<Got> {
+    let mut failures = Vec::new();
+    for (index, url) in urls.into_iter().enumerate() {
+        match download_heard(net, &url, part, wanted, progress, listener) {
+            Ok(got) => return Ok(got),
+            Err(error) => {
+                failed(index, &error);
+                failures.push(error.to_string());
+            }
+        }
+    }
+    Err(Error::new(format!("the artifact {} can't be had", wanted.name)).because(failures.join("; ")))
+}
+
 /// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. What is in
 /// `part` already is taken for the beginning, if the digest is known. A file that is not the wanted one is removed, and is
-/// an error; so is one that has more than the wanted bytes.
-pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
+/// an error; so is one that has more than the wanted bytes. `listener` hears every byte that counts for the digest, in order.
+pub fn download_heard(
+    net: &dyn Get,
+    url: &str,
+    part: &Path,
+    wanted: &Wanted<'_>,
+    progress: Progress<'_>,
+    listener: Listener<'_>,
+) -> Result<Got> {
     let what = || format!("can't write {}", part.display());
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(part).context(what)?;
     let (mut hasher, mut done) = (Sha256::new(), 0);
-    if wanted.sha256.is_some() {
-        done = read_into(&mut file, &mut hasher).context(what)?;
+    let before = match wanted.sha256 {
+        // what is too long can't be the beginning
+        Some(_) => Some(file.metadata().context(what)?.len()).filter(|size| *size <= wanted.size.unwrap_or(LARGEST)),
+        None => None,
+    };
+    let before = before.unwrap_or(0);
+    let (mut body, total, from_start): (Box<dyn Read>, _, _) = match wanted.size {
+        Some(size) if size == before && size > 0 => (Box::new(io::empty()), wanted.size, false),
+        _ => body(net, url, before)?,
+    };
+    listener(Piece::Start);
+    if from_start || before == 0 {
+        file.set_len(0).context(what)?;
+    } else {
+        done = read_into(&mut (&mut file).take(before), &mut hasher, listener).context(what)?;
     }
     let resumed = done > 0;
-    let (mut body, total, from_start) = body(net, url, done)?;
-    if from_start {
-        (hasher, done) = (Sha256::new(), 0);
-        file.set_len(0).and_then(|()| file.rewind()).context(what)?;
-    }
     let limit = wanted.size.unwrap_or(LARGEST);
     let total = wanted.size.or(total);
     if let Some(total) = total {
         room_for(part, total.saturating_sub(done))?;
     }
+    let mut writeback = Writeback::default();
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = body.read(&mut buffer).map_err(from_io)?;
@@ -68,38 +127,48 @@ pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, prog
             drop(std::fs::remove_file(part));
             return Err(Error::new(format!("{url} has more than the {limit} bytes that are expected")));
         }
-        hasher.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).context(what)?;
+        let bytes = &buffer[..count];
+        listener(Piece::Bytes(bytes));
+        hasher.update(bytes);
+        file.write_all(bytes).context(what)?;
+        writeback.wrote(&file, count);
         progress(wanted.name, done, total);
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
         drop(std::fs::remove_file(part));
-        if resumed && !from_start {
+        if resumed {
             // what was there before may have been the wrong half
-            return download(net, url, part, wanted, progress);
+            return download_heard(net, url, part, wanted, progress, listener);
         }
         return Err(Error::new(format!(
             "{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"
         )));
     }
-    file.sync_all().context(what)?;
+    writeback.finish().and_then(|()| file.sync_all()).context(what)?;
     Ok(Got { sha256, size: done })
 }
 
 /// What a file has from here to its end: its digest, in hex, and its bytes.
 pub fn hash(input: &mut dyn Read) -> io::Result<Got> {
+    hash_heard(input, &mut |_| {})
+}
+
+/// [`hash`] of a file from its first byte on, with somebody who listens.
+pub fn hash_heard(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Got> {
     let mut hasher = Sha256::new();
-    let size = read_into(input, &mut hasher)?;
+    listener(Piece::Start);
+    let size = read_into(input, &mut hasher, listener)?;
     Ok(Got { sha256: hex::encode(hasher.finalize()), size })
 }
 
-fn read_into(input: &mut dyn Read, hasher: &mut Sha256) -> io::Result<u64> {
+fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) -> io::Result<u64> {
     let (mut buffer, mut size) = (vec![0; CHUNK], 0);
     loop {
         match input.read(&mut buffer)? {
             0 => return Ok(size),
             count => {
+                listener(Piece::Bytes(&buffer[..count]));
                 hasher.update(&buffer[..count]);
                 size += count as u64;
             }

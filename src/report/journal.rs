@@ -61,6 +61,13 @@ impl Report for Journal {
             Event::Passing(item) => {
                 log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str(); "{}: passed", item.id);
             }
+            Event::Saved { path } => {
+                log!(Level::Warn, KPULL_EVENT = "saved"; "{path} was edited by hand; the edit is saved");
+            }
+            Event::Back { hold } => {
+                log!(Level::Error, KPULL_EVENT = "back", KPULL_SERIAL = hold.serial;
+                    "release {} is not good for this host: back to release {}: {}", hold.not, hold.serial, hold.why);
+            }
             Event::Done(summary) => {
                 log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);
                     "{}: {} of {} resources changed", summary.host, summary.changed.len(), summary.resources);

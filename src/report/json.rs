@@ -46,6 +46,9 @@ impl Report for Json {
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
             Event::Download { .. } => return,
+            Event::Saved { path } => json!({ "event": "saved", "path": path }),
+            Event::Back { hold } => json!({ "event": "back", "from": hold.not, "to": hold.serial, "why": hold.why,
+                "tries": hold.tries, "again": hold.again }),
             Event::Done(summary) => {
                 let mut value = serde_json::to_value(summary).unwrap_or_default();
                 value["event"] = "done".into();

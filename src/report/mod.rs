@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::engine::slot::Holder;
 use crate::error::Error;
 use crate::kind::{Change, Item};
+use crate::store::Hold;
 use crate::trust::{KeySet, Manifest};
 
 /// Something that happened in a run.
@@ -89,6 +90,16 @@ pub enum Event<'a> {
     Waiting(&'a Item),
     /// A probe passed.
     Passing(&'a Item),
+    /// Somebody's edit of a file was saved before the file was overwritten or removed.
+    Saved {
+        /// The file.
+        path: &'a str,
+    },
+    /// The host goes back to an earlier release.
+    Back {
+        /// Which, from which, and why.
+        hold: &'a Hold,
+    },
     /// The run is over.
     Done(&'a Summary),
 }
@@ -110,6 +121,8 @@ pub struct Summary {
     pub kicked: Vec<String>,
     /// Probes that passed.
     pub probes: usize,
+    /// Whether nothing was looked into, since nobody has touched it and no source has news.
+    pub sealed: bool,
     /// How long it took.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,

@@ -56,7 +56,7 @@ impl Text {
     }
 
     fn summary(&self, summary: &Summary) {
-        let Summary { command, host, serial, resources, changed, kicked, probes, took } = summary;
+        let Summary { command, host, serial, resources, changed, kicked, probes, took, .. } = summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
             (0, _) => "nothing to do".to_owned(),
@@ -141,6 +141,15 @@ impl Report for Text {
                         bar.finish_and_clear();
                     }
                 }
+            }
+            Event::Saved { path } => {
+                let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
+            Event::Back { hold } => {
+                let text = format!("release {} is not good for this host: back to release {}", hold.not, hold.serial);
+                self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));
+                self.line(&format!("  {}", self.paint("2", &hold.why)));
             }
             Event::Done(summary) => self.summary(summary),
         }

@@ -30,6 +30,8 @@ use crate::source::{self, Config, Poll, Reach, Source, Tree};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
+/// How much a child may be ahead, in bytes.
+const PIPE: i32 = 1 << 20;
 /// How much of a child's last words is read, in bytes.
 const WORDS_MAX: u64 = 4 << 10;
 /// Variables that a confined child gets: proxies, language, and whom the system trusts.
@@ -192,15 +194,16 @@ impl RemoteTree {
         }
         let mut bytes = Vec::new();
         loop {
-            let chunk = worker.chunk()?;
-            if chunk.is_empty() {
+            let length = worker.next()?;
+            if length == 0 {
                 return Ok(Some(bytes));
             }
-            if (bytes.len() + chunk.len()) as u64 > max {
+            if (bytes.len() + length) as u64 > max {
                 worker.end();
                 return Err(source::too_big(&self.name, what, max));
             }
-            bytes.extend_from_slice(&chunk);
+            let payload = wire::payload(&mut worker.from, length).map_err(|why| worker.failed(why))?;
+            bytes.extend_from_slice(&payload);
         }
     }
 }
@@ -230,7 +233,7 @@ impl Get for Downloads {
         match worker.ask(&Request::Get { url: url.to_owned(), from })? {
             Answer::Body { kind, length } => {
                 let pace = Pace::new(patience);
-                let body = Box::new(Body { worker, chunk: Vec::new().into(), at: 0, pace, patience, url: parsed });
+                let body = Box::new(Body { worker, left: 0, ended: false, pace, patience, url: parsed });
                 Ok(Download { kind, length, body })
             }
             _ => Err(worker.nonsense()),
@@ -241,8 +244,9 @@ impl Get for Downloads {
 /// The body of a download.
 struct Body {
     worker: Worker,
-    chunk: zeroize::Zeroizing<Vec<u8>>,
-    at: usize,
+    /// Bytes of the present frame that are not read yet.
+    left: usize,
+    ended: bool,
     pace: Pace,
     patience: Duration,
     url: reqwest::Url,
@@ -250,18 +254,23 @@ struct Body {
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.left == 0 && !self.ended {
             self.worker.allow(self.patience * 2);
-            self.chunk = self.worker.chunk().map_err(io::Error::other)?;
-            self.at = 0;
-            if !self.chunk.is_empty() && !self.pace.holds(self.chunk.len()) {
+            self.left = self.worker.next().map_err(io::Error::other)?;
+            self.ended = self.left == 0;
+            if !self.ended && !self.pace.holds(self.left) {
                 return Err(io::Error::other(net::too_slow(&self.url)));
             }
         }
-        let rest = &self.chunk[self.at..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.at += count;
+        if self.ended {
+            return Ok(0);
+        }
+        let most = self.left.min(buffer.len());
+        let count = self.worker.read(&mut buffer[..most]).map_err(io::Error::other)?;
+        self.left -= count;
         Ok(count)
     }
 }
@@ -305,6 +314,8 @@ impl Worker {
         for pipe in [worker.to.inner.as_fd(), worker.from.get_ref().inner.as_fd()] {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(what)?;
         }
+        // fewer turns for a long body; there may be no more room for large pipes
+        let _ = fcntl(worker.from.get_ref().inner.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
         wire::write_json(&mut worker.to, Tag::Setup, setup).map_err(|why| worker.failed(why))?;
         match worker.hear()? {
             Answer::Ready(confined) => {
@@ -328,15 +339,25 @@ impl Worker {
         }
     }
 
-    /// The next bytes of a body; none at its end.
-    fn chunk(&mut self) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-        let (tag, payload) = wire::read(&mut self.from, &[Tag::Body, Tag::Message]).map_err(|why| self.failed(why))?;
+    /// How many bytes of a body come next; none at its end.
+    fn next(&mut self) -> Result<usize> {
+        let (tag, length) = wire::head(&mut self.from, &[Tag::Body, Tag::Message]).map_err(|why| self.failed(why))?;
         if tag == Tag::Body {
-            return Ok(payload);
+            return Ok(length);
         }
+        let payload = wire::payload(&mut self.from, length).map_err(|why| self.failed(why))?;
         match wire::parse(&payload).map_err(|why| self.failed(why))? {
             Answer::Failed(fault) => Err(fault.into()),
             _ => Err(self.nonsense()),
+        }
+    }
+
+    /// Some of those bytes, at least one.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self.from.read(buffer) {
+            Ok(0) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+            Ok(count) => Ok(count),
+            Err(why) => Err(self.failed(why)),
         }
     }
 

@@ -151,6 +151,12 @@ pub(super) fn write(to: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result
 /// Reads a frame of one of the kinds in `expected`. Not a byte of a frame that has another kind, or is longer than its
 /// kind may be, is read.
 pub(super) fn read(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, Zeroizing<Vec<u8>>)> {
+    let (tag, length) = head(from, expected)?;
+    Ok((tag, payload(from, length)?))
+}
+
+/// Reads what a frame begins with: its kind, and how many bytes follow.
+pub(super) fn head(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, usize)> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
     let [tag, length @ ..] = head;
@@ -160,9 +166,14 @@ pub(super) fn read(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, Z
     if length > tag.limit() {
         return Err(wrong("a frame is too long"));
     }
+    Ok((tag, length))
+}
+
+/// Reads the `length` bytes that follow a [`head`].
+pub(super) fn payload(from: &mut impl Read, length: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut payload = Zeroizing::new(vec![0; length]);
     from.read_exact(&mut payload)?;
-    Ok((tag, payload))
+    Ok(payload)
 }
 
 pub(super) fn write_json(to: &mut impl Write, tag: Tag, value: &impl Serialize) -> io::Result<()> {

@@ -1,8 +1,9 @@
 //! Hands out the named members of an upstream archive as bounded streams; writes nothing and uses no name as a path.
 //!
-//! The file was already checked against its digest, so what is guarded against here is what its publisher put into it:
-//! names that leave the tree, links, devices, a second entry of the same name, bytes without end, two readings of one
-//! archive. An archive is read to its end, so that a checksum or a second entry that comes late still counts.
+//! Guarded against is what its publisher put into it: names that leave the tree, links, devices, a second entry of the same
+//! name, bytes without end, two readings of one archive. An archive is read to its end, so that a checksum or a second entry
+//! that comes late still counts. One that is read while it comes in is as hostile as the network: whatever is taken out of it
+//! is worth nothing until the file's digest is right.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,11 @@ impl Format {
         ];
         let name = name.to_ascii_lowercase();
         ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)).map_or(Self::Plain, |(_, format)| *format)
+    }
+
+    /// Whether it can be read from its beginning on, while it comes in: a zip says at its end what is in it.
+    pub fn streams(self) -> bool {
+        self != Self::Zip
     }
 }
 
@@ -100,6 +106,20 @@ pub fn extract(
 ) -> Result<()> {
     let mut pass = Pass::new(archive, wanted, limits, sink)?;
     pass.read(input, format)?;
+    pass.finish()
+}
+
+/// [`extract`] from a stream, of a format that [streams](Format::streams).
+pub fn extract_stream(
+    archive: &str,
+    input: impl BufRead,
+    format: Format,
+    wanted: &BTreeSet<String>,
+    limits: &Limits,
+    sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let mut pass = Pass::new(archive, wanted, limits, sink)?;
+    pass.stream(input, format, None)?;
     pass.finish()
 }
 
@@ -247,13 +267,18 @@ impl<'a> Pass<'a> {
         let length = input.seek(SeekFrom::End(0)).context(what)?;
         input.rewind().context(what)?;
         let input = BufReader::with_capacity(BUFFER, input);
+        if format == Format::Zip { self.zip(input) } else { self.stream(input, format, Some(length)) }
+    }
+
+    /// Goes through a whole archive from its beginning on; `length` is the file's, if it is known.
+    fn stream(&mut self, input: impl BufRead, format: Format, length: Option<u64>) -> Result<()> {
         match format {
             Format::Tar => self.tar(input),
             Format::TarGz => self.tar(MultiGzDecoder::new(input)),
             Format::TarZst => self.tar(Zstd::new(input)),
-            Format::Zip => self.zip(input),
+            Format::Zip => Err(self.error("is a zip, which can't be read while it comes in")),
             Format::Gz => self.whole(MultiGzDecoder::new(input), None),
-            Format::Plain => self.whole(input, Some(length)),
+            Format::Plain => self.whole(input, length),
         }
     }
 

@@ -9,13 +9,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::net::download::{Progress, Wanted, download, hash};
+use crate::net::download::{Listener, Piece, Progress, Wanted, download_any, hash, hash_heard};
 use crate::site::Pin;
 use crate::store::Store;
+use crate::store::archive::Format;
+use crate::store::unpack::{Job, Taken, Unpacking};
 use crate::supply::layout;
 
 /// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
 const SETTLED: i64 = 2;
+/// The most members that are unpacked and wait for their places, over all artifacts: each is an open file.
+pub const OPEN_FILES: usize = 256;
+/// Where stamps are kept.
+const STAMPS: &str = "stamps.json";
 
 /// What identifies the content of an installed file without reading it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -26,6 +32,14 @@ struct Stamp {
     modified: (i64, i64),
     changed: (i64, i64),
     sha256: String,
+}
+
+/// The stamps of installed files, read once.
+#[derive(Debug)]
+pub(super) struct Stamps {
+    known: BTreeMap<PathBuf, Stamp>,
+    /// Whether there are any that are not kept yet.
+    is_new: bool,
 }
 
 impl Stamp {
@@ -42,17 +56,13 @@ impl Stamp {
 }
 
 impl Store {
-    fn artifact_path(&self, pin: &Pin) -> PathBuf {
-        self.dir().join("artifacts").join(&pin.sha256)
-    }
-
     /// The digests of what was taken out of an artifact before, by member.
     pub fn members(&self, pin: &Pin) -> Result<BTreeMap<String, String>> {
         Ok(self.read(&format!("artifacts/{}.members.json", pin.sha256))?.unwrap_or_default())
     }
 
     /// Remembers the digests of what was taken out of an artifact.
-    pub fn add_members(&self, pin: &Pin, members: BTreeMap<String, String>) -> Result<()> {
+    pub fn add_members(&self, pin: &Pin, members: impl Iterator<Item = (String, String)>) -> Result<()> {
         let mut known = self.members(pin)?;
         known.extend(members);
         self.write(&format!("artifacts/{}.members.json", pin.sha256), &known)
@@ -62,9 +72,12 @@ impl Store {
     pub fn digest_of(&self, path: &Path, mut file: File) -> Result<String> {
         let what = || format!("can't read {}", path.display());
         let meta = file.metadata().context(what)?;
-        let name = "stamps.json";
-        let mut stamps: BTreeMap<PathBuf, Stamp> = self.read(name).ok().flatten().unwrap_or_default();
-        if let Some(stamp) = stamps.get(path)
+        let mut stamps = self.stamps.borrow_mut();
+        let stamps = stamps.get_or_insert_with(|| Stamps {
+            known: self.read(STAMPS).ok().flatten().unwrap_or_default(),
+            is_new: false,
+        });
+        if let Some(stamp) = stamps.known.get(path)
             && *stamp == Stamp::of(&meta, &stamp.sha256)
         {
             return Ok(stamp.sha256.clone());
@@ -72,53 +85,216 @@ impl Store {
         let digest = hash(&mut file).context(what)?.sha256;
         let now = jiff::Timestamp::now().as_second();
         if now - meta.ctime() > SETTLED {
-            stamps.insert(path.to_owned(), Stamp::of(&meta, &digest));
-            self.write(name, &stamps)?;
+            stamps.known.insert(path.to_owned(), Stamp::of(&meta, &digest));
+            stamps.is_new = true;
         }
         Ok(digest)
     }
 
-    /// The pinned file, downloaded if it isn't here yet, its digest checked now.
-    pub fn artifact(&self, pin: &Pin, progress: Progress<'_>) -> Result<File> {
-        let path = self.artifact_path(pin);
+    /// Keeps what [`Store::digest_of`] has learned, so that the next run need not read it again.
+    pub(super) fn keep_stamps(&self) -> Result<()> {
+        let mut stamps = self.stamps.borrow_mut();
+        let Some(stamps) = stamps.as_mut().filter(|stamps| stamps.is_new) else { return Ok(()) };
+        stamps.is_new = false;
+        self.write_quickly(STAMPS, &stamps.known)
+    }
+
+    /// An empty file without a name, for what is not known to be good yet.
+    pub fn blank(&self) -> Result<File> {
+        let dir = self.artifacts_dir()?;
+        tempfile::tempfile_in(&dir).context(|| format!("can't write in {}", dir.display()))
+    }
+
+    /// Takes members out of the pinned file, which is downloaded if it isn't here yet. All is read once: fetched, hashed,
+    /// inflated and written at the same time. `blank` makes an empty file for each member that is wanted, or none for one of
+    /// which only the digest is; it is asked again when another address has to be tried. Nothing is handed out
+    /// unless the pinned file has its digest and is a whole archive; until then, no file has a name.
+    pub fn unpack(
+        &self,
+        pin: &Pin,
+        blank: &dyn Fn() -> Result<BTreeMap<String, Option<File>>>,
+        progress: Progress<'_>,
+    ) -> Result<BTreeMap<String, Taken>> {
+        let format = pin.urls.first().map_or(Format::Plain, |url| Format::of(url));
+        let job = || Ok::<_, Error>(Job { archive: pin.name.clone(), format, files: blank()? });
+        std::thread::scope(|scope| {
+            let mut unpacking = None;
+            let file = self.artifact(pin, progress, &mut |piece| match piece {
+                // what an earlier address has led to ends with this
+                Piece::Start => {
+                    unpacking = format.streams().then(|| job().map(|job| Unpacking::stream(scope, job)));
+                }
+                Piece::Bytes(bytes) => {
+                    if let Some(Ok(unpacking)) = &mut unpacking {
+                        unpacking.feed(bytes);
+                    }
+                }
+            })?;
+            unpacking.unwrap_or_else(|| Ok(Unpacking::file(scope, job()?, file)))?.finish()
+        })
+    }
+
+    fn artifacts_dir(&self) -> Result<PathBuf> {
+        let dir = self.dir().join("artifacts");
+        std::fs::create_dir_all(&dir).context(|| "can't make the store for artifacts".to_owned())?;
+        Ok(dir)
+    }
+
+    /// The pinned file, downloaded if it isn't here yet, its digest checked now. `listener` hears it.
+    fn artifact(&self, pin: &Pin, progress: Progress<'_>, listener: Listener<'_>) -> Result<File> {
+        let path = self.artifacts_dir()?.join(&pin.sha256);
+        let what = || format!("can't read {}", path.display());
         if let Ok(mut file) = File::open(&path) {
-            let digest = hash(&mut file).context(|| format!("can't read {}", path.display()))?;
-            if digest.sha256 == pin.sha256 {
-                file.rewind().context(|| format!("can't read {}", path.display()))?;
+            if hash_heard(&mut file, listener).context(what)?.sha256 == pin.sha256 {
+                file.rewind().context(what)?;
                 return Ok(file);
             }
             // the disk has lost it: fetch it again
             std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
         }
-        std::fs::create_dir_all(self.dir().join("artifacts"))
-            .context(|| "can't make the store for artifacts".to_owned())?;
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
-        let mut failures = Vec::new();
-        let mirrors = self.mirrors.iter().map(|mirror| (Some(mirror), layout::artifact_in(mirror, &pin.sha256)));
-        let own = pin.urls.iter().filter(|_| !self.only_mirrors).map(|url| (None, url.clone()));
-        for (mirror, url) in mirrors.chain(own) {
-            match download(&*self.net, &url, &part, &wanted, progress) {
-                Ok(_) => {
-                    std::fs::rename(&part, &path).context(|| format!("can't write {}", path.display()))?;
-                    return File::open(&path).context(|| format!("can't read {}", path.display()));
-                }
-                Err(error) => {
-                    if let Some(mirror) = mirror {
-                        self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
-                    }
-                    failures.push(error);
-                }
+        let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
+        let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
+        let mut passed = |index: usize, error: &Error| {
+            if let Some(mirror) = self.mirrors.get(index) {
+                self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
-        }
-        let why: Vec<String> = failures.iter().map(ToString::to_string).collect();
-        Err(Error::new(format!("the artifact {} can't be had", pin.name))
-            .because(why.join("; "))
-            .help("nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml"))
+        };
+        download_any(&*self.net, mirrors.chain(own), &part, &wanted, progress, listener, &mut passed).map_err(|error| {
+            error.help(
+                "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
+            )
+        })?;
+        std::fs::rename(&part, &path).context(|| format!("can't write {}", path.display()))?;
+        File::open(&path).context(what)
     }
 
     /// The mirrors that did not have an artifact since this was asked last, and why.
     pub fn take_passed_mirrors(&self) -> Vec<(String, Error)> {
         self.passed_mirrors.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Cursor, Read, Write};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::net::{Download, Get, Kind};
+    use crate::trust::Listed;
+
+    /// A stand-in for a server that hands out this, and looks into a directory before the last byte.
+    #[derive(Debug)]
+    struct Looking {
+        content: Vec<u8>,
+        dir: PathBuf,
+    }
+
+    struct Body {
+        content: Cursor<Vec<u8>>,
+        dir: PathBuf,
+    }
+
+    impl Get for Looking {
+        fn get(&self, _: &str, _: Option<u64>) -> Result<Download> {
+            let body = Body { content: Cursor::new(self.content.clone()), dir: self.dir.clone() };
+            Ok(Download { kind: Kind::Ok, length: None, body: Box::new(body) })
+        }
+    }
+
+    impl Read for Body {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let left = self.content.get_ref().len() - usize::try_from(self.content.position()).unwrap();
+            if left == 1 {
+                let names: Vec<_> = names(&self.dir).into_iter().filter(|name| !name.ends_with(".part")).collect();
+                assert_eq!(names, [""; 0]);
+            }
+            let most = buffer.len().min(1000).min(left - usize::from(left > 1));
+            self.content.read(&mut buffer[..most])
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(dir).into_iter().flatten();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// A tar.gz with one member that does not compress well.
+    fn archive() -> (Vec<u8>, Vec<u8>) {
+        let content: Vec<u8> = (0..40_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, "tool", content.as_slice()).unwrap();
+        (archive.into_inner().unwrap().finish().unwrap(), content)
+    }
+
+    fn unpack(served: Vec<u8>, pinned: &[u8]) -> (tempfile::TempDir, Result<BTreeMap<String, Taken>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.net = Box::new(Looking { content: served, dir: dir.path().join("artifacts") });
+        let Listed { sha256, size } = Listed::of(pinned);
+        let urls = vec!["http://x/tool.tar.gz".to_owned()];
+        let pin = Pin { name: "tool".into(), urls, sha256, size: Some(size) };
+        let blank = || Ok([("tool".to_owned(), Some(store.blank()?))].into_iter().collect());
+        let taken = store.unpack(&pin, &blank, &|_, _, _| {});
+        drop(store);
+        (dir, taken)
+    }
+
+    #[test]
+    fn nothing_has_a_name_before_the_last_byte_and_a_whole_member_comes_out() {
+        let (archive, content) = archive();
+        let (dir, taken) = unpack(archive.clone(), &archive);
+        let taken = taken.unwrap().remove("tool").unwrap();
+        assert_eq!(taken.sha256, Listed::of(&content).sha256);
+        let (mut file, mut written) = (taken.file.unwrap(), Vec::new());
+        file.rewind().unwrap();
+        file.read_to_end(&mut written).unwrap();
+        assert!(written == content);
+        assert_eq!(names(&dir.path().join("artifacts")), [Listed::of(&archive).sha256]);
+    }
+
+    #[test]
+    fn a_wrong_last_byte_leaves_nothing_at_all() {
+        let (archive, _) = archive();
+        // behind the end of what is compressed, where inflating doesn't see it
+        let pinned = [archive.clone(), vec![0]].concat();
+        let mut served = pinned.clone();
+        *served.last_mut().unwrap() = 1;
+        let (dir, taken) = unpack(served, &pinned);
+        assert!(taken.unwrap_err().to_string().contains("is not the file that is pinned"));
+        assert_eq!(names(&dir.path().join("artifacts")), [""; 0]);
+    }
+
+    #[test]
+    fn a_pinned_file_that_is_damaged_is_told_of_as_such() {
+        let (mut archive, _) = archive();
+        let middle = archive.len() / 2;
+        archive[middle..middle + 100].fill(0x5a);
+        let (_dir, taken) = unpack(archive.clone(), &archive);
+        let error = taken.unwrap_err();
+        assert!(error.to_string().starts_with("tool: is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_of_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (archive, _) = archive();
+        let path = dir.path().join("tool.tar.gz");
+        File::create(&path).unwrap().write_all(&archive).unwrap();
+        let Listed { sha256, size } = Listed::of(&archive);
+        let pin =
+            Pin { name: "tool".into(), urls: vec![format!("file://{}", path.display())], sha256, size: Some(size) };
+        let full = || Ok([("tool".to_owned(), Some(File::options().write(true).open("/dev/full").unwrap()))].into());
+        let error = store.unpack(&pin, &full, &|_, _, _| {}).unwrap_err();
+        assert!(error.to_string().starts_with("can't unpack tool: "), "{error}");
+        assert!(error.advice().unwrap().starts_with("free some space"), "{error}");
     }
 }

@@ -2,12 +2,19 @@
 
 pub mod archive;
 mod artifact;
+mod generation;
 mod release;
+mod saved;
+mod unpack;
 
 pub use crate::net::download::Progress;
+pub use artifact::OPEN_FILES;
+pub use generation::{Generation, Hold, Keep};
 pub use release::CachedRelease;
+pub use saved::Saved;
+pub use unpack::Taken;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -26,6 +33,7 @@ use crate::trust::{ENROLL, KeySet};
 
 const RIGHTS: &str = "run as root, or say `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
+const DIRECTORY: Access = Access { mode: 0o700, uid: None, gid: None };
 
 /// The state directory.
 #[derive(Debug)]
@@ -38,7 +46,10 @@ pub struct Store {
     pub mirrors: Vec<String>,
     /// Whether they are looked for nowhere else.
     pub only_mirrors: bool,
+    /// How many members of artifacts may still be unpacked before their turn.
+    pub may_stage: Cell<usize>,
     passed_mirrors: RefCell<Vec<(String, Error)>>,
+    stamps: RefCell<Option<artifact::Stamps>>,
 }
 
 /// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
@@ -58,23 +69,12 @@ pub struct Owed {
     /// Whether the probes have not all passed since the last change.
     #[serde(default)]
     pub probes: bool,
-}
-
-/// What one apply left on the host.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Generation {
-    /// Counts from 1.
-    pub number: u64,
-    /// When it was reached.
-    pub time: jiff::Timestamp,
-    /// The release's serial.
-    pub serial: u64,
-    /// SHA-256 of the release's manifest, in hex.
-    pub release: String,
-    /// Ids of every resource of the host.
-    pub resources: Vec<String>,
-    /// Ids and summaries of what was changed to get here.
-    pub changes: BTreeMap<String, String>,
+    /// The release that a run has begun to make of this host, and not come to an end with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Until when a source has to be reached again, after a change that can cut this host off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<jiff::Timestamp>,
 }
 
 /// How the last run went.
@@ -104,6 +104,13 @@ fn request(name: &str) -> String {
     format!("csr/{name}.csr")
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // without them, the next run reads a few files more
+        let _ = self.keep_stamps();
+    }
+}
+
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
@@ -122,7 +129,9 @@ impl Store {
             net: Box::new(net::Options::default()),
             mirrors: Vec::new(),
             only_mirrors: false,
+            may_stage: Cell::new(OPEN_FILES),
             passed_mirrors: RefCell::default(),
+            stamps: RefCell::default(),
         })
     }
 
@@ -207,29 +216,20 @@ impl Store {
         if *owed == Owed::default() { self.root.remove(Path::new("/owed.json")) } else { self.write("owed.json", owed) }
     }
 
-    /// The last generation.
-    pub fn generation(&self) -> Result<Option<Generation>> {
-        let names = self.root.names(Path::new("/generations"))?;
-        match names.iter().rev().find(|name| name.ends_with(".json")) {
-            Some(name) => self.read(&format!("generations/{name}")),
-            None => Ok(None),
-        }
-    }
-
-    /// Records a generation.
-    pub fn add_generation(&self, generation: &Generation) -> Result<()> {
-        self.write(&format!("generations/{:08}.json", generation.number), generation)
-    }
-
     /// How the last run went; `None` before the first.
     pub fn last_run(&self) -> Result<Option<LastRun>> {
         self.read("last-run.json")
     }
 
-    /// Keeps how this run went. Not synced to the disk: it is written every minute, and worth nothing after a crash.
+    /// Keeps how this run went.
     pub fn set_last_run(&self, run: &LastRun) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(run).context(|| "can't write last-run.json".to_owned())?;
-        let (path, fresh) = (self.dir.join("last-run.json"), self.dir.join("last-run.json.new"));
+        self.write_quickly("last-run.json", run)
+    }
+
+    /// Keeps a record as JSON that is written every minute and worth nothing after a crash: it is not synced to the disk.
+    pub fn write_quickly<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value).context(|| format!("can't write {name}"))?;
+        let (path, fresh) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
         std::fs::write(&fresh, bytes)
             .and_then(|()| std::fs::rename(&fresh, &path))
             .context(|| format!("can't write {}", path.display()))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::net::Options;
-use crate::net::download::{Progress, Wanted, download, hash};
+use crate::net::download::{Progress, Wanted, download_any, hash};
 use crate::site::{Artifact, Pin, is_sha256, replace};
 use crate::supply::layout::{self, ARTIFACTS};
 use crate::supply::publish::lock;
@@ -155,23 +155,15 @@ impl Mirror {
         }
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
-        let mut failures = Vec::new();
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
-        for url in others.chain(pin.urls.iter().cloned()) {
-            match download(&filling.net, &url, &part, &wanted, progress) {
-                Ok(got) => {
-                    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-                    std::fs::set_permissions(&part, mode)
-                        .and_then(|()| std::fs::rename(&part, &path))
-                        .context(|| format!("can't write {}", path.display()))?;
-                    return Ok((got.size, done));
-                }
-                Err(error) => failures.push(error.to_string()),
-            }
-        }
-        Err(Error::new(format!("the artifact {} can't be had", pin.name))
-            .because(failures.join("; "))
-            .help("run again to go on where it ended; --from takes it from another mirror"))
+        let urls = others.chain(pin.urls.iter().cloned());
+        let got = download_any(&filling.net, urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
+            .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(&part, mode)
+            .and_then(|()| std::fs::rename(&part, &path))
+            .context(|| format!("can't write {}", path.display()))?;
+        Ok((got.size, done))
     }
 
     /// Removes the files that no pin names; how many they were.

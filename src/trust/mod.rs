@@ -70,6 +70,11 @@ impl<T> Verified<T> {
         &self.value
     }
 
+    /// The thing itself, when it has reached its end.
+    pub(crate) fn into_inner(self) -> T {
+        self.value
+    }
+
     /// The next stage's product of this one.
     pub(crate) fn then<U>(self, stage: impl FnOnce(T) -> Result<U>) -> Result<Verified<U>> {
         Ok(Verified { value: stage(self.value)?, manifest: self.manifest })

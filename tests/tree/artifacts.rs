@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -275,4 +276,102 @@ fn a_new_version_replaces_the_old_one_in_one_go() {
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["artifact:tool"]);
     assert_eq!(tree.read("usr/bin/tool"), "tool 2");
     assert_eq!(tree.leftovers(), [""; 0]);
+}
+
+/// The inode of a file.
+fn inode(tree: &Tree, path: &str) -> u64 {
+    fs::metadata(tree.at(path)).unwrap().ino()
+}
+
+#[test]
+fn only_the_member_that_differs_is_replaced_and_a_mode_is_set_in_place() {
+    let archive = tar_gz(&[("a", b"content of a"), ("b", b"content of b")]);
+    let (_publisher, url) = published("tool.tar.gz", &archive);
+    let site = site(&[url], &archive, "a = \"/usr/bin/a\", b = \"/usr/bin/b\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    let (a, b) = (inode(&tree, "usr/bin/a"), inode(&tree, "usr/bin/b"));
+    tree.write("usr/bin/a", "spoiled");
+    fs::set_permissions(tree.at("usr/bin/b"), fs::Permissions::from_mode(0o700)).unwrap();
+    let kept = fs::File::open(tree.at("usr/bin/a")).unwrap();
+    tree.kpull("apply").exits(0);
+    drop(kept);
+    assert_eq!((tree.read("usr/bin/a").as_str(), tree.read("usr/bin/b").as_str()), ("content of a", "content of b"));
+    assert_ne!(inode(&tree, "usr/bin/a"), a);
+    assert_eq!((inode(&tree, "usr/bin/b"), tree.mode("usr/bin/b")), (b, 0o755));
+}
+
+#[test]
+fn a_binary_that_others_could_write_to_is_replaced_and_not_given_a_mode() {
+    let (_publisher, url) = published("tool", b"good");
+    let site = site(&[url], b"good", "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    fs::set_permissions(tree.at("usr/bin/tool"), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut open = fs::File::options().write(true).open(tree.at("usr/bin/tool")).unwrap();
+    tree.kpull("apply").exits(0);
+    open.write_all(b"evil").unwrap();
+    assert_eq!((tree.read("usr/bin/tool").as_str(), tree.mode("usr/bin/tool")), ("good", 0o755));
+}
+
+#[test]
+fn more_members_than_are_unpacked_at_once_are_all_installed() {
+    let names: Vec<String> = (0..600).map(|n| format!("m{n}")).collect();
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    let archive = tar_gz(&members);
+    let (_publisher, url) = published("tool.tar.gz", &archive);
+    let install: Vec<String> = names.iter().map(|name| format!("{name} = \"/opt/{name}\"")).collect();
+    let site = site(&[url], &archive, &install.join(", "));
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    for name in &names {
+        assert_eq!(&tree.read(&format!("opt/{name}")), name);
+    }
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+}
+
+#[test]
+fn an_archive_that_is_not_the_pinned_one_leaves_nothing_and_the_next_address_is_tried() {
+    let archive = tar_gz(&[("tool", b"good")]);
+    let (_publisher, good) = published("tool.tar.gz", &archive);
+    let cut = archive[..archive.len() / 2].to_vec();
+    for other in [tar_gz(&[("tool", b"evil")]), tar_gz(&[("../tool", b"evil")]), cut, b"<html>".to_vec()] {
+        let (_other, url) = published("tool.tar.gz", &other);
+        let site = site(&[url.clone(), good.clone()], &archive, "tool = \"/usr/bin/tool\"");
+        let tree = site.sign().enroll();
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.read("usr/bin/tool"), "good");
+
+        let site = self::site(&[url], &archive, "tool = \"/usr/bin/tool\"");
+        let tree = site.sign().enroll();
+        let error = tree.kpull("apply --json").exits(1).error();
+        assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+        assert!(!tree.at("usr").exists());
+        assert_eq!((stored(&tree), tree.leftovers()), (Vec::new(), Vec::new()));
+    }
+}
+
+#[test]
+fn a_download_that_was_complete_is_not_asked_for_again() {
+    let archive = tar_gz(&[("tool", &bytes(70_000))]);
+    let site = site(&["file:///nowhere/tool.tar.gz".to_owned()], &archive, "tool = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    let part = tree.at("var/lib/kpull/artifacts").join(format!("{}.part", Listed::of(&archive).sha256));
+    fs::create_dir_all(part.parent().unwrap()).unwrap();
+    fs::write(part, &archive).unwrap();
+    tree.kpull("apply").exits(0);
+    assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), bytes(70_000));
+}
+
+#[test]
+fn a_zip_is_installed_once_it_is_whole() {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    writer.start_file("bin/tool", zip::write::SimpleFileOptions::default()).unwrap();
+    writer.write_all(b"good").unwrap();
+    let archive = writer.finish().unwrap().into_inner();
+    let (_publisher, url) = published("tool.zip", &archive);
+    let site = site(&[url], &archive, "\"bin/tool\" = \"/usr/bin/tool\"");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("usr/bin/tool"), "good");
 }

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 
 use crate::cli::apply;
 use crate::cli::{Run, graphical, print, print_as_is};
-use crate::engine::{Agent, plan};
+use crate::engine::{Agent, How, plan};
 use crate::error::{Context, Error, Exit, Result};
 use crate::pki::Done;
 use crate::report::{Event, Report, Summary, Text};
@@ -159,7 +159,7 @@ impl World {
     }
 
     fn apply(&self, host: &str, report: &dyn Report) -> Result<Summary> {
-        apply::run(&self.agent(host, report)?)
+        apply::run(&self.agent(host, report)?, How::default())
     }
 
     fn plan(&self, host: &str) -> Result<()> {
@@ -167,7 +167,7 @@ impl World {
         let agent = self.agent(host, &report)?;
         let _lock = agent.store.lock()?;
         let taken = agent.take()?;
-        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog))?;
+        let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         crate::cli::plan::tell(planned.get(), Some(planned.manifest().serial), Instant::now(), &report);
         Ok(())
     }

@@ -1,0 +1,35 @@
+//! `kpull gc`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print, print_json};
+use crate::engine::before::Before;
+use crate::error::{Exit, Result};
+use crate::report::{Text, VERSION};
+
+/// Arguments of `gc`.
+#[derive(Args, Debug)]
+pub struct Gc {
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl Run for Gc {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        let _lock = agent.store.lock()?;
+        let generations = agent.store.drop_generations(&agent.config.keep)?;
+        let saved = agent.store.drop_saved(&Before::load(&agent.store)?.saved())?;
+        match self.host.json {
+            true => print_json(&json!({ "version": VERSION, "generations": generations, "saved": saved })),
+            false => print(&format!("{generations} generations and {saved} saved contents deleted")),
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}

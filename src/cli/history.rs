@@ -1,0 +1,91 @@
+//! `kpull history`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print, print_json};
+use crate::error::{Error, Exit, Result};
+use crate::report::{Text, VERSION};
+use crate::store::Generation;
+
+/// Arguments of `history`.
+#[derive(Args, Debug)]
+pub struct History {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Show what this generation changed
+    generation: Option<u64>,
+    /// Show edits by hand that were saved before kpull overwrote or removed them, and where they are
+    #[arg(long, conflicts_with = "generation")]
+    edits: bool,
+}
+
+impl Run for History {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        if self.edits {
+            for edit in agent.store.edits()? {
+                let file = agent.store.dir().join("saved").join(&edit.digest);
+                match self.host.json {
+                    true => {
+                        print_json(&json!({ "version": VERSION, "time": edit.time, "path": edit.path, "saved": file }))
+                    }
+                    false => print(&format!("{:.0}  {}  is in {}", edit.time, edit.path, file.display())),
+                }
+            }
+            return Ok(Exit::Done);
+        }
+        let mut all = agent.store.generations()?;
+        if let Some(number) = self.generation {
+            let oldest = all.first().map_or(0, |one| one.number);
+            all.retain(|one| one.number == number);
+            if all.is_empty() {
+                return Err(Error::new(format!("there is no generation {number}"))
+                    .help(format!("the oldest that is kept is {oldest}; `kpull history` lists them")));
+            }
+        }
+        for one in &all {
+            match self.host.json {
+                true => {
+                    let mut value = serde_json::to_value(one).unwrap_or_default();
+                    value["version"] = VERSION.into();
+                    print_json(&value);
+                }
+                false => print(line(one, self.generation.is_some()).trim_end()),
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+fn line(one: &Generation, whole: bool) -> String {
+    let state = match (&one.back, one.good) {
+        (Some(_), _) => "back",
+        (None, true) => "good",
+        (None, false) => "not well",
+    };
+    let signers = if one.signers.is_empty() { "unknown".to_owned() } else { one.signers.join(", ") };
+    let mut line = format!(
+        "{:>4}  {:.0}  release {:<5} {state:<9} {:>3} changed  signed by {signers}\n",
+        one.number,
+        one.time,
+        one.serial,
+        one.changes.len(),
+    );
+    if let Some(why) = &one.back {
+        let _ = writeln!(line, "      {why}");
+    }
+    if whole {
+        for (id, change) in &one.changes {
+            let _ = writeln!(line, "      {id}  {change}");
+        }
+    }
+    line
+}

@@ -1,0 +1,132 @@
+//! `kpull hold`, `kpull unhold` and `kpull disown`: resources that kpull is to leave alone, for a while or for good.
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::cli::{HostArgs, Run, print, print_json};
+use crate::engine::Agent;
+use crate::engine::before::Before;
+use crate::engine::held::HeldBack;
+use crate::error::{Error, Exit, Result, nearest};
+use crate::report::{Text, VERSION};
+
+/// Arguments of `hold`.
+#[derive(Args, Debug)]
+pub struct Hold {
+    #[command(flatten)]
+    host: HostArgs,
+    /// The resource, as `plan` and `graph` call it; all that are held are listed when it is left out
+    #[arg(requires = "reason")]
+    resource: Option<String>,
+    /// For how long, like 8h or 3d; at most 30 days
+    #[arg(long = "for", value_name = "TIME", default_value = "8h", value_parser = span)]
+    time: SignedDuration,
+    /// Why, for those who look at this host later
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// Arguments of `unhold` and `disown`.
+#[derive(Args, Debug)]
+pub struct Unhold {
+    #[command(flatten)]
+    host: HostArgs,
+    /// The resource
+    resource: String,
+}
+
+/// Arguments of `disown`.
+#[derive(Args, Debug)]
+pub struct Disown {
+    #[command(flatten)]
+    host: HostArgs,
+    /// The resource
+    resource: String,
+}
+
+fn span(text: &str) -> Result<SignedDuration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
+    let span = match days {
+        Some(days) if days <= 30 => Some(SignedDuration::from_hours(24 * days)),
+        Some(_) => None,
+        None => text.parse().ok(),
+    };
+    span.filter(|span| span.is_positive() && *span <= SignedDuration::from_hours(24 * 30))
+        .ok_or_else(|| format!("`{text}` is no time up to 30 days; write it like 90m, 8h or 3d"))
+}
+
+/// An error for a resource that this host does not have.
+fn known(agent: &Agent<'_>, id: &str) -> Result<()> {
+    let resources = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
+    if resources.iter().any(|one| one == id) {
+        return Ok(());
+    }
+    let error = Error::new(format!("this host has no resource `{id}`"));
+    Err(match nearest(id, resources.iter().map(String::as_str)) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error.help("`kpull history N` and `kpull plan` show how resources are called"),
+    })
+}
+
+impl Run for Hold {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        if let (Some(id), Some(why)) = (&self.resource, &self.reason) {
+            known(&agent, id)?;
+            let _lock = agent.store.lock()?;
+            let since = Timestamp::now();
+            HeldBack { id: id.clone(), since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
+        }
+        for one in HeldBack::now(&agent.store)? {
+            match self.host.json {
+                true => print_json(&json!({ "version": VERSION, "held": one })),
+                false => print(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+impl Run for Unhold {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        let _lock = agent.store.lock()?;
+        if !HeldBack::remove(&self.resource, &agent.store)? {
+            return Err(Error::new(format!("`{}` is not held", self.resource)).help("`kpull hold` lists what is"));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+impl Run for Disown {
+    fn run(&self) -> Result<Exit> {
+        let report = Text::new(false);
+        let agent = self.host.agent(&report)?;
+        let _lock = agent.store.lock()?;
+        let mut before = Before::load(&agent.store)?;
+        if !before.disown(&self.resource, "somebody said `kpull disown`") {
+            known(&agent, &self.resource)?;
+            return Err(Error::new(format!("`{}` leaves nothing on the host that could come back", self.resource)));
+        }
+        before.save(&agent.store)?;
+        if !self.host.json {
+            print(&format!("{} stays as it is when its role is gone", self.resource));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}

@@ -1,0 +1,90 @@
+//! `kpull rollback`.
+
+use clap::Args;
+
+use crate::cli::apply::{listener, recorded};
+use crate::cli::{HostArgs, Run, print};
+use crate::engine::before::Before;
+use crate::engine::{Agent, go_back};
+use crate::error::{Error, Exit, Result};
+use crate::store::Generation;
+
+/// Arguments of `rollback`.
+#[derive(Args, Debug)]
+pub struct Rollback {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Go back to this generation [default: the last good one of another release]
+    generation: Option<u64>,
+    /// Why, for those who look at this host later
+    #[arg(long, default_value = "somebody said `kpull rollback`")]
+    reason: String,
+    /// Show the change of each file
+    #[arg(long)]
+    diff: bool,
+}
+
+impl Run for Rollback {
+    fn run(&self) -> Result<Exit> {
+        let report = listener(self.host.json, self.diff);
+        let agent = self.host.agent(&*report)?;
+        let to = self.target(&agent)?;
+        if !self.host.json {
+            print(&format!(
+                "back to generation {}, release {}, and no further until a newer release comes",
+                to.number, to.serial
+            ));
+            for line in cannot(&agent, &to)? {
+                print(&format!("  not undone: {line}"));
+            }
+        }
+        recorded(&agent, || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+impl Rollback {
+    fn target(&self, agent: &Agent<'_>) -> Result<Generation> {
+        let help = "`kpull history` lists the generations that are kept";
+        let all = agent.store.generations()?;
+        let Some(last) = all.last() else {
+            return Err(Error::new("nothing was applied on this host yet").help("there is nothing to go back from"));
+        };
+        match self.generation {
+            Some(number) => all
+                .iter()
+                .find(|one| one.number == number)
+                .cloned()
+                .ok_or_else(|| Error::new(format!("there is no generation {number}")).help(help)),
+            None => agent
+                .store
+                .last_good(&last.release)?
+                .ok_or_else(|| Error::new("there is no earlier good release to go back to").help(help)),
+        }
+    }
+}
+
+/// What the way back leaves as it is.
+fn cannot(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
+    let before = Before::load(&agent.store)?;
+    let mut lines: Vec<String> = before
+        .leftovers()
+        .filter(|(id, _)| !to.resources.iter().any(|one| one == id))
+        .map(|(id, why)| format!("{id} ({why})"))
+        .collect();
+    let marked: Vec<&str> = before.ids().collect();
+    let last = agent.store.generation()?.map(|last| last.resources).unwrap_or_default();
+    let passing = ["probe:", "slot:", "unit-file:"];
+    lines.extend(
+        last.into_iter()
+            .filter(|id| !to.resources.contains(id) && !marked.contains(&id.as_str()))
+            .filter(|id| !passing.iter().any(|kind| id.starts_with(kind)))
+            .map(|id| format!("{id} (kpull can't tell what was there before)")),
+    );
+    lines.sort();
+    lines.dedup();
+    Ok(lines)
+}

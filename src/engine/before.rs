@@ -1,0 +1,237 @@
+//! What stood on this host before kpull came: remembered before the first change, and given back when no role wants the place
+//! any more. Going back to another release rests on it too: what only the newer one has is given back like this.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Place, Result};
+use crate::host::Host;
+use crate::kind::origin::Origin;
+use crate::kind::{Change, Item, Kick, Phase, Work};
+use crate::store::Store;
+
+const FILE: &str = "before.json";
+/// The role that is named for what is given back.
+pub const ROLE: &str = "(gone)";
+/// A larger file is not looked into for local edits.
+const LARGEST_EDIT: u64 = 16 << 20;
+
+/// One mark of a footprint: whose it is, and what stood there.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+struct Known {
+    /// The resource that has, or had, it.
+    id: String,
+    /// What stood there.
+    origin: Origin,
+    /// Units that answer a change of the resource.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kicks: Vec<(String, Kick)>,
+    /// SHA-256 of the file as kpull left it; `None` when that is not known, or not to be written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<String>,
+}
+
+/// What stood on this host before kpull came, by mark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    known: BTreeMap<String, Known>,
+}
+
+/// Something that no role wants any more, to be given back.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its mark.
+    pub mark: String,
+    /// The resource that had it.
+    pub id: String,
+    /// What gives it back.
+    pub item: Item,
+    /// When its turn is.
+    pub turn: Turn,
+    /// Units that are to know.
+    pub kicks: Vec<(String, Kick)>,
+}
+
+/// When the turn of something gone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// Before everything: a unit that is to stop.
+    First,
+    /// After what only lies there, and before the first unit or command.
+    Middle,
+    /// After all units: one that ran before, and packages.
+    Last,
+}
+
+impl Gone {
+    /// The restart of a unit that ran before and runs still, when what it runs with is given back.
+    pub fn restart(&self, with_others: bool) -> Option<Change> {
+        let is_due = with_others && self.turn == Turn::Last && self.item.resource.kind() == "unit";
+        is_due.then(|| Change { kick: Some(Kick::Restart), ..Change::new("restart") })
+    }
+
+    /// The path that it is about.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.mark.strip_prefix("path:").map(PathBuf::from)
+    }
+
+    /// The removal of a directory that has nothing in it but what is given back before.
+    pub fn empties(&self, leaves: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
+        let Some(path) = self.path().filter(|_| self.item.resource.kind() == "absent") else { return Ok(None) };
+        let names = host.root.names(&path)?;
+        let all = !names.is_empty() && names.iter().all(|name| leaves.contains(&path.join(name)));
+        Ok(all.then(|| Change::new("remove the directory")))
+    }
+}
+
+impl Before {
+    /// What is remembered.
+    pub fn load(store: &Store) -> Result<Self> {
+        Ok(Self { known: store.read(FILE)?.unwrap_or_default() })
+    }
+
+    /// Remembers it.
+    pub fn save(&self, store: &Store) -> Result<()> {
+        store.write(FILE, &self.known)
+    }
+
+    /// Remembers what stands where the catalog has something for the first time. Returns whether that was anything.
+    pub fn adopt(&mut self, work: &Work<'_>) -> Result<bool> {
+        let mut kicks: BTreeMap<String, Vec<(String, Kick)>> = BTreeMap::new();
+        for item in work.catalog {
+            for (watched, kick) in item.resource.watches() {
+                kicks.entry(watched).or_default().push((item.id.clone(), kick));
+            }
+        }
+        let mut is_new = false;
+        for item in work.catalog {
+            let kicks = kicks.remove(&item.id).unwrap_or_default();
+            for mark in item.resource.footprint(work.host)? {
+                if let Some(known) = self.known.get_mut(&mark) {
+                    is_new |= known.id != item.id || known.kicks != kicks;
+                    (known.id, known.kicks) = (item.id.clone(), kicks.clone());
+                    continue;
+                }
+                let origin = item.resource.origin(&mark, work)?;
+                self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.clone(), made: None });
+                is_new = true;
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// What the catalog has no more, in the order in which it is given back.
+    pub fn gone(&self, work: &Work<'_>) -> Result<Vec<Gone>> {
+        let mut wanted = HashSet::new();
+        for item in work.catalog {
+            wanted.extend(item.resource.footprint(work.host)?);
+        }
+        let mut gone = Vec::new();
+        for (mark, known) in self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)) {
+            let Some(resource) = known.origin.resource(work.store)? else { continue };
+            let turn = match (&known.origin, resource.phase()) {
+                (Origin::Unit { running: Some(true), .. }, _) | (_, Phase::Packages) => Turn::Last,
+                (Origin::Unit { .. }, _) => Turn::First,
+                _ => Turn::Middle,
+            };
+            let id = format!("{}:{}", resource.kind(), resource.key());
+            let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
+            let item = Item { id, role: ROLE.into(), place, after: Vec::new(), resource, is_secret: false };
+            gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, kicks: known.kicks.clone() });
+        }
+        // what lies in a directory goes before the directory
+        gone.sort_by_key(|one| (one.turn, Reverse(one.item.resource.phase()), Reverse(one.mark.len())));
+        Ok(gone)
+    }
+
+    /// Marks that the catalog has no more and that are left as they are: nothing is to be known of them any longer.
+    pub fn settle(&mut self, work: &Work<'_>) -> Result<bool> {
+        let mut wanted = HashSet::new();
+        for item in work.catalog {
+            wanted.extend(item.resource.footprint(work.host)?);
+        }
+        let count = self.known.len();
+        self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back());
+        Ok(self.known.len() != count)
+    }
+
+    /// Nothing is to be known of a mark any longer: it was given back.
+    pub fn forget(&mut self, mark: &str) {
+        self.known.remove(mark);
+    }
+
+    /// Whatever a resource has made stays for good. Whether there is such a resource.
+    pub fn disown(&mut self, id: &str, why: &str) -> bool {
+        let mut found = false;
+        for known in self.known.values_mut().filter(|known| known.id == id) {
+            known.origin = Origin::Kept { why: why.to_owned() };
+            found = true;
+        }
+        found
+    }
+
+    /// Ids of every resource that has a mark.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.known.values().map(|known| known.id.as_str())
+    }
+
+    /// Resources whose marks are left as they are, and why: what no way back undoes.
+    pub fn leftovers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.known.values().filter_map(|known| Some((known.id.as_str(), known.origin.leftover()?)))
+    }
+
+    /// Names of all contents that may have to come back.
+    pub fn saved(&self) -> HashSet<String> {
+        let saved = |known: &Known| match &known.origin {
+            Origin::File { saved, .. } => Some(saved.clone()),
+            _ => None,
+        };
+        self.known.values().filter_map(saved).collect()
+    }
+
+    /// Saves what somebody has edited in the files of an item, before they are overwritten or removed. The paths.
+    pub fn save_edits(&self, item: &Item, mark: Option<&str>, work: &Work<'_>) -> Result<Vec<String>> {
+        let marks = match mark {
+            Some(mark) => vec![mark.to_owned()],
+            None => item.resource.footprint(work.host)?,
+        };
+        let mut saved = Vec::new();
+        for mark in marks {
+            let Some(path) = mark.strip_prefix("path:") else { continue };
+            let Some(made) = self.known.get(&mark).and_then(|known| known.made.as_deref()) else { continue };
+            let Some(content) = small_file(path, work)? else { continue };
+            if hex::encode(Sha256::digest(&content)) != made {
+                work.store.save_edit(path, &content)?;
+                saved.push(path.to_owned());
+            }
+        }
+        Ok(saved)
+    }
+
+    /// Remembers the files of an item as kpull leaves them, so that an edit is known for one; not those with a secret.
+    pub fn made(&mut self, item: &Item, work: &Work<'_>) -> Result<()> {
+        // an edit of a secret would be a second copy of it, and even its digest tells something
+        let is_sensitive = item.is_secret || item.resource.is_sensitive();
+        for mark in item.resource.footprint(work.host)? {
+            let Some(path) = mark.strip_prefix("path:") else { continue };
+            if let Some(known) = self.known.get_mut(&mark) {
+                let content = if is_sensitive { None } else { small_file(path, work)? };
+                known.made = content.map(|content| hex::encode(Sha256::digest(content)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file at a path, unless it is too large for an edit by hand.
+fn small_file(path: &str, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
+    let (root, path) = (&work.host.root, path.as_ref());
+    match root.meta(path)? {
+        Some(meta) if meta.size <= LARGEST_EDIT => Ok(root.read(path)?.map(|(_, content)| content)),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,199 @@
+//! One whole run: take a release, apply it, and go back to the last good one when it does not do this host good.
+//!
+//! What is meant is written down before it is done, so that a run that dies goes on at the next: the hold says which release this
+//! host stays with, and the owed contact until when a source has to be reached again.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::engine::apply::{Applied, Outcome, apply};
+use crate::engine::held::HeldBack;
+use crate::engine::plan::plan;
+use crate::engine::seal::{seal, unbroken};
+use crate::engine::take::{Agent, Taken};
+use crate::error::{Error, Exit, Result};
+use crate::report::{Event, Summary};
+use crate::store::{Generation, Hold, Owed};
+
+/// The pause between two looks whether a source can be reached again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How a run is to go about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Try a release again that was not good, and follow the newest again.
+    pub retry: bool,
+    /// Look into everything, whatever was seen before.
+    pub full: bool,
+}
+
+/// Makes the host what the newest release says, if that is good for it.
+///
+/// What keeps the host from the newest release, or from being healthy, is the error; the host is converged on what it has
+/// all the same.
+pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
+    let (start, clock) = (Timestamp::now(), Instant::now());
+    if how.retry {
+        agent.store.set_hold(None)?;
+    }
+    if !how.full
+        && let Some(summary) = unbroken(agent, clock)?
+    {
+        agent.report.event(&Event::Done(&summary));
+        return Ok(summary);
+    }
+    if let Some(lost) = regain_contact(agent)? {
+        return give_up(agent, lost);
+    }
+    let taken = agent.take()?;
+    let (digest, serial) = (taken.stamp.digest.clone(), taken.catalog.manifest().serial);
+    let is_back = taken.stamp.back.is_some();
+    let trouble = taken.trouble.clone();
+    let applied = carry_out(agent, taken)?;
+    let changed = applied.summary.changed.len();
+    let why = match applied.outcome {
+        Outcome::Well => match regain_contact(agent)? {
+            Some(lost) => lost,
+            None => {
+                agent.report.event(&Event::Done(&applied.summary));
+                drop_old(agent)?;
+                if changed == 0 && !is_back && trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() {
+                    seal(agent, start, &applied.manifest, &applied.catalog.items)?;
+                }
+                return match trouble {
+                    Some(trouble) => Err(trouble.help_more(&format!("the host stays converged on release {serial}"))),
+                    None => Ok(applied.summary),
+                };
+            }
+        },
+        Outcome::Waiting(error) => return Err(error),
+        Outcome::Failed(error) => error,
+    };
+    agent.report.event(&Event::Done(&applied.summary));
+    let was_touched = changed > 0 || agent.store.owed()?.probes;
+    // what was good here once has no fault of its own
+    let was_good = agent.store.generations()?.iter().any(|one| one.good && one.release == digest);
+    match agent.store.last_good(&digest)? {
+        Some(good) if was_touched && !is_back && !was_good => back_from(agent, serial, good, why),
+        _ => Err(trouble.unwrap_or(why)),
+    }
+}
+
+/// Plans and applies.
+fn carry_out(agent: &Agent<'_>, taken: Taken) -> Result<Applied> {
+    let Taken { catalog, stamp, .. } = taken;
+    let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
+    apply(&agent.host, &agent.store, planned, &stamp, agent.report)
+}
+
+/// Leaves a release that was not good for this host, for the last one that was.
+fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Result<Summary> {
+    let policy = agent.config.rollback;
+    let earlier = agent.store.hold()?.filter(|hold| hold.not == bad).map_or(0, |hold| hold.tries);
+    let tries = earlier + 1;
+    let pause = SignedDuration::from_mins(1) * 2_i32.pow(earlier.min(6));
+    let hold = Hold {
+        release: good.release.clone(),
+        serial: good.serial,
+        not: bad,
+        why: why.to_string(),
+        since: Timestamp::now(),
+        tries,
+        again: (tries < policy.tries).then(|| Timestamp::now() + pause),
+    };
+    agent.store.set_hold(Some(&hold))?;
+    agent.report.event(&Event::Back { hold: &hold });
+    let applied = carry_out(agent, agent.take_back(&good, &hold)?)?;
+    agent.report.event(&Event::Done(&applied.summary));
+    let what = format!("release {bad} was not good for this host, which is back on release {}", good.serial);
+    match applied.outcome {
+        Outcome::Well => {
+            let help = match hold.again {
+                Some(again) => format!("it is tried once more after {again}; a newer release is taken at once"),
+                None => "a newer release is taken at once; `kpull apply --retry` tries this one again".to_owned(),
+            };
+            Err(Error::new(what).because(why).exit(Exit::Unhealthy).help(help))
+        }
+        // what fails with the old release too is not the new one's fault
+        Outcome::Failed(error) | Outcome::Waiting(error) => {
+            let hold = Hold { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
+            agent.store.set_hold(Some(&hold))?;
+            let help = format!("that may not be the release's fault ({why}): it is tried again after {pause:#}");
+            Err(Error::new(format!("{what}, and that is not well either"))
+                .because(error)
+                .exit(Exit::Unhealthy)
+                .help(help))
+        }
+    }
+}
+
+/// Goes back to an earlier generation because somebody said so. The host stays there until a newer release comes.
+pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary> {
+    let newest = agent.trust()?.memory.release.map_or(to.serial, |seen| seen.serial);
+    let hold = Hold {
+        release: to.release.clone(),
+        serial: to.serial,
+        not: newest,
+        why: why.to_owned(),
+        since: Timestamp::now(),
+        tries: 0,
+        again: None,
+    };
+    // verified before anything is said
+    let taken = agent.take_back(to, &hold)?;
+    agent.store.set_hold(Some(&hold))?;
+    let applied = carry_out(agent, taken)?;
+    agent.report.event(&Event::Done(&applied.summary));
+    match applied.outcome {
+        Outcome::Well => Ok(applied.summary),
+        Outcome::Waiting(error) | Outcome::Failed(error) => Err(error),
+    }
+}
+
+/// Waits until a source answers, if that is owed; an error to go back for when none does in time.
+fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
+    let owed = agent.store.owed()?;
+    let Some(deadline) = owed.contact else { return Ok(None) };
+    let mut why;
+    loop {
+        match agent.reaches_source() {
+            Ok(()) => {
+                agent.store.set_owed(&Owed { contact: None, ..owed })?;
+                return Ok(None);
+            }
+            Err(error) => why = error,
+        }
+        if Timestamp::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    // it was well otherwise
+    if let Some(last) = agent.store.generation()?.filter(|last| last.good) {
+        agent.store.set_generation(&Generation { good: false, ..last })?;
+    }
+    agent.store.set_owed(&Owed { contact: None, ..owed })?;
+    Ok(Some(
+        Error::new("no source can be reached since this host's network, firewall or SSH was changed")
+            .because(why)
+            .exit(Exit::Unhealthy),
+    ))
+}
+
+/// Goes back after a run that died before it knew whether it had cut this host off, and that had.
+fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
+    let Some(memory) = agent.trust()?.memory.release else { return Err(lost) };
+    match (agent.store.last_good(&memory.digest)?, agent.store.hold()?) {
+        (Some(good), None) => back_from(agent, memory.serial, good, lost),
+        _ => Err(lost),
+    }
+}
+
+/// Lets go of what is older than this host is to remember.
+fn drop_old(agent: &Agent<'_>) -> Result<()> {
+    if agent.store.generation_count()? > agent.config.keep.generations.max(2) {
+        agent.store.drop_generations(&agent.config.keep)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! What stood on a host before a resource came there, and the resource that brings it back.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::host::packages::Manager;
+use crate::host::root::What;
+use crate::host::zone::Element;
+use crate::kind::absent::Absent;
+use crate::kind::block::Block;
+use crate::kind::directory::Directory;
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::{File, Wanted};
+use crate::kind::firewall::Shut;
+use crate::kind::package::Package;
+use crate::kind::symlink::Symlink;
+use crate::kind::sysctl::Sysctl;
+use crate::kind::unit::Unit;
+use crate::kind::{Resource, Work};
+use crate::store::Store;
+
+/// One thing as it was. Owners are numbers: the names may be gone by the time that it comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "was", rename_all = "kebab-case")]
+pub enum Origin {
+    /// Nothing stood at the path.
+    Nothing {
+        /// The path.
+        path: String,
+    },
+    /// A file.
+    File {
+        /// Where.
+        path: String,
+        /// SHA-256 of its content, which the store has saved under it.
+        saved: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where.
+        path: String,
+        /// Where it led.
+        target: String,
+    },
+    /// A directory.
+    Directory {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A file without this block.
+    NoBlock {
+        /// The file.
+        path: String,
+        /// The block's name.
+        name: String,
+        /// What a comment starts with.
+        comment: String,
+        /// Whether there was no file at all.
+        no_file: bool,
+    },
+    /// A kernel setting, in the running kernel.
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A zone without something.
+    Shut {
+        /// The zone.
+        zone: String,
+        /// What it did not have.
+        element: Element,
+    },
+    /// A host without a package.
+    NoPackage {
+        /// The package.
+        name: String,
+        /// Whose package; the host's own when it is `None`.
+        manager: Option<Manager>,
+    },
+    /// A unit.
+    Unit {
+        /// Its name.
+        name: String,
+        /// Whether it was enabled; `None` when the role left that alone.
+        enabled: Option<bool>,
+        /// Whether it ran; `None` when the role left that alone.
+        running: Option<bool>,
+    },
+    /// It was like that before, and stays so.
+    Same,
+    /// What is left as it is when nobody wants it any more.
+    Kept {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Origin {
+    /// What stands at a path. A file's content is saved.
+    pub fn of_path(path: &str, work: &Work<'_>) -> Result<Self> {
+        let (root, at, path) = (&work.host.root, Path::new(path), path.to_owned());
+        let Some(meta) = root.meta(at)? else { return Ok(Self::Nothing { path }) };
+        Ok(match meta.what {
+            What::File => {
+                let Some((meta, content)) = root.read(at)? else { return Ok(Self::Nothing { path }) };
+                Self::File { path, saved: work.store.save(&content)?, mode: meta.mode, uid: meta.uid, gid: meta.gid }
+            }
+            What::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
+                Some(Ok(target)) => Self::Link { path, target },
+                _ => Self::Kept { why: "a link whose target is no text".to_owned() },
+            },
+            What::Directory => Self::Directory { path, mode: meta.mode, uid: meta.uid, gid: meta.gid },
+            What::Special => Self::Kept { why: "a device, socket or pipe".to_owned() },
+        })
+    }
+
+    /// The resource that makes the host as it was; `None` for what is left as it is.
+    pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
+        let at = |path: &str| {
+            AbsolutePath::try_from(path.to_owned())
+                .map_err(|why| Error::new("what is remembered of this host can't be read").because(why))
+        };
+        Ok(Some(match self {
+            Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
+            Self::File { path, saved, mode, uid, gid } => {
+                let content = store.saved(saved)?.into();
+                let wanted = Wanted::numeric(*mode, *uid, *gid);
+                Box::new(File { kind: "file", path: at(path)?, content, wanted, sensitive: mode & 0o077 == 0 })
+            }
+            Self::Link { path, target } => Box::new(Symlink { path: at(path)?, target: target.into() }),
+            Self::Directory { path, mode, uid, gid } => {
+                Box::new(Directory { path: at(path)?, wanted: Wanted::numeric(*mode, *uid, *gid) })
+            }
+            Self::NoBlock { path, name, comment, no_file } => {
+                Box::new(Block::none(at(path)?, name.clone(), comment.clone(), *no_file))
+            }
+            Self::Sysctl { name, value } => match Sysctl::for_now(name, value) {
+                Some(sysctl) => Box::new(sysctl),
+                None => return Ok(None),
+            },
+            Self::Shut { zone, element } => Box::new(Shut { zone: zone.clone(), element: element.clone() }),
+            Self::NoPackage { name, manager } => Box::new(Package::absent(name, *manager)),
+            Self::Unit { name, enabled, running } => Box::new(Unit::as_it_was(name, *enabled, *running)),
+            Self::Same | Self::Kept { .. } => return Ok(None),
+        }))
+    }
+
+    /// Whether a resource brings it back.
+    pub fn comes_back(&self) -> bool {
+        !matches!(self, Self::Same | Self::Kept { .. })
+    }
+
+    /// What this host is left with that a way back does not undo, in a few words; `None` when nothing is.
+    pub fn leftover(&self) -> Option<&str> {
+        match self {
+            Self::Kept { why } => Some(why),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What applies left on the host, numbered; the releases that they came from; and which release the host stays with.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::store::{CachedRelease, Store};
+
+const HOLD: &str = "hold.json";
+
+/// What one apply left on the host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Generation {
+    /// Counts from 1.
+    pub number: u64,
+    /// When it was reached.
+    pub time: Timestamp,
+    /// The release's serial.
+    pub serial: u64,
+    /// SHA-256 of the release's manifest, in hex.
+    pub release: String,
+    /// When the release was signed.
+    #[serde(default = "never")]
+    pub created: Timestamp,
+    /// Who signed it.
+    #[serde(default)]
+    pub signers: Vec<String>,
+    /// The number of the key set that has them.
+    #[serde(default)]
+    pub keys: u64,
+    /// Ids of every resource of the host.
+    pub resources: Vec<String>,
+    /// Ids and summaries of what was changed to get here.
+    pub changes: BTreeMap<String, String>,
+    /// Whether every unit and probe was well.
+    #[serde(default)]
+    pub good: bool,
+    /// Why, when it is not the newest release that was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<String>,
+}
+
+fn never() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+/// That a host stays with a release although there is a newer one.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Hold {
+    /// The release that it stays with, as [`Generation::release`].
+    pub release: String,
+    /// That release's serial.
+    pub serial: u64,
+    /// No release up to this serial is followed; a newer one is.
+    pub not: u64,
+    /// Why.
+    pub why: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often `not` has been tried.
+    #[serde(default)]
+    pub tries: u32,
+    /// When it is tried once more; never by itself when `None`.
+    #[serde(default)]
+    pub again: Option<Timestamp>,
+}
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// Generations, at least 2; 10 when left out.
+    pub generations: usize,
+    /// Days after which a generation goes, unless it is one of the last two good ones; 90 when left out.
+    pub days: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { generations: 10, days: 90 }
+    }
+}
+
+fn release_path(digest: &str) -> String {
+    format!("/releases/{digest}.tar")
+}
+
+impl Store {
+    /// The last generation.
+    pub fn generation(&self) -> Result<Option<Generation>> {
+        match self.generation_names()?.last() {
+            Some(name) => self.read(&format!("generations/{name}")),
+            None => Ok(None),
+        }
+    }
+
+    /// Every generation that is kept, the oldest first.
+    pub fn generations(&self) -> Result<Vec<Generation>> {
+        let names = self.generation_names()?;
+        let read = |name: &String| self.read(&format!("generations/{name}")).transpose();
+        names.iter().filter_map(read).collect()
+    }
+
+    /// How many generations are kept.
+    pub fn generation_count(&self) -> Result<usize> {
+        Ok(self.generation_names()?.len())
+    }
+
+    fn generation_names(&self) -> Result<Vec<String>> {
+        let mut names = self.root().names(Path::new("/generations"))?;
+        names.retain(|name| name.ends_with(".json"));
+        Ok(names)
+    }
+
+    /// Records a generation, and keeps its release.
+    pub fn add_generation(&self, generation: &Generation) -> Result<()> {
+        self.keep_release(&generation.release)?;
+        self.set_generation(generation)
+    }
+
+    /// Records what has become of a generation.
+    pub fn set_generation(&self, generation: &Generation) -> Result<()> {
+        self.write(&format!("generations/{:08}.json", generation.number), generation)
+    }
+
+    /// The last generation that was well, of another release than `digest`: what there is to go back to.
+    pub fn last_good(&self, digest: &str) -> Result<Option<Generation>> {
+        let mut all = self.generations()?;
+        all.retain(|one| one.good && one.release != digest);
+        let mut kept = None;
+        while let Some(one) = all.pop() {
+            if self.root().meta(Path::new(&release_path(&one.release)))?.is_some() {
+                kept = Some(one);
+                break;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Keeps the last release that was taken under its digest too: a second name of one file.
+    fn keep_release(&self, digest: &str) -> Result<()> {
+        let path = release_path(digest);
+        if self.root().meta(Path::new(&path))?.is_some() || self.root().meta(Path::new("/release.tar"))?.is_none() {
+            return Ok(());
+        }
+        let (from, to) = (self.dir().join("release.tar"), self.dir().join(&path[1..]));
+        self.root().make_directory(Path::new("/releases"), super::DIRECTORY)?;
+        std::fs::hard_link(from, &to).context(|| format!("can't keep the release as {}", to.display()))
+    }
+
+    /// A release of a generation, still to be verified like any other.
+    pub fn kept_release(&self, digest: &str) -> Result<Option<CachedRelease>> {
+        Ok(self.root().read(Path::new(&release_path(digest)))?.map(|(_, bytes)| CachedRelease::new(bytes)))
+    }
+
+    /// Whether the host stays with an older release.
+    pub fn hold(&self) -> Result<Option<Hold>> {
+        self.read(HOLD)
+    }
+
+    /// Makes it stay; `None` lets it follow the newest again.
+    pub fn set_hold(&self, hold: Option<&Hold>) -> Result<()> {
+        match hold {
+            Some(hold) => self.write(HOLD, hold),
+            None => self.root().remove(&Path::new("/").join(HOLD)),
+        }
+    }
+
+    /// Deletes generations that are too many or too old, and releases that none of the rest has. The last one and the last two
+    /// good ones stay. How many generations went.
+    pub fn drop_generations(&self, keep: &Keep) -> Result<usize> {
+        let all = self.generations()?;
+        let good: Vec<u64> = all.iter().rev().filter(|one| one.good).map(|one| one.number).take(2).collect();
+        let hold = self.hold()?.map(|hold| hold.release);
+        let oldest = Timestamp::now() - SignedDuration::from_hours(24 * i64::from(keep.days));
+        let first = all.len().saturating_sub(keep.generations.max(2));
+        let last = all.last().map(|one| one.number);
+        let goes = |(index, one): &(usize, &Generation)| {
+            (*index < first || one.time < oldest)
+                && !good.contains(&one.number)
+                && Some(one.number) != last
+                && hold.as_ref() != Some(&one.release)
+        };
+        let (going, staying): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(goes);
+        let wanted: HashSet<String> = staying.iter().map(|(_, one)| format!("{}.tar", one.release)).collect();
+        for (_, one) in &going {
+            self.root().remove(Path::new(&format!("/generations/{:08}.json", one.number)))?;
+        }
+        for name in self.root().names(Path::new("/releases"))? {
+            if !wanted.contains(&name) {
+                self.root().remove(&Path::new("/releases").join(&name))?;
+            }
+        }
+        Ok(going.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(number: u64, days_ago: i64, good: bool) -> Generation {
+        Generation {
+            number,
+            time: Timestamp::now() - SignedDuration::from_hours(24 * days_ago),
+            serial: number,
+            release: format!("{number:064}"),
+            created: never(),
+            signers: Vec::new(),
+            keys: 0,
+            resources: Vec::new(),
+            changes: BTreeMap::new(),
+            good,
+            back: None,
+        }
+    }
+
+    fn store(generations: &[Generation]) -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        for one in generations {
+            store.set_release(b"m", b"s", &[].into_iter().collect()).unwrap();
+            store.add_generation(one).unwrap();
+        }
+        (dir, store)
+    }
+
+    fn numbers(store: &Store) -> Vec<u64> {
+        store.generations().unwrap().iter().map(|one| one.number).collect()
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_much_goes_with_its_release_and_what_was_good_stays() {
+        let (dir, store) = store(&[
+            generation(1, 200, true),
+            generation(2, 190, true),
+            generation(3, 180, false),
+            generation(4, 1, false),
+            generation(5, 0, false),
+        ]);
+        assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
+        assert_eq!(numbers(&store), [1, 2, 4, 5]);
+        assert_eq!(std::fs::read_dir(dir.path().join("state/releases")).unwrap().count(), 4);
+        assert_eq!(store.drop_generations(&Keep { generations: 2, days: 90 }).unwrap(), 0);
+        assert_eq!(store.last_good(&format!("{:064}", 2)).unwrap().unwrap().number, 1);
+        assert!(store.kept_release(&format!("{:064}", 3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_release_that_a_host_stays_with_is_never_dropped() {
+        let (_dir, store) = store(&(1..=6).map(|number| generation(number, 100, number > 3)).collect::<Vec<_>>());
+        let hold = Hold {
+            release: format!("{:064}", 1),
+            serial: 1,
+            not: 6,
+            why: "by hand".to_owned(),
+            since: never(),
+            tries: 0,
+            again: None,
+        };
+        store.set_hold(Some(&hold)).unwrap();
+        store.drop_generations(&Keep { generations: 2, days: 1 }).unwrap();
+        assert_eq!(numbers(&store), [1, 5, 6]);
+        store.set_hold(None).unwrap();
+        assert_eq!(store.hold().unwrap(), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! The ways back on a real host: from a release that does it no good, from one that cuts it off, and from everything.
+
+use std::net::TcpListener;
+
+use kpull::net::server::{Answer, Server};
+
+use crate::H1;
+use crate::lab::{Host, Lab};
+
+const FABRIC: &str = "192.168.1.254";
+
+const ROLE: &str = r#"
+summary = "For a test"
+
+[[package]]
+name = "hello"
+
+[[sysctl]]
+name = "net.ipv4.ip_nonlocal_bind"
+value = 1
+
+[[firewall]]
+zone = "public"
+ports = ["8080/tcp", "22/tcp"]
+
+[[file]]
+path = "/etc/app.conf"
+content = "good\n"
+
+[[block]]
+path = "/etc/hosts"
+name = "releases"
+content = "192.168.1.254 releases.lab"
+
+[[unit]]
+name = "app.service"
+content = """
+[Service]
+ExecStart=/bin/sh -c 'grep -q good /etc/app.conf && exec sleep infinity'
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+restart_when = ["file:/etc/app.conf"]
+
+[[probe]]
+name = "app"
+command = ["grep", "-q", "good", "/etc/app.conf"]
+within = "1s"
+"#;
+
+const CONFIG: &str = "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n\
+    [rollback]\ncontact_within = \"4s\"\n[[source]]\nhttp = \"http://releases.lab/\"\n";
+
+/// A host, and a site that it gets by HTTP from the world outside.
+struct World {
+    lab: Lab,
+    dir: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (lab, dir) = (Lab::new(&[H1]), tempfile::tempdir().unwrap());
+        let releases = dir.path().join("releases");
+        let server = lab.in_network(move || {
+            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, move |request| {
+                match std::fs::read(releases.join(request.path.trim_start_matches('/'))) {
+                    Ok(bytes) => Answer::new(200, bytes),
+                    Err(_) => Answer::new(404, ""),
+                }
+            })
+            .unwrap()
+        });
+        let world = Self { lab, dir, server: Some(server) };
+        let site = world.dir.path().join("site");
+        std::fs::create_dir_all(site.join("roles/app")).unwrap();
+        std::fs::create_dir_all(site.join("host_vars")).unwrap();
+        std::fs::write(site.join("site.toml"), "name = \"lab\"\n").unwrap();
+        std::fs::write(site.join("host_vars/h1.toml"), "address = \"192.168.1.11\"\nroles = [\"app\"]\n").unwrap();
+        let key = world.dir.path().join("key");
+        crate::lab::Output::of(
+            std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key),
+        )
+        .ok();
+        let host = world.host();
+        host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
+        host.write("/etc/kpull/kpull.toml", CONFIG);
+        let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+        host.write("/etc/kpull/allowed_signers", format!("lab {public}"));
+        host.run("echo '192.168.1.254 releases.lab' >> /etc/hosts").ok();
+        world
+    }
+
+    fn host(&self) -> Host<'_> {
+        self.lab.host("h1")
+    }
+
+    /// Signs and publishes this role.
+    fn release(&self, role: &str) {
+        let path = |name: &str| self.dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(self.dir.path().join("site/roles/app/role.toml"), role).unwrap();
+        for arguments in [["sign", "--key", &path("key")].as_slice(), &["publish", &path("releases")]] {
+            let mut kpull = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
+            crate::lab::Output::of(kpull.args(arguments).args(["--site", &path("site")])).ok();
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // the server ends with a connection to itself, which has to be made where it is
+        if let Some(server) = self.server.take() {
+            self.lab.in_network(move || drop(server));
+        }
+    }
+}
+
+/// What a host has that a release may change.
+fn state(host: Host<'_>) -> String {
+    host.run(
+        "cat /etc/app.conf /etc/hosts; sysctl -n net.ipv4.ip_nonlocal_bind; firewall-cmd --list-ports; \
+         firewall-cmd --permanent --list-ports; dpkg -l hello | grep -c ^ii; ls /etc/sysctl.d /etc/systemd/system; \
+         systemctl is-active app; systemctl is-enabled app; true",
+    )
+    .ok()
+}
+
+#[test]
+fn a_release_that_does_no_good_is_left_for_the_last_one_that_did_and_everything_can_be_taken_back() {
+    let world = World::new();
+    let host = world.host();
+    host.run("firewall-cmd -q --add-port=22/tcp && firewall-cmd -q --permanent --add-port=22/tcp").ok();
+    let untouched = state(host);
+    world.release(ROLE);
+    host.run("kpull apply").ok();
+    let good = state(host);
+    assert!(good.contains("8080/tcp") && good.contains("active\nenabled"), "{good}");
+
+    // a unit that does not start: back at once, and not again but once, and not before a minute is over
+    let bad = ROLE.replace("good\\n", "bad\\n").replace("8080/tcp", "9090/tcp");
+    world.release(&bad);
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("release 2 was not good for this host, which is back on release 1"), "{told}");
+    assert_eq!(state(host), good);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+    let status = host.run("kpull status").ok();
+    assert!(status.contains("with release 1, and not 2; tried again after"), "{status}");
+    host.run("sed -i 's/\"again\": \"[^\"]*\"/\"again\": \"2020-01-01T00:00:00Z\"/' /var/lib/kpull/hold.json").ok();
+    host.run("kpull apply").fails(3);
+    assert_eq!(state(host), good);
+    let status = host.run("kpull status").ok();
+    assert!(status.contains("with release 1, and not 2\n"), "no more tries: {status}");
+    let bad_unit = host.run("systemctl is-failed app").stdout;
+    assert_eq!(bad_unit, "active\n");
+
+    // one that is well is taken at once
+    world.release(&ROLE.replace("8080/tcp", "9090/tcp"));
+    host.run("kpull apply").ok();
+    assert!(state(host).contains("9090/tcp") && !state(host).contains("8080/tcp"));
+    // and what was good once is mended, not left, when it breaks
+    host.run("systemctl stop app").ok();
+    host.run("kpull apply").ok();
+    assert!(state(host).contains("9090/tcp"));
+
+    // by hand
+    let back = host.run("kpull rollback --reason 'we need 8080'").ok();
+    assert!(back.contains(", release 1, and no further") && !back.contains("not undone"), "{back}");
+    assert_eq!(state(host), good);
+
+    // and a role that is gone leaves the host as it was
+    world.release("summary = \"Nothing\"");
+    host.run("kpull apply").ok();
+    assert_eq!(state(host), untouched);
+}
+
+#[test]
+fn a_release_that_cuts_the_host_off_is_left_even_when_the_run_dies_meanwhile() {
+    let world = World::new();
+    let host = world.host();
+    world.release(ROLE);
+    host.run("kpull apply").ok();
+    // the line from before kpull came
+    host.run("sed -i '0,/^192.168.1.254 releases.lab$/{//d}' /etc/hosts").ok();
+    let good = state(host);
+    assert_eq!(good.matches("releases.lab").count(), 1, "{good}");
+    // whoever asks for releases finds nobody at this address
+    let cut = ROLE.replace("\"192.168.1.254 releases.lab\"", "\"192.168.1.99 releases.lab\"");
+    world.release(&cut);
+    host.run("kpull apply --json > /dev/null; true").ok();
+    let told = host.run("kpull status").ok();
+    assert!(told.contains("no source can be reached since this host's network"), "{told}");
+    assert_eq!(state(host), good);
+    assert!(host.run("kpull apply").ok().contains("nothing to do"));
+
+    // the same, and the run dies while it waits
+    world.release(&format!("{cut}\n# once more\n"));
+    host.run("(kpull apply > /dev/null 2>&1 & echo $! > /run/it); while ! grep -q 192.168.1.99 /etc/hosts; do sleep .05; done; sleep .5; kill -9 $(cat /run/it)")
+        .ok();
+    assert!(host.run("grep releases /etc/hosts").ok().contains("192.168.1.99"), "it is cut off");
+    host.run("kpull apply").fails(3);
+    assert_eq!(state(host), good);
+}

@@ -1,0 +1,263 @@
+//! The ways back: what no role wants any more goes, what stood there before comes back, and so does a whole release.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::site::{Site, Tree};
+
+fn base(toml: &str) -> Site {
+    let site = Site::new("test");
+    site.role("base", toml).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    site
+}
+
+const MANY: &str = r#"
+[[directory]]
+path = "/srv/made"
+[[file]]
+path = "/srv/made/inside"
+content = "kpull's\n"
+[[file]]
+path = "/etc/was.conf"
+content = "kpull's\n"
+mode = "0600"
+[[symlink]]
+path = "/etc/link"
+target = "was.conf"
+[[block]]
+path = "/etc/hosts"
+name = "cluster"
+content = "10.0.0.1 h1"
+[[absent]]
+path = "/etc/old.conf"
+[[sysctl]]
+name = "net.ipv4.ip_forward"
+value = 1
+[[unit]]
+name = "web.service"
+enable = true
+content = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+[unit.dropins]
+"10-more.conf" = "[Service]\nNice=5\n"
+[[firewall]]
+zone = "public"
+ports = ["443/tcp", "22/tcp"]
+"#;
+
+/// A tree with something of its own, and a site that takes most of it over.
+fn own() -> (Site, Tree) {
+    let site = base(MANY);
+    let tree = site.sign().enroll();
+    tree.write("etc/was.conf", "somebody's\n")
+        .write("etc/old.conf", "old\n")
+        .write("etc/hosts", "127.0.0.1 localhost\n");
+    symlink("nowhere", tree.at("etc/link")).unwrap();
+    tree.write(
+        "etc/firewalld/zones/public.xml",
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <port port=\"22\" protocol=\"tcp\"/>\n</zone>\n",
+    );
+    (site, tree)
+}
+
+#[test]
+fn what_no_role_wants_any_more_is_as_it_was_before_kpull_came() {
+    let (site, tree) = own();
+    let before = tree.snapshot();
+    tree.kpull("apply").exits(0);
+    assert!(tree.at("etc/systemd/system/multi-user.target.wants/web.service").symlink_metadata().is_ok());
+    assert_eq!(tree.read("etc/was.conf"), "kpull's\n");
+
+    site.role("base", "").sign();
+    let plan = tree.kpull("plan --json").exits(2);
+    assert!(plan.changed().contains(&"unit:web.service".to_owned()), "{:?}", plan.changed());
+    let planned = plan.events("planned");
+    assert!(planned.iter().all(|event| event["role"] == "(gone)"), "{planned:?}");
+    let mut changed = tree.kpull("apply --json").exits(0).changed();
+    let mut wanted = plan.changed();
+    changed.sort();
+    wanted.sort();
+    assert_eq!(changed, wanted);
+
+    let mut after = tree.snapshot();
+    // directories that were missing on the way stay
+    after.retain(|path, (mode, _)| before.contains_key(path) || !mode.starts_with("40"));
+    let old: Vec<_> = before.iter().filter(|(_, (mode, _))| !mode.starts_with("40")).collect();
+    let new: Vec<_> = after.iter().filter(|(_, (mode, _))| !mode.starts_with("40")).collect();
+    assert_eq!(new, old);
+    assert!(!tree.at("srv/made").exists());
+    tree.kpull("plan").exits(0);
+}
+
+#[test]
+fn a_directory_with_something_of_others_in_it_stays() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    tree.write("srv/made/mine", "x");
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("srv/made/mine"), "x");
+    assert!(!tree.at("srv/made/inside").exists());
+}
+
+#[test]
+fn an_edit_by_hand_is_saved_before_it_is_overwritten_or_removed() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    tree.write("etc/was.conf", "edited\n");
+    let apply = tree.kpull("apply").exits(0);
+    assert!(apply.stdout.contains("/etc/was.conf was edited by hand: saved"), "{}", apply.stdout);
+    tree.write("srv/made/inside", "edited too\n");
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "somebody's\n");
+
+    let saved = tree.kpull("history --edits --json").exits(0);
+    let edits: Vec<serde_json::Value> = saved.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: Vec<_> = edits.iter().map(|edit| fs::read_to_string(edit["saved"].as_str().unwrap()).unwrap()).collect();
+    assert_eq!(texts, ["edited\n", "edited too\n"]);
+    assert_eq!(edits[1]["path"], "/srv/made/inside");
+}
+
+#[test]
+fn a_path_that_another_kind_takes_over_is_not_given_back_in_between() {
+    let site = base("[[file]]\npath = \"/etc/x\"\ncontent = \"one\\n\"\n");
+    let tree = site.sign().enroll();
+    tree.write("etc/x", "somebody's\n");
+    tree.kpull("apply").exits(0);
+    site.role("base", "[[template]]\npath = \"/etc/x\"\ntemplate = \"x\"\n")
+        .file("roles/base/templates/x", "two\n")
+        .sign();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["template:/etc/x"]);
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/x"), "somebody's\n");
+}
+
+#[test]
+fn what_is_disowned_stays_when_its_role_is_gone() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    tree.kpull("disown file:/etc/was.conf").exits(0);
+    let error = tree.kpull("disown file:/etc/was.con --json").exits(1).error();
+    assert_eq!(error["help"], "did you mean `file:/etc/was.conf`?");
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "kpull's\n");
+    assert!(!tree.at("srv/made/inside").exists());
+}
+
+#[test]
+fn what_is_held_is_left_alone_until_its_time_is_over() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    assert!(tree.kpull("hold file:/etc/was.conf --for 8x --reason r").stderr.contains("write it like 90m, 8h or 3d"));
+    tree.kpull("hold file:/etc/was.conf --for 2h --reason hotfix").exits(0);
+    tree.write("etc/was.conf", "hotfix\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    assert_eq!(tree.read("etc/was.conf"), "hotfix\n");
+    let status = tree.kpull("status").exits(0).stdout;
+    assert!(status.contains("held        file:/etc/was.conf until") && status.contains("hotfix"), "{status}");
+    site.role("base", &MANY.replace("kpull's\\n\"\nmode", "newer\\n\"\nmode")).sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "hotfix\n");
+    tree.kpull("unhold file:/etc/was.conf").exits(0);
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "newer\n");
+    assert!(tree.kpull("unhold file:/etc/was.conf").stderr.contains("is not held"));
+}
+
+#[test]
+fn a_rollback_is_the_older_release_whole_and_holds_until_a_newer_one_comes() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    let first = tree.snapshot();
+    let more = "[[file]]\npath = \"/etc/new\"\ncontent = \"new\\n\"\n";
+    site.role("base", &format!("{}{more}", MANY.replace("443/tcp", "8443/tcp"))).sign();
+    tree.kpull("apply").exits(0);
+    let second = tree.snapshot();
+    assert_ne!(first, second);
+
+    let back = tree.kpull("rollback --reason because").exits(0);
+    assert!(back.stdout.starts_with("back to generation 1, release 1,"), "{}", back.stdout);
+    assert_eq!(tree.snapshot(), first);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0], "it stays there");
+    let status = tree.kpull("status").exits(0).stdout;
+    assert!(status.contains("stays       with release 1, and not 2") && status.contains("because"), "{status}");
+    let history = tree.kpull("history").exits(0).stdout;
+    assert_eq!(history.lines().filter(|line| line.contains("signed by tester")).count(), 3, "{history}");
+
+    tree.kpull("apply --retry").exits(0);
+    assert_eq!(tree.snapshot(), second);
+    tree.kpull("rollback 1").exits(0);
+    site.role("base", &format!("{MANY}{more}")).sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/new"), "new\n", "a newer release is followed");
+    assert!(!tree.kpull("status").exits(0).stdout.contains("stays"));
+    let error = tree.kpull("rollback 77 --json").exits(1).error();
+    assert_eq!(error["error"], "there is no generation 77");
+}
+
+#[test]
+fn a_release_that_can_not_be_applied_whole_is_taken_back_and_tried_no_more_than_twice() {
+    let good = "[[file]]\npath = \"/etc/a\"\ncontent = \"good\\n\"\n";
+    let site = base(good);
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    // a path that can't be written to although it looks well: a directory of the kernel
+    let bad = format!("{}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n", good.replace("good", "bad"));
+    site.role("base", &bad).sign();
+    symlink("/proc/self", tree.at("dead")).unwrap();
+    fs::create_dir_all(tree.at("proc")).unwrap();
+    tree.write("proc/self", "no directory");
+    let error = tree.kpull("apply --json").exits(3).error();
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("release 2 was not good for this host, which is back on release 1"),
+        "{error}"
+    );
+    assert_eq!(tree.read("etc/a"), "good\n");
+    // not again at once
+    let next = tree.kpull("apply --json").exits(0);
+    assert_eq!(next.changed(), [""; 0]);
+    assert!(tree.kpull("status").exits(0).stdout.contains("with release 1, and not 2; tried again after"));
+    // by hand, the last try
+    tree.kpull("apply --retry").exits(3);
+    assert_eq!(tree.read("etc/a"), "good\n");
+    // and a newer release that is well
+    site.role("base", &good.replace("good", "better")).sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/a"), "better\n");
+}
+
+#[test]
+fn a_first_release_that_fails_stays_for_the_next_run_to_go_on_with() {
+    let site =
+        base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n");
+    let tree = site.sign().enroll();
+    symlink("/proc/self", tree.at("dead")).unwrap();
+    tree.write("proc/self", "no directory");
+    tree.kpull("apply").exits(1);
+    assert_eq!(tree.read("etc/a"), "a\n");
+    fs::remove_file(tree.at("proc/self")).unwrap();
+    fs::create_dir(tree.at("proc/self")).unwrap();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/dead/end/file"]);
+}
+
+#[test]
+fn old_generations_go_and_the_state_directory_does_not_grow() {
+    let role = |number: u32| format!("[[file]]\npath = \"/etc/a\"\ncontent = \"{number}\\n\"\n");
+    let site = base(&role(0));
+    let tree = site.sign().enroll();
+    tree.write("etc/kpull/kpull.toml", format!("{}\n[keep]\ngenerations = 3\n", tree.read("etc/kpull/kpull.toml")));
+    for number in 0..8 {
+        site.role("base", &role(number)).sign();
+        tree.kpull("apply").exits(0);
+    }
+    for (dir, count) in [("generations", 3), ("releases", 3)] {
+        assert_eq!(fs::read_dir(tree.at(&format!("var/lib/kpull/{dir}"))).unwrap().count(), count, "{dir}");
+    }
+    tree.kpull("rollback").exits(0);
+    assert_eq!(tree.read("etc/a"), "6\n");
+}

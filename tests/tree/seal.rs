@@ -1,0 +1,126 @@
+//! The short way through a run with nothing to do, and that nothing slips through it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use crate::site::{Site, Tree};
+
+const ROLE: &str = r#"
+[[directory]]
+path = "/srv/data"
+[[file]]
+path = "/srv/data/a"
+content = "a\n"
+[[symlink]]
+path = "/srv/link"
+target = "data"
+[[absent]]
+path = "/srv/nothing"
+[[user]]
+name = "app"
+"#;
+
+/// A tree whose last run found nothing to do, long enough after everything was written.
+fn sealed() -> (Site, Tree) {
+    let site = Site::new("test");
+    site.role("base", ROLE).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    (site, tree)
+}
+
+/// Lets the times of everything become old, and runs once more.
+fn settle(tree: &Tree) {
+    std::thread::sleep(Duration::from_millis(2100));
+    assert!(!is_short(tree));
+}
+
+/// Runs with nothing to do, and whether nothing was looked into.
+fn is_short(tree: &Tree) -> bool {
+    let apply = tree.kpull("apply --json").exits(0);
+    assert_eq!(apply.changed(), [""; 0]);
+    apply.events("done")[0]["sealed"].as_bool().unwrap()
+}
+
+#[test]
+fn what_was_written_a_moment_ago_is_looked_at_again() {
+    let site = Site::new("test");
+    site.role("base", ROLE).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert!(!is_short(&tree) && !is_short(&tree));
+}
+
+#[test]
+fn every_kind_of_drift_is_seen_and_mended() {
+    let (_site, tree) = sealed();
+    let drifts: [(&str, &str, &dyn Fn()); 7] = [
+        ("content", "file:/srv/data/a", &|| fs::write(tree.at("srv/data/a"), "b\n").unwrap()),
+        ("mode", "file:/srv/data/a", &|| {
+            fs::set_permissions(tree.at("srv/data/a"), fs::Permissions::from_mode(0o666)).unwrap();
+        }),
+        ("gone", "file:/srv/data/a", &|| fs::remove_file(tree.at("srv/data/a")).unwrap()),
+        ("mode of a directory", "directory:/srv/data", &|| {
+            fs::set_permissions(tree.at("srv/data"), fs::Permissions::from_mode(0o700)).unwrap();
+        }),
+        ("link", "symlink:/srv/link", &|| {
+            fs::remove_file(tree.at("srv/link")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", tree.at("srv/link")).unwrap();
+        }),
+        ("there again", "absent:/srv/nothing", &|| fs::write(tree.at("srv/nothing"), "").unwrap()),
+        ("account", "user:app", &|| fs::write(tree.at("etc/passwd"), "").unwrap()),
+    ];
+    for (what, id, drift) in drifts {
+        drift();
+        let changed = tree.kpull("apply --json").exits(0).changed();
+        assert!(changed.contains(&id.to_owned()), "{what}: {changed:?}");
+        std::thread::sleep(Duration::from_millis(2100));
+        is_short(&tree);
+        assert!(is_short(&tree), "{what}");
+    }
+    // what others put into a directory is none of ours
+    tree.write("srv/data/others", "x");
+    assert!(is_short(&tree));
+}
+
+#[test]
+fn an_edit_with_the_old_size_and_the_old_time_is_seen() {
+    let (_site, tree) = sealed();
+    let file = File::options().write(true).open(tree.at("srv/data/a")).unwrap();
+    let times: SystemTime = file.metadata().unwrap().modified().unwrap();
+    std::io::Write::write_all(&mut &file, b"b\n").unwrap();
+    file.set_modified(times).unwrap();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/srv/data/a"]);
+    assert_eq!(tree.read("srv/data/a"), "a\n");
+}
+
+#[test]
+fn what_decides_what_a_run_looks_at_breaks_the_seal() {
+    let (site, tree) = sealed();
+    tree.write("etc/kpull/kpull.toml", format!("{}\n# more\n", tree.read("etc/kpull/kpull.toml")));
+    assert!(!is_short(&tree));
+    settle(&tree);
+    assert!(is_short(&tree));
+    site.role("base", &ROLE.replace("a\\n", "A\\n")).sign();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/srv/data/a"]);
+    settle(&tree);
+    assert!(is_short(&tree));
+    fs::write(tree.at("var/lib/kpull/seal.json"), "{").unwrap();
+    assert!(!is_short(&tree), "a damaged seal is none");
+    tree.kpull("hold file:/srv/data/a --reason r").exits(0);
+    assert!(!is_short(&tree) && !is_short(&tree), "while something is held nothing is sealed");
+}
+
+#[test]
+fn a_whole_look_can_be_asked_for_once_or_each_time() {
+    let (_site, tree) = sealed();
+    let full = tree.kpull("apply --full --json").exits(0);
+    assert_eq!(full.events("done")[0]["sealed"], false);
+    assert!(is_short(&tree));
+    tree.write("etc/kpull/kpull.toml", format!("verify_every = \"0s\"\n{}", tree.read("etc/kpull/kpull.toml")));
+    settle(&tree);
+    assert!(!is_short(&tree));
+}
