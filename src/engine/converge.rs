@@ -50,6 +50,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     let (digest, serial) = (taken.stamp.digest.clone(), taken.catalog.manifest().serial);
     let is_back = taken.stamp.back.is_some();
     let trouble = taken.trouble.clone();
+    let was_begun = agent.store.owed()?.release.is_some();
     let applied = carry_out(agent, taken)?;
     let changed = applied.summary.changed.len();
     let why = match applied.outcome {
@@ -71,7 +72,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
         Outcome::Failed(error) => error,
     };
     agent.report.event(&Event::Done(&applied.summary));
-    let was_touched = changed > 0 || agent.store.owed()?.probes;
+    let was_touched = was_begun || changed > 0 || why.exit_code() == Exit::Unhealthy;
     // what was good here once has no fault of its own
     let was_good = agent.store.generations()?.iter().any(|one| one.good && one.release == digest);
     match agent.store.last_good(&digest)? {

@@ -1,0 +1,193 @@
+//! A run that is killed before each write that it makes, one after the other: nothing is corrupt, nothing is lost, and the next run
+//! needs no hand.
+//!
+//! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
+
+#[path = "support/site.rs"]
+mod site;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use site::{Site, Tree};
+
+/// Whatever changes something on a disk.
+const WRITES: &[&str] = &[
+    "write",
+    "pwrite64",
+    "writev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "copy_file_range",
+    "rename",
+    "renameat",
+    "renameat2",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "symlink",
+    "symlinkat",
+    "link",
+    "linkat",
+    "fchmod",
+    "fchmodat",
+    "fchown",
+    "fchownat",
+    "chmod",
+    "chown",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "removexattr",
+    "fremovexattr",
+];
+
+fn role(text: &str, files: usize) -> String {
+    let names: Vec<usize> = (0..files).collect();
+    format!(
+        r#"vars.names = {names:?}
+[[file]]
+for_each = "names"
+path = "/srv/{{{{ item }}}}"
+content = "{text} {{{{ item }}}}\n"
+[[directory]]
+path = "/srv/{text}"
+mode = "0750"
+[[symlink]]
+path = "/etc/link"
+target = "{text}"
+[[block]]
+path = "/etc/hosts"
+name = "cluster"
+content = "10.0.0.1 {text}"
+[[absent]]
+path = "/etc/absent.{text}"
+[[sysctl]]
+name = "net.ipv4.ip_forward"
+value = "{text}"
+[[user]]
+name = "{text}"
+[[unit]]
+name = "web.service"
+enable = {is_new}
+content = "[Unit]\nDescription={text}\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+[[firewall]]
+zone = "public"
+ports = ["{port}/tcp"]
+"#,
+        is_new = text == "new",
+        port = if text == "new" { 443 } else { 80 },
+    )
+}
+
+/// A site with two releases, and a tree that has the first and had something before; both roles, to be signed when it is time.
+struct World {
+    site: Site,
+    tree: Tree,
+    files: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let files = std::env::var("KPULL_SWEEP").map_or(6, |number| number.parse().unwrap());
+        let site = Site::new("test");
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("old", files));
+        let tree = site.sign().enroll();
+        tree.write("srv/1", "somebody's\n").write("etc/hosts", "127.0.0.1 localhost\n");
+        tree.write("etc/absent.new", "here\n").write("etc/absent.old", "here\n");
+        symlink("before", tree.at("etc/link")).unwrap();
+        tree.kpull("apply").exits(0);
+        site.role("base", &role("new", files)).sign();
+        Self { site, tree, files }
+    }
+
+    /// What is wrong with files that are neither as they were nor as they are to be.
+    fn torn(&self, tree: &Tree) -> Vec<String> {
+        let whole = |name: &str| {
+            let content = fs::read_to_string(tree.at(&format!("srv/{name}"))).unwrap_or_default();
+            content == format!("old {name}\n") || content == format!("new {name}\n")
+        };
+        (0..self.files).map(|number| number.to_string()).filter(|name| !whole(name)).collect()
+    }
+}
+
+/// A tree like another, in a directory of its own.
+fn copy(tree: &Tree) -> Tree {
+    let copy = Tree::new();
+    let from = format!("{}/.", tree.path().display());
+    assert!(Command::new("cp").args(["-a", &from]).arg(copy.path()).status().unwrap().success());
+    copy
+}
+
+/// Copies `from` again and again, runs `kpull apply` on it, kills that before its first write, its second, and so on, and hands what
+/// is left to `check`. How many writes there were.
+fn sweep(from: &Tree, check: &dyn Fn(&Tree, &str)) -> usize {
+    let mut writes = 0;
+    for call in WRITES {
+        for number in 1.. {
+            let tree = copy(from);
+            if !killed(tree.path(), call, number) {
+                break;
+            }
+            check(&tree, &format!("before {call} {number}"));
+            writes += 1;
+        }
+    }
+    eprintln!("killed before each of {writes} writes");
+    writes
+}
+
+/// Runs `kpull apply` on a tree and kills it before it makes this system call for the `number`th time. Whether it did so often.
+fn killed(tree: &Path, call: &str, number: usize) -> bool {
+    let status = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:signal=KILL:when={number}")])
+        .arg(env!("CARGO_BIN_EXE_kpull"))
+        .args(["apply", "--json", "--root"])
+        .arg(tree)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("strace is there");
+    !status.success()
+}
+
+#[test]
+fn a_run_that_is_killed_before_any_of_its_writes_is_finished_by_the_next() {
+    let world = World::new();
+    let whole = copy(&world.tree);
+    whole.kpull("apply").exits(0);
+    let wanted = whole.snapshot();
+    let writes = sweep(&world.tree, &|tree, when| {
+        assert_eq!(world.torn(tree), [""; 0], "{when}");
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.snapshot(), wanted, "{when}");
+        assert_eq!(tree.leftovers(), [""; 0], "{when}");
+        assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0], "{when}");
+    });
+    assert!(writes > 5 * world.files, "the writes were found: {writes}");
+}
+
+#[test]
+fn what_stood_there_before_is_not_lost_by_a_run_that_is_killed_before_any_of_its_writes() {
+    let world = World::new();
+    let new = copy(&world.tree);
+    new.kpull("apply").exits(0);
+    world.site.role("base", "").sign();
+    let origin = copy(&new);
+    origin.kpull("apply").exits(0);
+    let wanted = origin.snapshot();
+    assert_eq!(origin.read("srv/1"), "somebody's\n");
+    // from the second release to none at all
+    let writes = sweep(&new, &|tree, when| {
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.snapshot(), wanted, "{when}");
+    });
+    assert!(writes > 3 * world.files, "the writes were found: {writes}");
+}
