@@ -3,6 +3,8 @@
 //!
 //! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
 
+#[path = "support/named.rs"]
+mod named;
 #[path = "support/site.rs"]
 mod site;
 
@@ -190,4 +192,9 @@ fn what_stood_there_before_is_not_lost_by_a_run_that_is_killed_before_any_of_its
         assert_eq!(tree.snapshot(), wanted, "{when}");
     });
     assert!(writes > 3 * world.files, "the writes were found: {writes}");
+}
+
+#[test]
+fn every_fault_of_the_page_has_a_test() {
+    assert!(named::rows("development/faults.md") > 20);
 }

@@ -126,10 +126,7 @@ impl Before {
 
     /// What the catalog has no more, in the order in which it is given back.
     pub fn gone(&self, work: &Work<'_>) -> Result<Vec<Gone>> {
-        let mut wanted = HashSet::new();
-        for item in work.catalog {
-            wanted.extend(item.resource.footprint(work.host)?);
-        }
+        let wanted = footprint(work)?;
         let mut gone = Vec::new();
         for (mark, known) in self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)) {
             let Some(resource) = known.origin.resource(work.store)? else { continue };
@@ -150,10 +147,7 @@ impl Before {
 
     /// Marks that the catalog has no more and that are left as they are: nothing is to be known of them any longer.
     pub fn settle(&mut self, work: &Work<'_>) -> Result<bool> {
-        let mut wanted = HashSet::new();
-        for item in work.catalog {
-            wanted.extend(item.resource.footprint(work.host)?);
-        }
+        let wanted = footprint(work)?;
         let count = self.known.len();
         self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back());
         Ok(self.known.len() != count)
@@ -225,6 +219,15 @@ impl Before {
         }
         Ok(())
     }
+}
+
+/// Every mark of the catalog.
+fn footprint(work: &Work<'_>) -> Result<HashSet<String>> {
+    let mut marks = HashSet::new();
+    for item in work.catalog {
+        marks.extend(item.resource.footprint(work.host)?);
+    }
+    Ok(marks)
 }
 
 /// The file at a path, unless it is too large for an edit by hand.

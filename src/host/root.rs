@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use super::label::{self, Labels};
 use crate::error::{Context, Error, Result};
-use crate::kind::Trace;
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +68,18 @@ impl From<FileStat> for Meta {
             size: u64::try_from(stat.st_size).unwrap_or(0),
         }
     }
+}
+
+/// Something on the host whose state tells whether a resource was touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trace {
+    /// Whatever stands at the path, or that nothing does.
+    Path(PathBuf),
+    /// The same, but of a directory what is in it does not matter.
+    Place(PathBuf),
+    /// The text of a file of the kernel's, which has no times.
+    Text(PathBuf),
 }
 
 /// What tells whether somebody has touched a path.

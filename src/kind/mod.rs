@@ -10,15 +10,14 @@ pub mod testing;
 
 use std::any::Any;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 pub use crate::host::Wants;
+pub use crate::host::root::Trace;
 pub use crate::host::systemd::Kick;
 use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
@@ -72,18 +71,6 @@ impl Change {
     pub fn of(parts: Vec<String>) -> Option<Self> {
         (!parts.is_empty()).then(|| Self::new(parts.join(", ")))
     }
-}
-
-/// Something on the host whose state tells whether a resource was touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trace {
-    /// Whatever stands at the path, or that nothing does.
-    Path(PathBuf),
-    /// The same, but of a directory what is in it does not matter.
-    Place(PathBuf),
-    /// The text of a file of the kernel's, which has no times.
-    Text(PathBuf),
 }
 
 /// What a resource is observed and changed with.

@@ -1,6 +1,9 @@
 //! What operators do to a cluster that runs, day after day.
 
+use std::process::Command;
+
 use crate::faults::{Asking, SILENCE};
+use crate::lab::Output;
 use crate::{MASTERS, SOON, cluster, everything_is_well, items, ready_nodes};
 
 const API: &str = "https://192.168.1.201/healthz";
@@ -138,4 +141,30 @@ fn a_new_machine_takes_the_place_of_a_dead_master() {
     cluster().host(name).run("systemctl enable -q --now kpull.timer").ok();
     everything_is_well();
     assert!(cluster().host(name).run("cat /etc/etcd/cluster.env").ok().contains("existing"));
+}
+
+#[test]
+fn a_certificate_of_an_operator_whose_clock_is_ahead_is_told_and_a_renewed_one_is_good() {
+    everything_is_well();
+    let operator = cluster().operator();
+    // a real clock that is wrong, for a program that can be given one: kpull's is the machine's
+    let issue = r#"set -e; cd "$1"
+        for key in kubernetes node1/kubelet; do age -d -i "$2" "secrets/pki/$key.key.age" > "../${key#*/}.key"; done
+        openssl x509 -x509toreq -in pki/node1/kubelet.pem -signkey ../kubelet.key -copy_extensions copyall > ../kubelet.csr
+        faketime -f +3d openssl x509 -req -in ../kubelet.csr -CA pki/kubernetes.pem -CAkey ../kubernetes.key \
+            -copy_extensions copyall -days 30 -out pki/node1/kubelet.pem"#;
+    Output::of(Command::new("bash").args(["-c", issue, "issue"]).arg(cluster().site()).arg(&operator)).ok();
+    cluster().release();
+    cluster().converge(2 * SOON);
+    let told = cluster().host("node1").run("kpull verify");
+    assert_ne!(told.code(), 0, "{told}");
+    assert!(told.stdout.contains("/etc/kubernetes/ssl/kubelet.pem is not good before "), "{told}");
+    let ask = || cluster().kubectl("master1", "get --raw /api/v1/nodes/node1/proxy/healthz");
+    let refused = ask();
+    assert!(refused.stderr.contains("not yet valid"), "an API server does not believe the kubelet: {refused}");
+
+    cluster().kpull(&["pki", "renew", "kubelet", "--host", "node1", "--identity", &operator]);
+    cluster().release();
+    everything_is_well();
+    assert_eq!(ask().ok(), "ok");
 }
