@@ -9,6 +9,7 @@ use crate::engine::Agent;
 use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
 use crate::error::{Error, Exit, Result, nearest};
+use crate::kind::fields::Lifetime;
 use crate::report::{Text, VERSION};
 
 /// Arguments of `hold`.
@@ -27,7 +28,7 @@ pub struct Hold {
     reason: Option<String>,
 }
 
-/// Arguments of `unhold` and `disown`.
+/// Arguments of `unhold`.
 #[derive(Args, Debug)]
 pub struct Unhold {
     #[command(flatten)]
@@ -46,12 +47,7 @@ pub struct Disown {
 }
 
 fn span(text: &str) -> Result<SignedDuration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
-    let span = match days {
-        Some(days) if days <= 30 => Some(SignedDuration::from_hours(24 * days)),
-        Some(_) => None,
-        None => text.parse().ok(),
-    };
+    let span = text.parse::<Lifetime>().ok().map(|time| time.0);
     span.filter(|span| span.is_positive() && *span <= SignedDuration::from_hours(24 * 30))
         .ok_or_else(|| format!("`{text}` is no time up to 30 days; write it like 90m, 8h or 3d"))
 }

@@ -9,7 +9,6 @@
 //! who sets the clock back can deceive `stat`; so a seal is good for a while only, and then everything is looked into.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -60,21 +59,7 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
     let trust = [&agent.config.trust.allowed_signers, &agent.config.trust.keys].into_iter().flatten().cloned();
     let program = std::env::current_exe().ok();
     let paths = state.chain(trust).chain(program).chain([agent.config_path.clone()]);
-    paths.map(|path| (path.clone(), std::fs::metadata(path).ok().map(|meta| seen(&meta)))).collect()
-}
-
-fn seen(meta: &std::fs::Metadata) -> Seen {
-    Seen {
-        dev: meta.dev(),
-        ino: meta.ino(),
-        mode: meta.mode(),
-        uid: meta.uid(),
-        gid: meta.gid(),
-        size: meta.size(),
-        mtime: (meta.mtime(), meta.mtime_nsec()),
-        ctime: (meta.ctime(), meta.ctime_nsec()),
-        text: None,
-    }
+    paths.map(|path| (path.clone(), nix::sys::stat::stat(&path).ok().map(Seen::from))).collect()
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
@@ -96,7 +81,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
             None => return take_away(agent),
         }
     }
-    let (start, limit) = (start, start - GRANULARITY);
+    let limit = start - GRANULARITY;
     let mut all = Vec::with_capacity(traces.len());
     for trace in traces {
         let seen = agent.host.root.seen(&trace)?;

@@ -109,6 +109,22 @@ pub struct Seen {
     pub text: Option<Vec<u8>>,
 }
 
+impl From<FileStat> for Seen {
+    fn from(stat: FileStat) -> Self {
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec),
+            text: None,
+        }
+    }
+}
+
 impl Seen {
     /// Whether nobody has touched it since `time`.
     pub fn is_older_than(&self, time: jiff::Timestamp) -> bool {
@@ -203,12 +219,7 @@ impl Root {
 
     /// What stands at `path`, links not followed; `None` when there is nothing.
     pub fn meta(&self, path: &Path) -> Result<Option<Meta>> {
-        let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
-        match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat.into())),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(failed("look at", path, errno)),
-        }
+        Ok(self.stat(path)?.map(Meta::from))
     }
 
     /// What stands at a place, as far as it tells whether somebody has touched that; `None` when nothing does.
@@ -217,19 +228,23 @@ impl Root {
         if let Trace::Text(path) = trace {
             return Ok(self.read(path)?.map(|(_, text)| Seen { text: Some(text), ..Seen::default() }));
         }
+        let seen = self.stat(path)?.map(Seen::from);
+        Ok(match trace {
+            Trace::Place(_) => {
+                seen.map(|Seen { dev, ino, mode, uid, gid, .. }| Seen { dev, ino, mode, uid, gid, ..Seen::default() })
+            }
+            _ => seen,
+        })
+    }
+
+    /// What `lstat` tells of a path; `None` when nothing stands there.
+    fn stat(&self, path: &Path) -> Result<Option<FileStat>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
-        let stat = match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            Err(errno) => return Err(failed("look at", path, errno)),
-        };
-        let (dev, ino, mode, uid, gid) = (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid);
-        if matches!(trace, Trace::Place(_)) {
-            return Ok(Some(Seen { dev, ino, mode, uid, gid, ..Seen::default() }));
+        match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(failed("look at", path, errno)),
         }
-        let (mtime, ctime) = ((stat.st_mtime, stat.st_mtime_nsec), (stat.st_ctime, stat.st_ctime_nsec));
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(Some(Seen { dev, ino, mode, uid, gid, size, mtime, ctime, text: None }))
     }
 
     /// Opens the regular file at `path` for reading, with what `fstat` tells of it; `None` when nothing, or something

@@ -47,8 +47,7 @@ impl Absent {
 }
 
 impl Resource for Absent {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 

@@ -82,8 +82,7 @@ pub(crate) struct Artifact {
 }
 
 impl Resource for Artifact {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).collect()))
     }
 

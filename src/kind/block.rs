@@ -122,8 +122,7 @@ impl Block {
 }
 
 impl Resource for Block {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 

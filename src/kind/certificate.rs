@@ -284,8 +284,7 @@ impl Installed {
 }
 
 impl Resource for Installed {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         // what is asked for with a key of the host's own has files in the state directory too
         let is_given = matches!(self.key, Key::Given(_));
         Ok(is_given.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))

@@ -39,8 +39,7 @@ pub struct Directory {
 }
 
 impl Resource for Directory {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Place(self.path.to_path_buf())]))
     }
 

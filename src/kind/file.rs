@@ -69,8 +69,7 @@ pub struct File {
 }
 
 impl Resource for File {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 

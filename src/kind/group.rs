@@ -43,8 +43,7 @@ impl Group {
 }
 
 impl Resource for Group {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
     }
 

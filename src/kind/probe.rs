@@ -405,8 +405,7 @@ impl Web {
 }
 
 impl Resource for Probe {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         // it is only asked after a change
         Ok(Some(Vec::new()))
     }

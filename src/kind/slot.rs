@@ -77,8 +77,7 @@ pub struct Slot {
 }
 
 impl Resource for Slot {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         // it is only asked after a change
         Ok(Some(Vec::new()))
     }

@@ -114,8 +114,7 @@ impl User {
 }
 
 impl Resource for User {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use crate::site::{Site, Tree, kpull};
 
 /// A site with one host `h1` that has the role `base`, and nothing in that role but `toml`.
-fn base(toml: &str) -> Site {
+pub fn base(toml: &str) -> Site {
     let site = Site::new("test");
     site.role("base", toml).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     site

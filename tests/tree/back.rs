@@ -3,13 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use crate::apply::base;
 use crate::site::{Site, Tree};
-
-fn base(toml: &str) -> Site {
-    let site = Site::new("test");
-    site.role("base", toml).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
-    site
-}
 
 const MANY: &str = r#"
 [[directory]]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use crate::apply::base;
 use crate::site::{Site, Tree};
 
 const ROLE: &str = r#"
@@ -23,8 +24,7 @@ name = "app"
 
 /// A tree whose last run found nothing to do, long enough after everything was written.
 fn sealed() -> (Site, Tree) {
-    let site = Site::new("test");
-    site.role("base", ROLE).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let site = base(ROLE);
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     settle(&tree);
@@ -47,8 +47,7 @@ fn is_short(tree: &Tree) -> bool {
 
 #[test]
 fn what_was_written_a_moment_ago_is_looked_at_again() {
-    let site = Site::new("test");
-    site.role("base", ROLE).host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let site = base(ROLE);
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     assert!(!is_short(&tree) && !is_short(&tree));
