@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::engine::apply::{Applied, Outcome, apply};
 use crate::engine::held::HeldBack;
 use crate::engine::plan::plan;
-use crate::engine::seal::{seal, unbroken};
+use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
 use crate::error::{Error, Exit, Result};
 use crate::report::{Event, Summary};
@@ -37,9 +37,8 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     if how.retry {
         agent.store.set_hold(None)?;
     }
-    if !how.full
-        && let Some(summary) = unbroken(agent, clock)?
-    {
+    let look = if how.full { Look::Whole } else { Look::Short };
+    if let Some(summary) = unbroken(agent, look, clock)? {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);
     }
