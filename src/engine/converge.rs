@@ -156,6 +156,7 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
 fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     let owed = agent.store.owed()?;
     let Some(deadline) = owed.contact else { return Ok(None) };
+    let clock = Instant::now();
     let mut why;
     loop {
         match agent.reaches_source() {
@@ -165,7 +166,8 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
             }
             Err(error) => why = error,
         }
-        if Timestamp::now() >= deadline {
+        // a clock that is set back meanwhile gives no more time
+        if Timestamp::now() >= deadline || clock.elapsed() >= agent.config.rollback.contact_within() {
             break;
         }
         std::thread::sleep(PAUSE);
