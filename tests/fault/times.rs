@@ -79,7 +79,6 @@ fn no_seal_of_another_time_hides_a_drift() {
         assert!(!is_sealed(&tree, later) && is_sealed(&tree, later));
         // a clock that is behind the seal does not trust it, nor one that is far ahead, although nothing was touched
         assert_eq!(is_sealed(&tree, now), now == later, "at {now}");
-        assert!(!is_sealed(&tree, later) || now == later);
         tree.write("srv/0", "drift\n");
         let (output, _) = with_clock(&tree, "apply", &|_| now);
         assert_eq!(output.changed(), ["file:/srv/0"], "at {now}");

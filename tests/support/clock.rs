@@ -63,7 +63,7 @@ pub fn with_clock(tree: &Tree, command: &str, offset: &dyn Fn(usize) -> i64) -> 
             other => panic!("{other:?}"),
         }
     };
-    let mut read = |file: &mut fs::File| {
+    let read = |file: &mut fs::File| {
         let mut text = String::new();
         file.rewind().unwrap();
         file.read_to_string(&mut text).unwrap();
