@@ -3,8 +3,6 @@
 //!
 //! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
 
-#[path = "support/clock.rs"]
-mod clock;
 #[path = "support/disk.rs"]
 mod disk;
 #[path = "fault/limits.rs"]
@@ -17,6 +15,8 @@ mod named;
 mod site;
 #[path = "fault/times.rs"]
 mod times;
+#[path = "support/traced.rs"]
+mod traced;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, Outcome, apply};
+use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
 use crate::engine::plan::plan;
 use crate::engine::seal::{seal, unbroken};
@@ -197,6 +198,8 @@ fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
 fn drop_old(agent: &Agent<'_>) -> Result<()> {
     if agent.store.generation_count()? > agent.config.keep.generations.max(2) {
         agent.store.drop_generations(&agent.config.keep)?;
+        agent.store.drop_saved(&Before::load(&agent.store)?.saved())?;
+        agent.store.drop_artifacts()?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::clock::{YEAR, with_clock};
 use crate::site::{Site, Snapshot, Tree};
+use crate::traced::{YEAR, with_clock};
 use crate::{copy, role};
 
 const SET_THE_CLOCK: &str =
