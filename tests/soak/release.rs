@@ -69,10 +69,9 @@ impl Release {
             );
         }
         for (place, value) in &self.templates {
-            let _ = writeln!(
-                role,
-                "[[template]]\npath = \"/etc/t{place}.conf\"\nsource = \"t.conf\"\nvars = {{ value = {value} }}"
-            );
+            role.insert_str(0, &format!("vars.t{place} = {value}\n"));
+            let _ = writeln!(role, "[[template]]\npath = \"/etc/t{place}.conf\"\ntemplate = \"t{place}\"");
+            site.file(&format!("roles/base/templates/t{place}"), format!("value = {{{{ t{place} }}}}\n"));
         }
         for (place, value) in &self.links {
             let _ = writeln!(role, "[[symlink]]\npath = \"/srv/l{place}\"\ntarget = \"f{value}\"");
@@ -100,7 +99,6 @@ impl Release {
         let pin =
             format!("{{ url = \"file://{}/published\", sha256 = \"{sha256}\", size = {size} }}", site.path().display());
         site.file("artifacts.toml", format!("[tool]\nversion = \"1\"\namd64 = {pin}\narm64 = {pin}\n"));
-        site.file("roles/base/templates/t.conf", "value = {{ value }}\n");
         site.role("base", &role).sign();
     }
 }
