@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::site::{Site, Snapshot, Tree};
-use crate::traced::{YEAR, with_clock};
+use crate::traced::{DAY, YEAR, with_clock};
 use crate::{copy, role};
 
 const SET_THE_CLOCK: &str =
@@ -69,7 +69,7 @@ fn a_clock_that_was_ahead_a_year_leaves_nothing_behind_that_keeps_the_next_relea
 fn no_seal_of_another_time_hides_a_drift() {
     let toml = "[[file]]\npath = \"/srv/0\"\ncontent = \"0\\n\"\n[[symlink]]\npath = \"/srv/1\"\ntarget = \"0\"\n";
     // seen from half a day later, all that was written is old enough to be sealed
-    let later = 12 * 3600;
+    let later = DAY / 2;
     let is_sealed = |tree: &Tree, offset: i64| {
         let (output, _) = with_clock(tree, "apply", &|_| offset);
         output.events("done")[0]["sealed"] == true
@@ -110,7 +110,7 @@ fn a_release_that_is_to_be_tried_again_does_not_wait_for_a_clock_that_was_ahead(
     site.role("base", &format!("{}[[file]]\npath = \"/srv/wall/x\"\ncontent = \"x\\n\"\n", role("new", 2))).sign();
     tree.write("srv/wall", "no directory");
     // the release is good for a day, and the clock half a day ahead
-    let (output, _) = with_clock(&tree, "apply", &|_| 12 * 3600);
+    let (output, _) = with_clock(&tree, "apply", &|_| DAY / 2);
     assert_eq!(output.code, 3, "{output:?}");
     assert_eq!(tree.read("srv/0"), "old 0\n");
     fs::remove_file(tree.at("srv/wall")).unwrap();

@@ -35,7 +35,7 @@ impl Release {
         let (place, value) = (random.below(PLACES), random.below(1000));
         let mode = [0o644, 0o600, 0o755][random.below(3)];
         let goes = random.chance(35);
-        match random.below(10) {
+        match random.below(13) {
             0..3 => put(&mut self.files, place, (value, mode), goes),
             3 | 4 => put(&mut self.templates, place, value, goes),
             5 => put(&mut self.links, place, value, goes),
@@ -47,16 +47,13 @@ impl Release {
         }
     }
 
-    /// The files that it has, from the top of a tree.
+    /// The files and links that it has, from the top of a tree.
     pub fn paths(&self) -> Vec<String> {
         let files = self.files.keys().map(|place| format!("srv/f{place}"));
         let inner = self.directories.keys().map(|place| format!("srv/d{place}/in"));
-        files.chain(inner).chain(self.templates.keys().map(|place| format!("etc/t{place}.conf"))).collect()
-    }
-
-    /// The links that it has.
-    pub fn links(&self) -> Vec<String> {
-        self.links.keys().map(|place| format!("srv/l{place}")).collect()
+        let templates = self.templates.keys().map(|place| format!("etc/t{place}.conf"));
+        let links = self.links.keys().map(|place| format!("srv/l{place}"));
+        files.chain(inner).chain(templates).chain(links).collect()
     }
 
     /// Writes it into the site, and signs that.

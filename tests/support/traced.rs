@@ -15,8 +15,10 @@ use nix::unistd::Pid;
 
 use crate::site::{Output, Tree};
 
+/// A day, in seconds.
+pub const DAY: i64 = 24 * 3600;
 /// A year, in seconds.
-pub const YEAR: i64 = 365 * 24 * 3600;
+pub const YEAR: i64 = 365 * DAY;
 
 /// The number of the system call, on the only target that there is.
 const CLOCK_GETTIME: u64 = 228;
