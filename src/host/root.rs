@@ -191,6 +191,8 @@ const BATCH: usize = 256;
 
 /// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
 const SYNCS: usize = 16;
+/// How many directories are kept open: well below the 1024 files that a process may have open.
+const PARENTS_MAX: usize = 256;
 
 /// How many links are followed on the way to one path, as by the kernel.
 const LINKS_MAX: usize = 40;
@@ -743,7 +745,11 @@ impl Root {
         match opened {
             Ok(fd) => {
                 let fd = Rc::new(fd);
-                self.parents.borrow_mut().insert(path.to_owned(), fd.clone());
+                let mut parents = self.parents.borrow_mut();
+                if parents.len() == PARENTS_MAX {
+                    parents.clear();
+                }
+                parents.insert(path.to_owned(), fd.clone());
                 Ok(Some(fd))
             }
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -982,12 +988,12 @@ pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
-    let error = Error::new(format!("can't {doing} {}", path.display())).because(errno.desc());
+    let error = Error::of(format!("can't {doing} {}", path.display()), &errno);
     match errno {
-        Errno::ENOSPC | Errno::EDQUOT => {
-            error.help("free some space there, then run again; nothing was changed at this path")
-        }
-        Errno::EROFS => error.help("the file system is mounted read-only"),
+        Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
+        Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
+            "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes it away",
+        ),
         Errno::EACCES | Errno::EPERM => error.help("run as root, or look for an immutable attribute (lsattr)"),
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
             error.help("something of another type stands there; move it away")
