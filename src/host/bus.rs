@@ -1,8 +1,11 @@
 //! The system bus: one connection for everything that is asked over D-Bus, every wait bounded.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
-use std::sync::mpsc;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -12,14 +15,18 @@ use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 
 use crate::error::{Error, Result};
+use crate::host::systemd;
 
 /// How long an answer may take: reading all unit files again, or a large rule set, takes seconds on a slow host.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// A connection to the system bus; copies share it.
+/// How long PID 1 may take to come back to a bus that was restarted.
+const RETURN: Duration = Duration::from_secs(10);
+
+/// A connection to the system bus; copies share it. When the bus is restarted, another one takes its place.
 #[derive(Clone)]
 pub struct Bus {
-    connection: Connection,
+    connection: Rc<RefCell<Connection>>,
 }
 
 /// An interface of an object of a service on the bus.
@@ -36,34 +43,45 @@ pub struct Object<'a> {
 impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
-        let connected = zbus::block_on(within(ANSWER, Connection::system()));
-        match connected.unwrap_or_else(|| Err(timed_out())) {
-            Ok(connection) => Ok(Self { connection }),
-            Err(error) => Err(Error::new("can't reach the D-Bus system bus").because(error).help(
+        // what serves the connection is a thread, and the library panics where it can have none
+        std::thread::Builder::new().spawn(|| ()).map_err(|error| {
+            Error::new("can't start a thread").because(error).help(
+                "this host, or kpull.service, may have no more processes: look at TasksMax= and at what else runs",
+            )
+        })?;
+        let connected = connect().map_err(|error| {
+            Error::new("can't reach the D-Bus system bus").because(error).help(
                 "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
                  (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
-            )),
-        }
+            )
+        })?;
+        Ok(Self { connection: Rc::new(RefCell::new(connected)) })
     }
 
-    /// Calls a method and waits for its answer. A service that isn't running is not started by this.
+    /// Calls a method and waits for its answer. A service that isn't running is not started by this. When the bus goes away
+    /// in the meantime, the method is called once more: whether it was heard can't be known, and nothing that is called here does
+    /// harm when it is done twice.
     pub fn call<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
     where
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,
     {
-        zbus::block_on(self.ask(object, method, arguments))
+        self.outlive(|connection| zbus::block_on(ask(connection, object, method, arguments)))
     }
 
-    async fn ask<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
-    where
-        B: serde::Serialize + DynamicType,
-        R: for<'d> DynamicDeserialize<'d>,
-    {
-        let proxy = Proxy::new(&self.connection, object.service, object.path, object.interface).await?;
-        let flags = MethodFlags::NO_AUTO_START;
-        let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
-        answer.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+    /// Does something over the connection; over another one, when the bus goes away in the meantime.
+    fn outlive<T>(&self, what: impl Fn(&Connection) -> zbus::Result<T>) -> zbus::Result<T> {
+        let known = self.connection.borrow().clone();
+        match what(&known) {
+            Err(error) if is_lost(&error) => {
+                log::debug!("the system bus went away: {error}");
+                let fresh = connect()?;
+                await_manager(&fresh);
+                *self.connection.borrow_mut() = fresh.clone();
+                what(&fresh)
+            }
+            done => done,
+        }
     }
 
     /// Calls a method whose outcome is told later by a signal of the same object. `outcome` is given the answer and the
@@ -84,7 +102,7 @@ impl Bus {
     {
         // a reload of all units sends a signal for each: the queue must not hold up the answer behind them
         const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
-        zbus::block_on(async {
+        let wait = async |connection: &Connection| {
             let rule = MatchRule::builder()
                 .msg_type(zbus::message::Type::Signal)
                 .sender(object.service)
@@ -93,18 +111,43 @@ impl Bus {
                 .member(signal)
                 .build()?;
             // listening before asking: a quick job is over before its answer is read
-            let mut signals = MessageStream::for_match_rule(rule, &self.connection, Some(QUEUE)).await?;
-            let answer: R = self.ask(object, method, arguments).await?;
+            let mut signals = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
+            let answer: R = ask(connection, object, method, arguments).await?;
             let wait = async {
                 while let Some(message) = poll_fn(|context| Pin::new(&mut signals).poll_next(context)).await {
                     if let Some(outcome) = outcome(&answer, message?.body().deserialize()?) {
                         return Ok(outcome);
                     }
                 }
-                Err(zbus::Error::Failure("the system bus went away".to_owned()))
+                Err(lost())
             };
             within(limit, wait).await.transpose()
-        })
+        };
+        self.outlive(|connection| zbus::block_on(wait(connection)))
+    }
+}
+
+fn connect() -> zbus::Result<Connection> {
+    zbus::block_on(within(ANSWER, Connection::system())).unwrap_or_else(|| Err(timed_out()))
+}
+
+async fn ask<B, R>(connection: &Connection, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+where
+    B: serde::Serialize + DynamicType,
+    R: for<'d> DynamicDeserialize<'d>,
+{
+    let proxy = Proxy::new(connection, object.service, object.path, object.interface).await?;
+    let flags = MethodFlags::NO_AUTO_START;
+    let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
+    answer.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+}
+
+/// Waits until PID 1 is on the bus again, and lets it tell this connection too how jobs end.
+fn await_manager(connection: &Connection) {
+    let end = Instant::now() + RETURN;
+    let subscribe = || zbus::block_on(ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", &()));
+    while subscribe().is_err_and(|error| is_absent(&error)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -124,6 +167,11 @@ pub fn error_name(error: &zbus::Error) -> &str {
     }
 }
 
+/// Whether the error means that who was asked went away before it could answer.
+pub fn is_gone(error: &zbus::Error) -> bool {
+    is_absent(error) || matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::NoReply(_)))
+}
+
 /// Whether the error means that nobody on the bus goes by the service's name.
 pub fn is_absent(error: &zbus::Error) -> bool {
     use zbus::fdo::Error::{NameHasNoOwner, ServiceUnknown};
@@ -133,6 +181,15 @@ pub fn is_absent(error: &zbus::Error) -> bool {
 /// Whether the error means that the service is too old to know the method.
 pub fn is_unknown_method(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownMethod(_)))
+}
+
+/// Whether the error means that the bus itself went away.
+fn is_lost(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(_))
+}
+
+fn lost() -> zbus::Error {
+    zbus::Error::InputOutput(Arc::new(io::Error::new(io::ErrorKind::ConnectionReset, "the system bus went away")))
 }
 
 fn timed_out() -> zbus::Error {
@@ -156,10 +213,14 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
             let (sender, receiver) = mpsc::channel();
             alarm = Some(sender);
             let waker = context.waker().clone();
-            std::thread::spawn(move || {
+            let started = std::thread::Builder::new().spawn(move || {
                 let _ = receiver.recv_timeout(limit);
                 waker.wake();
             });
+            if started.is_err() {
+                // without the alarm the wait would have no end
+                return Poll::Ready(None);
+            }
         }
         Poll::Pending
     })
