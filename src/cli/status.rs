@@ -110,7 +110,9 @@ fn cut_short(host: &Host, last: Option<&LastRun>) -> Option<String> {
         "signal" if details.status == nix::libc::SIGKILL => {
             "something killed it; `journalctl -k` tells whether memory ran out".to_owned()
         }
-        other => format!("systemd says `{other}`"),
+        "signal" | "core-dump" => format!("it was killed by signal {}", details.status),
+        // it had its say
+        _ => return None,
     })
 }
 

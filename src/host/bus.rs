@@ -43,17 +43,14 @@ pub struct Object<'a> {
 impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
-        // what serves the connection is a thread, and the library panics where it can have none
-        std::thread::Builder::new().spawn(|| ()).map_err(|error| {
-            Error::new("can't start a thread").because(error).help(
-                "this host, or kpull.service, may have no more processes: look at TasksMax= and at what else runs",
-            )
-        })?;
-        let connected = connect().map_err(|error| {
-            Error::new("can't reach the D-Bus system bus").because(error).help(
+        let connected = connect().map_err(|error| match is_starved(&error) {
+            true => Error::new("can't start a thread").because(error).help(
+                "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
+            ),
+            false => Error::new("can't reach the D-Bus system bus").because(error).help(
                 "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
                  (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
-            )
+            ),
         })?;
         Ok(Self { connection: Rc::new(RefCell::new(connected)) })
     }
@@ -121,14 +118,16 @@ impl Bus {
                 }
                 Err(lost())
             };
-            within(limit, wait).await.transpose()
+            within(limit, wait).await?.transpose()
         };
         self.outlive(|connection| zbus::block_on(wait(connection)))
     }
 }
 
 fn connect() -> zbus::Result<Connection> {
-    zbus::block_on(within(ANSWER, Connection::system())).unwrap_or_else(|| Err(timed_out()))
+    // what serves the connection is a thread, and the library panics where it can have none
+    std::thread::Builder::new().spawn(|| ())?;
+    zbus::block_on(within(ANSWER, Connection::system()))?.unwrap_or_else(|| Err(timed_out()))
 }
 
 async fn ask<B, R>(connection: &Connection, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
@@ -139,7 +138,7 @@ where
     let proxy = Proxy::new(connection, object.service, object.path, object.interface).await?;
     let flags = MethodFlags::NO_AUTO_START;
     let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
-    answer.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+    answer?.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
 }
 
 /// Waits until PID 1 is on the bus again, and lets it tell this connection too how jobs end.
@@ -185,7 +184,12 @@ pub fn is_unknown_method(error: &zbus::Error) -> bool {
 
 /// Whether the error means that the bus itself went away.
 fn is_lost(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::InputOutput(_))
+    matches!(error, zbus::Error::InputOutput(_)) && !is_starved(error)
+}
+
+/// Whether the error means that there can be no more threads.
+fn is_starved(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn lost() -> zbus::Error {
@@ -196,18 +200,18 @@ fn timed_out() -> zbus::Error {
     zbus::Error::Failure(format!("no answer within {} s", ANSWER.as_secs()))
 }
 
-/// What `future` comes to; `None` when it has not within `limit`.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+/// What `future` comes to; `None` when it has not within `limit`. An error when there can be no thread to watch the clock.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> io::Result<Option<T>> {
     let deadline = Instant::now() + limit;
     let mut future = pin!(future);
     // the end of this function drops it, and with that the alarm clock stops
     let mut alarm: Option<mpsc::Sender<()>> = None;
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
+            return Poll::Ready(Ok(Some(output)));
         }
         if Instant::now() >= deadline {
-            return Poll::Ready(None);
+            return Poll::Ready(Ok(None));
         }
         if alarm.is_none() {
             let (sender, receiver) = mpsc::channel();
@@ -217,9 +221,8 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
                 let _ = receiver.recv_timeout(limit);
                 waker.wake();
             });
-            if started.is_err() {
-                // without the alarm the wait would have no end
-                return Poll::Ready(None);
+            if let Err(error) = started {
+                return Poll::Ready(Err(error));
             }
         }
         Poll::Pending
@@ -233,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_what_it_waited_for_or_with_its_limit() {
-        assert_eq!(zbus::block_on(within(Duration::from_secs(600), async { 7 })), Some(7));
-        assert_eq!(zbus::block_on(within(Duration::from_millis(1), std::future::pending::<()>())), None);
+        assert_eq!(zbus::block_on(within(Duration::from_secs(600), async { 7 })).unwrap(), Some(7));
+        assert_eq!(zbus::block_on(within(Duration::from_millis(1), std::future::pending::<()>())).unwrap(), None);
     }
 }

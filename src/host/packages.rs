@@ -208,9 +208,10 @@ impl Manager {
         let error = output.failure(what);
         if says("Could not get lock") || says("is another process using it") || says("Another app is currently holding")
         {
+            let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
             error
                 .passing()
-                .help("another program holds the package manager's lock (named above); the next run goes on when it has ended")
+                .help(format!("{holder} has the package manager's lock; the next run goes on when it has ended"))
         } else if says(INTERRUPTED) {
             error.help("run `dpkg --configure -a` by hand and look at what it says")
         } else if says("but remove is disabled") {
@@ -231,6 +232,13 @@ const INTERRUPTED: &str = "dpkg was interrupted";
 
 fn says(output: &Output, words: &str) -> bool {
     String::from_utf8_lossy(&output.stderr).contains(words)
+}
+
+/// Who has the lock that apt waited for, as it says while it waits: `process 4711 (apt-get)`.
+fn lock_holder(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let (_, holder) = said.split_once("It is held by ")?;
+    holder.split_inclusive(')').next().filter(|holder| holder.ends_with(')')).map(str::to_owned)
 }
 
 /// A program of a package manager, with nobody there to answer its questions.
