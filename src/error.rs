@@ -85,6 +85,7 @@ struct Inner {
     help: Option<String>,
     label: Option<String>,
     place: Option<Place>,
+    passes: bool,
     /// The place's text as it is shown, made when somebody looks: many failures may be in one long text.
     source: OnceLock<NamedSource<Arc<str>>>,
     others: Vec<Error>,
@@ -100,6 +101,7 @@ impl Error {
             help: None,
             label: None,
             place: None,
+            passes: false,
             source: OnceLock::new(),
             others: Vec::new(),
         }))
@@ -124,6 +126,18 @@ impl Error {
     pub fn exit(mut self, exit: Exit) -> Self {
         self.0.exit = exit;
         self
+    }
+
+    /// Says that it passes by itself, and that no release is to blame for it: the next run goes on from here.
+    #[must_use]
+    pub fn passing(mut self) -> Self {
+        self.0.passes = true;
+        self
+    }
+
+    /// Whether it passes by itself.
+    pub fn passes(&self) -> bool {
+        self.0.passes
     }
 
     /// Adds why it happened, in the words of whatever failed underneath.

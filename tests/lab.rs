@@ -4,6 +4,8 @@
 mod back;
 #[path = "lab/converge.rs"]
 mod converge;
+#[path = "lab/faults.rs"]
+mod faults;
 #[path = "support/git.rs"]
 mod git;
 #[path = "lab/health.rs"]

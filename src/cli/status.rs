@@ -9,8 +9,10 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::engine::held::HeldBack;
 use crate::error::{Exit, Result};
+use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
+use crate::store::LastRun;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -27,10 +29,11 @@ impl Run for Status {
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
         let (hold, held) = (agent.store.hold()?, HeldBack::now(&agent.store)?);
+        let cut_short = cut_short(&agent.host, last.as_ref());
         if self.host.json {
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
-                "generation": generation, "last_run": last, "owed": owed, "hold": hold, "held": held,
+                "generation": generation, "last_run": last, "cut_short": cut_short, "owed": owed, "hold": hold, "held": held,
                 "sandbox": sandbox::describe()?,
             });
             print_json(&value);
@@ -63,6 +66,9 @@ impl Run for Status {
             }
             None => text.push_str("  last run    never\n"),
         }
+        if let Some(why) = cut_short {
+            let _ = writeln!(text, "  cut short   a run after that: {why}; the next one goes on from there");
+        }
         if let Some(hold) = &hold {
             let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
             let _ = writeln!(text, "  stays       with release {}, and not {}{again}", hold.serial, hold.not);
@@ -89,6 +95,25 @@ impl Run for Status {
     fn json(&self) -> bool {
         self.host.json
     }
+}
+
+/// Why a run of `kpull.service` that came after `last` could not end by itself, and so has left no word of its own.
+fn cut_short(host: &Host, last: Option<&LastRun>) -> Option<String> {
+    let details = host.systemd().ok()?.details("kpull.service").ok()?;
+    let ended = i64::try_from(details.ended).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok())?;
+    if details.unit.active != "failed" || last.is_some_and(|last| last.time >= ended) {
+        return None;
+    }
+    Some(match details.result.as_str() {
+        "oom-kill" => "it needed more memory than MemoryMax= of kpull.service allows, or than there is".to_owned(),
+        "timeout" => "it took longer than TimeoutStartSec= of kpull.service".to_owned(),
+        "signal" if details.status == nix::libc::SIGKILL => {
+            "something killed it; `journalctl -k` tells whether memory ran out".to_owned()
+        }
+        "signal" | "core-dump" => format!("it was killed by signal {}", details.status),
+        // it had its say
+        _ => return None,
+    })
 }
 
 /// How long ago, in the largest unit that says it.

@@ -37,7 +37,7 @@ pub struct Applied {
 pub enum Outcome {
     /// Everything is as the release says, and well.
     Well,
-    /// It ended before something that waits for another host; the next run goes on.
+    /// It ended before something that waits for another host, or for another program on this one; the next run goes on.
     Waiting(Error),
     /// Something could not be changed, or is not well now.
     Failed(Error),
@@ -116,7 +116,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
 /// Why a run ended early.
 #[derive(Debug)]
 enum Stop {
-    /// Another host has its turn first.
+    /// Somebody else has their turn first.
     Waits(Error),
     /// Something failed.
     Failed(Error),
@@ -124,7 +124,7 @@ enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Failed(error)
+        if error.passes() { Self::Waits(error) } else { Self::Failed(error) }
     }
 }
 

@@ -105,28 +105,37 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     };
     agent.store.set_hold(Some(&hold))?;
     agent.report.event(&Event::Back { hold: &hold });
-    let applied = carry_out(agent, agent.take_back(&good, &hold)?)?;
-    agent.report.event(&Event::Done(&applied.summary));
+    let outcome = match carry_out(agent, agent.take_back(&good, &hold)?) {
+        Ok(applied) => {
+            agent.report.event(&Event::Done(&applied.summary));
+            applied.outcome
+        }
+        Err(error) => Outcome::Failed(error),
+    };
     let what = format!("release {bad} was not good for this host, which is back on release {}", good.serial);
-    match applied.outcome {
+    let (told, advice) = match outcome {
         Outcome::Well => {
             let help = match hold.again {
                 Some(again) => format!("it is tried once more after {again}; a newer release is taken at once"),
                 None => "a newer release is taken at once; `kpull apply --retry` tries this one again".to_owned(),
             };
-            Err(Error::new(what).because(why).exit(Exit::Unhealthy).help(help))
+            (Error::new(what).because(&why).help(help), why.advice().map(str::to_owned))
         }
         // what fails with the old release too is not the new one's fault
         Outcome::Failed(error) | Outcome::Waiting(error) => {
             let hold = Hold { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
             agent.store.set_hold(Some(&hold))?;
             let help = format!("that may not be the release's fault ({why}): it is tried again after {pause:#}");
-            Err(Error::new(format!("{what}, and that is not well either"))
-                .because(error)
-                .exit(Exit::Unhealthy)
-                .help(help))
+            let told = Error::new(format!("{what}, and that is not well either")).because(&error).help(help);
+            (told, error.advice().map(str::to_owned))
         }
-    }
+    };
+    let told = told.exit(Exit::Unhealthy);
+    // a journal may be at its end
+    Err(match advice {
+        Some(advice) => told.help_more(&advice),
+        None => told,
+    })
 }
 
 /// Goes back to an earlier generation because somebody said so. The host stays there until a newer release comes.

@@ -1,8 +1,11 @@
 //! The system bus: one connection for everything that is asked over D-Bus, every wait bounded.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
-use std::sync::mpsc;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -12,14 +15,18 @@ use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 
 use crate::error::{Error, Result};
+use crate::host::systemd;
 
 /// How long an answer may take: reading all unit files again, or a large rule set, takes seconds on a slow host.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// A connection to the system bus; copies share it.
+/// How long PID 1 may take to come back to a bus that was restarted.
+const RETURN: Duration = Duration::from_secs(10);
+
+/// A connection to the system bus; copies share it. When the bus is restarted, another one takes its place.
 #[derive(Clone)]
 pub struct Bus {
-    connection: Connection,
+    connection: Rc<RefCell<Connection>>,
 }
 
 /// An interface of an object of a service on the bus.
@@ -36,34 +43,42 @@ pub struct Object<'a> {
 impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
-        let connected = zbus::block_on(within(ANSWER, Connection::system()));
-        match connected.unwrap_or_else(|| Err(timed_out())) {
-            Ok(connection) => Ok(Self { connection }),
-            Err(error) => Err(Error::new("can't reach the D-Bus system bus").because(error).help(
+        let connected = connect().map_err(|error| match is_starved(&error) {
+            true => Error::new("can't start a thread").because(error).help(
+                "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
+            ),
+            false => Error::new("can't reach the D-Bus system bus").because(error).help(
                 "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
                  (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
-            )),
-        }
+            ),
+        })?;
+        Ok(Self { connection: Rc::new(RefCell::new(connected)) })
     }
 
-    /// Calls a method and waits for its answer. A service that isn't running is not started by this.
+    /// Calls a method and waits for its answer. A service that isn't running is not started by this. When the bus goes away
+    /// in the meantime, the method is called once more: whether it was heard can't be known, and nothing that is called here does
+    /// harm when it is done twice.
     pub fn call<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
     where
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,
     {
-        zbus::block_on(self.ask(object, method, arguments))
+        self.outlive(|connection| zbus::block_on(ask(connection, object, method, arguments)))
     }
 
-    async fn ask<B, R>(&self, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
-    where
-        B: serde::Serialize + DynamicType,
-        R: for<'d> DynamicDeserialize<'d>,
-    {
-        let proxy = Proxy::new(&self.connection, object.service, object.path, object.interface).await?;
-        let flags = MethodFlags::NO_AUTO_START;
-        let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
-        answer.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+    /// Does something over the connection; over another one, when the bus goes away in the meantime.
+    fn outlive<T>(&self, what: impl Fn(&Connection) -> zbus::Result<T>) -> zbus::Result<T> {
+        let known = self.connection.borrow().clone();
+        match what(&known) {
+            Err(error) if is_lost(&error) => {
+                log::debug!("the system bus went away: {error}");
+                let fresh = connect()?;
+                await_manager(&fresh);
+                *self.connection.borrow_mut() = fresh.clone();
+                what(&fresh)
+            }
+            done => done,
+        }
     }
 
     /// Calls a method whose outcome is told later by a signal of the same object. `outcome` is given the answer and the
@@ -84,7 +99,7 @@ impl Bus {
     {
         // a reload of all units sends a signal for each: the queue must not hold up the answer behind them
         const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
-        zbus::block_on(async {
+        let wait = async |connection: &Connection| {
             let rule = MatchRule::builder()
                 .msg_type(zbus::message::Type::Signal)
                 .sender(object.service)
@@ -93,18 +108,45 @@ impl Bus {
                 .member(signal)
                 .build()?;
             // listening before asking: a quick job is over before its answer is read
-            let mut signals = MessageStream::for_match_rule(rule, &self.connection, Some(QUEUE)).await?;
-            let answer: R = self.ask(object, method, arguments).await?;
+            let mut signals = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
+            let answer: R = ask(connection, object, method, arguments).await?;
             let wait = async {
                 while let Some(message) = poll_fn(|context| Pin::new(&mut signals).poll_next(context)).await {
                     if let Some(outcome) = outcome(&answer, message?.body().deserialize()?) {
                         return Ok(outcome);
                     }
                 }
-                Err(zbus::Error::Failure("the system bus went away".to_owned()))
+                Err(lost())
             };
-            within(limit, wait).await.transpose()
-        })
+            within(limit, wait).await?.transpose()
+        };
+        self.outlive(|connection| zbus::block_on(wait(connection)))
+    }
+}
+
+fn connect() -> zbus::Result<Connection> {
+    // what serves the connection is a thread, and the library panics where it can have none
+    std::thread::Builder::new().spawn(|| ())?;
+    zbus::block_on(within(ANSWER, Connection::system()))?.unwrap_or_else(|| Err(timed_out()))
+}
+
+async fn ask<B, R>(connection: &Connection, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>
+where
+    B: serde::Serialize + DynamicType,
+    R: for<'d> DynamicDeserialize<'d>,
+{
+    let proxy = Proxy::new(connection, object.service, object.path, object.interface).await?;
+    let flags = MethodFlags::NO_AUTO_START;
+    let answer = within(ANSWER, proxy.call_with_flags(method, flags, arguments)).await;
+    answer?.unwrap_or_else(|| Err(timed_out()))?.ok_or(zbus::Error::InvalidReply)
+}
+
+/// Waits until PID 1 is on the bus again, and lets it tell this connection too how jobs end.
+fn await_manager(connection: &Connection) {
+    let end = Instant::now() + RETURN;
+    let subscribe = || zbus::block_on(ask::<_, ()>(connection, systemd::MANAGER, "Subscribe", &()));
+    while subscribe().is_err_and(|error| is_absent(&error)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -124,6 +166,11 @@ pub fn error_name(error: &zbus::Error) -> &str {
     }
 }
 
+/// Whether the error means that who was asked went away before it could answer.
+pub fn is_gone(error: &zbus::Error) -> bool {
+    is_absent(error) || matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::NoReply(_)))
+}
+
 /// Whether the error means that nobody on the bus goes by the service's name.
 pub fn is_absent(error: &zbus::Error) -> bool {
     use zbus::fdo::Error::{NameHasNoOwner, ServiceUnknown};
@@ -135,31 +182,48 @@ pub fn is_unknown_method(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownMethod(_)))
 }
 
+/// Whether the error means that the bus itself went away.
+fn is_lost(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(_)) && !is_starved(error)
+}
+
+/// Whether the error means that there can be no more threads.
+fn is_starved(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn lost() -> zbus::Error {
+    zbus::Error::InputOutput(Arc::new(io::Error::new(io::ErrorKind::ConnectionReset, "the system bus went away")))
+}
+
 fn timed_out() -> zbus::Error {
     zbus::Error::Failure(format!("no answer within {} s", ANSWER.as_secs()))
 }
 
-/// What `future` comes to; `None` when it has not within `limit`.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+/// What `future` comes to; `None` when it has not within `limit`. An error when there can be no thread to watch the clock.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> io::Result<Option<T>> {
     let deadline = Instant::now() + limit;
     let mut future = pin!(future);
     // the end of this function drops it, and with that the alarm clock stops
     let mut alarm: Option<mpsc::Sender<()>> = None;
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
+            return Poll::Ready(Ok(Some(output)));
         }
         if Instant::now() >= deadline {
-            return Poll::Ready(None);
+            return Poll::Ready(Ok(None));
         }
         if alarm.is_none() {
             let (sender, receiver) = mpsc::channel();
             alarm = Some(sender);
             let waker = context.waker().clone();
-            std::thread::spawn(move || {
+            let started = std::thread::Builder::new().spawn(move || {
                 let _ = receiver.recv_timeout(limit);
                 waker.wake();
             });
+            if let Err(error) = started {
+                return Poll::Ready(Err(error));
+            }
         }
         Poll::Pending
     })
@@ -172,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_what_it_waited_for_or_with_its_limit() {
-        assert_eq!(zbus::block_on(within(Duration::from_secs(600), async { 7 })), Some(7));
-        assert_eq!(zbus::block_on(within(Duration::from_millis(1), std::future::pending::<()>())), None);
+        assert_eq!(zbus::block_on(within(Duration::from_secs(600), async { 7 })).unwrap(), Some(7));
+        assert_eq!(zbus::block_on(within(Duration::from_millis(1), std::future::pending::<()>())).unwrap(), None);
     }
 }

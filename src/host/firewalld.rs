@@ -18,6 +18,8 @@ const CONFIG: Object<'static> = Object {
     path: "/org/fedoraproject/FirewallD1/config",
     interface: "org.fedoraproject.FirewallD1.config",
 };
+const BUS: Object<'static> =
+    Object { service: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 
 /// firewalld's daemon.
 pub struct Firewalld {
@@ -43,13 +45,21 @@ impl Firewalld {
     pub fn zone(&self, name: &str) -> Result<Option<Zone>> {
         let runtime = match self.bus.call::<_, HashMap<String, OwnedVariant>>(ZONE, "getZoneSettings2", &(name,)) {
             Ok(runtime) => runtime,
-            Err(error) if bus::is_absent(&error) => return Ok(None),
+            Err(error) if bus::is_gone(&error) => return Ok(None),
             Err(error) => return Err(failed("ask for", name, &error)),
         };
-        let path = self.path(name)?;
-        let permanent: HashMap<String, OwnedVariant> =
-            self.bus.call(permanent(&path), "getSettings2", &()).map_err(|error| failed("ask for", name, &error))?;
-        Ok(Some(Zone { runtime: settings(&runtime), permanent: settings(&permanent) }))
+        let permanent: zbus::Result<HashMap<String, OwnedVariant>> =
+            self.path(name).and_then(|path| self.bus.call(permanent(&path), "getSettings2", &()));
+        match permanent {
+            Ok(permanent) => Ok(Some(Zone { runtime: settings(&runtime), permanent: settings(&permanent) })),
+            Err(error) if bus::is_gone(&error) => Ok(None),
+            Err(error) => Err(failed("ask for", name, &error)),
+        }
+    }
+
+    /// Which life of the daemon this is: another text after it was restarted, `None` when it isn't running.
+    pub fn life(&self) -> Option<String> {
+        self.bus.call(BUS, "GetNameOwner", &(SERVICE,)).ok()
     }
 
     /// The names of all services that the daemon knows.
@@ -90,7 +100,7 @@ impl Firewalld {
             Edit::Add(Element::Interface(name)) => self.leave("getZoneOfInterface", "removeInterface", name)?,
             _ => {}
         }
-        let path = self.path(zone)?;
+        let path = self.path(zone).map_err(|error| failed("ask for", zone, &error))?;
         let object = permanent(&path);
         let (verb, element) = match edit {
             Edit::Add(element) => ("add", element),
@@ -115,13 +125,13 @@ impl Firewalld {
         if zone.is_empty() {
             return Ok(());
         }
-        let path = self.path(&zone)?;
+        let path = self.path(&zone).map_err(|error| failed("ask for", &zone, &error))?;
         self.bus.call(permanent(&path), remove, &(what,)).map_err(|error| failed("change", &zone, &error))
     }
 
     /// The object of a zone's permanent settings.
-    fn path(&self, zone: &str) -> Result<OwnedObjectPath> {
-        self.bus.call(CONFIG, "getZoneByName", &(zone,)).map_err(|error| failed("ask for", zone, &error))
+    fn path(&self, zone: &str) -> zbus::Result<OwnedObjectPath> {
+        self.bus.call(CONFIG, "getZoneByName", &(zone,))
     }
 }
 

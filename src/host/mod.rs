@@ -21,9 +21,18 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use root::{Access, Root};
+
+const FIREWALLD: &str = "firewalld.service";
+
+/// How long a firewalld that somebody restarts may be away: with large rule sets that takes a while.
+const RESTART: Duration = Duration::from_secs(60);
+
+/// The pause between two looks whether it is back.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a resource asks of the host, gathered over a whole catalog so that it is asked once.
 #[derive(Clone, Debug, Default)]
@@ -219,9 +228,25 @@ impl Host {
         if let Some(zone) = self.zones.borrow().get(name) {
             return Ok(zone.clone());
         }
-        let zone = self.firewalld()?.zone(name)?;
+        let end = Instant::now() + RESTART;
+        let zone = loop {
+            let zone = self.firewalld()?.zone(name)?;
+            if zone.is_some() || !self.is_on_its_way(FIREWALLD) || Instant::now() >= end {
+                break zone;
+            }
+            std::thread::sleep(PAUSE);
+        };
         self.zones.borrow_mut().insert(name.to_owned(), zone.clone());
         Ok(zone)
+    }
+
+    /// Whether systemd is about to start or stop a unit.
+    fn is_on_its_way(&self, name: &str) -> bool {
+        // without a systemd, nothing comes back
+        let Ok(unit) = self.systemd().and_then(|systemd| systemd.details(name)).map(|details| details.unit) else {
+            return false;
+        };
+        unit.has_job || matches!(unit.active.as_str(), "activating" | "deactivating" | "reloading")
     }
 
     /// The firewall has been changed, or started: its zones are asked again.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::host::process::{Command, Output, argv, run};
+use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::root::{Access, Root};
 
 /// How long a package manager may take; most of it is the download.
@@ -173,32 +174,45 @@ impl Manager {
         if output.is_success() { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
+    /// Runs the program. A dpkg that was interrupted, by a power cut for instance, ends its work first: apt refuses to go on
+    /// otherwise.
     fn run(self, options: &[&str], names: &[String]) -> Result<Output> {
+        let output = self.try_run(options, names)?;
+        if self != Self::Apt || output.is_success() || !says(&output, INTERRUPTED) {
+            return Ok(output);
+        }
+        let ended = run(&unattended(&argv(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])))?;
+        if ended.is_success() { self.try_run(options, names) } else { Ok(ended) }
+    }
+
+    fn try_run(self, options: &[&str], names: &[String]) -> Result<Output> {
         let mut words = vec![self.program()];
         words.extend(options);
         words.push("-y");
         if self == Self::Apt {
-            words.extend(["-o", "DPkg::Lock::Timeout=300"]);
+            if !is_lock_time_set()? {
+                words.extend(["-o", "DPkg::Lock::Timeout=300"]);
+            }
             words.extend(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]);
         }
         if !names.is_empty() {
             words.push("--");
             words.extend(names.iter().map(String::as_str));
         }
-        let env = [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1")];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        run(&Command { env: &env, ..Command::new(&argv(words), PATIENCE) })
+        run(&unattended(&argv(words)))
     }
 
     /// The error that the program failed, with advice by what it said.
     fn failure(self, output: &Output, what: String) -> Error {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let says = |words: &str| said.contains(words);
+        let says = |words: &str| says(output, words);
         let error = output.failure(what);
         if says("Could not get lock") || says("is another process using it") || says("Another app is currently holding")
         {
-            error.help("another run of a package manager holds the lock (named above); let it end, and run again")
-        } else if says("dpkg was interrupted") {
+            let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
+            error
+                .passing()
+                .help(format!("{holder} has the package manager's lock; the next run goes on when it has ended"))
+        } else if says(INTERRUPTED) {
             error.help("run `dpkg --configure -a` by hand and look at what it says")
         } else if says("but remove is disabled") {
             error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
@@ -214,12 +228,39 @@ impl Manager {
     }
 }
 
+const INTERRUPTED: &str = "dpkg was interrupted";
+
+fn says(output: &Output, words: &str) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains(words)
+}
+
+/// Who has the lock that apt waited for, as it says while it waits: `process 4711 (apt-get)`.
+fn lock_holder(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let (_, holder) = said.split_once("It is held by ")?;
+    holder.split_inclusive(')').next().filter(|holder| holder.ends_with(')')).map(str::to_owned)
+}
+
+/// A program of a package manager, with nobody there to answer its questions.
+fn unattended(argv: &[String]) -> Command<'_> {
+    static ENV: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
+        [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    });
+    Command { env: &*ENV, ..Command::new(argv, PATIENCE) }
+}
+
+/// Whether this host's own configuration says how long apt is to wait for a lock.
+fn is_lock_time_set() -> Result<bool> {
+    let ask = argv(["apt-config", "shell", "TIME", "DPkg::Lock::Timeout"]);
+    Ok(run_if_there(&Command::new(&ask, Duration::from_secs(60)))?.is_some_and(|output| !output.stdout.is_empty()))
+}
+
 /// Whether an update of the index may help.
 fn is_index_stale(output: &Output) -> bool {
-    let said = String::from_utf8_lossy(&output.stderr);
     ["Unable to locate package", "no installation candidate", "404  Not Found", "was not found", "Unable to fetch"]
         .iter()
-        .any(|words| said.contains(words))
+        .any(|words| says(output, words))
 }
 
 /// What `apt-get remove --simulate` would remove besides `names`.

@@ -12,7 +12,8 @@ use crate::error::{Error, Exit, Result};
 use crate::host::bus::{self, Bus, Object};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
-const MANAGER: Object<'static> =
+/// PID 1 on the bus.
+pub const MANAGER: Object<'static> =
     Object { service: SERVICE, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
 
 /// How long a job may take. Units have their own, shorter limits; this one is for those that have none.
@@ -45,6 +46,8 @@ pub struct Unit {
     pub active: String,
     /// `running`, `dead`, `exited`, …
     pub sub: String,
+    /// Whether it is about to become something else: it has a job.
+    pub has_job: bool,
 }
 
 /// More of a unit, for the cases that its state alone doesn't decide.
@@ -56,8 +59,8 @@ pub struct Details {
     pub service: String,
     /// How the last run of a service went: `success`, `exit-code`, `timeout`, `start-limit-hit`, …
     pub result: String,
-    /// Whether its main process has come to an end since boot.
-    pub has_ended: bool,
+    /// When its main process has come to an end, in microseconds since 1970; 0 when it has not since boot.
+    pub ended: u64,
     /// Whether its conditions kept it from starting the last time.
     pub is_skipped: bool,
     /// Its main process; 0 for none.
@@ -71,7 +74,7 @@ pub struct Details {
 impl Details {
     /// Whether this is a one-time job that has done its work since boot, and is rightly inactive.
     pub fn is_finished(&self) -> bool {
-        self.service == "oneshot" && self.result == "success" && self.has_ended && self.unit.active == "inactive"
+        self.service == "oneshot" && self.result == "success" && self.ended > 0 && self.unit.active == "inactive"
     }
 }
 
@@ -96,8 +99,16 @@ impl Verb {
     }
 }
 
-/// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, and what is not used here.
+/// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, two things that are not used here, the
+/// number of its job, and more that is not used.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+impl From<Listed> for Unit {
+    fn from(listed: Listed) -> Self {
+        let (_, _, load, active, sub, _, _, job, ..) = listed;
+        Self { load, active, sub, has_job: job != 0 }
+    }
+}
 
 /// The links that were changed by enabling, disabling or masking: what was done, where, and where it leads.
 type Links = Vec<(String, String, String)>;
@@ -117,14 +128,10 @@ impl Systemd {
     pub fn units(&self, names: &[String]) -> Result<HashMap<String, Unit>> {
         match self.bus.call::<_, Vec<Listed>>(MANAGER, "ListUnitsByNames", &(names,)) {
             // asked by an alias, a unit answers with its own name: the order tells which is which
-            Ok(units) if units.len() == names.len() => Ok(names
-                .iter()
-                .zip(units)
-                .map(|(name, unit)| (name.clone(), Unit { load: unit.2, active: unit.3, sub: unit.4 }))
-                .collect()),
-            Ok(units) => {
-                Ok(units.into_iter().map(|unit| (unit.0, Unit { load: unit.2, active: unit.3, sub: unit.4 })).collect())
+            Ok(units) if units.len() == names.len() => {
+                Ok(names.iter().cloned().zip(units.into_iter().map(Unit::from)).collect())
             }
+            Ok(units) => Ok(units.into_iter().map(|unit| (unit.0.clone(), Unit::from(unit))).collect()),
             // before systemd 230
             Err(error) if bus::is_unknown_method(&error) => {
                 names.iter().map(|name| Ok((name.clone(), self.details(name)?.unit))).collect()
@@ -141,11 +148,17 @@ impl Systemd {
         let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
         let time = |key: &str| properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
         let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(true);
+        let job = properties.get("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value.clone()).ok());
         Ok(Details {
-            unit: Unit { load: text("LoadState"), active: text("ActiveState"), sub: text("SubState") },
+            unit: Unit {
+                load: text("LoadState"),
+                active: text("ActiveState"),
+                sub: text("SubState"),
+                has_job: job.is_some_and(|(number, _)| number != 0),
+            },
             service: text("Type"),
             result: text("Result"),
-            has_ended: time("ExecMainExitTimestamp") > 0,
+            ended: time("ExecMainExitTimestamp"),
             is_skipped: time("ConditionTimestamp") > 0 && !flag("ConditionResult"),
             pid: properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0),
             code: number("ExecMainCode"),
@@ -318,6 +331,9 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
         (_, "exit-code", 200) => "its WorkingDirectory= does not exist",
         (_, "exit-code", 216 | 217) => "its User= or Group= does not exist on this host",
         (_, "exit-code", 226) => "a path in its sandbox settings (ReadWritePaths= and the like) does not exist",
+        ("timeout", "success" | "", _) if matches!(details.unit.active.as_str(), "inactive" | "failed") => {
+            "it was never begun with: its job waits for that of another unit; `systemctl list-jobs` shows which"
+        }
         (_, "timeout", _) | ("timeout", ..) => {
             "it did not say that it is up (or down) in time; look why, or raise TimeoutStartSec= (TimeoutStopSec=)"
         }
@@ -341,7 +357,8 @@ fn journal(name: &str) -> String {
     let Ok(mut child) = started else { return String::new() };
     let Some(output) = child.stdout.take() else { return String::new() };
     let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    // where it can't be started, nobody sends, and nothing is waited for
+    let _ = std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         let _ = output.take(MOST).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
@@ -405,11 +422,11 @@ mod tests {
             unit: state("inactive"),
             service: "oneshot".into(),
             result: "success".into(),
-            has_ended: true,
+            ended: 1,
             ..Details::default()
         };
         assert!(done.is_finished());
-        assert!(!Details { has_ended: false, ..done.clone() }.is_finished(), "it never ran since boot");
+        assert!(!Details { ended: 0, ..done.clone() }.is_finished(), "it never ran since boot");
         assert!(!Details { result: "exit-code".into(), unit: state("failed"), ..done.clone() }.is_finished());
         assert!(!Details { service: "simple".into(), ..done }.is_finished());
     }

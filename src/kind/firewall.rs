@@ -419,6 +419,24 @@ fn edit(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Resu
         let access = Access { mode: 0o644, uid: None, gid: None };
         return host.root.write(&etc_file(zone), file.edited(&edits).as_bytes(), access);
     }
+    let mut restarts = 0;
+    loop {
+        let before = host.firewalld()?.life();
+        match edit_live(host, zone, edits) {
+            // somebody has restarted it: what it had only in its memory is gone with it
+            Err(error) if restarts < MOST_RESTARTS && host.firewalld()?.life() != before => {
+                log::debug!("firewalld was restarted: {error}");
+                restarts += 1;
+            }
+            made => return made,
+        }
+    }
+}
+
+/// How often firewalld may be restarted while one zone is edited.
+const MOST_RESTARTS: usize = 3;
+
+fn edit_live(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
     host.forget_zones();
     let Some(Zone { runtime, permanent }) = host.zone(zone)? else { return Err(not_running()) };
     let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
