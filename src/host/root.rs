@@ -186,7 +186,7 @@ struct Staged {
     file: File,
 }
 
-/// How many files may wait for the disk together: each is an open one. (A service may have 1024 of them, unless it is told else.)
+/// How many files and directories may wait for the disk together: each is an open file. (A service may have 1024 of them, unless it is told else.)
 const BATCH: usize = 256;
 
 /// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
@@ -377,7 +377,7 @@ impl Root {
     pub fn has_gathered_enough(&self) -> bool {
         use nix::sys::resource::{Resource, getrlimit};
 
-        let count = self.batch.borrow().as_ref().map_or(0, |batch| batch.files.len());
+        let count = self.batch.borrow().as_ref().map_or(0, |batch| batch.files.len() + batch.directories.len());
         // one system call, only when many wait
         count >= BATCH
             || count >= 16 && getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(most, _)| most / 4 <= count as u64)
@@ -391,7 +391,6 @@ impl Root {
         let synced = sync_files(&files);
         for (staged, synced) in files.into_iter().zip(synced) {
             let path = staged.path.clone();
-            directories.push((staged.parent.clone(), path.clone()));
             let placed = synced.map_err(|error| failed_io("write", &path, error)).and_then(|()| staged.place());
             first = first.and(placed.map_err(|error| (path, error)));
         }
@@ -411,6 +410,7 @@ impl Root {
         file.write_all(content).map_err(|error| failed_io("write", path, error))?;
         self.furnish(&file, (&parent, &name), path, access)?;
         if let Some(batch) = self.batch.borrow_mut().as_mut() {
+            batch.touched(&parent, path);
             batch.files.push(Staged { path: path.to_owned(), parent, name, file });
         }
         Ok(true)
@@ -521,7 +521,7 @@ impl Root {
     /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
     fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
         match self.batch.borrow_mut().as_mut() {
-            Some(batch) => batch.directories.push((directory.clone(), path.to_owned())),
+            Some(batch) => batch.touched(directory, path),
             None => return sync(directory, path),
         }
         Ok(())
@@ -929,6 +929,15 @@ fn limit(list: &mut [u8], mode: u32) {
             _ => continue,
         };
         entry[2] = (mode >> shift & 0o7) as u8;
+    }
+}
+
+impl Batch {
+    /// Remembers that names in a directory have changed.
+    fn touched(&mut self, directory: &Rc<OwnedFd>, path: &Path) {
+        if self.directories.last().is_none_or(|(last, _)| !Rc::ptr_eq(last, directory)) {
+            self.directories.push((directory.clone(), path.to_owned()));
+        }
     }
 }
 

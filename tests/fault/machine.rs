@@ -43,7 +43,7 @@ fn a_directory_that_can_not_grow_is_named_and_the_old_file_stays_whole() {
     let (mount, spoil) = without_blocks("56 56 56 56 56 56 56 56 56 56 56 56 56 56 44 20");
     let (output, after) = on_own_file_system(&tree, &mount, &spoil, "rm \"$srv/fill\"");
     let error = output.exits(1).error();
-    assert_eq!(error["error"], "can't write /srv/old: No space left on device");
+    assert_eq!(error["error"], "can't replace /srv/old: No space left on device");
     assert_eq!(error["help"], FREE_SPACE);
     assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
     assert_eq!(without_filling(&after), ["old", "old"]);
@@ -53,8 +53,7 @@ fn a_directory_that_can_not_grow_is_named_and_the_old_file_stays_whole() {
 fn a_directory_that_is_full_when_the_new_file_gets_its_name_is_left_as_it_was() {
     let (_site, tree) = changing("old\n", "[[file]]\npath = \"/srv/new\"\ncontent = \"\"\n");
     fs::create_dir_all(tree.at("var")).unwrap();
-    // room for `.new.kpull-new`, and not for `new` beside it
-    let (mount, spoil) = without_blocks("56 56 56 56 56 56 56 56 56 56 56 56 56 56 44");
+    let (mount, spoil) = without_blocks("56 56 56 56 56 56 56 56 56 56 56 56 56 56 44 20");
     let (output, after) = on_own_file_system(&tree, &mount, &spoil, "rm \"$srv/fill\"");
     let error = output.exits(1).error();
     assert_eq!(error["error"], "can't replace /srv/new: No space left on device");
