@@ -118,13 +118,14 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_and_leaves_nothing
 #[test]
 fn a_full_disk_is_named_and_the_old_file_stays_whole() {
     let (_site, tree) = changing(&"n".repeat(1 << 20), "");
-    let mount = "mount -t tmpfs -o size=64k tmpfs \"$srv\"";
-    let (output, after) = on_own_file_system(&tree, mount, "", "mount -o remount,size=4m \"$srv\"");
+    let mount = "mount -t tmpfs -o size=1200k tmpfs \"$srv\"";
+    let fill = "head -c 512k /dev/zero > \"$srv/fill\"";
+    let (output, after) = on_own_file_system(&tree, mount, fill, "rm \"$srv/fill\"");
     let error = output.exits(1).error();
     assert_eq!(error["error"], "can't write /srv/old: No space left on device");
     assert_eq!(error["help"], FREE_SPACE);
     assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
-    assert_eq!(after, "old\nold\n", "the old file, and nothing beside it");
+    assert_eq!(after, "fill\nold\nold\n", "the old file, and nothing beside it");
     // what was done before stays
     assert_eq!(tree.read("etc/motd"), "x\n");
 }
@@ -132,14 +133,14 @@ fn a_full_disk_is_named_and_the_old_file_stays_whole() {
 #[test]
 fn a_disk_without_inodes_is_named_and_the_old_file_stays_whole() {
     let (_site, tree) = changing("new\n", "");
-    // the directory itself and `old`
-    let mount = "mount -t tmpfs -o nr_inodes=2 tmpfs \"$srv\"";
-    let (output, after) = on_own_file_system(&tree, mount, "", "mount -o remount,nr_inodes=100 \"$srv\"");
+    // the directory itself, `old` and `fill`
+    let mount = "mount -t tmpfs -o nr_inodes=3 tmpfs \"$srv\"";
+    let (output, after) = on_own_file_system(&tree, mount, ": > \"$srv/fill\"", "rm \"$srv/fill\"");
     let error = output.exits(1).error();
     assert_eq!(error["error"], "can't write /srv/old: No space left on device");
     assert_eq!(error["help"], FREE_SPACE);
     assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
-    assert_eq!(after, "old\nold\n");
+    assert_eq!(after, "fill\nold\nold\n");
 }
 
 #[test]
