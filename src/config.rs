@@ -179,7 +179,7 @@ impl Config {
     /// Reads a configuration; a relative path in it starts at its own directory.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
-            error.help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
+            error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
         })?;
         let doc = Doc::parse(&path.display().to_string(), &bytes)?;
         let mut config: Self = doc.read()?;

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+use nix::errno::Errno;
 
 use crate::secret::mask;
 
@@ -106,6 +107,15 @@ impl Error {
         }))
     }
 
+    /// A failure because of an error of something underneath; what to do, when the kernel's number in it says that.
+    pub fn of(what: impl AsRef<str>, why: &(dyn std::error::Error + 'static)) -> Self {
+        let error = Self::new(what).because(causes(why));
+        match number(why).and_then(advice) {
+            Some(advice) => error.help(advice),
+            None => error,
+        }
+    }
+
     /// A release that must not be applied: exit code 4.
     pub fn refused(what: impl AsRef<str>) -> Self {
         Self::new(what).exit(Exit::Refused)
@@ -142,6 +152,12 @@ impl Error {
     pub fn help(mut self, help: impl AsRef<str>) -> Self {
         self.0.help = Some(visible(help.as_ref()));
         self
+    }
+
+    /// Adds what the reader can do, unless what failed underneath has said it.
+    #[must_use]
+    pub fn or_help(self, help: impl AsRef<str>) -> Self {
+        if self.0.help.is_some() { self } else { self.help(help) }
     }
 
     /// Adds another sentence to what the reader can do.
@@ -245,15 +261,40 @@ pub trait Context<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: std::error::Error> Context<T> for Result<T, E> {
+impl<T, E: std::error::Error + 'static> Context<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::new(what()).because(causes(&error)))
+        self.map_err(|error| Error::of(what(), &error))
     }
 }
 
+/// What to do about an error of the kernel's, whatever was being done; `None` when it depends on that.
+pub fn advice(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::ENOSPC => "free some space there, or inodes (`df -h` and `df -i` tell which), then run again",
+        Errno::EDQUOT => "a quota is used up there: raise it, or remove what counts for it, then run again",
+        Errno::EROFS => "the file system is mounted read-only; the kernel does that too when its disk fails (`dmesg`)",
+        Errno::EIO => "the disk or the file system there fails: `dmesg` says more; run again when that is mended",
+        Errno::EMFILE => "kpull may not open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit",
+        Errno::ENFILE => "this host has no more open files to give: raise fs.file-max, or end what has them",
+        Errno::ENOMEM => {
+            "there is not enough memory, for this host or for kpull's unit (MemoryMax=): run again with more"
+        }
+        _ => return None,
+    })
+}
+
+/// The kernel's number in an error or behind it.
+fn number(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let own = match error.downcast_ref::<Errno>() {
+        Some(errno) => Some(*errno),
+        None => error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error).map(Errno::from_raw),
+    };
+    own.or_else(|| error.source().and_then(number))
+}
+
 /// An error and everything behind it, joined with colons, each said once.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.downcast_ref::<Errno>().map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
     let mut next = error.source();
     while let Some(cause) = next {
         let words = cause.to_string();

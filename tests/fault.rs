@@ -3,10 +3,20 @@
 //!
 //! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
 
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "fault/limits.rs"]
+mod limits;
+#[path = "fault/machine.rs"]
+mod machine;
 #[path = "support/named.rs"]
 mod named;
 #[path = "support/site.rs"]
 mod site;
+#[path = "fault/times.rs"]
+mod times;
+#[path = "support/traced.rs"]
+mod traced;
 
 use std::fs;
 use std::os::unix::fs::symlink;

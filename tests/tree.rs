@@ -12,6 +12,8 @@ mod back;
 mod broken;
 #[path = "tree/check.rs"]
 mod check;
+#[path = "support/disk.rs"]
+mod disk;
 #[path = "tree/faults.rs"]
 mod faults;
 #[path = "support/git.rs"]

@@ -56,8 +56,10 @@ pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
 pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let result = what();
-    agent.store.set_last_run(&last_run(&result))?;
-    result
+    let kept = agent.store.set_last_run(&last_run(&result));
+    // what failed first says why
+    let summary = result?;
+    kept.map(|()| summary)
 }
 
 fn last_run(result: &Result<report::Summary, Error>) -> LastRun {

@@ -22,9 +22,14 @@ impl Run for Gc {
         let _lock = agent.store.lock()?;
         let generations = agent.store.drop_generations(&agent.config.keep)?;
         let saved = agent.store.drop_saved(&Before::load(&agent.store)?.saved())?;
+        let artifacts = agent.store.drop_artifacts()?;
         match self.host.json {
-            true => print_json(&json!({ "version": VERSION, "generations": generations, "saved": saved })),
-            false => print(&format!("{generations} generations and {saved} saved contents deleted")),
+            true => print_json(
+                &json!({ "version": VERSION, "generations": generations, "saved": saved, "artifacts": artifacts }),
+            ),
+            false => print(&format!(
+                "{generations} generations, {saved} saved contents and {artifacts} files of artifacts deleted"
+            )),
         }
         Ok(Exit::Done)
     }

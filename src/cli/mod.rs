@@ -66,7 +66,7 @@ enum Command {
     Unhold(hold::Unhold),
     /// Leave what a resource has made on the host when its role is gone.
     Disown(hold::Disown),
-    /// Delete old generations, their releases, and saved contents that nothing needs.
+    /// Delete old generations, their releases, and saved contents and artifacts that nothing needs.
     Gc(gc::Gc),
     /// Ask every probe of this host once, and tell how long its certificates live.
     Verify(verify::Verify),

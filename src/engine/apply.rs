@@ -157,6 +157,8 @@ struct Run<'a> {
     /// Ids and summaries, in the order of the changes.
     changes: Vec<(String, String)>,
     kicked: Vec<String>,
+    /// Changes that are not on the disk yet.
+    waiting: Vec<(&'a Item, Change)>,
 }
 
 impl<'a> Run<'a> {
@@ -173,10 +175,25 @@ impl<'a> Run<'a> {
             release: None,
             changes: Vec::new(),
             kicked: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
-    fn all(&mut self, items: &[Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+    fn all(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+        let ended = self.each(items, gone);
+        // also what was written before a failure
+        let settled = self.settle();
+        ended?;
+        settled?;
+        self.give_back(gone, Turn::Last)?;
+        self.work.host.settle_unit_links()?;
+        // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
+        self.owed = Owed { kicks: BTreeMap::new(), unit_files: false, ..self.owed.clone() };
+        self.work.store.set_owed(&self.owed)?;
+        Ok(())
+    }
+
+    fn each(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
         }
@@ -201,10 +218,15 @@ impl<'a> Run<'a> {
         let middle = items.iter().position(|item| item.resource.phase() >= Phase::Commands).unwrap_or(items.len());
         for (at, item) in items.iter().enumerate() {
             if at == middle {
+                self.settle()?;
                 self.give_back(gone, Turn::Middle)?;
             }
             if self.held.contains(&item.id) {
                 continue;
+            }
+            let can_wait = item.resource.is_self_contained() && !gates.contains_key(&item.id);
+            if !can_wait {
+                self.settle()?;
             }
             let Some(change) =
                 difference(item, self.work, &changed, &self.owed.kicks).map_err(|error| locate(error, item))?
@@ -216,24 +238,41 @@ impl<'a> Run<'a> {
             }
             let held = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
             self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
+            if can_wait {
+                self.work.host.root.gather();
+            }
             self.make(item, None, &change)?;
-            self.before.made(item, self.work)?;
             changed.insert(&item.id);
-            self.done(item, change);
-            self.paid(&item.id)?;
+            self.waiting.push((item, change));
+            if !can_wait || self.work.host.root.has_gathered_enough() {
+                self.settle()?;
+            }
             if let Some(held) = held {
                 self.slots.after(item, held)?;
             }
         }
         if middle == items.len() {
+            self.settle()?;
             self.give_back(gone, Turn::Middle)?;
         }
-        self.give_back(gone, Turn::Last)?;
-        self.work.host.settle_unit_links()?;
-        // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
-        self.owed = Owed { kicks: BTreeMap::new(), unit_files: false, ..self.owed.clone() };
-        self.work.store.set_owed(&self.owed)?;
         Ok(())
+    }
+
+    /// Has everything on the disk that was changed until now.
+    fn settle(&mut self) -> Result<()> {
+        let settled = self.work.host.root.settle();
+        for (item, change) in std::mem::take(&mut self.waiting) {
+            if settled.is_err() && item.resource.observe(self.work)?.is_some() {
+                continue;
+            }
+            self.before.made(item, self.work)?;
+            self.done(item, change);
+            self.paid(&item.id)?;
+        }
+        settled.map_err(|(path, error)| match self.work.catalog.iter().find(|item| paths(item).contains(&path)) {
+            Some(item) => locate(error, item),
+            None => error,
+        })
     }
 
     /// Gives back what no role wants any more and whose turn it is.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, Outcome, apply};
+use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
 use crate::engine::plan::plan;
-use crate::engine::seal::{seal, unbroken};
+use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
 use crate::error::{Error, Exit, Result};
 use crate::report::{Event, Summary};
@@ -37,9 +38,8 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     if how.retry {
         agent.store.set_hold(None)?;
     }
-    if !how.full
-        && let Some(summary) = unbroken(agent, clock)?
-    {
+    let look = if how.full { Look::Whole } else { Look::Short };
+    if let Some(summary) = unbroken(agent, look, clock)? {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);
     }
@@ -167,6 +167,7 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
 fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     let owed = agent.store.owed()?;
     let Some(deadline) = owed.contact else { return Ok(None) };
+    let clock = Instant::now();
     let mut why;
     loop {
         match agent.reaches_source() {
@@ -176,7 +177,8 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
             }
             Err(error) => why = error,
         }
-        if Timestamp::now() >= deadline {
+        // a clock that is set back meanwhile gives no more time
+        if Timestamp::now() >= deadline || clock.elapsed() >= agent.config.rollback.contact_within() {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -206,6 +208,8 @@ fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
 fn drop_old(agent: &Agent<'_>) -> Result<()> {
     if agent.store.generation_count()? > agent.config.keep.generations.max(2) {
         agent.store.drop_generations(&agent.config.keep)?;
+        agent.store.drop_saved(&Before::load(&agent.store)?.saved())?;
+        agent.store.drop_artifacts()?;
     }
     Ok(())
 }

@@ -5,6 +5,10 @@
 //! host's facts. While nothing of that has changed and no source has news, the host is as it was. Only a catalog of which every
 //! resource can be told like this has a seal.
 //!
+//! The whole look, once an hour and whenever somebody asks for it, reads every one of these files, and those that decided, and compares the
+//! digests: what leads from the same release to the same catalog need not be done again for that. What has a secret in it has no digest
+//! here (it would tell something), so that a host with such files is compared with its site anew.
+//!
 //! Times have a granularity, so a path that was changed shortly before the run began is not sealed, but by a later run. Somebody
 //! who sets the clock back can deceive `stat`; so a seal is good for a while only, and then everything is looked into.
 
@@ -17,12 +21,16 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::take::Agent;
 use crate::error::Result;
-use crate::host::root::Seen;
+use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Work};
+use crate::net::download::hash;
 use crate::report::Summary;
 use crate::resolve::Facts;
 
 const FILE: &str = "seal.json";
+const CONTENTS: &str = "contents.json";
+/// Bytes above which a file is read again only when somebody asks for that, and not once an hour.
+const LARGE: u64 = 8 << 20;
 /// How much older than the run a change has to be. The coarsest times of file systems are those of two seconds.
 const GRANULARITY: SignedDuration = SignedDuration::from_secs(2);
 /// What is in the state directory and decides what a run does.
@@ -53,6 +61,26 @@ pub struct Seal {
     traces: Vec<(Trace, Option<Seen>)>,
 }
 
+/// What was in everything that a seal is about: too much to read for a short look.
+#[derive(Debug, Deserialize, Serialize)]
+struct Contents {
+    /// When the seal was made.
+    made: Timestamp,
+    /// SHA-256 of each input that is a file, in the seal's order.
+    inputs: Vec<Option<String>>,
+    /// SHA-256 of each trace that is a file.
+    traces: Vec<Option<String>>,
+}
+
+/// How closely a run looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Whether anything was touched; into everything when that was long ago.
+    Short,
+    /// Into everything.
+    Whole,
+}
+
 /// What decides what a run looks at.
 fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
     let state = STATE.iter().map(|name| agent.store.dir().join(name));
@@ -75,11 +103,11 @@ fn facts(agent: &Agent<'_>) -> Result<String> {
 pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manifest, items: &[Item]) -> Result<()> {
     let work = Work { host: &agent.host, store: &agent.store, catalog: items };
     let mut traces = Vec::new();
+    let mut has_secrets = false;
     for item in items {
-        match item.resource.traces(&work)? {
-            Some(more) => traces.extend(more),
-            None => return take_away(agent),
-        }
+        let Some(more) = item.resource.traces(&work)? else { return take_away(agent) };
+        has_secrets |= !more.is_empty() && (item.is_secret || item.resource.is_sensitive());
+        traces.extend(more);
     }
     let limit = start - GRANULARITY;
     let mut all = Vec::with_capacity(traces.len());
@@ -106,30 +134,99 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
         inputs,
         traces: all,
     };
-    agent.store.write_quickly(FILE, &seal)
+    agent.store.write_quickly(FILE, &seal)?;
+    if has_secrets {
+        return remove(agent, CONTENTS);
+    }
+    let contents = Contents { made: start, inputs: input_digests(&seal), traces: digests(agent, &seal)? };
+    agent.store.write_quickly(CONTENTS, &contents)
+}
+
+/// SHA-256 of what is in each input but the program.
+fn input_digests(seal: &Seal) -> Vec<Option<String>> {
+    let program = std::env::current_exe().ok();
+    let paths = seal.inputs.keys().filter(|path| Some(*path) != program.as_ref());
+    paths.map(|path| std::fs::read(path).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
+}
+
+/// SHA-256 of what is in each trace that is a file: of others the text is in the seal, or nothing matters but that they are there.
+fn digests(agent: &Agent<'_>, seal: &Seal) -> Result<Vec<Option<String>>> {
+    let root = &agent.host.root;
+    let digest = |(trace, seen): &(Trace, Option<Seen>)| match (trace, seen) {
+        (Trace::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
+            // has been read for the artifact that it is of
+            Some((_, file)) => agent.store.digest_of(path, file).map(Some),
+            None => Ok(None),
+        },
+        (Trace::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
+        _ => Ok(None),
+    };
+    seal.traces.iter().map(digest).collect()
 }
 
 fn take_away(agent: &Agent<'_>) -> Result<()> {
-    agent.store.root().remove(&Path::new("/").join(FILE))
+    remove(agent, FILE)
 }
 
-/// What a run comes to, when the seal is whole and no source has news; `None` when everything has to be looked at.
-pub fn unbroken(agent: &Agent<'_>, start: std::time::Instant) -> Result<Option<Summary>> {
+fn remove(agent: &Agent<'_>, name: &str) -> Result<()> {
+    agent.store.root().remove(&Path::new("/").join(name))
+}
+
+/// Whether everything is as it was: whether anybody has touched it, and with `known` what is in it too; in large files only when that was
+/// asked for.
+fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look) -> Result<bool> {
+    let root = &agent.host.root;
+    if known.is_some_and(|known| known.made != seal.made || known.inputs != input_digests(seal)) {
+        return Ok(false);
+    }
+    for (at, (trace, was)) in seal.traces.iter().enumerate() {
+        let known = known.and_then(|known| known.traces.get(at)?.as_ref());
+        if let (Trace::Path(path), Some(known)) = (trace, known) {
+            if let Some((seen, digest)) = root.digest(path, LARGE)? {
+                if Some(&seen) != was.as_ref() || digest != *known {
+                    return Ok(false);
+                }
+                continue;
+            }
+            if look == Look::Whole {
+                let Some((_, mut file)) = root.file(path)? else { return Ok(false) };
+                if hash(&mut file).map_err(|error| failed_io("read", path, error))?.sha256 != *known {
+                    return Ok(false);
+                }
+            }
+        }
+        if root.seen(trace)? != *was {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What a run comes to, when the seal is whole and no source has news; `None` when the host has to be compared with its site.
+pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Result<Option<Summary>> {
     // a seal that can't be read is none
-    let Ok(Some(seal)) = agent.store.read::<Seal>(FILE) else { return Ok(None) };
+    let Ok(Some(mut seal)) = agent.store.read::<Seal>(FILE) else { return Ok(None) };
     let now = Timestamp::now();
-    let good = agent.config.verify_every();
-    let is_timely = now >= seal.made && now < seal.made + good && now >= seal.created && now < seal.expires;
-    if !is_timely || seal.program != env!("CARGO_PKG_VERSION") || seal.inputs != inputs(agent) {
+    let is_good = now >= seal.made && now >= seal.created && now < seal.expires;
+    if !is_good || seal.program != env!("CARGO_PKG_VERSION") || seal.inputs != inputs(agent) {
         return Ok(None);
     }
     if seal.host != agent.name || seal.facts != facts(agent)? || !agent.sources_are_quiet() {
         return Ok(None);
     }
-    for (trace, was) in &seal.traces {
-        if agent.host.root.seen(trace)? != *was {
-            return Ok(None);
-        }
+    let is_due = now >= seal.made + agent.config.verify_every();
+    let mut known = None;
+    if look == Look::Whole || is_due {
+        let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
+        known = Some(contents);
+    }
+    if !is_whole(agent, &seal, known.as_ref(), look)? {
+        return Ok(None);
+    }
+    if let Some(contents) = known.filter(|_| is_due) {
+        seal.made = now;
+        agent.store.write_quickly(CONTENTS, &Contents { made: now, ..contents })?;
+        agent.store.write_quickly(FILE, &seal)?;
     }
     Ok(Some(Summary {
         command: "apply",
@@ -139,7 +236,7 @@ pub fn unbroken(agent: &Agent<'_>, start: std::time::Instant) -> Result<Option<S
         changed: Vec::new(),
         kicked: Vec::new(),
         probes: 0,
-        sealed: true,
+        sealed: look == Look::Short && !is_due,
         took: start.elapsed(),
     }))
 }

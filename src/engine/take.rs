@@ -220,7 +220,7 @@ impl<'a> Agent<'a> {
     /// The newest release, or the one that this host stays with.
     fn taken(&self, read: Read, trouble: Option<Error>, answered: bool) -> Result<Taken> {
         let mut taken = match self.store.hold()? {
-            Some(hold) if read.seen.serial <= hold.not && hold.again.is_none_or(|again| again > Timestamp::now()) => {
+            Some(hold) if read.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
                 let known = known.ok_or_else(|| {
                     Error::new(format!("release {}, which this host stays with, is lost", hold.serial))

@@ -172,7 +172,19 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
                 "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
             ))))
         }
-        Err(error) => Err(Error::new(format!("can't run {program}")).because(error)),
+        Err(error) => Err(not_started(&format!("can't run {program}"), &error)),
+    }
+}
+
+/// What to tell of a process that could not be started.
+pub fn not_started(what: &str, why: &std::io::Error) -> Error {
+    let error = Error::of(what, why);
+    match why.kind() {
+        ErrorKind::WouldBlock => error.help(
+            "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
+             (TasksMax=): end some, or raise the limit; the next run goes on from here",
+        ),
+        _ => error,
     }
 }
 

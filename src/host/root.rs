@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -20,6 +21,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::label::{self, Labels};
 use crate::error::{Context, Error, Result};
@@ -163,7 +165,34 @@ pub struct Root {
     top: Rc<OwnedFd>,
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
     labels: Labels,
+    /// What waits for [`Root::settle`], while anything may.
+    batch: RefCell<Option<Batch>>,
 }
+
+/// What was written and is not on the disk yet.
+#[derive(Debug, Default)]
+struct Batch {
+    files: Vec<Staged>,
+    /// Directories in which names have changed, by one path in each.
+    directories: Vec<(Rc<OwnedFd>, PathBuf)>,
+}
+
+/// A file that is whole, and has no name until its content is on the disk.
+#[derive(Debug)]
+struct Staged {
+    path: PathBuf,
+    parent: Rc<OwnedFd>,
+    name: PathBuf,
+    file: File,
+}
+
+/// How many files and directories may wait for the disk together: each is an open file. (A service may have 1024 of them, unless it is told else.)
+const BATCH: usize = 256;
+
+/// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
+const SYNCS: usize = 16;
+/// How many directories are kept open: well below the 1024 files that a process may have open.
+const PARENTS_MAX: usize = 256;
 
 /// How many links are followed on the way to one path, as by the kernel.
 const LINKS_MAX: usize = 40;
@@ -194,7 +223,13 @@ impl Root {
     pub fn open(dir: &Path) -> Result<Self> {
         let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
             .context(|| format!("can't open {} as the root", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), top: Rc::new(top), parents: RefCell::default(), labels: Labels::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            top: Rc::new(top),
+            parents: RefCell::default(),
+            labels: Labels::default(),
+            batch: RefCell::default(),
+        })
     }
 
     /// What new paths of the live `/` are labelled by.
@@ -250,6 +285,10 @@ impl Root {
     /// Opens the regular file at `path` for reading, with what `fstat` tells of it; `None` when nothing, or something
     /// else than a file, stands there.
     pub fn file(&self, path: &Path) -> Result<Option<(Meta, File)>> {
+        Ok(self.open_file(path)?.map(|(stat, file)| (Meta::from(stat), file)))
+    }
+
+    fn open_file(&self, path: &Path) -> Result<Option<(FileStat, File)>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
@@ -257,16 +296,26 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
             Err(errno) => return Err(failed("read", path, errno)),
         };
-        let meta: Meta = nix::sys::stat::fstat(&file).map_err(|errno| failed("look at", path, errno))?.into();
-        Ok((meta.what == What::File).then_some((meta, file)))
+        let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed("look at", path, errno))?;
+        Ok((Meta::from(stat).what == What::File).then_some((stat, file)))
     }
 
     /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`].
     pub fn read(&self, path: &Path) -> Result<Option<(Meta, Vec<u8>)>> {
-        let Some((meta, mut file)) = self.file(path)? else { return Ok(None) };
-        let mut content = Vec::with_capacity(usize::try_from(meta.size).unwrap_or(0) + 1);
-        file.read_to_end(&mut content).context(|| format!("can't read {}", path.display()))?;
-        Ok(Some((meta, content)))
+        let Some((meta, file)) = self.file(path)? else { return Ok(None) };
+        Ok(Some((meta, content(&file, meta.size, path)?)))
+    }
+
+    /// SHA-256 of the regular file at `path`, in hex, with what tells whether somebody has touched it; `None` as for [`Root::file`], or
+    /// when it is larger than `most` bytes.
+    pub fn digest(&self, path: &Path, most: u64) -> Result<Option<(Seen, String)>> {
+        let Some((stat, file)) = self.open_file(path)? else { return Ok(None) };
+        let seen = Seen::from(stat);
+        if seen.size > most {
+            return Ok(None);
+        }
+        let content = content(&file, seen.size, path)?;
+        Ok(Some((seen, hex::encode(Sha256::digest(content)))))
     }
 
     /// [`Root::read`] as text; empty when there is no such file. For the files that the system keeps (`/etc/fstab`).
@@ -312,7 +361,59 @@ impl Root {
     /// Writes a file whole or not at all: a temporary file beside it, its access, fsync, rename, fsync of the directory. It
     /// keeps the extended attributes of the file that it replaces; a new one gets its SELinux context.
     pub fn write(&self, path: &Path, content: &[u8], access: Access) -> Result<()> {
+        if self.batch.borrow().is_some() && self.stage(path, content, access)? {
+            return Ok(());
+        }
         self.write_with(path, access, |file| file.write_all(content).map_err(|error| failed_io("write", path, error)))
+    }
+
+    /// From now on, what [`Root::write`] writes keeps its old content, and what changes in directories may be lost with the power,
+    /// until [`Root::settle`].
+    pub fn gather(&self) {
+        self.batch.borrow_mut().get_or_insert_default();
+    }
+
+    /// Whether no more should wait for [`Root::settle`].
+    pub fn has_gathered_enough(&self) -> bool {
+        use nix::sys::resource::{Resource, getrlimit};
+
+        let count = self.batch.borrow().as_ref().map_or(0, |batch| batch.files.len() + batch.directories.len());
+        // one system call, only when many wait
+        count >= BATCH
+            || count >= 16 && getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(most, _)| most / 4 <= count as u64)
+    }
+
+    /// Has everything that was gathered on the disk, and then each file in its place: all of its content, or the old one. The
+    /// first failure, with the path that it is about; the other files have their places all the same.
+    pub fn settle(&self) -> Result<(), (PathBuf, Error)> {
+        let Some(Batch { files, mut directories }) = self.batch.take() else { return Ok(()) };
+        let mut first = Ok(());
+        let synced = sync_files(&files);
+        for (staged, synced) in files.into_iter().zip(synced) {
+            let path = staged.path.clone();
+            let placed = synced.map_err(|error| failed_io("write", &path, error)).and_then(|()| staged.place());
+            first = first.and(placed.map_err(|error| (path, error)));
+        }
+        directories.sort_by_key(|(directory, _)| Rc::as_ptr(directory));
+        directories.dedup_by_key(|(directory, _)| Rc::as_ptr(directory));
+        for (directory, path) in directories {
+            let synced = sync(&directory, &path);
+            first = first.and(synced.map_err(|error| (path, error)));
+        }
+        first
+    }
+
+    /// Writes a file that waits for [`Root::settle`]; `false` when the file system has no files without a name.
+    fn stage(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
+        let (parent, name) = self.writable_parent(path)?;
+        let Some(mut file) = self.nameless(path)? else { return Ok(false) };
+        file.write_all(content).map_err(|error| failed_io("write", path, error))?;
+        self.furnish(&file, (&parent, &name), path, access)?;
+        if let Some(batch) = self.batch.borrow_mut().as_mut() {
+            batch.touched(&parent, path);
+            batch.files.push(Staged { path: path.to_owned(), parent, name, file });
+        }
+        Ok(true)
     }
 
     /// [`Root::write`] with content that `fill` streams into the file.
@@ -385,20 +486,7 @@ impl Root {
         clear(&parent, &temporary);
         let written = (|| {
             let file = make(&parent, &temporary)?;
-            if access.uid.is_some() || access.gid.is_some() {
-                nix::unistd::fchown(&file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
-                    .map_err(|errno| failed("set the owner of", path, errno))?;
-            }
-            // after the content and the owner: a change of either takes capabilities away
-            let mut kept = self.kept(path, access);
-            if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
-                kept.extend(self.label(&parent, &name, What::File));
-            }
-            for attribute in kept {
-                self.set_attribute(&file, path, &attribute)?;
-            }
-            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(access.mode))
-                .map_err(|errno| failed("set the mode of", path, errno))?;
+            self.furnish(&file, (&parent, &name), path, access)?;
             file.sync_all().map_err(|error| failed_io("write", path, error))?;
             // a program that somebody has open for writing can't be run
             drop(file);
@@ -409,7 +497,34 @@ impl Root {
             let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
             return written;
         }
-        sync(&parent, path)
+        self.sync(&parent, path)
+    }
+
+    /// Gives a new file, for the name in a directory, its owner, attributes and mode.
+    fn furnish(&self, file: &File, (parent, name): (&OwnedFd, &Path), path: &Path, access: Access) -> Result<()> {
+        if access.uid.is_some() || access.gid.is_some() {
+            nix::unistd::fchown(file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
+                .map_err(|errno| failed("set the owner of", path, errno))?;
+        }
+        // after the content and the owner: a change of either takes capabilities away
+        let mut kept = self.kept(path, access);
+        if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
+            kept.extend(self.label(parent, name, What::File));
+        }
+        for attribute in kept {
+            self.set_attribute(file, path, &attribute)?;
+        }
+        nix::sys::stat::fchmod(file, Mode::from_bits_truncate(access.mode))
+            .map_err(|errno| failed("set the mode of", path, errno))
+    }
+
+    /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
+    fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
+        match self.batch.borrow_mut().as_mut() {
+            Some(batch) => batch.touched(directory, path),
+            None => return sync(directory, path),
+        }
+        Ok(())
     }
 
     /// Sets mode and owners of the file or directory at `path`.
@@ -457,7 +572,7 @@ impl Root {
         let (parent, name) = self.writable_parent(path)?;
         if self.meta(path)?.is_some() {
             self.set_access(path, access)?;
-            return sync(&parent, path);
+            return self.sync(&parent, path);
         }
         clear(&parent, &temporary);
         nix::sys::stat::mkdirat(&parent, &*temporary, Mode::S_IRWXU)
@@ -478,7 +593,7 @@ impl Root {
             clear(&parent, &temporary);
             return made;
         }
-        sync(&parent, path)
+        self.sync(&parent, path)
     }
 
     /// Makes the link at `path`, in place of whatever file or link stands there.
@@ -499,7 +614,7 @@ impl Root {
             clear(&parent, &temporary);
             return made;
         }
-        sync(&parent, path)
+        self.sync(&parent, path)
     }
 
     /// The extended attributes of the file at `path` that a new one in its place keeps: its SELinux context, its
@@ -568,7 +683,7 @@ impl Root {
         };
         nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| failed("remove", path, errno))?;
         self.parents.borrow_mut().clear();
-        sync(&parent, path)
+        self.sync(&parent, path)
     }
 
     /// Takes away whatever stands at `path`; a directory with everything in it. No link is followed, and a directory
@@ -630,7 +745,11 @@ impl Root {
         match opened {
             Ok(fd) => {
                 let fd = Rc::new(fd);
-                self.parents.borrow_mut().insert(path.to_owned(), fd.clone());
+                let mut parents = self.parents.borrow_mut();
+                if parents.len() == PARENTS_MAX {
+                    parents.clear();
+                }
+                parents.insert(path.to_owned(), fd.clone());
                 Ok(Some(fd))
             }
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -752,6 +871,19 @@ fn create(parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
         .map_err(|errno| failed("write", path, errno))
 }
 
+/// What is in a file of about `size` bytes: the files of the kernel say that they have none.
+fn content(mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
+    // most are had whole by one system call
+    let read = match rustix::io::read(file, spare_capacity(&mut content)) {
+        Ok(count) if count > 0 && count as u64 == size => Ok(0),
+        Ok(_) => file.read_to_end(&mut content),
+        Err(errno) => Err(errno.into()),
+    };
+    read.map_err(|error| failed_io("read", path, error))?;
+    Ok(content)
+}
+
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name.into())),
@@ -800,6 +932,56 @@ fn limit(list: &mut [u8], mode: u32) {
     }
 }
 
+impl Batch {
+    /// Remembers that names in a directory have changed.
+    fn touched(&mut self, directory: &Rc<OwnedFd>, path: &Path) {
+        if self.directories.last().is_none_or(|(last, _)| !Rc::ptr_eq(last, directory)) {
+            self.directories.push((directory.clone(), path.to_owned()));
+        }
+    }
+}
+
+impl Staged {
+    /// Gives the file its name, in place of whatever file or link has it.
+    fn place(self) -> Result<()> {
+        let link = |name: &Path| {
+            let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            nix::unistd::linkat(AT_FDCWD, &*nameless, &self.parent, name, AtFlags::AT_SYMLINK_FOLLOW)
+        };
+        let linked = match link(&self.name) {
+            // a link can't take the place of another, a rename can
+            Err(Errno::EEXIST) => {
+                let temporary = temporary_name(&self.path);
+                clear(&self.parent, &temporary);
+                let placed = link(&temporary)
+                    .and_then(|()| nix::fcntl::renameat(&self.parent, &*temporary, &self.parent, &*self.name));
+                if placed.is_err() {
+                    clear(&self.parent, &temporary);
+                }
+                placed
+            }
+            linked => linked,
+        };
+        linked.map_err(|errno| failed("replace", &self.path, errno))
+    }
+}
+
+/// Has all files on the disk.
+fn sync_files(files: &[Staged]) -> Vec<std::io::Result<()>> {
+    fn each(files: &[&File]) -> Vec<std::io::Result<()>> {
+        files.iter().map(|file| file.sync_all()).collect()
+    }
+    let files: Vec<&File> = files.iter().map(|one| &one.file).collect();
+    let mut shares = files.chunks(files.len().div_ceil(SYNCS).max(1));
+    let own = shares.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = shares.map(|share| scope.spawn(move || each(share))).collect();
+        let own = each(own);
+        let others = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        own.into_iter().chain(others).collect()
+    })
+}
+
 fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
     let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| failed("open the directory of", path, errno))?;
@@ -815,12 +997,12 @@ pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
-    let error = Error::new(format!("can't {doing} {}", path.display())).because(errno.desc());
+    let error = Error::of(format!("can't {doing} {}", path.display()), &errno);
     match errno {
-        Errno::ENOSPC | Errno::EDQUOT => {
-            error.help("free some space there, then run again; nothing was changed at this path")
-        }
-        Errno::EROFS => error.help("the file system is mounted read-only"),
+        Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
+        Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
+            "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes it away",
+        ),
         Errno::EACCES | Errno::EPERM => error.help("run as root, or look for an immutable attribute (lsattr)"),
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
             error.help("something of another type stands there; move it away")
@@ -863,6 +1045,41 @@ mod tests {
         let (meta, content) = root.read(path).unwrap().unwrap();
         assert_eq!((meta.mode, content.as_slice()), (0o640, b"x".as_slice()));
         assert_eq!(std::fs::read_dir(dir.path().join("opt/bin")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_gathered_has_its_place_when_all_is_on_the_disk() {
+        let (dir, root) = tree();
+        let at = |name: &str| std::fs::read_to_string(dir.path().join(name)).ok();
+        root.write(Path::new("/old"), b"old", PLAIN).unwrap();
+        std::os::unix::fs::symlink("old", dir.path().join("link")).unwrap();
+        root.gather();
+        for path in ["/old", "/link", "/a/b/new"] {
+            root.write(Path::new(path), path.as_bytes(), PLAIN).unwrap();
+        }
+        assert_eq!((at("old").unwrap(), at("link").unwrap(), at("a/b/new")), ("old".into(), "old".into(), None));
+        assert_eq!(root.names(Path::new("/")).unwrap(), ["a", "link", "old"], "nothing beside them");
+        root.settle().unwrap();
+        for path in ["old", "link", "a/b/new"] {
+            assert_eq!(at(path).unwrap(), format!("/{path}"));
+        }
+        assert_eq!(root.names(Path::new("/")).unwrap(), ["a", "link", "old"]);
+        root.write(Path::new("/old"), b"at once", PLAIN).unwrap();
+        assert_eq!(at("old").unwrap(), "at once");
+    }
+
+    #[test]
+    fn a_gathered_file_that_can_t_have_its_place_is_told_and_the_others_have_theirs() {
+        let (dir, root) = tree();
+        root.gather();
+        for path in ["/a", "/b", "/c"] {
+            root.write(Path::new(path), b"new", PLAIN).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        let (path, error) = root.settle().unwrap_err();
+        assert_eq!((path.as_path(), error.to_string().as_str()), (Path::new("/b"), "can't replace /b: Is a directory"));
+        assert!(dir.path().join("a").is_file() && dir.path().join("c").is_file());
+        assert_eq!(root.names(Path::new("/")).unwrap(), ["a", "b", "c"]);
     }
 
     #[test]

@@ -43,6 +43,10 @@ impl Resource for Directory {
         Ok(Some(vec![Trace::Place(self.path.to_path_buf())]))
     }
 
+    fn is_self_contained(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         DirectoryFields::NAME
     }

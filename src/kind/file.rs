@@ -77,6 +77,10 @@ impl Resource for File {
         self.sensitive
     }
 
+    fn is_self_contained(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         self.kind
     }

@@ -171,6 +171,12 @@ pub trait Resource: fmt::Debug + Any {
         false
     }
 
+    /// Whether neither a look at it nor a change of it goes anywhere but to its own paths, so that what others have written to theirs need not be
+    /// on the disk yet.
+    fn is_self_contained(&self) -> bool {
+        false
+    }
+
     /// Whether its content is kept out of everything but the file, as the role says.
     fn is_sensitive(&self) -> bool {
         false

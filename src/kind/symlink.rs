@@ -52,6 +52,10 @@ impl Resource for Symlink {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 
+    fn is_self_contained(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         SymlinkFields::NAME
     }

@@ -103,7 +103,7 @@ impl Sysctl {
     /// The value that the kernel has; `None` when it has no such setting.
     fn current(&self, work: &Work<'_>) -> Result<Option<String>> {
         let content = work.host.root.read(&self.live).map_err(|error| {
-            error.help(
+            error.or_help(
                 "some settings can only be written, and some aren't shown in a container: set those with a [[command]]",
             )
         })?;

@@ -22,6 +22,7 @@ use super::confine::{Confinement, has_landlock};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
+use crate::host::process::not_started;
 use crate::host::root::Root;
 use crate::net::{self, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
@@ -301,7 +302,7 @@ impl Worker {
             command.stderr(Stdio::piped()).env_clear().envs(kept);
         }
         let what = || format!("can't start the process that asks {name}");
-        let mut child = command.spawn().context(what).map_err(|error| error.help("is /proc mounted?"))?;
+        let mut child = command.spawn().map_err(|why| not_started(&what(), &why).or_help("is /proc mounted?"))?;
         let until = Rc::new(Cell::new(Instant::now() + limit));
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::new(what()));

@@ -45,9 +45,8 @@ impl Source for Dir {
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(&self.path, flags, Mode::empty()).map_err(|why| {
-            Error::new(format!("the directory {} can't be opened", self.path.display()))
-                .because(why.desc())
-                .help("mount or create it, or correct `dir`")
+            Error::of(format!("the directory {} can't be opened", self.path.display()), &why)
+                .or_help("mount or create it, or correct `dir`")
         })?;
         let Some(release) = read_below(&root, &self.path, RELEASE, RELEASE_MAX)? else {
             return Err(Error::new(format!("{} has no {RELEASE}", self.path.display()))
@@ -129,9 +128,8 @@ fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<
         Errno::ENOENT => Ok(None),
         // A symlink, a parent that isn't a directory (which a symlink isn't either), a socket.
         Errno::ELOOP | Errno::ENOTDIR | Errno::ENXIO => Err(not_a_file(root, path)),
-        why => Err(Error::new(format!("{} can't be read", root.join(path).display()))
-            .because(why.desc())
-            .help("give the user that runs kpull the right to read it")),
+        why => Err(Error::of(format!("{} can't be read", root.join(path).display()), &why)
+            .or_help("give the user that runs kpull the right to read it")),
     }
 }
 
@@ -162,7 +160,7 @@ fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Resu
                 Ok(below) => Some(below),
                 // The file system didn't tell the type: this is how we learn it.
                 Err(Errno::ENOTDIR | Errno::ELOOP) => None,
-                Err(why) => return Err(Error::new(what()).because(why.desc())),
+                Err(why) => return Err(why).context(what),
             },
             Some(_) => None,
         };

@@ -68,6 +68,13 @@ pub struct Hold {
     pub again: Option<Timestamp>,
 }
 
+impl Hold {
+    /// Whether it is time to try again. Not to wait for a clock that was ahead when this was written, and is right since.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.again.is_some_and(|again| now >= again || now < self.since)
+    }
+}
+
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]

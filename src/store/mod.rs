@@ -119,10 +119,10 @@ impl Store {
         parents
             .and_then(|()| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir))
             .context(|| format!("can't make the state directory {}", dir.display()))
-            .map_err(|error| error.help(RIGHTS))?;
+            .map_err(|error| error.or_help(RIGHTS))?;
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
             .context(|| format!("can't look into the state directory {}", dir.display()))
-            .map_err(|error| error.help(RIGHTS))?;
+            .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
             root: Root::open(dir)?,
@@ -145,7 +145,7 @@ impl Store {
         let path = self.dir.join("lock");
         let what = || format!("can't open {}", path.display());
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.context(what).map_err(|error| error.help(RIGHTS))?;
+        let file = file.context(what).map_err(|error| error.or_help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(Error::new("another kpull is at work on this host")

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::store::{PRIVATE, Store};
+use crate::site::is_sha256;
+use crate::source::Tree as _;
+use crate::store::{CachedRelease, PRIVATE, Store};
 
 const LIST: &str = "saved.json";
 /// Local edits that are kept at most.
@@ -71,6 +73,27 @@ impl Store {
         for name in self.root().names(Path::new("/saved"))? {
             if !wanted.contains(&name) && !edits.contains(&name) {
                 self.root().remove(&Path::new("/saved").join(&name))?;
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Deletes artifacts that neither the newest release nor a kept one pins. How many files.
+    pub fn drop_artifacts(&self) -> Result<usize> {
+        let kept = self.root().names(Path::new("/releases"))?.into_iter().map(|name| format!("/releases/{name}"));
+        let mut pins = String::new();
+        for path in kept.chain(["/release.tar".to_owned()]) {
+            let Some((_, bytes)) = self.root().read(Path::new(&path))? else { continue };
+            let text = CachedRelease::new(bytes).read("artifacts.toml", u64::MAX)?.unwrap_or_default();
+            pins += &String::from_utf8_lossy(&text);
+        }
+        let mut dropped = 0;
+        for name in self.root().names(Path::new("/artifacts"))? {
+            // with what belongs to it: part of a download, what is in it
+            let digest = name.split('.').next().unwrap_or(&name);
+            if is_sha256(digest) && !pins.contains(digest) {
+                self.root().remove(&Path::new("/artifacts").join(&name))?;
                 dropped += 1;
             }
         }

@@ -10,7 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::artifacts;
-use crate::site::{Output, Site, Tree, command};
+use crate::disk::{changing, on_own_file_system};
+use crate::site::{Output, Site, command};
+
+const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
+                          changed at this path";
 
 /// A web server that hands out half of a file and then nothing more, until it is dropped; what it has accepted.
 struct Halting {
@@ -111,56 +115,45 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_and_leaves_nothing
     }
 }
 
-/// Runs `kpull apply` on a tree with a file system of its own at `/srv`, which holds `old` and is then made as `prepare`
-/// says. Gives the run's outcome and a list of what is in `/srv` afterwards, with the content of `old`.
-fn on_own_file_system(tree: &Tree, options: &str, prepare: &str) -> (Output, String) {
-    fs::create_dir_all(tree.at("srv")).unwrap();
-    let script = format!(
-        "mount -t tmpfs -o {options} tmpfs \"$1/srv\"\necho old > \"$1/srv/old\"\n{prepare}\n\
-         code=0\n\"$2\" apply --json --root \"$1\" || code=$?\n\
-         {{ ls -A \"$1/srv\"; cat \"$1/srv/old\"; }} > \"$1/after\"\nexit $code"
-    );
-    let rights = if nix::unistd::geteuid().is_root() { "-m" } else { "-rm" };
-    let mut unshare = Command::new("unshare");
-    unshare.args([rights, "sh", "-euc", &script, "sh"]).arg(tree.path()).arg(env!("CARGO_BIN_EXE_kpull"));
-    let output = Output::of(unshare.env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap());
-    (output, tree.read("after"))
-}
-
-/// A site that changes `/srv/old` and, before that, writes something small elsewhere.
-fn changing(old: &str) -> (Site, Tree) {
-    let site = Site::new("test");
-    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
-    site.role(
-        "base",
-        "[[file]]\npath = \"/etc/motd\"\ncontent = \"x\\n\"\n[[file]]\npath = \"/srv/old\"\nsource = \"old\"\n",
-    );
-    let tree = site.file("roles/base/files/old", old).sign().enroll();
-    (site, tree)
+#[test]
+fn a_full_disk_is_named_and_the_old_file_stays_whole() {
+    let (_site, tree) = changing(&"n".repeat(1 << 20), "");
+    let mount = "mount -t tmpfs -o size=64k tmpfs \"$srv\"";
+    let (output, after) = on_own_file_system(&tree, mount, "", "mount -o remount,size=4m \"$srv\"");
+    let error = output.exits(1).error();
+    assert_eq!(error["error"], "can't write /srv/old: No space left on device");
+    assert_eq!(error["help"], FREE_SPACE);
+    assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
+    assert_eq!(after, "old\nold\n", "the old file, and nothing beside it");
+    // what was done before stays
+    assert_eq!(tree.read("etc/motd"), "x\n");
 }
 
 #[test]
-fn a_full_disk_is_named_and_the_old_file_stays_whole() {
-    let (_site, tree) = changing(&"n".repeat(1 << 20));
-    let (output, after) = on_own_file_system(&tree, "size=64k", ":");
+fn a_disk_without_inodes_is_named_and_the_old_file_stays_whole() {
+    let (_site, tree) = changing("new\n", "");
+    // the directory itself and `old`
+    let mount = "mount -t tmpfs -o nr_inodes=2 tmpfs \"$srv\"";
+    let (output, after) = on_own_file_system(&tree, mount, "", "mount -o remount,nr_inodes=100 \"$srv\"");
     let error = output.exits(1).error();
     assert_eq!(error["error"], "can't write /srv/old: No space left on device");
-    assert_eq!(error["help"], "free some space there, then run again; nothing was changed at this path");
+    assert_eq!(error["help"], FREE_SPACE);
     assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
-    assert_eq!(after, "old\nold\n", "the old file, and nothing beside it");
-    // what was done before stays, and with some space the next run goes on from there
-    assert_eq!(tree.read("etc/motd"), "x\n");
-    let next = tree.kpull("apply --json").exits(0);
-    assert_eq!(next.changed(), ["file:/srv/old"]);
+    assert_eq!(after, "old\nold\n");
 }
 
 #[test]
 fn a_read_only_disk_is_named_and_nothing_is_changed_on_it() {
-    let (_site, tree) = changing("new\n");
-    let (output, after) = on_own_file_system(&tree, "size=64k", "mount -o remount,bind,ro \"$1/srv\"");
+    let (_site, tree) = changing("new\n", "");
+    let mount = "mount -t tmpfs -o size=64k tmpfs \"$srv\"";
+    let remount = |how: &str| format!("mount -o remount,bind,{how} \"$srv\"");
+    let (output, after) = on_own_file_system(&tree, mount, &remount("ro"), &remount("rw"));
     let error = output.exits(1).error();
     assert!(error["error"].as_str().unwrap().starts_with("can't write /srv/old: "), "{error}");
-    assert_eq!(error["help"], "the file system is mounted read-only");
+    assert_eq!(
+        error["help"],
+        "the file system is mounted read-only; the kernel does that too when its disk fails (`dmesg`)"
+    );
     assert_eq!(after, "old\nold\n");
 }
 
@@ -191,7 +184,7 @@ fn open_to_all(path: &Path) {
 #[test]
 fn without_the_right_to_the_state_directory_the_message_says_what_to_do() {
     let (_dir, program) = for_everybody();
-    let (site, tree) = changing("new\n");
+    let (site, tree) = changing("new\n", "");
     open_to_all(site.path());
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let error = as_nobody(&program, &["apply", "--json", "--root", tree.path().to_str().unwrap()]).exits(1).error();
@@ -206,7 +199,7 @@ fn without_the_right_to_the_state_directory_the_message_says_what_to_do() {
 #[test]
 fn the_state_directory_of_root_is_closed_to_others_and_they_are_told() {
     let (_dir, program) = for_everybody();
-    let (site, tree) = changing("new\n");
+    let (site, tree) = changing("new\n", "");
     open_to_all(site.path());
     open_to_all(tree.path());
     tree.kpull("apply").exits(0);
@@ -226,7 +219,7 @@ fn the_state_directory_of_root_is_closed_to_others_and_they_are_told() {
 #[test]
 fn somebody_who_is_not_root_can_make_a_tree_of_their_own() {
     let (_dir, program) = for_everybody();
-    let (site, tree) = changing("new\n");
+    let (site, tree) = changing("new\n", "");
     open_to_all(site.path());
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::chown(tree.path(), Some(65534), Some(65534)).unwrap();

@@ -123,3 +123,55 @@ fn a_whole_look_can_be_asked_for_once_or_each_time() {
     settle(&tree);
     assert!(!is_short(&tree));
 }
+
+/// Has the seal say of a file what `stat` says of it now, as a disk that loses bytes would: nobody has touched it.
+fn deceive(tree: &Tree, path: &str) {
+    use std::os::unix::fs::MetadataExt;
+
+    let state = tree.at("var/lib/kpull/seal.json");
+    let mut seal: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    let meta = tree.at(path).metadata().unwrap();
+    let trace = seal["traces"].as_array_mut().unwrap().iter_mut().find(|one| one[0]["path"] == format!("/{path}"));
+    let seen = &mut trace.unwrap()[1];
+    seen["mtime"] = serde_json::json!([meta.mtime(), meta.mtime_nsec()]);
+    seen["ctime"] = serde_json::json!([meta.ctime(), meta.ctime_nsec()]);
+    fs::write(state, seal.to_string()).unwrap();
+}
+
+#[test]
+fn a_whole_look_reads_what_stat_does_not_tell() {
+    let (_site, tree) = sealed();
+    tree.write("srv/data/a", "b\n");
+    deceive(&tree, "srv/data/a");
+    assert!(is_short(&tree), "stat tells nothing of it");
+    assert_eq!(tree.kpull("apply --full --json").exits(0).changed(), ["file:/srv/data/a"]);
+    assert_eq!(tree.read("srv/data/a"), "a\n");
+}
+
+#[test]
+fn a_whole_look_at_the_end_of_a_seal_s_time_makes_it_good_again() {
+    let (_site, tree) = sealed();
+    let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
+    for name in ["seal", "contents"] {
+        let state = tree.at(&format!("var/lib/kpull/{name}.json"));
+        let mut seal: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+        seal["made"] = old.to_string().into();
+        fs::write(&state, seal.to_string()).unwrap();
+    }
+    assert!(!is_short(&tree));
+    assert!(is_short(&tree));
+}
+
+#[test]
+fn what_has_a_secret_in_it_has_no_digest_anywhere() {
+    let site = base("[[file]]\npath = \"/etc/token\"\ncontent = \"hunter2\"\nsensitive = true\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    assert!(!tree.at("var/lib/kpull/contents.json").exists());
+    // and is looked into all the same
+    tree.write("etc/token", "hunter3");
+    deceive(&tree, "etc/token");
+    assert_eq!(tree.kpull("apply --full --json").exits(0).changed(), ["file:/etc/token"]);
+}

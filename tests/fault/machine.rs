@@ -1,0 +1,174 @@
+//! Disks that fail: for real where the kernel of any machine can be brought to it, else by strace, which has a system call of this
+//! one process return the error that the kernel would. Both need root.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::disk::{changing, on_own_file_system};
+use crate::site::{Output, Site, Tree};
+use crate::{copy, role};
+
+const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
+                          changed at this path";
+const QUOTA: &str = "a quota is used up there: raise it, or remove what counts for it, then run again";
+const DISK: &str = "the disk or the file system there fails: `dmesg` says more; run again when that is mended";
+const IMMUTABLE: &str = "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes \
+                         it away";
+
+/// A small ext4 on a loop device, whose directory is one block, and which has no other block left. In the directory there is room
+/// for names of as many bytes as `names` leave.
+fn without_blocks(names: &str) -> (String, String) {
+    let mount = "mount -t tmpfs tmpfs \"$root/var\" && truncate -s 1M \"$root/var/disk\"\n\
+                 mkfs.ext4 -q -b 1024 -m 0 -O ^has_journal,^metadata_csum,^dir_index \"$root/var/disk\"\n\
+                 mount -o loop \"$root/var/disk\" \"$srv\" && rmdir \"$srv/lost+found\"";
+    // each name takes 8 bytes more than it has, and 4 at a time; `.`, `..`, `old` and `fill` take 48 of 1024
+    let spoil = format!(
+        "cd \"$srv\"\nn=0\nfor length in {names}; do n=$((n + 1)); ln old \"$(printf \"%0${{length}}d\" $n)\"; done\n\
+         dd if=/dev/zero of=fill bs=1k conv=fsync 2>/dev/null || [ \"$(stat -f -c %a .)\" = 0 ]\n\
+         [ \"$(stat -c %s .)\" = 1024 ]; cd /"
+    );
+    (mount.to_owned(), spoil)
+}
+
+/// What is in `/srv` besides the names that fill it.
+fn without_filling(after: &str) -> Vec<&str> {
+    after.lines().filter(|name| *name != "fill" && !name.starts_with('0')).collect()
+}
+
+#[test]
+fn a_directory_that_can_not_grow_is_named_and_the_old_file_stays_whole() {
+    let (_site, tree) = changing("", "");
+    // the state directory is on the disk with the image
+    fs::create_dir_all(tree.at("var")).unwrap();
+    let (mount, spoil) = without_blocks("56 56 56 56 56 56 56 56 56 56 56 56 56 56 44 20");
+    let (output, after) = on_own_file_system(&tree, &mount, &spoil, "rm \"$srv/fill\"");
+    let error = output.exits(1).error();
+    assert_eq!(error["error"], "can't replace /srv/old: No space left on device");
+    assert_eq!(error["help"], FREE_SPACE);
+    assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
+    assert_eq!(without_filling(&after), ["old", "old"]);
+}
+
+#[test]
+fn a_directory_that_is_full_when_the_new_file_gets_its_name_is_left_as_it_was() {
+    let (_site, tree) = changing("old\n", "[[file]]\npath = \"/srv/new\"\ncontent = \"\"\n");
+    fs::create_dir_all(tree.at("var")).unwrap();
+    let (mount, spoil) = without_blocks("56 56 56 56 56 56 56 56 56 56 56 56 56 56 44 20");
+    let (output, after) = on_own_file_system(&tree, &mount, &spoil, "rm \"$srv/fill\"");
+    let error = output.exits(1).error();
+    assert_eq!(error["error"], "can't replace /srv/new: No space left on device");
+    assert_eq!(error["help"], FREE_SPACE);
+    assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &8.into()));
+    assert_eq!(without_filling(&after), ["old", "old"]);
+}
+
+#[test]
+fn an_immutable_file_or_directory_is_named_with_the_programs_that_show_and_mend_it() {
+    for (what, message) in [("/old", "can't replace /srv/old: "), ("", "can't write /srv/old: ")] {
+        let (_site, tree) = changing("new\n", "");
+        let chattr = |how: &str| format!("chattr {how} \"$srv{what}\"");
+        let mount = "mount -t tmpfs tmpfs \"$srv\"";
+        let (output, after) = on_own_file_system(&tree, mount, &chattr("+i"), &chattr("-i"));
+        let error = output.exits(1).error();
+        assert_eq!(error["error"], format!("{message}Operation not permitted"));
+        assert_eq!(error["help"], IMMUTABLE);
+        assert_eq!((&error["file"], &error["line"]), (&"roles/base/role.toml".into(), &5.into()));
+        assert_eq!(after, "old\nold\n");
+    }
+}
+
+/// A site, and a tree that never had a release of it and has older files where it wants its own.
+fn first_release() -> (Site, Tree) {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", &role("new", FILES));
+    let tree = site.sign().enroll();
+    for number in 0..FILES {
+        tree.write(&format!("srv/{number}"), format!("old {number}\n"));
+    }
+    tree.write("etc/hosts", "127.0.0.1 localhost\n").write("etc/absent.new", "here\n");
+    (site, tree)
+}
+
+const FILES: usize = 3;
+
+/// Copies `from` again and again, and runs `kpull apply` on it with the first system call of this name failing with `errno`, the
+/// second, and so on. Whatever comes of it is told with what to do, every file is old or new, and the next run finishes the work.
+/// What was told.
+fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> {
+    let whole = copy(from);
+    whole.kpull("apply").exits(0);
+    let wanted = whole.snapshot();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut told = Vec::new();
+    for number in 1.. {
+        let when = format!("{call} {number}");
+        let tree = copy(from);
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-e", &format!("trace={call}"), "-o"]).arg(log.path());
+        strace.args(["-e", &format!("inject={call}:error={errno}:when={number}")]);
+        strace.arg(env!("CARGO_BIN_EXE_kpull")).args(["apply", "--json", "--root"]).arg(tree.path());
+        let output = Output::of(strace.stdin(Stdio::null()).output().expect("strace is there"));
+        if !fs::read_to_string(log.path()).unwrap().contains("(INJECTED)") {
+            break;
+        }
+        for number in 0..FILES {
+            let content = tree.read(&format!("srv/{number}"));
+            assert!([format!("old {number}\n"), format!("new {number}\n")].contains(&content), "{when}: {content}");
+        }
+        if output.code == 0 {
+            assert_eq!(tree.snapshot(), wanted, "{when}");
+        } else if !output.stdout.is_empty() {
+            let error = output.error();
+            assert!(error["help"].is_string(), "{when}: {error}");
+            told.push(error);
+        }
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.snapshot(), wanted, "{when}");
+        tree.kpull("plan").exits(0);
+    }
+    told
+}
+
+/// Holds one of the errors to be told of a file of the role, with its place there.
+fn of_a_file(told: &[serde_json::Value], what: &str, help: &str) {
+    let fits = |error: &&serde_json::Value| {
+        let place = error["file"] == "roles/base/role.toml" && error["line"].as_u64() > Some(1);
+        error["error"].as_str().unwrap().contains(what) && place && error["help"].as_str().unwrap().contains(help)
+    };
+    assert!(told.iter().any(|error| fits(&error)), "{what}: {told:#?}");
+}
+
+#[test]
+fn an_error_of_the_disk_when_something_is_written_through_is_told_and_the_next_run_finishes_the_work() {
+    let (_site, tree) = first_release();
+    let told: Vec<_> =
+        ["fsync", "fdatasync", "syncfs"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
+    of_a_file(&told, "can't write /srv/", DISK);
+}
+
+#[test]
+fn an_error_of_the_disk_when_something_is_read_is_told_and_the_next_run_finishes_the_work() {
+    let (_site, tree) = first_release();
+    let told: Vec<_> = ["read", "pread64"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
+    of_a_file(&told, "can't read /srv/", DISK);
+}
+
+/// By strace: that takes a kernel with quotas for tmpfs or a second file system with quotas, and many have neither.
+#[test]
+fn a_quota_that_is_used_up_is_named_and_the_next_run_finishes_the_work() {
+    let (_site, tree) = first_release();
+    let calls = ["write", "mkdirat", "symlinkat", "renameat"];
+    let told: Vec<_> = calls.iter().flat_map(|call| each_failing(&tree, call, "EDQUOT")).collect();
+    of_a_file(&told, "can't write /srv/", QUOTA);
+    of_a_file(&told, "can't replace /srv/", QUOTA);
+    of_a_file(&told, "can't make the directory /srv/new", QUOTA);
+    of_a_file(&told, "can't make the link /etc/link", QUOTA);
+}
+
+#[test]
+fn memory_that_the_kernel_does_not_give_is_told_and_the_next_run_finishes_the_work() {
+    let (_site, tree) = first_release();
+    let told = each_failing(&tree, "openat2", "ENOMEM");
+    let help = |error: &serde_json::Value| error["help"].as_str().unwrap().starts_with("there is not enough memory");
+    assert!(!told.is_empty() && told.iter().all(help), "{told:#?}");
+}
