@@ -113,29 +113,31 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
         Err(error) => Outcome::Failed(error),
     };
     let what = format!("release {bad} was not good for this host, which is back on release {}", good.serial);
-    let (told, advice) = match outcome {
+    let (told, cause) = match outcome {
         Outcome::Well => {
             let help = match hold.again {
                 Some(again) => format!("it is tried once more after {again}; a newer release is taken at once"),
                 None => "a newer release is taken at once; `kpull apply --retry` tries this one again".to_owned(),
             };
-            (Error::new(what).because(&why).help(help), why.advice().map(str::to_owned))
+            (Error::new(what).because(&why).help(help), why)
         }
         // what fails with the old release too is not the new one's fault
         Outcome::Failed(error) | Outcome::Waiting(error) => {
             let hold = Hold { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
             agent.store.set_hold(Some(&hold))?;
             let help = format!("that may not be the release's fault ({why}): it is tried again after {pause:#}");
-            let told = Error::new(format!("{what}, and that is not well either")).because(&error).help(help);
-            (told, error.advice().map(str::to_owned))
+            (Error::new(format!("{what}, and that is not well either")).because(&error).help(help), error)
         }
     };
-    let told = told.exit(Exit::Unhealthy);
+    let mut told = told.exit(Exit::Unhealthy);
+    if let Some(place) = cause.place() {
+        told = told.at(place.clone(), cause.label().unwrap_or_default());
+    }
     // a journal may be at its end
-    Err(match advice {
-        Some(advice) => told.help_more(&advice),
-        None => told,
-    })
+    if let Some(advice) = cause.advice() {
+        told = told.help_more(advice);
+    }
+    Err(told)
 }
 
 /// Goes back to an earlier generation because somebody said so. The host stays there until a newer release comes.

@@ -125,9 +125,24 @@ impl Bus {
 }
 
 fn connect() -> zbus::Result<Connection> {
-    // what serves the connection is a thread, and the library panics where it can have none
-    std::thread::Builder::new().spawn(|| ())?;
+    check_threads()?;
     zbus::block_on(within(ANSWER, Connection::system()))?.unwrap_or_else(|| Err(timed_out()))
+}
+
+/// An error when there can't be three more threads: one serves the connection, and the library panics where it can't have it; one
+/// watches the clock; one may still be on its way out.
+fn check_threads() -> io::Result<()> {
+    let start = |_| {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().spawn(move || receiver.recv().ok())?;
+        Ok((sender, thread))
+    };
+    let started: io::Result<Vec<_>> = (0..3).map(start).collect();
+    for (sender, thread) in started? {
+        drop(sender);
+        let _ = thread.join();
+    }
+    Ok(())
 }
 
 async fn ask<B, R>(connection: &Connection, object: Object<'_>, method: &str, arguments: &B) -> zbus::Result<R>

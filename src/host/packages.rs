@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -234,11 +236,21 @@ fn says(output: &Output, words: &str) -> bool {
     String::from_utf8_lossy(&output.stderr).contains(words)
 }
 
-/// Who has the lock that apt waited for, as it says while it waits: `process 4711 (apt-get)`.
+/// Who has the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always say.
 fn lock_holder(output: &Output) -> Option<String> {
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    let (_, holder) = said.split_once("It is held by ")?;
-    holder.split_inclusive(')').next().filter(|holder| holder.ends_with(')')).map(str::to_owned)
+    const LOCKS: [&str; 4] = [
+        "/var/lib/dpkg/lock-frontend",
+        "/var/lib/dpkg/lock",
+        "/var/lib/apt/lists/lock",
+        "/var/cache/apt/archives/lock",
+    ];
+    let file = std::fs::File::open(LOCKS.into_iter().find(|path| says(output, path))?).ok()?;
+    let (l_type, unlocked) = (i16::try_from(libc::F_WRLCK).ok()?, i16::try_from(libc::F_UNLCK).ok()?);
+    let mut lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+    let pid = Some(lock.l_pid).filter(|pid| lock.l_type != unlocked && *pid > 0)?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(format!("process {pid} ({})", name.trim_end()))
 }
 
 /// A program of a package manager, with nobody there to answer its questions.
