@@ -1,5 +1,7 @@
 //! The hosts that the other lab tests stand on are real ones.
 
+#[path = "lab/alone.rs"]
+mod alone;
 #[path = "lab/back.rs"]
 mod back;
 #[path = "lab/converge.rs"]
@@ -14,6 +16,8 @@ mod health;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
+#[path = "lab/seal.rs"]
+mod seal;
 #[path = "lab/secrets.rs"]
 mod secrets;
 

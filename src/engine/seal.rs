@@ -12,7 +12,7 @@
 //! Times have a granularity, so a path that was changed shortly before the run began is not sealed, but by a later run. Somebody
 //! who sets the clock back can deceive `stat`; so a seal is good for a while only, and then everything is looked into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::take::Agent;
 use crate::error::Result;
 use crate::host::root::{Seen, failed_io};
-use crate::kind::{Item, Trace, Work};
+use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
 use crate::report::Summary;
 use crate::resolve::Facts;
@@ -111,8 +111,13 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
     }
     let limit = start - GRANULARITY;
     let mut all = Vec::with_capacity(traces.len());
+    let mut known = HashSet::new();
     for trace in traces {
-        let seen = agent.host.root.seen(&trace)?;
+        // units have paths in common
+        if !known.insert(trace.clone()) {
+            continue;
+        }
+        let seen = agent.host.seen(&trace)?;
         if seen.as_ref().is_some_and(|seen| !seen.is_older_than(limit)) {
             return take_away(agent);
         }
@@ -179,6 +184,11 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
     if known.is_some_and(|known| known.made != seal.made || known.inputs != input_digests(seal)) {
         return Ok(false);
     }
+    let units = seal.traces.iter().filter_map(|(trace, _)| match trace {
+        Trace::Unit(name) => Some(name.clone()),
+        _ => None,
+    });
+    agent.host.expect(Wants { units: units.collect(), ..Wants::default() });
     for (at, (trace, was)) in seal.traces.iter().enumerate() {
         let known = known.and_then(|known| known.traces.get(at)?.as_ref());
         if let (Trace::Path(path), Some(known)) = (trace, known) {
@@ -195,7 +205,7 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
                 }
             }
         }
-        if root.seen(trace)? != *was {
+        if agent.host.seen(trace)? != *was {
             return Ok(false);
         }
     }
@@ -220,7 +230,8 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
         known = Some(contents);
     }
-    if !is_whole(agent, &seal, known.as_ref(), look)? {
+    // what can't be looked at is told by the longer way, which knows whose it is
+    if !is_whole(agent, &seal, known.as_ref(), look).unwrap_or(false) {
         return Ok(None);
     }
     if let Some(contents) = known.filter(|_| is_due) {

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use root::{Access, Root};
+use root::{Access, Root, Seen, Trace};
 
 const FIREWALLD: &str = "firewalld.service";
 
@@ -189,6 +189,29 @@ impl Host {
         let unit = answer.get(name).cloned().unwrap_or_default();
         self.units.borrow_mut().extend(answer);
         Ok(unit)
+    }
+
+    /// What a trace tells now, of whether somebody has touched what it is of.
+    pub fn seen(&self, trace: &Trace) -> Result<Option<Seen>> {
+        let text = |text: Vec<u8>| Seen { text: Some(text), ..Seen::default() };
+        Ok(match trace {
+            Trace::Path(path) => self.root.seen(path)?,
+            Trace::Place(path) => self.root.seen(path)?.map(|Seen { dev, ino, mode, uid, gid, .. }| Seen {
+                dev,
+                ino,
+                mode,
+                uid,
+                gid,
+                ..Seen::default()
+            }),
+            Trace::Text(path) => self.root.read(path)?.map(|(_, content)| text(content)),
+            Trace::Unit(name) => {
+                let unit = self.unit(name)?;
+                // what it is called while it is up changes without anybody's doing
+                let sub = if unit.active == "active" { "" } else { &unit.sub };
+                Some(text(format!("{} {} {sub} {}", unit.load, unit.active, unit.has_job).into()))
+            }
+        })
     }
 
     /// Units have been started, stopped or changed: what is known of them is asked again.

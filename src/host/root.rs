@@ -73,7 +73,7 @@ impl From<FileStat> for Meta {
 }
 
 /// Something on the host whose state tells whether a resource was touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trace {
     /// Whatever stands at the path, or that nothing does.
@@ -82,6 +82,8 @@ pub enum Trace {
     Place(PathBuf),
     /// The text of a file of the kernel's, which has no times.
     Text(PathBuf),
+    /// What systemd says of a unit.
+    Unit(String),
 }
 
 /// What tells whether somebody has touched a path.
@@ -257,19 +259,9 @@ impl Root {
         Ok(self.stat(path)?.map(Meta::from))
     }
 
-    /// What stands at a place, as far as it tells whether somebody has touched that; `None` when nothing does.
-    pub fn seen(&self, trace: &Trace) -> Result<Option<Seen>> {
-        let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace;
-        if let Trace::Text(path) = trace {
-            return Ok(self.read(path)?.map(|(_, text)| Seen { text: Some(text), ..Seen::default() }));
-        }
-        let seen = self.stat(path)?.map(Seen::from);
-        Ok(match trace {
-            Trace::Place(_) => {
-                seen.map(|Seen { dev, ino, mode, uid, gid, .. }| Seen { dev, ino, mode, uid, gid, ..Seen::default() })
-            }
-            _ => seen,
-        })
+    /// What stands at a path, as far as it tells whether somebody has touched that; `None` when nothing does.
+    pub fn seen(&self, path: &Path) -> Result<Option<Seen>> {
+        Ok(self.stat(path)?.map(Seen::from))
     }
 
     /// What `lstat` tells of a path; `None` when nothing stands there.

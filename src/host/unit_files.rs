@@ -102,6 +102,25 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
     Ok(Found::File(file))
 }
 
+/// Every path of which a change can change what [`find`] or [`masked`] tells of a unit, or which links its `[Install]` asks for.
+pub fn traces(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
+    let mut names: BTreeSet<String> = std::iter::once(name.to_owned()).chain(template_of(name)).collect();
+    let mut paths: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).collect();
+    if let Found::File(file) = find(root, name, own)? {
+        names.extend(std::iter::once(file.name.clone()).chain(template_of(&file.name)));
+        paths.extend(file.links(root)?.into_iter().map(|link| link.at));
+        paths.push(file.path);
+    }
+    for dir in DIRS {
+        for name in &names {
+            let dropins = Path::new(dir).join(format!("{name}.d"));
+            paths.extend(root.names(&dropins)?.iter().map(|dropin| dropins.join(dropin)));
+            paths.extend([Path::new(dir).join(name), dropins]);
+        }
+    }
+    Ok(paths)
+}
+
 /// Whether a unit is masked, whatever a role writes of it.
 pub fn masked(root: &Root, name: &str) -> Result<Option<Found>> {
     let found = search(root, name, &mut BTreeSet::new())?;

@@ -18,7 +18,7 @@ use crate::host::zone::{PortRange, Traffic};
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::file::{File, Wanted};
 use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Wants, Work};
+use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
 #[derive(Debug, Deserialize)]
@@ -613,6 +613,22 @@ impl Unit {
 }
 
 impl Resource for Unit {
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let host = work.host;
+        // nothing but the check itself tells whether its work stands
+        if host.is_live() && self.check.is_some() {
+            return Ok(None);
+        }
+        let mut traces: Vec<Trace> =
+            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
+        if host.is_live() && self.state != State::Any {
+            // one that is done is done until the next boot
+            let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
+            traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
+        }
+        Ok(Some(traces))
+    }
+
     fn kind(&self) -> &'static str {
         UnitFields::NAME
     }
