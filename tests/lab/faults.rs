@@ -193,21 +193,24 @@ within = "10s"
         for cut in 1..=cuts {
             let number = usize::try_from(cut).unwrap() + ROUND + 1;
             world.release(&role(number));
-            // every other one between the first file and a little after the last, which is a small part of a run
-            let is_aimed = cut.is_multiple_of(2);
-            let longest = if is_aimed { WRITING } else { HEAD_START + whole[number % ROUND] };
+            // a run reads and compares most of its time: two in three cuts wait for what it writes first, or last
+            let whole = whole[number % ROUND];
+            let (from, file, longest) = match cut % 3 {
+                0 => ("the last file", Some(FILES - 1), whole / 2),
+                1 => ("the first file", Some(0), WRITING),
+                _ => ("the start", None, HEAD_START + whole),
+            };
             let moment = Duration::from_micros(next(&mut seed) % u64::try_from(longest.as_micros()).unwrap());
             let head_start = HEAD_START.as_secs_f64();
             host.run(&format!("systemd-run -q sh -c 'sleep {head_start}; systemctl start --no-block kpull.service'"))
                 .ok();
-            if is_aimed {
-                let first = format!("until [ $(head -c4 /etc/app/0) = {number:04} ]; do :; done");
-                host.run(&format!("timeout 60 bash -c '{first}'")).ok();
+            if let Some(file) = file {
+                let is_new = format!("[ $(head -c4 /etc/app/{file}) = {number:04} ]");
+                host.run(&format!("timeout 60 bash -c 'until {is_new}; do :; done'")).ok();
             }
             std::thread::sleep(moment);
             host.crash();
             let (corrupt, fresh) = look(&world, number);
-            let from = if is_aimed { "the first file" } else { "the start" };
             println!("cut {cut} {moment:.1?} after {from}, of {longest:.1?}: {fresh} of {FILES} files are new");
             assert!(corrupt.is_empty(), "cut {cut}: {corrupt:?}");
             host.boot();
