@@ -11,6 +11,8 @@ mod limits;
 mod machine;
 #[path = "support/named.rs"]
 mod named;
+#[path = "fault/power.rs"]
+mod power;
 #[path = "support/site.rs"]
 mod site;
 #[path = "fault/times.rs"]
