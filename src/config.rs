@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::fleet;
 use crate::host::Host;
 use crate::host::root::Root;
 use crate::kind::fields::Span;
@@ -37,6 +38,8 @@ pub struct Config {
     /// How much of the past is kept.
     #[serde(default)]
     pub keep: Keep,
+    /// Where this host tells how it is; nowhere when left out.
+    pub status: Option<fleet::Config>,
     /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
     verify_every: Option<Span>,
     /// Where releases come from, in the order to try.
@@ -202,6 +205,10 @@ impl Config {
         }
         config.artifacts.check(&doc)?;
         config.artifacts.settle(base);
+        if let Some(status) = &mut config.status {
+            status.check().map_err(|error| error.at(doc.place(&["status".to_owned()]), "in this table"))?;
+            status.paths().for_each(settle);
+        }
         config.secrets.identities.iter_mut().flatten().for_each(settle);
         Ok(config)
     }

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod fleet;
 pub mod host;
 pub mod kind;
 pub mod lint;

@@ -2,6 +2,8 @@
 
 #[path = "support/authority.rs"]
 mod authority;
+#[path = "support/site.rs"]
+mod site;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -672,4 +674,29 @@ fn a_slot_or_probe_that_is_not_there_is_an_error_with_the_nearest_name() {
         ("`slot:s` is kept until `probe:pp` passes, and this host has no such probe", "did you mean `probe:p`?"),
     ];
     assert_eq!(told, expected.map(|(what, help)| (what.to_owned(), Some(help.to_owned()))));
+}
+
+#[test]
+fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
+    let cluster = Cluster::of_one();
+    let name = *cluster.members.keys().next().unwrap();
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| cluster.file(name).display().to_string());
+    let site = site::Site::new("test");
+    let public = site::key().public_key().to_openssh().unwrap();
+    site.host("h1", &format!("address = \"10.0.0.1\"\nrecipient = {public:?}\n"));
+    let tree = site.sign().enroll();
+    tree.write("etc/ssh/ssh_host_ed25519_key", site::key().to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes());
+    let url = cluster.client_url(name);
+    tree.configure(&format!(
+        "[[source]]\ndir = {:?}\n[status]\netcd = [{url:?}]\nca = {ca:?}\nclient_cert = {cert:?}\nclient_key = {key:?}\nevery = \"0s\"\n",
+        site.path()
+    ));
+    for _ in 0..2 {
+        let output = tree.kpull("apply --json").exits(0);
+        assert_eq!(output.events("untold").len(), 0, "{output:?}");
+        let fleet = ["fleet", "--site", site.path().to_str().unwrap(), "--etcd", &url];
+        let tls = ["--ca", &ca, "--client-cert", &cert, "--client-key", &key];
+        let output = site::kpull(&[&fleet[..], &tls].concat()).exits(0);
+        assert!(output.stdout.ends_with("1 hosts, release 1: 1 well\n"), "{output:?}");
+    }
 }

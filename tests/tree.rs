@@ -16,6 +16,8 @@ mod check;
 mod disk;
 #[path = "tree/faults.rs"]
 mod faults;
+#[path = "tree/fleet.rs"]
+mod fleet;
 #[path = "support/git.rs"]
 mod git;
 #[path = "tree/nginx.rs"]

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use crate::cli::{HostArgs, Run};
 use crate::engine::{Agent, How, converge};
 use crate::error::{Error, Exit, Result};
-use crate::report::{self, Journal, Report, Text};
+use crate::fleet;
+use crate::report::{self, Event, Journal, Report, Text};
 use crate::store::LastRun;
 
 /// Arguments of `apply`.
@@ -56,7 +57,11 @@ pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
 pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let result = what();
-    let kept = agent.store.set_last_run(&last_run(&result));
+    let last = last_run(&result);
+    let kept = agent.store.set_last_run(&last);
+    if let Err(error) = fleet::tell(agent, &last) {
+        agent.report.event(&Event::Untold(&error));
+    }
     // what failed first says why
     let summary = result?;
     kept.map(|()| summary)

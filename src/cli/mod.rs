@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod enroll;
 mod explain;
+mod fleet;
 mod gc;
 mod graph;
 mod history;
@@ -72,6 +73,8 @@ enum Command {
     Verify(verify::Verify),
     /// Tell whether this program can read this host's configuration and release; changes nothing.
     SelfTest(self_test::SelfTest),
+    /// Tell how every host of a site is, from what they have signed.
+    Fleet(fleet::Fleet),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
     /// Tell where the value of a variable comes from.
@@ -246,6 +249,7 @@ pub fn main() -> Exit {
         Command::Gc(command) => command,
         Command::Verify(command) => command,
         Command::SelfTest(command) => command,
+        Command::Fleet(command) => command,
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,

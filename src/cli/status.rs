@@ -117,7 +117,7 @@ fn cut_short(host: &Host, last: Option<&LastRun>) -> Option<String> {
 }
 
 /// How long ago, in the largest unit that says it.
-fn ago(time: Timestamp) -> String {
+pub(super) fn ago(time: Timestamp) -> String {
     let seconds = Timestamp::now().duration_since(time).as_secs();
     match seconds {
         ..0 => format!("at {time:.0}, which is in the future"),

@@ -46,6 +46,7 @@ impl Report for Journal {
                 let help = error.advice().unwrap_or_default();
                 log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{error}; {help}");
             }
+            Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
             Event::SlotTaken { item, slot, holder } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{} waits for the slot {slot}: {} has had it since {}", item.id, holder.host, holder.since);

@@ -35,6 +35,7 @@ impl Report for Json {
             Event::Unlabelled(error) => {
                 json!({ "event": "unlabelled", "error": error.to_string(), "help": error.advice() })
             }
+            Event::Untold(error) => json!({ "event": "untold", "error": error.to_string(), "help": error.advice() }),
             Event::SlotTaken { item, slot, holder } => json!({ "event": "slot_taken", "id": item.id, "slot": slot,
                 "host": holder.host, "since": holder.since }),
             Event::SlotUnknown { item, slot, why } => {

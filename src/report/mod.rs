@@ -59,6 +59,8 @@ pub enum Event<'a> {
     },
     /// SELinux is on, and what is new in this run does not get the contexts that its policy has for it; told once.
     Unlabelled(&'a Error),
+    /// Nobody hears how this host is: its status could not be told.
+    Untold(&'a Error),
     /// Another host has the slot that a resource waits for.
     SlotTaken {
         /// The resource.

@@ -18,6 +18,8 @@ pub enum Purpose {
     Release,
     /// Over the next set of keys.
     Keys,
+    /// Over what a host tells of itself.
+    Status,
 }
 
 impl Purpose {
@@ -26,6 +28,7 @@ impl Purpose {
         match self {
             Self::Release => "release@kpull",
             Self::Keys => "keys@kpull",
+            Self::Status => "status@kpull",
         }
     }
 }

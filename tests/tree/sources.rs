@@ -52,7 +52,7 @@ fn enrolled(sources: &[&str]) -> Tree {
 }
 
 /// What any web server does with a directory.
-fn files(dir: &Path) -> Server {
+pub fn files(dir: &Path) -> Server {
     let dir = dir.to_owned();
     Server::plain(move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
         Ok(content) => Answer::new(200, content),

@@ -1,0 +1,378 @@
+//! What hosts tell of themselves: a record each, signed with the host's own SSH key, in a directory or in etcd. Whoever has the site can
+//! read them all, and knows from it whose key each has to be signed with. No server of ours is needed.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use ssh_key::{PublicKey, SshSig};
+
+use crate::engine::Agent;
+use crate::engine::held::HeldBack;
+use crate::error::{Context, Error, Result};
+use crate::host::etcd::{Api, Client, Cluster, Failure};
+use crate::kind::fields::Span;
+use crate::net::{self, Conditions, Kind, read_all};
+use crate::report::VERSION;
+use crate::secret::{Recipient, mask};
+use crate::site::replace;
+use crate::store::LastRun;
+use crate::trust::{Purpose, Signer};
+
+/// What was told last, and when.
+const TOLD: &str = "told.json";
+/// Between the record and its signature.
+const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+/// More than any record has.
+const MOST: u64 = 64 * 1024;
+/// After how many times that a host did not speak it counts as silent.
+const MISSED: i32 = 3;
+/// How long a host has that was just started, or whose run takes long.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// `[status]`: where a host tells how it is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A directory that others can read, one that a web server hands out or a file system that hosts share.
+    pub dir: Option<PathBuf>,
+    /// `https://HOST:2379`, client addresses of etcd.
+    #[serde(default)]
+    pub etcd: Vec<String>,
+    /// PEM file with the authorities of etcd.
+    pub ca: Option<PathBuf>,
+    /// PEM file with the certificate that etcd is shown.
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    pub client_key: Option<PathBuf>,
+    /// How often a host speaks that has nothing new to tell; `10m` when left out.
+    #[serde(default = "ten_minutes")]
+    every: Span,
+}
+
+fn ten_minutes() -> Span {
+    Span(Duration::from_secs(600))
+}
+
+impl Config {
+    /// Every path that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten()
+    }
+
+    /// Finds what can't be meant.
+    pub fn check(&self) -> Result<()> {
+        if self.dir.is_none() && self.etcd.is_empty() {
+            return Err(Error::new("[status] says nowhere to tell it").help("set `dir`, or `etcd` with `ca`"));
+        }
+        self.cluster().map(drop)
+    }
+
+    fn cluster(&self) -> Result<Option<Cluster>> {
+        cluster(&self.etcd, self.ca.as_deref(), self.client_cert.as_deref(), self.client_key.as_deref())
+    }
+}
+
+/// The etcd that these options mean, if any.
+pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Result<Option<Cluster>> {
+    if etcd.is_empty() {
+        return Ok(None);
+    }
+    let endpoints = etcd.iter().map(|text| net::parse(text)).collect::<Result<Vec<_>>>()?;
+    let Some(ca) = ca else { return Err(Error::new("`etcd` needs `ca`").help("name the file with its authority")) };
+    let client = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert.to_owned(), key.to_owned())),
+        (None, None) => None,
+        _ => return Err(Error::new("`client_cert` and `client_key` go together")),
+    };
+    Ok(Some(Cluster { endpoints, ca: ca.to_owned(), client }))
+}
+
+/// How a host is.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Record {
+    /// Of this form.
+    pub version: u32,
+    /// The site's name.
+    pub site: String,
+    /// The host's name in the site.
+    pub host: String,
+    /// When it said so.
+    pub time: Timestamp,
+    /// In how many seconds it speaks again, at the latest.
+    pub every: u64,
+    /// The version of kpull.
+    pub program: String,
+    /// The serial of the release that it is on; `None` before the first.
+    pub release: Option<u64>,
+    /// The serial of the newest release that it has seen.
+    pub seen: Option<u64>,
+    /// The number of its generation.
+    pub generation: Option<u64>,
+    /// Whether every unit and probe was well then.
+    pub good: bool,
+    /// The release that was not good for it, and why, while it stays with an earlier one.
+    pub bad: Option<(u64, String)>,
+    /// How the last run ended: its exit code.
+    pub exit: u8,
+    /// What was wrong then.
+    pub error: Option<String>,
+    /// How many resources are left alone for a while.
+    pub held: usize,
+}
+
+/// That a host has spoken.
+#[derive(Debug, Deserialize, Serialize)]
+struct Told {
+    time: Timestamp,
+    /// SHA-256 of the record without its time.
+    digest: String,
+}
+
+/// Where the record of a host is, in etcd.
+fn key(host: &str) -> String {
+    format!("/kpull/status/{host}")
+}
+
+/// What the record of a host is called, in a directory.
+fn file(host: &str) -> String {
+    format!("{host}.status")
+}
+
+/// Tells how this host is after a run, if it is to, and if there is something new or it is time.
+pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
+    let Some(config) = &agent.config.status else { return Ok(()) };
+    let mut record = record(agent, config, run)?;
+    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
+    record.time = run.time;
+    let told = agent.store.read::<Told>(TOLD).ok().flatten();
+    let is_recent = |told: &Told| told.time <= run.time && run.time < told.time + config.every.0;
+    if told.is_some_and(|told| told.digest == digest && is_recent(&told)) {
+        return Ok(());
+    }
+    let bytes = sign(agent, &record)?;
+    if let Some(dir) = &config.dir {
+        replace(&[(dir.join(file(&record.host)), bytes.clone())])?;
+    }
+    if let Some(cluster) = config.cluster()? {
+        put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
+    }
+    agent.store.write_quickly(TOLD, &Told { time: run.time, digest })
+}
+
+/// How the host is, at no time.
+fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
+    let generation = agent.store.generation()?;
+    let seen = agent.trust()?.memory.release;
+    Ok(Record {
+        version: VERSION,
+        site: agent.config.trust.site.clone(),
+        host: agent.name.clone(),
+        time: Timestamp::UNIX_EPOCH,
+        every: config.every.0.as_secs(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        release: generation.as_ref().map(|one| one.serial),
+        seen: seen.map(|seen| seen.serial),
+        generation: generation.as_ref().map(|one| one.number),
+        good: generation.is_some_and(|one| one.good),
+        bad: agent.store.hold()?.map(|hold| (hold.not, mask::hide(&hold.why).into_owned())),
+        exit: run.exit,
+        error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
+        held: HeldBack::now(&agent.store)?.len(),
+    })
+}
+
+fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
+    let keys = agent.config.identities(&agent.host.root);
+    let Some(key) = keys.iter().find(|key| key.exists()) else {
+        return Err(Error::new("there is no key to sign this host's status with")
+            .help("`ssh-keygen -A` makes the host keys; or set `identities` under [secrets]"));
+    };
+    let mut bytes = serde_json::to_vec(record).unwrap_or_default();
+    bytes.push(b'\n');
+    let signature = Signer::of(key)?.sign(&bytes, Purpose::Status)?;
+    bytes.extend(signature.as_bytes());
+    Ok(bytes)
+}
+
+fn put(client: &Client, key: &str, value: &[u8]) -> Result<(), Failure> {
+    // nobody else writes it: once more is for a run of our own that was killed
+    for _ in 0..2 {
+        let was = client.peek(Api::V3, key)?.map_or(0, |pair| pair.revision);
+        if client.swap(Api::V3, key, was, value)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn unreached(why: &Failure) -> Error {
+    Error::new("etcd does not take this host's status").because(why)
+}
+
+/// Where the records of a fleet are read.
+pub enum Place {
+    /// In a directory.
+    Dir(PathBuf),
+    /// From a web server that hands such a directory out: what all addresses begin with.
+    Web(Box<net::Client>, String),
+    /// In etcd.
+    Etcd(Box<Client>),
+}
+
+impl Place {
+    /// What is there of a host; `None` when it has not said anything yet.
+    pub fn read(&self, host: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Dir(dir) => {
+                let path = dir.join(file(host));
+                let what = || format!("can't read {}", path.display());
+                let file = match File::open(&path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    file => file.context(what)?,
+                };
+                let mut bytes = Vec::new();
+                file.take(MOST).read_to_end(&mut bytes).context(what)?;
+                Ok(Some(bytes))
+            }
+            Self::Web(client, start) => {
+                let reply = client.get(&format!("{start}/{}", file(host)), &Conditions::default())?;
+                if reply.kind == Kind::Missing { Ok(None) } else { read_all(reply, MOST).map(Some) }
+            }
+            Self::Etcd(client) => {
+                let pair = client.peek(Api::V3, &key(host));
+                pair.map(|pair| pair.map(|pair| pair.value))
+                    .map_err(|why| Error::new("etcd can't be read").because(why))
+            }
+        }
+    }
+}
+
+/// What is known of a host of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is on the newest release, and well.
+    Well,
+    /// It will be on the newest release soon.
+    Behind,
+    /// A release was not good for it, and it stays with an earlier one.
+    Back,
+    /// Its last run has failed.
+    Failed,
+    /// It has not spoken for long.
+    Silent,
+    /// What is there is not signed with a key of this host, or is of another one.
+    Forged,
+    /// It has never spoken.
+    Unknown,
+}
+
+impl State {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Behind => "behind",
+            Self::Back => "back",
+            Self::Failed => "failed",
+            Self::Silent => "silent",
+            Self::Forged => "forged",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Reads what a host has signed; why not, when it is nothing of that host.
+pub fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let at = text.find(BEGIN).ok_or("it is not signed")?;
+    let (signed, signature) = text.split_at(at);
+    let signature = SshSig::from_pem(signature).map_err(|why| format!("its signature can't be read: {why}"))?;
+    let mut keys = keys.iter().filter_map(|key| key.to_string().parse::<PublicKey>().ok());
+    let good = |key: PublicKey| key.verify(Purpose::Status.namespace(), signed.as_bytes(), &signature).is_ok();
+    if !keys.any(good) {
+        return Err("it is not signed with a `recipient` key of this host".to_owned());
+    }
+    let record: Record = serde_json::from_str(signed).map_err(|why| format!("it can't be read: {why}"))?;
+    if record.site != site || record.host != host {
+        return Err(format!("it is what {} of the site {} has said", record.host, record.site));
+    }
+    Ok(record)
+}
+
+impl Record {
+    /// What that means at a time, when `newest` is the newest release.
+    pub fn state(&self, newest: u64, now: Timestamp) -> State {
+        let every = SignedDuration::from_secs(i64::try_from(self.every).unwrap_or(i64::MAX / 8));
+        if now.duration_since(self.time) > every * MISSED + PATIENCE {
+            return State::Silent;
+        }
+        match self {
+            Self { bad: Some(_), .. } => State::Back,
+            Self { exit: 1.., .. } => State::Failed,
+            Self { release, .. } if release.is_none_or(|serial| serial < newest) => State::Behind,
+            _ => State::Well,
+        }
+    }
+
+    /// What there is to say of it, in a line.
+    pub fn says(&self) -> String {
+        match (&self.bad, &self.error) {
+            (Some((release, why)), _) => format!("release {release} was not good: {why}"),
+            (None, Some(error)) => error.clone(),
+            (None, None) if self.held > 0 => format!("{} held", self.held),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            version: VERSION,
+            site: "s".to_owned(),
+            host: "h".to_owned(),
+            time: Timestamp::now(),
+            every: 600,
+            program: String::new(),
+            release: Some(7),
+            seen: Some(7),
+            generation: Some(1),
+            good: true,
+            bad: None,
+            exit: 0,
+            error: None,
+            held: 0,
+        }
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_three_times_is_silent_whatever_it_said_before() {
+        let now = Timestamp::now();
+        let after = |minutes: i64| record().state(7, now + SignedDuration::from_mins(minutes));
+        assert_eq!((after(0), after(34), after(36)), (State::Well, State::Well, State::Silent));
+        let back = Record { bad: Some((8, "why".to_owned())), ..record() };
+        assert_eq!(back.state(7, now + SignedDuration::from_mins(36)), State::Silent);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_host_counts_before_what_it_lacks() {
+        let now = Timestamp::now();
+        let failed = Record { exit: 1, error: Some("no".to_owned()), ..record() };
+        let back = Record { bad: Some((8, "broken".to_owned())), ..failed.clone() };
+        assert_eq!(
+            (record().state(8, now), failed.state(8, now), back.state(8, now)),
+            (State::Behind, State::Failed, State::Back)
+        );
+        assert_eq!((failed.says().as_str(), back.says().as_str()), ("no", "release 8 was not good: broken"));
+        assert_eq!(Record { release: None, ..record() }.state(0, now), State::Behind);
+    }
+}

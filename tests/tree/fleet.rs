@@ -1,0 +1,159 @@
+//! What hosts tell of themselves, and what the fleet's people see of it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{LineEnding, PrivateKey};
+
+use crate::site::{Output, Site, Tree, kpull};
+use crate::sources::files;
+
+/// The key of a host, by its number.
+fn host_key(number: u8) -> PrivateKey {
+    Ed25519Keypair::from_seed(&[number; 32]).into()
+}
+
+/// A site with two hosts, of which the first is there and tells how it is into a directory.
+struct Fleet {
+    site: Site,
+    tree: Tree,
+    dir: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let site = Site::new("test");
+        for number in [1, 2] {
+            let key = host_key(number).public_key().to_openssh().unwrap();
+            let text = format!("address = \"10.0.0.{number}\"\nrecipient = {key:?}\nroles = [\"base\"]\n");
+            site.host(&format!("h{number}"), &text);
+        }
+        site.role("base", "[[file]]\npath = \"/etc/motd\"\ncontent = \"x\\n\"\n");
+        let (tree, dir) = (site.sign().enroll(), tempfile::tempdir().unwrap());
+        let key = host_key(1).to_openssh(LineEnding::LF).unwrap();
+        tree.write("etc/ssh/ssh_host_ed25519_key", key.as_bytes());
+        let fleet = Self { site, tree, dir };
+        fleet.configure(&format!("dir = {:?}\n", fleet.dir.path()));
+        fleet
+    }
+
+    fn configure(&self, status: &str) {
+        let source = self.site.path().display();
+        self.tree.configure(&format!("[[source]]\ndir = \"{source}\"\n[status]\n{status}"));
+    }
+
+    fn record(&self, host: &str) -> std::path::PathBuf {
+        self.dir.path().join(format!("{host}.status"))
+    }
+
+    fn look(&self, more: &[&str]) -> Output {
+        let site = self.site.path().to_str().unwrap();
+        kpull(&[&["fleet", "--site", site, self.dir.path().to_str().unwrap()], more].concat())
+    }
+
+    /// The state of a host, and what is said of it.
+    fn state(&self, host: &str) -> (String, serde_json::Value) {
+        let output = self.look(&["--json"]);
+        let lines = output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let line = lines.into_iter().find(|line| line["host"] == host).unwrap();
+        (line["state"].as_str().unwrap().to_owned(), line)
+    }
+}
+
+#[test]
+fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let output = fleet.look(&[]).exits(3);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines[0], "HOST  RELEASE  STATE    HEARD");
+    assert!(lines[1].starts_with("h1          1  well     "), "{}", lines[1]);
+    assert_eq!(lines[2], "h2          -  unknown  never");
+    assert_eq!(lines[3], "2 hosts, release 1: 1 well, 1 unknown");
+    // a release that was signed and has not come there yet
+    fleet.site.role("base", "").sign();
+    assert_eq!(fleet.state("h1").0, "behind");
+    fleet.tree.kpull("apply").exits(0);
+    assert_eq!(fleet.state("h1").0, "well");
+}
+
+#[test]
+fn the_fleet_hears_of_a_release_that_was_bad_for_a_host() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    fs::create_dir(fleet.tree.at("srv")).unwrap();
+    fleet.site.role("base", "[[file]]\npath = \"/srv\"\ncontent = \"x\\n\"\n").sign();
+    let failed = fleet.tree.kpull("apply");
+    assert_ne!(failed.code, 0);
+    let (state, line) = fleet.state("h1");
+    let record = &line["record"];
+    assert!(state == "back" || state == "failed", "{line}");
+    assert!(record.to_string().contains("/srv is a directory"), "{record}");
+    assert_eq!((&record["release"], &record["seen"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn only_what_a_host_has_signed_is_believed() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let own = fs::read_to_string(fleet.record("h1")).unwrap();
+    // another host's word, and its own, changed
+    fs::write(fleet.record("h2"), &own).unwrap();
+    let (state, line) = fleet.state("h2");
+    assert_eq!(
+        (state.as_str(), line["why"].as_str().unwrap()),
+        ("forged", "it is not signed with a `recipient` key of this host")
+    );
+    fs::write(fleet.record("h1"), own.replace("\"exit\":0", "\"exit\":1")).unwrap();
+    assert_eq!(fleet.state("h1").0, "forged");
+    for (text, why) in
+        [("", "it is not signed"), ("{}\n-----BEGIN SSH SIGNATURE-----\nAAAA\n", "its signature can't be read")]
+    {
+        fs::write(fleet.record("h1"), text).unwrap();
+        assert!(fleet.state("h1").1["why"].as_str().unwrap().starts_with(why), "{why}");
+    }
+}
+
+#[test]
+fn a_host_with_nothing_new_to_tell_is_quiet_for_a_while() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let inode = |fleet: &Fleet| fleet.record("h1").metadata().unwrap().ino();
+    let first = inode(&fleet);
+    fleet.tree.kpull("apply").exits(0);
+    assert_eq!(inode(&fleet), first);
+    fleet.configure(&format!("dir = {:?}\nevery = \"0s\"\n", fleet.dir.path()));
+    fleet.tree.kpull("apply").exits(0);
+    assert_ne!(inode(&fleet), first);
+}
+
+#[test]
+fn a_status_that_can_t_be_told_stops_nothing() {
+    let fleet = Fleet::new();
+    fs::write(fleet.dir.path().join("file"), "").unwrap();
+    fleet.configure(&format!("dir = {:?}\n", fleet.dir.path().join("file")));
+    let output = fleet.tree.kpull("apply --json").exits(0);
+    assert_eq!(output.events("untold").len(), 1);
+    fs::remove_file(fleet.tree.at("etc/ssh/ssh_host_ed25519_key")).unwrap();
+    let output = fleet.tree.kpull("apply --json").exits(0);
+    assert_eq!(output.events("untold")[0]["error"], "there is no key to sign this host's status with");
+}
+
+#[test]
+fn records_are_read_from_a_web_server_too() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let server = files(fleet.dir.path());
+    let output = kpull(&["fleet", "--site", fleet.site.path().to_str().unwrap(), &server.url("")]).exits(3);
+    assert!(output.stdout.ends_with("2 hosts, release 1: 1 well, 1 unknown\n"), "{}", output.stdout);
+}
+
+#[test]
+fn a_status_that_goes_nowhere_is_an_error_of_the_configuration() {
+    let fleet = Fleet::new();
+    fleet.configure("every = \"5m\"\n");
+    let error = fleet.tree.kpull("apply --json").exits(1).error();
+    assert_eq!(error["error"], "[status] says nowhere to tell it");
+    assert!(error["file"].as_str().unwrap().ends_with("kpull.toml"));
+}
