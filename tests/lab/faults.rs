@@ -376,20 +376,13 @@ fn a_package_manager_that_somebody_else_has_is_waited_for_and_then_named_and_no_
     host.write("/etc/apt/apt.conf.d/lock", "DPkg::Lock::Timeout \"2\";\n");
     host.run(&format!("rm /run/holds; {hold}")).ok();
     world.release(&format!("{}[[package]]\nname = \"hello\"\nstate = \"absent\"\n", unit("app.service", "")));
-    for _ in 0..3 {
-        let told = host.run("kpull apply").fails(1);
-        let pid = host.run("systemctl show -p MainPID --value holder").ok();
-        let holder = format!("process {pid} (python3) has the package manager's lock");
-        let wanted = [
-            "can't remove hello",
-            "/var/lib/dpkg/lock-frontend",
-            &holder,
-            "roles/app/role.toml",
-            "the next run goes on",
-        ];
-        for part in wanted {
-            assert!(told.contains(part), "{part}: {told}");
-        }
+    let told = host.run("kpull apply").fails(1);
+    let pid = host.run("systemctl show -p MainPID --value holder").ok();
+    let holder = format!("process {pid} (python3) has the package manager's lock");
+    let wanted =
+        ["can't remove hello", "/var/lib/dpkg/lock-frontend", &holder, "roles/app/role.toml", "the next run goes on"];
+    for part in wanted {
+        assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!host.run("kpull status").ok().contains("stays"), "the release is not to blame");
     host.run("systemctl stop holder").ok();
@@ -428,13 +421,14 @@ fn a_run_that_memory_or_processes_run_out_for_is_ended_by_the_next_one_with_enou
     assert_eq!(state(host, "one two"), "inactive active");
 
     // no process, no thread
-    for tasks in 1..4 {
-        let (old, new) = if tasks % 2 == 1 { ("two", "one") } else { ("one", "two") };
+    for tasks in [1, 3] {
+        let (old, new) = if tasks == 1 { ("two", "one") } else { ("one", "two") };
         world.release(&unit(&format!("{new}.service"), ""));
         limit(&format!("TasksMax={tasks}"));
         let started = host.run("systemctl start kpull.service");
         let journal = host.run("journalctl --sync; journalctl -u kpull --no-pager -o cat -n 30 --since -1min").ok();
         assert!(!journal.contains("panicked"), "{tasks} tasks: {journal}");
+        assert!(started.code() == 1 || tasks > 1, "nothing can be done with one: {started}");
         if started.code() != 0 {
             let status = host.run("kpull status").ok();
             assert!(
