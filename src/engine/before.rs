@@ -238,3 +238,97 @@ fn small_file(path: &str, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
         _ => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::testing::catalog;
+
+    /// A tree, in which `/etc/x` stands already.
+    struct World {
+        dir: tempfile::TempDir,
+        host: Host,
+        store: Store,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("etc")).unwrap();
+            std::fs::write(dir.path().join("etc/x"), "theirs").unwrap();
+            let store = Store::open(&dir.path().join("state")).unwrap();
+            Self { host: Host::open(dir.path()).unwrap(), store, dir }
+        }
+
+        /// What `look` makes of a host whose one role says this.
+        fn with<T>(&self, role: &str, look: impl FnOnce(&Work<'_>) -> T) -> T {
+            let catalog = catalog(role).unwrap();
+            look(&Work { host: &self.host, store: &self.store, catalog: &catalog.items })
+        }
+    }
+
+    const X: &str = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n";
+    const Y: &str = "[[file]]\npath = '/etc/y'\ncontent = 'y'\n";
+    const LINK: &str = "[[symlink]]\npath = '/etc/x'\ntarget = 'y'\n";
+
+    #[test]
+    fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
+        let (world, mut before) = (World::new(), Before::default());
+        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work).unwrap());
+        assert_eq!((adopt(X), adopt(X)), (true, false));
+        assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
+        assert_eq!((adopt(&format!("{LINK}{Y}")), adopt(LINK)), (true, false));
+    }
+
+    #[test]
+    fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
+        let (world, mut before) = (World::new(), Before::default());
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
+        let gone = |before: &Before, role: &str| -> Vec<String> {
+            world.with(role, |work| before.gone(work).unwrap().into_iter().map(|one| one.mark).collect())
+        };
+        assert_eq!(gone(&before, &format!("{X}{Y}")).len(), 0);
+        assert_eq!(gone(&before, X), ["path:/etc/y"]);
+        before.forget("path:/etc/y");
+        assert_eq!(gone(&before, X).len(), 0);
+        assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/x"]);
+    }
+
+    #[test]
+    fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
+        let (world, mut before) = (World::new(), Before::default());
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
+        assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
+        assert!(!before.disown("file:/etc/z", "why"));
+        assert!(before.disown("file:/etc/x", "why"));
+        assert_eq!(before.leftovers().collect::<Vec<_>>(), [("file:/etc/x", "why")]);
+        assert_eq!(before.saved().len(), 0);
+        assert!(!world.with(&format!("{X}{Y}"), |work| before.settle(work).unwrap()), "a role wants both");
+        assert!(world.with("", |work| before.settle(work).unwrap()));
+        assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/y"], "which is to be given back");
+    }
+
+    #[test]
+    fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_given_back() {
+        let gone = |role: &str, turn: Turn| {
+            let item = catalog(role).unwrap().items.into_iter().next().unwrap();
+            Gone { mark: "m".to_owned(), id: item.id.clone(), item, turn, kicks: Vec::new() }
+        };
+        let unit = "[[unit]]\nname = 'x.service'\n";
+        let restart = gone(unit, Turn::Last).restart(true).unwrap();
+        assert_eq!((restart.summary.as_str(), restart.kick), ("restart", Some(Kick::Restart)));
+        assert!(gone(unit, Turn::Last).restart(false).is_none());
+        assert!(gone(unit, Turn::First).restart(true).is_none());
+        assert!(gone(X, Turn::Last).restart(true).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_for_an_edit_by_hand_is_not_read() {
+        let world = World::new();
+        let file = std::fs::File::create(world.dir.path().join("etc/x")).unwrap();
+        for (size, read) in [(LARGEST_EDIT, true), (LARGEST_EDIT + 1, false)] {
+            file.set_len(size).unwrap();
+            assert_eq!(world.with("", |work| small_file("/etc/x", work).unwrap()).is_some(), read, "{size}");
+        }
+    }
+}

@@ -46,3 +46,32 @@ impl HeldBack {
         Ok(all.len() != count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_word_takes_the_place_of_an_earlier_one_about_the_same_resource_and_of_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let hold = |id: &str, why: &str| {
+            let since = Timestamp::now();
+            let until = since + jiff::SignedDuration::from_hours(1);
+            HeldBack { id: id.to_owned(), since, until, why: why.to_owned() }.save(&store).unwrap();
+        };
+        let all = || -> Vec<(String, String)> {
+            HeldBack::now(&store).unwrap().into_iter().map(|one| (one.id, one.why)).collect()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(id, why)| ((*id).to_owned(), (*why).to_owned())).collect()
+        };
+        hold("file:/a", "first");
+        hold("file:/b", "other");
+        hold("file:/a", "second");
+        assert_eq!(all(), pairs(&[("file:/b", "other"), ("file:/a", "second")]));
+        assert!(!HeldBack::remove("file:/c", &store).unwrap());
+        assert!(HeldBack::remove("file:/a", &store).unwrap());
+        assert_eq!(all(), pairs(&[("file:/b", "other")]));
+    }
+}

@@ -326,4 +326,10 @@ mod tests {
             assert!(error.to_string().contains("2 of its keys may sign for that"), "{error}");
         }
     }
+
+    #[test]
+    fn a_digest_tells_one_set_from_another() {
+        assert_eq!(set(1, &[1], 1).digest(), set(1, &[1], 1).digest());
+        assert_ne!(set(1, &[1], 1).digest(), set(1, &[2], 1).digest());
+    }
 }

@@ -198,4 +198,28 @@ mod tests {
         assert!(problem(&text.replace("2026-12-24T03:50:00Z", "\"soon\"")).contains("expires"));
         assert!(problem(&text.replace("2026-12-24T03:50:00Z", "2026-12-24T03:50:00")).contains("expires"));
     }
+
+    #[test]
+    fn what_is_listed_is_told_by_its_size_and_its_digest() {
+        let listed = Listed::of(b"x");
+        assert!(listed.matches(b"x"));
+        assert!(!listed.matches(b"y"));
+        assert!(!Listed { size: 2, ..listed.clone() }.matches(b"x"));
+        assert!(!Listed { sha256: "0".repeat(64), ..listed }.matches(b"x"));
+    }
+
+    #[test]
+    fn a_path_is_spelled_in_one_way_and_no_longer_than_a_host_can_have_it() {
+        let (name, parent) = ("n".repeat(255), "roles/".to_owned() + &"d/".repeat(2044));
+        let (longest, ways) = (format!("{parent}ab"), ["roles/.x", "roles/..x", "roles/x.."]);
+        assert_eq!(longest.len(), 4096);
+        for good in [&format!("roles/{name}"), &longest].into_iter().map(String::as_str).chain(ways) {
+            check_path(good).unwrap();
+        }
+        for bad in ["", "/site.toml", "roles//x", "roles/./x", "roles/x/..", "roles/x/", "roles/x\ty", "roles/x\\y"] {
+            assert!(check_path(bad).is_err(), "{bad}");
+        }
+        assert!(check_path(&format!("roles/{name}n")).is_err());
+        assert!(check_path(&format!("{longest}c")).is_err());
+    }
 }

@@ -113,3 +113,75 @@ impl Memory {
         (self.keys, self.release.as_ref().map_or(0, |seen| seen.serial))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(keys: u64, serial: Option<u64>) -> Memory {
+        let seen = |serial| Seen { serial, created: Timestamp::UNIX_EPOCH, digest: "d".to_owned(), keys };
+        let [site, host, start] = ["lab", "a", "s"].map(str::to_owned);
+        Memory { site, host, start, keys, release: serial.map(seen) }
+    }
+
+    /// What is remembered where the state directory has one memory and the host's root another.
+    fn load(kept: Option<&Memory>, anchor: Option<&Memory>) -> Result<Option<(Memory, bool)>> {
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [state, host, elsewhere] = [0, 1, 2].map(|at: usize| Root::open(dirs[at].path()).unwrap());
+        if let Some(kept) = kept {
+            kept.save(&state, &elsewhere)?;
+        }
+        if let Some(anchor) = anchor {
+            anchor.save(&elsewhere, &host)?;
+        }
+        assert_eq!(Memory::anchor(&host)?.as_ref(), anchor);
+        Memory::load(&state, &host)
+    }
+
+    #[test]
+    fn the_newer_counts_when_a_crash_came_between_writing_one_memory_and_the_other() {
+        for (older, newer) in [
+            (memory(0, None), memory(0, Some(1))),
+            (memory(0, Some(7)), memory(0, Some(8))),
+            // keys come first: their change may set a serial back
+            (memory(0, Some(9)), memory(1, Some(3))),
+        ] {
+            assert_eq!(load(Some(&older), Some(&newer)).unwrap(), Some((newer.clone(), false)));
+            assert_eq!(load(Some(&newer), Some(&older)).unwrap(), Some((newer, false)));
+        }
+    }
+
+    #[test]
+    fn a_memory_is_whole_when_both_places_have_it() {
+        let known = memory(1, Some(7));
+        assert_eq!(load(Some(&known), Some(&known)).unwrap(), Some((known.clone(), true)));
+        assert_eq!(load(Some(&known), None).unwrap(), Some((known, false)));
+        assert_eq!(load(None, None).unwrap(), None);
+    }
+
+    #[test]
+    fn the_state_directory_decides_between_two_memories_of_one_age() {
+        let (kept, anchor) = (memory(1, Some(7)), Memory { host: "b".to_owned(), ..memory(1, Some(7)) });
+        assert_eq!(load(Some(&kept), Some(&anchor)).unwrap(), Some((kept, false)));
+    }
+
+    #[test]
+    fn a_state_directory_that_has_forgotten_is_no_fresh_start() {
+        let error = load(None, Some(&memory(1, Some(7)))).unwrap_err();
+        assert_eq!(error.exit_code(), crate::Exit::Refused);
+        assert!(error.to_string().ends_with("this host is `a` of the site `lab`, last at release 7"), "{error}");
+    }
+
+    #[test]
+    fn a_memory_that_is_there_already_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let inode = || std::os::unix::fs::MetadataExt::ino(&dir.path().join("trust.toml").metadata().unwrap());
+        memory(0, Some(7)).save(&root, &root).unwrap();
+        let first = inode();
+        memory(0, Some(7)).save(&root, &root).unwrap();
+        assert_eq!(inode(), first);
+        memory(0, Some(8)).save(&root, &root).unwrap();
+        assert_ne!(inode(), first);
+    }
+}

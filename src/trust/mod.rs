@@ -265,3 +265,150 @@ fn clock(now: Timestamp, created: Timestamp) -> Error {
 pub fn is_part(path: &str) -> bool {
     PARTS.contains(&path.split('/').next().unwrap_or(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const CREATED: &str = "2026-11-24T00:00:00Z";
+    const EXPIRES: &str = "2026-12-24T00:00:00Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn announced(serial: u64, files: BTreeMap<String, Listed>) -> Announced {
+        let (created, expires) = (at(CREATED), at(EXPIRES));
+        let manifest = Manifest { site: "lab".to_owned(), serial, created, expires, files };
+        let bytes = manifest.to_toml().into_bytes();
+        Announced { manifest: manifest.into(), bytes, signatures: Vec::new(), signers: Vec::new(), keys: 0 }
+    }
+
+    fn seen(serial: u64, digest: &str) -> Seen {
+        Seen { serial, created: at(CREATED), digest: digest.to_owned(), keys: 0 }
+    }
+
+    /// A source without lists, and what it was asked for.
+    #[derive(Default)]
+    struct Asked {
+        files: BTreeMap<String, Vec<u8>>,
+        asked: RefCell<Vec<(String, u64)>>,
+    }
+
+    impl Tree for Asked {
+        fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+            self.asked.borrow_mut().push((path.to_owned(), max));
+            Ok(self.files.get(path).cloned())
+        }
+
+        fn list(&self) -> Result<Option<Vec<String>>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_release_counts_from_five_minutes_before_it_was_made_to_the_moment_that_it_expires() {
+        let release = announced(7, BTreeMap::new());
+        for (now, good) in [
+            ("2026-11-23T23:54:59.999999999Z", false),
+            ("2026-11-23T23:55:00Z", true),
+            ("2026-11-24T00:00:00Z", true),
+            (EXPIRES, true),
+            ("2026-12-24T00:00:00.000000001Z", false),
+        ] {
+            assert_eq!(release.check_time(None, at(now)).is_ok(), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_clock_may_be_five_minutes_behind_the_newest_release_seen_and_no_more() {
+        let release = announced(8, BTreeMap::new());
+        let seen = Seen { created: at("2026-12-01T00:00:00Z"), ..seen(7, "another") };
+        for (now, good) in [
+            ("2026-11-30T23:54:59.999999999Z", false),
+            ("2026-11-30T23:55:00Z", true),
+            ("2026-12-01T00:00:00Z", true),
+            ("2026-12-02T00:00:00Z", true),
+        ] {
+            assert_eq!(release.check_time(Some(&seen), at(now)).is_ok(), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_serial_is_that_of_a_newer_release_or_of_the_same_one() {
+        let release = announced(7, BTreeMap::new());
+        let own = release.digest();
+        for (serial, digest, good) in [
+            (6, own.as_str(), true),
+            (6, "another", true),
+            (7, own.as_str(), true),
+            (7, "another", false),
+            (8, own.as_str(), false),
+            // since a change of keys none up to this serial counts
+            (6, "", true),
+            (7, "", false),
+            (8, "", false),
+        ] {
+            let ended = release.check_time(Some(&seen(serial, digest)), at(CREATED));
+            assert_eq!(ended.is_ok(), good, "{serial} {digest}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_asked_for_no_more_than_a_release_may_have() {
+        let key = ssh_key::PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]));
+        let signers = AllowedSigners::parse("f", &format!("a {}", key.public_key().to_openssh().unwrap())).unwrap();
+        let policy = Policy { site: "lab".to_owned(), keys: KeySet::start("lab", signers, 1, 1) };
+        let files = BTreeMap::from([(MANIFEST.to_owned(), Vec::new()), (SIGNATURES.to_owned(), Vec::new())]);
+        let source = Asked { files, ..Asked::default() };
+        assert!(policy.announce(&source, at(CREATED)).is_err());
+        let asked = source.asked.into_inner();
+        assert_eq!(asked, [(MANIFEST.to_owned(), 8 << 20), (SIGNATURES.to_owned(), 64 << 10)]);
+    }
+
+    #[test]
+    fn a_release_announces_no_more_bytes_than_hosts_take() {
+        let problem = |size: u64| {
+            let listed = Listed { sha256: "0".repeat(64), size };
+            let files = BTreeMap::from([("site.toml".to_owned(), listed)]);
+            announced(7, files).fetch(&Asked::default(), None, "h").unwrap_err().to_string()
+        };
+        assert!(problem(128 << 20).contains("the source does not have it"));
+        assert!(problem((128 << 20) + 1).starts_with("the release announces 134217729 bytes"));
+    }
+
+    #[test]
+    fn a_host_fetches_what_is_its_own_and_not_what_is_anothers() {
+        let files: [(&str, &str); 5] = [
+            ("site.toml", "name = \"lab\""),
+            ("host_vars/a.toml", "address = \"10.0.0.1\"\nroles = [\"web\"]"),
+            ("host_vars/b.toml", "address = \"10.0.0.2\"\nroles = [\"db\"]"),
+            ("roles/web/role.toml", "summary = \"x\""),
+            ("roles/db/role.toml", "summary = \"x\""),
+        ];
+        let site = files.map(|(path, text)| (path.to_owned(), text.as_bytes().into()));
+        let site = Site::load(site.into_iter().collect()).unwrap();
+        let entry = "hosts = [\"a\"]\nkeys = \"0\"";
+        let index = format!("[own]\n{entry}\n[other]\n{}", entry.replace("\"a\"", "\"b\""));
+        let index = [("secrets/recipients.toml".to_owned(), index.into_bytes().into())];
+        let secrets = Index::read(&index.into_iter().collect()).unwrap();
+        for (path, wanted) in [
+            ("roles/web/files/x", true),
+            ("roles/db/files/x", false),
+            ("roles/web/flags/x", false),
+            ("pki/a/key", true),
+            ("pki/b/key", false),
+            ("secrets/own.age", true),
+            ("secrets/other.age", false),
+            // whose it is is not known
+            ("secrets/new.age", true),
+            ("secrets/note", false),
+            ("keys/1.toml", false),
+        ] {
+            assert_eq!(is_for("a", &site, &secrets, path), wanted, "{path}");
+        }
+    }
+}

@@ -165,3 +165,27 @@ pub fn add_signature(path: &Path, signature: &str) -> Result<()> {
     signatures.push_str(signature);
     replace(&[(path.to_owned(), signatures.into_bytes())])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_that_cannot_be_read_are_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sig");
+        std::fs::write(&path, b"\xff").unwrap();
+        assert!(add_signature(&path, "one\n").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"\xff");
+    }
+
+    #[test]
+    fn a_signature_is_added_to_those_that_are_there_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sig");
+        for signature in ["one\n", "two\n", "one\n"] {
+            add_signature(&path, signature).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+}
