@@ -173,7 +173,7 @@ within = "10s"
     #[test]
     fn a_power_cut_at_any_moment_of_a_run_leaves_whole_files_and_the_next_run_ends_it() {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-        let cuts = number("KPULL_CUTS").unwrap_or(6);
+        let cuts = number("KPULL_CUTS").unwrap_or(3);
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into();
         let mut seed = number("KPULL_SEED").unwrap_or_else(now).max(1);
         println!("KPULL_CUTS={cuts} KPULL_SEED={seed}");
