@@ -135,3 +135,26 @@ pub(super) fn locate(error: crate::Error, item: &Item) -> crate::Error {
     }
     error.at(item.place.clone(), format!("{} of the role {}", item.id, item.role))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::testing::catalog;
+
+    #[test]
+    fn of_what_has_a_secret_in_it_only_kinds_that_show_none_of_their_fields_are_shown() {
+        let link = "[[symlink]]\npath = \"/l\"\ntarget = \"t\"\n";
+        let file = "[[file]]\npath = \"/f\"\ncontent = \"t\"\n";
+        let shown = |role: &str, is_secret| {
+            let mut item = catalog(role).unwrap().items.remove(0);
+            item.is_secret = is_secret;
+            let change = Change { diff: Some("+t".to_owned()), kick: Some(Kick::Reload), ..Change::new("to t") };
+            let Change { summary, diff, kick } = discreet(change, &item);
+            assert_eq!(kick, Some(Kick::Reload));
+            (summary, diff)
+        };
+        let all = ("to t".to_owned(), Some("+t".to_owned()));
+        assert_eq!(shown(link, true), ("change (not shown: a secret is in it)".to_owned(), None));
+        assert_eq!((shown(link, false), shown(file, true), shown(file, false)), (all.clone(), all.clone(), all));
+    }
+}
