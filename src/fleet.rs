@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +15,7 @@ use ssh_key::{PublicKey, SshSig};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::error::{Context, Error, Result};
+use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::kind::fields::Span;
 use crate::net::{self, Conditions, Kind, read_all};
@@ -72,6 +74,14 @@ impl Config {
         self.cluster().map(drop)
     }
 
+    /// Where the other hosts' records are, which tell it in the same place.
+    pub fn place(&self, host: &Host) -> Result<Place> {
+        match (self.cluster()?, &self.dir) {
+            (Some(cluster), _) => Ok(Place::Etcd(host.etcd(&cluster)?)),
+            (None, dir) => Ok(Place::Dir(dir.clone().unwrap_or_default())),
+        }
+    }
+
     fn cluster(&self) -> Result<Option<Cluster>> {
         cluster(&self.etcd, self.ca.as_deref(), self.client_cert.as_deref(), self.client_key.as_deref())
     }
@@ -109,7 +119,7 @@ pub struct Record {
     pub program: String,
     /// The serial of the release that it is on; `None` before the first.
     pub release: Option<u64>,
-    /// The serial of the newest release that it has seen.
+    /// The serial of the newest release that it has seen, and taken unless it waits.
     pub seen: Option<u64>,
     /// The number of its generation.
     pub generation: Option<u64>,
@@ -123,6 +133,12 @@ pub struct Record {
     pub error: Option<String>,
     /// How many resources are left alone for a while.
     pub held: usize,
+    /// Since when it has been well on its release, from run to run; `None` when it is not.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Why it has not taken the newest release yet, when it is not its turn.
+    #[serde(default)]
+    pub waits: Option<String>,
 }
 
 /// That a host has spoken.
@@ -131,6 +147,9 @@ struct Told {
     time: Timestamp,
     /// SHA-256 of the record without its time.
     digest: String,
+    /// The release that the host was well on, and since when.
+    #[serde(default)]
+    well: Option<(u64, Timestamp)>,
 }
 
 /// Where the record of a host is, in etcd.
@@ -146,10 +165,15 @@ fn file(host: &str) -> String {
 /// Tells how this host is after a run, if it is to, and if there is something new or it is time.
 pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let Some(config) = &agent.config.status else { return Ok(()) };
+    let told = agent.store.read::<Told>(TOLD).ok().flatten();
     let mut record = record(agent, config, run)?;
+    let well = record.release.filter(|_| record.exit == 0 && record.good && record.bad.is_none()).map(|release| {
+        let known = told.as_ref().and_then(|told| told.well).filter(|known| known.0 == release && known.1 <= run.time);
+        known.unwrap_or((release, run.time))
+    });
+    record.since = well.map(|(_, since)| since);
     let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
     record.time = run.time;
-    let told = agent.store.read::<Told>(TOLD).ok().flatten();
     let is_recent = |told: &Told| told.time <= run.time && run.time < told.time + config.every.0;
     if told.is_some_and(|told| told.digest == digest && is_recent(&told)) {
         return Ok(());
@@ -161,7 +185,7 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
     }
-    agent.store.write_quickly(TOLD, &Told { time: run.time, digest })
+    agent.store.write_quickly(TOLD, &Told { time: run.time, digest, well })
 }
 
 /// How the host is, at no time.
@@ -183,6 +207,8 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         exit: run.exit,
         error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
         held: HeldBack::now(&agent.store)?.len(),
+        since: None,
+        waits: run.waits.clone(),
     })
 }
 
@@ -221,7 +247,7 @@ pub enum Place {
     /// From a web server that hands such a directory out: what all addresses begin with.
     Web(Box<net::Client>, String),
     /// In etcd.
-    Etcd(Box<Client>),
+    Etcd(Rc<Client>),
 }
 
 impl Place {
@@ -325,6 +351,7 @@ impl Record {
         match (&self.bad, &self.error) {
             (Some((release, why)), _) => format!("release {release} was not good: {why}"),
             (None, Some(error)) => error.clone(),
+            (None, None) if self.waits.is_some() => self.waits.clone().unwrap_or_default(),
             (None, None) if self.held > 0 => format!("{} held", self.held),
             (None, None) => String::new(),
         }
@@ -351,6 +378,8 @@ mod tests {
             exit: 0,
             error: None,
             held: 0,
+            since: None,
+            waits: None,
         }
     }
 

@@ -18,12 +18,16 @@ mod disk;
 mod faults;
 #[path = "tree/fleet.rs"]
 mod fleet;
+#[path = "support/fleetlock.rs"]
+mod fleetlock;
 #[path = "support/git.rs"]
 mod git;
 #[path = "tree/nginx.rs"]
 mod nginx;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/rollout.rs"]
+mod rollout;
 #[path = "tree/seal.rs"]
 mod seal;
 #[path = "tree/secrets.rs"]

@@ -24,13 +24,16 @@ pub struct Apply {
     /// Look into everything, also what nobody has touched since the last run
     #[arg(long)]
     full: bool,
+    /// Take a new release at once, also while it is not this host's turn
+    #[arg(long)]
+    now: bool,
 }
 
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
         let report = listener(self.host.json, self.diff);
         let agent = self.host.agent(&*report)?;
-        run(&agent, How { retry: self.retry, full: self.full }).map(|_| Exit::Done)
+        run(&agent, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -57,7 +60,7 @@ pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
 pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let result = what();
-    let last = last_run(&result);
+    let last = last_run(&result, agent.waits.take());
     let kept = agent.store.set_last_run(&last);
     if let Err(error) = fleet::tell(agent, &last) {
         agent.report.event(&Event::Untold(&error));
@@ -67,11 +70,12 @@ pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::
     kept.map(|()| summary)
 }
 
-fn last_run(result: &Result<report::Summary, Error>) -> LastRun {
+fn last_run(result: &Result<report::Summary, Error>, waits: Option<String>) -> LastRun {
     LastRun {
         time: Timestamp::now(),
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
         error: result.as_ref().err().map(ToString::to_string),
         changed: result.as_ref().map_or(0, |summary| summary.changed.len()),
+        waits,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -45,7 +46,7 @@ impl Fleet {
         let TlsArgs { ca, client_cert, client_key } = &self.tls;
         if let Some(cluster) = cluster(&self.etcd, ca.as_deref(), client_cert.as_deref(), client_key.as_deref())? {
             let loaded = cluster.load()?;
-            return Ok(Place::Etcd(Box::new(etcd::Client::new(&cluster, loaded)?)));
+            return Ok(Place::Etcd(Rc::new(etcd::Client::new(&cluster, loaded)?)));
         }
         let from = self.from.clone().unwrap_or_default();
         if from.starts_with("http://") || from.starts_with("https://") {

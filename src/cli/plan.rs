@@ -28,6 +28,9 @@ pub struct Plan {
     /// Leave the changes of files out
     #[arg(long)]
     no_diff: bool,
+    /// Plan the newest release, also while it is not this host's turn
+    #[arg(long, conflicts_with = "site")]
+    now: bool,
 }
 
 impl Run for Plan {
@@ -41,7 +44,7 @@ impl Run for Plan {
         }
         let agent = self.host.agent(&*report)?;
         let _lock = agent.store.lock()?;
-        let taken = agent.take()?;
+        let taken = agent.take(self.now)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         let exit = tell(planned.get(), Some(planned.manifest().serial), start, &*report);
         match taken.trouble {
@@ -96,6 +99,7 @@ pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, rep
         kicked: ids(true),
         probes: 0,
         sealed: false,
+        waits: None,
         took: start.elapsed(),
     }));
     if plan.changes.is_empty() && plan.given_back().next().is_none() { Exit::Done } else { Exit::Changes }

@@ -56,6 +56,9 @@ impl Run for Status {
         if let Some(seen) = seen.filter(|seen| generation.is_none_or(|generation| generation.serial != seen.serial)) {
             let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
         }
+        if let Some(why) = last.as_ref().and_then(|last| last.waits.as_ref()) {
+            let _ = writeln!(text, "  waits       for its turn with {why}");
+        }
         match last {
             Some(last) => {
                 let went = last.error.unwrap_or_else(|| match last.changed {

@@ -108,6 +108,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         kicked: std::mem::take(&mut run.kicked),
         probes,
         sealed: false,
+        waits: None,
         took: start.elapsed(),
     };
     Ok(Applied { summary, outcome, catalog: plan.catalog, manifest })

@@ -11,6 +11,7 @@ use crate::engine::apply::{Applied, Outcome, apply};
 use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
 use crate::engine::plan::plan;
+use crate::engine::rollout;
 use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
 use crate::error::{Error, Exit, Result};
@@ -27,6 +28,8 @@ pub struct How {
     pub retry: bool,
     /// Look into everything, whatever was seen before.
     pub full: bool,
+    /// Take a new release at once, whosever turn it is.
+    pub now: bool,
 }
 
 /// Makes the host what the newest release says, if that is good for it.
@@ -46,12 +49,13 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     if let Some(lost) = regain_contact(agent)? {
         return give_up(agent, lost);
     }
-    let taken = agent.take()?;
+    let taken = locked(agent, agent.take(how.now)?)?;
     let (digest, serial) = (taken.stamp.digest.clone(), taken.catalog.manifest().serial);
     let is_back = taken.stamp.back.is_some();
     let trouble = taken.trouble.clone();
     let was_begun = agent.store.owed()?.release.is_some();
-    let applied = carry_out(agent, taken)?;
+    let mut applied = carry_out(agent, taken)?;
+    applied.summary.waits.clone_from(&agent.waits.borrow());
     let changed = applied.summary.changed.len();
     let why = match applied.outcome {
         Outcome::Well => match regain_contact(agent)? {
@@ -59,7 +63,12 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
             None => {
                 agent.report.event(&Event::Done(&applied.summary));
                 drop_old(agent)?;
-                if changed == 0 && !is_back && trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() {
+                if !is_back {
+                    rollout::unlock(agent)?;
+                }
+                let is_settled =
+                    trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() && !rollout::has_lock(agent)?;
+                if changed == 0 && !is_back && is_settled {
                     seal(agent, start, &applied.manifest, &applied.catalog.items)?;
                 }
                 return match trouble {
@@ -78,6 +87,18 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     match agent.store.last_good(&digest)? {
         Some(good) if was_touched && !is_back && !was_good => back_from(agent, serial, good, why),
         _ => Err(trouble.unwrap_or(why)),
+    }
+}
+
+/// What was taken, once whoever has to be asked for it has agreed; else what this host has.
+fn locked(agent: &Agent<'_>, taken: Taken) -> Result<Taken> {
+    let (Some(lock), Some(current)) = (&taken.lock, agent.store.generation()?) else { return Ok(taken) };
+    match rollout::lock(agent, lock)? {
+        None => Ok(taken),
+        Some(why) => {
+            let serial = taken.catalog.manifest().serial;
+            Ok(Taken { trouble: taken.trouble, ..agent.stay(&current, serial, &why)? })
+        }
     }
 }
 
@@ -105,7 +126,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     };
     agent.store.set_hold(Some(&hold))?;
     agent.report.event(&Event::Back { hold: &hold });
-    let outcome = match carry_out(agent, agent.take_back(&good, &hold)?) {
+    let outcome = match carry_out(agent, agent.take_back(&good, &hold.why)?) {
         Ok(applied) => {
             agent.report.event(&Event::Done(&applied.summary));
             applied.outcome
@@ -153,7 +174,7 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
         again: None,
     };
     // verified before anything is said
-    let taken = agent.take_back(to, &hold)?;
+    let taken = agent.take_back(to, why)?;
     agent.store.set_hold(Some(&hold))?;
     let applied = carry_out(agent, taken)?;
     agent.report.event(&Event::Done(&applied.summary));
@@ -198,8 +219,11 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
 /// Goes back after a run that died before it knew whether it had cut this host off, and that had.
 fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
     let Some(memory) = agent.trust()?.memory.release else { return Err(lost) };
+    // one that was only seen, and not begun here, has cut nothing off
+    let is_own = agent.store.owed()?.release.as_ref() == Some(&memory.digest)
+        || agent.store.generation()?.is_some_and(|last| last.release == memory.digest);
     match (agent.store.last_good(&memory.digest)?, agent.store.hold()?) {
-        (Some(good), None) => back_from(agent, memory.serial, good, lost),
+        (Some(good), None) if is_own => back_from(agent, memory.serial, good, lost),
         _ => Err(lost),
     }
 }

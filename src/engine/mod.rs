@@ -5,6 +5,7 @@ pub mod before;
 mod converge;
 pub mod held;
 mod plan;
+mod rollout;
 mod seal;
 pub mod slot;
 mod take;

@@ -247,6 +247,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         changed: Vec::new(),
         kicked: Vec::new(),
         probes: 0,
+        waits: None,
         sealed: look == Look::Short && !is_due,
         took: start.elapsed(),
     }))

@@ -1,20 +1,22 @@
 //! Which release this host follows now, and the catalog that it gives.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::engine::rollout;
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
 use crate::secret::Secrets;
-use crate::site::{Files, Site};
+use crate::site::{Files, FleetLock, Site};
 use crate::source::{Poll, Source, Tree};
-use crate::store::{Generation, Hold, Store};
+use crate::store::{Generation, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
@@ -31,6 +33,8 @@ pub struct Agent<'a> {
     pub report: &'a dyn Report,
     /// The host's name in the site.
     pub name: String,
+    /// Why this run does not take the newest release, when it is not this host's turn.
+    pub waits: RefCell<Option<String>>,
 }
 
 /// The catalog to converge to.
@@ -41,6 +45,8 @@ pub struct Taken {
     pub stamp: Stamp,
     /// Why something newer was not taken: a refusal, a site that can't be resolved, no source that answers.
     pub trouble: Option<Error>,
+    /// Who has to be asked before this release is applied.
+    pub lock: Option<FleetLock>,
 }
 
 /// What is written down of a release when it is applied.
@@ -103,7 +109,7 @@ impl<'a> Agent<'a> {
             name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
                 Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME")
             })?;
-        Ok(Self { config, config_path, host, store, report, name })
+        Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
     }
 
     /// What this host believes. Refused when its memory and its configuration contradict each other.
@@ -150,14 +156,15 @@ impl<'a> Agent<'a> {
         Trust { policy: Policy { site, keys: start.clone() }, memory, start, to_mend: None, rotated: false }
     }
 
-    /// Asks the sources and takes what is new, if it is good; else stays with the last good release.
-    pub fn take(&self) -> Result<Taken> {
+    /// Asks the sources and takes what is new, if it is good and this host's turn, or nobody waits for that (`now`); else stays
+    /// with the last good release.
+    pub fn take(&self, now: bool) -> Result<Taken> {
         let mut trust = self.trust()?;
         if let Some(memory) = &trust.to_mend {
             // a copy that was lost is made again from the other
             memory.save(self.store.root(), &self.host.root)?;
         }
-        let now = Timestamp::now();
+        let (is_now, now) = (now, Timestamp::now());
         let mut marks = self.store.marks();
         // what came with a mark is only as good as what was kept of it
         let mut kept = self.store.release()?.map(|kept| self.read_kept(&trust, &kept, now));
@@ -187,7 +194,7 @@ impl<'a> Agent<'a> {
                     self.store.set_release(bytes, signatures, &read.site.files)?;
                     marks.insert(name, mark);
                     self.store.set_marks(&marks)?;
-                    return self.taken(read, None, true);
+                    return self.taken(read, None, true, is_now);
                 }
                 Err(error) => {
                     // the only source's error is the run's own, and told as that
@@ -211,14 +218,14 @@ impl<'a> Agent<'a> {
             return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
         };
         match (kept, trouble) {
-            (Ok((read, late)), trouble) => self.taken(read, trouble.or(late), answered),
+            (Ok((read, late)), trouble) => self.taken(read, trouble.or(late), answered, is_now),
             (Err(error), None) => Err(error),
             (Err(_), Some(trouble)) => Err(trouble),
         }
     }
 
     /// The newest release, or the one that this host stays with.
-    fn taken(&self, read: Read, trouble: Option<Error>, answered: bool) -> Result<Taken> {
+    fn taken(&self, read: Read, trouble: Option<Error>, answered: bool, is_now: bool) -> Result<Taken> {
         let mut taken = match self.store.hold()? {
             Some(hold) if read.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
@@ -226,13 +233,13 @@ impl<'a> Agent<'a> {
                     Error::new(format!("release {}, which this host stays with, is lost", hold.serial))
                         .help("`kpull apply --retry` follows the newest again")
                 })?;
-                Taken { trouble, ..self.take_back(&known, &hold)? }
+                Taken { trouble, ..self.take_back(&known, &hold.why)? }
             }
             hold => {
                 if hold.is_some_and(|hold| read.seen.serial > hold.not) {
                     self.store.set_hold(None)?;
                 }
-                Taken { stamp: stamp(&read, None), catalog: read.catalog, trouble }
+                self.in_turn(read, trouble, is_now)?
             }
         };
         if answered && self.host.is_live() {
@@ -241,8 +248,39 @@ impl<'a> Agent<'a> {
         Ok(taken)
     }
 
+    /// The newest release, or the one that this host has until it is its turn.
+    fn in_turn(&self, read: Read, trouble: Option<Error>, is_now: bool) -> Result<Taken> {
+        let mut lock = None;
+        if let (Some(rollout), Some(current)) = (&read.site.rollout, self.store.generation()?)
+            && !is_now
+            && current.serial < read.seen.serial
+            && self.store.owed()?.release.as_ref() != Some(&read.seen.digest)
+        {
+            match rollout::wait(self, rollout, &read.site, read.seen.serial) {
+                Ok(None) => lock.clone_from(&rollout.fleetlock),
+                Ok(Some(why)) => return Ok(Taken { trouble, ..self.stay(&current, read.seen.serial, &why)? }),
+                // who can't be asked may be down because of what the next release mends, and a person has to say so
+                Err(error) => {
+                    let taken = self.stay(&current, read.seen.serial, &error.to_string())?;
+                    return Ok(Taken { trouble: Some(trouble.unwrap_or(error)), ..taken });
+                }
+            }
+        }
+        let stamp = stamp(&read, None);
+        Ok(Taken { stamp, catalog: read.catalog, trouble, lock })
+    }
+
+    /// What this host has, while it waits for its turn with the release with this serial.
+    pub fn stay(&self, current: &Generation, serial: u64, why: &str) -> Result<Taken> {
+        let why = format!("release {serial}: {why}");
+        self.report.event(&Event::Waits { why: &why });
+        let taken = self.take_back(current, &why)?;
+        self.waits.replace(Some(why));
+        Ok(taken)
+    }
+
     /// The release of an earlier generation, verified again as one that was good then.
-    pub fn take_back(&self, to: &Generation, hold: &Hold) -> Result<Taken> {
+    pub fn take_back(&self, to: &Generation, why: &str) -> Result<Taken> {
         let lost = || {
             Error::new(format!("the release of generation {} is not kept any more", to.number))
                 .help("`kpull history` shows which are")
@@ -252,7 +290,8 @@ impl<'a> Agent<'a> {
         if read.seen.digest != to.release {
             return Err(lost());
         }
-        Ok(Taken { stamp: stamp(&read, Some(hold.why.clone())), catalog: read.catalog, trouble: None })
+        let stamp = stamp(&read, Some(why.to_owned()));
+        Ok(Taken { stamp, catalog: read.catalog, trouble: None, lock: None })
     }
 
     /// Whether the first source that answers has nothing new.

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod bus;
 pub mod etcd;
 pub mod firewalld;
+pub mod fleetlock;
 pub mod kube;
 pub mod label;
 pub mod packages;

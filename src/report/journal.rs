@@ -65,6 +65,10 @@ impl Report for Journal {
             Event::Saved { path } => {
                 log!(Level::Warn, KPULL_EVENT = "saved"; "{path} was edited by hand; the edit is saved");
             }
+            Event::Waits { why } => log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {why}"),
+            Event::LockKept { why } => {
+                log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {why}");
+            }
             Event::Back { hold } => {
                 log!(Level::Error, KPULL_EVENT = "back", KPULL_SERIAL = hold.serial;
                     "release {} is not good for this host: back to release {}: {}", hold.not, hold.serial, hold.why);

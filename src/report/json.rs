@@ -47,6 +47,8 @@ impl Report for Json {
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
             Event::Download { .. } => return,
+            Event::Waits { why } => json!({ "event": "waits", "why": why }),
+            Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),
             Event::Back { hold } => json!({ "event": "back", "from": hold.not, "to": hold.serial, "why": hold.why,
                 "tries": hold.tries, "again": hold.again }),

@@ -97,6 +97,16 @@ pub enum Event<'a> {
         /// The file.
         path: &'a str,
     },
+    /// There is a newer release, and it is not this host's turn.
+    Waits {
+        /// Which, and why.
+        why: &'a str,
+    },
+    /// The lock server has not taken its lock back; the next run tries again.
+    LockKept {
+        /// Why.
+        why: &'a str,
+    },
     /// The host goes back to an earlier release.
     Back {
         /// Which, from which, and why.
@@ -125,6 +135,9 @@ pub struct Summary {
     pub probes: usize,
     /// Whether nothing was looked into, since nobody has touched it and no source has news.
     pub sealed: bool,
+    /// Why the newest release was not taken, when it is not this host's turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// How long it took.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,

@@ -146,6 +146,13 @@ impl Report for Text {
                 let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
+            Event::Waits { why } => {
+                self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));
+            }
+            Event::LockKept { why } => {
+                let text = format!("the lock could not be given back, which the next run tries again: {why}");
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
             Event::Back { hold } => {
                 let text = format!("release {} is not good for this host: back to release {}", hold.not, hold.serial);
                 self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));

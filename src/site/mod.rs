@@ -4,11 +4,13 @@ mod doc;
 mod files;
 mod pin;
 mod role;
+mod rollout;
 
 pub use doc::{Doc, Path, dotted, quoted, utf8};
 pub use files::{Files, PARTS, read_if_there, replace};
 pub use pin::{Artifact, Pin, is_sha256, read as pins};
 pub use role::{Entry, Role};
+pub use rollout::{FleetLock, Rollout, Share, Wave};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,6 +41,8 @@ pub struct Site {
     pub operators: Vec<Recipient>,
     /// Authorities and key pairs by name.
     pub pki: BTreeMap<String, AuthorityFields>,
+    /// Which hosts take a new release first; every host at once when left out.
+    pub rollout: Option<Rollout>,
     /// The files themselves, for templates and contents.
     pub files: Files,
 }
@@ -82,6 +86,7 @@ struct SiteFile {
     vars: Map<String, Value>,
     #[serde(default)]
     groups: BTreeMap<String, Group>,
+    rollout: Option<Rollout>,
 }
 
 #[derive(Default, Deserialize)]
@@ -121,7 +126,7 @@ impl Site {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
             Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
-        let SiteFile { name, secrets, pki, vars, groups } = doc.read()?;
+        let SiteFile { name, secrets, pki, vars, groups, rollout } = doc.read()?;
         let mut errors = Vec::new();
         let at = ["secrets".to_owned(), "recipients".to_owned()];
         let operators = recipients(&doc, &at, &secrets.recipients, &mut errors);
@@ -132,7 +137,8 @@ impl Site {
                 roles.insert(name, role);
             }
         }
-        let mut site = Self { name, doc, groups, roles, hosts: BTreeMap::new(), artifacts, operators, pki, files };
+        let hosts = BTreeMap::new();
+        let mut site = Self { name, doc, groups, roles, hosts, artifacts, operators, pki, rollout, files };
         for name in site.roles.keys() {
             errors.extend(site.check_requires(name));
         }
@@ -151,6 +157,9 @@ impl Site {
                     hosts.insert(name.to_owned(), host);
                 }
             }
+        }
+        if let Some(rollout) = site.rollout.as_ref().filter(|_| errors.is_empty()) {
+            errors.extend(rollout.check(&site.doc, &hosts, site.groups.keys()));
         }
         site.hosts = hosts;
         match Error::all(errors) {

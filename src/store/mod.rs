@@ -88,6 +88,9 @@ pub struct LastRun {
     pub error: Option<String>,
     /// How many resources it changed.
     pub changed: usize,
+    /// Why it did not take the newest release, when it was not this host's turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.

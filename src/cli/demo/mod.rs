@@ -166,7 +166,7 @@ impl World {
         let report = Text::new(true);
         let agent = self.agent(host, &report)?;
         let _lock = agent.store.lock()?;
-        let taken = agent.take()?;
+        let taken = agent.take(false)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         crate::cli::plan::tell(planned.get(), Some(planned.manifest().serial), Instant::now(), &report);
         Ok(())

@@ -1,0 +1,285 @@
+//! Whose turn it is with a new release. The site says in which order, each host reads what the earlier ones have signed
+//! of themselves, and decides for itself: there is nobody who decides for all.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::take::Agent;
+use crate::error::{Error, Result};
+use crate::fleet::{Record, State, verify};
+use crate::host::fleetlock::{Answer, Server};
+use crate::report::Event;
+use crate::site::{FleetLock, Rollout, Site};
+
+/// That this host has a lock at a server.
+const LOCK: &str = "lock.json";
+
+/// How a host stands to a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is on it, and well since.
+    Well(Timestamp),
+    /// It will take it.
+    Coming,
+    /// Nobody knows whether it will.
+    Away(String),
+    /// The release does it no good.
+    Unwell(String),
+}
+
+/// A lock at a server that this host has.
+#[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
+struct Held {
+    url: String,
+    group: String,
+    ca: Option<std::path::PathBuf>,
+}
+
+/// Why this host does not take a release yet; `None` when it is its turn.
+pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, serial: u64) -> Result<Option<String>> {
+    let Some(config) = &agent.config.status else {
+        // nobody goes before this host, and so nobody needs to be heard
+        return match rollout.waves(&site.hosts).first() {
+            Some(wave) if wave.at_once == site.hosts.len() => Ok(None),
+            _ => Err(Error::new("this site has a [rollout], and this host can't read how the others are")
+                .help("set [status] in kpull.toml; until then it stays with the release that it has, or takes this one with `kpull apply --now`")),
+        };
+    };
+    let place = config.place(&agent.host)?;
+    let now = Timestamp::now();
+    let standing = |host: &str| -> Result<Standing> {
+        let Some(bytes) = place.read(host)? else { return Ok(Standing::Away("has never spoken".to_owned())) };
+        let keys = site.hosts.get(host).map(|host| host.recipients.as_slice()).unwrap_or_default();
+        Ok(match verify(&bytes, &site.name, host, keys) {
+            Ok(record) => Standing::of(&record, serial, now),
+            Err(why) => Standing::Away(why),
+        })
+    };
+    turn(rollout, site, &agent.name, now, &standing)
+}
+
+impl Standing {
+    /// What a record says about the release with this serial.
+    fn of(record: &Record, serial: u64, now: Timestamp) -> Self {
+        let is_there = record.release.is_some_and(|release| release >= serial);
+        let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
+        match record.state(serial, now) {
+            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => Self::Unwell(record.says()),
+            // one that has seen it, and is not only waiting for its turn, has failed with it
+            State::Failed if is_there || has_tried => Self::Unwell(record.says()),
+            State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
+            State::Well => record.since.map_or(Self::Coming, Self::Well),
+            State::Failed if record.waits.is_none() => Self::Away(record.says()),
+            _ => Self::Coming,
+        }
+    }
+}
+
+/// Goes through the hosts that come before `own`, from the nearest: as a rule the first one that has not gone yet is the
+/// only one that has to be asked.
+fn turn(
+    rollout: &Rollout,
+    site: &Site,
+    own: &str,
+    now: Timestamp,
+    standing: &dyn Fn(&str) -> Result<Standing>,
+) -> Result<Option<String>> {
+    let waves = rollout.waves(&site.hosts);
+    let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
+    let mut unwell = Vec::new();
+    let mut stopped = |host: &str, number: usize, why: String| {
+        unwell.push(format!("{host} (wave {number}): {why}"));
+        (unwell.len() > rollout.failures).then(|| format!("stopped by {}", unwell.join("; ")))
+    };
+    let (mut is_later, mut ahead) = (true, 0);
+    for host in waves[at].hosts.iter().rev() {
+        if *host == own {
+            is_later = false;
+            continue;
+        }
+        match standing(host)? {
+            Standing::Coming if !is_later => {
+                ahead += 1;
+                if ahead >= waves[at].at_once {
+                    return Ok(Some(format!("{host} goes first")));
+                }
+            }
+            Standing::Unwell(why) => {
+                if let Some(stopped) = stopped(host, at + 1, why) {
+                    return Ok(Some(stopped));
+                }
+            }
+            Standing::Coming | Standing::Well(_) | Standing::Away(_) => {}
+        }
+    }
+    for (number, wave) in waves[..at].iter().enumerate().rev().map(|(at, wave)| (at + 1, wave)) {
+        for host in wave.hosts.iter().rev() {
+            match standing(host)? {
+                Standing::Coming => return Ok(Some(format!("{host} of wave {number} goes first"))),
+                Standing::Well(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
+                    let end = since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX);
+                    return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
+                }
+                Standing::Well(_) => {}
+                Standing::Away(why) | Standing::Unwell(why) => {
+                    if let Some(stopped) = stopped(host, number, why) {
+                        return Ok(Some(stopped));
+                    }
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
+pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Result<Option<String>> {
+    let FleetLock { url, group, ca } = fleetlock.clone();
+    let held = Held { url, group, ca };
+    // before it is asked: an answer that is lost leaves a lock all the same
+    agent.store.write(LOCK, &held)?;
+    match held.server()?.pre_reboot(&agent.name) {
+        Ok(Answer::Granted) => Ok(None),
+        Ok(Answer::Refused(why)) => {
+            forget(agent)?;
+            Ok(Some(format!("the lock server says: {why}")))
+        }
+        Err(why) => Ok(Some(format!("the lock server can't be asked: {why}"))),
+    }
+}
+
+/// Gives back the lock that this host has, if it has one, now that it is well.
+pub fn unlock(agent: &Agent<'_>) -> Result<()> {
+    let Some(held) = agent.store.read::<Held>(LOCK)? else { return Ok(()) };
+    let why = match held.server()?.steady_state(&agent.name) {
+        Ok(Answer::Granted) => return forget(agent),
+        Ok(Answer::Refused(why)) => why,
+        Err(error) => error.to_string(),
+    };
+    agent.report.event(&Event::LockKept { why: &why });
+    Ok(())
+}
+
+/// Whether this host has a lock, or may have one.
+pub fn has_lock(agent: &Agent<'_>) -> Result<bool> {
+    Ok(agent.store.read::<Held>(LOCK)?.is_some())
+}
+
+fn forget(agent: &Agent<'_>) -> Result<()> {
+    agent.store.root().remove(&std::path::Path::new("/").join(LOCK))
+}
+
+impl Held {
+    fn server(&self) -> Result<Server> {
+        Server::new(&self.url, &self.group, self.ca.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::site::Files;
+
+    /// Five hosts in waves of one, two and two; `wave` is added to the second.
+    fn site(rollout: &str, wave: &str) -> Site {
+        let text = format!(
+            "name = \"x\"\n[rollout]\n{rollout}\n[[rollout.wave]]\nhosts = [\"h1\"]\nsoak = \"10m\"\n\
+             [[rollout.wave]]\nhosts = [\"h2\", \"h3\"]\n{wave}\n"
+        );
+        let mut files = Files::default();
+        files.extend([("site.toml".to_owned(), text.into_bytes().into())]);
+        for number in 1..=5 {
+            let host = format!("address = \"10.0.0.{number}\"\n").into_bytes();
+            files.extend([(format!("host_vars/h{number}.toml"), host.into())]);
+        }
+        Site::load(files).unwrap()
+    }
+
+    fn minutes(count: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(count)
+    }
+
+    /// What `own` waits for at minute 60, and how many hosts it asked for that.
+    fn waits(site: &Site, own: &str, standings: &[(&str, Standing)]) -> (Option<String>, usize) {
+        let known: BTreeMap<&str, &Standing> = standings.iter().map(|(host, standing)| (*host, standing)).collect();
+        let asked = RefCell::new(Vec::new());
+        let standing = |host: &str| {
+            asked.borrow_mut().push(host.to_owned());
+            Ok(known.get(host).map_or(Standing::Coming, |known| (*known).clone()))
+        };
+        let why = turn(site.rollout.as_ref().unwrap(), site, own, minutes(60), &standing).unwrap();
+        (why, asked.into_inner().len())
+    }
+
+    fn why(site: &Site, own: &str, standings: &[(&str, Standing)]) -> String {
+        waits(site, own, standings).0.unwrap_or_else(|| "now".to_owned())
+    }
+
+    fn well() -> Standing {
+        Standing::Well(minutes(1))
+    }
+
+    fn bad() -> Standing {
+        Standing::Unwell("probe".to_owned())
+    }
+
+    fn away() -> Standing {
+        Standing::Away("off".to_owned())
+    }
+
+    #[test]
+    fn a_wave_goes_when_the_ones_before_it_have_been_well_for_long_enough() {
+        let site = site("", "");
+        assert_eq!(why(&site, "h1", &[]), "now");
+        assert_eq!(why(&site, "h2", &[]), "h1 of wave 1 goes first");
+        assert_eq!(
+            why(&site, "h2", &[("h1", Standing::Well(minutes(51)))]),
+            "wave 1 is watched until 1970-01-01T01:01:00Z, at least"
+        );
+        assert_eq!(why(&site, "h2", &[("h1", Standing::Well(minutes(50)))]), "now");
+        assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well())]), "h3 of wave 2 goes first");
+        assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well()), ("h3", well())]), "now");
+    }
+
+    #[test]
+    fn within_a_wave_hosts_go_one_after_the_other_unless_more_are_let() {
+        let one = site("", "");
+        assert_eq!(why(&one, "h3", &[("h1", well())]), "h2 goes first");
+        assert_eq!(why(&one, "h3", &[("h1", well()), ("h2", well())]), "now");
+        let two = site("", "at_once = 2");
+        assert_eq!(why(&two, "h3", &[("h1", well())]), "now");
+        // who waits asks one host, as a rule
+        assert_eq!(
+            waits(&one, "h5", &[("h1", well()), ("h2", well()), ("h3", well())]),
+            (Some("h4 goes first".to_owned()), 1)
+        );
+    }
+
+    #[test]
+    fn it_ends_with_the_first_host_that_it_does_no_good_or_after_as_many_as_may_fail() {
+        let none = site("", "");
+        assert_eq!(why(&none, "h3", &[("h1", well()), ("h2", bad())]), "stopped by h2 (wave 2): probe");
+        assert_eq!(why(&none, "h2", &[("h1", well()), ("h3", bad())]), "stopped by h3 (wave 2): probe");
+        assert_eq!(why(&none, "h4", &[("h1", bad()), ("h2", well()), ("h3", well())]), "stopped by h1 (wave 1): probe");
+        let one = site("failures = 1", "");
+        assert_eq!(why(&one, "h3", &[("h1", well()), ("h2", bad())]), "now");
+        assert_eq!(
+            why(&one, "h4", &[("h1", bad()), ("h2", well()), ("h3", bad())]),
+            "stopped by h3 (wave 2): probe; h1 (wave 1): probe"
+        );
+    }
+
+    #[test]
+    fn a_host_that_is_away_counts_like_one_that_failed_once_the_next_wave_is_to_go() {
+        let none = site("", "");
+        assert_eq!(why(&none, "h3", &[("h1", well()), ("h2", away())]), "now");
+        assert_eq!(why(&none, "h4", &[("h1", well()), ("h2", away()), ("h3", well())]), "stopped by h2 (wave 2): off");
+        let one = site("failures = 1", "");
+        assert_eq!(why(&one, "h4", &[("h1", well()), ("h2", away()), ("h3", well())]), "now");
+    }
+}

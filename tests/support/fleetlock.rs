@@ -1,0 +1,60 @@
+//! A stand-in for a FleetLock server: the protocol as airlock speaks it, with the locks in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kpull::net::server::{Answer, Seen};
+use serde_json::{Value, json};
+
+/// The slots of each group, and who has them.
+#[derive(Clone)]
+pub struct StandIn(Arc<Mutex<BTreeMap<String, (usize, Vec<String>)>>>);
+
+impl StandIn {
+    /// A server with these groups, each with so many slots.
+    pub fn new(groups: &[(&str, usize)]) -> Self {
+        let groups = groups.iter().map(|(name, slots)| ((*name).to_owned(), (*slots, Vec::new()))).collect();
+        Self(Arc::new(Mutex::new(groups)))
+    }
+
+    /// Who has a slot of a group.
+    pub fn holders(&self, group: &str) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[group].1.clone()
+    }
+
+    /// Answers a request.
+    pub fn answer(&self, request: &Seen) -> Answer {
+        self.judge(request).map_or_else(
+            |(status, kind, value)| Answer::new(status, json!({ "kind": kind, "value": value }).to_string()),
+            |()| Answer::new(200, ""),
+        )
+    }
+
+    fn judge(&self, request: &Seen) -> Result<(), (u16, &'static str, String)> {
+        let bad = |why: &str| (400, "invalid_client_identity", format!("failed to validate client identity: {why}"));
+        if !matches!(request.path.as_str(), "/v1/pre-reboot" | "/v1/steady-state") {
+            return Err((404, "unknown_path", request.path.clone()));
+        }
+        if request.method != "POST" {
+            return Err((405, "wrong_method", request.method.clone()));
+        }
+        if request.header("fleet-lock-protocol") != Some("true") {
+            return Err(bad("wrong 'fleet-lock-protocol' header"));
+        }
+        let body: Value = serde_json::from_slice(&request.body).map_err(|why| bad(&why.to_string()))?;
+        let field = |name: &str| body["client_params"][name].as_str().filter(|text| !text.is_empty());
+        let group = field("group").ok_or_else(|| bad("empty client group"))?;
+        let id = field("id").ok_or_else(|| bad("empty client ID"))?;
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slots, holders) =
+            groups.get_mut(group).ok_or_else(|| (400, "unknown_group", format!("unknown group {group:?}")))?;
+        holders.retain(|holder| holder != id || request.path.ends_with("pre-reboot"));
+        if request.path.ends_with("pre-reboot") && !holders.iter().any(|holder| holder == id) {
+            if holders.len() >= *slots {
+                return Err((500, "failed_lock", format!("all {slots} semaphore slots currently locked")));
+            }
+            holders.push(id.to_owned());
+        }
+        Ok(())
+    }
+}

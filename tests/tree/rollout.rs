@@ -1,0 +1,273 @@
+//! Who takes a new release first, and who waits for whom.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::{Arc, Mutex};
+
+use kpull::net::server::{Answer, Seen, Server};
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{LineEnding, PrivateKey};
+
+use crate::fleetlock::StandIn;
+use crate::site::{Output, Site, Tree, kpull};
+
+const GOOD: &str = "[[file]]\npath = \"/etc/motd\"\ncontent = \"RELEASE\\n\"\n";
+
+/// Three hosts of one site that tell how they are into one directory.
+struct World {
+    site: Site,
+    trees: Vec<Tree>,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(rollout: &str) -> Self {
+        Self::telling(rollout, true)
+    }
+
+    /// Hosts that tell nobody how they are.
+    fn quiet(rollout: &str) -> Self {
+        Self::telling(rollout, false)
+    }
+
+    fn telling(rollout: &str, tells: bool) -> Self {
+        let site = Site::new("test");
+        site.file("site.toml", format!("name = \"test\"\n{rollout}"));
+        let (mut trees, dir) = (Vec::new(), tempfile::tempdir().unwrap());
+        for number in 1..=3 {
+            let key: PrivateKey = Ed25519Keypair::from_seed(&[number; 32]).into();
+            let public = key.public_key().to_openssh().unwrap();
+            let text = format!("address = \"10.0.0.{number}\"\nrecipient = {public:?}\nroles = [\"base\"]\n");
+            site.host(&format!("h{number}"), &text);
+            let tree = Tree::new();
+            let status = if tells { format!("[status]\ndir = {:?}\n", dir.path()) } else { String::new() };
+            tree.configure(&format!("[[source]]\ndir = {:?}\n{status}", site.path()));
+            tree.write("etc/ssh/ssh_host_ed25519_key", key.to_openssh(LineEnding::LF).unwrap().as_bytes());
+            trees.push(tree);
+        }
+        let world = Self { site, trees, dir };
+        world.release("1");
+        for host in 1..=3 {
+            world.run(host, "apply").exits(0);
+        }
+        world
+    }
+
+    fn release(&self, number: &str) {
+        self.site.role("base", &GOOD.replace("RELEASE", number)).sign();
+    }
+
+    /// A release that does no host any good.
+    fn bad_release(&self) {
+        let dead = "[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n";
+        self.site.role("base", &format!("{}{dead}", GOOD.replace("RELEASE", "bad"))).sign();
+        for tree in &self.trees {
+            symlink("/proc/self", tree.at("dead")).unwrap();
+            tree.write("proc/self", "no directory");
+        }
+    }
+
+    fn run(&self, host: usize, command: &str) -> Output {
+        self.trees[host - 1].kpull(&format!("{command} --host h{host}"))
+    }
+
+    /// A run of a host that waits, and for what.
+    fn waits(&self, host: usize) -> String {
+        let output = self.run(host, "apply --json").exits(0);
+        output.events("waits")[0]["why"].as_str().unwrap().to_owned()
+    }
+
+    fn motd(&self) -> String {
+        let read = |tree: &Tree| tree.read("etc/motd").trim_end().to_owned();
+        self.trees.iter().map(read).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn each_host_takes_a_release_when_those_before_it_are_well_with_it() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    assert_eq!(world.waits(3), "release 2: h2 goes first");
+    assert_eq!(world.waits(2), "release 2: h1 goes first");
+    world.run(1, "apply").exits(0);
+    assert_eq!(world.waits(3), "release 2: h2 goes first");
+    assert_eq!(world.motd(), "2 1 1");
+    world.run(2, "apply").exits(0);
+    world.run(3, "apply").exits(0);
+    assert_eq!(world.motd(), "2 2 2");
+}
+
+#[test]
+fn a_host_that_waits_is_kept_as_its_release_says_and_tells_so() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    let tree = &world.trees[1];
+    tree.write("etc/motd", "edited\n");
+    let output = world.run(2, "apply").exits(0);
+    assert!(output.stdout.contains("waits for its turn with release 2: h1 goes first"), "{}", output.stdout);
+    assert_eq!(tree.read("etc/motd"), "1\n");
+    // also when nothing has news, and everything is as it was
+    assert_eq!(world.waits(2), "release 2: h1 goes first");
+    let status = world.run(2, "status").stdout;
+    assert!(status.contains("waits       for its turn with release 2: h1 goes first"), "{status}");
+    let site = world.site.path().to_str().unwrap().to_owned();
+    let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(0);
+    assert!(fleet.stdout.contains("release 2: h1 goes first"), "{}", fleet.stdout);
+    assert!(world.run(2, "plan").exits(0).stdout.contains("waits for its turn"));
+    assert!(world.run(2, "plan --now").exits(2).stdout.contains("/etc/motd"));
+    world.run(2, "apply --now").exits(0);
+    assert_eq!(world.motd(), "1 2 1");
+}
+
+#[test]
+fn a_release_that_does_a_host_no_good_goes_no_further() {
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h2\"]\n");
+    world.bad_release();
+    assert_ne!(world.run(2, "apply").code, 0);
+    let why = world.waits(1);
+    assert!(why.starts_with("release 2: stopped by h2 (wave 1): release 2 was not good"), "{why}");
+    assert_eq!(world.waits(3), "release 2: h1 goes first");
+    assert_eq!(world.motd(), "1 1 1");
+    // the next one is another matter
+    world.release("3");
+    assert_eq!(world.waits(3), "release 3: h1 goes first");
+    assert_eq!(world.waits(1), "release 3: h2 of wave 1 goes first");
+    for host in [2, 1, 3] {
+        world.run(host, "apply").exits(0);
+    }
+    assert_eq!(world.motd(), "3 3 3");
+}
+
+#[test]
+fn a_wave_is_watched_for_as_long_as_it_is_to_soak() {
+    let world = World::new("[rollout]\nsoak = \"1h\"\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
+    world.release("2");
+    world.run(1, "apply").exits(0);
+    let why = world.waits(2);
+    assert!(why.starts_with("release 2: wave 1 is watched until "), "{why}");
+    // it was well for longer than it has been silent
+    let told = world.trees[0].at("var/lib/kpull/told.json");
+    let text = fs::read_to_string(&told).unwrap();
+    let since = text.split("\"well\":[2,\"").nth(1).unwrap().split('"').next().unwrap();
+    fs::write(&told, text.replace(&format!("[2,\"{since}\"]"), "[2,\"2020-01-01T00:00:00Z\"]")).unwrap();
+    world.run(1, "apply").exits(0);
+    world.run(2, "apply").exits(0);
+    assert_eq!(world.motd(), "2 2 1");
+}
+
+#[test]
+fn who_can_t_be_heard_is_waited_for_and_so_is_what_is_not_their_own_word() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    world.run(1, "apply").exits(0);
+    world.run(2, "apply").exits(0);
+    let record = |host: &str| world.dir.path().join(format!("{host}.status"));
+    fs::copy(record("h1"), record("h2")).unwrap();
+    fs::copy(record("h3"), record("h1")).unwrap();
+    // of one wave, a host that is away is not waited for
+    world.run(3, "apply").exits(0);
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
+    world.release("2");
+    world.run(1, "apply").exits(0);
+    let record = |host: &str| world.dir.path().join(format!("{host}.status"));
+    fs::copy(record("h3"), record("h1")).unwrap();
+    assert_eq!(
+        world.waits(2),
+        "release 2: stopped by h1 (wave 1): it is not signed with a `recipient` key of this host"
+    );
+}
+
+#[test]
+fn a_host_that_can_t_know_how_the_others_are_stays_with_what_it_has() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    let tree = &world.trees[1];
+    tree.configure(&format!("[[source]]\ndir = {:?}\n", world.site.path()));
+    tree.write("etc/motd", "edited\n");
+    let output = world.run(2, "apply --json").exits(1);
+    assert_eq!(output.error()["error"], "this site has a [rollout], and this host can't read how the others are");
+    assert_eq!(tree.read("etc/motd"), "1\n");
+}
+
+#[test]
+fn a_new_host_takes_the_newest_release_at_once() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    for path in ["var/lib/kpull", "etc/kpull/trust.toml"] {
+        let path = world.trees[2].at(path);
+        fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).unwrap();
+    }
+    world.run(3, "apply").exits(0);
+    assert_eq!(world.motd(), "1 1 2");
+}
+
+/// Three hosts that ask a server, which has one slot.
+fn with_lock() -> (World, StandIn, Server) {
+    let locks = StandIn::new(&[("default", 1)]);
+    let server = Server::plain({
+        let locks = locks.clone();
+        move |request| locks.answer(request)
+    });
+    let server = server.unwrap();
+    let url = server.url("");
+    (World::quiet(&format!("[rollout]\nfleetlock = {{ url = {url:?} }}\n")), locks, server)
+}
+
+#[test]
+fn a_lock_server_lets_one_host_after_the_other_and_hears_when_each_is_well() {
+    let (world, locks, server) = with_lock();
+    // nothing to ask for, so far
+    assert!(server.seen().is_empty());
+    world.release("2");
+    for host in 1..=3 {
+        world.run(host, "apply").exits(0);
+        assert_eq!(locks.holders("default"), [""; 0]);
+    }
+    let paths: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/v1/pre-reboot", "/v1/steady-state"].repeat(3));
+    assert_eq!(world.motd(), "2 2 2");
+}
+
+#[test]
+fn a_host_that_a_release_does_no_good_keeps_its_lock_until_another_release_does() {
+    let (world, locks, _server) = with_lock();
+    world.bad_release();
+    assert_ne!(world.run(2, "apply").code, 0);
+    assert_eq!(locks.holders("default"), ["h2"]);
+    let refused = "release 2: the lock server says: all 1 semaphore slots currently locked (failed_lock)";
+    assert_eq!((world.waits(1), world.waits(3)), (refused.to_owned(), refused.to_owned()));
+    world.run(2, "apply").exits(0);
+    assert_eq!((world.motd(), locks.holders("default")), ("1 1 1".to_owned(), vec!["h2".to_owned()]));
+    world.release("3");
+    assert_eq!(world.waits(1), refused.replace("release 2", "release 3"));
+    world.run(2, "apply").exits(0);
+    world.run(1, "apply").exits(0);
+    assert_eq!((world.motd().as_str(), locks.holders("default").len()), ("3 3 1", 0));
+}
+
+#[test]
+fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back_is_given_back_later() {
+    let (locks, what) = (StandIn::new(&[("default", 1)]), Arc::new(Mutex::new("")));
+    let server = {
+        let (locks, what) = (locks.clone(), what.clone());
+        let broken =
+            move |request: &Seen| !what.lock().unwrap().is_empty() && request.path.ends_with(*what.lock().unwrap());
+        Server::plain(move |request| if broken(request) { Answer::new(502, "") } else { locks.answer(request) })
+            .unwrap()
+    };
+    let world = World::new(&format!("[rollout]\nfleetlock = {{ url = {:?} }}\n", server.url("")));
+    world.release("2");
+    *what.lock().unwrap() = "/pre-reboot";
+    assert_eq!(world.waits(1), "release 2: the lock server says: 502 Bad Gateway");
+    *what.lock().unwrap() = "/steady-state";
+    let output = world.run(1, "apply --json").exits(0);
+    assert_eq!(output.events("lock_kept")[0]["error"], "502 Bad Gateway");
+    assert_eq!(locks.holders("default"), ["h1"]);
+    *what.lock().unwrap() = "";
+    // with nothing else to do
+    world.run(1, "apply").exits(0);
+    assert_eq!(locks.holders("default"), [""; 0]);
+    drop(server);
+    let why = world.waits(2);
+    assert!(why.starts_with("release 2: the lock server can't be asked: POST http://127.0.0.1"), "{why}");
+}
