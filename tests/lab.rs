@@ -2,12 +2,16 @@
 
 #[path = "lab/alone.rs"]
 mod alone;
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "lab/back.rs"]
 mod back;
 #[path = "lab/converge.rs"]
 mod converge;
 #[path = "lab/faults.rs"]
 mod faults;
+#[path = "support/fleetlock.rs"]
+mod fleetlock;
 #[path = "support/git.rs"]
 mod git;
 #[path = "lab/health.rs"]
@@ -16,6 +20,8 @@ mod health;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
+#[path = "lab/rollout.rs"]
+mod rollout;
 #[path = "lab/seal.rs"]
 mod seal;
 #[path = "lab/secrets.rs"]
@@ -173,5 +179,13 @@ fn a_lab_ends_with_all_of_its_processes_and_files() {
     for pid in processes.lines() {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert_eq!(command, "", "process {pid} still runs");
+    }
+}
+
+/// Hands a directory out.
+fn web(dir: std::path::PathBuf) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static {
+    move |request| match std::fs::read(dir.join(request.path.trim_start_matches('/'))) {
+        Ok(bytes) => Answer::new(200, bytes),
+        Err(_) => Answer::new(404, ""),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use kpull::net::server::{Answer, Server};
+use kpull::net::server::Server;
 
 use crate::H1;
 use crate::lab::{Host, Lab};
@@ -64,13 +64,7 @@ impl World {
         let (lab, dir) = (Lab::new(&[H1]), tempfile::tempdir().unwrap());
         let releases = dir.path().join("releases");
         let server = lab.in_network(move || {
-            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, move |request| {
-                match std::fs::read(releases.join(request.path.trim_start_matches('/'))) {
-                    Ok(bytes) => Answer::new(200, bytes),
-                    Err(_) => Answer::new(404, ""),
-                }
-            })
-            .unwrap()
+            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::web(releases)).unwrap()
         });
         let world = Self { lab, dir, server: Some(server) };
         let site = world.dir.path().join("site");
