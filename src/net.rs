@@ -393,6 +393,25 @@ fn given_authorities(loaded: &Loaded) -> Result<Vec<reqwest::Certificate>> {
     Ok(given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default())
 }
 
+/// Files in which systems keep all their authorities together (Debian, Fedora, SUSE, Alpine).
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The system's authorities from the one file that has all of them, which takes a fraction of the time of looking through
+/// their directory; `None` when there is none, or when somebody has named a directory.
+fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
+    let pem = match (std::env::var_os("SSL_CERT_FILE"), std::env::var_os("SSL_CERT_DIR")) {
+        (None, None) => BUNDLES.iter().find_map(|path| std::fs::read(path).ok())?,
+        (Some(file), None) => std::fs::read(file).ok()?,
+        (_, Some(_)) => return None,
+    };
+    reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|authorities| !authorities.is_empty())
+}
+
 /// Whether a proxy is set, which may itself be spoken to by TLS.
 fn has_proxy() -> bool {
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
@@ -434,8 +453,15 @@ impl Client {
         if let Some(known) = https.get() {
             return Ok(known);
         }
-        // a host without any authorities can still try; it then says that the issuer is unknown
-        let made = builder(&self.loaded)?.build().unwrap_or_else(|_| self.http.clone());
+        let bundled = match system_bundle() {
+            Some(authorities) => builder(&self.loaded)?.tls_certs_only(authorities).build().ok(),
+            None => None,
+        };
+        let made = match bundled {
+            Some(made) => made,
+            // a host without any authorities can still try; it then says that the issuer is unknown
+            None => builder(&self.loaded)?.build().unwrap_or_else(|_| self.http.clone()),
+        };
         Ok(https.get_or_init(|| made))
     }
 

@@ -6,20 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kpull::net::server::{Answer, Seen};
 use serde_json::{Value, json};
 
-/// The slots of each group, and who has them.
+/// The slots of a group, and who has them.
+struct Group {
+    slots: usize,
+    holders: Vec<String>,
+}
+
+/// Groups by name.
 #[derive(Clone)]
-pub struct StandIn(Arc<Mutex<BTreeMap<String, (usize, Vec<String>)>>>);
+pub struct StandIn(Arc<Mutex<BTreeMap<String, Group>>>);
 
 impl StandIn {
     /// A server with these groups, each with so many slots.
     pub fn new(groups: &[(&str, usize)]) -> Self {
-        let groups = groups.iter().map(|(name, slots)| ((*name).to_owned(), (*slots, Vec::new()))).collect();
-        Self(Arc::new(Mutex::new(groups)))
+        let groups =
+            groups.iter().map(|(name, slots)| ((*name).to_owned(), Group { slots: *slots, holders: Vec::new() }));
+        Self(Arc::new(Mutex::new(groups.collect())))
     }
 
     /// Who has a slot of a group.
     pub fn holders(&self, group: &str) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)[group].1.clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[group].holders.clone()
     }
 
     /// Answers a request.
@@ -46,7 +53,7 @@ impl StandIn {
         let group = field("group").ok_or_else(|| bad("empty client group"))?;
         let id = field("id").ok_or_else(|| bad("empty client ID"))?;
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (slots, holders) =
+        let Group { slots, holders } =
             groups.get_mut(group).ok_or_else(|| (400, "unknown_group", format!("unknown group {group:?}")))?;
         holders.retain(|holder| holder != id || request.path.ends_with("pre-reboot"));
         if request.path.ends_with("pre-reboot") && !holders.iter().any(|holder| holder == id) {

@@ -1,0 +1,76 @@
+//! The manual: a book that can be built, whose links lead somewhere, and whose claims have tests.
+
+#[path = "support/named.rs"]
+mod named;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The pages of a book below `dir`.
+fn pages(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|end| end == "html") {
+            found.push(path);
+        }
+    }
+}
+
+/// The values of an attribute, as mdbook writes it.
+fn values<'a>(html: &'a str, attribute: &str) -> BTreeSet<&'a str> {
+    let start = format!(" {attribute}=\"");
+    html.split(&start).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn every_link_of_the_book_leads_somewhere() {
+    let book = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let built = Command::new("mdbook").args(["build", "--dest-dir"]).arg(book.path()).arg(&source).output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success() && !said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    let mut found = Vec::new();
+    pages(book.path(), &mut found);
+    let text: BTreeMap<&PathBuf, String> = found.iter().map(|page| (page, fs::read_to_string(page).unwrap())).collect();
+    let mut broken = Vec::new();
+    let mut count = 0;
+    for (page, html) in text.iter().filter(|(page, _)| !page.ends_with("print.html") && !page.ends_with("404.html")) {
+        for link in values(html, "href").into_iter().chain(values(html, "src")) {
+            if ["https://", "http://", "mailto:", "data:"].iter().any(|start| link.starts_with(start)) {
+                continue;
+            }
+            count += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { (*page).clone() } else { page.parent().unwrap().join(path) };
+            let is_there = target.canonicalize().is_ok_and(|target| {
+                anchor.is_empty() || text.get(&target).is_some_and(|html| values(html, "id").contains(anchor))
+            });
+            if !is_there {
+                broken.push(format!("{}: {link}", page.strip_prefix(book.path()).unwrap().display()));
+            }
+        }
+    }
+    assert!(count > 500, "{count} links");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
+    let summary = fs::read_to_string(source.join("SUMMARY.md")).unwrap();
+    for part in ["usage", "roles", "development"] {
+        for page in fs::read_dir(source.join(part)).unwrap() {
+            let name = format!("({part}/{})", page.unwrap().file_name().to_str().unwrap());
+            assert!(!name.ends_with(".md)") || summary.contains(&name), "{name} is not in SUMMARY.md");
+        }
+    }
+}
+
+#[test]
+fn every_row_of_the_comparison_has_a_test() {
+    assert!(named::rows("usage/comparison.md") > 20);
+}
