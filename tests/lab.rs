@@ -1,5 +1,7 @@
 //! The hosts that the other lab tests stand on are real ones.
 
+#[path = "lab/adopt.rs"]
+mod adopt;
 #[path = "lab/alone.rs"]
 mod alone;
 #[path = "support/authority.rs"]

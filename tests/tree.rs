@@ -1,5 +1,7 @@
 //! The product by outside behaviour, as a user sees it: the program, a site, and a directory that is made into a machine.
 
+#[path = "tree/adopt.rs"]
+mod adopt;
 #[path = "tree/apply.rs"]
 mod apply;
 #[path = "tree/artifacts.rs"]

@@ -1,5 +1,6 @@
 //! The commands, one file each; the only place that prints.
 
+mod adopt;
 mod apply;
 mod check;
 mod demo;
@@ -89,6 +90,8 @@ enum Command {
     Secret(secret::Secret),
     /// Sign a site as a release.
     Sign(sign::Sign),
+    /// Write a role out of what is on this host already.
+    Adopt(adopt::Adopt),
     /// Keep a site's authorities and certificates.
     Pki(pki::Pki),
     /// Download upstream files, and pin them in a site's artifacts.toml.
@@ -257,6 +260,7 @@ pub fn main() -> Exit {
         Command::Keys(command) => command,
         Command::Secret(command) => command,
         Command::Sign(command) => command,
+        Command::Adopt(command) => command,
         Command::Pki(command) => command,
         Command::Pin(command) => command,
         Command::Mirror(command) => command,

@@ -1,0 +1,430 @@
+//! A role out of what is on a host already: files, links, directories, units, firewall zones, kernel settings, packages. A
+//! host that such a role is applied to stays as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::host::packages::Manager;
+use crate::host::process::{Command, argv, run_if_there};
+use crate::host::root::{Meta, Root, What};
+use crate::host::unit_files::{ETC, Found, Own, TYPES, find};
+use crate::host::zone_file::ZoneFile;
+use crate::secret::scan::scan;
+use crate::site::{Files, quoted};
+
+/// The most bytes of a file that goes into a site: what is larger is an artifact.
+const LARGEST: u64 = 1 << 20;
+/// The most things in a directory that is taken over with all that is in it.
+const MOST: usize = 500;
+/// How long looking through every package may take.
+const VERIFY: Duration = Duration::from_secs(300);
+/// Where firewalld has zones: the administrator's, then its own.
+const ZONES: [&str; 2] = ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"];
+/// What systems write by themselves, or keep for one machine alone, below /etc.
+const NOISE: [&str; 31] = [
+    "adjtime",
+    "alternatives",
+    "apparmor.d/cache",
+    "ca-certificates.conf",
+    "console-setup/cached",
+    "fstab",
+    "group",
+    "group-",
+    "gshadow",
+    "gshadow-",
+    "hostname",
+    "kpull",
+    "ld.so.cache",
+    "machine-id",
+    "mtab",
+    "os-release",
+    "passwd",
+    "passwd-",
+    "pki/ca-trust/extracted",
+    "rc",
+    "resolv.conf",
+    "rpc",
+    "selinux",
+    "shadow",
+    "shadow-",
+    "ssh/ssh_host_",
+    "ssl/certs",
+    "subgid",
+    "subuid",
+    "systemd/system/",
+    "udev/hwdb.bin",
+];
+
+/// What somebody wants to have in a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// What stands at a path, a directory with all that is in it.
+    Path(PathBuf),
+    /// A unit.
+    Unit(String),
+    /// A zone of firewalld, as it is kept.
+    Zone(String),
+    /// A kernel setting.
+    Sysctl(String),
+    /// A package.
+    Package(String),
+}
+
+impl std::str::FromStr for Thing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_unit = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| TYPES.contains(&end));
+        let own_unit = text.strip_prefix(ETC).and_then(|rest| rest.strip_prefix('/')).filter(|rest| is_unit(rest));
+        if let Some(name) = own_unit.filter(|name| !name.contains('/')) {
+            return Ok(Self::Unit(name.to_owned()));
+        }
+        if text.starts_with('/') && text.len() > 1 {
+            return Ok(Self::Path(PathBuf::from(text.trim_end_matches('/'))));
+        }
+        match text.split_once(':') {
+            Some(("firewall", zone)) if !zone.is_empty() && !zone.contains('/') => Ok(Self::Zone(zone.to_owned())),
+            Some(("sysctl", name)) if !name.is_empty() && !name.contains("..") => Ok(Self::Sysctl(name.to_owned())),
+            Some(("package", name)) if !name.is_empty() => Ok(Self::Package(name.to_owned())),
+            None if is_unit(text) && !text.contains('/') => Ok(Self::Unit(text.to_owned())),
+            _ => Err("write /PATH, NAME.service, firewall:ZONE, sysctl:NAME or package:NAME".to_owned()),
+        }
+    }
+}
+
+/// A role in the making.
+struct Adoption<'a> {
+    root: &'a Root,
+    name: &'a str,
+    /// Whether files may be taken over that not everybody on the host can read.
+    private: bool,
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
+    toml: String,
+    files: Files,
+    count: usize,
+}
+
+/// The files of a role that leaves `things` as they are, by their paths in a site.
+pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<Files> {
+    let (users, groups) = (names(root, "/etc/passwd")?, names(root, "/etc/group")?);
+    let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
+    let mut adoption = Adoption { root, name, private, users, groups, toml, files: Files::default(), count: 0 };
+    let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
+    if let Some(error) = Error::all(errors) {
+        return Err(error);
+    }
+    let Adoption { toml, mut files, .. } = adoption;
+    files.extend([(format!("roles/{name}/role.toml"), toml.into_bytes().into())]);
+    match Error::all(scan(&files)) {
+        Some(error) => Err(error),
+        None => Ok(files),
+    }
+}
+
+/// Names by their numbers.
+fn names(root: &Root, path: &str) -> Result<BTreeMap<u32, String>> {
+    let mut names = BTreeMap::from([(0, "root".to_owned())]);
+    for line in root.text(Path::new(path))?.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        if let [name, _, number, ..] = fields[..]
+            && let Ok(number) = number.parse()
+        {
+            names.entry(number).or_insert_with(|| name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+impl Adoption<'_> {
+    fn add(&mut self, thing: &Thing) -> Result<()> {
+        match thing {
+            Thing::Path(path) => self.path(path),
+            Thing::Unit(name) => self.unit(name),
+            Thing::Zone(zone) => self.zone(zone),
+            Thing::Sysctl(name) => self.sysctl(name),
+            Thing::Package(name) => self.package(name),
+        }
+    }
+
+    fn table(&mut self, kind: &str, fields: &[(&str, String)]) {
+        let _ = write!(self.toml, "\n[[{kind}]]\n");
+        for (name, value) in fields {
+            let _ = writeln!(self.toml, "{name} = {value}");
+        }
+    }
+
+    fn path(&mut self, path: &Path) -> Result<()> {
+        self.count += 1;
+        let shown = path.display().to_string();
+        if self.count > MOST {
+            return Err(Error::new(format!("there are more than {MOST} things in what is to be adopted"))
+                .help("name the files that matter; what a program writes by itself is no part of a role"));
+        }
+        if ["{{", "{%", "{#"].iter().any(|mark| shown.contains(mark)) {
+            return Err(Error::new(format!("{shown} looks like a template")).help("write this one by hand"));
+        }
+        let Some(meta) = self.root.meta(path)? else {
+            return Err(Error::new(format!("there is nothing at {shown}")).help("leave it out, or correct the path"));
+        };
+        let at = ("path", quoted(&shown));
+        match meta.what {
+            What::Link => {
+                let target = self.root.link(path)?.unwrap_or_default();
+                self.table("symlink", &[at, ("target", quoted(&target.display().to_string()))]);
+            }
+            What::Directory => {
+                let mut fields = vec![at];
+                fields.extend(self.access(&meta, 0o755, &shown)?);
+                self.table("directory", &fields);
+                for name in self.root.names(path)? {
+                    self.path(&path.join(name))?;
+                }
+            }
+            What::File => {
+                let source = self.source(path, &meta)?;
+                let mut fields = vec![at, ("source", quoted(&source))];
+                fields.extend(self.access(&meta, 0o644, &shown)?);
+                self.table("file", &fields);
+            }
+            What::Special => {
+                return Err(Error::new(format!("{shown} is a device, a socket or a pipe"))
+                    .help("no role makes those: leave it out"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Mode and owners, as far as they are not what a kind takes by itself.
+    fn access(&self, meta: &Meta, default: u32, shown: &str) -> Result<Vec<(&'static str, String)>> {
+        let mut fields = Vec::new();
+        if meta.mode != default {
+            fields.push(("mode", format!("\"{:04o}\"", meta.mode)));
+        }
+        for (field, number, names) in [("owner", meta.uid, &self.users), ("group", meta.gid, &self.groups)] {
+            match names.get(&number) {
+                Some(name) if name == "root" => {}
+                Some(name) => fields.push((field, quoted(name))),
+                None if !self.root.is_live() => {}
+                None => {
+                    return Err(Error::new(format!("{shown} belongs to {field} {number}, which has no name"))
+                        .help("give it to somebody with a name, or leave it out"));
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Puts a file of the host into the role's `files/`; what it is called there.
+    fn source(&mut self, path: &Path, meta: &Meta) -> Result<String> {
+        let shown = path.display();
+        if meta.size > LARGEST {
+            return Err(Error::new(format!("{shown} has {} bytes, which is much for a site", meta.size))
+                .help("a program or an archive goes into artifacts.toml: `kpull pin`"));
+        }
+        if meta.mode & 0o004 == 0 && !self.private {
+            return Err(Error::new(format!("{shown} is not for everybody here, and a site can be read by many"))
+                .help("what is secret in it goes into `kpull secret`; if nothing is, say --private"));
+        }
+        let Some((_, content)) = self.root.read(path)? else {
+            return Err(Error::new(format!("{shown} can't be read")));
+        };
+        let name = shown.to_string().trim_start_matches('/').to_owned();
+        self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
+        Ok(name)
+    }
+
+    fn unit(&mut self, name: &str) -> Result<()> {
+        let found = find(self.root, name, &Own::default())?;
+        let file = match found {
+            Found::Masked { .. } => {
+                self.table("unit", &[("name", quoted(name)), ("mask", "true".to_owned())]);
+                return Ok(());
+            }
+            Found::Missing => {
+                return Err(Error::new(format!("there is no unit {name}"))
+                    .help("`systemctl list-unit-files` tells which there are"));
+            }
+            Found::File(file) => file,
+        };
+        let mut fields = vec![("name", quoted(&file.name))];
+        if file.path.starts_with(ETC) && self.root.link(&file.path)?.is_none() {
+            let meta = self.root.meta(&file.path)?;
+            if let Some(meta) = meta {
+                fields.push(("source", quoted(&self.source(&file.path, &meta)?)));
+            }
+        }
+        let links = file.links(self.root)?;
+        if !links.is_empty() {
+            let mut is_enabled = true;
+            for link in &links {
+                is_enabled &= link.is_there(self.root)?;
+            }
+            fields.push(("enable", is_enabled.to_string()));
+            if is_enabled && self.root.is_live() && said(&["systemctl", "is-active", name])?.trim() != "active" {
+                // it has done its work, or waits for something
+                fields.push(("state", quoted("any")));
+            }
+        }
+        self.table("unit", &fields);
+        let dropins = Path::new(ETC).join(format!("{}.d", file.name));
+        let mut table = String::new();
+        for dropin in self.root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
+            let text = self.root.text(&dropins.join(dropin))?;
+            if text.contains("{{") || text.contains("{%") {
+                return Err(
+                    Error::new(format!("{dropin} of {name} looks like a template")).help("write this one by hand")
+                );
+            }
+            let _ = writeln!(table, "{} = {}", quoted(dropin), quoted(&text));
+        }
+        if !table.is_empty() {
+            let _ = write!(self.toml, "[unit.dropins]\n{table}");
+        }
+        Ok(())
+    }
+
+    fn zone(&mut self, zone: &str) -> Result<()> {
+        let mut found = None;
+        for dir in ZONES {
+            let path = Path::new(dir).join(format!("{zone}.xml"));
+            if found.is_none() && self.root.meta(&path)?.is_some() {
+                found = Some(path);
+            }
+        }
+        let path = found.ok_or_else(|| {
+            Error::new(format!("firewalld has no zone {zone} here"))
+                .help("`firewall-cmd --permanent --get-zones` tells which there are")
+        })?;
+        let settings = ZoneFile::parse(self.root.text(&path)?)
+            .map_err(|why| Error::new(format!("{} can't be read", path.display())).because(why))?
+            .settings();
+        let list = |texts: Vec<String>| {
+            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            (!texts.is_empty()).then(|| format!("[{}]", texts.join(", ")))
+        };
+        let ports = settings.ports.iter().map(|range| format!("{}/{}", range.ports(), range.protocol)).collect();
+        let lists = [
+            ("services", list(settings.services.into_iter().collect())),
+            ("ports", list(ports)),
+            ("rich", list(settings.rules.into_iter().collect())),
+            ("sources", list(settings.sources.into_iter().collect())),
+            ("interfaces", list(settings.interfaces.into_iter().collect())),
+        ];
+        let mut fields = vec![("zone", quoted(zone))];
+        fields.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list?))));
+        if settings.masquerade {
+            fields.push(("masquerade", "true".to_owned()));
+        }
+        self.table("firewall", &fields);
+        Ok(())
+    }
+
+    fn sysctl(&mut self, name: &str) -> Result<()> {
+        let live =
+            Path::new("/proc/sys").join(if name.contains('/') { name.to_owned() } else { name.replace('.', "/") });
+        let mut value = self.root.text(&live)?.trim().to_owned();
+        if value.is_empty() {
+            value = self.kept_sysctl(name)?.unwrap_or_default();
+        }
+        if value.is_empty() || value.contains('\n') {
+            return Err(
+                Error::new(format!("there is no kernel setting {name} here")).help("`sysctl -a` tells which there are")
+            );
+        }
+        self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))]);
+        Ok(())
+    }
+
+    /// The value that the files for the next boot give a setting: the last one counts.
+    fn kept_sysctl(&self, name: &str) -> Result<Option<String>> {
+        let dir = Path::new("/etc/sysctl.d");
+        let mut paths: Vec<PathBuf> = self.root.names(dir)?.iter().map(|name| dir.join(name)).collect();
+        paths.push(PathBuf::from("/etc/sysctl.conf"));
+        let mut value = None;
+        for path in paths {
+            for line in self.root.text(&path)?.lines() {
+                if let Some((key, text)) = line.split_once('=').filter(|(key, _)| key.trim().replace('/', ".") == name)
+                {
+                    value = (!key.is_empty()).then(|| text.trim().to_owned());
+                }
+            }
+        }
+        Ok(value)
+    }
+
+    fn package(&mut self, name: &str) -> Result<()> {
+        let manager = Manager::detect(self.root)?;
+        let known = manager.query(self.root, &BTreeSet::from([name.to_owned()]))?;
+        if known.get(name).is_none_or(Vec::is_empty) {
+            return Err(Error::new(format!("the package {name} is not installed here")).help("leave it out"));
+        }
+        self.table("package", &[("name", quoted(name))]);
+        Ok(())
+    }
+}
+
+/// What somebody has made or changed below /etc, as far as the package manager tells: files that no package has, and files that
+/// are not as their package brought them.
+pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
+    let is_dpkg = root.meta(Path::new("/var/lib/dpkg/status"))?.is_some();
+    let dir = root.dir().display().to_string();
+    let (list, verify) = match is_dpkg {
+        true => (Vec::new(), vec!["dpkg", "--root", &dir, "--verify"]),
+        false => (vec!["rpm", "--root", &dir, "-qal"], vec!["rpm", "--root", &dir, "-Va", "--nomtime"]),
+    };
+    let mut owned = BTreeSet::new();
+    if is_dpkg {
+        let info = Path::new("/var/lib/dpkg/info");
+        for name in root.names(info)?.iter().filter(|name| name.ends_with(".list")) {
+            owned.extend(root.text(&info.join(name))?.lines().map(PathBuf::from));
+        }
+    } else {
+        owned.extend(said(&list)?.lines().map(PathBuf::from));
+    }
+    let mut found = BTreeSet::new();
+    walk(root, Path::new("/etc"), &owned, &mut found)?;
+    // `??5?????? c /etc/file`: the third sign is that of the digest
+    let verified = said(&verify)?;
+    let changed = verified.lines().filter(|line| line.as_bytes().get(2) == Some(&b'5'));
+    found.extend(changed.filter_map(|line| Some(PathBuf::from(&line[line.find(" /etc/")? + 1..]))));
+    Ok(found.into_iter().filter(|path| !is_noise(path)).collect())
+}
+
+/// What a program says; nothing when there is no such program.
+fn said(words: &[&str]) -> Result<String> {
+    let argv = argv(words.iter().copied());
+    let output = run_if_there(&Command::new(&argv, VERIFY))?;
+    Ok(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default())
+}
+
+fn is_noise(path: &Path) -> bool {
+    let Ok(rest) = path.strip_prefix("/etc") else { return true };
+    let rest = rest.to_string_lossy();
+    let is_own_unit = rest.starts_with("systemd/system/") && rest.matches('/').count() == 2;
+    NOISE.iter().any(|noise| {
+        let is_below = rest.strip_prefix(noise).is_some_and(|more| more.is_empty() || more.starts_with('/'));
+        is_below
+            || (noise.ends_with(['_', '/']) && rest.starts_with(noise) && !is_own_unit)
+            || (*noise == "rc" && rest.starts_with("rc"))
+    })
+}
+
+/// Files and links below a directory that no package has.
+fn walk(root: &Root, dir: &Path, owned: &BTreeSet<PathBuf>, found: &mut BTreeSet<PathBuf>) -> Result<()> {
+    for name in root.names(dir)? {
+        let path = dir.join(name);
+        if is_noise(&path) && path != Path::new("/etc/systemd/system") {
+            continue;
+        }
+        match root.meta(&path)?.map(|meta| meta.what) {
+            Some(What::Directory) => walk(root, &path, owned, found)?,
+            Some(What::File) if !owned.contains(&path) => drop(found.insert(path)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
