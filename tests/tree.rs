@@ -24,6 +24,8 @@ mod git;
 mod help;
 #[path = "tree/nginx.rs"]
 mod nginx;
+#[path = "tree/packaging.rs"]
+mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
 #[path = "tree/seal.rs"]
