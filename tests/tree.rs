@@ -24,8 +24,12 @@ mod fleet;
 mod fleetlock;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/help.rs"]
+mod help;
 #[path = "tree/nginx.rs"]
 mod nginx;
+#[path = "tree/packaging.rs"]
+mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
 #[path = "tree/rollout.rs"]

@@ -3,6 +3,7 @@
 mod adopt;
 mod apply;
 mod check;
+mod completions;
 mod demo;
 mod enroll;
 mod explain;
@@ -12,6 +13,7 @@ mod graph;
 mod history;
 mod hold;
 mod keys;
+mod man;
 mod mirror;
 mod pin;
 mod pki;
@@ -102,6 +104,10 @@ enum Command {
     Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
+    /// Write what a shell needs to complete command lines to standard output.
+    Completions(completions::Completions),
+    /// Write the manual pages.
+    Man(man::Man),
 }
 
 /// A command: what it does, and how it says that something failed.
@@ -266,6 +272,8 @@ pub fn main() -> Exit {
         Command::Mirror(command) => command,
         Command::Publish(command) => command,
         Command::Demo(command) => command,
+        Command::Completions(command) => command,
+        Command::Man(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
@@ -320,4 +328,9 @@ fn print_json(value: &serde_json::Value) {
 /// Writes a line, colours and all. A reader that has gone away (`| head`) is no failure.
 fn print_as_is(line: &str) {
     let _ = writeln!(std::io::stdout(), "{}", mask::hide(line));
+}
+
+/// Writes what is for a program as it is.
+fn print_bytes(bytes: &[u8]) {
+    let _ = std::io::stdout().write_all(bytes);
 }

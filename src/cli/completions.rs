@@ -1,0 +1,28 @@
+//! `kpull completions`: what a shell needs to complete kpull's command lines.
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use crate::cli::{Cli, Run, print_bytes};
+use crate::error::{Exit, Result};
+
+/// Arguments of `completions`.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// For this shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Run for Completions {
+    fn run(&self) -> Result<Exit> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "kpull", &mut script);
+        print_bytes(&script);
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,40 @@
+//! `kpull man`: the manual pages, one a command.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _};
+
+use crate::cli::{Cli, Run, print_bytes};
+use crate::error::{Context as _, Exit, Result};
+
+/// Arguments of `man`.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Write the pages of all commands into this directory [default: write kpull(1) to standard output]
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Run for Man {
+    fn run(&self) -> Result<Exit> {
+        match &self.dir {
+            Some(dir) => {
+                let failed = || format!("can't write manual pages into {}", dir.display());
+                std::fs::create_dir_all(dir).context(failed)?;
+                clap_mangen::generate_to(Cli::command(), dir).context(failed)?;
+            }
+            None => {
+                let mut page = Vec::new();
+                clap_mangen::Man::new(Cli::command().disable_help_subcommand(true))
+                    .render(&mut page)
+                    .context(|| "can't make the manual page".to_owned())?;
+                print_bytes(&page);
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        false
+    }
+}
