@@ -18,12 +18,18 @@ mod disk;
 mod faults;
 #[path = "tree/fleet.rs"]
 mod fleet;
+#[path = "tree/fmt.rs"]
+mod fmt;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/new.rs"]
+mod new;
 #[path = "tree/nginx.rs"]
 mod nginx;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/schema.rs"]
+mod schema;
 #[path = "tree/seal.rs"]
 mod seal;
 #[path = "tree/secrets.rs"]

@@ -6,17 +6,20 @@ mod demo;
 mod enroll;
 mod explain;
 mod fleet;
+mod fmt;
 mod gc;
 mod graph;
 mod history;
 mod hold;
 mod keys;
 mod mirror;
+mod new;
 mod pin;
 mod pki;
 mod plan;
 mod publish;
 mod rollback;
+mod schema;
 mod secret;
 mod self_test;
 mod sign;
@@ -75,6 +78,12 @@ enum Command {
     SelfTest(self_test::SelfTest),
     /// Tell how every host of a site is, from what they have signed.
     Fleet(fleet::Fleet),
+    /// Make a site, or a role or host of one.
+    New(new::New),
+    /// Print the JSON Schema of a file, for editors.
+    Schema(schema::Schema),
+    /// Format the TOML files of a site.
+    Fmt(fmt::Fmt),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
     /// Tell where the value of a variable comes from.
@@ -250,6 +259,9 @@ pub fn main() -> Exit {
         Command::Verify(command) => command,
         Command::SelfTest(command) => command,
         Command::Fleet(command) => command,
+        Command::New(command) => command,
+        Command::Schema(command) => command,
+        Command::Fmt(command) => command,
         Command::Check(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
