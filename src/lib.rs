@@ -12,9 +12,11 @@
 #![deny(missing_docs)]
 
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod example;
 pub mod fleet;
 pub mod host;
 pub mod kind;

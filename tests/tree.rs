@@ -12,8 +12,12 @@ mod back;
 mod broken;
 #[path = "tree/check.rs"]
 mod check;
+#[path = "tree/compare.rs"]
+mod compare;
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "tree/example.rs"]
+mod example;
 #[path = "tree/faults.rs"]
 mod faults;
 #[path = "tree/fleet.rs"]

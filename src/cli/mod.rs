@@ -2,9 +2,11 @@
 
 mod apply;
 mod check;
+mod compare;
 mod demo;
 mod enroll;
 mod explain;
+mod facts;
 mod fleet;
 mod fmt;
 mod gc;
@@ -24,6 +26,7 @@ mod secret;
 mod self_test;
 mod sign;
 mod status;
+mod test;
 mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -86,6 +89,12 @@ enum Command {
     Fmt(fmt::Fmt),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
+    /// Hold the roles of a site to their examples.
+    Test(test::Test),
+    /// Show what a change of a site becomes on each host, in Markdown.
+    Compare(compare::Compare),
+    /// Tell the facts of this machine, to be recorded beside a site.
+    Facts(facts::FactsOf),
     /// Tell where the value of a variable comes from.
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
@@ -263,6 +272,9 @@ pub fn main() -> Exit {
         Command::Schema(command) => command,
         Command::Fmt(command) => command,
         Command::Check(command) => command,
+        Command::Test(command) => command,
+        Command::Compare(command) => command,
+        Command::Facts(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
         Command::Enroll(command) => command,

@@ -134,9 +134,21 @@ path = "/etc/{name}.conf"
 template = "{name}.conf"
 "#
     );
+    let example = format!(
+        r#"summary = "The greeting is in the file, for whichever host it is"
+
+[vars.{name}]
+greeting = "moin"
+
+[[expect.template]]
+path = "/etc/{name}.conf"
+contains = ["greeting = moin\n", "host = h1\n"]
+"#
+    );
     let made = vec![
         (format!("roles/{name}/role.toml"), role),
         (format!("roles/{name}/templates/{name}.conf"), "greeting = {{ greeting }}\nhost = {{ host.name }}\n".into()),
+        (format!("roles/{name}/tests/greeting.toml"), example),
     ];
     loads(Files::in_directory(dir)?, &made)?;
     Ok(made)

@@ -5,7 +5,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::kind::KINDS;
+use crate::example::ExampleFile;
+use crate::kind::{KINDS, Kind};
 use crate::site::role::{Common, Head};
 use crate::site::{HostFile, SiteFile, pin};
 
@@ -25,6 +26,7 @@ pub const FILES: &[FileKind] = &[
     FileKind { name: "role", glob: Some("roles/*/role.toml"), make: role },
     FileKind { name: "host", glob: Some("host_vars/*.toml"), make: of::<HostFile> },
     FileKind { name: "artifacts", glob: Some("artifacts.toml"), make: artifacts },
+    FileKind { name: "test", glob: Some("roles/*/tests/*.toml"), make: example },
     FileKind { name: "kpull", glob: None, make: of::<Config> },
 ];
 
@@ -67,6 +69,26 @@ fn role(generator: &mut SchemaGenerator) -> Value {
         }
         if let Some(all) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             all.insert(kind.name.to_owned(), list);
+        }
+    }
+    schema
+}
+
+/// Of an example: resources by kind, with any of their fields, none of which has to be there.
+fn example(generator: &mut SchemaGenerator) -> Value {
+    let mut schema = of::<ExampleFile>(generator);
+    let texts = json!({ "type": "array", "items": { "type": "string" } });
+    let kind = |kind: &Kind| {
+        let mut fields = properties((kind.schema)(generator).to_value());
+        fields.extend(["contains", "lacks"].map(|name| (name.to_owned(), texts.clone())));
+        let entry = json!({ "type": "object", "additionalProperties": false, "properties": fields });
+        (kind.name.to_owned(), json!({ "type": "array", "items": entry }))
+    };
+    let kinds: Map<String, Value> = KINDS.iter().map(kind).collect();
+    for table in ["expect", "without"] {
+        if let Some(table) = schema.pointer_mut(&format!("/properties/{table}")).and_then(Value::as_object_mut) {
+            table.insert("properties".into(), Value::Object(kinds.clone()));
+            table.insert("additionalProperties".into(), false.into());
         }
     }
     schema

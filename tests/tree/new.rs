@@ -18,6 +18,8 @@ fn what_is_made_passes_check_at_once() {
     kpull(&["check", "--site", path]).exits(0);
     kpull(&["new", "role", "web", "--site", path]).exits(0);
     kpull(&["check", "--site", path]).exits(0);
+    kpull(&["test", "--site", path]).exits(0);
+    kpull(&["fmt", "--check", "--site", path]).exits(0);
     kpull(&["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.greeting=moin", "--site", path]).exits(0);
     let checked = kpull(&["check", "--site", path]).exits(0);
     assert_eq!(checked.stdout, "✓ h1               1 resources of 1 roles\n");

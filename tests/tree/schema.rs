@@ -28,6 +28,7 @@ fn kind_of(path: &str) -> Option<&'static str> {
         ["artifacts.toml"] => "artifacts",
         ["host_vars", _] => "host",
         ["roles", _, "role.toml"] => "role",
+        ["roles", _, "tests", _] => "test",
         _ => return None,
     })
 }
@@ -84,6 +85,8 @@ fn what_the_program_refuses_the_schema_refuses_too() {
         ("host", "address = \"10.0.0.1\"\nrole = []\n".into()),
         ("artifacts", "[a]\nversion = \"1\"\namd64 = { url = \"https://h/\", sha256 = \"abc\" }\n".into()),
         ("artifacts", "[a]\nversion = 1\n".into()),
+        ("test", "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into()),
+        ("test", "summary = \"x\"\n[[expect.unti]]\n".into()),
         ("kpull", "[trust]\nsite = \"x\"\n[keep]\nyears = 1\n".into()),
     ] {
         assert!(judge(kind, &broken).is_err(), "{kind}: {broken}");
