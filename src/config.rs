@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
@@ -17,7 +18,7 @@ use crate::store::Keep;
 use crate::trust::{AllowedSigners, KeySet, Purpose};
 
 /// A host's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The host's name in the site (`host_vars/NAME.toml`); the machine's host name when left out.
@@ -48,7 +49,7 @@ pub struct Config {
 }
 
 /// `[trust]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
     /// The site's name.
@@ -64,7 +65,7 @@ pub struct Trust {
 }
 
 /// `[artifacts]`: how artifacts are downloaded, see [`net::Options`], and from where besides their own addresses.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Artifacts {
     /// See [`net::Options::ca`].
@@ -135,7 +136,7 @@ impl Artifacts {
 }
 
 /// `[rollback]`: when this host goes back to an earlier release by itself.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rollback {
     /// How often a release is tried before it counts as bad for this host; 2 when left out, with a minute between them.
@@ -158,7 +159,7 @@ impl Rollback {
 }
 
 /// `[secrets]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
     /// Files with the host's private keys; its SSH host keys when left out.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ssh_key::{PublicKey, SshSig};
@@ -37,7 +38,7 @@ const MISSED: i32 = 3;
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// `[status]`: where a host tells how it is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A directory that others can read, one that a web server hands out or a file system that hosts share.

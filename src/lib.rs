@@ -13,9 +13,11 @@
 
 pub mod adopt;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod example;
 pub mod fleet;
 pub mod host;
 pub mod kind;

@@ -14,18 +14,26 @@ mod back;
 mod broken;
 #[path = "tree/check.rs"]
 mod check;
+#[path = "tree/compare.rs"]
+mod compare;
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "tree/example.rs"]
+mod example;
 #[path = "tree/faults.rs"]
 mod faults;
 #[path = "tree/fleet.rs"]
 mod fleet;
 #[path = "support/fleetlock.rs"]
 mod fleetlock;
+#[path = "tree/fmt.rs"]
+mod fmt;
 #[path = "support/git.rs"]
 mod git;
 #[path = "tree/help.rs"]
 mod help;
+#[path = "tree/new.rs"]
+mod new;
 #[path = "tree/nginx.rs"]
 mod nginx;
 #[path = "tree/packaging.rs"]
@@ -34,6 +42,8 @@ mod packaging;
 mod pki;
 #[path = "tree/rollout.rs"]
 mod rollout;
+#[path = "tree/schema.rs"]
+mod schema;
 #[path = "tree/seal.rs"]
 mod seal;
 #[path = "tree/secrets.rs"]

@@ -45,12 +45,12 @@ pub struct Check {
 
 impl Run for Check {
     fn run(&self) -> Result<Exit> {
-        let site = self.site.load()?;
+        let (site, dir) = (self.site.load()?, self.site.dir());
         let mut errors: Vec<Error> = Vec::new();
         let literals = scan(&site.files);
         let (mut users, mut catalogs) = (Users::default(), Vec::new());
         for (name, host) in &site.hosts {
-            let resolved = Facts::assumed(name, host.address, None)
+            let resolved = Facts::recorded(dir.as_deref(), name, host.address)
                 .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
             match &resolved {
                 Ok(catalog) if self.json => {

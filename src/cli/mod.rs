@@ -3,11 +3,14 @@
 mod adopt;
 mod apply;
 mod check;
+mod compare;
 mod completions;
 mod demo;
 mod enroll;
 mod explain;
+mod facts;
 mod fleet;
+mod fmt;
 mod gc;
 mod graph;
 mod history;
@@ -15,15 +18,18 @@ mod hold;
 mod keys;
 mod man;
 mod mirror;
+mod new;
 mod pin;
 mod pki;
 mod plan;
 mod publish;
 mod rollback;
+mod schema;
 mod secret;
 mod self_test;
 mod sign;
 mod status;
+mod test;
 mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -78,8 +84,20 @@ enum Command {
     SelfTest(self_test::SelfTest),
     /// Tell how every host of a site is, from what they have signed.
     Fleet(fleet::Fleet),
+    /// Make a site, or a role or host of one.
+    New(new::New),
+    /// Print the JSON Schema of a file, for editors.
+    Schema(schema::Schema),
+    /// Format the TOML files of a site.
+    Fmt(fmt::Fmt),
     /// Check a site: every host of it, without touching any.
     Check(check::Check),
+    /// Hold the roles of a site to their examples.
+    Test(test::Test),
+    /// Show what a change of a site becomes on each host, in Markdown.
+    Compare(compare::Compare),
+    /// Tell the facts of this machine, to be recorded beside a site.
+    Facts(facts::FactsOf),
     /// Tell where the value of a variable comes from.
     Explain(explain::Explain),
     /// Show a host's resources in the order in which they have their turn.
@@ -259,7 +277,13 @@ pub fn main() -> Exit {
         Command::Verify(command) => command,
         Command::SelfTest(command) => command,
         Command::Fleet(command) => command,
+        Command::New(command) => command,
+        Command::Schema(command) => command,
+        Command::Fmt(command) => command,
         Command::Check(command) => command,
+        Command::Test(command) => command,
+        Command::Compare(command) => command,
+        Command::Facts(command) => command,
         Command::Explain(command) => command,
         Command::Graph(command) => command,
         Command::Enroll(command) => command,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use reqwest::blocking::{Client as Http, RequestBuilder};
 use reqwest::{Url, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,7 +77,7 @@ impl From<crate::Error> for Failure {
 }
 
 /// Which of etcd's two sets of keys is meant; they know nothing of each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
     /// The older one, with directories.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -18,7 +19,7 @@ use crate::host::root::{Access, Root};
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The program that packages are installed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Hash, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// Debian and those after it.

@@ -53,8 +53,9 @@ impl fmt::Display for Edit {
 }
 
 /// Ports in a row, written as `443/tcp` or `2379-2380/tcp`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct PortRange {
     /// `tcp`, `udp`, `sctp` or `dccp`.
     pub protocol: String,

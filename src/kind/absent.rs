@@ -1,5 +1,6 @@
 //! `[[absent]]`: a path where nothing is to be.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -9,7 +10,7 @@ use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[absent]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AbsentFields {
     /// What is to be gone: a file, a link (and not what it leads to) or an empty directory.

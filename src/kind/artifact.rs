@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::process;
@@ -16,7 +17,7 @@ use crate::site::Pin;
 use crate::store::{OPEN_FILES, Progress, Taken};
 
 /// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactFields {
     /// Its name in `artifacts.toml`.

@@ -1,5 +1,6 @@
 //! `[[block]]`: a few lines of a file that others write too, between two marks; the rest of it stays byte for byte.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[block]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BlockFields {
     /// The file; it is made (0644, or 0600 with a secret in it; root) when it is missing.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::pki::{
 use crate::secret;
 
 /// Fields of `[[certificate]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFields {
     /// What it is called; unique on the host.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
 /// say that it is to run.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandFields {
     /// What it is called; the program and its arguments when left out.

@@ -1,5 +1,6 @@
 //! `[[directory]]`: a directory with its mode and owners; what is in it is not looked at.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -9,7 +10,7 @@ use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[directory]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DirectoryFields {
     /// Where it is. Directories above it that are missing are made too (0755, root).

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::net;
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fields of `[[etcd_key]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdKeyFields {
     /// The key.

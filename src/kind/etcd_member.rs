@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Exit, Result, nearest};
@@ -24,7 +25,7 @@ use crate::net;
 const KNOWN_AS: &str = "# the cluster knows it as ";
 
 /// Fields of `[[etcd_member]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdMemberFields {
     /// The member's name.

@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 /// An absolute path without `.`, `..` or a slash at its end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct AbsolutePath(PathBuf);
 
 impl TryFrom<String> for AbsolutePath {
@@ -52,8 +54,9 @@ impl fmt::Display for AbsolutePath {
 }
 
 /// Permission bits, written as `"0644"`: a string, since a TOML number would be decimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct Mode(pub u32);
 
 impl TryFrom<String> for Mode {
@@ -69,8 +72,9 @@ impl TryFrom<String> for Mode {
 }
 
 /// The name of a user or group, as `useradd` allows them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct AccountName(String);
 
 impl TryFrom<String> for AccountName {
@@ -102,8 +106,9 @@ impl fmt::Display for AccountName {
 }
 
 /// A span of time, written as `"90s"`, `"2m"` or `"500ms"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct Span(pub Duration);
 
 impl TryFrom<String> for Span {
@@ -124,8 +129,9 @@ pub fn is_argv(words: &[String]) -> bool {
 }
 
 /// How long something lives, written as `"365d"` or like a [`Span`]; at most ten years. A day has 24 hours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct Lifetime(pub jiff::SignedDuration);
 
 impl TryFrom<String> for Lifetime {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileFields {
     /// Where the file is on the host.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
@@ -20,7 +21,7 @@ use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirewallFields {
     /// The zone; firewalld's default zone when left out.
@@ -51,7 +52,7 @@ pub struct FirewallFields {
 }
 
 /// One of a port, a service and a protocol, for some addresses.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Allow {
     port: Option<PortRange>,
@@ -59,12 +60,14 @@ struct Allow {
     protocol: Option<ProtocolName>,
     /// An address or network, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
     from: Vec<Net>,
 }
 
 /// An address or a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 struct Net(IpNet);
 
 impl TryFrom<String> for Net {
@@ -95,8 +98,9 @@ impl fmt::Display for Net {
 macro_rules! names {
     ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(
         $(#[$about])*
-        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
         #[serde(try_from = "String")]
+        #[schemars(with = "String")]
         struct $name(String);
 
         impl TryFrom<String> for $name {
@@ -124,6 +128,15 @@ names! {
     ProtocolName("a protocol", 32, "-.");
     /// A network interface's name.
     InterfaceName("the name of a network interface", 15, "-_.:@");
+}
+
+/// One, or a list.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it is only described")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// A list, or one value for a list of one.

@@ -1,5 +1,6 @@
 //! `[[group]]`: a group of users. Who is in it is said by the users.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
@@ -8,7 +9,7 @@ use crate::kind::fields::AccountName;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[group]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFields {
     /// Its name.

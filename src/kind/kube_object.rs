@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ const KUBECTL: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Fields of `[[kube_object]]`. Exactly one of `content` and `template` is set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KubeObjectFields {
     /// The objects as YAML or JSON, with `---` between several; each is a resource of its own.

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
@@ -255,7 +256,7 @@ pub trait Build {
 }
 
 /// The fields of one kind, as roles write them.
-pub trait Fields: DeserializeOwned {
+pub trait Fields: DeserializeOwned + JsonSchema {
     /// The kind's name in a role: `[[NAME]]`.
     const NAME: &'static str;
 
@@ -270,6 +271,8 @@ pub struct Kind {
     pub name: &'static str,
     /// The names of its fields.
     pub fields: fn() -> &'static [&'static str],
+    /// Its fields as a JSON Schema.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// Reads the fields with `read` and builds the resources.
     pub build: BuildFn,
 }
@@ -305,6 +308,7 @@ macro_rules! kinds {
         pub static KINDS: &[Kind] = &[$(Kind {
             name: <$module::$fields as Fields>::NAME,
             fields: fields::names_of::<$module::$fields>,
+            schema: <$module::$fields as JsonSchema>::json_schema,
             build: build_as::<$module::$fields>,
         }),*];
     };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
@@ -13,7 +14,7 @@ use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Work};
 
 /// Fields of `[[module]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleFields {
     /// Its name, not an alias; `-` and `_` are the same.

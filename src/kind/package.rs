@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[package]]`. Exactly one of `name` and `names` is set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackageFields {
     /// The package. Each is a resource of its own.
@@ -31,7 +32,7 @@ pub struct PackageFields {
     start: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum State {
     #[default]

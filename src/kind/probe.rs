@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use minijinja::value::{Serde, Value};
 use reqwest::blocking::Client;
 use reqwest::Url;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Result, visible};
@@ -42,7 +43,7 @@ const OF_WEB: &[&str] = &["status", "body", "json"];
 const OF_COMMAND: &[&str] = &["code", "output", "lines"];
 
 /// Fields of `[[probe]]`. Exactly one of `tcp`, `http`, `https`, `unit` and `command` is set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeFields {
     /// What it is called; what it asks when left out.
@@ -81,7 +82,7 @@ pub struct ProbeFields {
     every: Option<Span>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a status like 200, or a list of them")]
 enum Statuses {
     One(u16),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LARGEST: usize = 1 << 20;
 
 /// Fields of `[[secret]]`. Either `path`, or `credential` and `unit`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretFields {
     /// The secret's name in the site: `secrets/NAME.age`.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
@@ -17,7 +18,7 @@ const FSTAB: &str = "/etc/fstab";
 const MARK: &str = "# kpull: this host has no swap: ";
 
 /// Fields of `[[swap]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SwapFields {
     /// Whether the host may have swap. Only `false` can be said.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[symlink]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymlinkFields {
     /// Where the link is. A file or link that stands there is replaced.

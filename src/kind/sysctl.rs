@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[sysctl]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SysctlFields {
     /// Its name, as `net.ipv4.ip_forward` or, where a part has a dot in it, `net/ipv4/conf/eth0.100/forwarding`.
@@ -25,7 +26,7 @@ pub struct SysctlFields {
     ignore_missing: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or an integer")]
 enum Value {
     Integer(i64),

@@ -1,5 +1,6 @@
 //! `[[template]]`: a file whose content is rendered from the role's `templates/` with the host's variables.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
@@ -8,7 +9,7 @@ use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[template]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateFields {
     /// Where the file is on the host.

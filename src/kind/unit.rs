@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Visitor};
@@ -21,7 +22,7 @@ use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitFields {
     /// The unit's name with its type: `etcd.service`, `backup@daily.timer`.
@@ -50,6 +51,7 @@ pub struct UnitFields {
     reload_when: Vec<String>,
     /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
     #[serde(default)]
+    #[schemars(with = "Vec<TextOrTable>")]
     listens: Vec<Listen>,
     /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
     slot: Option<String>,
@@ -78,19 +80,32 @@ impl Listen {
     }
 }
 
+/// [`Listen`] as a table.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// The ports: `2379/tcp`.
+    port: PortRange,
+    /// The `[[certificate]]` of this host that is shown there.
+    certificate: Option<String>,
+    /// The TCP port that connections are passed on to.
+    through: Option<u16>,
+}
+
+/// Ports like `2379/tcp`, a protocol, or a table.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it is only described")]
+enum TextOrTable {
+    Text(String),
+    Table(Table),
+}
+
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            port: PortRange,
-            certificate: Option<String>,
-            through: Option<u16>,
-        }
+        struct Reader;
 
-        struct TextOrTable;
-
-        impl<'de> Visitor<'de> for TextOrTable {
+        impl<'de> Visitor<'de> for Reader {
             type Value = Listen;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,13 +123,14 @@ impl<'de> Deserialize<'de> for Listen {
             }
         }
 
-        deserializer.deserialize_any(TextOrTable)
+        deserializer.deserialize_any(Reader)
     }
 }
 
 /// A unit's name: a valid one, of a type that has files.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct UnitName(pub(super) String);
 
 impl TryFrom<String> for UnitName {
@@ -141,7 +157,7 @@ impl TryFrom<String> for UnitName {
 }
 
 /// Whether a unit runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum State {
     /// It is active; for a timer, socket, path or mount that means that it waits, listens or is mounted.

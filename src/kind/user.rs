@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::kind::fields::{AbsolutePath, AccountName};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserFields {
     /// Its name.

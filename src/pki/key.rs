@@ -5,6 +5,7 @@ use std::fmt;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData as _, SigningKey};
 use rsa::pkcs8::EncodePrivateKey as _;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use ssh_key::rand_core::OsRng;
 use zeroize::Zeroizing;
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Result};
 
 /// What kind of key a certificate is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum KeyType {
     /// ECDSA on the curve P-256.
     #[default]

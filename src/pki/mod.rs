@@ -26,6 +26,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::kind::fields::Lifetime;
@@ -38,7 +39,7 @@ pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(60 * 24);
 const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(3650 * 24);
 
 /// What a `[pki.NAME]` of `site.toml` is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sort {
     /// It signs certificates.
@@ -49,7 +50,7 @@ pub enum Sort {
 }
 
 /// `[pki.NAME]` in `site.toml`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityFields {
     /// An authority or a key pair; an authority when left out.
@@ -75,7 +76,7 @@ impl AuthorityFields {
 }
 
 /// What a certificate may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Usage {
     /// By a server.

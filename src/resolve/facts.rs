@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Context, Result};
 use crate::host::Host;
+use crate::resolve::world::merge;
+use crate::site::{Doc, read_if_there};
 
 /// Facts of a host; in a template `facts.NAME`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Facts {
     /// The kernel's host name.
     pub hostname: String,
@@ -33,7 +37,8 @@ pub struct Facts {
 }
 
 /// The system, from os-release.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Os {
     /// `debian`, `centos`, …
     pub id: String,
@@ -93,6 +98,23 @@ impl Facts {
             selinux: "disabled".to_owned(),
             live: false,
         })
+    }
+}
+
+impl Facts {
+    /// These, with some that `doc` has in the table at `at` in their place.
+    pub fn with(self, doc: &Doc, at: &[String], some: &Map<String, Value>) -> Result<Self> {
+        let own = serde_json::to_value(self).context(|| "facts can't be told".to_owned())?;
+        doc.read_at(at, merge(own, &Value::Object(some.clone())))
+    }
+
+    /// What `kpull facts` told on the host, in `facts/NAME.toml` beside the site; else what is assumed of it.
+    pub fn recorded(site: Option<&Path>, name: &str, address: IpAddr) -> Result<Self> {
+        let path = site.map(|dir| dir.join("facts").join(format!("{name}.toml")));
+        match path.as_deref().map(read_if_there).transpose()?.flatten() {
+            Some(bytes) => Doc::parse(&format!("facts/{name}.toml"), &bytes)?.read(),
+            None => Self::assumed(name, address, None),
+        }
     }
 }
 

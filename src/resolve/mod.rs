@@ -4,12 +4,14 @@ mod expression;
 mod facts;
 mod functions;
 mod order;
+mod shown;
 #[cfg(test)]
 pub mod testing;
 mod world;
 
 pub use expression::Expression;
 pub use facts::{Facts, Os};
+pub use shown::{Shown, digest};
 pub use world::{Layer, World, layers};
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +26,7 @@ use crate::kind::file::File;
 use crate::kind::slot::Slot;
 use crate::kind::{self, Build, Entry, Fields as _, Item};
 use crate::pki::{AuthorityFields, Sort, Wish};
+use crate::resolve::shown::Recorder;
 use crate::secret::{Secret, Secrets};
 use crate::site::{self, Pin, Role, Site, dotted};
 
@@ -42,6 +45,23 @@ pub struct Catalog {
 
 /// Resolves one host of a site. All errors that are found are told together.
 pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
+    resolve_into(site, host, facts, secrets, None)
+}
+
+/// [`resolve`], and every entry that the catalog is made of, as it is for the host. Secrets stay sealed.
+pub fn show(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<(Catalog, Vec<Shown>)> {
+    let mut shown = Vec::new();
+    let catalog = resolve_into(site, host, facts, secrets, Some(&mut shown))?;
+    Ok((catalog, shown))
+}
+
+fn resolve_into(
+    site: &Arc<Site>,
+    host: &str,
+    facts: &Facts,
+    secrets: &Secrets,
+    mut shown: Option<&mut Vec<Shown>>,
+) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
     let world = World::new(site.clone(), host, facts, secrets);
     let mut items = Vec::new();
@@ -51,7 +71,18 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
         if missing.is_empty() {
             for entry in &role.entries {
                 let expanded = expand(&world, role, entry, facts, &mut |turn| {
-                    let built = build(&turn)?;
+                    let Some(shown) = &mut shown else {
+                        items.extend(build(&turn, &turn.site)?.into_iter().filter(|_| turn.is_certain));
+                        return Ok(());
+                    };
+                    let recorder = Recorder::new(&turn.site);
+                    let built = build(&turn, &recorder)?;
+                    if turn.is_certain {
+                        let ids = built.iter().map(|item| item.id.clone()).collect();
+                        let (kind, role, place) = (entry.kind.name, role.name.clone(), turn.site.at_entry());
+                        let parts = recorder.parts();
+                        shown.push(Shown { kind, ids, role, place, fields: turn.value.clone(), parts });
+                    }
                     items.extend(built.into_iter().filter(|_| turn.is_certain));
                     Ok(())
                 });
@@ -206,10 +237,10 @@ fn entry_of<'a>(turn: &Turn<'a>) -> Entry<'a> {
     Entry { doc: &turn.site.role.doc, path: &turn.site.entry.path, value: turn.value.clone() }
 }
 
-/// The resources of one turn of an entry.
-fn build(turn: &Turn<'_>) -> Result<Vec<Item>> {
+/// The resources of one turn of an entry, made with what `with` gives.
+fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     let (site, world) = (&turn.site, turn.site.world);
-    let resources = (site.entry.kind.build)(&entry_of(turn), site)?;
+    let resources = (site.entry.kind.build)(&entry_of(turn), with)?;
     let is_secret = site.is_secret();
     let mut items = Vec::with_capacity(resources.len());
     for resource in resources {

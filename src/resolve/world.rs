@@ -540,7 +540,7 @@ fn whole_expression(text: &str) -> Option<&str> {
 }
 
 /// Later wins; maps merge by key, everything else is replaced.
-fn merge(below: Json, above: &Json) -> Json {
+pub(super) fn merge(below: Json, above: &Json) -> Json {
     match (below, above) {
         (Json::Object(mut below), Json::Object(above)) => {
             for (key, value) in above {

@@ -2,9 +2,11 @@
 
 mod doc;
 mod files;
+pub mod fmt;
 mod pin;
 mod role;
 mod rollout;
+pub mod schema;
 
 pub use doc::{Doc, Path, dotted, quoted, utf8};
 pub use files::{Files, PARTS, read_if_there, replace};
@@ -15,6 +17,7 @@ pub use rollout::{FleetLock, Rollout, Share, Wave};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -48,7 +51,7 @@ pub struct Site {
 }
 
 /// `[groups.NAME]` in `site.toml`: roles and variables for its hosts.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Roles that every host of the group has, in order.
@@ -74,44 +77,56 @@ pub struct HostVars {
     pub recipients: Vec<Recipient>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SiteFile {
+    /// The site's name: what hosts are enrolled to.
     name: String,
+    /// Who reads every secret.
     #[serde(default)]
     secrets: SecretsTable,
+    /// Authorities and key pairs by name.
     #[serde(default)]
     pki: BTreeMap<String, AuthorityFields>,
+    /// Variables of the whole site, and tables of variables of roles.
     #[serde(default)]
     vars: Map<String, Value>,
+    /// Groups by name: roles and variables for their hosts.
     #[serde(default)]
     groups: BTreeMap<String, Group>,
+    /// Which hosts take a new release first.
     rollout: Option<Rollout>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SecretsTable {
+    /// Public keys of the operators.
     #[serde(default)]
     recipients: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a public key, or a list of them")]
 enum Keys {
     One(String),
     Some(Vec<String>),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HostFile {
+    /// The address by which the other hosts reach it.
     address: IpAddr,
+    /// Its own public key, or several, which its secrets are encrypted to.
     recipient: Option<Keys>,
+    /// Its groups, in order; variables of a later one win.
     #[serde(default)]
     groups: Vec<String>,
+    /// Roles besides those of its groups.
     #[serde(default)]
     roles: Vec<String>,
+    /// Variables of this host, and tables of variables of roles.
     #[serde(default)]
     vars: Map<String, Value>,
 }

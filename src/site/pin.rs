@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -30,21 +31,29 @@ pub struct Pin {
     pub size: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ArtifactFile {
+pub(super) struct ArtifactFile {
+    /// The upstream version, for people and templates.
     version: String,
+    /// The file for x86-64.
     amd64: Option<PinFile>,
+    /// The file for 64-bit ARM.
     arm64: Option<PinFile>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PinFile {
+    /// Where it can be had.
     url: Option<String>,
+    /// Mirrors, in the order to try.
     #[serde(default)]
     urls: Vec<String>,
+    /// Its SHA-256: 64 hexadecimal digits in small letters.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     sha256: String,
+    /// Its size in bytes.
     size: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! `roles/NAME/role.toml`: a named set of resources with default variables.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -43,22 +44,29 @@ pub struct Entry {
     pub after: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Head {
+pub(super) struct Head {
+    /// What it is for, in a sentence.
     summary: String,
+    /// Roles that a host with this one has too, before it.
     #[serde(default)]
     requires: Vec<String>,
+    /// Variables that a site, group or host has to set.
     #[serde(default)]
     required: Vec<String>,
+    /// Variables with a default.
     #[serde(default)]
     vars: Map<String, Value>,
 }
 
-#[derive(Deserialize)]
-struct Common {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Common {
+    /// An expression: the resource exists only where it is true.
     when: Option<String>,
+    /// An expression that is a list or a map: the resource exists once for each `item`.
     for_each: Option<String>,
+    /// Ids of resources that have their turn earlier.
     #[serde(default)]
     after: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use crate::net;
 use crate::site::{Doc, HostVars};
 
 /// `[rollout]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// How many hosts of a wave may be on their way to a new release at once; one when left out, and as many as `fleetlock`
@@ -29,7 +30,7 @@ pub struct Rollout {
 }
 
 /// `[[rollout.wave]]`: hosts by name and of groups; every host when neither is there.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WaveFields {
     /// Hosts by name.
@@ -47,7 +48,7 @@ struct WaveFields {
 }
 
 /// A number of hosts, or a share of them, rounded up.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(try_from = "Written")]
 pub enum Share {
     /// That many.
@@ -56,7 +57,7 @@ pub enum Share {
     Percent(usize),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number of hosts, or a share of them like \"25%\"")]
 enum Written {
     Number(usize),
@@ -89,7 +90,7 @@ impl Share {
 }
 
 /// `fleetlock`: a server of the FleetLock protocol.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct FleetLock {
     /// Its address; `/v1/pre-reboot` and `/v1/steady-state` are below.

@@ -6,6 +6,7 @@ mod http;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -50,7 +51,7 @@ pub trait Source {
 
 /// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. How to connect stands beside it in the
 /// same table, see [`net::Options`].
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address of a git repository: `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or an absolute path.

@@ -1,0 +1,205 @@
+//! `kpull new`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::{Run, print, print_json};
+use crate::error::{Context, Error, Exit, Result};
+use crate::resolve::{Facts, resolve};
+use crate::secret::Secrets;
+use crate::site::{Files, Site, quoted, replace, schema};
+
+/// Arguments of `new`.
+#[derive(Args, Debug)]
+pub struct New {
+    #[command(subcommand)]
+    what: What,
+    /// Write one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A site, in a directory that is made
+    Site {
+        /// The directory
+        dir: PathBuf,
+        /// What the site is called [default: as the directory]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// A role of a site, with a template and an example for `kpull test`
+    Role {
+        /// What it is called
+        name: String,
+        /// The site's directory
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        site: PathBuf,
+    },
+    /// A host of a site
+    Host {
+        /// What it is called
+        name: String,
+        /// How the other hosts reach it
+        address: IpAddr,
+        /// One of its groups
+        #[arg(long = "group", value_name = "NAME")]
+        groups: Vec<String>,
+        /// A role besides those of its groups
+        #[arg(long = "role", value_name = "NAME")]
+        roles: Vec<String>,
+        /// A variable: `ROLE.NAME=VALUE`, or `NAME=VALUE`; the value as in TOML, or a text
+        #[arg(long = "set", value_name = "VARIABLE=VALUE")]
+        vars: Vec<String>,
+        /// The site's directory
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        site: PathBuf,
+    },
+}
+
+impl Run for New {
+    fn run(&self) -> Result<Exit> {
+        let (dir, made) = match &self.what {
+            What::Site { dir, name } => (dir, site(dir, name.as_deref())?),
+            What::Role { name, site } => (site, role(site, name)?),
+            What::Host { name, address, groups, roles, vars, site } => {
+                (site, host(site, name, &host_file(*address, groups, roles, vars)?)?)
+            }
+        };
+        let made: Vec<(PathBuf, Vec<u8>)> =
+            made.into_iter().map(|(path, text)| (dir.join(path), text.into_bytes())).collect();
+        if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
+            return Err(Error::new(format!("{} is there already", path.display()))
+                .help("take another name, or edit what is there; nothing was written"));
+        }
+        replace(&made)?;
+        for (path, _) in &made {
+            if self.json {
+                print_json(&json!({ "event": "made", "version": crate::report::VERSION, "path": path }));
+            } else {
+                print(&format!("+ {}", path.display()));
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+/// Paths below the site's directory, with their content.
+type Made = Vec<(String, String)>;
+
+fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
+    let own = dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Some(name) = name.map(str::to_owned).or(own) else {
+        return Err(Error::new(format!("{} has no name", dir.display())).help("say --name NAME"));
+    };
+    check_name("site", &name)?;
+    let text = format!(
+        "# What hosts are enrolled to, and what they have in common. A host is `kpull new host`, a role `kpull new role`.\nname = {}\n\n[vars] # variables of the whole site\n",
+        quoted(&name)
+    );
+    let mut made = vec![("site.toml".to_owned(), text)];
+    loads(Files::default(), &made)?;
+    made.push((".taplo.toml".into(), schema::taplo()));
+    made.extend(
+        schema::FILES
+            .iter()
+            .filter(|kind| kind.glob.is_some())
+            .map(|kind| (format!("schemas/{}.json", kind.name), schema::text(&kind.schema()))),
+    );
+    Ok(made)
+}
+
+fn role(dir: &Path, name: &str) -> Result<Made> {
+    check_name("role", name)?;
+    if crate::site::RESERVED.contains(&name) {
+        return Err(Error::new(format!("a role can't be called `{name}`")).help("templates know this name already"));
+    }
+    let role = format!(
+        r#"summary = "What {name} is for, in a sentence"
+
+[vars] # variables with a default; what a host has to set is listed in `required`
+greeting = "hello"
+
+[[template]]
+path = "/etc/{name}.conf"
+template = "{name}.conf"
+"#
+    );
+    let example = format!(
+        r#"summary = "The greeting is in the file, for whichever host it is"
+
+[vars.{name}]
+greeting = "moin"
+
+[[expect.template]]
+path = "/etc/{name}.conf"
+contains = ["greeting = moin\n", "host = h1\n"]
+"#
+    );
+    let made = vec![
+        (format!("roles/{name}/role.toml"), role),
+        (format!("roles/{name}/templates/{name}.conf"), "greeting = {{ greeting }}\nhost = {{ host.name }}\n".into()),
+        (format!("roles/{name}/tests/greeting.toml"), example),
+    ];
+    loads(Files::in_directory(dir)?, &made)?;
+    Ok(made)
+}
+
+/// `host_vars/NAME.toml`, when every resource of the host can be made.
+fn host(dir: &Path, name: &str, text: &str) -> Result<Made> {
+    check_name("host", name)?;
+    let made = vec![(format!("host_vars/{name}.toml"), text.to_owned())];
+    let site = Arc::new(loads(Files::in_directory(dir)?, &made)?);
+    let facts = Facts::assumed(name, site.find_host(name)?.address, None)?;
+    resolve(&site, name, &facts, &Secrets::sealed())?;
+    Ok(made)
+}
+
+fn host_file(address: IpAddr, groups: &[String], roles: &[String], vars: &[String]) -> Result<String> {
+    let mut file = toml::Table::from_iter([("address".to_owned(), address.to_string().into())]);
+    for (key, names) in [("groups", groups), ("roles", roles)] {
+        if !names.is_empty() {
+            file.insert(key.to_owned(), names.to_vec().into());
+        }
+    }
+    for var in vars {
+        let Some((way, value)) = var.split_once('=') else {
+            return Err(Error::new(format!("`{var}` sets no variable")).help("write it like `--set etcd.name=etcd4`"));
+        };
+        let value = value.parse::<toml::Value>().unwrap_or_else(|_| value.into());
+        let way: Vec<&str> = std::iter::once("vars").chain(way.split('.')).collect();
+        let mut table = &mut file;
+        for name in &way[..way.len() - 1] {
+            let entry = table.entry((*name).to_owned()).or_insert_with(|| toml::Table::new().into());
+            table = entry
+                .as_table_mut()
+                .ok_or_else(|| Error::new(format!("`{var}` sets a part of `{name}`, which is set already")))?;
+        }
+        table.insert(way[way.len() - 1].to_owned(), value);
+    }
+    toml::to_string(&file).context(|| "the host's file can't be written".to_owned())
+}
+
+/// The site with these files too: nothing is written that could not be read again.
+fn loads(mut files: Files, made: &Made) -> Result<Site> {
+    files.extend(made.iter().map(|(path, text)| (path.clone(), text.as_bytes().into())));
+    Site::load(files)
+}
+
+/// Refuses what can't be a file's name, or would need quotes in templates.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !name.is_empty() && name.len() <= 200 && name.chars().all(is_plain) && !name.starts_with(['.', '-']) {
+        return Ok(());
+    }
+    Err(Error::new(format!("a {what} can't be called `{name}`")).help("take letters, digits, `-`, `_` and `.`"))
+}

@@ -1,0 +1,41 @@
+//! `kpull schema`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use crate::cli::{Run, print, print_as_is};
+use crate::error::{Exit, Result};
+use crate::site::replace;
+use crate::site::schema::{FILES, text};
+
+/// Arguments of `schema`.
+#[derive(Args, Debug)]
+pub struct Schema {
+    /// Which file it is of [default: with --write, all of them]
+    #[arg(value_parser = PossibleValuesParser::new(FILES.iter().map(|kind| kind.name)), required_unless_present = "write")]
+    file: Option<String>,
+    /// Write FILE.json into this directory
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+}
+
+impl Run for Schema {
+    fn run(&self) -> Result<Exit> {
+        let wanted = FILES.iter().filter(|kind| self.file.as_ref().is_none_or(|name| name == kind.name));
+        let Some(dir) = &self.write else {
+            wanted.for_each(|kind| print_as_is(text(&kind.schema()).trim_end()));
+            return Ok(Exit::Done);
+        };
+        let files: Vec<_> =
+            wanted.map(|kind| (dir.join(format!("{}.json", kind.name)), text(&kind.schema()).into_bytes())).collect();
+        replace(&files)?;
+        files.iter().for_each(|(path, _)| print(&format!("+ {}", path.display())));
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        false
+    }
+}

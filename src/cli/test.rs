@@ -1,0 +1,67 @@
+//! `kpull test`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{Run, print, print_json};
+use crate::error::{Error, Exit, Result, nearest};
+use crate::example::{Example, paths};
+use crate::site::Files;
+
+/// Arguments of `test`.
+#[derive(Args, Debug)]
+pub struct Test {
+    /// Roles [default: all that have examples]
+    roles: Vec<String>,
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    site: PathBuf,
+    /// Write one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run for Test {
+    fn run(&self) -> Result<Exit> {
+        let files = Files::in_directory(&self.site)?;
+        let known = files.children("roles");
+        let mut errors: Vec<Error> = Vec::new();
+        for name in self.roles.iter().filter(|name| !known.contains(name)) {
+            let error = Error::new(format!("there is no role `{name}`"));
+            errors.push(match nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("a role is a directory below roles/"),
+            });
+        }
+        for role in known.iter().filter(|role| self.roles.is_empty() || self.roles.contains(role)) {
+            let paths = paths(&files, role);
+            if paths.is_empty() && !self.roles.is_empty() {
+                errors.push(
+                    Error::new(format!("the role `{role}` has no examples"))
+                        .help(format!("add roles/{role}/tests/NAME.toml")),
+                );
+            }
+            for path in paths {
+                match Example::load(&files, role, &path).and_then(|example| example.run(&files)) {
+                    Ok(met) if self.json => {
+                        print_json(
+                            &json!({ "event": "example", "version": crate::report::VERSION, "path": path, "met": met }),
+                        );
+                    }
+                    Ok(met) => print(&format!("✓ {path:<40} {met} as expected")),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(Exit::Done),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}

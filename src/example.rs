@@ -1,0 +1,241 @@
+//! Examples of roles, for `kpull test`: with these variables and facts, a host has these resources.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result, nearest};
+use crate::kind;
+use crate::resolve::{Facts, Shown, show};
+use crate::secret::Secrets;
+use crate::site::{Doc, Files, Path, Site};
+
+/// `roles/NAME/tests/EXAMPLE.toml`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExampleFile {
+    /// What it shows, in a sentence.
+    #[allow(dead_code, reason = "it is for people")]
+    summary: String,
+    /// The host that is looked at; the first by name when left out.
+    host: Option<String>,
+    /// As `[vars]` in `site.toml`: variables of the site, and tables of variables of roles.
+    #[serde(default)]
+    vars: Map<String, Value>,
+    /// As `[groups]` in `site.toml`.
+    #[serde(default)]
+    groups: Map<String, Value>,
+    /// As `[pki]` in `site.toml`.
+    #[serde(default)]
+    pki: Map<String, Value>,
+    /// Hosts by name, each as its file in `host_vars/`; one with the role, `h1` at 192.0.2.1, when left out.
+    #[serde(default)]
+    hosts: BTreeMap<String, Value>,
+    /// Facts of the host that is looked at, in place of those that `kpull check` assumes.
+    #[serde(default)]
+    facts: Map<String, Value>,
+    /// By kind, resources that the host has: those of their fields that matter, as roles write them; `contains` and `lacks`
+    /// are lists of texts that are, and are not, in what it writes.
+    #[serde(default)]
+    expect: Expected,
+    /// By kind, resources that the host has not.
+    #[serde(default)]
+    without: Expected,
+}
+
+type Expected = BTreeMap<String, Vec<Map<String, Value>>>;
+
+/// One example of a role.
+pub struct Example {
+    role: String,
+    doc: Doc,
+    file: ExampleFile,
+}
+
+/// The paths of a role's examples in a site.
+pub fn paths(files: &Files, role: &str) -> Vec<String> {
+    let names = files.children(&format!("roles/{role}/tests"));
+    let paths = names.iter().filter(|name| name.ends_with(".toml"));
+    paths.map(|name| format!("roles/{role}/tests/{name}")).collect()
+}
+
+impl Example {
+    /// Reads the example of `role` at a path of a site.
+    pub fn load(files: &Files, role: &str, path: &str) -> Result<Self> {
+        let doc = files.doc(path)?.ok_or_else(|| Error::new(format!("there is no {path}")))?;
+        let file: ExampleFile = doc.read()?;
+        for (table, expected) in [("expect", &file.expect), ("without", &file.without)] {
+            for name in expected.keys().filter(|name| kind::find(name).is_none()) {
+                let at = [table.to_owned(), name.clone()];
+                return Err(doc.unknown(&at, kind::KINDS.iter().map(|kind| kind.name)));
+            }
+        }
+        if file.expect.is_empty() && file.without.is_empty() {
+            return Err(Error::new(format!("{path} expects nothing"))
+                .help("add [[expect.KIND]] with some fields of a resource, or [[without.KIND]]"));
+        }
+        Ok(Self { role: role.to_owned(), doc, file })
+    }
+
+    /// Holds the role to it; how many expectations were met. All that are not are told together.
+    pub fn run(&self, files: &Files) -> Result<usize> {
+        let mut errors = Vec::new();
+        let shown = self.shown(files).map_err(|error| self.ours(error))?;
+        for (kind, index, wanted) in each(&self.file.expect) {
+            errors.extend(self.missing(&shown, kind, index, wanted));
+        }
+        for (kind, index, wanted) in each(&self.file.without) {
+            if let Some(found) = of(&shown, kind).find(|one| differences(one, wanted).is_empty()) {
+                let at = ["without".to_owned(), kind.to_owned(), index.to_string()];
+                let error = Error::new(format!("there is such a {kind}: {}", found.ids.join(", ")));
+                let help = format!("it is from {}", found.place);
+                errors.push(error.at(self.doc.place(&at), "not to be there").help(help));
+            }
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(each(&self.file.expect).chain(each(&self.file.without)).count()),
+        }
+    }
+
+    /// What the host has: that of a site with the roles and pins of `files`, and nothing else but what the example says.
+    fn shown(&self, files: &Files) -> Result<Vec<Shown>> {
+        let file = &self.file;
+        let roles = files.iter().filter(|(path, _)| path.starts_with("roles/") || *path == "artifacts.toml");
+        let mut site: Files = roles.map(|(path, bytes)| (path.to_owned(), bytes.clone())).collect();
+        let own = json!({ "name": "example", "vars": file.vars, "groups": file.groups, "pki": file.pki });
+        let mut made = vec![("site.toml".to_owned(), own)];
+        let one = || BTreeMap::from([("h1".to_owned(), json!({ "address": FIRST, "roles": [self.role] }))]);
+        let hosts = if file.hosts.is_empty() { one() } else { file.hosts.clone() };
+        made.extend(hosts.iter().map(|(name, vars)| (format!("host_vars/{name}.toml"), vars.clone())));
+        for (path, value) in made {
+            let text = toml::to_string(&value)
+                .map_err(|error| Error::new("the example can't be made a site").because(error))?;
+            site.extend([(path, text.into_bytes().into())]);
+        }
+        let site = Arc::new(Site::load(site)?);
+        let name = file.host.as_ref().or(hosts.keys().next()).map_or("h1", String::as_str);
+        let address = site.find_host(name)?.address;
+        let facts = Facts::assumed(name, address, None)?.with(&self.doc, &["facts".to_owned()], &file.facts)?;
+        Ok(show(&site, name, &facts, &Secrets::expected())?.1)
+    }
+
+    /// An error about the site that was made of the example, as one about the example.
+    fn ours(&self, error: Error) -> Error {
+        let moved = |error: Error| {
+            let Some(at) = error.place().and_then(|place| match place.file.as_str() {
+                "site.toml" => Some(vec!["vars".to_owned()]),
+                file => {
+                    let host = file.strip_prefix("host_vars/")?.strip_suffix(".toml")?;
+                    Some(vec!["hosts".to_owned(), host.to_owned()])
+                }
+            }) else {
+                return error;
+            };
+            let label = error.label().unwrap_or("here").to_owned();
+            error.at(self.doc.place(&at), label)
+        };
+        Error::all(error.each().map(moved).collect()).unwrap_or_else(|| Error::new("the example can't be made a site"))
+    }
+
+    /// An error when none of the host's resources is as it is wanted.
+    fn missing(&self, shown: &[Shown], kind: &str, index: usize, wanted: &Map<String, Value>) -> Option<Error> {
+        let at = |field: Option<&str>| {
+            let way = ["expect", kind].map(str::to_owned).into_iter().chain([index.to_string()]);
+            self.doc.place(&way.chain(field.map(str::to_owned)).collect::<Path>())
+        };
+        let judged = of(shown, kind).map(|one| (differences(one, wanted), one));
+        let Some((differ, nearest)) = judged.min_by_key(|(differ, _)| differ.len()) else {
+            return Some(
+                Error::new(format!("the host has no {kind} at all")).at(at(None), format!("this {kind} was expected")),
+            );
+        };
+        let first = differ.first()?;
+        let lines: Vec<String> = differ.iter().map(ToString::to_string).collect();
+        Some(
+            Error::new(format!("no {kind} is as it is expected"))
+                .because(format!("the nearest is {} ({})", nearest.ids.join(", "), nearest.place))
+                .at(at(Some(first.field)), "not so")
+                .help(lines.join("\n")),
+        )
+    }
+}
+
+/// An address for documentation.
+const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+fn each(expected: &Expected) -> impl Iterator<Item = (&str, usize, &Map<String, Value>)> {
+    expected
+        .iter()
+        .flat_map(|(kind, list)| list.iter().enumerate().map(move |(index, one)| (kind.as_str(), index, one)))
+}
+
+fn of<'a>(shown: &'a [Shown], kind: &str) -> impl Iterator<Item = &'a Shown> {
+    shown.iter().filter(move |one| one.kind == kind)
+}
+
+/// One field that is not as it is wanted.
+struct Difference<'a> {
+    field: &'a str,
+    wanted: String,
+    is: String,
+}
+
+impl std::fmt::Display for Difference<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:\n- {}\n+ {}", self.field, self.wanted, self.is)
+    }
+}
+
+fn differences<'a>(one: &Shown, wanted: &'a Map<String, Value>) -> Vec<Difference<'a>> {
+    let mut found = Vec::new();
+    for (field, value) in wanted {
+        let different = |wanted: String, is: String| Difference { field, wanted, is };
+        match (field.as_str(), value) {
+            ("contains", Value::Array(texts)) => {
+                for text in texts.iter().filter_map(Value::as_str).filter(|text| !has(one, text)) {
+                    let lines = texts_of(one).flat_map(str::lines).map(str::trim);
+                    let is = nearest(text.trim(), lines).unwrap_or("(nothing alike)");
+                    found.push(different(text.to_owned(), is.to_owned()));
+                }
+            }
+            ("lacks", Value::Array(texts)) => {
+                for text in texts.iter().filter_map(Value::as_str).filter(|text| has(one, text)) {
+                    found.push(different("(not there)".into(), text.to_owned()));
+                }
+            }
+            (name, wanted) => match one.fields.get(name) {
+                Some(is) if is_part(wanted, is) => {}
+                is => found.push(different(
+                    wanted.to_string(),
+                    is.map_or_else(|| "(left out)".to_owned(), ToString::to_string),
+                )),
+            },
+        }
+    }
+    found
+}
+
+fn has(one: &Shown, text: &str) -> bool {
+    texts_of(one).any(|whole| whole.contains(text))
+}
+
+/// What it writes: rendered templates, files, contents.
+fn texts_of(one: &Shown) -> impl Iterator<Item = &str> {
+    let content = one.fields.get("content").and_then(Value::as_str);
+    one.parts.iter().map(|(_, text)| text.as_str()).chain(content)
+}
+
+/// Whether everything that is wanted is so; a table may have more.
+fn is_part(wanted: &Value, is: &Value) -> bool {
+    match (wanted, is) {
+        (Value::Object(wanted), Value::Object(is)) => {
+            wanted.iter().all(|(key, value)| is.get(key).is_some_and(|is| is_part(value, is)))
+        }
+        (wanted, is) => wanted == is,
+    }
+}

@@ -1,0 +1,89 @@
+//! `kpull compare`: what a change of a site becomes on each host, for whoever reviews it.
+
+use std::process::Command;
+
+use crate::site::{Output, Site, kpull};
+
+fn site() -> Site {
+    let site = Site::new("test");
+    site.role(
+        "web",
+        "[vars]\nport = 80\n[[template]]\npath = \"/etc/web.conf\"\ntemplate = \"web.conf\"\n[[package]]\nname = \"policycoreutils\"\nwhen = \"facts.os.family == 'rhel'\"\n",
+    );
+    site.file("roles/web/templates/web.conf", "name {{ host.name }}\nlisten {{ port }}\n");
+    for (host, address) in [("h1", 1), ("h2", 2), ("h3", 3)] {
+        let port = if host == "h3" { "[vars.web]\nport = 8080\n" } else { "" };
+        site.host(host, &format!("address = \"10.0.0.{address}\"\nroles = [\"web\"]\n{port}"));
+    }
+    git(&site, &["init", "-q", "-b", "main"]);
+    git(&site, &["add", "."]);
+    commit(&site, "one");
+    site
+}
+
+fn git(site: &Site, arguments: &[&str]) {
+    assert!(Command::new("git").arg("-C").arg(site.path()).args(arguments).status().unwrap().success());
+}
+
+fn commit(site: &Site, subject: &str) {
+    git(site, &["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", subject]);
+}
+
+fn compare(site: &Site, arguments: &[&str]) -> Output {
+    kpull(&[&["compare", "--site", site.path().to_str().unwrap()], arguments].concat())
+}
+
+#[test]
+fn hosts_with_the_same_change_stand_together_and_the_others_are_counted() {
+    let site = site();
+    assert_eq!(compare(&site, &["main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
+    let role = std::fs::read_to_string(site.path().join("roles/web/role.toml")).unwrap();
+    site.file("roles/web/role.toml", role.replace("port = 80", "port = 81"));
+    let told = compare(&site, &["main"]).exits(0).stdout;
+    assert!(told.starts_with("**2** of 3 hosts change.\n"), "{told}");
+    assert!(
+        told.contains("<b>h1</b>: 1 resource</summary>\n\n~ `template:/etc/web.conf` (web)\n\n```diff\n"),
+        "{told}"
+    );
+    assert!(told.contains("\n-listen 80\n+listen 81\n```\n"), "{told}");
+    site.file("roles/web/templates/web.conf", "listen {{ port }}\n");
+    commit(&site, "two");
+    site.file("roles/web/role.toml", role.clone() + "[[directory]]\npath = \"/srv\"\n");
+    let told = compare(&site, &["HEAD"]).exits(0).stdout;
+    assert!(told.starts_with("**3** of 3 hosts change.\n"), "{told}");
+    assert!(told.contains("<b>h1, h2</b>: 2 resources</summary>\n\n+ `directory:/srv` (web)\n"), "{told}");
+    assert!(told.contains("<b>h3</b>: 1 resource</summary>\n\n+ `directory:/srv` (web)\n"), "{told}");
+}
+
+#[test]
+fn hosts_that_come_and_go_and_facts_that_were_recorded_count() {
+    let site = site();
+    site.host("h4", "address = \"10.0.0.4\"\nroles = [\"web\"]\n");
+    std::fs::remove_file(site.path().join("host_vars/h1.toml")).unwrap();
+    let facts = kpull(&["facts"]).exits(0).stdout;
+    let facts: toml::Table = facts.parse().unwrap();
+    let mut centos = facts.clone();
+    centos["os"]["family"] = "rhel".into();
+    site.file("facts/h2.toml", centos.to_string());
+    let told = compare(&site, &["main"]).exits(0).stdout;
+    assert!(told.starts_with("**3** of 4 hosts change.\n"), "{told}");
+    assert!(told.contains("<b>h1</b>: 0 resources</summary>\n\nThe host is gone"), "{told}");
+    assert!(told.contains("<b>h4</b>: 1 resource</summary>\n\nA new host.\n\n+ `template:/etc/web.conf`"), "{told}");
+    assert!(told.contains("<b>h2</b>: 1 resource</summary>\n\n+ `package:policycoreutils` (web)"), "{told}");
+    assert_eq!(compare(&site, &["main", "main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
+}
+
+#[test]
+fn a_state_that_is_not_there_or_can_not_be_made_is_an_error() {
+    let site = site();
+    let told = compare(&site, &["nope", "--json"]).exits(1).error();
+    assert!(told["error"].as_str().unwrap().starts_with("can't get the revision `nope`: "), "{told}");
+    site.file("roles/web/templates/web.conf", "{{ prot }}\n");
+    let told = compare(&site, &["main", "--json"]).exits(1).json();
+    assert_eq!(told[0]["error"], "`prot` is not defined");
+    // what was broken before can be mended
+    commit(&site, "two");
+    site.file("roles/web/templates/web.conf", "{{ port }}\n");
+    let told = compare(&site, &["HEAD"]).exits(0).stdout;
+    assert!(told.contains("Before, it could not be made (`prot` is not defined)."), "{told}");
+}

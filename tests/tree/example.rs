@@ -1,0 +1,78 @@
+//! `kpull test`: examples of roles.
+
+use crate::site::{Output, Site, kpull};
+
+const ROLE: &str = "required = [\"domain\"]\n[vars]\nport = 80\n[[template]]\npath = \"/etc/web.conf\"\ntemplate = \"web.conf\"\n[[package]]\nname = \"policycoreutils\"\nwhen = \"facts.os.family == 'rhel'\"\n[[command]]\nrun = [\"true\"]\ncreates = \"/x\"\nenv = { A = \"1\", B = \"p{{ port }}\" }\n";
+
+/// A site without hosts, whose role `web` has this example.
+fn site(example: &str) -> Site {
+    let site = Site::new("test");
+    site.role("web", ROLE).file(
+        "roles/web/templates/web.conf",
+        "listen {{ port }}\nname {{ domain }}\nall {{ hosts | map(attribute='name') | join(',') }}\n",
+    );
+    site.file("roles/web/tests/one.toml", format!("summary = \"x\"\n{example}"));
+    site
+}
+
+fn test(site: &Site, more: &[&str]) -> Output {
+    kpull(&[&["test", "--site", site.path().to_str().unwrap()], more].concat())
+}
+
+#[test]
+fn the_examples_of_the_shipped_roles_hold() {
+    let told = kpull(&["test", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
+    for path in ["roles/haproxy/tests/two-servers.toml", "roles/firewall/tests/centos-7.toml"] {
+        assert!(told.stdout.contains(&format!("✓ {path}")), "{told:?}");
+    }
+    let told = kpull(&["test", "firewall", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
+    assert!(!told.stdout.contains("haproxy"), "{told:?}");
+}
+
+#[test]
+fn variables_facts_and_other_hosts_are_what_an_example_says() {
+    let site = site(
+        "host = \"b\"\n[vars.web]\ndomain = \"example.org\"\nport = 8080\n[facts.os]\nfamily = \"rhel\"\n[hosts.a]\naddress = \"10.0.0.1\"\n[hosts.b]\naddress = \"10.0.0.2\"\nroles = [\"web\"]\n\
+         [[expect.template]]\npath = \"/etc/web.conf\"\ncontains = [\"listen 8080\\n\", \"all a,b\"]\n[[expect.package]]\n[[expect.command]]\nenv = { B = \"p8080\" }\n",
+    );
+    let told = test(&site, &[]).exits(0);
+    assert_eq!(told.stdout, "✓ roles/web/tests/one.toml                 3 as expected\n");
+}
+
+#[test]
+fn what_is_not_as_expected_is_told_with_its_place_and_what_is_nearest() {
+    let at = |example: &str| {
+        let error = test(&site(&format!("[vars.web]\ndomain = \"d\"\n{example}")), &["--json"]).exits(1).error();
+        let told = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+        (format!("{}:{}", told("file"), error["line"]), told("error"), told("help"))
+    };
+    let file = |line: usize| format!("roles/web/tests/one.toml:{line}");
+    let nearest = "no template is as it is expected: the nearest is template:/etc/web.conf (roles/web/role.toml:5:1)";
+    let (place, error, help) =
+        at("[[expect.template]]\npath = \"/etc/web.conf\"\ncontains = [\"name d\", \"listen 81\"]\n");
+    assert_eq!((place, error.as_str()), (file(6), nearest));
+    assert_eq!(help, "contains:\n- listen 81\n+ listen 80");
+    let (place, error, help) = at("[[expect.template]]\npath = \"/etc/web.cfg\"\nmode = \"0600\"\n");
+    assert_eq!((place, error.as_str()), (file(5), nearest));
+    assert_eq!(help, "path:\n- \"/etc/web.cfg\"\n+ \"/etc/web.conf\"\nmode:\n- \"0600\"\n+ (left out)");
+    let (place, error, _) = at("[[expect.unit]]\nname = \"web.service\"\n");
+    assert_eq!((place, error.as_str()), (file(4), "the host has no unit at all"));
+    let (place, error, _) = at("[[without.template]]\npath = \"/etc/web.conf\"\n");
+    assert_eq!((place, error.as_str()), (file(4), "there is such a template: template:/etc/web.conf"));
+    let (place, error, help) = at("[[expect.unti]]\nname = \"a\"\n");
+    assert_eq!((place, error.as_str(), help.as_str()), (file(4), "unknown key `unti`", "did you mean `unit`?"));
+    let (place, error, _) = at("[facts]\nmemroy = 1\n[[expect.template]]\n");
+    assert_eq!((place, error.as_str()), (file(5), "unknown key `memroy`"));
+}
+
+#[test]
+fn an_example_that_can_not_be_made_or_expects_nothing_is_an_error() {
+    let told = test(&site("[[expect.template]]\n"), &["--json"]).exits(1).error();
+    assert_eq!(told["error"], "h1 has to set `web.domain`");
+    let told = test(&site("[vars.web]\ndomian = \"d\"\n[[expect.template]]\n"), &["--json"]).exits(1).error();
+    assert_eq!((&told["error"], &told["file"]), (&"unknown key `domian`".into(), &"roles/web/tests/one.toml".into()));
+    let told = test(&site(""), &["--json"]).exits(1).error();
+    assert_eq!(told["error"], "roles/web/tests/one.toml expects nothing");
+    let told = test(&site("[[expect.template]]\n"), &["wep", "--json"]).exits(1).error();
+    assert_eq!((&told["error"], &told["help"]), (&"there is no role `wep`".into(), &"did you mean `web`?".into()));
+}

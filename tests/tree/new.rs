@@ -1,0 +1,59 @@
+//! What `kpull new` makes: sites, roles and hosts that pass `kpull check` at once.
+
+use std::fs;
+
+use crate::site::{Output, Site, kpull};
+
+/// `kpull COMMAND --site DIR`.
+fn at(site: &Site, command: &[&str]) -> Output {
+    kpull(&[command, &["--site", site.path().to_str().unwrap()][..]].concat())
+}
+
+#[test]
+fn what_is_made_passes_check_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("prod");
+    let path = site.to_str().unwrap();
+    kpull(&["new", "site", path]).exits(0);
+    kpull(&["check", "--site", path]).exits(0);
+    kpull(&["new", "role", "web", "--site", path]).exits(0);
+    kpull(&["check", "--site", path]).exits(0);
+    kpull(&["test", "--site", path]).exits(0);
+    kpull(&["fmt", "--check", "--site", path]).exits(0);
+    kpull(&["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.greeting=moin", "--site", path]).exits(0);
+    let checked = kpull(&["check", "--site", path]).exits(0);
+    assert_eq!(checked.stdout, "✓ h1               1 resources of 1 roles\n");
+    let host = fs::read_to_string(site.join("host_vars/h1.toml")).unwrap();
+    assert_eq!(host, "address = \"10.0.0.1\"\nroles = [\"web\"]\n\n[vars.web]\ngreeting = \"moin\"\n");
+}
+
+#[test]
+fn nothing_that_is_there_is_overwritten() {
+    let site = Site::new("test");
+    site.role("web", "").host("h1", "address = \"10.0.0.1\"\n");
+    let before = fs::read(site.path().join("site.toml")).unwrap();
+    for command in [&["new", "role", "web"][..], &["new", "host", "h1", "10.0.0.2"][..]] {
+        let told = at(&site, &[command, &["--json"][..]].concat()).exits(1).error();
+        assert!(told["error"].as_str().unwrap().ends_with(" is there already"), "{told}");
+    }
+    kpull(&["new", "site", site.path().to_str().unwrap()]).exits(1);
+    assert_eq!(fs::read(site.path().join("site.toml")).unwrap(), before);
+    assert!(!site.path().join("roles/web/templates").exists(), "half a role was written");
+}
+
+#[test]
+fn a_host_that_could_not_be_made_is_not_written() {
+    let site = Site::new("test");
+    site.role("web", "required = [\"domain\"]\n");
+    let told = at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--json"]).exits(1).error();
+    assert_eq!(told["error"], "h1 has to set `web.domain`");
+    assert!(!site.path().join("host_vars/h1.toml").exists());
+    at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.domain=example.org"]).exits(0);
+    at(&site, &["check"]).exits(0);
+    for (bad, says) in [("../h2", "a host can't be called `../h2`"), ("", "a host can't be called ``")] {
+        let told = at(&site, &["new", "host", bad, "10.0.0.1", "--json"]).exits(1).error();
+        assert_eq!(told["error"], says);
+    }
+    let told = at(&site, &["new", "host", "h2", "10.0.0.1", "--role", "wep", "--json"]).exits(1).error();
+    assert_eq!((&told["error"], &told["help"]), (&"there is no role `wep`".into(), &"did you mean `web`?".into()));
+}

@@ -1,0 +1,115 @@
+//! The JSON Schemas that editors get, and the one way in which files are written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use boon::{Compiler, Schemas};
+use kpull::site::schema::FILES;
+use kpull::site::{Doc, Files};
+use serde_json::Value;
+
+use crate::site::{Site, kpull};
+
+/// Whether a TOML text is right by the schema of `kind`; else why not.
+fn judge(kind: &str, text: &str) -> Result<(), String> {
+    let printed = kpull(&["schema", kind]).exits(0).stdout;
+    let schema: Value = serde_json::from_str(&printed).unwrap();
+    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+    compiler.add_resource("kpull.json", schema).unwrap();
+    let index = compiler.compile("kpull.json", &mut schemas).unwrap();
+    let doc = Doc::parse("x.toml", text.as_bytes()).unwrap();
+    schemas.validate(doc.value(), index).map_err(|error| error.to_string())
+}
+
+/// What sort of file stands at a path of a site.
+fn kind_of(path: &str) -> Option<&'static str> {
+    Some(match path.split('/').collect::<Vec<_>>()[..] {
+        ["site.toml"] => "site",
+        ["artifacts.toml"] => "artifacts",
+        ["host_vars", _] => "host",
+        ["roles", _, "role.toml"] => "role",
+        ["roles", _, "tests", _] => "test",
+        _ => return None,
+    })
+}
+
+/// The shipped site, and those of the cluster's tests that are sites of their own.
+fn shipped() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sites = fs::read_dir(root.join("tests/cluster/sites")).unwrap().map(|entry| entry.unwrap().path());
+    std::iter::once(root.to_owned()).chain(sites).collect()
+}
+
+#[test]
+fn every_shipped_file_is_right_by_its_schema() {
+    let mut seen = std::collections::BTreeSet::new();
+    for dir in shipped() {
+        for (path, bytes) in Files::in_directory(&dir).unwrap().iter() {
+            let Some(kind) = kind_of(path) else { continue };
+            seen.insert(kind);
+            judge(kind, std::str::from_utf8(bytes).unwrap()).unwrap_or_else(|why| panic!("{path}: {why}"));
+        }
+    }
+    let of_sites: std::collections::BTreeSet<_> =
+        FILES.iter().filter(|kind| kind.glob.is_some()).map(|kind| kind.name).collect();
+    assert_eq!(seen, of_sites, "each schema has met a file");
+}
+
+#[test]
+fn the_configuration_of_the_tests_hosts_is_right_by_its_schema() {
+    let site = Site::new("test");
+    let tree = site.enroll();
+    judge("kpull", &tree.read("etc/kpull/kpull.toml")).unwrap();
+    let more = "verify_every = \"0s\"\n[keep]\ngenerations = 3\n[status]\ndir = \"/srv/status\"\n";
+    judge("kpull", &format!("{more}{}", "[trust]\nsite = \"x\"\nkeys = \"/k\"\n")).unwrap();
+}
+
+#[test]
+fn what_the_program_refuses_the_schema_refuses_too() {
+    let unit = |fields: &str| format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\n{fields}\n");
+    judge("role", &unit("enable = true\nstate = \"running\"")).unwrap();
+    judge("role", &unit("enable = \"{{ on }}\"\nstate = \"{{ on }}\"\nlistens = [\"1/tcp\", { port = \"{{ p }}\" }]"))
+        .unwrap();
+    for (kind, broken) in [
+        ("role", unit("reload_wehn = []")),
+        ("role", unit("enable = \"yes\"")),
+        ("role", unit("state = \"runing\"")),
+        ("role", unit("listens = [{ prot = \"1/tcp\" }]")),
+        ("role", unit("when = true")),
+        ("role", "summary = \"x\"\n[[unti]]\nname = \"a\"\n".into()),
+        ("role", "summary = \"x\"\n[[package]]\nnames = [1]\n".into()),
+        ("role", "[vars]\na = 1\n".into()),
+        ("site", "name = \"x\"\n[group.a]\n".into()),
+        ("site", "name = \"x\"\n[pki.a]\nkind = \"authorty\"\n".into()),
+        ("host", "groups = []\n".into()),
+        ("host", "address = \"10.0.0.1\"\nrole = []\n".into()),
+        ("artifacts", "[a]\nversion = \"1\"\namd64 = { url = \"https://h/\", sha256 = \"abc\" }\n".into()),
+        ("artifacts", "[a]\nversion = 1\n".into()),
+        ("test", "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into()),
+        ("test", "summary = \"x\"\n[[expect.unti]]\n".into()),
+        ("kpull", "[trust]\nsite = \"x\"\n[keep]\nyears = 1\n".into()),
+    ] {
+        assert!(judge(kind, &broken).is_err(), "{kind}: {broken}");
+    }
+}
+
+#[test]
+fn a_new_site_tells_editors_where_its_schemas_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("prod");
+    kpull(&["new", "site", site.to_str().unwrap()]).exits(0);
+    let rules: toml::Table = fs::read_to_string(site.join(".taplo.toml")).unwrap().parse().unwrap();
+    let rules = rules["rule"].as_array().unwrap();
+    assert_eq!(rules.len(), FILES.iter().filter(|kind| kind.glob.is_some()).count());
+    for rule in rules {
+        let path = site.join(rule["schema"]["path"].as_str().unwrap());
+        let schema: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(schema["type"], "object", "{}", path.display());
+    }
+    // and the same again, when a newer kpull knows more
+    let schemas = site.join("schemas");
+    let before = fs::read(schemas.join("role.json")).unwrap();
+    fs::write(schemas.join("role.json"), "{}").unwrap();
+    kpull(&["schema", "--write", schemas.to_str().unwrap()]).exits(0);
+    assert_eq!(fs::read(schemas.join("role.json")).unwrap(), before);
+}
