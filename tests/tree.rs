@@ -20,6 +20,8 @@ mod faults;
 mod fleet;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/metrics.rs"]
+mod metrics;
 #[path = "tree/nginx.rs"]
 mod nginx;
 #[path = "tree/pki.rs"]

@@ -8,6 +8,7 @@ mod plan;
 mod seal;
 pub mod slot;
 mod take;
+pub mod vitals;
 
 pub use apply::{Applied, Outcome, apply};
 pub use converge::{How, converge, go_back};

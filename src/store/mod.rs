@@ -88,6 +88,15 @@ pub struct LastRun {
     pub error: Option<String>,
     /// How many resources it changed.
     pub changed: usize,
+    /// How many of those had moved away from a release that was applied before.
+    #[serde(default)]
+    pub drifted: usize,
+    /// How long it took, in seconds.
+    #[serde(default)]
+    pub took: f64,
+    /// When a run has ended well last: this one, or one before it.
+    #[serde(default)]
+    pub good: Option<jiff::Timestamp>,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.
