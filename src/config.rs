@@ -11,6 +11,7 @@ use crate::fleet;
 use crate::host::Host;
 use crate::host::root::Root;
 use crate::kind::fields::Span;
+use crate::metrics;
 use crate::net;
 use crate::site::Doc;
 use crate::source;
@@ -41,6 +42,8 @@ pub struct Config {
     pub keep: Keep,
     /// Where this host tells how it is; nowhere when left out.
     pub status: Option<fleet::Config>,
+    /// Where this host's metrics are written; nowhere when left out.
+    pub metrics: Option<metrics::Config>,
     /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
     verify_every: Option<Span>,
     /// Where releases come from, in the order to try.
@@ -209,6 +212,9 @@ impl Config {
         if let Some(status) = &mut config.status {
             status.check().map_err(|error| error.at(doc.place(&["status".to_owned()]), "in this table"))?;
             status.paths().for_each(settle);
+        }
+        if let Some(metrics) = &mut config.metrics {
+            settle(&mut metrics.dir);
         }
         config.secrets.identities.iter_mut().flatten().for_each(settle);
         Ok(config)

@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod host;
 pub mod kind;
 pub mod lint;
+pub mod metrics;
 pub mod net;
 pub mod pki;
 pub mod report;

@@ -32,6 +32,8 @@ mod fmt;
 mod git;
 #[path = "tree/help.rs"]
 mod help;
+#[path = "tree/metrics.rs"]
+mod metrics;
 #[path = "tree/new.rs"]
 mod new;
 #[path = "tree/nginx.rs"]

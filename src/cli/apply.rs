@@ -1,13 +1,16 @@
 //! `kpull apply`.
 
+use std::time::Instant;
+
 use clap::Args;
 use jiff::Timestamp;
 
 use crate::cli::{HostArgs, Run};
 use crate::engine::{Agent, How, converge};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::fleet;
-use crate::report::{self, Event, Journal, Report, Text};
+use crate::metrics;
+use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
 use crate::store::LastRun;
 
 /// Arguments of `apply`.
@@ -32,8 +35,8 @@ pub struct Apply {
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
         let report = listener(self.host.json, self.diff);
-        let agent = self.host.agent(&*report)?;
-        run(&agent, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
+        let agent = self.host.agent(&report)?;
+        run(&agent, &report, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -42,40 +45,52 @@ impl Run for Apply {
 }
 
 /// Who is told what happens to the host.
-pub(super) fn listener(json: bool, diffs: bool) -> Box<dyn Report> {
-    match Journal::connect() {
+pub(super) fn listener(json: bool, diffs: bool) -> Notes<'static> {
+    let to: Box<dyn Report> = match Journal::connect() {
         // under the timer: records with fields, nothing twice
         Some(journal) if !json => Box::new(journal),
         _ if json => Box::new(report::Json),
         _ => Box::new(Text::new(diffs)),
-    }
+    };
+    Notes::new(to)
 }
 
 /// One whole run, alone on the host, and the record of how it went.
-pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
-    recorded(agent, || converge(agent, how))
+pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: How) -> Result<report::Summary> {
+    recorded(agent, notes, || converge(agent, how))
 }
 
-/// Does something that changes the host, alone on it, with a record of how it went.
-pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
+/// Does something that changes the host, alone on it, with a record of how it went. `notes` is who listens to `agent`.
+pub(super) fn recorded(
+    agent: &Agent<'_>,
+    notes: &Notes<'_>,
+    what: impl FnOnce() -> Result<report::Summary>,
+) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
+    let clock = Instant::now();
     let result = what();
-    let last = last_run(&result, agent.waits.take());
+    let last = last_run(agent, &result, &notes.note(), clock);
     let kept = agent.store.set_last_run(&last);
-    if let Err(error) = fleet::tell(agent, &last) {
-        agent.report.event(&Event::Untold(&error));
+    let told = [fleet::tell(agent, &last), metrics::write(agent, &last)];
+    for error in told.iter().filter_map(|told| told.as_ref().err()) {
+        agent.report.event(&Event::Untold(error));
     }
     // what failed first says why
     let summary = result?;
     kept.map(|()| summary)
 }
 
-fn last_run(result: &Result<report::Summary, Error>, waits: Option<String>) -> LastRun {
+fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {
+    let time = Timestamp::now();
+    let earlier = || agent.store.last_run().ok().flatten()?.good;
     LastRun {
-        time: Timestamp::now(),
+        time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
         error: result.as_ref().err().map(ToString::to_string),
-        changed: result.as_ref().map_or(0, |summary| summary.changed.len()),
-        waits,
+        waits: agent.waits.take(),
+        changed: note.changed.len(),
+        drifted: note.drifted,
+        took: clock.elapsed().as_secs_f64(),
+        good: if result.is_ok() { Some(time) } else { earlier() },
     }
 }

@@ -96,6 +96,7 @@ pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, rep
         serial,
         resources: items.len(),
         changed: ids(false),
+        drifted: if plan.before.is_none() { plan.changes.len() } else { 0 },
         kicked: ids(true),
         probes: 0,
         sealed: false,

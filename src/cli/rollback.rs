@@ -27,7 +27,7 @@ pub struct Rollback {
 impl Run for Rollback {
     fn run(&self) -> Result<Exit> {
         let report = listener(self.host.json, self.diff);
-        let agent = self.host.agent(&*report)?;
+        let agent = self.host.agent(&report)?;
         let to = self.target(&agent)?;
         if !self.host.json {
             print(&format!(
@@ -38,7 +38,7 @@ impl Run for Rollback {
                 print(&format!("  not undone: {line}"));
             }
         }
-        recorded(&agent, || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
+        recorded(&agent, &report, || go_back(&agent, &to, &self.reason)).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {

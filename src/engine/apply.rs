@@ -1,5 +1,6 @@
 //! The plan, carried out.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,6 +25,8 @@ use crate::trust::{Manifest, Verified};
 pub struct Applied {
     /// For people and programs.
     pub summary: Summary,
+    /// Which probes were asked, by id, and whether they passed.
+    pub asked: BTreeMap<String, bool>,
     /// How it ended.
     pub outcome: Outcome,
     /// What was applied.
@@ -105,13 +108,15 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         serial: Some(serial),
         resources: items.len(),
         changed: run.changes.iter().map(|(id, _)| id.clone()).collect(),
+        drifted: if is_new { 0 } else { run.changes.len() },
         kicked: std::mem::take(&mut run.kicked),
         probes,
         sealed: false,
         waits: None,
         took: start.elapsed(),
     };
-    Ok(Applied { summary, outcome, catalog: plan.catalog, manifest })
+    let asked = run.asked.take();
+    Ok(Applied { summary, asked, outcome, catalog: plan.catalog, manifest })
 }
 
 /// Why a run ended early.
@@ -158,6 +163,8 @@ struct Run<'a> {
     /// Ids and summaries, in the order of the changes.
     changes: Vec<(String, String)>,
     kicked: Vec<String>,
+    /// Probes that were waited for, and whether they passed.
+    asked: RefCell<BTreeMap<String, bool>>,
     /// Changes that are not on the disk yet.
     waiting: Vec<(&'a Item, Change)>,
 }
@@ -176,6 +183,7 @@ impl<'a> Run<'a> {
             release: None,
             changes: Vec::new(),
             kicked: Vec::new(),
+            asked: RefCell::default(),
             waiting: Vec::new(),
         }
     }
@@ -347,7 +355,9 @@ impl<'a> Run<'a> {
 
     fn wait(&self, item: &Item, probe: &Probe) -> Result<(), String> {
         self.report.event(&Event::Waiting(item));
-        probe.wait(self.work)?;
+        let passed = probe.wait(self.work);
+        self.asked.borrow_mut().insert(item.id.clone(), passed.is_ok());
+        passed?;
         self.report.event(&Event::Passing(item));
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::engine::plan::plan;
 use crate::engine::rollout;
 use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
+use crate::engine::vitals::Vitals;
 use crate::error::{Error, Exit, Result};
 use crate::report::{Event, Summary};
 use crate::store::{Generation, Hold, Owed};
@@ -106,7 +107,12 @@ fn locked(agent: &Agent<'_>, taken: Taken) -> Result<Taken> {
 fn carry_out(agent: &Agent<'_>, taken: Taken) -> Result<Applied> {
     let Taken { catalog, stamp, .. } = taken;
     let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
-    apply(&agent.host, &agent.store, planned, &stamp, agent.report)
+    let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report)?;
+    // what can't be written down now is told late, and keeps nothing from going on
+    if let Err(error) = Vitals::keep(agent, &applied) {
+        agent.report.event(&Event::Untold(&error));
+    }
+    Ok(applied)
 }
 
 /// Leaves a release that was not good for this host, for the last one that was.

@@ -9,6 +9,7 @@ mod rollout;
 mod seal;
 pub mod slot;
 mod take;
+pub mod vitals;
 
 pub use apply::{Applied, Outcome, apply};
 pub use converge::{How, converge, go_back};

@@ -245,6 +245,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         serial: Some(seal.serial),
         resources: seal.resources,
         changed: Vec::new(),
+        drifted: 0,
         kicked: Vec::new(),
         probes: 0,
         waits: None,

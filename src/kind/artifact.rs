@@ -82,6 +82,13 @@ pub(crate) struct Artifact {
     staged: RefCell<BTreeMap<String, Taken>>,
 }
 
+impl Artifact {
+    /// What is installed: its name, and the upstream version.
+    pub fn version(&self) -> (&str, &str) {
+        (&self.pin.name, &self.pin.version)
+    }
+}
+
 impl Resource for Artifact {
     fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).collect()))

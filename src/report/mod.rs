@@ -2,10 +2,12 @@
 
 mod journal;
 mod json;
+mod notes;
 mod text;
 
 pub use journal::{Journal, failed};
 pub use json::{Json, VERSION, line as json_line};
+pub use notes::{Note, Notes};
 pub use text::Text;
 
 use std::time::Duration;
@@ -129,6 +131,8 @@ pub struct Summary {
     pub resources: usize,
     /// Ids of those that were, or would be, changed.
     pub changed: Vec<String>,
+    /// How many of those had moved away from a release that was applied before.
+    pub drifted: usize,
     /// Ids of units that were, or would be, restarted or reloaded because something that they watch changed.
     pub kicked: Vec<String>,
     /// Probes that passed.
@@ -151,6 +155,12 @@ fn seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok
 pub trait Report {
     /// Tells of an event.
     fn event(&self, event: &Event<'_>);
+}
+
+impl<T: Report + ?Sized> Report for &T {
+    fn event(&self, event: &Event<'_>) {
+        (**self).event(event);
+    }
 }
 
 /// Several listeners as one.

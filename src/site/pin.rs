@@ -23,6 +23,8 @@ pub struct Artifact {
 pub struct Pin {
     /// The artifact's name.
     pub name: String,
+    /// The upstream version.
+    pub version: String,
     /// Where it can be had, in the order to try.
     pub urls: Vec<String>,
     /// Lower-case hex of its SHA-256.
@@ -91,7 +93,8 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
             net::parse(url).map_err(|error| error.at(doc.place(path), "an address of this artifact"))?;
         }
         let urls = urls.into_iter().map(|(url, _)| url).collect();
-        let found = Pin { name: name.to_owned(), urls, sha256: pin.sha256, size: pin.size };
+        let (name, version) = (name.to_owned(), file.version.clone());
+        let found = Pin { name, version, urls, sha256: pin.sha256, size: pin.size };
         pins.insert(architecture.to_owned(), found);
     }
     if pins.is_empty() {

@@ -240,7 +240,7 @@ mod tests {
         store.net = Box::new(Looking { content: served, dir: dir.path().join("artifacts") });
         let Listed { sha256, size } = Listed::of(pinned);
         let urls = vec!["http://x/tool.tar.gz".to_owned()];
-        let pin = Pin { name: "tool".into(), urls, sha256, size: Some(size) };
+        let pin = Pin { name: "tool".into(), version: "1".into(), urls, sha256, size: Some(size) };
         let blank = || Ok([("tool".to_owned(), Some(store.blank()?))].into_iter().collect());
         let taken = store.unpack(&pin, &blank, &|_, _, _| {});
         drop(store);
@@ -290,8 +290,13 @@ mod tests {
         let path = dir.path().join("tool.tar.gz");
         File::create(&path).unwrap().write_all(&archive).unwrap();
         let Listed { sha256, size } = Listed::of(&archive);
-        let pin =
-            Pin { name: "tool".into(), urls: vec![format!("file://{}", path.display())], sha256, size: Some(size) };
+        let pin = Pin {
+            name: "tool".into(),
+            version: "1".into(),
+            urls: vec![format!("file://{}", path.display())],
+            sha256,
+            size: Some(size),
+        };
         let full = || Ok([("tool".to_owned(), Some(File::options().write(true).open("/dev/full").unwrap()))].into());
         let error = store.unpack(&pin, &full, &|_, _, _| {}).unwrap_err();
         assert!(error.to_string().starts_with("can't unpack tool: "), "{error}");

@@ -91,6 +91,15 @@ pub struct LastRun {
     /// Why it did not take the newest release, when it was not this host's turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+    /// How many of those had moved away from a release that was applied before.
+    #[serde(default)]
+    pub drifted: usize,
+    /// How long it took, in seconds.
+    #[serde(default)]
+    pub took: f64,
+    /// When a run has ended well last: this one, or one before it.
+    #[serde(default)]
+    pub good: Option<jiff::Timestamp>,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.

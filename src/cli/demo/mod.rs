@@ -14,7 +14,7 @@ use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, How, plan};
 use crate::error::{Context, Error, Exit, Result};
 use crate::pki::Done;
-use crate::report::{Event, Report, Summary, Text};
+use crate::report::{Event, Notes, Report, Summary, Text};
 use crate::trust::{Signer, sign};
 use world::World;
 
@@ -159,7 +159,8 @@ impl World {
     }
 
     fn apply(&self, host: &str, report: &dyn Report) -> Result<Summary> {
-        apply::run(&self.agent(host, report)?, How::default())
+        let notes = Notes::new(Box::new(report));
+        apply::run(&self.agent(host, &notes)?, &notes, How::default())
     }
 
     fn plan(&self, host: &str) -> Result<()> {
