@@ -28,6 +28,8 @@ mod pki;
 mod seal;
 #[path = "tree/secrets.rs"]
 mod secrets;
+#[path = "tree/see.rs"]
+mod see;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]

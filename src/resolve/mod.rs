@@ -51,8 +51,9 @@ pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -
         if missing.is_empty() {
             for entry in &role.entries {
                 let expanded = expand(&world, role, entry, facts, &mut |turn| {
-                    let built = build(&turn)?;
-                    items.extend(built.into_iter().filter(|_| turn.is_certain));
+                    let is_certain = turn.is_certain;
+                    let built = build(turn)?;
+                    items.extend(built.into_iter().filter(|_| is_certain));
                     Ok(())
                 });
                 errors.extend(expanded.err());
@@ -207,11 +208,12 @@ fn entry_of<'a>(turn: &Turn<'a>) -> Entry<'a> {
 }
 
 /// The resources of one turn of an entry.
-fn build(turn: &Turn<'_>) -> Result<Vec<Item>> {
+fn build(mut turn: Turn<'_>) -> Result<Vec<Item>> {
     let (site, world) = (&turn.site, turn.site.world);
-    let resources = (site.entry.kind.build)(&entry_of(turn), site)?;
+    let resources = (site.entry.kind.build)(&entry_of(&turn), site)?;
     let is_secret = site.is_secret();
     let mut items = Vec::with_capacity(resources.len());
+    let is_one = resources.iter().filter(|resource| resource.kind() == site.entry.kind.name).count() == 1;
     for resource in resources {
         let id = format!("{}:{}", resource.kind(), resource.key());
         if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
@@ -221,7 +223,11 @@ fn build(turn: &Turn<'_>) -> Result<Vec<Item>> {
                 .help("give it a `name`, or a path, without the secret"));
         }
         let (role, after) = (site.role.name.as_str().into(), turn.after.clone());
-        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret });
+        let fields = match is_one && resource.kind() == site.entry.kind.name {
+            true => turn.value.take(),
+            false => serde_json::Value::Null,
+        };
+        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret, fields });
     }
     Ok(items)
 }
