@@ -394,7 +394,8 @@ impl<'a> Agent<'a> {
         Ok(Read { catalog, site, seen: Seen::of(&announced), announced })
     }
 
-    fn facts(&self, site: &Site) -> Result<Facts> {
+    /// What is known of this host, for a site.
+    pub fn facts(&self, site: &Site) -> Result<Facts> {
         if self.host.is_live() {
             return Facts::of_machine(&self.host);
         }
