@@ -8,7 +8,7 @@ use crate::engine::{Agent, How, converge};
 use crate::error::{Error, Exit, Result};
 use crate::fleet;
 use crate::report::{self, Event, Journal, Report, Text};
-use crate::store::LastRun;
+use crate::store::{Failure, LastRun};
 
 /// Arguments of `apply`.
 #[derive(Args, Debug)]
@@ -57,7 +57,9 @@ pub(super) fn run(agent: &Agent<'_>, how: How) -> Result<report::Summary> {
 pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::Summary>) -> Result<report::Summary> {
     let _lock = agent.store.lock()?;
     let result = what();
-    let last = last_run(&result);
+    // what can't be read is not worth failing for
+    let earlier = agent.store.last_run().ok().flatten().and_then(|last| last.failed);
+    let last = last_run(&result, earlier);
     let kept = agent.store.set_last_run(&last);
     if let Err(error) = fleet::tell(agent, &last) {
         agent.report.event(&Event::Untold(&error));
@@ -67,11 +69,13 @@ pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::
     kept.map(|()| summary)
 }
 
-fn last_run(result: &Result<report::Summary, Error>) -> LastRun {
+fn last_run(result: &Result<report::Summary, Error>, earlier: Option<Failure>) -> LastRun {
+    let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
     LastRun {
-        time: Timestamp::now(),
+        time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
-        error: result.as_ref().err().map(ToString::to_string),
+        failed: error.clone().map(|error| Failure { time, error }).or(earlier),
+        error,
         changed: result.as_ref().map_or(0, |summary| summary.changed.len()),
     }
 }

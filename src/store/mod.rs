@@ -88,6 +88,18 @@ pub struct LastRun {
     pub error: Option<String>,
     /// How many resources it changed.
     pub changed: usize,
+    /// The last run that failed, this one or an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failure>,
+}
+
+/// That a run failed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Failure {
+    /// When.
+    pub time: jiff::Timestamp,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.
