@@ -50,6 +50,8 @@ mod schema;
 mod seal;
 #[path = "tree/secrets.rs"]
 mod secrets;
+#[path = "tree/see.rs"]
+mod see;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]

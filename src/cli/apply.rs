@@ -11,7 +11,7 @@ use crate::error::{Exit, Result};
 use crate::fleet;
 use crate::metrics;
 use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
-use crate::store::LastRun;
+use crate::store::{Failure, LastRun};
 
 /// Arguments of `apply`.
 #[derive(Args, Debug)]
@@ -81,16 +81,18 @@ pub(super) fn recorded(
 }
 
 fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {
-    let time = Timestamp::now();
-    let earlier = || agent.store.last_run().ok().flatten()?.good;
+    let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
+    // what can't be read is not worth failing for
+    let earlier = agent.store.last_run().ok().flatten();
     LastRun {
         time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
-        error: result.as_ref().err().map(ToString::to_string),
+        good: if result.is_ok() { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
+        failed: error.clone().map(|error| Failure { time, error }).or_else(|| earlier?.failed),
+        error,
         waits: agent.waits.take(),
         changed: note.changed.len(),
         drifted: note.drifted,
         took: clock.elapsed().as_secs_f64(),
-        good: if result.is_ok() { Some(time) } else { earlier() },
     }
 }

@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod completions;
 mod demo;
+mod diff;
 mod enroll;
 mod explain;
 mod facts;
@@ -68,6 +69,8 @@ enum Command {
     Status(status::Status),
     /// Tell which releases were applied here, when, by whom they were signed, and what they changed.
     History(history::History),
+    /// Show what differs between two generations of this host.
+    Diff(diff::Diff),
     /// Go back to an earlier release, and stay there until a newer one comes.
     Rollback(rollback::Rollback),
     /// Leave a resource alone for a while.
@@ -269,6 +272,7 @@ pub fn main() -> Exit {
         Command::Plan(command) => command,
         Command::Status(command) => command,
         Command::History(command) => command,
+        Command::Diff(command) => command,
         Command::Rollback(command) => command,
         Command::Hold(command) => command,
         Command::Unhold(command) => command,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
@@ -12,7 +13,7 @@ use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
-use crate::store::LastRun;
+use crate::store::{Generation, LastRun, Owed};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -30,10 +31,13 @@ impl Run for Status {
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
         let (hold, held) = (agent.store.hold()?, HeldBack::now(&agent.store)?);
         let cut_short = cut_short(&agent.host, last.as_ref());
+        let health = health(generation.as_ref(), &owed);
+        let next = next_run(&agent.host);
+        let failed = last.as_ref().and_then(|last| last.failed.clone());
         if self.host.json {
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
-                "generation": generation, "last_run": last, "cut_short": cut_short, "owed": owed, "hold": hold, "held": held,
+                "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "owed": owed, "hold": hold, "held": held,
                 "sandbox": sandbox::describe()?,
             });
             print_json(&value);
@@ -49,7 +53,7 @@ impl Run for Status {
                     generation.resources.len(),
                     ago(generation.time)
                 );
-                let _ = writeln!(text, "  release     {}", generation.serial);
+                let _ = writeln!(text, "  release     {}{}", generation.serial, signed(generation));
             }
             None => text.push_str("  generation  none yet: nothing was applied here\n"),
         }
@@ -59,6 +63,7 @@ impl Run for Status {
         if let Some(why) = last.as_ref().and_then(|last| last.waits.as_ref()) {
             let _ = writeln!(text, "  waits       for its turn with {why}");
         }
+        let last_time = last.as_ref().map(|last| last.time);
         match last {
             Some(last) => {
                 let went = last.error.unwrap_or_else(|| match last.changed {
@@ -68,6 +73,9 @@ impl Run for Status {
                 let _ = writeln!(text, "  last run    {}: {went}", ago(last.time));
             }
             None => text.push_str("  last run    never\n"),
+        }
+        if let Some(failed) = failed.filter(|failed| last_time.is_some_and(|time| failed.time < time)) {
+            let _ = writeln!(text, "  last error  {}: {}", ago(failed.time), failed.error);
         }
         if let Some(why) = cut_short {
             let _ = writeln!(text, "  cut short   a run after that: {why}; the next one goes on from there");
@@ -83,8 +91,12 @@ impl Run for Status {
         for (unit, kick) in &owed.kicks {
             let _ = writeln!(text, "  owed        {kick:?} of {unit}");
         }
-        if owed.probes {
-            text.push_str("  health      not all probes have passed since the last change\n");
+        if let Some(health) = health {
+            let _ = writeln!(text, "  health      {}", health.words());
+        }
+        if let Some(next) = next {
+            let when = next.map_or_else(|why| why, until);
+            let _ = writeln!(text, "  next run    {when}");
         }
         if !sandbox::has_landlock() {
             text.push_str(
@@ -97,6 +109,70 @@ impl Run for Status {
 
     fn json(&self) -> bool {
         self.host.json
+    }
+}
+
+/// How this host is, as far as its last run knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    /// All was well when it was looked at last.
+    Well,
+    /// Not all probes have passed since the last change.
+    Unproven,
+    /// Something was not well.
+    Unwell,
+}
+
+impl Health {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Unproven => "not all probes have passed since the last change",
+            Self::Unwell => "not well after the last change: `kpull verify` tells what",
+        }
+    }
+}
+
+/// How the host is; `None` before anything was applied.
+fn health(generation: Option<&Generation>, owed: &Owed) -> Option<Health> {
+    match generation {
+        _ if owed.probes => Some(Health::Unproven),
+        Some(generation) if generation.good => Some(Health::Well),
+        Some(_) => Some(Health::Unwell),
+        None => None,
+    }
+}
+
+/// When the timer starts the next run, or why it does not; `None` where there is no systemd to ask.
+fn next_run(host: &Host) -> Option<Result<Timestamp, String>> {
+    const TIMER: &str = "kpull.timer";
+    let systemd = host.systemd().ok()?;
+    if systemd.details("kpull.service").is_ok_and(|service| service.unit.active == "activating") {
+        return Some(Err("a run is at work now".to_owned()));
+    }
+    Some(match systemd.next_elapse(TIMER) {
+        Ok(Some(time)) => Ok(time),
+        Ok(None) => Err(format!("none: {TIMER} is not active; `systemctl enable --now {TIMER}` starts it")),
+        Err(error) => Err(format!("not known: {error}")),
+    })
+}
+
+/// Who signed a generation's release, and when.
+fn signed(generation: &Generation) -> String {
+    if generation.signers.is_empty() {
+        return String::new();
+    }
+    format!(", signed by {} {}", generation.signers.join(", "), ago(generation.created))
+}
+
+/// How long it is until then.
+fn until(time: Timestamp) -> String {
+    match time.duration_since(Timestamp::now()).as_secs() {
+        ..=0 => "now".to_owned(),
+        seconds @ ..120 => format!("in {seconds} s"),
+        seconds @ ..7200 => format!("in {} min", seconds / 60),
+        _ => format!("{time:.0}"),
     }
 }
 

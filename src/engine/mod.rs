@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod before;
+pub mod compare;
 mod converge;
 pub mod held;
 mod plan;

@@ -16,7 +16,7 @@ use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, FleetLock, Site};
 use crate::source::{Poll, Source, Tree};
-use crate::store::{Generation, Store};
+use crate::store::{CachedRelease, Generation, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
@@ -281,17 +281,19 @@ impl<'a> Agent<'a> {
 
     /// The release of an earlier generation, verified again as one that was good then.
     pub fn take_back(&self, to: &Generation, why: &str) -> Result<Taken> {
-        let lost = || {
-            Error::new(format!("the release of generation {} is not kept any more", to.number))
-                .help("`kpull history` shows which are")
-        };
-        let kept = self.store.kept_release(&to.release)?.ok_or_else(lost)?;
-        let read = self.resolve(self.announce_as_of(&self.trust()?, &kept, to.keys, to.created)?, &kept, None)?;
-        if read.seen.digest != to.release {
-            return Err(lost());
-        }
+        let (kept, announced) = self.announce_generation(to)?;
+        let read = self.resolve(announced, &kept, None)?;
         let stamp = stamp(&read, Some(why.to_owned()));
         Ok(Taken { stamp, catalog: read.catalog, trouble: None, lock: None })
+    }
+
+    /// The site of an earlier generation's release, verified again as one that was good then, and what it says of this host,
+    /// with placeholders for secrets: to be looked at.
+    pub fn look_back(&self, to: &Generation) -> Result<(Arc<Site>, Catalog)> {
+        let (kept, announced) = self.announce_generation(to)?;
+        let site = announced.fetch(&kept, None, &self.name)?.then(|site| Ok(Arc::new(site)))?.get().clone();
+        let catalog = resolve(&site, &self.name, &self.facts(&site)?, &Secrets::sealed())?;
+        Ok((site, catalog))
     }
 
     /// Whether the first source that answers has nothing new.
@@ -395,6 +397,20 @@ impl<'a> Agent<'a> {
         Ok(announced)
     }
 
+    /// Verifies the release of an earlier generation.
+    fn announce_generation(&self, to: &Generation) -> Result<(CachedRelease, Announced)> {
+        let lost = || {
+            Error::new(format!("the release of generation {} is not kept any more", to.number))
+                .help("`kpull history` shows which are")
+        };
+        let kept = self.store.kept_release(&to.release)?.ok_or_else(lost)?;
+        let announced = self.announce_as_of(&self.trust()?, &kept, to.keys, to.created)?;
+        if Seen::of(&announced).digest != to.release {
+            return Err(lost());
+        }
+        Ok((kept, announced))
+    }
+
     /// Verifies a kept release by a key set, less what was revoked since, as of a time.
     fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
         let counts = &trust.policy.keys;
@@ -417,7 +433,8 @@ impl<'a> Agent<'a> {
         Ok(Read { catalog, site, seen: Seen::of(&announced), announced })
     }
 
-    fn facts(&self, site: &Site) -> Result<Facts> {
+    /// What is known of this host, for a site.
+    pub fn facts(&self, site: &Site) -> Result<Facts> {
         if self.host.is_live() {
             return Facts::of_machine(&self.host);
         }

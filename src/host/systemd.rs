@@ -6,6 +6,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::error::{Error, Exit, Result};
@@ -164,6 +165,22 @@ impl Systemd {
             code: number("ExecMainCode"),
             status: number("ExecMainStatus"),
         })
+    }
+
+    /// When a timer elapses next; `None` when it is not active, or waits for a run to end.
+    pub fn next_elapse(&self, timer: &str) -> Result<Option<Timestamp>> {
+        let properties = self.properties(timer).map_err(|error| failed("ask", timer, &error))?;
+        let micros = |key: &str| {
+            let value = properties.get(key).and_then(|value| u64::try_from(value).ok());
+            value.filter(|value| !matches!(*value, 0 | u64::MAX)).and_then(|value| i64::try_from(value).ok())
+        };
+        let real = micros("NextElapseUSecRealtime").and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = since_boot.tv_sec.saturating_mul(1_000_000).saturating_add(since_boot.tv_nsec / 1000);
+        let monotonic = micros("NextElapseUSecMonotonic").and_then(|micros| {
+            Timestamp::now().checked_add(SignedDuration::from_micros(micros.saturating_sub(now))).ok()
+        });
+        Ok([real, monotonic].into_iter().flatten().min())
     }
 
     fn properties(&self, name: &str) -> zbus::Result<HashMap<String, OwnedVariant>> {

@@ -1,5 +1,6 @@
 //! `[[artifact]]`: members of a pinned upstream file, put where they belong.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,6 +93,10 @@ impl Artifact {
 impl Resource for Artifact {
     fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).collect()))
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Owned(format!("sha256 {}\n", self.pin.sha256).into_bytes()))
     }
 
     fn kind(&self) -> &'static str {

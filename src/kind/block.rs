@@ -1,6 +1,7 @@
 //! `[[block]]`: a few lines of a file that others write too, between two marks; the rest of it stays byte for byte.
 
 use schemars::JsonSchema;
+use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -129,6 +130,10 @@ impl Resource for Block {
 
     fn is_sensitive(&self) -> bool {
         self.sensitive
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.text.as_bytes()))
     }
 
     fn kind(&self) -> &'static str {

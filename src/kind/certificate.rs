@@ -3,6 +3,7 @@
 //! The site has them, made by `kpull pki issue`; the key is a secret that this host can read. With `key_on_host` the key is
 //! made here and stays here: the host writes a request, which `kpull pki sign-request` answers with a certificate.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -293,6 +294,10 @@ impl Resource for Installed {
 
     fn is_sensitive(&self) -> bool {
         true
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        self.certificate.as_ref().and_then(File::content)
     }
 
     fn kind(&self) -> &'static str {

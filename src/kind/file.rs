@@ -1,5 +1,6 @@
 //! `[[file]]`: a file with a content that is written in the role, or taken from the role's `files/`.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,6 +77,10 @@ impl Resource for File {
 
     fn is_sensitive(&self) -> bool {
         self.sensitive
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(&self.content))
     }
 
     fn is_self_contained(&self) -> bool {

@@ -681,7 +681,7 @@ mod tests {
     fn item(toml: &str) -> Item {
         let resource = Box::new(firewall(toml));
         let place = Place { file: "role.toml".into(), text: toml.into(), span: 0..0 };
-        Item { id: format!("firewall:{}", resource.key()), role: "r".into(), place, after: Vec::new(), resource, is_secret: false }
+        Item { id: format!("firewall:{}", resource.key()), role: "r".into(), place, after: Vec::new(), resource, is_secret: false, fields: serde_json::Value::Null }
     }
 
     fn why(toml: &str) -> String {

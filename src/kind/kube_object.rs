@@ -3,6 +3,7 @@
 mod compare;
 mod manifest;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -312,6 +313,10 @@ impl Resource for KubeObject {
     fn after(&self) -> Vec<String> {
         let namespace = self.name.namespace.iter().filter(|_| !self.absent);
         namespace.map(|namespace| format!("{}:Namespace/{namespace}", self.kind())).collect()
+    }
+
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Owned(compare::all(&self.wanted).into_bytes()))
     }
 
     fn is_discreet(&self) -> bool {

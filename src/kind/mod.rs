@@ -9,6 +9,7 @@ pub mod origin;
 pub mod testing;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -178,6 +179,12 @@ pub trait Resource: fmt::Debug + Any {
         false
     }
 
+    /// The text or bytes that it is about, where the fields that a role writes don't say them: what a template came to, the
+    /// digest of a pin. By it, one release is compared with another.
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+
     /// Whether its content is kept out of everything but the file, as the role says.
     fn is_sensitive(&self) -> bool {
         false
@@ -219,6 +226,9 @@ pub struct Item {
     pub resource: Box<dyn Resource>,
     /// Whether a secret is in it.
     pub is_secret: bool,
+    /// The rendered fields that the role writes for it; null for what comes with others, as a
+    /// unit's files and the ports of a firewall do: their ids tell what they are.
+    pub fields: serde_json::Value,
 }
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.

@@ -40,7 +40,8 @@ impl Text {
         let _ = writeln!(std::io::stdout(), "{}", mask::hide(text));
     }
 
-    fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
+    /// Writes a change, with its diff if those are shown.
+    pub fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
         let role = self.paint("2", &format!("{:<12}", item.role));
         let (sign, summary) = (self.paint(code, sign), self.paint("2", &change.summary));
         self.line(&format!("{sign} {role} {}  {summary}", visible(&item.id)));

@@ -243,6 +243,7 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     let resources = (site.entry.kind.build)(&entry_of(turn), with)?;
     let is_secret = site.is_secret();
     let mut items = Vec::with_capacity(resources.len());
+    let is_one = resources.iter().filter(|resource| resource.kind() == site.entry.kind.name).count() == 1;
     for resource in resources {
         let id = format!("{}:{}", resource.kind(), resource.key());
         if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
@@ -252,7 +253,11 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
                 .help("give it a `name`, or a path, without the secret"));
         }
         let (role, after) = (site.role.name.as_str().into(), turn.after.clone());
-        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret });
+        let fields = match is_one && resource.kind() == site.entry.kind.name {
+            true => turn.value.clone(),
+            false => serde_json::Value::Null,
+        };
+        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret, fields });
     }
     Ok(items)
 }

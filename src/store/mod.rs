@@ -100,6 +100,17 @@ pub struct LastRun {
     /// When a run has ended well last: this one, or one before it.
     #[serde(default)]
     pub good: Option<jiff::Timestamp>,
+    /// The last run that failed, this one or an earlier one.
+    pub failed: Option<Failure>,
+}
+
+/// That a run failed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Failure {
+    /// When.
+    pub time: jiff::Timestamp,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.

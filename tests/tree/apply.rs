@@ -356,9 +356,9 @@ fn graph_shows_the_order_as_text_dot_and_json() {
     let dir = site.path().to_str().unwrap();
     let graph = |more: &[&str]| kpull(&[&["graph", "--site", dir, "h1"], more].concat()).exits(0);
     assert_eq!(graph(&[]).stdout, "base         file:/c\nbase         file:/b\n               after file:/c\n");
-    let dot = graph(&["--dot"]).stdout;
+    let dot = graph(&["--format", "dot"]).stdout;
     assert!(dot.starts_with("digraph kpull {\n") && dot.ends_with("}\n"), "{dot}");
-    assert!(dot.contains("  \"file:/c\" -> \"file:/b\";\n"), "{dot}");
+    assert!(dot.contains("  \"file:/c\" -> \"file:/b\" [color"), "{dot}");
     let json = graph(&["--json"]).json();
     assert_eq!((&json[0]["id"], &json[1]["id"]), (&"file:/c".into(), &"file:/b".into()));
     assert_eq!((&json[1]["after"][0], &json[1]["place"]), (&"file:/c".into(), &"roles/base/role.toml:2:1".into()));
@@ -378,7 +378,7 @@ fn status_tells_of_before_and_after() {
     let text = tree.kpull("status").exits(0).stdout;
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[1].starts_with("  generation  1 (3 resources), "), "{text}");
-    assert_eq!(lines[2], "  release     1");
+    assert!(lines[2].starts_with("  release     1, signed by tester "), "{text}");
     assert!(lines[3].starts_with("  last run    ") && lines[3].ends_with(": 3 changed"), "{text}");
     let after = tree.kpull("status --json").exits(0).json().remove(0);
     assert_eq!((&after["generation"]["serial"], &after["seen"]["serial"]), (&1.into(), &1.into()));
@@ -395,6 +395,13 @@ fn status_tells_of_before_and_after() {
         (&failed["last_run"]["exit"], &failed["last_run"]["error"]),
         (&1.into(), &"`prot` is not defined".into())
     );
+    assert_eq!((&quiet["health"], &quiet["next_run"]), (&"well".into(), &serde_json::Value::Null));
+    assert_eq!(failed["last_error"]["error"], "`prot` is not defined");
+    site.file("roles/base/templates/base.conf", "again").sign();
+    tree.kpull("apply").exits(0);
+    let status = tree.kpull("status").exits(0).stdout;
+    assert!(status.contains("\n  last error  ") && status.contains(" ago: `prot` is not defined\n"), "{status}");
+    assert!(status.contains("\n  health      well\n"), "{status}");
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! What one release says of a host against what another one says. Neither is compared with the host itself.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::kind::file::unified;
+use crate::kind::{Change, Item};
+use crate::resolve::Catalog;
+
+/// Fields whose text is that of the resource, or of another one that comes with it.
+const CONTENT: [&str; 2] = ["content", "dropins"];
+
+/// What became of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// Only the newer release has it.
+    Added,
+    /// Only the older one has it.
+    Removed,
+    /// Both have it, and not the same.
+    Changed,
+}
+
+/// A resource that two releases do not have in the same way.
+#[derive(Debug)]
+pub struct Difference<'a> {
+    /// The resource, as the newer release has it if it does.
+    pub item: &'a Item,
+    /// What became of it.
+    pub what: What,
+    /// In what, without secrets.
+    pub change: Change,
+}
+
+/// Every difference, in the newer catalog's order; then what it lacks. In text that has a secret in it nothing is shown, nor in
+/// what a role calls sensitive.
+pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>> {
+    let before: HashMap<&str, &Item> = old.items.iter().map(|item| (item.id.as_str(), item)).collect();
+    let mut found: Vec<Difference<'_>> = Vec::new();
+    for item in &new.items {
+        let (what, change) = match before.get(item.id.as_str()) {
+            Some(was) => (What::Changed, changed(was, item)),
+            None => (What::Added, Some(whole(item, "add", false))),
+        };
+        found.extend(change.map(|change| Difference { item, what, change }));
+    }
+    let after: HashMap<&str, &Item> = new.items.iter().map(|item| (item.id.as_str(), item)).collect();
+    let gone = old.items.iter().filter(|item| !after.contains_key(item.id.as_str()));
+    found.extend(gone.map(|item| Difference { item, what: What::Removed, change: whole(item, "remove", true) }));
+    found
+}
+
+/// A resource that only one of the two has.
+fn whole(item: &Item, word: &str, is_old: bool) -> Change {
+    let own = text(item);
+    let (old, new): (&[u8], &[u8]) = if is_old { (&own, &[]) } else { (&[], &own) };
+    Change { diff: unified(old, new, hides(item)), ..Change::new(word) }
+}
+
+/// The change of one that both have.
+fn changed(old: &Item, new: &Item) -> Option<Change> {
+    let mut parts = Vec::new();
+    if old.role != new.role {
+        parts.push(format!("role {} → {}", old.role, new.role));
+    }
+    let names: Vec<String> = differing(&old.fields, &new.fields);
+    let is_content = old.resource.content() != new.resource.content();
+    if is_content {
+        parts.push("content".to_owned());
+    }
+    parts.extend(names.iter().cloned());
+    let is_hidden = hides(old) || hides(new);
+    let mut diff = String::new();
+    if !names.is_empty() {
+        let (old, new) = (fields(&old.fields, Some(&names)), fields(&new.fields, Some(&names)));
+        diff.extend(unified(old.as_bytes(), new.as_bytes(), is_hidden));
+    }
+    if is_content && !(is_hidden && !diff.is_empty()) {
+        diff.extend(unified(&content(old), &content(new), is_hidden));
+    }
+    Change::of(parts).map(|change| Change { diff: Some(diff).filter(|diff| !diff.is_empty()), ..change })
+}
+
+/// Whether nothing of its fields and its content is shown.
+fn hides(item: &Item) -> bool {
+    item.is_secret || item.resource.is_sensitive() || item.fields.get("sensitive") == Some(&Value::Bool(true))
+}
+
+fn content(item: &Item) -> Cow<'_, [u8]> {
+    item.resource.content().unwrap_or_default()
+}
+
+/// What it is, as a text: its content, or else its fields.
+fn text(item: &Item) -> Cow<'_, [u8]> {
+    item.resource.content().unwrap_or_else(|| fields(&item.fields, None).into_bytes().into())
+}
+
+/// The names of the fields that are not the same.
+fn differing(old: &Value, new: &Value) -> Vec<String> {
+    let names = |value: &Value| value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default();
+    let mut all: Vec<String> = names(old);
+    all.extend(names(new));
+    all.sort();
+    all.dedup();
+    all.retain(|name| !CONTENT.contains(&name.as_str()) && old.get(name) != new.get(name));
+    all
+}
+
+/// Fields as TOML, all or these; a list has a line for each of its values.
+fn fields(value: &Value, names: Option<&[String]>) -> String {
+    let wanted = |name: &String| names.map_or(!CONTENT.contains(&name.as_str()), |names| names.contains(name));
+    let shown: serde_json::Map<String, Value> = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    toml::to_string_pretty(&shown).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::testing::catalog;
+
+    fn told(old: &str, new: &str) -> Vec<(String, What, String, String)> {
+        let (old, new) = (catalog(old).unwrap(), catalog(new).unwrap());
+        differences(&old, &new)
+            .into_iter()
+            .map(|one| (one.item.id.clone(), one.what, one.change.summary, one.change.diff.unwrap_or_default()))
+            .collect()
+    }
+
+    const FILE: &str = "[[file]]\npath = '/f'\ncontent = \"one\\n\"\n";
+
+    #[test]
+    fn a_release_does_not_differ_from_itself() {
+        assert_eq!(told(FILE, FILE), []);
+    }
+
+    #[test]
+    fn what_came_what_went_and_what_is_another_is_told_with_its_fields_and_its_text() {
+        let link = "[[symlink]]\npath = '/l'\ntarget = 'f'\n";
+        let new =
+            "[[file]]\npath = '/f'\ncontent = \"two\\n\"\nmode = '0600'\n[[directory]]\npath = '/d'\nmode = '0700'\n";
+        assert_eq!(
+            told(&format!("{link}{FILE}"), new),
+            [
+                (
+                    "directory:/d".to_owned(),
+                    What::Added,
+                    "add".to_owned(),
+                    "@@ -0,0 +1,2 @@\n+path = \"/d\"\n+mode = \"0700\"\n".to_owned()
+                ),
+                (
+                    "file:/f".to_owned(),
+                    What::Changed,
+                    "content, mode".to_owned(),
+                    "@@ -0,0 +1 @@\n+mode = \"0600\"\n@@ -1 +1 @@\n-one\n+two\n".to_owned()
+                ),
+                (
+                    "symlink:/l".to_owned(),
+                    What::Removed,
+                    "remove".to_owned(),
+                    "@@ -1,2 +0,0 @@\n-path = \"/l\"\n-target = \"f\"\n".to_owned()
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_what_is_sensitive_only_the_names_of_its_fields_are_told() {
+        let file = |text: &str| format!("[[file]]\npath = '/f'\ncontent = '{text}'\nsensitive = true\n");
+        let new = format!("{}owner = 'hunter'\n", file("hunter2"));
+        let told = told(&file("hunter1"), &new);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].2, "content, owner");
+        assert_eq!(told[0].3, "(the content is not shown: it is sensitive)\n");
+    }
+}
