@@ -16,6 +16,8 @@ mod health;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
+#[path = "lab/packages.rs"]
+mod packages;
 #[path = "lab/seal.rs"]
 mod seal;
 #[path = "lab/secrets.rs"]
