@@ -163,9 +163,17 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_leaves_what_the_host_kno
     host.run("echo more >> /usr/lib/systemd/system/kpull.timer").ok();
     assert!(host.run("rpm -V --nodeps kpull").stdout.contains("kpull.timer"), "what differs is told");
 
-    host.run("rpm -e kpull").ok();
-    is_quiet(host);
-    assert!(timer(host).ends_with("inactive "), "{}", timer(host));
+    let remove = || {
+        host.run("rpm -e kpull").ok();
+        is_quiet(host);
+        assert!(timer(host).ends_with("inactive "), "{}", timer(host));
+        host.run("test ! -e /usr/bin/kpull && test -e /etc/kpull/kpull.toml && test -d /var/lib/kpull").ok();
+    };
+    remove();
+    host.run("rpm -i --nodeps /opt/kpull-2.x86_64.rpm").ok();
+    assert_eq!(timer(host), STARTED, "the host is enrolled");
+    the_timer_converges(host);
+    remove();
     host.run(&format!("rm -r /etc/kpull /var/lib/kpull {MADE}")).ok();
     // those of the distribution's own packages, on a host of that distribution
     let common = "/usr/share/{fish/vendor_completions.d,licenses,zsh/site-functions}";
