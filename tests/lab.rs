@@ -24,6 +24,8 @@ mod lab;
 mod labels;
 #[path = "lab/rollout.rs"]
 mod rollout;
+#[path = "lab/packages.rs"]
+mod packages;
 #[path = "lab/seal.rs"]
 mod seal;
 #[path = "lab/secrets.rs"]
