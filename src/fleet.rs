@@ -46,9 +46,11 @@ pub struct Config {
     /// `https://HOST:2379`, client addresses of etcd.
     #[serde(default)]
     pub etcd: Vec<String>,
-    /// PEM file with the authorities of etcd.
+    /// Address of a directory on a web server that takes PUT, `https://HOST/DIRECTORY`.
+    pub http: Option<String>,
+    /// PEM file with the authorities of etcd, or of the web server instead of the system's.
     pub ca: Option<PathBuf>,
-    /// PEM file with the certificate that etcd is shown.
+    /// PEM file with the certificate that they are shown.
     pub client_cert: Option<PathBuf>,
     /// Its key.
     pub client_key: Option<PathBuf>,
@@ -69,18 +71,26 @@ impl Config {
 
     /// Finds what can't be meant.
     pub fn check(&self) -> Result<()> {
-        if self.dir.is_none() && self.etcd.is_empty() {
-            return Err(Error::new("[status] says nowhere to tell it").help("set `dir`, or `etcd` with `ca`"));
+        if self.dir.is_none() && self.etcd.is_empty() && self.http.is_none() {
+            return Err(Error::new("[status] says nowhere to tell it").help("set `dir`, `http`, or `etcd` with `ca`"));
         }
+        self.http.as_deref().map(net::parse).transpose()?;
         self.cluster().map(drop)
     }
 
     /// Where the other hosts' records are, which tell it in the same place.
     pub fn place(&self, host: &Host) -> Result<Place> {
-        match (self.cluster()?, &self.dir) {
-            (Some(cluster), _) => Ok(Place::Etcd(host.etcd(&cluster)?)),
-            (None, dir) => Ok(Place::Dir(dir.clone().unwrap_or_default())),
+        match (self.cluster()?, &self.http, &self.dir) {
+            (Some(cluster), ..) => Ok(Place::Etcd(host.etcd(&cluster)?)),
+            (None, Some(url), _) => Place::on_web(url, &self.options()),
+            (None, None, dir) => Ok(Place::Dir(dir.clone().unwrap_or_default())),
         }
+    }
+
+    /// How to talk to the web server.
+    fn options(&self) -> net::Options {
+        let Self { ca, client_cert, client_key, .. } = self.clone();
+        net::Options { ca, client_cert, client_key, retries: Some(1), ..net::Options::default() }
     }
 
     fn cluster(&self) -> Result<Option<Cluster>> {
@@ -183,6 +193,10 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     if let Some(dir) = &config.dir {
         replace(&[(dir.join(file(&record.host)), bytes.clone())])?;
     }
+    if let Some(url) = &config.http {
+        let to = net::below(&net::parse(url)?, [file(&record.host).as_str()])?;
+        net::Client::new(&config.options())?.put(&to, bytes.clone(), None)?;
+    }
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
     }
@@ -252,6 +266,11 @@ pub enum Place {
 }
 
 impl Place {
+    /// A directory that a web server hands out.
+    pub fn on_web(url: &str, options: &net::Options) -> Result<Self> {
+        Ok(Self::Web(Box::new(net::Client::new(options)?), url.trim_end_matches('/').to_owned()))
+    }
+
     /// What is there of a host; `None` when it has not said anything yet.
     pub fn read(&self, host: &str) -> Result<Option<Vec<u8>>> {
         match self {

@@ -50,8 +50,7 @@ impl Fleet {
         }
         let from = self.from.clone().unwrap_or_default();
         if from.starts_with("http://") || from.starts_with("https://") {
-            let client = net::Client::new(&self.tls.options())?;
-            return Ok(Place::Web(Box::new(client), from.trim_end_matches('/').to_owned()));
+            return Place::on_web(&from, &self.tls.options());
         }
         let dir = PathBuf::from(from);
         if !dir.is_dir() {

@@ -214,3 +214,30 @@ fn a_host_without_a_way_out_has_its_artifacts_from_a_mirror_on_nginx() {
     tree.kpull("apply").exits(0);
     assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
 }
+
+#[test]
+fn a_host_puts_its_status_on_nginx_and_the_fleet_s_people_read_it_there() {
+    let nginx = Nginx::start();
+    let site = Site::new("test");
+    let key: ssh_key::PrivateKey = ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]).into();
+    let public = key.public_key().to_openssh().unwrap();
+    site.role("base", "").host("h1", &format!("address = \"10.0.0.1\"\nrecipient = {public:?}\nroles = [\"base\"]\n"));
+    let tree = site.sign().enroll();
+    tree.write("etc/ssh/ssh_host_ed25519_key", key.to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes());
+    let configure = |url: &str| {
+        let (source, table) = (site.path(), nginx.table());
+        tree.configure(&format!("[[source]]\ndir = {source:?}\n[status]\nhttp = {url:?}\nevery = \"0s\"\n{table}"));
+    };
+    configure(&nginx.url("releases/fleet/"));
+    tree.kpull("apply").exits(0);
+    assert_eq!(nginx.asked(0, "PUT "), ["PUT /releases/fleet/h1.status 201"]);
+    let (url, options) = (nginx.url("releases/fleet"), nginx.options());
+    let mut arguments = vec!["fleet", "--site", site.path().to_str().unwrap(), &url];
+    arguments.extend(options.iter().map(String::as_str));
+    let told = crate::site::kpull(&arguments).exits(0).stdout;
+    assert!(told.contains("1 well"), "{told}");
+    // one that takes no PUT there stops nothing
+    configure(&nginx.url("closed"));
+    let output = tree.kpull("apply --json").exits(0);
+    assert!(output.events("untold")[0]["error"].as_str().unwrap().contains("405"), "{}", output.stdout);
+}
