@@ -32,6 +32,8 @@ mod new;
 mod nginx;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/recipe.rs"]
+mod recipe;
 #[path = "tree/schema.rs"]
 mod schema;
 #[path = "tree/seal.rs"]
