@@ -9,7 +9,7 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use crate::error::Result;
-use crate::resolve::{Facts, Shown, show};
+use crate::resolve::{Facts, Shown, Views, show};
 use crate::secret::Secrets;
 use crate::secret::name::path_of;
 use crate::site::Site;
@@ -18,6 +18,7 @@ use crate::site::Site;
 pub struct State {
     site: Arc<Site>,
     facts: BTreeMap<String, Facts>,
+    views: Arc<Views>,
 }
 
 impl State {
@@ -26,13 +27,13 @@ impl State {
         let facts =
             site.hosts.iter().map(|(name, host)| Ok((name.clone(), Facts::recorded(Some(dir), name, host.address)?)));
         let facts = facts.collect::<Result<_>>()?;
-        Ok(Self { site: Arc::new(site), facts })
+        Ok(Self { site: Arc::new(site), facts, views: Arc::default() })
     }
 
     /// What makes a host, by name; `None` when the site has no such host.
     fn host(&self, name: &str) -> Option<Result<Parts>> {
         let facts = self.facts.get(name)?;
-        Some(show(&self.site, name, facts, &Secrets::expected()).map(|(catalog, shown)| {
+        Some(show(&self.site, name, facts, &Secrets::expected(), &self.views).map(|(catalog, shown)| {
             let mut parts: Parts = shown.into_iter().map(part).collect();
             for secret in catalog.secrets {
                 let sealed = self.site.files.get(&path_of(&secret));

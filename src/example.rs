@@ -121,7 +121,7 @@ impl Example {
         let name = file.host.as_ref().or(hosts.keys().next()).map_or("h1", String::as_str);
         let address = site.find_host(name)?.address;
         let facts = Facts::assumed(name, address, None)?.with(&self.doc, &["facts".to_owned()], &file.facts)?;
-        Ok(show(&site, name, &facts, &Secrets::expected())?.1)
+        Ok(show(&site, name, &facts, &Secrets::expected(), &Arc::default())?.1)
     }
 
     /// An error about the site that was made of the example, as one about the example.

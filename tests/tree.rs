@@ -44,6 +44,8 @@ mod packaging;
 mod pki;
 #[path = "tree/rollout.rs"]
 mod rollout;
+#[path = "tree/recipe.rs"]
+mod recipe;
 #[path = "tree/schema.rs"]
 mod schema;
 #[path = "tree/seal.rs"]

@@ -14,11 +14,11 @@ use crate::kind::artifact::Artifact;
 use crate::lint::lint;
 use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
-use crate::resolve::{Facts, resolve};
+use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};
 use crate::secret::scan::scan;
-use crate::site::Site;
+use crate::site::{HostVars, Site};
 use crate::supply::check::{Asked, Checking, check};
 use crate::supply::layout;
 
@@ -49,28 +49,28 @@ impl Run for Check {
         let mut errors: Vec<Error> = Vec::new();
         let literals = scan(&site.files);
         let (mut users, mut catalogs) = (Users::default(), Vec::new());
-        for (name, host) in &site.hosts {
-            let resolved = Facts::recorded(dir.as_deref(), name, host.address)
-                .and_then(|facts| resolve(&site, name, &facts, &Secrets::sealed()));
-            match &resolved {
-                Ok(catalog) if self.json => {
-                    print_json(
-                        &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": catalog.items.len() }),
-                    );
+        let mut found: Vec<(&str, Error)> = Vec::new();
+        let facts = |name: &str, host: &HostVars| Facts::recorded(dir.as_deref(), name, host.address);
+        for (name, resolved) in resolve_all(&site, &facts, &Secrets::sealed()) {
+            let catalog = match resolved {
+                Ok(catalog) => catalog,
+                Err(error) => {
+                    found.push((name, error));
+                    continue;
                 }
-                Ok(catalog) => {
-                    print(&format!("✓ {name:<16} {} resources of {} roles", catalog.items.len(), host.roles.len()))
-                }
-                Err(_) => {}
+            };
+            let (resources, roles) = (catalog.items.len(), site.hosts.get(name).map_or(0, |host| host.roles.len()));
+            if self.json {
+                print_json(
+                    &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": resources }),
+                );
+            } else {
+                print(&format!("✓ {name:<16} {resources} resources of {roles} roles"));
             }
-            match resolved {
-                Ok(catalog) => {
-                    users.add(&catalog);
-                    catalogs.push(catalog);
-                }
-                Err(error) => errors.push(error),
-            }
+            users.add(&catalog);
+            catalogs.push(catalog);
         }
+        errors.extend(once(found));
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
             if !self.json {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
@@ -81,7 +81,7 @@ impl Run for Check {
         if errors.is_empty() {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
-            errors.extend(Desk::of(Path::new("."), site, users)?.complaints());
+            errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());
         }
         errors.extend(literals);
         errors.extend(lost);

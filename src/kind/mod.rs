@@ -86,7 +86,7 @@ pub struct Work<'a> {
 }
 
 /// One thing on a host that can be observed, compared and changed.
-pub trait Resource: fmt::Debug + Any {
+pub trait Resource: fmt::Debug + Any + Send {
     /// The kind's name.
     fn kind(&self) -> &'static str;
 

@@ -1,7 +1,7 @@
 //! `[[package]]`: packages of the distribution that are installed, or not. For a tree nothing is done: packages belong to
 //! whoever made its base.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -63,7 +63,7 @@ impl Fields for PackageFields {
             }
         }
         let set =
-            Rc::new(Set { names, state: self.state, version: self.version, manager: self.manager, start: self.start });
+            Arc::new(Set { names, state: self.state, version: self.version, manager: self.manager, start: self.start });
         Ok(set.names.iter().map(|name| Box::new(Package { name: name.clone(), set: set.clone() }) as _).collect())
     }
 }
@@ -114,14 +114,14 @@ impl Set {
 #[derive(Debug)]
 pub struct Package {
     name: String,
-    set: Rc<Set>,
+    set: Arc<Set>,
 }
 
 impl Package {
     /// That a host is without it.
     pub(super) fn absent(name: &str, manager: Option<Manager>) -> Self {
         let set = Set { names: vec![name.to_owned()], state: State::Absent, version: None, manager, start: false };
-        Self { name: name.to_owned(), set: Rc::new(set) }
+        Self { name: name.to_owned(), set: Arc::new(set) }
     }
 }
 

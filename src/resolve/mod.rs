@@ -1,5 +1,6 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
+mod all;
 mod expression;
 mod facts;
 mod functions;
@@ -9,6 +10,7 @@ mod shown;
 pub mod testing;
 mod world;
 
+pub use all::{Views, once, resolve_all};
 pub use expression::Expression;
 pub use facts::{Facts, Os};
 pub use shown::{Shown, digest};
@@ -45,13 +47,19 @@ pub struct Catalog {
 
 /// Resolves one host of a site. All errors that are found are told together.
 pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
-    resolve_into(site, host, facts, secrets, None)
+    resolve_into(site, host, facts, secrets, None, None)
 }
 
-/// [`resolve`], and every entry that the catalog is made of, as it is for the host. Secrets stay sealed.
-pub fn show(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<(Catalog, Vec<Shown>)> {
+/// [`resolve`], and every entry that the catalog is made of, as it is for the host. `views` are those of all its hosts.
+pub fn show(
+    site: &Arc<Site>,
+    host: &str,
+    facts: &Facts,
+    secrets: &Secrets,
+    views: &Arc<Views>,
+) -> Result<(Catalog, Vec<Shown>)> {
     let mut shown = Vec::new();
-    let catalog = resolve_into(site, host, facts, secrets, Some(&mut shown))?;
+    let catalog = resolve_into(site, host, facts, secrets, Some(views), Some(&mut shown))?;
     Ok((catalog, shown))
 }
 
@@ -60,10 +68,11 @@ fn resolve_into(
     host: &str,
     facts: &Facts,
     secrets: &Secrets,
+    views: Option<&Arc<Views>>,
     mut shown: Option<&mut Vec<Shown>>,
 ) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
-    let world = World::new(site.clone(), host, facts, secrets);
+    let world = World::among(site.clone(), host, facts, secrets, views);
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {

@@ -10,6 +10,7 @@ use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Place, Result, nearest};
+use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
 use crate::resolve::{expression, functions};
 use crate::secret::{Secret, Secrets, lock, placeholder};
@@ -28,6 +29,8 @@ pub struct World {
     /// Variables that are being rendered, to notice a circle.
     rendering: Mutex<Vec<String>>,
     rendered: Mutex<HashMap<Var, Rendered>>,
+    /// What hosts see of one another, when several are resolved together.
+    views: Option<Arc<Views>>,
     asked: Arc<Asked>,
 }
 
@@ -84,7 +87,8 @@ impl Asked {
     }
 }
 
-type Var = (String, Option<String>, String);
+/// Which variable: the host, the role (or the site) and the name.
+pub(super) type Var = (String, Option<String>, String);
 
 /// How deep variables may need one another; with the depth of templates it has to fit into a thread's stack.
 const DEPTH: usize = 32;
@@ -139,6 +143,17 @@ impl Layer<'_> {
 impl World {
     /// The world of one host.
     pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Arc<Self> {
+        Self::among(site, host, facts, secrets, None)
+    }
+
+    /// The world of one host of several, which have the same `views`.
+    pub(super) fn among(
+        site: Arc<Site>,
+        host: &str,
+        facts: &Facts,
+        secrets: &Secrets,
+        views: Option<&Arc<Views>>,
+    ) -> Arc<Self> {
         let mut env = expression::language();
         // a block on a line of its own leaves no line behind; the default delimiters always go together
         if let Ok(syntax) =
@@ -177,6 +192,7 @@ impl World {
             failed: Mutex::default(),
             rendering: Mutex::default(),
             rendered: Mutex::default(),
+            views: views.cloned(),
         })
     }
 
@@ -253,11 +269,20 @@ impl World {
             lock(&self.asked.log).times += usize::from(known.is_secret);
             return Some(known.value.clone());
         }
+        // only a host's own world knows its facts
+        let views = self.views.as_ref().filter(|_| host != self.host);
+        if let Some(value) = views.and_then(|views| views.get(&var)) {
+            lock(&self.rendered).insert(var, Rendered { value: value.clone(), is_secret: false });
+            return Some(value);
+        }
         let (json, place) = self.layered(host, role, name)?;
         let label = role.map_or_else(|| name.to_owned(), |role| format!("{role}.{name}"));
         let before = self.times_asked();
         let value = self.render_variable(&var, &label, &json, &place);
         let is_secret = self.times_asked() != before;
+        if let Some(views) = views.filter(|_| !is_secret) {
+            views.keep(&var, &value);
+        }
         lock(&self.rendered).insert(var, Rendered { value: value.clone(), is_secret });
         Some(value)
     }
@@ -563,7 +588,7 @@ fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
 
 /// What a template sees by name.
 #[derive(Debug)]
-struct Scope {
+pub(super) struct Scope {
     world: Arc<World>,
     host: String,
     role: Option<String>,
@@ -609,7 +634,7 @@ impl Object for Scope {
 
 /// The variables of a role for a host: `etcd.client_port`.
 #[derive(Debug)]
-struct RoleObject {
+pub(super) struct RoleObject {
     world: Arc<World>,
     host: String,
     role: String,
@@ -628,7 +653,7 @@ impl Object for RoleObject {
 
 /// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.
 #[derive(Debug)]
-struct HostObject {
+pub(super) struct HostObject {
     world: Arc<World>,
     name: String,
 }

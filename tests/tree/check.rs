@@ -106,3 +106,48 @@ fn what_a_host_has_no_use_for_it_does_not_read() {
     fs::remove_dir_all(site.path().join("roles/app/flags")).unwrap();
     tree.kpull("apply").exits(0);
 }
+
+#[test]
+fn a_mistake_of_a_role_is_told_once_with_the_hosts_that_have_it() {
+    let site = Site::new("test");
+    site.role("web", "required = [\"domain\"]\n[[file]]\npath = \"/a\"\ncontent = \"{{ domain }}\"\n");
+    site.role("db", "[[file]]\npath = \"/b\"\ncontent = \"{{ nope }}\"\n");
+    for host in 1..=6 {
+        site.host(&format!("h{host}"), &format!("address = \"10.0.0.{host}\"\nroles = [\"db\", \"web\"]\n"));
+    }
+    let checked = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1);
+    let told: Vec<(String, String)> = checked
+        .events("error")
+        .iter()
+        .map(|error| (error["error"].as_str().unwrap().to_owned(), error["help"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0].0, "`nope` is not defined");
+    assert_eq!(told[1].0, "h1 has to set `web.domain`");
+    for (_, help) in &told {
+        assert!(help.ends_with("; the same on 5 more: h2, h3, h4 and 2 others"), "{help}");
+    }
+}
+
+#[test]
+fn what_hosts_see_of_one_another_is_what_each_says_of_itself() {
+    let site = Site::new("test");
+    let role = "[vars]\nname = \"{{ host.name }}\"\nown = \"{{ facts.hostname }}\"\nfirst = \"{{ hosts | first }}\"\n[[file]]\npath = \"/a\"\ncontent = \"{{ hosts | map(attribute='vars.web.name') | join(' ') }} {{ own }}\"\n";
+    site.role("web", role);
+    for host in 1..=5 {
+        let vars = if host == 3 { "[vars.web]\nname = \"three\"\n" } else { "" };
+        site.host(&format!("h{host}"), &format!("address = \"10.0.0.{host}\"\nroles = [\"web\"]\n{vars}"));
+    }
+    let path = site.path().to_str().unwrap();
+    kpull(&["check", "--site", path]).exits(0);
+    // the facts of another host are no more known for having been looked at by its own
+    site.role("web", &role.replace("vars.web.name", "vars.web.own"));
+    let checked = kpull(&["check", "--json", "--site", path]).exits(1);
+    assert_eq!(checked.events("checked").len(), 0);
+    for told in checked.events("error") {
+        assert!(told["error"].as_str().unwrap().contains("the facts of another host"), "{told}");
+    }
+    // nor what a variable leads to
+    site.role("web", &role.replace("vars.web.name", "vars.web.first.vars.web.own"));
+    assert_eq!(kpull(&["check", "--json", "--site", path]).exits(1).events("checked").len(), 1, "h1 itself knows");
+}
