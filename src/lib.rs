@@ -16,6 +16,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod fleet;
+pub mod hook;
 pub mod host;
 pub mod kind;
 pub mod lint;

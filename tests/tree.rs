@@ -20,6 +20,8 @@ mod faults;
 mod fleet;
 #[path = "support/git.rs"]
 mod git;
+#[path = "tree/hooks.rs"]
+mod hooks;
 #[path = "tree/metrics.rs"]
 mod metrics;
 #[path = "tree/nginx.rs"]
