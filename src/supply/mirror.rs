@@ -199,7 +199,13 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let Listed { sha256, size } = Listed::of(content.as_bytes());
             let urls = vec![format!("file://{}", path.display())];
-            let pin = Pin { name: (*content).to_owned(), urls, sha256, size: with_sizes.then_some(size) };
+            let pin = Pin {
+                name: (*content).to_owned(),
+                version: "1".to_owned(),
+                urls,
+                sha256,
+                size: with_sizes.then_some(size),
+            };
             let pins = [("amd64".to_owned(), pin)].into_iter().collect();
             ((*content).to_owned(), Artifact { version: "1".into(), pins })
         };
