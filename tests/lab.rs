@@ -16,6 +16,8 @@ mod health;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
+#[path = "lab/observe.rs"]
+mod observe;
 #[path = "lab/seal.rs"]
 mod seal;
 #[path = "lab/secrets.rs"]
