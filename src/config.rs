@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::fleet;
+use crate::hook;
 use crate::host::Host;
 use crate::host::root::Root;
 use crate::kind::fields::Span;
@@ -44,6 +45,9 @@ pub struct Config {
     pub status: Option<fleet::Config>,
     /// Where this host's metrics are written; nowhere when left out.
     pub metrics: Option<metrics::Config>,
+    /// Who is told what happens on this host.
+    #[serde(rename = "hook", default)]
+    pub hooks: Vec<hook::Config>,
     /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
     verify_every: Option<Span>,
     /// Where releases come from, in the order to try.
@@ -212,6 +216,10 @@ impl Config {
         if let Some(status) = &mut config.status {
             status.check().map_err(|error| error.at(doc.place(&["status".to_owned()]), "in this table"))?;
             status.paths().for_each(settle);
+        }
+        for (index, hook) in config.hooks.iter_mut().enumerate() {
+            hook.check().map_err(|error| error.at(doc.place(&["hook".to_owned(), index.to_string()]), "this hook"))?;
+            hook.paths().for_each(settle);
         }
         if let Some(metrics) = &mut config.metrics {
             settle(&mut metrics.dir);

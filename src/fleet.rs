@@ -1,6 +1,7 @@
 //! What hosts tell of themselves: a record each, signed with the host's own SSH key, in a directory or in etcd. Whoever has the site can
 //! read them all, and knows from it whose key each has to be signed with. No server of ours is needed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
+use crate::engine::vitals::{Ending, Vitals};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::kind::fields::Span;
+use crate::metrics::bare;
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
 use crate::secret::{Recipient, mask};
@@ -32,6 +35,10 @@ const TOLD: &str = "told.json";
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 /// More than any record has.
 const MOST: u64 = 64 * 1024;
+/// The most characters of an error that a record has: it is to stay small.
+const TEXT: usize = 300;
+/// The most certificates, probes and artifacts that it has.
+const ENTRIES: [usize; 3] = [3, 5, 12];
 /// After how many times that a host did not speak it counts as silent.
 const MISSED: i32 = 3;
 /// How long a host has that was just started, or whose run takes long.
@@ -150,6 +157,20 @@ pub struct Record {
     /// Why it has not taken the newest release yet, when it is not its turn.
     #[serde(default)]
     pub waits: Option<String>,
+    /// When what had moved away from its release was mended last, and how many resources that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<(Timestamp, usize)>,
+    /// How many probes passed when they were waited for last.
+    pub passing: usize,
+    /// Those that did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<String>,
+    /// The certificates that end first, and from when on each has to be renewed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<(String, Ending)>,
+    /// The versions of what is installed of pinned artifacts, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, String>,
 }
 
 /// That a host has spoken.
@@ -205,6 +226,12 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
 
 /// How the host is, at no time.
 fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
+    let vitals = Vitals::load(&agent.store).unwrap_or_default();
+    let [most_certificates, most_probes, most_artifacts] = ENTRIES;
+    let mut certificates: Vec<_> = vitals.certificates.into_iter().collect();
+    certificates.sort_by_key(|(_, ending)| ending.end);
+    certificates.truncate(most_certificates);
+    let failing = vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| bare(id, "probe:").to_owned());
     let generation = agent.store.generation()?;
     let seen = agent.trust()?.memory.release;
     Ok(Record {
@@ -218,13 +245,23 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         seen: seen.map(|seen| seen.serial),
         generation: generation.as_ref().map(|one| one.number),
         good: generation.is_some_and(|one| one.good),
-        bad: agent.store.hold()?.map(|hold| (hold.not, mask::hide(&hold.why).into_owned())),
+        bad: agent.store.hold()?.map(|hold| (hold.not, short(&hold.why))),
         exit: run.exit,
-        error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
+        error: run.error.as_deref().map(short),
         held: HeldBack::now(&agent.store)?.len(),
         since: None,
         waits: run.waits.clone(),
+        drift: vitals.drift,
+        passing: vitals.probes.values().filter(|passed| **passed).count(),
+        failing: failing.take(most_probes).collect(),
+        certificates,
+        artifacts: vitals.artifacts.into_iter().take(most_artifacts).collect(),
     })
+}
+
+/// What went wrong, without secrets and not too long.
+fn short(text: &str) -> String {
+    mask::hide(text).chars().take(TEXT).collect()
 }
 
 fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
@@ -400,7 +437,36 @@ mod tests {
             held: 0,
             since: None,
             waits: None,
+            drift: None,
+            passing: 0,
+            failing: Vec::new(),
+            certificates: Vec::new(),
+            artifacts: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn a_record_of_an_older_kpull_is_read_and_one_with_everything_in_it_is_small() {
+        let old = r#"{"version":1,"site":"s","host":"h","time":"2026-01-01T00:00:00Z","every":600,"program":"0.1.0",
+            "release":7,"seen":7,"generation":1,"good":true,"bad":null,"exit":0,"error":null,"held":0}"#;
+        let old: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((old.release, old.drift, old.artifacts.len()), (Some(7), None, 0));
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let names = ["etcd", "flannel", "kube-controller-manager", "kubernetes-server", "docker", "cni-plugins"];
+        let full = Record {
+            bad: Some((8, "x".repeat(TEXT))),
+            drift: Some((now, 3)),
+            failing: names.iter().take(ENTRIES[1]).map(|name| (*name).to_owned()).collect(),
+            certificates: names
+                .iter()
+                .take(ENTRIES[0])
+                .map(|name| ((*name).to_owned(), Ending { renew: now, end: now }))
+                .collect(),
+            artifacts: names.iter().map(|name| ((*name).to_owned(), "1.20.2".to_owned())).collect(),
+            ..record()
+        };
+        let size = serde_json::to_vec(&full).unwrap().len();
+        assert!(size < 1200, "{size}");
     }
 
     #[test]

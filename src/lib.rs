@@ -19,6 +19,7 @@ pub mod engine;
 pub mod error;
 pub mod example;
 pub mod fleet;
+pub mod hook;
 pub mod host;
 pub mod kind;
 pub mod lint;

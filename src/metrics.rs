@@ -77,7 +77,7 @@ fn count(number: impl TryInto<i64>) -> f64 {
 }
 
 /// The prefix of a resource's id that a label leaves out.
-fn bare<'a>(id: &'a str, kind: &str) -> &'a str {
+pub(crate) fn bare<'a>(id: &'a str, kind: &str) -> &'a str {
     id.strip_prefix(kind).unwrap_or(id)
 }
 

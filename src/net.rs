@@ -13,7 +13,7 @@ use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
-use reqwest::header::{self, HeaderMap, HeaderName};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -506,6 +506,20 @@ impl Client {
         self.send(&Request { url, home: url, headers, method: Method::PUT, body: Some(body) })
     }
 
+    /// Posts JSON to `url`; what is answered beyond that it was taken is not read.
+    pub fn post_json(&self, url: &str, body: String) -> Result<()> {
+        let url = read(url)?;
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let body = Some(body.into_bytes());
+        let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::POST, body })?;
+        if reply.kind == Kind::Missing {
+            return Err(
+                Error::new(format!("POST {}: nobody is there to take it", shown(&url))).help("check the address")
+            );
+        }
+        Ok(())
+    }
+
     /// Sends `request` until there is an answer or no hope.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
         retry(self.loaded.retries, || self.attempt(request))
@@ -517,6 +531,7 @@ impl Client {
         for _ in 0..=REDIRECTS {
             let what = format!("{} {}", request.method, shown(&url));
             let puts = request.method == Method::PUT;
+            let posts = request.method == Method::POST;
             let mut builder = self
                 .connects(&url)
                 .map_err(Failure::hopeless)?
@@ -536,6 +551,7 @@ impl Client {
                 StatusCode::PARTIAL_CONTENT => Kind::Partial,
                 StatusCode::NOT_MODIFIED => Kind::NotModified,
                 StatusCode::CREATED | StatusCode::NO_CONTENT if puts => Kind::Ok,
+                StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT if posts => Kind::Ok,
                 StatusCode::PRECONDITION_FAILED if puts => Kind::Changed,
                 StatusCode::NOT_FOUND | StatusCode::GONE if !puts => Kind::Missing,
                 // Like git, a POST goes only where it was sent.

@@ -22,10 +22,12 @@ mod health;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
-#[path = "lab/rollout.rs"]
-mod rollout;
+#[path = "lab/observe.rs"]
+mod observe;
 #[path = "lab/packages.rs"]
 mod packages;
+#[path = "lab/rollout.rs"]
+mod rollout;
 #[path = "lab/seal.rs"]
 mod seal;
 #[path = "lab/secrets.rs"]

@@ -32,6 +32,8 @@ mod fmt;
 mod git;
 #[path = "tree/help.rs"]
 mod help;
+#[path = "tree/hooks.rs"]
+mod hooks;
 #[path = "tree/metrics.rs"]
 mod metrics;
 #[path = "tree/new.rs"]
@@ -42,10 +44,10 @@ mod nginx;
 mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
-#[path = "tree/rollout.rs"]
-mod rollout;
 #[path = "tree/recipe.rs"]
 mod recipe;
+#[path = "tree/rollout.rs"]
+mod rollout;
 #[path = "tree/schema.rs"]
 mod schema;
 #[path = "tree/seal.rs"]

@@ -9,6 +9,7 @@ use crate::cli::{HostArgs, Run};
 use crate::engine::{Agent, How, converge};
 use crate::error::{Exit, Result};
 use crate::fleet;
+use crate::hook;
 use crate::metrics;
 use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
 use crate::store::{Failure, LastRun};
@@ -72,7 +73,8 @@ pub(super) fn recorded(
     let last = last_run(agent, &result, &notes.note(), clock);
     let kept = agent.store.set_last_run(&last);
     let told = [fleet::tell(agent, &last), metrics::write(agent, &last)];
-    for error in told.iter().filter_map(|told| told.as_ref().err()) {
+    let unheard = hook::fire(agent, &last, &notes.note(), result.as_ref().err());
+    for error in told.iter().filter_map(|told| told.as_ref().err()).chain(&unheard) {
         agent.report.event(&Event::Untold(error));
     }
     // what failed first says why

@@ -8,18 +8,26 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
+use crate::engine::Agent;
 use crate::engine::held::HeldBack;
-use crate::error::{Exit, Result};
+use crate::engine::vitals::Vitals;
+use crate::error::{Exit, Result, visible};
 use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
-use crate::store::{Generation, LastRun, Owed};
+use crate::store::{Generation, Hold, LastRun, Owed};
+
+/// The most characters of `--motd`.
+const LINE: usize = 160;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
 pub struct Status {
     #[command(flatten)]
     host: HostArgs,
+    /// Say it in one line, for whoever logs in
+    #[arg(long, conflicts_with = "json")]
+    motd: bool,
 }
 
 impl Run for Status {
@@ -41,6 +49,10 @@ impl Run for Status {
                 "sandbox": sandbox::describe()?,
             });
             print_json(&value);
+            return Ok(Exit::Done);
+        }
+        if self.motd {
+            print(&motd(&agent, generation.as_ref(), hold.as_ref(), held.len(), last.as_ref()));
             return Ok(Exit::Done);
         }
         let mut text = format!("{} of the site {}\n", agent.name, agent.config.trust.site);
@@ -173,6 +185,42 @@ fn until(time: Timestamp) -> String {
         seconds @ ..120 => format!("in {seconds} s"),
         seconds @ ..7200 => format!("in {} min", seconds / 60),
         _ => format!("{time:.0}"),
+    }
+}
+
+/// All that somebody who logs in has to know, in one line.
+fn motd(
+    agent: &Agent<'_>,
+    generation: Option<&Generation>,
+    hold: Option<&Hold>,
+    held: usize,
+    last: Option<&LastRun>,
+) -> String {
+    let now = Timestamp::now();
+    let mut parts = vec![match generation {
+        Some(generation) => format!("kpull: release {}", generation.serial),
+        None => "kpull: nothing was applied here yet".to_owned(),
+    }];
+    parts.extend(
+        hold.map(|hold| format!("not {}, which was not good", hold.not))
+            .filter(|_| hold.is_some_and(|hold| hold.tries > 0)),
+    );
+    parts.extend(last.map(|last| match &last.error {
+        None => format!("well {}", ago(last.time)),
+        Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),
+    }));
+    if held > 0 {
+        parts.push(format!("{held} held"));
+    }
+    let certificates = Vitals::load(&agent.store).unwrap_or_default().certificates;
+    let due = certificates.iter().filter(|(_, ending)| ending.renew <= now);
+    parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {
+        format!("the certificate {name} ends in {} days", ending.end.duration_since(now).as_hours() / 24)
+    }));
+    let line = visible(&parts.join(", "));
+    match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

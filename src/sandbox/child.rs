@@ -102,6 +102,10 @@ impl Work {
                 let answer = Answer::Body { kind: reply.kind, length: reply.length };
                 Ok((answer, Some(Box::new(reply))))
             }
+            (Self::Downloads(client), Request::Post { url, body }) => {
+                client.post_json(&url, body)?;
+                Ok((Answer::Nothing, None))
+            }
             _ => Err(Error::new("a process was asked for what it is not there for")),
         }
     }

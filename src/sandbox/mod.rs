@@ -20,7 +20,7 @@ mod wire;
 
 pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};
-pub use parent::{Downloads, describe, open};
+pub use parent::{Downloads, describe, open, post};
 
 /// The argument that makes this program the child.
 pub const COMMAND: &str = "fetch-worker";

@@ -73,6 +73,18 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 #[derive(Debug)]
 pub struct Downloads(pub Options);
 
+/// Posts JSON through a child, which has the time of every try that the options allow, and ten seconds for the pauses.
+pub fn post(options: &Options, url: &str, body: String) -> Result<()> {
+    let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
+    let setup = Setup { job: Job::Downloads, net: options.load()?, confinement };
+    let limit = options.patience() * (options.tries_again() + 1) + Duration::from_secs(10);
+    let mut worker = Worker::start(&net::shown(&net::read(url)?), &setup, Path::new("/"), limit)?;
+    match worker.ask(&Request::Post { url: url.to_owned(), body })? {
+        Answer::Nothing => Ok(()),
+        _ => Err(worker.nonsense()),
+    }
+}
+
 /// How the process that talks to the network is confined on this host, in words.
 pub fn describe() -> Result<String> {
     let who = match user()? {

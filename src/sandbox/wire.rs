@@ -78,6 +78,8 @@ pub(super) enum Request {
     List,
     /// A download.
     Get { url: String, from: Option<u64> },
+    /// A POST of JSON, answered by nothing.
+    Post { url: String, body: String },
 }
 
 /// What the child answers.

@@ -1,12 +1,14 @@
 //! What hosts tell of themselves, and what the fleet's people see of it.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
-use crate::site::{Output, Site, Tree, kpull};
+use crate::site::{Output, Site, Tree, command, kpull};
 use crate::sources::files;
 
 /// The key of a host, by its number.
@@ -156,4 +158,55 @@ fn a_status_that_goes_nowhere_is_an_error_of_the_configuration() {
     let error = fleet.tree.kpull("apply --json").exits(1).error();
     assert_eq!(error["error"], "[status] says nowhere to tell it");
     assert!(error["file"].as_str().unwrap().ends_with("kpull.toml"));
+}
+
+#[test]
+fn a_host_tells_of_drift_versions_and_certificates_and_the_page_shows_them() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    fleet.tree.write("etc/motd", "other\n").kpull("apply").exits(0);
+    let record = fleet.state("h1").1["record"].clone();
+    assert_eq!(record["drift"][1], 1, "{record}");
+    let page = fleet.dir.path().join("fleet.html");
+    let output = fleet.look(&["--html", page.to_str().unwrap()]).exits(3);
+    assert_eq!(output.stdout, "2 hosts, release 1: 1 well, 1 unknown\n");
+    let text = fs::read_to_string(&page).unwrap();
+    for part in ["<h1>test</h1>", ">1 put back, ", ">well<", ">unknown<", env!("CARGO_PKG_VERSION")] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    // nothing is fetched, nothing runs
+    for part in ["<script", "src=", "href=", "url(", "@import"] {
+        assert!(!text.contains(part), "{part} in\n{text}");
+    }
+    // the one in trouble first
+    assert!(text.find(">h2<") < text.find(">h1<"));
+}
+
+#[test]
+fn the_fleet_is_looked_at_again_and_again_until_somebody_has_seen_enough() {
+    let fleet = Fleet::new();
+    let (site, dir) = (fleet.site.path().to_str().unwrap(), fleet.dir.path().to_str().unwrap());
+    let mut child = command(&["fleet", "--site", site, dir, "--watch", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut ends = |with: &str| lines.by_ref().find(|line| line.starts_with("2 hosts")).unwrap().ends_with(with);
+    assert!(ends("2 unknown"));
+    fleet.tree.kpull("apply").exits(0);
+    while !ends("1 well, 1 unknown") {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn whoever_logs_in_is_told_in_a_line_how_the_host_is() {
+    let fleet = Fleet::new();
+    let line = |start: &str| {
+        let output = fleet.tree.kpull("status --motd").exits(0).stdout;
+        assert!(output.lines().count() == 1 && output.starts_with(start), "{output}");
+    };
+    line("kpull: nothing was applied here yet\n");
+    fleet.tree.kpull("apply").exits(0);
+    line("kpull: release 1, well ");
+    fs::remove_file(fleet.site.path().join("release.toml.sig")).unwrap();
+    assert_ne!(fleet.tree.kpull("apply").code, 0);
+    line("kpull: release 1, FAILED ");
 }

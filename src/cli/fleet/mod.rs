@@ -1,21 +1,24 @@
-//! `kpull fleet`.
+//! `kpull fleet`: as a table, again and again, as a page.
+
+mod page;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::status::ago;
-use crate::cli::{DeskArgs, Run, TlsArgs, print, print_json};
+use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::fleet::{Place, Record, State, cluster, verify};
 use crate::host::etcd;
-use crate::net;
 use crate::report::VERSION;
-use crate::site::{Files, Site, read_if_there};
+use crate::site::{Files, Site, read_if_there, replace};
 use crate::trust::{MANIFEST, Manifest};
 
 /// Arguments of `fleet`.
@@ -27,6 +30,12 @@ pub struct Fleet {
     /// Read the records from etcd, at this client address; once for each member
     #[arg(long, value_name = "URL", conflicts_with = "from", requires = "ca")]
     etcd: Vec<String>,
+    /// Write a page for browsers into this file instead of a table
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Look again and again, with a pause of so many seconds, until it is interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "json", value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -65,6 +74,27 @@ impl Run for Fleet {
     fn run(&self) -> Result<Exit> {
         let place = self.place()?;
         let site = Site::load(Files::in_directory(&self.desk.site)?)?;
+        let Some(pause) = self.watch else { return self.look(&place, &site) };
+        loop {
+            if std::io::stdout().is_terminal() {
+                print_as_is("\x1b[H\x1b[2J");
+            }
+            // what is in trouble now may be well the next time
+            if let Err(error) = self.look(&place, &site) {
+                print(&error.to_string());
+            }
+            std::thread::sleep(Duration::from_secs(pause));
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.desk.json
+    }
+}
+
+impl Fleet {
+    /// Reads every record once, and tells of them.
+    fn look(&self, place: &Place, site: &Site) -> Result<Exit> {
         let published = read_if_there(&self.desk.site.join(MANIFEST))?;
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
         let mut lines = Vec::new();
@@ -87,36 +117,40 @@ impl Run for Fleet {
                 None => State::Forged,
             };
         }
-        if self.desk.json {
-            for Line { host, state, record, why } in &lines {
+        if let Some(file) = &self.html {
+            replace(&[(file.clone(), page::html(&site.name, &lines, newest, now).into_bytes())])?;
+        }
+        match (self.desk.json, &self.html) {
+            (true, _) => lines.iter().for_each(|Line { host, state, record, why }| {
                 let why = Some(why).filter(|why| !why.is_empty());
                 print_json(&json!({ "version": VERSION, "host": host, "state": state, "record": record, "why": why }));
-            }
-        } else {
-            table(&lines, newest);
+            }),
+            (false, None) => table(&lines, newest),
+            (false, Some(_)) => print(&counts(&lines, newest)),
         }
         // one that only has not had its turn yet is well too
         Ok(if lines.iter().all(|line| line.state <= State::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
+}
 
-    fn json(&self) -> bool {
-        self.desk.json
-    }
+/// How many hosts are in which state.
+fn counts(lines: &[Line<'_>], newest: u64) -> String {
+    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    lines.iter().for_each(|line| *counts.entry(line.state).or_default() += 1);
+    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
+    format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", "))
 }
 
 fn table(lines: &[Line<'_>], newest: u64) {
     let wide = lines.iter().map(|line| line.host.len()).max().unwrap_or(0).max(4);
     print(&format!("{:<wide$}  RELEASE  STATE    HEARD", "HOST"));
-    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
     for Line { host, state, record, why } in lines {
-        *counts.entry(*state).or_default() += 1;
         let release =
             record.as_ref().and_then(|record| record.release).map_or("-".to_owned(), |serial| serial.to_string());
         let heard = record.as_ref().map_or("never".to_owned(), |record| ago(record.time));
-        let says = record.as_ref().map_or_else(|| why.clone(), Record::says);
+        let says = record.as_ref().map_or_else(|| why.clone(), Record::says).replace('\n', "; ");
         let line = format!("{host:<wide$}  {release:>7}  {:<7}  {heard:<12}  {says}", state.word());
         print(line.trim_end());
     }
-    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
-    print(&format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", ")));
+    print(&counts(lines, newest));
 }

@@ -1,0 +1,211 @@
+//! The fleet as one page for browsers: no script, nothing from elsewhere, what is in trouble first.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Line, counts};
+use crate::cli::status::ago;
+use crate::engine::vitals::Ending;
+use crate::error::visible;
+use crate::fleet::{Record, State};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The columns, after that with the host.
+const COLUMNS: [&str; 6] = ["State", "Release", "kpull", "Drift", "Certificates", "Heard"];
+
+/// The page of a site.
+pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> String {
+    let mut rows: Vec<&Line<'_>> = lines.iter().collect();
+    rows.sort_by_key(|line| (rank(line, now), line.host));
+    let site = safe(site);
+    let head: String =
+        COLUMNS.iter().map(|name| format!("<th role=\"columnheader\" scope=\"col\">{name}</th>")).collect();
+    let body: String = rows.iter().map(|line| row(line, newest, now)).collect();
+    let time = now.strftime("%Y-%m-%d %H:%M:%S UTC");
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{site}: {summary}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{site}</h1>\n<p class=\"summary\">{summary}</p>\n\
+         <table role=\"table\">\n<caption>As of <time datetime=\"{now:.0}\">{time}</time>, what is in trouble first</caption>\n\
+         <thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\" scope=\"col\">Host</th>{head}</tr></thead>\n\
+         <tbody role=\"rowgroup\">\n{body}</tbody>\n</table>\n</main>\n</body>\n</html>\n",
+        summary = safe(&counts(lines, newest)),
+    )
+}
+
+/// How soon somebody has to look at a host.
+fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
+    let ending = line.record.as_ref().and_then(first).map(|(_, ending)| ending);
+    let expired = ending.is_some_and(|ending| ending.end <= now);
+    let due = ending.is_some_and(|ending| ending.renew <= now);
+    let failing = line.record.as_ref().is_some_and(|record| !record.failing.is_empty());
+    match line.state {
+        State::Failed => 0,
+        State::Back => 1,
+        State::Forged => 2,
+        State::Silent => 3,
+        State::Unknown => 4,
+        _ if expired || failing => 5,
+        _ if due => 6,
+        State::Behind => 7,
+        State::Well => 8,
+    }
+}
+
+/// The certificate that ends first.
+fn first(record: &Record) -> Option<(&str, &Ending)> {
+    let certificates = record.certificates.iter();
+    certificates.map(|(name, ending)| (name.as_str(), ending)).min_by_key(|(_, ending)| ending.end)
+}
+
+fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
+    let Line { host, state, record, why } = line;
+    let word = state.word();
+    let none = || "<span class=\"none\">–</span>".to_owned();
+    let [release, program, drift, certificates, heard] = match record {
+        None => [none(), none(), none(), none(), "never".to_owned()],
+        Some(record) => [
+            release(record, newest),
+            program(record),
+            record.drift.map_or_else(none, |(time, count)| format!("{count} put back, {}", ago(time))),
+            first(record).map_or_else(none, |(name, ending)| certificate(name, ending, now)),
+            format!("<time datetime=\"{:.0}\">{}</time>", record.time, ago(record.time)),
+        ],
+    };
+    let state = format!("<span class=\"state {word}\">{word}</span>");
+    let cells = COLUMNS.iter().zip([state, release, program, drift, certificates, heard]);
+    let mut text = format!("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th>", safe(host));
+    for (name, cell) in cells {
+        let _ = write!(text, "<td role=\"cell\" data-label=\"{name}\"><div>{cell}</div></td>");
+    }
+    text.push_str("</tr>\n");
+    let mut says = vec![record.as_ref().map_or_else(|| why.clone(), Record::says)];
+    says.extend(record.iter().flat_map(|record| &record.failing).map(|name| format!("the probe {name} does not pass")));
+    says.retain(|text| !text.is_empty());
+    if !says.is_empty() {
+        let says: Vec<String> = says.iter().map(|text| safe(text)).collect();
+        let span = COLUMNS.len() + 1;
+        let _ = writeln!(
+            text,
+            "<tr role=\"row\" class=\"says\"><td role=\"cell\" colspan=\"{span}\">{}</td></tr>",
+            says.join("<br>")
+        );
+    }
+    text
+}
+
+fn release(record: &Record, newest: u64) -> String {
+    match record.release {
+        Some(serial) if serial < newest => format!("{serial} <span class=\"note\">of {newest}</span>"),
+        Some(serial) => serial.to_string(),
+        None => "none yet".to_owned(),
+    }
+}
+
+/// The version of kpull, and those of artifacts for whoever wants to see them.
+fn program(record: &Record) -> String {
+    let program = safe(&record.program);
+    if record.artifacts.is_empty() {
+        return program;
+    }
+    let versions = record.artifacts.iter();
+    let items: String = versions.map(|(name, version)| format!("<li>{} {}</li>", safe(name), safe(version))).collect();
+    let (count, s) = (record.artifacts.len(), if record.artifacts.len() == 1 { "" } else { "s" });
+    format!("{program}<details><summary>{count} artifact{s}</summary><ul>{items}</ul></details>")
+}
+
+fn certificate(name: &str, ending: &Ending, now: Timestamp) -> String {
+    let left = ending.end.duration_since(now);
+    let days = left.as_hours() / 24;
+    let (class, words) = match left {
+        _ if left <= SignedDuration::ZERO => ("failed", "expired".to_owned()),
+        _ if ending.renew <= now => ("behind", format!("{days} days left, to be renewed")),
+        _ => ("none", format!("{days} days left")),
+    };
+    format!("<span class=\"{class}\">{words}</span> <span class=\"note\">{}</span>", safe(name))
+}
+
+/// A text from anywhere, as nothing but text.
+fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in visible(text).chars() {
+        match char {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(host: &str) -> Record {
+        serde_json::from_value(serde_json::json!({
+            "version": 1, "site": "s", "host": host, "time": Timestamp::now(), "every": 600, "program": "0.1.0",
+            "release": 7, "seen": 7, "generation": 1, "good": true, "bad": null, "exit": 0, "error": null, "held": 0,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_host_says_is_text_and_nothing_else() {
+        let evil = "<script>alert(1)</script>\"'&\u{1b}";
+        let mut record = record("h1");
+        record.program = evil.to_owned();
+        record.error = Some(evil.to_owned());
+        record.failing = vec![evil.to_owned()];
+        record.artifacts.insert(evil.to_owned(), evil.to_owned());
+        record.certificates = vec![(evil.to_owned(), Ending { renew: record.time, end: record.time })];
+        let lines = [
+            Line { host: "h1", state: State::Failed, record: Some(record), why: String::new() },
+            Line { host: "h2", state: State::Forged, record: None, why: evil.to_owned() },
+        ];
+        let page = html(evil, &lines, 7, Timestamp::now());
+        assert!(!page.contains("<script") && !page.contains("\u{1b}") && !page.contains("\"'"), "{page}");
+        // title, heading; version, error, probe, artifact twice, certificate; what is forged
+        assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 9);
+    }
+
+    #[test]
+    fn what_is_in_trouble_comes_first_and_is_said_in_words() {
+        let now = Timestamp::now();
+        let day = SignedDuration::from_hours(24);
+        let mut due = record("due");
+        due.certificates = vec![("etcd".to_owned(), Ending { renew: now - day, end: now + day * 5 })];
+        let mut behind = record("behind");
+        behind.release = Some(6);
+        let line = |host, state, record| Line { host, state, record, why: String::new() };
+        let lines = [
+            line("a-well", State::Well, Some(record("a-well"))),
+            line("behind", State::Behind, Some(behind)),
+            line("due", State::Well, Some(due)),
+            line("unknown", State::Unknown, None),
+            line("back", State::Back, Some(record("back"))),
+            line("failed", State::Failed, Some(record("failed"))),
+        ];
+        let page = html("s", &lines, 7, now);
+        let order: Vec<&str> = page
+            .match_indices("scope=\"row\">")
+            .map(|(at, found)| page[at + found.len()..].split('<').next().unwrap())
+            .collect();
+        assert_eq!(order, ["failed", "back", "unknown", "due", "behind", "a-well"]);
+        for words in [
+            "5 days left, to be renewed",
+            "6 <span class=\"note\">of 7</span>",
+            ">never<",
+            "6 hosts, release 7: 2 well",
+        ] {
+            assert!(page.contains(words), "{words} in\n{page}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `[[hook]]`: somebody is told when a run has failed, has changed something, has gone back, or is well again: a program gets a JSON
+//! object on its standard input, or a web server gets it by POST. Both have little time, and no failure of theirs is one of the run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::engine::Agent;
+use crate::error::{Error, Result};
+use crate::host::process;
+use crate::kind::fields::is_argv;
+use crate::net;
+use crate::report::{Note, VERSION};
+use crate::sandbox;
+use crate::secret::mask;
+use crate::store::LastRun;
+
+/// Who was told of which failure.
+const TOLD: &str = "hooks.json";
+/// Seconds that a program has, and a server for each answer.
+const TIMEOUT: u64 = 10;
+/// How often a failed request is tried again.
+const RETRIES: u32 = 2;
+/// The most ids of changed resources that are told.
+const IDS: usize = 100;
+/// The most characters of an id or of an error.
+const TEXT: usize = 300;
+
+/// What can happen in a run, what matters most first.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// The host went back to an earlier release.
+    Back,
+    /// The run failed, and not as the one before it.
+    Failure,
+    /// Something was changed.
+    Change,
+    /// The run was well, after one that was not.
+    Recovery,
+}
+
+impl When {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Back => "back",
+            Self::Failure => "failure",
+            Self::Change => "change",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+/// `[[hook]]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What it is told of.
+    on: Vec<When>,
+    /// The program and its arguments; no shell. Either this or `post` is set.
+    command: Option<Vec<String>>,
+    /// The address that it is posted to.
+    post: Option<String>,
+    /// Seconds that the program has, or the server for each answer; 10 when left out.
+    timeout: Option<u64>,
+    /// How often a failed request is tried again; 2 when left out.
+    retries: Option<u32>,
+    /// See [`net::Options::ca`].
+    ca: Option<PathBuf>,
+    /// See [`net::Options::client_cert`].
+    client_cert: Option<PathBuf>,
+    /// See [`net::Options::client_key`].
+    client_key: Option<PathBuf>,
+    /// See [`net::Options::bearer`].
+    bearer: Option<PathBuf>,
+    /// See [`net::Options::basic`].
+    basic: Option<PathBuf>,
+}
+
+impl Config {
+    /// Every path that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let tls = [&mut self.ca, &mut self.client_cert, &mut self.client_key];
+        tls.into_iter().chain([&mut self.bearer, &mut self.basic]).flatten()
+    }
+
+    fn net(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            bearer: self.bearer.clone(),
+            basic: self.basic.clone(),
+            timeout: Some(self.timeout.unwrap_or(TIMEOUT)),
+            retries: Some(self.retries.unwrap_or(RETRIES)),
+        }
+    }
+
+    /// Finds what can't be meant.
+    pub fn check(&self) -> Result<()> {
+        if self.on.is_empty() {
+            return Err(
+                Error::new("a hook is told of nothing").help("set `on` to some of: failure, back, change, recovery")
+            );
+        }
+        match (&self.command, &self.post) {
+            (Some(argv), None) if is_argv(argv) => {}
+            (Some(_), None) => {
+                return Err(
+                    Error::new("`command` names no program").help("write it as [\"/path/of/program\", \"argument\"]")
+                );
+            }
+            (None, Some(url)) => {
+                let url = net::parse(url)?;
+                let is_here = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+                if url.scheme() != "https" && !is_here {
+                    return Err(Error::new(format!("{} can be read and changed on the way", origin(&url)))
+                        .help("use https://; http:// is for addresses of this host"));
+                }
+            }
+            _ => return Err(Error::new("a hook needs either `command` or `post`").help("set one of them")),
+        }
+        self.net().check()
+    }
+
+    /// Who it is, whatever else is set.
+    fn key(&self) -> String {
+        hex::encode(Sha256::digest(json!([self.command, self.post]).to_string()))
+    }
+
+    /// Tells it; the error says who did not take it, and never the whole address, which may be as good as a password.
+    fn tell(&self, told: &Value) -> Result<()> {
+        let text = told.to_string();
+        if let Some(url) = &self.post {
+            let address = net::parse(url)?;
+            mask::remember("hook's address", address.path().as_bytes());
+            return sandbox::post(&self.net(), url, text).map_err(|why| {
+                let error = Error::new(format!("the hook at {} was not told", origin(&address))).because(&why);
+                why.advice().map_or(error.clone(), |help| error.help(help))
+            });
+        }
+        let argv = self.command.as_deref().unwrap_or_default();
+        let limit = Duration::from_secs(self.timeout.unwrap_or(TIMEOUT));
+        let output =
+            process::run(&process::Command { input: Some(text.as_bytes()), ..process::Command::new(argv, limit) })?;
+        if output.is_success() { Ok(()) } else { Err(output.failure(format!("the hook {} failed", argv[0]))) }
+    }
+}
+
+/// An address without what stands behind its host.
+fn origin(url: &reqwest::Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// A text that is not too long.
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+/// Tells every hook what it is to be told of a run; what went wrong with that. A failure is told once, and anew when it becomes another
+/// one or whoever is to be told did not take it.
+pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>) -> Vec<Error> {
+    if agent.config.hooks.is_empty() {
+        return Vec::new();
+    }
+    let before: BTreeMap<String, String> = agent.store.read(TOLD).ok().flatten().unwrap_or_default();
+    // what waits for another host is no failure
+    let failure = error.filter(|error| !error.passes()).map(|error| hex::encode(Sha256::digest(error.to_string())));
+    // a host that stays with an earlier release is not over it yet
+    let is_well = error.is_none() && agent.store.hold().ok().flatten().is_none();
+    let mut errors = Vec::new();
+    let mut told = BTreeMap::new();
+    for hook in &agent.config.hooks {
+        let key = hook.key();
+        let known = before.get(&key).cloned();
+        let happened = |when: &When| match when {
+            When::Back => note.back.is_some(),
+            When::Failure => failure.is_some() && known != failure,
+            When::Change => !note.changed.is_empty(),
+            When::Recovery => is_well && known.is_some(),
+        };
+        let event = hook.on.iter().copied().filter(happened).min();
+        let sent = event.map_or(Ok(()), |event| hook.tell(&describe(agent, event, run, note, error)));
+        let now = match (&sent, error) {
+            (Err(_), _) => known,
+            (Ok(()), Some(_)) => failure.clone().or(known),
+            (Ok(()), None) => known.filter(|_| !is_well),
+        };
+        told.extend(now.map(|now| (key, now)));
+        errors.extend(sent.err());
+    }
+    if told != before {
+        errors.extend(agent.store.write_quickly(TOLD, &told).err());
+    }
+    errors
+}
+
+/// What is told of a run, without secrets.
+fn describe(agent: &Agent<'_>, event: When, run: &LastRun, note: &Note, error: Option<&Error>) -> Value {
+    let generation = agent.store.generation().ok().flatten();
+    let mut told = json!({
+        "version": VERSION, "event": event.word(), "site": agent.config.trust.site, "host": agent.name, "time": run.time,
+        "release": generation.map(|one| one.serial), "exit": run.exit, "took": (run.took * 1000.0).round() / 1000.0,
+        "error": error.map(|error| cut(&error.to_string())), "help": error.and_then(Error::advice).map(cut),
+        "changes": note.changed.len(), "drifted": note.drifted,
+        "changed": note.changed.iter().take(IDS).map(|id| cut(id)).collect::<Vec<_>>(),
+        "back": note.back.as_ref().map(|hold| json!({ "from": hold.not, "to": hold.serial, "why": cut(&hold.why) })),
+    });
+    mask::hide_json(&mut told);
+    told
+}

@@ -1,0 +1,85 @@
+//! What a host tells of itself under systemd: records with fields, metrics, hooks, a line for whoever logs in.
+
+use crate::H1;
+use crate::lab::Lab;
+
+const ROLE: &str = r#"
+summary = "For a test"
+
+[[unit]]
+name = "etcd.service"
+content = """
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+
+[[probe]]
+name = "api"
+command = ["cat", "/run/api"]
+within = "0s"
+"#;
+
+const CONFIG: &str = r#"
+host = "h1"
+[trust]
+site = "lab"
+allowed_signers = "allowed_signers"
+[[source]]
+dir = "/srv/site"
+[metrics]
+dir = "/srv"
+[[hook]]
+on = ["failure", "change", "recovery"]
+command = ["sh", "-c", "cat >> /srv/told; echo >> /srv/told"]
+"#;
+
+#[test]
+fn a_host_tells_in_its_journal_in_metrics_to_hooks_and_whoever_logs_in() {
+    let lab = Lab::new(&[H1]);
+    let host = lab.host("h1");
+    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
+    host.copy(concat!(env!("CARGO_MANIFEST_DIR"), "/kpull.service"), "/etc/systemd/system/kpull.service", 0o644);
+    let motd = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/motd/60-kpull");
+    host.run("mkdir -p /etc/update-motd.d").ok();
+    host.copy(motd, "/etc/update-motd.d/60-kpull", 0o755);
+    host.write("/srv/site/site.toml", "name = \"lab\"\n");
+    host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
+    host.write("/srv/site/roles/app/role.toml", ROLE);
+    host.write("/etc/kpull/kpull.toml", CONFIG);
+    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
+    host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers && systemctl daemon-reload").ok();
+    let metric = |name: &str| host.run(&format!("grep '^{name} ' /srv/kpull.prom | cut -d' ' -f2")).ok();
+    let told = || host.run("sed -n '$s/.*\"event\":\"\\([a-z]*\\)\".*/\\1/p' /srv/told").ok();
+
+    // a probe that does not pass
+    host.run("! systemctl start kpull.service").ok();
+    assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "0");
+    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("3".to_owned(), "failure".to_owned()));
+    host.run("echo ok > /run/api && systemctl start kpull.service").ok();
+    assert_eq!(metric("kpull_probe_success{probe=\"api\"}"), "1");
+    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("0".to_owned(), "recovery".to_owned()));
+    assert_eq!(host.run("stat -c %a /srv/kpull.prom").ok(), "644");
+    let line = host.run("run-parts /etc/update-motd.d").ok();
+    assert!(line.contains("kpull: release 1, well "), "{line}");
+
+    // a unit that somebody has stopped is drift
+    host.run("systemctl stop etcd.service && systemctl start kpull.service").ok();
+    assert_eq!((metric("kpull_drifted_resources_total"), told()), ("1".to_owned(), "change".to_owned()));
+
+    // a release that is refused, and every example of the documentation finds something
+    host.run("echo >> /srv/site/release.toml; ! systemctl start kpull.service").ok();
+    assert_eq!((metric("kpull_last_run_exit_code"), told()), ("4".to_owned(), "failure".to_owned()));
+    let line = host.run("run-parts /etc/update-motd.d").ok();
+    assert!(line.contains("kpull: release 1, FAILED "), "{line}");
+    host.run("journalctl --sync").ok();
+    let page = include_str!("../../docs/src/usage/journal.md");
+    let examples: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# journalctl ")).collect();
+    assert!(examples.len() > 4, "{examples:?}");
+    for example in examples {
+        let found = host.run(&format!("journalctl -q {example}")).ok();
+        assert!(!found.is_empty(), "journalctl {example}");
+    }
+}
