@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::cli::{HostArgs, Run};
+use crate::cli::{HostArgs, Run, TalkArgs};
 use crate::engine::{Agent, How, converge};
 use crate::error::{Error, Exit, Result};
 use crate::fleet;
@@ -15,6 +15,8 @@ use crate::store::{Failure, LastRun};
 pub struct Apply {
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    talk: TalkArgs,
     /// Show the change of each file
     #[arg(long)]
     diff: bool,
@@ -28,7 +30,7 @@ pub struct Apply {
 
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
-        let report = listener(self.host.json, self.diff);
+        let report = listener(self.host.json, self.diff, self.talk);
         let agent = self.host.agent(&*report)?;
         run(&agent, How { retry: self.retry, full: self.full }).map(|_| Exit::Done)
     }
@@ -39,12 +41,12 @@ impl Run for Apply {
 }
 
 /// Who is told what happens to the host.
-pub(super) fn listener(json: bool, diffs: bool) -> Box<dyn Report> {
+pub(super) fn listener(json: bool, diffs: bool, talk: TalkArgs) -> Box<dyn Report> {
     match Journal::connect() {
         // under the timer: records with fields, nothing twice
         Some(journal) if !json => Box::new(journal),
         _ if json => Box::new(report::Json),
-        _ => Box::new(Text::new(diffs)),
+        _ => Box::new(Text::new(diffs || talk.verbose).at(talk.level())),
     }
 }
 

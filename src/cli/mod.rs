@@ -35,6 +35,7 @@ use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::host::process::keep_private;
 use crate::net;
+use crate::report::terminal::{self, Level};
 use crate::report::{self, Report};
 use crate::sandbox;
 use crate::secret::mask;
@@ -138,6 +139,27 @@ impl HostArgs {
     fn agent<'a>(&self, report: &'a dyn Report) -> Result<Agent<'a>> {
         keep_private();
         Agent::open(&self.root, &self.config(), self.host.as_deref(), report)
+    }
+}
+
+/// How much is told.
+#[derive(Args, Clone, Copy, Debug)]
+struct TalkArgs {
+    /// Tell only what somebody should look at
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell where each resource is written, and show whole texts
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl TalkArgs {
+    fn level(self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Normal,
+        }
     }
 }
 
@@ -295,13 +317,13 @@ fn describe(error: &Error) -> serde_json::Value {
 }
 
 fn graphical(error: &Error) -> String {
-    let theme =
-        match (std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())) {
-            (true, true) => GraphicalTheme::unicode(),
-            _ => GraphicalTheme::unicode_nocolor(),
-        };
+    let theme = match terminal::colors(std::io::stderr().is_terminal()) {
+        true => GraphicalTheme::unicode(),
+        false => GraphicalTheme::unicode_nocolor(),
+    };
+    let width = terminal::width().map_or(120, |width| width.clamp(40, 120));
     let mut text = String::new();
-    if GraphicalReportHandler::new_themed(theme).with_width(120).render_report(&mut text, error).is_err() {
+    if GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, error).is_err() {
         text = format!("{error}\n");
     }
     text

@@ -2,6 +2,7 @@
 
 mod journal;
 mod json;
+pub mod terminal;
 mod text;
 
 pub use journal::{Journal, failed};

@@ -87,7 +87,7 @@ fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
 
     let text = tree.kpull("plan").exits(2).stdout;
     assert!(
-        text.contains("~ base         template:/etc/base.conf  content\n    @@ -1 +1 @@\n    -port = 81\n"),
+        text.contains("\n  ~ template:/etc/base.conf  content\n      @@ -1 +1 @@\n      -port = 81\n"),
         "{text}"
     );
     assert!(!tree.kpull("plan --no-diff").exits(2).stdout.contains("@@"));
@@ -410,7 +410,7 @@ fn plan_of_an_unsigned_site_shows_what_would_come_and_makes_nothing() {
     let tree = Tree::new();
     let dir = site.path().to_str().unwrap();
     let plan = tree.kpull(&format!("plan --host h1 --site {dir}")).exits(2);
-    assert!(plan.stdout.contains("file:/etc/motd  create\n    @@ -0,0 +1 @@\n    +x\n"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("file:/etc/motd  create\n      @@ -0,0 +1 @@\n      +x\n"), "{}", plan.stdout);
     assert!(plan.stdout.contains("(unsigned preview, "), "{}", plan.stdout);
     assert!(!tree.at("etc").exists());
 }
