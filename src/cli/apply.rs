@@ -73,10 +73,11 @@ pub(super) fn recorded(agent: &Agent<'_>, what: impl FnOnce() -> Result<report::
 
 fn last_run(result: &Result<report::Summary, Error>, earlier: Option<Failure>) -> LastRun {
     let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
+    let failure = |error: &Error| Failure { time, error: error.to_string(), code: error.code().name.to_owned() };
     LastRun {
         time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
-        failed: error.clone().map(|error| Failure { time, error }).or(earlier),
+        failed: result.as_ref().err().map(failure).or(earlier),
         error,
         changed: result.as_ref().map_or(0, |summary| summary.changed.len()),
     }

@@ -9,6 +9,7 @@ mod explain;
 mod fleet;
 mod gc;
 mod graph;
+mod help;
 mod history;
 mod hold;
 mod keys;
@@ -43,7 +44,13 @@ use crate::site::{Files, Site};
 
 /// Pulls this host's signed manifest and makes the host what it says.
 #[derive(Debug, Parser)]
-#[command(name = "kpull", version, arg_required_else_help = true, infer_long_args = true)]
+#[command(
+    name = "kpull",
+    version,
+    arg_required_else_help = true,
+    infer_long_args = true,
+    disable_help_subcommand = true
+)]
 #[command(after_help = "Exit codes: 0 nothing (left) to do · 1 an error, nothing lost · 2 `plan` found changes · \
                         3 not healthy · 4 the release was refused · 75 another run is at work")]
 struct Cli {
@@ -103,6 +110,8 @@ enum Command {
     Publish(publish::Publish),
     /// Show all of it on three hosts in directories, offline.
     Demo(demo::Demo),
+    /// Explain the code of an error, or a command.
+    Help(help::Help),
 }
 
 /// A command: what it does, and how it says that something failed.
@@ -288,6 +297,7 @@ pub fn main() -> Exit {
         Command::Mirror(command) => command,
         Command::Publish(command) => command,
         Command::Demo(command) => command,
+        Command::Help(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
@@ -311,13 +321,14 @@ fn show(error: &Error, json: bool) {
 fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
-        "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
+        "event": "error", "version": report::VERSION, "code": error.code().name, "error": error.to_string(), "help": error.advice(),
         "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 
 fn graphical(error: &Error) -> String {
-    let theme = match terminal::colors(std::io::stderr().is_terminal()) {
+    let is_coloured = terminal::colors(std::io::stderr().is_terminal());
+    let theme = match is_coloured {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
     };
@@ -326,7 +337,11 @@ fn graphical(error: &Error) -> String {
     if GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, error).is_err() {
         text = format!("{error}\n");
     }
-    text
+    let code = format!("error[{}]", error.code().name);
+    match is_coloured {
+        true => format!("\x1b[1;31m{code}\x1b[0m\n{text}"),
+        false => format!("{code}\n{text}"),
+    }
 }
 
 /// Writes a line for a person to standard output; no name in it can do something to the terminal.

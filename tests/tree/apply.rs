@@ -86,10 +86,7 @@ fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
     assert_eq!(tree.snapshot(), drifted, "a plan changes nothing");
 
     let text = tree.kpull("plan").exits(2).stdout;
-    assert!(
-        text.contains("\n  ~ template:/etc/base.conf  content\n      @@ -1 +1 @@\n      -port = 81\n"),
-        "{text}"
-    );
+    assert!(text.contains("\n  ~ template:/etc/base.conf  content\n      @@ -1 +1 @@\n      -port = 81\n"), "{text}");
     assert!(!tree.kpull("plan --no-diff").exits(2).stdout.contains("@@"));
 
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), plan.changed());

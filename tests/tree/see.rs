@@ -1,7 +1,7 @@
 //! What an operator sees: changes by role, widths and colours, what differs between generations, what an error is called.
 
 use crate::apply::base;
-use crate::site::{Output, Site, Tree, command};
+use crate::site::{Output, Site, Tree, command, kpull};
 
 const OLD: &str = r#"
 [[file]]
@@ -189,4 +189,36 @@ fn what_is_too_wide_stands_on_two_lines() {
     let told = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
     assert!(told.contains("\n  ~ directory:/srv/o\n      create\n"), "{told}");
     assert!(told.contains("\n  ~ file:/srv/b/f  create\n"), "{told}");
+}
+
+#[test]
+fn an_error_has_a_code_that_help_explains_in_text_and_in_json() {
+    let (site, tree) = two();
+    let told = tree.kpull("diff 7").exits(1).stderr;
+    assert!(told.starts_with("error[host.generation]\n  × there is no generation 7\n"), "{told}");
+    assert_eq!(tree.kpull("diff 7 --json").exits(1).error()["code"], "host.generation");
+    let explained = kpull(&["help", "host.generation"]).exits(0).stdout;
+    assert!(explained.starts_with("host.generation: ") && explained.contains("\n  what to do  "), "{explained}");
+
+    site.file("roles/base/templates/x.conf", "{{ prot }}");
+    site.role("base", "[[template]]\npath = '/etc/x'\ntemplate = 'x.conf'\n").sign();
+    assert_eq!(tree.kpull("apply --json").exits(1).error()["code"], "site.variable");
+    let status = tree.kpull("status --json").exits(0).json().remove(0);
+    assert_eq!(status["last_error"]["code"], "site.variable");
+    let template = site.path().join("roles/base/templates/x.conf");
+    std::fs::write(template, "tampered").unwrap();
+    assert_eq!(tree.kpull("apply --json").exits(4).error()["code"], "trust.tampered");
+}
+
+#[test]
+fn help_knows_commands_and_every_code_and_what_was_probably_meant() {
+    assert!(kpull(&["help", "pki", "issue"]).exits(0).stdout.contains("Usage: kpull pki issue"));
+    let codes = kpull(&["help", "codes"]).exits(0).stdout;
+    for line in codes.lines() {
+        let code = line.split(' ').next().unwrap();
+        assert!(kpull(&["help", code]).exits(0).stdout.starts_with(&format!("{code}: ")), "{code}");
+    }
+    assert!(codes.lines().count() > 40, "{codes}");
+    let error = kpull(&["help", "trust.expird"]).exits(1).stderr;
+    assert!(error.contains("did you mean `kpull help trust.expired`?"), "{error}");
 }

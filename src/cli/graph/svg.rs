@@ -236,8 +236,8 @@ mod tests {
                 quick_xml::events::Event::Eof => break,
                 quick_xml::events::Event::Start(tag) => {
                     let attributes: Vec<_> = tag.attributes().map(Result::unwrap).collect();
-                    items += usize::from(attributes.iter().any(|one| &*one.value == b"item"));
-                    paths += usize::from(tag.name().as_ref() == b"path");
+                    items += usize::from(attributes.iter().any(|one| &*one.value == "item"));
+                    paths += usize::from(tag.name().as_ref() == "path");
                 }
                 _ => {}
             }
