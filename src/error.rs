@@ -1,15 +1,19 @@
 //! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
 
+pub mod code;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 use nix::errno::Errno;
 
 use crate::secret::mask;
+pub use code::Code;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +83,9 @@ pub struct Error(Box<Inner>);
 
 #[derive(Clone, Debug)]
 struct Inner {
+    /// Its class, if that is a closer one than the file's that it was made in.
+    code: Option<&'static Code>,
+    made: &'static Location<'static>,
     exit: Exit,
     what: String,
     cause: Option<String>,
@@ -93,8 +100,11 @@ struct Inner {
 
 impl Error {
     /// A failure with exit code 1. Control characters in `what` are made visible, since names come from outside.
+    #[track_caller]
     pub fn new(what: impl AsRef<str>) -> Self {
         Self(Box::new(Inner {
+            code: None,
+            made: Location::caller(),
             exit: Exit::Failed,
             what: visible(what.as_ref()),
             cause: None,
@@ -108,17 +118,37 @@ impl Error {
     }
 
     /// A failure because of an error of something underneath; what to do, when the kernel's number in it says that.
+    #[track_caller]
     pub fn of(what: impl AsRef<str>, why: &(dyn std::error::Error + 'static)) -> Self {
-        let error = Self::new(what).because(causes(why));
-        match number(why).and_then(advice) {
+        let mut error = Self::new(what).because(causes(why));
+        let number = number(why);
+        error.0.code = number.and_then(class);
+        match number.and_then(advice) {
             Some(advice) => error.help(advice),
             None => error,
         }
     }
 
     /// A release that must not be applied: exit code 4.
+    #[track_caller]
     pub fn refused(what: impl AsRef<str>) -> Self {
         Self::new(what).exit(Exit::Refused)
+    }
+
+    /// Sets a closer class than that of the file that it is made in.
+    #[must_use]
+    pub fn coded(mut self, code: &'static Code) -> Self {
+        self.0.code = Some(code);
+        self
+    }
+
+    /// Its class, which `kpull help CODE` explains.
+    pub fn code(&self) -> &'static Code {
+        match self.0.code {
+            Some(code) => code,
+            None if self.0.exit == Exit::Busy => &code::BUSY,
+            None => code::of_file(self.0.made.file()),
+        }
     }
 
     /// Sets the exit code.
@@ -258,12 +288,18 @@ impl Diagnostic for Error {
 /// Gives a failure of something underneath the words of what was being done.
 pub trait Context<T> {
     /// Turns any error into ours: `what` says what was being done, the error itself becomes the cause.
+    #[track_caller]
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: std::error::Error + 'static> Context<T> for Result<T, E> {
+    #[track_caller]
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::of(what(), &error))
+        // not `map_err`: in a closure, this place would be the caller
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(Error::of(what(), &error)),
+        }
     }
 }
 
@@ -279,6 +315,17 @@ pub fn advice(errno: Errno) -> Option<&'static str> {
         Errno::ENOMEM => {
             "there is not enough memory, for this host or for kpull's unit (MemoryMax=): run again with more"
         }
+        _ => return None,
+    })
+}
+
+/// The class of an error of the kernel's, whatever was being done; `None` when it depends on that.
+fn class(errno: Errno) -> Option<&'static Code> {
+    Some(match errno {
+        Errno::ENOSPC | Errno::EDQUOT => &code::SPACE,
+        Errno::EROFS | Errno::EIO => &code::DISK,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => &code::LIMIT,
+        Errno::EACCES | Errno::EPERM => &code::RIGHTS,
         _ => return None,
     })
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::cli::{HostArgs, Run};
+use crate::cli::{HostArgs, Run, TalkArgs};
 use crate::engine::{Agent, How, converge};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::fleet;
 use crate::hook;
 use crate::metrics;
@@ -19,6 +19,8 @@ use crate::store::{Failure, LastRun};
 pub struct Apply {
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    talk: TalkArgs,
     /// Show the change of each file
     #[arg(long)]
     diff: bool,
@@ -35,7 +37,7 @@ pub struct Apply {
 
 impl Run for Apply {
     fn run(&self) -> Result<Exit> {
-        let report = listener(self.host.json, self.diff);
+        let report = listener(self.host.json, self.diff, self.talk);
         let agent = self.host.agent(&report)?;
         run(&agent, &report, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
     }
@@ -46,12 +48,12 @@ impl Run for Apply {
 }
 
 /// Who is told what happens to the host.
-pub(super) fn listener(json: bool, diffs: bool) -> Notes<'static> {
+pub(super) fn listener(json: bool, diffs: bool, talk: TalkArgs) -> Notes<'static> {
     let to: Box<dyn Report> = match Journal::connect() {
         // under the timer: records with fields, nothing twice
         Some(journal) if !json => Box::new(journal),
         _ if json => Box::new(report::Json),
-        _ => Box::new(Text::new(diffs)),
+        _ => Box::new(Text::new(diffs || talk.verbose).at(talk.level())),
     };
     Notes::new(to)
 }
@@ -84,13 +86,14 @@ pub(super) fn recorded(
 
 fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {
     let (time, error) = (Timestamp::now(), result.as_ref().err().map(ToString::to_string));
+    let failure = |error: &Error| Failure { time, error: error.to_string(), code: error.code().name.to_owned() };
     // what can't be read is not worth failing for
     let earlier = agent.store.last_run().ok().flatten();
     LastRun {
         time,
         exit: result.as_ref().map_or_else(|error| error.exit_code() as u8, |_| 0),
         good: if result.is_ok() { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
-        failed: error.clone().map(|error| Failure { time, error }).or_else(|| earlier?.failed),
+        failed: result.as_ref().err().map(failure).or_else(|| earlier?.failed),
         error,
         waits: agent.waits.take(),
         changed: note.changed.len(),

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::status::ago;
+use crate::cli::{HostArgs, Run, TalkArgs, print, print_json};
 use crate::engine::Agent;
 use crate::engine::compare::{What, differences};
 use crate::error::{Error, Exit, Result};
@@ -18,6 +19,8 @@ use crate::store::Generation;
 pub struct Diff {
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    talk: TalkArgs,
     /// The older generation [default: the last but one]
     from: Option<u64>,
     /// The newer one [default: the last]
@@ -29,7 +32,7 @@ pub struct Diff {
 
 impl Run for Diff {
     fn run(&self) -> Result<Exit> {
-        let text = Text::new(!self.no_diff);
+        let text = Text::new(!self.no_diff).at(self.talk.level());
         let agent = self.host.agent(&text)?;
         let (from, to) = self.generations(&agent)?;
         if !self.host.json {
@@ -95,8 +98,9 @@ impl Diff {
                 What::Removed => ("-", "31"),
                 What::Changed => ("~", "33"),
             };
-            text.change(sign, code, item, change);
+            text.collect(sign, code, item, change);
         }
+        text.show();
         let secrets = secrets(old, new);
         for name in &secrets {
             match self.host.json {
@@ -136,7 +140,7 @@ fn secrets(old: &(std::sync::Arc<Site>, Catalog), new: &(std::sync::Arc<Site>, C
 }
 
 fn title(one: &Generation) -> String {
-    format!("generation {} (release {}, {:.0})", one.number, one.serial, one.time)
+    format!("generation {} (release {}, {})", one.number, one.serial, ago(one.time))
 }
 
 fn brief(one: &Generation) -> serde_json::Value {

@@ -14,6 +14,7 @@ mod fleet;
 mod fmt;
 mod gc;
 mod graph;
+mod help;
 mod history;
 mod hold;
 mod keys;
@@ -44,6 +45,7 @@ use crate::engine::Agent;
 use crate::error::{Error, Exit, Result};
 use crate::host::process::keep_private;
 use crate::net;
+use crate::report::terminal::{self, Level};
 use crate::report::{self, Report};
 use crate::sandbox;
 use crate::secret::mask;
@@ -51,7 +53,13 @@ use crate::site::{Files, Site};
 
 /// Pulls this host's signed manifest and makes the host what it says.
 #[derive(Debug, Parser)]
-#[command(name = "kpull", version, arg_required_else_help = true, infer_long_args = true)]
+#[command(
+    name = "kpull",
+    version,
+    arg_required_else_help = true,
+    infer_long_args = true,
+    disable_help_subcommand = true
+)]
 #[command(after_help = "Exit codes: 0 nothing (left) to do · 1 an error, nothing lost · 2 `plan` found changes · \
                         3 not healthy · 4 the release was refused · 75 another run is at work")]
 struct Cli {
@@ -129,6 +137,8 @@ enum Command {
     Completions(completions::Completions),
     /// Write the manual pages.
     Man(man::Man),
+    /// Explain the code of an error, or a command.
+    Help(help::Help),
 }
 
 /// A command: what it does, and how it says that something failed.
@@ -165,6 +175,27 @@ impl HostArgs {
     fn agent<'a>(&self, report: &'a dyn Report) -> Result<Agent<'a>> {
         keep_private();
         Agent::open(&self.root, &self.config(), self.host.as_deref(), report)
+    }
+}
+
+/// How much is told.
+#[derive(Args, Clone, Copy, Debug)]
+struct TalkArgs {
+    /// Tell only what somebody should look at
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell where each resource is written, and show whole texts
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl TalkArgs {
+    fn level(self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Normal,
+        }
     }
 }
 
@@ -302,6 +333,7 @@ pub fn main() -> Exit {
         Command::Demo(command) => command,
         Command::Completions(command) => command,
         Command::Man(command) => command,
+        Command::Help(command) => command,
     };
     let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
@@ -325,22 +357,27 @@ fn show(error: &Error, json: bool) {
 fn describe(error: &Error) -> serde_json::Value {
     let (line, column) = error.place().map(crate::error::Place::line_column).unzip();
     serde_json::json!({
-        "event": "error", "version": report::VERSION, "error": error.to_string(), "help": error.advice(),
+        "event": "error", "version": report::VERSION, "code": error.code().name, "error": error.to_string(), "help": error.advice(),
         "file": error.place().map(|place| &place.file), "line": line, "column": column, "label": error.label(), "exit": error.exit_code() as u8,
     })
 }
 
 fn graphical(error: &Error) -> String {
-    let theme =
-        match (std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())) {
-            (true, true) => GraphicalTheme::unicode(),
-            _ => GraphicalTheme::unicode_nocolor(),
-        };
+    let is_coloured = terminal::colors(std::io::stderr().is_terminal());
+    let theme = match is_coloured {
+        true => GraphicalTheme::unicode(),
+        false => GraphicalTheme::unicode_nocolor(),
+    };
+    let width = terminal::width().map_or(120, |width| width.clamp(40, 120));
     let mut text = String::new();
-    if GraphicalReportHandler::new_themed(theme).with_width(120).render_report(&mut text, error).is_err() {
+    if GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, error).is_err() {
         text = format!("{error}\n");
     }
-    text
+    let code = format!("error[{}]", error.code().name);
+    match is_coloured {
+        true => format!("\x1b[1;31m{code}\x1b[0m\n{text}"),
+        false => format!("{code}\n{text}"),
+    }
 }
 
 /// Writes a line for a person to standard output; no name in it can do something to the terminal.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::cli::{HostArgs, Run};
+use crate::cli::{HostArgs, Run, TalkArgs};
 use crate::engine::{self, plan};
 use crate::error::{Exit, Result};
 use crate::host::Host;
@@ -21,6 +21,8 @@ use crate::store::Store;
 pub struct Plan {
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    talk: TalkArgs,
     /// Compare with this site as it is, signed or not, instead of the newest release; needs --host unless the machine
     /// is called what the site calls it
     #[arg(long, value_name = "DIR")]
@@ -36,8 +38,11 @@ pub struct Plan {
 impl Run for Plan {
     fn run(&self) -> Result<Exit> {
         let start = Instant::now();
-        let report: Box<dyn Report> =
-            if self.host.json { Box::new(report::Json) } else { Box::new(Text::new(!self.no_diff)) };
+        let report: Box<dyn Report> = if self.host.json {
+            Box::new(report::Json)
+        } else {
+            Box::new(Text::new(!self.no_diff).at(self.talk.level()))
+        };
         if let Some(dir) = &self.site {
             let planned = self.preview(dir)?;
             return Ok(tell(&planned, None, start, &*report));

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::apply::{listener, recorded};
-use crate::cli::{HostArgs, Run, print};
+use crate::cli::{HostArgs, Run, TalkArgs, print};
 use crate::engine::before::Before;
 use crate::engine::{Agent, go_back};
 use crate::error::{Error, Exit, Result};
@@ -14,6 +14,8 @@ use crate::store::Generation;
 pub struct Rollback {
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    talk: TalkArgs,
     /// Go back to this generation [default: the last good one of another release]
     generation: Option<u64>,
     /// Why, for those who look at this host later
@@ -26,7 +28,7 @@ pub struct Rollback {
 
 impl Run for Rollback {
     fn run(&self) -> Result<Exit> {
-        let report = listener(self.host.json, self.diff);
+        let report = listener(self.host.json, self.diff, self.talk);
         let agent = self.host.agent(&report)?;
         let to = self.target(&agent)?;
         if !self.host.json {

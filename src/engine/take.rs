@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::engine::rollout;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
@@ -105,10 +105,9 @@ impl<'a> Agent<'a> {
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
-        let name =
-            name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
-                Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME")
-            })?;
+        let name = name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
+            Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME").coded(&code::NAME)
+        })?;
         Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
     }
 

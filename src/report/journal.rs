@@ -89,6 +89,7 @@ pub fn failed(error: &crate::Error) -> bool {
     }
     let place = error.place().map_or_else(String::new, |place| format!(" ({place})"));
     let help = error.advice().map_or_else(String::new, |help| format!("; {help}"));
-    log!(Level::Error, KPULL_EVENT = "failed", KPULL_EXIT = error.exit_code() as i32; "{error}{place}{help}");
+    log!(Level::Error, KPULL_EVENT = "failed", KPULL_EXIT = error.exit_code() as i32, KPULL_CODE = error.code().name;
+        "{error}{place}{help}");
     true
 }

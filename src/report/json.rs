@@ -19,10 +19,10 @@ impl Report for Json {
         let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "summary": change.summary, "diff": change.diff, "kick": change.kick });
         let mut value = match event {
             Event::Passed { source, error } => {
-                json!({ "event": "source_passed", "source": source, "error": error.to_string() })
+                json!({ "event": "source_passed", "source": source, "code": error.code().name, "error": error.to_string() })
             }
             Event::PassedMirror { mirror, error } => {
-                json!({ "event": "mirror_passed", "mirror": mirror, "error": error.to_string() })
+                json!({ "event": "mirror_passed", "mirror": mirror, "code": error.code().name, "error": error.to_string() })
             }
             Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
                 "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
@@ -33,9 +33,11 @@ impl Report for Json {
             Event::Planned(item, planned) => change("planned", item, planned),
             Event::Changed(item, changed) => change("changed", item, changed),
             Event::Unlabelled(error) => {
-                json!({ "event": "unlabelled", "error": error.to_string(), "help": error.advice() })
+                json!({ "event": "unlabelled", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::Untold(error) => json!({ "event": "untold", "error": error.to_string(), "help": error.advice() }),
+            Event::Untold(error) => {
+                json!({ "event": "untold", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::SlotTaken { item, slot, holder } => json!({ "event": "slot_taken", "id": item.id, "slot": slot,
                 "host": holder.host, "since": holder.since }),
             Event::SlotUnknown { item, slot, why } => {

@@ -3,6 +3,7 @@
 mod journal;
 mod json;
 mod notes;
+pub mod terminal;
 mod text;
 
 pub use journal::{Journal, failed};

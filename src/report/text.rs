@@ -1,4 +1,4 @@
-//! For a person: one line a change, diffs, progress on a terminal, a summary.
+//! For a person: changes by role, diffs, progress on a terminal, a summary that says what comes next.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
@@ -6,24 +6,47 @@ use std::io::{IsTerminal as _, Write as _};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::visible;
+use crate::kind::{Change, Item};
+use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
 use crate::secret::mask;
 use crate::trust::KeySet;
+
+/// How many lines of a text that is new are shown unless more are asked for.
+const NEW_LINES: usize = 12;
 
 /// Writes to standard output; progress goes to standard error, and only to a terminal.
 #[derive(Debug)]
 pub struct Text {
     diffs: bool,
+    level: Level,
+    hints: bool,
     color: bool,
+    /// Columns, if lines have an end.
+    width: Option<usize>,
     bar: RefCell<Option<(String, ProgressBar)>>,
+    /// Changes that are shown by role, once all are known: the role, and its lines.
+    groups: RefCell<Vec<(String, Vec<String>)>>,
 }
 
 impl Text {
-    /// `diffs` shows the change of each file. Colours are used on a terminal unless `NO_COLOR` is set.
+    /// `diffs` shows the change of each file. Colours are used as [`terminal::colors`] says.
     pub fn new(diffs: bool) -> Self {
-        let color =
-            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { diffs, color, bar: RefCell::default() }
+        Self {
+            diffs,
+            level: Level::Normal,
+            hints: false,
+            color: terminal::colors(std::io::stdout().is_terminal()),
+            width: terminal::width(),
+            bar: RefCell::default(),
+            groups: RefCell::default(),
+        }
+    }
+
+    /// For somebody who has asked for as much as this, and is told what to do next.
+    #[must_use]
+    pub fn at(self, level: Level) -> Self {
+        Self { level, hints: true, ..self }
     }
 
     /// A text in a colour, by its number as terminals have it; no text can do something to the terminal.
@@ -40,20 +63,75 @@ impl Text {
         let _ = writeln!(std::io::stdout(), "{}", mask::hide(text));
     }
 
-    /// Writes a change, with its diff if those are shown.
-    pub fn change(&self, sign: &str, code: &str, item: &crate::kind::Item, change: &crate::kind::Change) {
+    /// Something that nobody needs who has asked to be left alone.
+    fn news(&self, text: &str) {
+        if self.level > Level::Quiet {
+            self.line(text);
+        }
+    }
+
+    /// Takes a change up, to be shown with the others of its role by [`Text::show`].
+    pub fn collect(&self, sign: &str, code: &str, item: &Item, change: &Change) {
+        let mut lines = self.headline(&format!("  {} ", self.paint(code, sign)), 4, item, change);
+        lines.extend(self.diff(change, 6));
+        let mut groups = self.groups.borrow_mut();
+        match groups.iter_mut().find(|(role, _)| **role == *item.role) {
+            Some((_, known)) => known.extend(lines),
+            None => groups.push((item.role.to_string(), lines)),
+        }
+    }
+
+    /// Shows what was collected, role by role.
+    pub fn show(&self) {
+        for (role, lines) in self.groups.take() {
+            self.news(&self.paint("1;36", &role));
+            lines.iter().for_each(|line| self.news(line));
+        }
+    }
+
+    /// A change at once, with its role beside it.
+    fn change(&self, sign: &str, code: &str, item: &Item, change: &Change) {
         let role = self.paint("2", &format!("{:<12}", item.role));
-        let (sign, summary) = (self.paint(code, sign), self.paint("2", &change.summary));
-        self.line(&format!("{sign} {role} {}  {summary}", visible(&item.id)));
-        for line in change.diff.iter().filter(|_| self.diffs).flat_map(|diff| diff.lines()) {
+        let taken = item.role.chars().count().max(12) + 3;
+        for line in self.headline(&format!("{} {role} ", self.paint(code, sign)), taken, item, change) {
+            self.news(&line);
+        }
+        self.diff(change, 4).iter().for_each(|line| self.news(line));
+    }
+
+    /// What is changed, and how: on a line of its own when both are too long for one. `taken` columns are what stands before.
+    fn headline(&self, before: &str, taken: usize, item: &Item, change: &Change) -> Vec<String> {
+        let (id, summary) = (visible(&item.id), self.paint("2", &change.summary));
+        let place = match self.level {
+            Level::Verbose => format!("  {}", self.paint("2", &format!("({})", item.place))),
+            _ => String::new(),
+        };
+        let columns = taken + id.chars().count() + 2 + visible(&change.summary).chars().count();
+        if self.width.is_some_and(|width| columns > width) {
+            return vec![format!("{before}{id}{place}"), format!("      {summary}")];
+        }
+        vec![format!("{before}{id}  {summary}{place}")]
+    }
+
+    fn diff(&self, change: &Change, indent: usize) -> Vec<String> {
+        let Some(diff) = change.diff.as_ref().filter(|_| self.diffs) else { return Vec::new() };
+        let shown = |line: &str| {
             let code = match line.as_bytes().first() {
                 Some(b'+') => "32",
                 Some(b'-') => "31",
                 Some(b'@') => "36",
                 _ => "2",
             };
-            self.line(&format!("    {}", self.paint(code, line)));
+            format!("{:indent$}{}", "", self.paint(code, line))
+        };
+        let mut lines: Vec<String> = diff.lines().map(shown).collect();
+        let is_new = diff.starts_with("@@ -0,0 ") && diff.matches("\n@@ ").count() == 0;
+        if is_new && self.level < Level::Verbose && lines.len() > NEW_LINES + 3 {
+            let rest = lines.len() - 1 - NEW_LINES;
+            lines.truncate(1 + NEW_LINES);
+            lines.push(format!("{:indent$}{}", "", self.paint("2", &format!("… {rest} lines more (-v shows them)"))));
         }
+        lines
     }
 
     fn summary(&self, summary: &Summary) {
@@ -71,7 +149,40 @@ impl Text {
             "{host}: {changes} of {resources} resources{restarts}{probed} ({release}, {:.2} s)",
             took.as_secs_f64()
         );
-        self.line(&self.paint("1", &text));
+        self.news(&self.paint("1", &text));
+        let next = match (*command, changed.is_empty(), serial) {
+            (_, true, _) => return,
+            ("plan", _, Some(_)) => "`kpull apply` makes these changes",
+            ("plan", _, None) => {
+                "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then"
+            }
+            _ => "`kpull verify` asks every probe; `kpull rollback` goes back",
+        };
+        if self.hints {
+            self.news(&self.paint("2", &format!("next: {next}")));
+        }
+    }
+
+    fn progress(&self, name: &str, done: u64, total: Option<u64>) {
+        if self.level == Level::Quiet || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let mut bar = self.bar.borrow_mut();
+        if bar.as_ref().is_none_or(|(known, _)| known != name) {
+            let template = match total {
+                Some(_) => "  {msg} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+                None => "  {msg} {spinner} {bytes}  {bytes_per_sec}",
+            };
+            let fresh = ProgressBar::new(total.unwrap_or(0)).with_message(name.to_owned());
+            fresh.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            *bar = Some((name.to_owned(), fresh));
+        }
+        if let Some((_, bar)) = bar.as_ref() {
+            bar.set_position(done);
+            if Some(done) == total {
+                bar.finish_and_clear();
+            }
+        }
     }
 }
 
@@ -100,9 +211,9 @@ impl Report for Text {
             }
             Event::News { source, manifest } => {
                 let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);
-                self.line(&format!("{} {}", self.paint("36", "↓"), visible(&text)));
+                self.news(&format!("{} {}", self.paint("36", "↓"), visible(&text)));
             }
-            Event::Planned(item, change) => self.change("~", "33", item, change),
+            Event::Planned(item, change) => self.collect("~", "33", item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
             Event::Unlabelled(error) | Event::Untold(error) => {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
@@ -110,7 +221,7 @@ impl Report for Text {
             }
             Event::SlotTaken { item, slot, holder } => {
                 let text = format!("waits for the slot {slot}: {} has had it since {}", holder.host, holder.since);
-                self.line(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
+                self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
             }
             Event::SlotUnknown { item, slot, why } => {
                 let text = format!("goes on without the slot {slot}, since etcd is down: {why}");
@@ -121,28 +232,10 @@ impl Report for Text {
                 self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
             }
             Event::Waiting(item) => {
-                self.line(&format!("{} {}  waiting", self.paint("2", "…"), named(item)));
+                self.news(&format!("{} {}  waiting", self.paint("2", "…"), named(item)));
             }
-            Event::Passing(item) => self.line(&format!("{} {}", self.paint("32", "♥"), named(item))),
-            Event::Download { name, done, total } => {
-                if !std::io::stderr().is_terminal() {
-                    return;
-                }
-                let mut bar = self.bar.borrow_mut();
-                if bar.as_ref().is_none_or(|(known, _)| known != name) {
-                    let style =
-                        ProgressStyle::with_template("  {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-                    let fresh = ProgressBar::new(total.unwrap_or(0)).with_message((*name).to_owned());
-                    fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    *bar = Some(((*name).to_owned(), fresh));
-                }
-                if let Some((_, bar)) = bar.as_ref() {
-                    bar.set_position(*done);
-                    if Some(*done) == *total {
-                        bar.finish_and_clear();
-                    }
-                }
-            }
+            Event::Passing(item) => self.news(&format!("{} {}", self.paint("32", "♥"), named(item))),
+            Event::Download { name, done, total } => self.progress(name, *done, *total),
             Event::Saved { path } => {
                 let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
@@ -159,7 +252,10 @@ impl Report for Text {
                 self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));
                 self.line(&format!("  {}", self.paint("2", &hold.why)));
             }
-            Event::Done(summary) => self.summary(summary),
+            Event::Done(summary) => {
+                self.show();
+                self.summary(summary);
+            }
         }
     }
 }

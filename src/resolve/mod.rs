@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use crate::error::{Error, Place, Result, nearest};
+use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
 use crate::kind::slot::Slot;
@@ -142,9 +142,11 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
-        Error::new(format!("{} has to set `{}.{name}`", world.host, role.name)).at(place, "required by the role").help(
-            format!("add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group", role.name, world.host),
-        )
+        let error = Error::new(format!("{} has to set `{}.{name}`", world.host, role.name)).coded(&code::VARIABLE);
+        error.at(place, "required by the role").help(format!(
+            "add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group",
+            role.name, world.host
+        ))
     })
 }
 
@@ -404,7 +406,7 @@ fn clashes(items: &[Item]) -> Vec<Error> {
                 Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
             };
             let help = format!("the other one is at {}; keep one of them", first.place);
-            errors.push(error.at(item.place.clone(), "here again").help(help));
+            errors.push(error.at(item.place.clone(), "here again").help(help).coded(&code::CLASH));
         }
     }
     errors
@@ -429,7 +431,8 @@ fn below_files(items: &[Item]) -> Vec<Error> {
             errors.push(
                 Error::new(format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"))
                     .at(item.place.clone(), "this resource")
-                    .help(format!("the file is at {}; give one of them another path", file.place)),
+                    .help(format!("the file is at {}; give one of them another path", file.place))
+                    .coded(&code::CLASH),
             );
         }
     }
@@ -446,7 +449,7 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
     let wanted = items.iter().filter_map(|item| Some((item, item.resource.slot()?)));
     let missing = |(item, name): (&Item, &str)| {
         let error = Error::new(format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id));
-        let error = error.at(item.place.clone(), "this resource");
+        let error = error.coded(&code::UNKNOWN).at(item.place.clone(), "this resource");
         match nearest(name, names.iter().copied()) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error.help("add a [[slot]] with this name to the role"),
@@ -456,7 +459,8 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
     let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
     let unpassed = until.filter(|(_, id)| !probes.contains(id)).map(|(item, id)| {
         let error = Error::new(format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id))
-            .at(item.place.clone(), "this resource");
+            .at(item.place.clone(), "this resource")
+            .coded(&code::UNKNOWN);
         match nearest(id, probes.iter().copied()) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error.help("a probe is named `probe:NAME`"),
@@ -474,7 +478,8 @@ fn unknown(items: &[Item]) -> Vec<Error> {
         let held = item.resource.before().into_iter().map(|id| ("is a gate before", id));
         for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
             let error = Error::new(format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id))
-                .at(item.place.clone(), "this resource");
+                .at(item.place.clone(), "this resource")
+                .coded(&code::UNKNOWN);
             errors.push(match nearest(&id, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),

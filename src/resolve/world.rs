@@ -9,7 +9,7 @@ use minijinja::value::{Enumerator, Object, Serde, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
-use crate::error::{Error, Place, Result, nearest};
+use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
 use crate::resolve::{expression, functions};
@@ -297,7 +297,8 @@ impl World {
                     .chain([&entry])
                     .map(|name| name.split(':').next_back().unwrap_or(name))
                     .collect();
-                let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")));
+                let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")))
+                    .coded(&code::VARIABLE);
                 let error = error.at(place.clone(), "this variable needs itself");
                 keep_first(&self.failed, error.help("give one of them a value of its own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
@@ -449,7 +450,7 @@ impl World {
                 name = found;
             }
             let name = name.as_str();
-            let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined");
+            let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined").coded(&code::VARIABLE);
             return match self.suggest(name, scope) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
                 None => result.help(

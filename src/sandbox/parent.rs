@@ -635,7 +635,8 @@ mod tests {
 
     #[test]
     fn a_body_that_breaks_off_is_an_error() {
-        let failure = message(r#"{"Failed":{"what":"the answer broke off","help":null,"refused":false}}"#);
+        let failure =
+            message(r#"{"Failed":{"what":"the answer broke off","help":null,"code":"net.failed","refused":false}}"#);
         let script = format!("{}; {}; {failure}; exec sleep 1000", starts_body(), body("half"));
         assert_eq!(tree(&script).read("x", 99).unwrap_err().to_string(), "the answer broke off");
         let script = format!("{}; {}", starts_body(), body("half"));

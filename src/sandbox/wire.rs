@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::confine::{Confined, Confinement};
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, code};
 use crate::net::{Kind, Loaded};
 use crate::source;
 
@@ -106,6 +106,7 @@ pub(super) enum Answer {
 pub(super) struct Fault {
     what: String,
     help: Option<String>,
+    code: String,
     refused: bool,
 }
 
@@ -114,6 +115,7 @@ impl From<&Error> for Fault {
         Self {
             what: short(&error.to_string()),
             help: error.advice().map(short),
+            code: error.code().name.to_owned(),
             refused: error.exit_code() == Exit::Refused,
         }
     }
@@ -124,6 +126,10 @@ impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         let error = Error::new(short(&fault.what));
         let error = if fault.refused { error.exit(Exit::Refused) } else { error };
+        let error = match code::find(&fault.code) {
+            Some(code) => error.coded(code),
+            None => error,
+        };
         match fault.help {
             Some(help) => error.help(short(&help)),
             None => error,
@@ -262,7 +268,8 @@ mod tests {
     #[test]
     fn the_words_of_a_failure_are_one_short_line_that_a_terminal_does_not_obey() {
         let what = format!("bad\u{1b}[2J\nmaster1: nothing to do{}", "!".repeat(100_000));
-        let error = Error::from(Fault { what, help: Some("a\nb\u{202e}".into()), refused: true });
+        let error =
+            Error::from(Fault { what, help: Some("a\nb\u{202e}".into()), code: "no such".into(), refused: true });
         let text = error.to_string();
         assert!(text.starts_with("bad\\u{1b}[2J master1: nothing to do!!"), "{text}");
         assert!(text.len() < 2 * WORDS_MAX && !text.contains('\n'));

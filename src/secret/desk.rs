@@ -217,6 +217,7 @@ impl Desk {
             Err(error) => errors.extend(error.each()),
             Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
                 Error::new(format!("the secret {name} is not encrypted as it should be"))
+                    .coded(&crate::error::code::SECRET)
                     .because(why)
                     .help("run `kpull secret rekey`")
             })),

@@ -111,6 +111,9 @@ pub struct Failure {
     pub time: jiff::Timestamp,
     /// What went wrong.
     pub error: String,
+    /// Its class, which `kpull help CODE` explains.
+    #[serde(default)]
+    pub code: String,
 }
 
 /// Makes a directory and those above it, 0755 whatever the umask is.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::secret::index::Index;
 use crate::secret::name::name_in;
 use crate::site::{Files, PARTS, Site};
@@ -151,15 +151,18 @@ impl Announced {
                     "the release has serial {serial}, and since the last change of keys none up to {} counts",
                     seen.serial
                 ))
-                .help("sign again: each release has the serial of the one before and one more"));
+                .help("sign again: each release has the serial of the one before and one more")
+                .coded(&code::SERIAL));
             }
             if *serial < seen.serial {
                 return Err(Error::refused(format!("the release has serial {serial}, and {} was seen here before", seen.serial))
-                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial"));
+                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial")
+.coded(&code::SERIAL));
             }
             if *serial == seen.serial && self.digest() != seen.digest {
                 return Err(Error::refused(format!("there are two different releases with serial {serial}"))
-                    .help("one serial, one release: sign again, with the next serial"));
+                    .help("one serial, one release: sign again, with the next serial")
+                    .coded(&code::SERIAL));
             }
             if now + LEEWAY < seen.created {
                 return Err(clock(now, seen.created));
@@ -170,7 +173,8 @@ impl Announced {
         }
         if now > *expires {
             return Err(Error::refused(format!("the release (serial {serial}) expired at {expires}"))
-                .help("sign again: a release that nobody renews may be one that somebody holds back"));
+                .help("sign again: a release that nobody renews may be one that somebody holds back")
+                .coded(&code::EXPIRED));
         }
         Ok(())
     }
@@ -190,7 +194,8 @@ impl Announced {
             let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));
             if let Some(path) = unlisted {
                 return Err(Error::refused(format!("{path} is in the source, and the release does not list it"))
-                    .help("sign again after adding a file"));
+                    .help("sign again after adding a file")
+                    .coded(&code::TAMPERED));
             }
         }
         let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
@@ -240,6 +245,7 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
     let content = tree.read(path, listed.size)?.ok_or_else(|| {
         Error::refused(format!("{path} is listed in the release, and the source does not have it"))
             .help("publish every file of the site; was the push complete?")
+            .coded(&code::TAMPERED)
     })?;
     if content.len() as u64 != listed.size {
         return Err(Error::refused(format!(
@@ -247,11 +253,13 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
             content.len(),
             listed.size
         ))
-        .help("the file was changed or cut short after signing"));
+        .help("the file was changed or cut short after signing")
+        .coded(&code::TAMPERED));
     }
     if !listed.matches(&content) {
         return Err(Error::refused(format!("{path} is not the file that was signed: its SHA-256 differs"))
-            .help("the file was changed after signing; sign again if that was you"));
+            .help("the file was changed after signing; sign again if that was you")
+            .coded(&code::TAMPERED));
     }
     Ok(content)
 }
@@ -259,6 +267,7 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
 fn clock(now: Timestamp, created: Timestamp) -> Error {
     Error::refused(format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
         .help("set the clock; a clock that is set back would let an expired release pass")
+        .coded(&code::CLOCK)
 }
 
 /// Whether a path of a repository belongs to the site.

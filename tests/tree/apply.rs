@@ -86,10 +86,7 @@ fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
     assert_eq!(tree.snapshot(), drifted, "a plan changes nothing");
 
     let text = tree.kpull("plan").exits(2).stdout;
-    assert!(
-        text.contains("~ base         template:/etc/base.conf  content\n    @@ -1 +1 @@\n    -port = 81\n"),
-        "{text}"
-    );
+    assert!(text.contains("\n  ~ template:/etc/base.conf  content\n      @@ -1 +1 @@\n      -port = 81\n"), "{text}");
     assert!(!tree.kpull("plan --no-diff").exits(2).stdout.contains("@@"));
 
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), plan.changed());
@@ -410,7 +407,7 @@ fn plan_of_an_unsigned_site_shows_what_would_come_and_makes_nothing() {
     let tree = Tree::new();
     let dir = site.path().to_str().unwrap();
     let plan = tree.kpull(&format!("plan --host h1 --site {dir}")).exits(2);
-    assert!(plan.stdout.contains("file:/etc/motd  create\n    @@ -0,0 +1 @@\n    +x\n"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("file:/etc/motd  create\n      @@ -0,0 +1 @@\n      +x\n"), "{}", plan.stdout);
     assert!(plan.stdout.contains("(unsigned preview, "), "{}", plan.stdout);
     assert!(!tree.at("etc").exists());
 }

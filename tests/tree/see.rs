@@ -1,7 +1,7 @@
-//! What an operator sees: what differs between generations.
+//! What an operator sees: changes by role, widths and colours, what differs between generations, what an error is called.
 
 use crate::apply::base;
-use crate::site::{Site, Tree};
+use crate::site::{Output, Site, Tree, command, kpull};
 
 const OLD: &str = r#"
 [[file]]
@@ -55,13 +55,13 @@ fn diff_tells_what_came_what_went_and_what_is_another_and_shows_no_secret() {
     assert!(head.starts_with("generation 1 (release 1, ") && head.contains(") → generation 2 (release 2, "), "{head}");
     for wanted in [
         "file:/etc/app.conf  content, mode\n",
-        "    -port = 80\n    +port = 443\n",
-        "    +mode = \"0600\"\n",
-        "file:/etc/key  content\n    (the content is not shown: it is sensitive)\n",
-        "+ base         firewall:public port 443/tcp ",
-        "- base         firewall:public port 80/tcp ",
+        "      -port = 80\n      +port = 443\n",
+        "      +mode = \"0600\"\n",
+        "file:/etc/key  content\n      (the content is not shown: it is sensitive)\n",
+        "  + firewall:public port 443/tcp ",
+        "  - firewall:public port 80/tcp ",
         "unit:web.service  add\n",
-        "    +ExecStart=/bin/true\n",
+        "      +ExecStart=/bin/true\n",
         "symlink:/etc/link  remove\n",
     ] {
         assert!(rest.contains(wanted), "{wanted:?} is not in\n{rest}");
@@ -104,4 +104,121 @@ fn diff_of_what_is_not_there_says_what_is() {
     std::fs::remove_dir_all(tree.at("var/lib/kpull/releases")).unwrap();
     let error = tree.kpull("diff --json").exits(1).error();
     assert_eq!(error["error"], "the release of generation 1 is not kept any more");
+}
+
+/// Runs `kpull WORDS` on the tree with these variables, and without what the machine says of colours.
+fn with(tree: &Tree, words: &str, variables: &[(&str, &str)]) -> Output {
+    let mut arguments: Vec<&str> = words.split(' ').collect();
+    arguments.extend(["--root", tree.path().to_str().unwrap()]);
+    let mut command = command(&arguments);
+    command.env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("COLUMNS").envs(variables.iter().copied());
+    Output::of(command.output().unwrap())
+}
+
+const LONG: &str = "1\\n2\\n3\\n4\\n5\\n6\\n7\\n8\\n9\\n10\\n11\\n12\\n13\\n14\\n15\\n16\\n17\\n18\\n19\\n20\\n";
+
+/// A host that has two roles to be made from, neither of which comes before the other as a whole.
+fn fresh() -> (Site, Tree) {
+    let site = base("[[directory]]\npath = '/srv/b'\n[[file]]\npath = '/srv/b/f'\ncontent = 'x'\n");
+    site.role(
+        "other",
+        &format!("[[directory]]\npath = '/srv/o'\n[[file]]\npath = '/srv/o/long'\ncontent = \"{}\"\n", LONG),
+    );
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\", \"other\"]\n");
+    let tree = site.sign().enroll();
+    (site, tree)
+}
+
+#[test]
+fn plan_shows_changes_by_role_and_what_to_do_next() {
+    let (_site, tree) = fresh();
+    let told = with(&tree, "plan --no-diff", &[]).exits(2).stdout;
+    let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with('↓')).collect();
+    assert_eq!(
+        lines[..6],
+        [
+            "base",
+            "  ~ directory:/srv/b  create",
+            "  ~ file:/srv/b/f  create",
+            "other",
+            "  ~ directory:/srv/o  create",
+            "  ~ file:/srv/o/long  create"
+        ]
+    );
+    assert!(lines[6].starts_with("h1: 4 to change of 4 resources (release 1, "), "{told}");
+    assert_eq!(lines[7], "next: `kpull apply` makes these changes");
+    let applied = with(&tree, "apply", &[]).exits(0).stdout;
+    assert!(applied.ends_with("next: `kpull verify` asks every probe; `kpull rollback` goes back\n"), "{applied}");
+}
+
+#[test]
+fn a_long_new_text_is_cut_unless_all_is_asked_for() {
+    let (_site, tree) = fresh();
+    let told = with(&tree, "plan", &[]).exits(2).stdout;
+    assert!(told.contains("      +12\n      … 8 lines more (-v shows them)\n") && !told.contains("+13\n"), "{told}");
+    let told = with(&tree, "plan -v", &[]).exits(2).stdout;
+    assert!(told.contains("      +20\n") && !told.contains("lines more"), "{told}");
+    assert!(told.contains("file:/srv/o/long  create  (roles/other/role.toml:4:1)\n"), "{told}");
+}
+
+#[test]
+fn quiet_leaves_only_what_somebody_should_look_at() {
+    let (_site, tree) = fresh();
+    assert_eq!(with(&tree, "plan -q", &[]).exits(2).stdout, "");
+    assert_eq!(with(&tree, "apply -q", &[]).exits(0).stdout, "");
+    tree.write("srv/b/f", "edited");
+    let told = with(&tree, "apply -q", &[]).exits(0).stdout;
+    assert_eq!(told, "! /srv/b/f was edited by hand: saved, see `kpull history --edits`\n");
+}
+
+#[test]
+fn colours_are_for_terminals_unless_somebody_says_otherwise() {
+    let (_site, tree) = fresh();
+    let is_coloured = |variables: &[(&str, &str)]| with(&tree, "plan", variables).exits(2).stdout.contains('\u{1b}');
+    assert!(!is_coloured(&[]), "a pipe");
+    assert!(is_coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!is_coloured(&[("CLICOLOR_FORCE", "0")]));
+    assert!(!is_coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    let error = with(&tree, "diff 9", &[("CLICOLOR_FORCE", "1")]).exits(1).stderr;
+    assert!(error.contains('\u{1b}'), "{error}");
+}
+
+#[test]
+fn what_is_too_wide_stands_on_two_lines() {
+    let (_site, tree) = fresh();
+    let told = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
+    assert!(told.contains("\n  ~ directory:/srv/o\n      create\n"), "{told}");
+    assert!(told.contains("\n  ~ file:/srv/b/f  create\n"), "{told}");
+}
+
+#[test]
+fn an_error_has_a_code_that_help_explains_in_text_and_in_json() {
+    let (site, tree) = two();
+    let told = tree.kpull("diff 7").exits(1).stderr;
+    assert!(told.starts_with("error[host.generation]\n  × there is no generation 7\n"), "{told}");
+    assert_eq!(tree.kpull("diff 7 --json").exits(1).error()["code"], "host.generation");
+    let explained = kpull(&["help", "host.generation"]).exits(0).stdout;
+    assert!(explained.starts_with("host.generation: ") && explained.contains("\n  what to do  "), "{explained}");
+
+    site.file("roles/base/templates/x.conf", "{{ prot }}");
+    site.role("base", "[[template]]\npath = '/etc/x'\ntemplate = 'x.conf'\n").sign();
+    assert_eq!(tree.kpull("apply --json").exits(1).error()["code"], "site.variable");
+    let status = tree.kpull("status --json").exits(0).json().remove(0);
+    assert_eq!(status["last_error"]["code"], "site.variable");
+    let template = site.path().join("roles/base/templates/x.conf");
+    std::fs::write(template, "tampered").unwrap();
+    assert_eq!(tree.kpull("apply --json").exits(4).error()["code"], "trust.tampered");
+}
+
+#[test]
+fn help_knows_commands_and_every_code_and_what_was_probably_meant() {
+    assert!(kpull(&["help", "pki", "issue"]).exits(0).stdout.contains("Usage: kpull pki issue"));
+    let codes = kpull(&["help", "codes"]).exits(0).stdout;
+    for line in codes.lines() {
+        let code = line.split(' ').next().unwrap();
+        assert!(kpull(&["help", code]).exits(0).stdout.starts_with(&format!("{code}: ")), "{code}");
+    }
+    assert!(codes.lines().count() > 40, "{codes}");
+    let error = kpull(&["help", "trust.expird"]).exits(1).stderr;
+    assert!(error.contains("did you mean `kpull help trust.expired`?"), "{error}");
 }
