@@ -69,7 +69,7 @@ impl Example {
         let doc = files.doc(path)?.ok_or_else(|| Error::new(format!("there is no {path}")))?;
         let file: ExampleFile = doc.read()?;
         for (table, expected) in [("expect", &file.expect), ("without", &file.without)] {
-            for name in expected.keys().filter(|name| kind::find(name).is_none()) {
+            if let Some(name) = expected.keys().find(|name| kind::find(name).is_none()) {
                 let at = [table.to_owned(), name.clone()];
                 return Err(doc.unknown(&at, kind::KINDS.iter().map(|kind| kind.name)));
             }
