@@ -152,15 +152,16 @@ pub struct Record {
     /// How many resources are left alone for a while.
     pub held: usize,
     /// Since when it has been well on its release, from run to run; `None` when it is not.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Why it has not taken the newest release yet, when it is not its turn.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
     /// When what had moved away from its release was mended last, and how many resources that were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<(Timestamp, usize)>,
     /// How many probes passed when they were waited for last.
+    #[serde(default)]
     pub passing: usize,
     /// Those that did not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

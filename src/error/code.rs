@@ -338,6 +338,16 @@ codes! {
         "A change could not be made, a unit or a probe was not well, or the host was cut off after it."
         "Read why in the message, mend the site, sign a newer release; `kpull apply --retry` tries this one again."
         "release 42 was not good for this host, which is back on release 41"
+    ROLLOUT "fleet.rollout" ["engine/rollout.rs", "site/rollout.rs", "host/fleetlock.rs"]
+        "Nobody can tell whose turn it is with a new release."
+        "The site has a [rollout] that names what is not there, or this host can't read how the others are."
+        "Correct the table in site.toml at the place that is named; set [status] in kpull.toml. `kpull apply --now` takes the release all the same."
+        "this site has a [rollout], and this host can't read how the others are"
+    ADOPT "site.adopt" ["adopt.rs", "cli/adopt.rs"]
+        "What is on this host can't be made into a role as it is."
+        "Something that was named is not there, is too large for a site, is not for everybody, or there is such a role already."
+        "Leave it out, or do what the message says; nothing was written."
+        "/etc/app/closed.conf is not for everybody here, and a site can be read by many"
     FLEET "fleet.failed" ["fleet.rs", "cli/fleet.rs"]
         "The status of hosts can't be told or read."
         "The directory or etcd can't be reached, or a record is not signed by its host."

@@ -7,6 +7,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use crate::error::nearest;
+use crate::resolve::world::HostObject;
 use crate::site::Files;
 
 /// The names of what is added and of what the engine has itself, for a suggestion when somebody misspells one.
@@ -197,6 +198,12 @@ fn cidr_host(text: String, n: i64) -> Result<String, Error> {
 fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> Result<Vec<Value>, Error> {
     let mut found = Vec::new();
     for host in hosts {
+        if let Some(one) = host.downcast_object_ref::<HostObject>() {
+            if one.has(attribute, name) {
+                found.push(host);
+            }
+            continue;
+        }
         let has = host.get_attr(attribute)?;
         if has.is_undefined() {
             return Err(invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));

@@ -1,7 +1,9 @@
 //! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up when it is asked
 //! for, so that a host pays for nothing that its roles don't use.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
@@ -89,6 +91,43 @@ impl Asked {
 
 /// Which variable: the host, the role (or the site) and the name.
 pub(super) type Var = (String, Option<String>, String);
+
+/// A [`Var`], to look for one without making it.
+trait VarName {
+    fn parts(&self) -> (&str, Option<&str>, &str);
+}
+
+impl VarName for Var {
+    fn parts(&self) -> (&str, Option<&str>, &str) {
+        (&self.0, self.1.as_deref(), &self.2)
+    }
+}
+
+impl VarName for (&str, Option<&str>, &str) {
+    fn parts(&self) -> (&str, Option<&str>, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn VarName + 'a> for Var {
+    fn borrow(&self) -> &(dyn VarName + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn VarName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn VarName + '_ {}
+
+impl Hash for dyn VarName + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
 
 /// How deep variables may need one another; with the depth of templates it has to fit into a thread's stack.
 const DEPTH: usize = 32;
@@ -264,11 +303,11 @@ impl World {
 
     /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
     pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
-        let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
-        if let Some(known) = lock(&self.rendered).get(&var) {
+        if let Some(known) = lock(&self.rendered).get(&(host, role, name) as &dyn VarName) {
             lock(&self.asked.log).times += usize::from(known.is_secret);
             return Some(known.value.clone());
         }
+        let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
         // only a host's own world knows its facts
         let views = self.views.as_ref().filter(|_| host != self.host);
         if let Some(value) = views.and_then(|views| views.get(&var)) {
@@ -657,6 +696,15 @@ impl Object for RoleObject {
 pub(super) struct HostObject {
     world: Arc<World>,
     name: String,
+}
+
+impl HostObject {
+    /// Whether its `groups` or `roles` have this name.
+    pub(super) fn has(&self, list: &str, name: &str) -> bool {
+        let Some(host) = self.world.site.hosts.get(&self.name) else { return false };
+        let names = if list == "groups" { &host.groups } else { &host.roles };
+        names.iter().any(|one| one == name)
+    }
 }
 
 impl Object for HostObject {

@@ -101,6 +101,7 @@ pub struct LastRun {
     #[serde(default)]
     pub good: Option<jiff::Timestamp>,
     /// The last run that failed, this one or an earlier one.
+    #[serde(default)]
     pub failed: Option<Failure>,
 }
 
