@@ -617,6 +617,7 @@ fn stand_in() -> Item {
         after: Vec::new(),
         resource: Box::new(StandIn),
         is_secret: false,
+        fields: serde_json::Value::Null,
     }
 }
 
