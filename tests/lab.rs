@@ -20,6 +20,8 @@ mod labels;
 mod seal;
 #[path = "lab/secrets.rs"]
 mod secrets;
+#[path = "lab/status.rs"]
+mod status;
 
 use std::path::Path;
 
