@@ -32,6 +32,8 @@ mod rollout;
 mod seal;
 #[path = "lab/secrets.rs"]
 mod secrets;
+#[path = "lab/status.rs"]
+mod status;
 
 use std::path::Path;
 

@@ -79,7 +79,9 @@ fn changed(old: &Item, new: &Item) -> Option<Change> {
         let (old, new) = (fields(&old.fields, Some(&names)), fields(&new.fields, Some(&names)));
         diff.extend(unified(old.as_bytes(), new.as_bytes(), is_hidden));
     }
-    if is_content && (!is_hidden || diff.is_empty()) {
+    // that nothing is shown is said once
+    let is_said = is_hidden && !diff.is_empty();
+    if is_content && !is_said {
         diff.extend(unified(&content(old), &content(new), is_hidden));
     }
     Change::of(parts).map(|change| Change { diff: Some(diff).filter(|diff| !diff.is_empty()), ..change })
