@@ -88,7 +88,7 @@ codes! {
         "The host has no resource of this id, or it is not held."
         "`kpull graph` lists the ids of this host's resources; `kpull hold` alone lists what is held."
         "kpull hold file:/etc/app.conf --for 8h --reason 'ticket 4711'"
-    FACTS "host.facts" ["resolve/facts.rs", "host/mod.rs"]
+    FACTS "host.facts" ["resolve/facts.rs", "cli/facts.rs", "host/mod.rs"]
         "Something about this machine can't be found out."
         "A file of the system (os-release, /proc) is missing or not as it should be, or a tree is asked for what only a machine has."
         "Look at the file that is named; a site can ask for fewer facts."
@@ -338,6 +338,16 @@ codes! {
         "A change could not be made, a unit or a probe was not well, or the host was cut off after it."
         "Read why in the message, mend the site, sign a newer release; `kpull apply --retry` tries this one again."
         "release 42 was not good for this host, which is back on release 41"
+    EDIT "site.edit" ["cli/compare.rs", "cli/fmt.rs", "cli/new.rs", "cli/test.rs", "example.rs", "site/fmt.rs"]
+        "Something that is to be made, formatted, compared or tried out in a site can't be."
+        "There is such a file already, a file is not TOML, or an example expects what is not there."
+        "Look at the place that is named; nothing was written."
+        "roles/web/role.toml is there already"
+    HOOK "fleet.hook" ["hook.rs"]
+        "A hook was not told, or can't be."
+        "Its program fails or takes too long, the server it posts to does not take it, or the table says two things that exclude each other."
+        "Run the program by hand, or look at the server; a run is not disturbed by it."
+        "the hook notify failed: exit status: 1"
     ROLLOUT "fleet.rollout" ["engine/rollout.rs", "site/rollout.rs", "host/fleetlock.rs"]
         "Nobody can tell whose turn it is with a new release."
         "The site has a [rollout] that names what is not there, or this host can't read how the others are."
@@ -348,7 +358,7 @@ codes! {
         "Something that was named is not there, is too large for a site, is not for everybody, or there is such a role already."
         "Leave it out, or do what the message says; nothing was written."
         "/etc/app/closed.conf is not for everybody here, and a site can be read by many"
-    FLEET "fleet.failed" ["fleet.rs", "cli/fleet.rs"]
+    FLEET "fleet.failed" ["fleet.rs", "cli/fleet/", "metrics.rs"]
         "The status of hosts can't be told or read."
         "The directory or etcd can't be reached, or a record is not signed by its host."
         "Compare `[status]` in kpull.toml with where `kpull fleet` looks."
@@ -358,7 +368,7 @@ codes! {
         "A name on the command line is misspelt."
         "Do as the message says: it names what is nearest."
         "nothing sets `etcd.client_prt` for master1"
-    OTHER "kpull.other" ["error.rs", "cli/demo/", "kind/testing.rs"]
+    OTHER "kpull.other" ["error.rs", "cli/demo/", "cli/man.rs", "kind/testing.rs"]
         "Something else went wrong."
         "It is of no class of its own."
         "The message says what is known."

@@ -15,7 +15,8 @@ pub fn format(file: &str, text: &str) -> Result<String> {
     let mut doc: DocumentMut =
         text.parse().map_err(|error| Error::new(format!("{file} can't be formatted")).because(error))?;
     table(doc.as_table_mut());
-    let trailing = above(doc.trailing().as_str().unwrap_or_default(), "");
+    // its last line has no end of its own
+    let trailing = above(&format!("{}\n", doc.trailing().as_str().unwrap_or_default()), "");
     doc.set_trailing(trailing);
     let formatted = format!("{}\n", doc.to_string().trim());
     let after = Doc::parse(file, formatted.as_bytes())?;
@@ -73,7 +74,7 @@ fn array(list: &mut Array, depth: usize) {
         decorate(
             item.decor_mut(),
             |prefix| if prefix.contains('\n') { broken(prefix, &inner) } else { blank.into() },
-            |suffix| if suffix.contains('\n') { broken(suffix, &inner) } else { String::new() },
+            |suffix| if suffix.contains('#') { broken(suffix, &inner) } else { String::new() },
         );
     }
     list.set_trailing_comma(is_long && !list.is_empty());
