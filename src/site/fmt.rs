@@ -73,7 +73,7 @@ fn array(list: &mut Array, depth: usize) {
         decorate(
             item.decor_mut(),
             |prefix| if prefix.contains('\n') { broken(prefix, &inner) } else { blank.into() },
-            |suffix| if suffix.contains('\n') { broken(suffix, &inner) } else { String::new() },
+            |suffix| if suffix.contains('#') { broken(suffix, &inner) } else { String::new() },
         );
     }
     list.set_trailing_comma(is_long && !list.is_empty());
@@ -117,7 +117,7 @@ fn above(text: &str, indent: &str) -> String {
     let mut lines = text.split('\n').map(str::trim).peekable();
     let mut was_empty = false;
     while let Some(line) = lines.next() {
-        if lines.peek().is_none() {
+        if lines.peek().is_none() && line.is_empty() {
             // what stands before the thing itself on its own line
             out.push_str(indent);
         } else if !line.is_empty() {
