@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Result};
 use crate::kind::artifact::Artifact;
 use crate::lint::lint;
 use crate::pki::{Standing, survey};
-use crate::report::{Event, Report, Text};
+use crate::report::{Event, Report, Text, counted};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};
@@ -65,7 +65,7 @@ impl Run for Check {
                     &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": resources }),
                 );
             } else {
-                print(&format!("✓ {name:<16} {resources} resources of {roles} roles"));
+                print(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
             users.add(&catalog);
             catalogs.push(catalog);

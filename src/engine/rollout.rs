@@ -23,8 +23,8 @@ enum Standing {
     Coming,
     /// Nobody knows whether it will.
     Away(String),
-    /// The release does it no good.
-    Unwell(String),
+    /// The release does it no good: how one sees that.
+    Unwell(&'static str),
 }
 
 /// A lock at a server that this host has.
@@ -64,13 +64,24 @@ impl Standing {
         let is_there = record.release.is_some_and(|release| release >= serial);
         let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
         match record.state(serial, now) {
-            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => Self::Unwell(record.says()),
+            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
+                Self::Unwell("it was no good there")
+            }
             // one that has seen it, and is not only waiting for its turn, has failed with it
-            State::Failed if is_there || has_tried => Self::Unwell(record.says()),
+            State::Failed if is_there || has_tried => Self::Unwell("its run failed there"),
             State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
             State::Well => record.since.map_or(Self::Coming, Self::Well),
             State::Failed if record.waits.is_none() => Self::Away(record.says()),
             _ => Self::Coming,
+        }
+    }
+
+    /// What is wrong.
+    fn why(&self) -> &str {
+        match self {
+            Self::Away(why) => why,
+            Self::Unwell(why) => why,
+            Self::Well(_) | Self::Coming => "",
         }
     }
 }
@@ -87,7 +98,7 @@ fn turn(
     let waves = rollout.waves(&site.hosts);
     let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
     let mut unwell = Vec::new();
-    let mut stopped = |host: &str, number: usize, why: String| {
+    let mut stopped = |host: &str, number: usize, why: &str| {
         unwell.push(format!("{host} (wave {number}): {why}"));
         (unwell.len() > rollout.failures).then(|| format!("stopped by {}", unwell.join("; ")))
     };
@@ -121,8 +132,8 @@ fn turn(
                     return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
                 }
                 Standing::Well(_) => {}
-                Standing::Away(why) | Standing::Unwell(why) => {
-                    if let Some(stopped) = stopped(host, number, why) {
+                away @ (Standing::Away(_) | Standing::Unwell(_)) => {
+                    if let Some(stopped) = stopped(host, number, away.why()) {
                         return Ok(Some(stopped));
                     }
                 }
@@ -225,7 +236,7 @@ mod tests {
     }
 
     fn bad() -> Standing {
-        Standing::Unwell("probe".to_owned())
+        Standing::Unwell("probe")
     }
 
     fn away() -> Standing {

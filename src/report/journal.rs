@@ -77,7 +77,7 @@ impl Report for Journal {
                 log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);
                     "{}: {} of {} resources changed", summary.host, summary.changed.len(), summary.resources);
             }
-            Event::Planned(..) | Event::Waiting(_) | Event::Download { .. } => {}
+            Event::Planned(..) | Event::Waiting(_) | Event::Ended(_) | Event::Download { .. } => {}
         }
     }
 }

@@ -48,7 +48,7 @@ impl Report for Json {
             }
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
-            Event::Download { .. } => return,
+            Event::Download { .. } | Event::Ended(_) => return,
             Event::Waits { why } => json!({ "event": "waits", "why": why }),
             Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),

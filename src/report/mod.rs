@@ -9,7 +9,7 @@ mod text;
 pub use journal::{Journal, failed};
 pub use json::{Json, VERSION, line as json_line};
 pub use notes::{Note, Notes};
-pub use text::Text;
+pub use text::{Text, counted};
 
 use std::time::Duration;
 
@@ -115,8 +115,10 @@ pub enum Event<'a> {
         /// Which, from which, and why.
         hold: &'a Hold,
     },
-    /// The run is over.
+    /// What a release asks for was done, or planned; a run that goes back has two of these.
     Done(&'a Summary),
+    /// The whole run ends, and all is well.
+    Ended(&'a Summary),
 }
 
 /// What a run came to.
