@@ -144,6 +144,9 @@ fn a_wave_is_watched_for_as_long_as_it_is_to_soak() {
     world.run(1, "apply").exits(0);
     let why = world.waits(2);
     assert!(why.starts_with("release 2: wave 1 is watched until "), "{why}");
+    let site = world.site.path().to_str().unwrap().to_owned();
+    let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(0);
+    assert!(fleet.stdout.ends_with("wave 1: 1 of 1, wave 2: 0 of 2\n"), "{}", fleet.stdout);
     // it was well for longer than it has been silent
     let told = world.trees[0].at("var/lib/kpull/told.json");
     let text = fs::read_to_string(&told).unwrap();
