@@ -2,17 +2,13 @@
 //! of themselves, and decides for itself: there is nobody who decides for all.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
 use crate::fleet::{Record, State, verify};
-use crate::host::fleetlock::{Answer, Server};
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
-
-/// That this host has a lock at a server.
-const LOCK: &str = "lock.json";
 
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +21,6 @@ enum Standing {
     Away(String),
     /// The release does it no good: how one sees that.
     Unwell(&'static str),
-}
-
-/// A lock at a server that this host has.
-#[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
-struct Held {
-    url: String,
-    group: String,
-    ca: Option<std::path::PathBuf>,
 }
 
 /// Why this host does not take a release yet; `None` when it is its turn.
@@ -144,46 +132,20 @@ fn turn(
 }
 
 /// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
-pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Result<Option<String>> {
-    let FleetLock { url, group, ca } = fleetlock.clone();
-    let held = Held { url, group, ca };
-    // before it is asked: an answer that is lost leaves a lock all the same
-    agent.store.write(LOCK, &held)?;
-    match held.server()?.pre_reboot(&agent.name) {
-        Ok(Answer::Granted) => Ok(None),
-        Ok(Answer::Refused(why)) => {
-            forget(agent)?;
-            Ok(Some(format!("the lock server says: {why}")))
-        }
-        Err(why) => Ok(Some(format!("the lock server can't be asked: {why}"))),
+pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
+    match lock::take(&agent.store, &agent.name, fleetlock) {
+        Ok(Taken::Now | Taken::Before) => None,
+        Ok(Taken::Refused(why)) => Some(format!("the lock server says: {why}")),
+        Err(why) => Some(format!("the lock server can't be asked: {why}")),
     }
 }
 
-/// Gives back the lock that this host has, if it has one, now that it is well.
+/// Gives back the locks that this host has, if it has any, now that it is well.
 pub fn unlock(agent: &Agent<'_>) -> Result<()> {
-    let Some(held) = agent.store.read::<Held>(LOCK)? else { return Ok(()) };
-    let why = match held.server()?.steady_state(&agent.name) {
-        Ok(Answer::Granted) => return forget(agent),
-        Ok(Answer::Refused(why)) => why,
-        Err(error) => error.to_string(),
-    };
-    agent.report.event(&Event::LockKept { why: &why });
-    Ok(())
-}
-
-/// Whether this host has a lock, or may have one.
-pub fn has_lock(agent: &Agent<'_>) -> Result<bool> {
-    Ok(agent.store.read::<Held>(LOCK)?.is_some())
-}
-
-fn forget(agent: &Agent<'_>) -> Result<()> {
-    agent.store.root().remove(&std::path::Path::new("/").join(LOCK))
-}
-
-impl Held {
-    fn server(&self) -> Result<Server> {
-        Server::new(&self.url, &self.group, self.ca.as_deref())
+    for why in lock::give_back_all(&agent.store, &agent.name)? {
+        agent.report.event(&Event::LockKept { why: &why });
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -47,9 +47,9 @@ impl Report for Journal {
                 log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{error}; {help}");
             }
             Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
-            Event::SlotTaken { item, slot, holder } => {
+            Event::SlotTaken { item, slot, by } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} waits for the slot {slot}: {} has had it since {}", item.id, holder.host, holder.since);
+                    "{} waits for the slot {slot}: {by}", item.id);
             }
             Event::SlotUnknown { item, slot, why } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;

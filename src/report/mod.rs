@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::slot::Holder;
+use crate::engine::slot::Occupied;
 use crate::error::Error;
 use crate::kind::{Change, Item};
 use crate::store::Hold;
@@ -64,14 +64,14 @@ pub enum Event<'a> {
     Unlabelled(&'a Error),
     /// Nobody hears how this host is: its status could not be told.
     Untold(&'a Error),
-    /// Another host has the slot that a resource waits for.
+    /// The slot that a resource waits for is not free.
     SlotTaken {
         /// The resource.
         item: &'a Item,
         /// The slot.
         slot: &'a str,
-        /// Who has it.
-        holder: &'a Holder,
+        /// Why it is not free.
+        by: &'a Occupied,
     },
     /// Nobody can say who has a slot; the run goes on without it.
     SlotUnknown {

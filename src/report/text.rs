@@ -227,8 +227,8 @@ impl Report for Text {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
-            Event::SlotTaken { item, slot, holder } => {
-                let text = format!("waits for the slot {slot}: {} has had it since {}", holder.host, holder.since);
+            Event::SlotTaken { item, slot, by } => {
+                let text = format!("waits for the slot {slot}: {}", visible(&by.to_string()));
                 self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
             }
             Event::SlotUnknown { item, slot, why } => {
