@@ -1,5 +1,7 @@
 //! The manual: a book that can be built, whose links lead somewhere, and whose claims have tests.
 
+#[path = "docs/commands.rs"]
+mod commands;
 #[path = "support/named.rs"]
 mod named;
 
