@@ -2,8 +2,16 @@
 
 #[path = "docs/commands.rs"]
 mod commands;
+#[path = "docs/events.rs"]
+mod events;
+#[path = "docs/fields.rs"]
+mod fields;
 #[path = "support/named.rs"]
 mod named;
+#[path = "docs/tables.rs"]
+mod tables;
+#[path = "docs/templates.rs"]
+mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
