@@ -82,8 +82,10 @@ pub struct Artifacts {
     /// See [`net::Options::client_key`].
     client_key: Option<PathBuf>,
     /// Always an error.
+    #[schemars(skip)]
     bearer: Option<PathBuf>,
     /// Always an error.
+    #[schemars(skip)]
     basic: Option<PathBuf>,
     /// See [`net::Options::timeout`].
     timeout: Option<u64>,

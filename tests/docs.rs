@@ -1,7 +1,17 @@
 //! The manual: a book that can be built, whose links lead somewhere, and whose claims have tests.
 
+#[path = "docs/commands.rs"]
+mod commands;
+#[path = "docs/events.rs"]
+mod events;
+#[path = "docs/fields.rs"]
+mod fields;
 #[path = "support/named.rs"]
 mod named;
+#[path = "docs/tables.rs"]
+mod tables;
+#[path = "docs/templates.rs"]
+mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,9 +1,9 @@
 //! `kpull completions`: what a shell needs to complete kpull's command lines.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use crate::cli::{Cli, Run, print_bytes};
+use crate::cli::{Run, command, print_bytes};
 use crate::error::{Exit, Result};
 
 /// Arguments of `completions`.
@@ -17,7 +17,7 @@ pub struct Completions {
 impl Run for Completions {
     fn run(&self) -> Result<Exit> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "kpull", &mut script);
+        clap_complete::generate(self.shell, &mut command(), "kpull", &mut script);
         print_bytes(&script);
         Ok(Exit::Done)
     }

@@ -1,8 +1,8 @@
 //! `kpull help`.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use crate::cli::{Cli, Run, print};
+use crate::cli::{Run, command, print};
 use crate::error::{Code, Error, Exit, Result, code, nearest};
 use crate::report::terminal;
 
@@ -57,7 +57,7 @@ fn explained(code: &Code) -> String {
 impl Help {
     /// What clap knows of a command.
     fn command(&self) -> Result<Exit> {
-        let mut command = Cli::command();
+        let mut command = command();
         command.build();
         let mut found = &mut command;
         for word in &self.words {

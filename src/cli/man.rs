@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use crate::cli::{Cli, Run, print_bytes};
+use crate::cli::{Run, command, print_bytes};
 use crate::error::{Context as _, Exit, Result};
 
 /// Arguments of `man`.
@@ -21,11 +21,11 @@ impl Run for Man {
             Some(dir) => {
                 let failed = || format!("can't write manual pages into {}", dir.display());
                 std::fs::create_dir_all(dir).context(failed)?;
-                clap_mangen::generate_to(Cli::command(), dir).context(failed)?;
+                clap_mangen::generate_to(command(), dir).context(failed)?;
             }
             None => {
                 let mut page = Vec::new();
-                clap_mangen::Man::new(Cli::command().disable_help_subcommand(true))
+                clap_mangen::Man::new(command().disable_help_subcommand(true))
                     .render(&mut page)
                     .context(|| "can't make the manual page".to_owned())?;
                 print_bytes(&page);

@@ -38,7 +38,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
@@ -279,6 +279,11 @@ impl NetArgs {
     fn options(&self) -> net::Options {
         net::Options { bearer: self.bearer.clone(), basic: self.basic.clone(), ..self.tls.options() }
     }
+}
+
+/// Every command and its arguments, as the command line knows them: for manual pages, completions, and the manual's tests.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process; the result is its exit code.

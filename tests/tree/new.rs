@@ -57,3 +57,16 @@ fn a_host_that_could_not_be_made_is_not_written() {
     let told = at(&site, &["new", "host", "h2", "10.0.0.1", "--role", "wep", "--json"]).exits(1).error();
     assert_eq!((&told["error"], &told["help"]), (&"there is no role `wep`".into(), &"did you mean `web`?".into()));
 }
+
+#[test]
+fn a_host_comes_before_its_certificates_and_secrets() {
+    let site = Site::new("test");
+    site.file("site.toml", "name = \"test\"\n[pki.web]\n").role(
+        "web",
+        "[[certificate]]\nname = \"web\"\ncert = \"/etc/web.pem\"\nkey = \"/etc/web.key\"\n\n\
+         [[secret]]\nname = \"token\"\npath = \"/etc/token\"\n",
+    );
+    at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web"]).exits(0);
+    let told = at(&site, &["check", "--json"]).exits(1);
+    assert!(told.stdout.contains("kpull pki issue") && told.stdout.contains("token"), "{}", told.stdout);
+}
