@@ -21,6 +21,7 @@ use crate::secret::scan::scan;
 use crate::site::{HostVars, Site};
 use crate::supply::check::{Asked, Checking, check};
 use crate::supply::layout;
+use crate::vendor;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -82,6 +83,12 @@ impl Run for Check {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());
+        }
+        if let Some(dir) = &dir {
+            match vendor::List::load(dir) {
+                Ok(list) => errors.extend(vendor::complaints(&site.files, list.as_ref())),
+                Err(error) => errors.push(error),
+            }
         }
         errors.extend(literals);
         errors.extend(lost);
