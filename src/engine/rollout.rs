@@ -75,7 +75,7 @@ impl Standing {
 }
 
 /// Goes through the hosts that come before `own`, from the nearest: as a rule the first one that has not gone yet is the
-/// only one that has to be asked.
+/// only one that has to be asked. All others are asked once, when it is its turn.
 fn turn(
     rollout: &Rollout,
     site: &Site,
@@ -90,14 +90,15 @@ fn turn(
         unwell.push(format!("{host} (wave {number}): {why}"));
         (unwell.len() > rollout.failures).then(|| format!("stopped by {}", unwell.join("; ")))
     };
-    let (mut is_later, mut ahead) = (true, 0);
-    for host in waves[at].hosts.iter().rev() {
-        if *host == own {
-            is_later = false;
-            continue;
-        }
+    let hosts = &waves[at].hosts;
+    let place = hosts.iter().position(|host| *host == own).unwrap_or_default();
+    let earlier = hosts[..place].iter().rev().map(|host| (host, true));
+    // they have gone only if somebody made them (`--now`), so only a host whose turn it seems to be asks them
+    let later = hosts[place + 1..].iter().rev().map(|host| (host, false));
+    let mut ahead = 0;
+    for (host, is_ahead) in earlier.chain(later) {
         match standing(host)? {
-            Standing::Coming if !is_later => {
+            Standing::Coming if is_ahead => {
                 ahead += 1;
                 if ahead >= waves[at].at_once {
                     return Ok(Some(format!("{host} goes first")));
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
     use crate::site::Files;
 
-    /// Five hosts in waves of one, two and two; `wave` is added to the second.
+    /// Six hosts in waves of one, two and three; `wave` is added to the second.
     fn site(rollout: &str, wave: &str) -> Site {
         let text = format!(
             "name = \"x\"\n[rollout]\n{rollout}\n[[rollout.wave]]\nhosts = [\"h1\"]\nsoak = \"10m\"\n\
@@ -166,7 +167,7 @@ mod tests {
         );
         let mut files = Files::default();
         files.extend([("site.toml".to_owned(), text.into_bytes().into())]);
-        for number in 1..=5 {
+        for number in 1..=6 {
             let host = format!("address = \"10.0.0.{number}\"\n").into_bytes();
             files.extend([(format!("host_vars/h{number}.toml"), host.into())]);
         }
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(why(&one, "h3", &[("h1", well()), ("h2", well())]), "now");
         let two = site("", "at_once = 2");
         assert_eq!(why(&two, "h3", &[("h1", well())]), "now");
-        // who waits asks one host, as a rule
+        // who waits asks one host, as a rule: none of those that come after it
         assert_eq!(
             waits(&one, "h5", &[("h1", well()), ("h2", well()), ("h3", well())]),
             (Some("h4 goes first".to_owned()), 1)

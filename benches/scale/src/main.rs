@@ -1,6 +1,6 @@
 //! Plays thousands of hosts against one real nginx on the loopback interface, with the requests that kpull sends.
 //!
-//!   kpull-scale DIR KPULL HOSTS SPEED [http|https]
+//!   kpull-scale DIR KPULL HOSTS SPEED [http|https|http-limit|https-limit]…
 //!
 //! `run` beside this makes DIR. Bounded: it ends after some ten minutes divided by SPEED.
 
@@ -247,10 +247,11 @@ fn main() {
     rustls::crypto::ring::default_provider().install_default().expect("the only one");
     let mut nginx = Nginx::start(dir);
     let recorded = record(dir, program, &nginx);
-    for scheme in schemes {
+    for way in schemes {
+        let scheme = way.trim_end_matches("-limit");
         println!("\n{count} hosts over {scheme}");
         publish(dir, 1);
-        let server = match &scheme[..] {
+        let server = match scheme {
             "https" => Server { at: nginx.tls, tls: Some(tls(dir)) },
             _ => Server { at: nginx.plain, tls: None },
         };
@@ -275,7 +276,9 @@ fn main() {
         });
         let hosts = fleet.start(count, &etag);
         let mut simulation = Simulation { nginx: &mut nginx, fleet: fleet.clone(), hosts };
-        simulation.all(dir);
+        if way == scheme {
+            simulation.all(dir);
+        }
         simulation.limit();
         fleet.ended.store(true, Relaxed);
         simulation.hosts.iter().for_each(Thread::unpark);
