@@ -35,5 +35,6 @@ pub mod source;
 pub mod store;
 pub mod supply;
 pub mod trust;
+pub mod vendor;
 
 pub use error::{Context, Error, Exit, Result};

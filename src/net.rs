@@ -673,7 +673,7 @@ pub(crate) fn retry<T>(retries: u32, mut attempt: impl FnMut() -> Result<T, Fail
         if made == retries {
             return Err(error);
         }
-        let pause = wish.unwrap_or_else(|| pause(made));
+        let pause = wish.map_or_else(|| pause(made), spread);
         log::debug!("{error}; trying again in {pause:?}");
         std::thread::sleep(pause);
         made += 1;
@@ -683,9 +683,19 @@ pub(crate) fn retry<T>(retries: u32, mut attempt: impl FnMut() -> Result<T, Fail
 /// A growing pause, with half of it left to chance so that a fleet doesn't come back all at once.
 fn pause(made: u32) -> Duration {
     let most = FIRST_PAUSE.saturating_mul(1 << made.min(16)).min(LONGEST_PAUSE);
+    Duration::from_millis(most / 2 + chance(most / 2))
+}
+
+/// What a server wished for, and up to half as much again: a `Retry-After` with a date is the same moment for a whole fleet.
+fn spread(wish: Duration) -> Duration {
+    let most = u64::try_from(wish.as_millis() / 2).unwrap_or(u64::MAX);
+    wish + Duration::from_millis(chance(most))
+}
+
+/// A number up to `most`, left to chance.
+fn chance(most: u64) -> u64 {
     // The standard library's keys for hash maps are the chance that is at hand.
-    let chance = RandomState::new().build_hasher().finish();
-    Duration::from_millis(most / 2 + chance % (most / 2 + 1))
+    RandomState::new().build_hasher().finish() % most.saturating_add(1)
 }
 
 impl Failure {
@@ -1052,6 +1062,16 @@ mod tests {
             let pause = u64::try_from(pause(made).as_millis()).unwrap();
             assert!((most / 2..=most).contains(&pause), "{made}: {pause}");
         }
+    }
+
+    #[test]
+    fn a_fleet_that_is_told_one_moment_does_not_come_back_in_one() {
+        let wish = Duration::from_secs(20);
+        let pauses: Vec<Duration> = (0..64).map(|_| spread(wish)).collect();
+        assert!(pauses.iter().all(|pause| (wish..=wish * 3 / 2).contains(pause)), "{pauses:?}");
+        let (first, last) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+        assert!(*last - *first > Duration::from_secs(2), "{pauses:?}");
+        assert_eq!(spread(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

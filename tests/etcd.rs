@@ -2,6 +2,8 @@
 
 #[path = "support/authority.rs"]
 mod authority;
+#[path = "support/fleetlock.rs"]
+mod fleetlock;
 #[path = "support/site.rs"]
 mod site;
 
@@ -14,12 +16,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authority::{authority, named};
-use kpull::engine::slot::{Missed, Slots, take};
+use fleetlock::StandIn as Locks;
+use kpull::engine::slot::{Missed, Occupied, Slots, take};
 use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
 use kpull::kind::slot::Slot;
 use kpull::kind::{Change, Item, Phase, Resource, Work};
+use kpull::net::server::Server;
 use kpull::report::{Event, Report};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::Secrets;
@@ -537,7 +541,7 @@ fn a_slot_is_had_by_one_host_at_a_time() {
                     turns.lock().unwrap().push(host);
                     std::thread::sleep(Duration::from_millis(20));
                     taken.store(false, Ordering::SeqCst);
-                    held.give_back().unwrap();
+                    held.give_back(&catalog.work(), catalog.slot(), host).unwrap();
                 }
             });
         }
@@ -554,8 +558,8 @@ fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
     let Err(Missed::Error(error)) = take(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
     assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
     assert_eq!(error.exit_code(), Exit::Failed);
-    take(&work, slot, "h1", &|_| {}).unwrap().give_back().unwrap();
-    take(&work, slot, "h2", &|_| {}).unwrap().give_back().unwrap();
+    take(&work, slot, "h1", &|_| {}).unwrap().give_back(&work, slot, "h1").unwrap();
+    take(&work, slot, "h2", &|_| {}).unwrap().give_back(&work, slot, "h2").unwrap();
 }
 
 /// What was told, in words.
@@ -565,7 +569,9 @@ struct Told(Mutex<Vec<String>>);
 impl Report for Told {
     fn event(&self, event: &Event<'_>) {
         let word = match event {
-            Event::SlotTaken { holder, .. } => format!("taken by {}", holder.host),
+            Event::SlotTaken { by: Occupied::By(holder), .. } => format!("taken by {}", holder.host),
+            Event::SlotTaken { by: Occupied::Refused(why), .. } => why.clone(),
+            Event::SlotKept { why, .. } => format!("kept: {why}"),
             Event::SlotUnknown { .. } => "unknown".to_owned(),
             Event::Passing(item) => format!("{} passes", item.id),
             Event::Waiting(item) => format!("{} is waited for", item.id),
@@ -659,6 +665,42 @@ fn an_etcd_that_is_down_keeps_nobody_from_a_restart() {
     let slots = Slots { work: &work, report: &told, host: "h1" };
     assert!(slots.before(&stand_in(), &restart()).unwrap().is_none());
     assert_eq!(*told.0.lock().unwrap(), ["unknown"]);
+}
+
+#[test]
+fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_does_not_pass() {
+    let locks = Locks::new(&[("default", 1)]);
+    let stand_in_server = locks.clone();
+    let server = Server::plain(move |request| stand_in_server.answer(request)).unwrap();
+    let role = |probe: &str| {
+        let slot = format!(
+            "[[slot]]\nname = 's'\nfleetlock = {{ url = {:?} }}\nwithin = '0s'\nuntil = ['probe:p']\n",
+            server.url("")
+        );
+        Catalog::of(&format!("{slot}[[probe]]\nname = 'p'\ntcp = '{probe}'\nwithin = '0s'\n"))
+    };
+    let (good, bad) = (role(&server.address.to_string()), role("127.0.0.1:1"));
+    let (told, item) = (Told::default(), stand_in());
+    let (good_work, bad_work) = (good.work(), bad.work());
+    let h1 = Slots { work: &good_work, report: &told, host: "h1" };
+    let h2 = Slots { work: &bad_work, report: &told, host: "h2" };
+
+    let held = h1.before(&item, &restart()).unwrap().unwrap();
+    assert_eq!(locks.holders("default"), ["h1"]);
+    let error = h2.before(&item, &restart()).unwrap_err();
+    let full = "the lock server says: all 1 semaphore slots currently locked (failed_lock)";
+    assert_eq!(error.to_string(), format!("the slot s can't be had: {full}"));
+    h1.after(&item, held).unwrap();
+    assert_eq!(locks.holders("default"), [""; 0]);
+
+    let held = h2.before(&item, &restart()).unwrap().unwrap();
+    assert_eq!(h2.after(&item, held).unwrap_err().exit_code(), Exit::Unhealthy);
+    assert!(h1.before(&item, &restart()).is_err());
+    assert_eq!(locks.holders("default"), ["h2"]);
+    // a server that can't be asked is no reason to go on
+    drop(server);
+    let error = h1.before(&item, &restart()).unwrap_err();
+    assert!(error.to_string().starts_with("the slot s can't be had: the lock server can't be asked: POST"), "{error}");
 }
 
 #[test]

@@ -35,6 +35,9 @@ mod secrets;
 #[path = "lab/status.rs"]
 mod status;
 
+#[path = "lab/tutorial.rs"]
+mod tutorial;
+
 use std::path::Path;
 
 use kpull::net::server::{Answer, Seen};

@@ -62,6 +62,8 @@ mod site;
 mod sources;
 #[path = "tree/supply.rs"]
 mod supply;
+#[path = "tree/vendor.rs"]
+mod vendor;
 #[path = "tree/verify.rs"]
 mod verify;
 

@@ -81,7 +81,9 @@ pub(super) fn recorded(
     }
     // what failed first says why
     let summary = result?;
-    kept.map(|()| summary)
+    kept?;
+    agent.report.event(&Event::Ended(&summary));
+    Ok(summary)
 }
 
 fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, clock: Instant) -> LastRun {

@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Result};
 use crate::kind::artifact::Artifact;
 use crate::lint::lint;
 use crate::pki::{Standing, survey};
-use crate::report::{Event, Report, Text};
+use crate::report::{Event, Report, Text, counted};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};
@@ -21,6 +21,7 @@ use crate::secret::scan::scan;
 use crate::site::{HostVars, Site};
 use crate::supply::check::{Asked, Checking, check};
 use crate::supply::layout;
+use crate::vendor;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -65,7 +66,7 @@ impl Run for Check {
                     &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": resources }),
                 );
             } else {
-                print(&format!("✓ {name:<16} {resources} resources of {roles} roles"));
+                print(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
             users.add(&catalog);
             catalogs.push(catalog);
@@ -82,6 +83,12 @@ impl Run for Check {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());
+        }
+        if let Some(dir) = &dir {
+            match vendor::List::load(dir) {
+                Ok(list) => errors.extend(vendor::complaints(&site.files, list.as_ref())),
+                Err(error) => errors.push(error),
+            }
         }
         errors.extend(literals);
         errors.extend(lost);

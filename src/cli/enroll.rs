@@ -12,7 +12,7 @@ use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
 use crate::site::quoted;
-use crate::source::{self, Poll, Tree};
+use crate::source::{self, Tree};
 use crate::trust::{self, AllowedSigners, KeySet, Manifest, Memory, Seen};
 
 /// Arguments of `enroll`.
@@ -211,8 +211,8 @@ impl Enroll {
         let mut trust = agent.first_trust(agent.config.trust.start()?);
         let mut failed = None;
         for (index, config) in agent.config.sources.iter().enumerate() {
-            let asked =
-                sandbox::open(config, &agent.store.source_cache(index)).and_then(|mut source| poll(&mut *source));
+            let asked = sandbox::open(config, &agent.store.source_cache(index))
+                .and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
                 agent.rotate(&mut trust, &*tree, now)?;
                 let announced = trust.policy.announce(&*tree, now)?;
@@ -265,17 +265,10 @@ impl Enroll {
 /// What a source has, unverified.
 fn ask(config: &source::Config) -> Result<(Manifest, Box<dyn Tree>)> {
     let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
-    let tree = poll(&mut *sandbox::open(config, &cache.path().join("source"))?)?;
+    let tree = source::state(&mut *sandbox::open(config, &cache.path().join("source"))?)?;
     let bytes = tree.read(trust::MANIFEST, 8 << 20)?.ok_or_else(|| {
         Error::refused(format!("the source has no {}", trust::MANIFEST)).help("publish a signed release there first")
     })?;
     // what it says is believed only after its signatures were checked; until then it is a name to write down
     Ok((Manifest::parse(&bytes)?, tree))
-}
-
-fn poll(source: &mut dyn source::Source) -> Result<Box<dyn Tree>> {
-    match source.poll(None)? {
-        Poll::News(tree, _) => Ok(tree),
-        Poll::Unchanged => Err(Error::new(format!("{} says that nothing is new", source.name()))),
-    }
 }

@@ -9,6 +9,7 @@ use crate::cli::{Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::fmt::format;
 use crate::site::{Files, replace, utf8};
+use crate::vendor;
 
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]
@@ -76,8 +77,15 @@ impl Fmt {
         let is_ours = |path: &str| ["keys/", "pki/", "secrets/"].iter().any(|dir| path.starts_with(dir));
         let is_copied = |path: &str| path.starts_with("roles/") && !is_read(path);
         let files = Files::in_directory(&self.site)?;
+        // what others have signed stays as it is
+        let is_theirs = |path: &str| {
+            let role = path.strip_prefix("roles/").and_then(|path| path.split('/').next());
+            role.is_some_and(|role| files.get(&format!("roles/{role}/{}", vendor::ORIGIN)).is_some())
+        };
         let wanted = files.iter().map(|(path, _)| path).filter(|path| path.ends_with(".toml"));
-        Ok(wanted.filter(|path| !is_ours(path) && !is_copied(path)).map(|path| self.site.join(path)).collect())
+        let wanted = wanted.filter(|path| !is_ours(path) && !is_copied(path) && !is_theirs(path));
+        let listed = Some(vendor::FILE).filter(|list| self.site.join(list).exists());
+        Ok(wanted.chain(listed).map(|path| self.site.join(path)).collect())
     }
 }
 

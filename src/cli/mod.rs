@@ -32,6 +32,7 @@ mod self_test;
 mod sign;
 mod status;
 mod test;
+mod vendor;
 mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -125,6 +126,8 @@ enum Command {
     Adopt(adopt::Adopt),
     /// Keep a site's authorities and certificates.
     Pki(pki::Pki),
+    /// Take roles of other sites into this one, pinned and signed.
+    Vendor(vendor::Vendor),
     /// Download upstream files, and pin them in a site's artifacts.toml.
     Pin(pin::Pin),
     /// Copy every artifact of a site into a directory that hosts can use as a mirror.
@@ -332,6 +335,7 @@ pub fn main() -> Exit {
         Command::Sign(command) => command,
         Command::Adopt(command) => command,
         Command::Pki(command) => command,
+        Command::Vendor(command) => command,
         Command::Pin(command) => command,
         Command::Mirror(command) => command,
         Command::Publish(command) => command,

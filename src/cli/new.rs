@@ -11,7 +11,7 @@ use crate::cli::{Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site, quoted, replace, schema};
+use crate::site::{Files, Site, is_plain_name, quoted, replace, schema};
 
 /// Arguments of `new`.
 #[derive(Args, Debug)]
@@ -198,8 +198,7 @@ fn loads(mut files: Files, made: &Made) -> Result<Site> {
 
 /// Refuses what can't be a file's name, or would need quotes in templates.
 fn check_name(what: &str, name: &str) -> Result<()> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if !name.is_empty() && name.len() <= 200 && name.chars().all(is_plain) && !name.starts_with(['.', '-']) {
+    if is_plain_name(name) {
         return Ok(());
     }
     Err(Error::new(format!("a {what} can't be called `{name}`")).help("take letters, digits, `-`, `_` and `.`"))

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::engine::apply::{Applied, Outcome, apply};
 use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
+use crate::engine::lock;
 use crate::engine::plan::plan;
 use crate::engine::rollout;
 use crate::engine::seal::{Look, seal, unbroken};
@@ -68,7 +69,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
                     rollout::unlock(agent)?;
                 }
                 let is_settled =
-                    trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() && !rollout::has_lock(agent)?;
+                    trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
                 if changed == 0 && !is_back && is_settled {
                     seal(agent, start, &applied.manifest, &applied.catalog.items)?;
                 }
@@ -94,7 +95,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
 /// What was taken, once whoever has to be asked for it has agreed; else what this host has.
 fn locked(agent: &Agent<'_>, taken: Taken) -> Result<Taken> {
     let (Some(lock), Some(current)) = (&taken.lock, agent.store.generation()?) else { return Ok(taken) };
-    match rollout::lock(agent, lock)? {
+    match rollout::lock(agent, lock) {
         None => Ok(taken),
         Some(why) => {
             let serial = taken.catalog.manifest().serial;

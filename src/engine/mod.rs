@@ -5,6 +5,7 @@ pub mod before;
 pub mod compare;
 mod converge;
 pub mod held;
+mod lock;
 mod plan;
 mod rollout;
 mod seal;

@@ -2,17 +2,13 @@
 //! of themselves, and decides for itself: there is nobody who decides for all.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
 use crate::fleet::{Record, State, verify};
-use crate::host::fleetlock::{Answer, Server};
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
-
-/// That this host has a lock at a server.
-const LOCK: &str = "lock.json";
 
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +19,8 @@ enum Standing {
     Coming,
     /// Nobody knows whether it will.
     Away(String),
-    /// The release does it no good.
-    Unwell(String),
-}
-
-/// A lock at a server that this host has.
-#[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
-struct Held {
-    url: String,
-    group: String,
-    ca: Option<std::path::PathBuf>,
+    /// The release does it no good: how one sees that.
+    Unwell(&'static str),
 }
 
 /// Why this host does not take a release yet; `None` when it is its turn.
@@ -64,13 +52,24 @@ impl Standing {
         let is_there = record.release.is_some_and(|release| release >= serial);
         let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
         match record.state(serial, now) {
-            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => Self::Unwell(record.says()),
+            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
+                Self::Unwell("it was no good there")
+            }
             // one that has seen it, and is not only waiting for its turn, has failed with it
-            State::Failed if is_there || has_tried => Self::Unwell(record.says()),
+            State::Failed if is_there || has_tried => Self::Unwell("its run failed there"),
             State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
             State::Well => record.since.map_or(Self::Coming, Self::Well),
             State::Failed if record.waits.is_none() => Self::Away(record.says()),
             _ => Self::Coming,
+        }
+    }
+
+    /// What is wrong.
+    fn why(&self) -> &str {
+        match self {
+            Self::Away(why) => why,
+            Self::Unwell(why) => why,
+            Self::Well(_) | Self::Coming => "",
         }
     }
 }
@@ -87,7 +86,7 @@ fn turn(
     let waves = rollout.waves(&site.hosts);
     let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
     let mut unwell = Vec::new();
-    let mut stopped = |host: &str, number: usize, why: String| {
+    let mut stopped = |host: &str, number: usize, why: &str| {
         unwell.push(format!("{host} (wave {number}): {why}"));
         (unwell.len() > rollout.failures).then(|| format!("stopped by {}", unwell.join("; ")))
     };
@@ -121,8 +120,8 @@ fn turn(
                     return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
                 }
                 Standing::Well(_) => {}
-                Standing::Away(why) | Standing::Unwell(why) => {
-                    if let Some(stopped) = stopped(host, number, why) {
+                away @ (Standing::Away(_) | Standing::Unwell(_)) => {
+                    if let Some(stopped) = stopped(host, number, away.why()) {
                         return Ok(Some(stopped));
                     }
                 }
@@ -133,46 +132,20 @@ fn turn(
 }
 
 /// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
-pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Result<Option<String>> {
-    let FleetLock { url, group, ca } = fleetlock.clone();
-    let held = Held { url, group, ca };
-    // before it is asked: an answer that is lost leaves a lock all the same
-    agent.store.write(LOCK, &held)?;
-    match held.server()?.pre_reboot(&agent.name) {
-        Ok(Answer::Granted) => Ok(None),
-        Ok(Answer::Refused(why)) => {
-            forget(agent)?;
-            Ok(Some(format!("the lock server says: {why}")))
-        }
-        Err(why) => Ok(Some(format!("the lock server can't be asked: {why}"))),
+pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
+    match lock::take(&agent.store, &agent.name, fleetlock) {
+        Ok(Taken::Now | Taken::Before) => None,
+        Ok(Taken::Refused(why)) => Some(format!("the lock server says: {why}")),
+        Err(why) => Some(format!("the lock server can't be asked: {why}")),
     }
 }
 
-/// Gives back the lock that this host has, if it has one, now that it is well.
+/// Gives back the locks that this host has, if it has any, now that it is well.
 pub fn unlock(agent: &Agent<'_>) -> Result<()> {
-    let Some(held) = agent.store.read::<Held>(LOCK)? else { return Ok(()) };
-    let why = match held.server()?.steady_state(&agent.name) {
-        Ok(Answer::Granted) => return forget(agent),
-        Ok(Answer::Refused(why)) => why,
-        Err(error) => error.to_string(),
-    };
-    agent.report.event(&Event::LockKept { why: &why });
-    Ok(())
-}
-
-/// Whether this host has a lock, or may have one.
-pub fn has_lock(agent: &Agent<'_>) -> Result<bool> {
-    Ok(agent.store.read::<Held>(LOCK)?.is_some())
-}
-
-fn forget(agent: &Agent<'_>) -> Result<()> {
-    agent.store.root().remove(&std::path::Path::new("/").join(LOCK))
-}
-
-impl Held {
-    fn server(&self) -> Result<Server> {
-        Server::new(&self.url, &self.group, self.ca.as_deref())
+    for why in lock::give_back_all(&agent.store, &agent.name)? {
+        agent.report.event(&Event::LockKept { why: &why });
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -225,7 +198,7 @@ mod tests {
     }
 
     fn bad() -> Standing {
-        Standing::Unwell("probe".to_owned())
+        Standing::Unwell("probe")
     }
 
     fn away() -> Standing {

@@ -118,7 +118,12 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
             continue;
         }
         let seen = agent.host.seen(&trace)?;
-        if seen.as_ref().is_some_and(|seen| !seen.is_older_than(limit)) {
+        let is_old = match &seen {
+            Some(seen) => seen.is_older_than(limit),
+            // what has gone since it was looked at has changed the directory that it was in
+            None => is_long_gone(agent, &trace, limit)?,
+        };
+        if !is_old {
             return take_away(agent);
         }
         all.push((trace, seen));
@@ -145,6 +150,17 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
     }
     let contents = Contents { made: start, inputs: input_digests(&seal), traces: digests(agent, &seal)? };
     agent.store.write_quickly(CONTENTS, &contents)
+}
+
+/// Whether nothing has been taken away, since `limit`, from the directory in which a path is not.
+fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bool> {
+    let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace else { return Ok(true) };
+    for above in path.ancestors().skip(1) {
+        if let Some(seen) = agent.host.root.seen(above)? {
+            return Ok(seen.is_older_than(limit));
+        }
+    }
+    Ok(true)
 }
 
 /// SHA-256 of what is in each input but the program.

@@ -1,5 +1,5 @@
 //! Slots: what must not happen on two hosts at once waits its turn. Who has a slot stands in etcd, under a lease, so that a
-//! host that dies with it doesn't keep it for ever.
+//! host that dies with it doesn't keep it for ever; or a FleetLock server knows it.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::lock::{self, Taken};
 use crate::engine::plan::locate;
 use crate::error::{Error, Exit, Result};
-use crate::host::etcd::{Api, Client, Failure, Lease};
-use crate::kind::slot::Slot;
+use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
+use crate::kind::slot::{At, Slot};
 use crate::kind::{Change, Item, Work};
 use crate::report::{Event, Report};
 
@@ -29,22 +30,49 @@ pub struct Holder {
     pub since: Timestamp,
 }
 
-/// A slot that this host has. Dropped, it stays taken until its lease ends.
+/// Why a slot is not free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// Another host has it.
+    By(Holder),
+    /// A server says no, or nothing.
+    Refused(String),
+}
+
+impl std::fmt::Display for Occupied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::By(holder) => write!(f, "{} has had it since {}", holder.host, holder.since),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A slot that this host has. Dropped, it stays taken: in etcd until its lease ends, at a server until this host is well.
 #[derive(Debug)]
-pub struct Held {
-    client: Rc<Client>,
-    lease: Lease,
+pub enum Held {
+    /// In etcd.
+    Lease(Rc<Client>, Lease),
+    /// At a server; `true` when this host has it for something else besides.
+    Lock(bool),
 }
 
 impl Held {
     /// Lets it last its whole time again, from now on.
     pub fn keep(&self) -> Result<(), Failure> {
-        self.client.keep_alive(&self.lease)
+        match self {
+            Self::Lease(client, lease) => client.keep_alive(lease),
+            Self::Lock(_) => Ok(()),
+        }
     }
 
-    /// Gives it back.
-    pub fn give_back(self) -> Result<(), Failure> {
-        self.client.revoke(&self.lease)
+    /// Gives it back; why not, when that fails.
+    pub fn give_back(self, work: &Work<'_>, slot: &Slot, host: &str) -> Result<(), String> {
+        match (self, &slot.at) {
+            (Self::Lease(client, lease), _) => client.revoke(&lease).map_err(|why| why.to_string()),
+            (Self::Lock(false), At::Server(server)) => lock::give_back(work.store, host, server),
+            (Self::Lock(_), _) => Ok(()),
+        }
     }
 }
 
@@ -64,21 +92,21 @@ fn key(slot: &Slot) -> String {
 
 /// Takes a slot for `host`, waiting while another one has it; `tell` hears of those. One that this host has already, from a
 /// run that was killed, is taken over.
-pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Holder)) -> Result<Held, Missed> {
+pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) -> Result<Held, Missed> {
     let started = Instant::now();
     let mut heard = Instant::now();
     let mut told = None;
     loop {
         match attempt(work, slot, host) {
             Ok(Ok(held)) => return Ok(held),
-            Ok(Err(holder)) => {
+            Ok(Err(by)) => {
                 heard = Instant::now();
                 if started.elapsed() >= slot.within {
-                    return Err(Missed::Error(occupied(slot, &holder)));
+                    return Err(Missed::Error(occupied(slot, &by)));
                 }
-                if told.as_ref() != Some(&holder) {
-                    tell(&holder);
-                    told = Some(holder);
+                if told.as_ref() != Some(&by) {
+                    tell(&by);
+                    told = Some(by);
                 }
             }
             Err(Failure::Refused(why)) => {
@@ -99,8 +127,25 @@ pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Holder)) ->
 }
 
 /// One try; the inner error is who has it.
-fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Holder>, Failure> {
-    let (client, key) = (work.host.etcd(&slot.cluster)?, key(slot));
+fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Occupied>, Failure> {
+    match &slot.at {
+        At::Etcd(cluster) => attempt_in_etcd(work, slot, cluster, host),
+        // a server that can't be asked says no: what it guards is not what mends it
+        At::Server(server) => Ok(match lock::take(work.store, host, server) {
+            Ok(Taken::Refused(why)) => Err(Occupied::Refused(format!("the lock server says: {why}"))),
+            Ok(taken) => Ok(Held::Lock(taken == Taken::Before)),
+            Err(why) => Err(Occupied::Refused(format!("the lock server can't be asked: {why}"))),
+        }),
+    }
+}
+
+fn attempt_in_etcd(
+    work: &Work<'_>,
+    slot: &Slot,
+    cluster: &Cluster,
+    host: &str,
+) -> Result<Result<Held, Occupied>, Failure> {
+    let (client, key) = (work.host.etcd(cluster)?, key(slot));
     loop {
         let pair = client.get(Api::V3, &key)?;
         if let Some(pair) = &pair {
@@ -108,22 +153,26 @@ fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Hold
             let unknown = || Holder { host: "somebody".to_owned(), since: Timestamp::UNIX_EPOCH };
             let holder = serde_json::from_slice(&pair.value).unwrap_or_else(|_| unknown());
             if holder.host != host {
-                return Ok(Err(holder));
+                return Ok(Err(Occupied::By(holder)));
             }
         }
         let lease = client.grant(slot.ttl)?;
         let own = serde_json::json!({ "host": host, "since": Timestamp::now() }).to_string();
         let was = pair.map_or(0, |pair| pair.revision);
         if client.swap_leased(&key, was, own.as_bytes(), Some(&lease))? {
-            return Ok(Ok(Held { client, lease }));
+            return Ok(Ok(Held::Lease(client, lease)));
         }
         // another host was faster
         client.revoke(&lease)?;
     }
 }
 
-fn occupied(slot: &Slot, holder: &Holder) -> Error {
-    Error::new(format!("the slot {} can't be had: {} has had it since {}", slot.name, holder.host, holder.since)).help(format!(
+fn occupied(slot: &Slot, by: &Occupied) -> Error {
+    let error = Error::new(format!("the slot {} can't be had: {by}", slot.name));
+    let Occupied::By(holder) = by else {
+        return error.help("nothing was touched, and the next run tries again; the server knows who has it");
+    };
+    error.help(format!(
         "nothing was touched, and the next run tries again; look at {} (`kpull status`). It loses the slot {} after it \
          took it; `etcdctl del {}` takes it away at once",
         holder.host,
@@ -151,7 +200,7 @@ impl Slots<'_> {
         }
         let slot =
             find(self.work.catalog, name).ok_or_else(|| Error::new(format!("there is no slot {name} on this host")))?;
-        let tell = |holder: &Holder| self.report.event(&Event::SlotTaken { item, slot: name, holder });
+        let tell = |by: &Occupied| self.report.event(&Event::SlotTaken { item, slot: name, by });
         match take(self.work, slot, self.host, &tell) {
             Ok(held) => {
                 // it may have taken a while
@@ -184,9 +233,10 @@ impl Slots<'_> {
             }
             self.report.event(&Event::Passing(probe));
         }
-        if let Err(why) = held.give_back() {
-            let (slot, why) = (item.resource.slot().unwrap_or_default(), why.to_string());
-            self.report.event(&Event::SlotKept { item, slot, why: &why });
+        if let Some(slot) = slot
+            && let Err(why) = held.give_back(self.work, slot, self.host)
+        {
+            self.report.event(&Event::SlotKept { item, slot: &slot.name, why: &why });
         }
         Ok(())
     }

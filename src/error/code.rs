@@ -343,6 +343,11 @@ codes! {
         "There is such a file already, a file is not TOML, or an example expects what is not there."
         "Look at the place that is named; nothing was written."
         "roles/web/role.toml is there already"
+    VENDOR "site.vendor" ["vendor/", "cli/vendor.rs"]
+        "A role of another site can't be taken, or is not what was taken."
+        "vendor.toml names what is not there, the release at that commit is of another site, or somebody edited a role that was taken."
+        "Do what the message says at the place that is shown; nothing was written. `kpull vendor` takes roles anew."
+        "roles/web/role.toml was edited: it is not what was taken"
     HOOK "fleet.hook" ["hook.rs"]
         "A hook was not told, or can't be."
         "Its program fails or takes too long, the server it posts to does not take it, or the table says two things that exclude each other."

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::kind::etcd_key::cluster;
 use crate::kind::fields::{AbsolutePath, Span};
+use crate::site::FleetLock;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[slot]]`.
@@ -18,15 +19,18 @@ use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 pub struct SlotFields {
     /// What it is called, the same on all hosts that share it.
     name: String,
-    /// Client URLs of the cluster's members.
+    /// Client URLs of the cluster's members. Either this, with `ca`, or `fleetlock`.
+    #[serde(default)]
     endpoints: Vec<String>,
     /// PEM file with the authority of the members' certificates.
-    ca: AbsolutePath,
+    ca: Option<AbsolutePath>,
     /// PEM file with a client certificate; none when left out.
     client_cert: Option<AbsolutePath>,
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// How long a host that never gives it back keeps it; `5m` when left out.
+    /// A server of the FleetLock protocol that knows who has it.
+    fleetlock: Option<FleetLock>,
+    /// How long a host that never gives it back keeps it, in etcd; `5m` when left out.
     ttl: Option<Span>,
     /// How long to wait for it; `5m` when left out.
     within: Option<Span>,
@@ -43,17 +47,24 @@ impl Fields for SlotFields {
         if self.name.is_empty() || !self.name.chars().all(is_plain) {
             return Err(build.invalid("name", "letters, digits, `.`, `_` and `-` make one"));
         }
-        if self.endpoints.is_empty() {
-            return Err(build.invalid("endpoints", "name one at least"));
-        }
         let ttl = self.ttl.map_or(Duration::from_secs(300), |span| span.0);
         // etcd makes shorter ones longer, by its election timeout
         if ttl < Duration::from_secs(10) {
             return Err(build.invalid("ttl", "10s at least"));
         }
         let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        let at = match (self.fleetlock, &self.ca, self.endpoints.is_empty()) {
+            (Some(server), None, true) => {
+                server.check().map_err(|why| build.invalid("fleetlock", &why))?;
+                At::Server(server)
+            }
+            (Some(_), ..) => return Err(build.invalid("fleetlock", "with it there is no etcd: no `endpoints`, no `ca`")),
+            (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, cert, key)?),
+            (None, None, false) => return Err(build.invalid("endpoints", "they need `ca`")),
+            (None, _, true) => return Err(build.invalid("endpoints", "name one at least, or a `fleetlock`")),
+        };
         Ok(vec![Box::new(Slot {
-            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            at,
             name: self.name,
             ttl,
             within: self.within.map_or(Duration::from_secs(300), |span| span.0),
@@ -62,13 +73,22 @@ impl Fields for SlotFields {
     }
 }
 
+/// Who knows who has a slot.
+#[derive(Clone, Debug)]
+pub enum At {
+    /// A cluster of etcd.
+    Etcd(Cluster),
+    /// A server of the FleetLock protocol.
+    Server(FleetLock),
+}
+
 /// What one host at a time may do. It changes nothing by itself: [`crate::engine::slot`] takes it and gives it back.
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// What it is called.
     pub name: String,
-    /// The cluster that knows who has it.
-    pub cluster: Cluster,
+    /// Who knows who has it.
+    pub at: At,
     /// How long a host that never gives it back keeps it.
     pub ttl: Duration,
     /// How long to wait for it.
@@ -112,10 +132,18 @@ mod tests {
     fn a_mistake_is_refused_with_its_field() {
         for (fields, why) in [
             ("name = 'a/b'\nendpoints = ['https://a:1']", "`name`: letters, digits, `.`, `_` and `-` make one"),
-            ("name = 'a'\nendpoints = []", "`endpoints`: name one at least"),
+            ("name = 'a'\nendpoints = []", "`endpoints`: name one at least, or a `fleetlock`"),
             ("name = 'a'\nendpoints = ['https://a:1']\nttl = '2s'", "`ttl`: 10s at least"),
         ] {
             assert_eq!(refusal("slot", &format!("{fields}\nca = '/ca'")), why);
+        }
+        for (fields, why) in [
+            ("endpoints = ['https://a:1']", "`endpoints`: they need `ca`"),
+            ("fleetlock = { url = 'http://a' }\nca = '/ca'", "`fleetlock`: with it there is no etcd: no `endpoints`, no `ca`"),
+            ("fleetlock = { url = 'https://a' }", "`fleetlock`: https needs `ca`"),
+            ("fleetlock = { url = 'http://a', group = 'a b' }", "`fleetlock`: `a b` is no group: letters, digits and `.` make one"),
+        ] {
+            assert_eq!(refusal("slot", &format!("name = 'a'\n{fields}")), why);
         }
     }
 }

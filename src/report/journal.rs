@@ -47,9 +47,9 @@ impl Report for Journal {
                 log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{error}; {help}");
             }
             Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
-            Event::SlotTaken { item, slot, holder } => {
+            Event::SlotTaken { item, slot, by } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} waits for the slot {slot}: {} has had it since {}", item.id, holder.host, holder.since);
+                    "{} waits for the slot {slot}: {by}", item.id);
             }
             Event::SlotUnknown { item, slot, why } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
@@ -77,7 +77,7 @@ impl Report for Journal {
                 log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);
                     "{}: {} of {} resources changed", summary.host, summary.changed.len(), summary.resources);
             }
-            Event::Planned(..) | Event::Waiting(_) | Event::Download { .. } => {}
+            Event::Planned(..) | Event::Waiting(_) | Event::Ended(_) | Event::Download { .. } => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use serde_json::json;
 
+use crate::engine::slot::Occupied;
 use crate::report::{Event, Report};
 use crate::secret::mask;
 
@@ -38,8 +39,13 @@ impl Report for Json {
             Event::Untold(error) => {
                 json!({ "event": "untold", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::SlotTaken { item, slot, holder } => json!({ "event": "slot_taken", "id": item.id, "slot": slot,
-                "host": holder.host, "since": holder.since }),
+            Event::SlotTaken { item, slot, by } => {
+                let (host, since) = match by {
+                    Occupied::By(holder) => (Some(&holder.host), Some(holder.since)),
+                    Occupied::Refused(_) => (None, None),
+                };
+                json!({ "event": "slot_taken", "id": item.id, "slot": slot, "host": host, "since": since, "why": by.to_string() })
+            }
             Event::SlotUnknown { item, slot, why } => {
                 json!({ "event": "slot_unknown", "id": item.id, "slot": slot, "error": why })
             }
@@ -48,7 +54,7 @@ impl Report for Json {
             }
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
-            Event::Download { .. } => return,
+            Event::Download { .. } | Event::Ended(_) => return,
             Event::Waits { why } => json!({ "event": "waits", "why": why }),
             Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),

@@ -9,13 +9,13 @@ mod text;
 pub use journal::{Journal, failed};
 pub use json::{Json, VERSION, line as json_line};
 pub use notes::{Note, Notes};
-pub use text::Text;
+pub use text::{Text, counted};
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::slot::Holder;
+use crate::engine::slot::Occupied;
 use crate::error::Error;
 use crate::kind::{Change, Item};
 use crate::store::Hold;
@@ -64,14 +64,14 @@ pub enum Event<'a> {
     Unlabelled(&'a Error),
     /// Nobody hears how this host is: its status could not be told.
     Untold(&'a Error),
-    /// Another host has the slot that a resource waits for.
+    /// The slot that a resource waits for is not free.
     SlotTaken {
         /// The resource.
         item: &'a Item,
         /// The slot.
         slot: &'a str,
-        /// Who has it.
-        holder: &'a Holder,
+        /// Why it is not free.
+        by: &'a Occupied,
     },
     /// Nobody can say who has a slot; the run goes on without it.
     SlotUnknown {
@@ -115,8 +115,10 @@ pub enum Event<'a> {
         /// Which, from which, and why.
         hold: &'a Hold,
     },
-    /// The run is over.
+    /// What a release asks for was done, or planned; a run that goes back has two of these.
     Done(&'a Summary),
+    /// The whole run ends, and all is well.
+    Ended(&'a Summary),
 }
 
 /// What a run came to.

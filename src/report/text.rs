@@ -144,20 +144,23 @@ impl Text {
         };
         let restarts =
             if kicked.is_empty() { String::new() } else { format!(", {} restarted or reloaded", kicked.len()) };
-        let probed = if *probes == 0 { String::new() } else { format!(", {probes} probes passed") };
+        let probed = if *probes == 0 { String::new() } else { format!(", {} passed", counted(*probes, "probe")) };
         let text = format!(
-            "{host}: {changes} of {resources} resources{restarts}{probed} ({release}, {:.2} s)",
+            "{host}: {changes} of {}{restarts}{probed} ({release}, {:.2} s)",
+            counted(*resources, "resource"),
             took.as_secs_f64()
         );
         self.news(&self.paint("1", &text));
-        let next = match (*command, changed.is_empty(), serial) {
-            (_, true, _) => return,
-            ("plan", _, Some(_)) => "`kpull apply` makes these changes",
-            ("plan", _, None) => {
-                "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then"
-            }
-            _ => "`kpull verify` asks every probe; `kpull rollback` goes back",
+        let next = match serial {
+            Some(_) => "`kpull apply` makes these changes",
+            None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then",
         };
+        if *command == "plan" && !changed.is_empty() {
+            self.hint(next);
+        }
+    }
+
+    fn hint(&self, next: &str) {
         if self.hints {
             self.news(&self.paint("2", &format!("next: {next}")));
         }
@@ -184,6 +187,11 @@ impl Text {
             }
         }
     }
+}
+
+/// A number of things, with an `s` where there are several.
+pub fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Whose keys a set has.
@@ -219,8 +227,8 @@ impl Report for Text {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
-            Event::SlotTaken { item, slot, holder } => {
-                let text = format!("waits for the slot {slot}: {} has had it since {}", holder.host, holder.since);
+            Event::SlotTaken { item, slot, by } => {
+                let text = format!("waits for the slot {slot}: {}", visible(&by.to_string()));
                 self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
             }
             Event::SlotUnknown { item, slot, why } => {
@@ -252,6 +260,8 @@ impl Report for Text {
                 self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));
                 self.line(&format!("  {}", self.paint("2", &hold.why)));
             }
+            Event::Ended(summary) if summary.changed.is_empty() => {}
+            Event::Ended(_) => self.hint("`kpull verify` asks every probe; `kpull rollback` goes back"),
             Event::Done(summary) => {
                 self.show();
                 self.summary(summary);

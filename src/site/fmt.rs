@@ -118,7 +118,7 @@ fn above(text: &str, indent: &str) -> String {
     let mut lines = text.split('\n').map(str::trim).peekable();
     let mut was_empty = false;
     while let Some(line) = lines.next() {
-        if lines.peek().is_none() {
+        if lines.peek().is_none() && line.is_empty() {
             // what stands before the thing itself on its own line
             out.push_str(indent);
         } else if !line.is_empty() {

@@ -135,6 +135,12 @@ struct HostFile {
 pub const RESERVED: &[&str] =
     &["host", "hosts", "facts", "artifacts", "item", "loop", "make_kubeconfig", "pki_file", "secret", "self"];
 
+/// Whether something of a site may be called this: a file's name, which needs no quotes in templates.
+pub fn is_plain_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.len() <= 200 && name.chars().all(is_plain) && !name.starts_with(['.', '-'])
+}
+
 impl Site {
     /// Reads a whole site. All errors that are found are told together.
     pub fn load(files: Files) -> Result<Self> {

@@ -106,6 +106,21 @@ fn default_group() -> String {
     "default".to_owned()
 }
 
+impl FleetLock {
+    /// Finds what can't be meant.
+    pub fn check(&self) -> Result<(), String> {
+        let url = net::parse(&self.url).map_err(|error| error.to_string())?;
+        if url.scheme() == "https" && self.ca.is_none() {
+            return Err("https needs `ca`".to_owned());
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+        if self.group.is_empty() || !self.group.chars().all(is_plain) {
+            return Err(format!("`{}` is no group: letters, digits and `.` make one", self.group));
+        }
+        Ok(())
+    }
+}
+
 /// A wave as it comes out for the hosts that a site has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wave<'a> {
@@ -161,24 +176,9 @@ impl Rollout {
                 }
             }
         }
-        if let Some(lock) = &self.fleetlock {
-            let place = || doc.place(&["rollout".to_owned(), "fleetlock".to_owned()]);
-            match net::parse(&lock.url) {
-                Err(error) => errors.push(error.at(place(), "this server")),
-                Ok(url) if url.scheme() == "https" && lock.ca.is_none() => errors.push(
-                    Error::new("`fleetlock` with https needs `ca`")
-                        .at(place(), "this server")
-                        .help("name the file, on the hosts, with the authority that signed its certificate"),
-                ),
-                Ok(_) => {}
-            }
-            if lock.group.is_empty() || !lock.group.chars().all(|c| c.is_ascii_alphanumeric() || c == '.') {
-                errors.push(
-                    Error::new(format!("`{}` is no group of FleetLock", lock.group))
-                        .at(place(), "its `group`")
-                        .help("letters, digits and `.` make one"),
-                );
-            }
+        if let Some(Err(why)) = self.fleetlock.as_ref().map(FleetLock::check) {
+            let place = doc.place(&["rollout".to_owned(), "fleetlock".to_owned()]);
+            errors.push(Error::new(format!("`fleetlock`: {why}")).at(place, "this server"));
         }
         errors
     }
@@ -246,8 +246,8 @@ mod tests {
             ("[rollout]\nat_once = true\n", "a number of hosts, or a share of them"),
             ("[rollout]\nsoek = \"1m\"\n", "soek"),
             ("[rollout]\nfleetlock = { url = \"ftp://x\" }\n", "is not an http:// or https:// address"),
-            ("[rollout]\nfleetlock = { url = \"https://x\" }\n", "`fleetlock` with https needs `ca`"),
-            ("[rollout]\nfleetlock = { url = \"http://x\", group = \"a b\" }\n", "`a b` is no group of FleetLock"),
+            ("[rollout]\nfleetlock = { url = \"https://x\" }\n", "`fleetlock`: https needs `ca`"),
+            ("[rollout]\nfleetlock = { url = \"http://x\", group = \"a b\" }\n", "`a b` is no group"),
         ] {
             let told = refusal(text);
             assert!(told.contains(why), "{text}: {told}");

@@ -9,6 +9,7 @@ use crate::example::ExampleFile;
 use crate::kind::{KINDS, Kind};
 use crate::site::role::{Common, Head};
 use crate::site::{HostFile, SiteFile, pin};
+use crate::vendor;
 
 /// A sort of file, and its schema.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub const FILES: &[FileKind] = &[
     FileKind { name: "host", glob: Some("host_vars/*.toml"), make: of::<HostFile> },
     FileKind { name: "artifacts", glob: Some("artifacts.toml"), make: artifacts },
     FileKind { name: "test", glob: Some("roles/*/tests/*.toml"), make: example },
+    FileKind { name: "vendor", glob: Some(vendor::FILE), make: vendor },
     FileKind { name: "kpull", glob: None, make: of::<Config> },
 ];
 
@@ -50,6 +52,10 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 
 fn artifacts(generator: &mut SchemaGenerator) -> Value {
     json!({ "type": "object", "additionalProperties": of::<pin::ArtifactFile>(generator) })
+}
+
+fn vendor(generator: &mut SchemaGenerator) -> Value {
+    json!({ "type": "object", "additionalProperties": of::<vendor::UpstreamFile>(generator) })
 }
 
 fn role(generator: &mut SchemaGenerator) -> Value {

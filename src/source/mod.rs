@@ -49,6 +49,14 @@ pub trait Source {
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll>;
 }
 
+/// The present state of a source, for whoever has not asked it before.
+pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
+    match source.poll(None)? {
+        Poll::News(tree, _) => Ok(tree),
+        Poll::Unchanged => Err(Error::new(format!("{} says that nothing is new", source.name()))),
+    }
+}
+
 /// `[[source]]` in `kpull.toml`; exactly one of `git`, `http` and `dir` is set. How to connect stands beside it in the
 /// same table, see [`net::Options`].
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]

@@ -115,6 +115,14 @@ impl AllowedSigners {
         Ok(signers)
     }
 
+    /// Why `line` is not one line of such a file with a key in it.
+    pub fn check_line(line: &str) -> Result<(), String> {
+        if line.contains(['\n', '\r']) {
+            return Err("it is more than one line".to_owned());
+        }
+        Allowed::parse(line.trim()).map(drop)
+    }
+
     /// How many different keys may sign for `purpose`.
     pub fn count(&self, purpose: Purpose) -> usize {
         let may = self.signers.iter().filter(|signer| signer.may(purpose));

@@ -105,8 +105,24 @@ pub struct Announced {
 }
 
 impl Policy {
-    /// Checks signatures and then, only then, reads the manifest that they are over. Keys have to be valid at the time `at`.
+    /// [`Announced::by`] the keys that count here, and of this site.
     pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<Announced> {
+        let announced = Announced::by(&self.keys, tree, at)?;
+        if announced.manifest.site != self.site {
+            return Err(Error::refused(format!(
+                "the release is for the site `{}`, and this host belongs to `{}`",
+                announced.manifest.site, self.site
+            ))
+            .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
+        }
+        Ok(announced)
+    }
+}
+
+impl Announced {
+    /// Checks signatures and then, only then, reads the manifest that they are over. Keys have to be valid at the time `at`.
+    /// Which site it is of is the caller's to look at.
+    pub fn by(keys: &KeySet, tree: &dyn Tree, at: Timestamp) -> Result<Self> {
         let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
         let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
             Error::refused(format!("the source has no {MANIFEST}"))
@@ -117,21 +133,12 @@ impl Policy {
                 .help("sign the site with `kpull sign`")
         })?;
         let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
-        let signers = self.keys.signers.check(&message, &signatures, self.keys.release)?;
+        let signers = keys.signers.check(&message, &signatures, keys.release)?;
         let signers = signers.into_iter().map(str::to_owned).collect();
         let manifest = Manifest::parse(&bytes)?;
-        if manifest.site != self.site {
-            return Err(Error::refused(format!(
-                "the release is for the site `{}`, and this host belongs to `{}`",
-                manifest.site, self.site
-            ))
-            .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
-        }
-        Ok(Announced { manifest: manifest.into(), bytes, signatures, signers, keys: self.keys.number })
+        Ok(Self { manifest: manifest.into(), bytes, signatures, signers, keys: keys.number })
     }
-}
 
-impl Announced {
     /// What the signers said.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -183,6 +190,25 @@ impl Announced {
     /// what every host of the site reads, then what is this one's alone. Refused when the site has no such host: a host
     /// takes its own catalog or none.
     pub fn fetch(&self, tree: &dyn Tree, known: Option<&Files>, host: &str) -> Result<Release> {
+        self.check_extent(tree)?;
+        let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
+        let mut site = Site::load(files.into_iter().collect())?;
+        site.find_host(host).map_err(|error| error.exit(Exit::Refused))?;
+        let secrets = Index::read(&site.files)?;
+        let more = gather(&self.manifest, tree, known, &|path| is_for(host, &site, &secrets, path))?;
+        site.files.extend(more);
+        Ok(Verified { manifest: self.manifest.clone(), value: site })
+    }
+
+    /// Fetches the files that are `wanted`, and checks them: for whoever takes a part of another site into their own.
+    pub fn fetch_part(&self, tree: &dyn Tree, wanted: &dyn Fn(&str) -> bool) -> Result<Verified<Files>> {
+        self.check_extent(tree)?;
+        let files = gather(&self.manifest, tree, None, wanted)?;
+        Ok(Verified { manifest: self.manifest.clone(), value: files.into_iter().collect() })
+    }
+
+    /// Refuses a release of more bytes than are allowed, and a source with files of the site that nobody signed.
+    fn check_extent(&self, tree: &dyn Tree) -> Result<()> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
             return Err(Error::refused(format!(
@@ -198,13 +224,7 @@ impl Announced {
                     .coded(&code::TAMPERED));
             }
         }
-        let files = gather(&self.manifest, tree, known, &Files::is_for_all)?;
-        let mut site = Site::load(files.into_iter().collect())?;
-        site.find_host(host).map_err(|error| error.exit(Exit::Refused))?;
-        let secrets = Index::read(&site.files)?;
-        let more = gather(&self.manifest, tree, known, &|path| is_for(host, &site, &secrets, path))?;
-        site.files.extend(more);
-        Ok(Verified { manifest: self.manifest.clone(), value: site })
+        Ok(())
     }
 }
 
@@ -213,6 +233,8 @@ fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
     match path.split('/').collect::<Vec<_>>()[..] {
         // what `kpull check` compares command lines with; a host has no use for it
         ["roles", _, "flags", ..] => false,
+        // nor for where a role was taken from
+        ["roles", _, "origin.toml"] => false,
         ["roles", role, _, ..] => site.hosts.get(host).is_some_and(|host| host.roles.iter().any(|known| known == role)),
         ["pki", owner, _] => owner == host,
         ["secrets", ..] => {
@@ -408,6 +430,7 @@ mod tests {
             ("roles/web/files/x", true),
             ("roles/db/files/x", false),
             ("roles/web/flags/x", false),
+            ("roles/web/origin.toml", false),
             ("pki/a/key", true),
             ("pki/b/key", false),
             ("secrets/own.age", true),

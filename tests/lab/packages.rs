@@ -13,7 +13,7 @@ const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const MADE: &str = "/srv/made";
 
 /// Two revisions of each package with this build's program, made once; they go with the test's own directory.
-fn packages() -> &'static Path {
+pub fn packages() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap().keep();

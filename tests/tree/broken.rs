@@ -94,7 +94,7 @@ macro_rules! refused {
 fn the_site_that_all_this_starts_from_is_right() {
     let site = good();
     let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]).exits(0);
-    assert_eq!(checked.stdout, "✓ h1               2 resources of 1 roles\n");
+    assert_eq!(checked.stdout, "✓ h1               2 resources of 1 role\n");
 }
 
 refused! {

@@ -22,7 +22,7 @@ fn what_is_made_passes_check_at_once() {
     kpull(&["fmt", "--check", "--site", path]).exits(0);
     kpull(&["new", "host", "h1", "10.0.0.1", "--role", "web", "--set", "web.greeting=moin", "--site", path]).exits(0);
     let checked = kpull(&["check", "--site", path]).exits(0);
-    assert_eq!(checked.stdout, "✓ h1               1 resources of 1 roles\n");
+    assert_eq!(checked.stdout, "✓ h1               1 resource of 1 role\n");
     let host = fs::read_to_string(site.join("host_vars/h1.toml")).unwrap();
     assert_eq!(host, "address = \"10.0.0.1\"\nroles = [\"web\"]\n\n[vars.web]\ngreeting = \"moin\"\n");
 }

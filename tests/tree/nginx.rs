@@ -100,6 +100,19 @@ impl Nginx {
         }
         panic!("{last} is not the last that nginx was asked: {:?}", fs::read_to_string(self.file("access.log")));
     }
+
+    /// The lines of a log, as soon as it has `count`.
+    fn lines(&self, name: &str, count: usize) -> Vec<String> {
+        for _ in 0..1000 {
+            let text = fs::read_to_string(self.file(name)).unwrap();
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            if lines.len() >= count {
+                return lines;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{name} has no {count} lines");
+    }
 }
 
 /// One process, nothing outside of `dir`.
@@ -111,6 +124,8 @@ fn configuration(dir: &Path, port: u16) -> String {
     format!(
         "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log {dir}/error.log;\nevents {{}}\nhttp {{\n{scratch}\
          \x20 log_format short '$request_method $uri $status';\n  access_log {dir}/access.log short;\n\
+         \x20 log_format bytes '$status $request_length $bytes_sent $connection_requests';\n\
+         \x20 access_log {dir}/bytes.log bytes;\n\
          \x20 server {{\n    listen 127.0.0.1:{port} ssl;\n    ssl_certificate {dir}/server.pem;\n\
          \x20   ssl_certificate_key {dir}/server.key;\n    ssl_client_certificate {dir}/ca.pem;\n\
          \x20   ssl_verify_client on;\n    root {dir}/www;\n    client_max_body_size 128m;\n\
@@ -148,6 +163,14 @@ fn a_release_goes_to_nginx_by_put_and_hosts_take_it_from_there() {
         ["GET /releases/a/current.toml 304"],
         "no news is one request without a body"
     );
+
+    // the log of bytes is written right after the other: both have a line for each request
+    let log = nginx.lines("bytes.log", before + 1).pop().unwrap();
+    let numbers: Vec<u64> = log.split(' ').map(|number| number.parse().unwrap()).collect();
+    let [304, sent, got, 1] = numbers[..] else {
+        panic!("a poll with no news is one request of one connection: {log}")
+    };
+    assert!((1..=1024).contains(&sent) && (1..=1024).contains(&got), "1 KB each way beyond TLS: {sent} {got}");
 
     let before = nginx.asked(0, "GET ").len();
     assert_eq!(nginx.publish(&site, "releases/a").exits(0).json()[0]["unchanged"], true);

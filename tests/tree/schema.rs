@@ -40,6 +40,10 @@ fn shipped() -> Vec<PathBuf> {
     std::iter::once(root.to_owned()).chain(sites).collect()
 }
 
+/// A list of roles of another site.
+const VENDOR: &str = "[common]\ngit = \"git@h:common\"\ncommit = \"0123456789012345678901234567890123456789\"\n\
+    signers = [\"alice ssh-ed25519 AAAA\"]\nthreshold = 1\nroles = [\"web\", { name = \"db\", as = \"sql\" }]\n";
+
 #[test]
 fn every_shipped_file_is_right_by_its_schema() {
     let mut seen = std::collections::BTreeSet::new();
@@ -50,6 +54,9 @@ fn every_shipped_file_is_right_by_its_schema() {
             judge(kind, std::str::from_utf8(bytes).unwrap()).unwrap_or_else(|why| panic!("{path}: {why}"));
         }
     }
+    // none of them has roles of another site
+    judge("vendor", VENDOR).unwrap();
+    seen.insert("vendor");
     let of_sites: std::collections::BTreeSet<_> =
         FILES.iter().filter(|kind| kind.glob.is_some()).map(|kind| kind.name).collect();
     assert_eq!(seen, of_sites, "each schema has met a file");
@@ -87,6 +94,9 @@ fn what_the_program_refuses_the_schema_refuses_too() {
         ("artifacts", "[a]\nversion = 1\n".into()),
         ("test", "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into()),
         ("test", "summary = \"x\"\n[[expect.unti]]\n".into()),
+        ("vendor", VENDOR.replace("0123", "main")),
+        ("vendor", VENDOR.replace("as =", "to =")),
+        ("vendor", VENDOR.replace("signers", "singers")),
         ("kpull", "[trust]\nsite = \"x\"\n[keep]\nyears = 1\n".into()),
     ] {
         assert!(judge(kind, &broken).is_err(), "{kind}: {broken}");

@@ -54,6 +54,17 @@ fn what_was_written_a_moment_ago_is_looked_at_again() {
 }
 
 #[test]
+fn what_is_not_there_is_looked_at_again_while_its_directory_was_changed_a_moment_ago() {
+    let (_site, tree) = sealed();
+    fs::remove_file(tree.at("var/lib/kpull/seal.json")).unwrap();
+    fs::write(tree.at("srv/other"), "").unwrap();
+    fs::remove_file(tree.at("srv/other")).unwrap();
+    assert!(!is_short(&tree) && !is_short(&tree));
+    settle(&tree);
+    assert!(is_short(&tree));
+}
+
+#[test]
 fn every_kind_of_drift_is_seen_and_mended() {
     let (_site, tree) = sealed();
     let drifts: [(&str, &str, &dyn Fn()); 7] = [

@@ -128,6 +128,9 @@ impl Fleet {
             (false, None) => table(&lines, newest),
             (false, Some(_)) => print(&counts(&lines, newest)),
         }
+        if let Some(waves) = waves(site, &lines, newest).filter(|_| !self.desk.json) {
+            print(&waves);
+        }
         // one that only has not had its turn yet is well too
         Ok(if lines.iter().all(|line| line.state <= State::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
@@ -139,6 +142,19 @@ fn counts(lines: &[Line<'_>], newest: u64) -> String {
     lines.iter().for_each(|line| *counts.entry(line.state).or_default() += 1);
     let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
     format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", "))
+}
+
+/// How far the newest release has come in each wave; `None` when there are no waves.
+fn waves(site: &Site, lines: &[Line<'_>], newest: u64) -> Option<String> {
+    let waves = site.rollout.as_ref()?.waves(&site.hosts);
+    let is_there = |host: &&&str| {
+        let line = lines.iter().find(|line| line.host == **host);
+        line.and_then(|line| line.record.as_ref()?.release).is_some_and(|release| release >= newest)
+    };
+    let told = waves.iter().enumerate().map(|(at, wave)| {
+        format!("wave {}: {} of {}", at + 1, wave.hosts.iter().filter(is_there).count(), wave.hosts.len())
+    });
+    (waves.len() > 1).then(|| told.collect::<Vec<_>>().join(", "))
 }
 
 fn table(lines: &[Line<'_>], newest: u64) {

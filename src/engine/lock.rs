@@ -1,0 +1,108 @@
+//! Locks of FleetLock servers that this host has: written down before they are asked for, since nothing else ends them.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::host::fleetlock::{Answer, Server};
+use crate::site::FleetLock;
+use crate::store::Store;
+
+const FILE: &str = "locks.json";
+
+/// A lock, as it is written down.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+struct Held {
+    url: String,
+    group: String,
+    ca: Option<PathBuf>,
+}
+
+/// What came of asking for a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// This host has it now.
+    Now,
+    /// This host has had it before, for something that is not done yet.
+    Before,
+    /// The server gives none, and why.
+    Refused(String),
+}
+
+impl From<&FleetLock> for Held {
+    fn from(lock: &FleetLock) -> Self {
+        let FleetLock { url, group, ca } = lock.clone();
+        Self { url, group, ca }
+    }
+}
+
+impl Held {
+    fn server(&self) -> Result<Server> {
+        Server::new(&self.url, &self.group, self.ca.as_deref())
+    }
+}
+
+fn held(store: &Store) -> Result<Vec<Held>> {
+    Ok(store.read(FILE)?.unwrap_or_default())
+}
+
+fn keep(store: &Store, held: &[Held]) -> Result<()> {
+    if held.is_empty() { store.root().remove(&Path::new("/").join(FILE)) } else { store.write(FILE, &held) }
+}
+
+/// Asks for a lock for `host`. An error when there is no answer; then it may have the lock all the same, and gives it back in time.
+pub fn take(store: &Store, host: &str, lock: &FleetLock) -> Result<Taken> {
+    let (own, mut all) = (Held::from(lock), held(store)?);
+    let had = all.contains(&own);
+    if !had {
+        all.push(own.clone());
+        keep(store, &all)?;
+    }
+    match own.server()?.pre_reboot(host)? {
+        Answer::Granted => Ok(if had { Taken::Before } else { Taken::Now }),
+        Answer::Refused(why) => {
+            all.retain(|one| *one != own);
+            keep(store, &all)?;
+            Ok(Taken::Refused(why))
+        }
+    }
+}
+
+/// Gives a lock back; why not, when the server does not take it. It is tried again with [`give_back_all`] then.
+pub fn give_back(store: &Store, host: &str, lock: &FleetLock) -> Result<(), String> {
+    let text = |error: crate::Error| error.to_string();
+    let (own, mut all) = (Held::from(lock), held(store).map_err(text)?);
+    give_back_one(&own, host)?;
+    all.retain(|one| *one != own);
+    keep(store, &all).map_err(text)
+}
+
+fn give_back_one(held: &Held, host: &str) -> Result<(), String> {
+    match held.server().and_then(|server| server.steady_state(host)) {
+        Ok(Answer::Granted) => Ok(()),
+        Ok(Answer::Refused(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Gives back every lock that this host has; why not, for each that a server does not take.
+pub fn give_back_all(store: &Store, host: &str) -> Result<Vec<String>> {
+    let all = held(store)?;
+    let (mut left, mut whys) = (Vec::new(), Vec::new());
+    for one in &all {
+        if let Err(why) = give_back_one(one, host) {
+            left.push(one.clone());
+            whys.push(why);
+        }
+    }
+    if left != all {
+        keep(store, &left)?;
+    }
+    Ok(whys)
+}
+
+/// Whether this host has a lock, or may have one.
+pub fn has_any(store: &Store) -> Result<bool> {
+    Ok(!held(store)?.is_empty())
+}

@@ -1,0 +1,246 @@
+//! `vendor.toml`: which roles a site takes from which other sites, at which commit, and whose signatures it wants on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Error, Place, Result};
+use crate::site::{Doc, RESERVED, is_plain_name, read_if_there};
+use crate::source::Config;
+use crate::trust::{AllowedSigners, Purpose};
+
+/// Its name in the directory of a site. It is no part of the site: hosts know nothing of it.
+pub const FILE: &str = "vendor.toml";
+
+/// The file, read and checked.
+#[derive(Debug)]
+pub struct List {
+    /// The sites that roles are taken from, by name.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// `[NAME]` in `vendor.toml`: another site.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name, as its `site.toml` says.
+    pub site: String,
+    /// The address of its repository.
+    pub git: String,
+    /// The commit that is taken from, in small letters.
+    pub commit: String,
+    /// Whose signatures count.
+    pub signers: AllowedSigners,
+    /// How many of them have to have signed.
+    pub threshold: usize,
+    /// What is taken.
+    pub roles: Vec<Wanted>,
+    /// Where its table is.
+    pub place: Place,
+    /// Where its commit is.
+    pub commit_place: Place,
+}
+
+/// A role that is taken.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What it is called there.
+    pub name: String,
+    /// What it is called here.
+    pub own: String,
+    /// Where it is listed.
+    pub place: Place,
+}
+
+/// Another site that roles are taken from.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpstreamFile {
+    /// The address of its repository: `https://`, `ssh://`, `user@host:path`, `file://` or an absolute path.
+    git: String,
+    /// The commit to take from.
+    #[schemars(regex(pattern = "^[0-9a-fA-F]{40}$"))]
+    commit: String,
+    /// Whose signatures count: lines as in OpenSSH's allowed_signers, `NAME KEYTYPE KEY`.
+    signers: Vec<String>,
+    /// How many of them have to have signed; one, when it is left out.
+    #[serde(default = "one")]
+    threshold: usize,
+    /// The roles to take.
+    roles: Vec<RoleFile>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a role's name, or { name = \"NAME\", as = \"OWN NAME\" }")]
+enum RoleFile {
+    Same(String),
+    Other(Renamed),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Renamed {
+    /// What it is called there.
+    name: String,
+    /// What it is called here.
+    #[serde(rename = "as")]
+    own: String,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl List {
+    /// Reads the list of the site in `dir`; `None` when it has none. All errors that are found are told together.
+    pub fn load(dir: &Path) -> Result<Option<Self>> {
+        read_if_there(&dir.join(FILE))?.map(|bytes| Self::parse(&bytes)).transpose()
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let doc = Doc::parse(FILE, bytes)?;
+        let read: BTreeMap<String, UpstreamFile> = doc.read()?;
+        let (mut upstreams, mut errors, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (site, file) in read {
+            match upstream(&doc, &site, file) {
+                Ok(upstream) => upstreams.push(upstream),
+                Err(error) => errors.push(error),
+            }
+        }
+        for wanted in upstreams.iter().flat_map(|upstream: &Upstream| &upstream.roles) {
+            if !names.insert(&wanted.own) {
+                errors.push(
+                    Error::new(format!("two roles are taken as `{}`", wanted.own))
+                        .at(wanted.place.clone(), "the second one")
+                        .help("give one of them another name here: { name = \"NAME\", as = \"OWN NAME\" }"),
+                );
+            }
+        }
+        match Error::all(errors) {
+            Some(error) => Err(error),
+            None => Ok(Self { upstreams }),
+        }
+    }
+
+    /// The role that is called `own` here, and the site that it is of.
+    pub fn find(&self, own: &str) -> Option<(&Upstream, &Wanted)> {
+        let all =
+            self.upstreams.iter().flat_map(|upstream| upstream.roles.iter().map(move |wanted| (upstream, wanted)));
+        all.into_iter().find(|(_, wanted)| wanted.own == own)
+    }
+}
+
+fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
+    let at = |keys: &[&str]| -> Vec<String> {
+        std::iter::once(site).chain(keys.iter().copied()).map(str::to_owned).collect()
+    };
+    let commit_place = doc.place(&at(&["commit"]));
+    let config = Config { git: Some(file.git.clone()), ..Config::default() };
+    config.check().map_err(|error| error.at(doc.place(&at(&["git"])), "this address"))?;
+    Config { commit: Some(file.commit.clone()), ..config }
+        .check()
+        .map_err(|error| error.at(commit_place.clone(), "this commit"))?;
+    for (index, line) in file.signers.iter().enumerate() {
+        if let Err(why) = AllowedSigners::check_line(line) {
+            return Err(Error::new("this allowed signer can't be read")
+                .because(why)
+                .at(doc.place(&at(&["signers", &index.to_string()])), "this line")
+                .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
+        }
+    }
+    let signers = AllowedSigners::parse(FILE, &file.signers.join("\n"))
+        .map_err(|error| error.at(doc.place(&at(&["signers"])), "these keys"))?;
+    let keys = signers.count(Purpose::Release);
+    if file.threshold == 0 || file.threshold > keys {
+        return Err(Error::new(format!(
+            "`threshold` is {}, and {keys} of these keys may sign releases",
+            file.threshold
+        ))
+        .at(doc.place(&at(&["threshold"])), "out of reach")
+        .help("list more signers, or ask for fewer"));
+    }
+    let mut roles = Vec::new();
+    for (index, role) in file.roles.into_iter().enumerate() {
+        let place = doc.place(&at(&["roles", &index.to_string()]));
+        let (name, own) = match role {
+            RoleFile::Same(name) => (name.clone(), name),
+            RoleFile::Other(Renamed { name, own }) => (name, own),
+        };
+        if let Some(bad) = [&name, &own].into_iter().find(|name| !is_plain_name(name)) {
+            return Err(Error::new(format!("a role can't be called `{bad}`"))
+                .at(place, "this name")
+                .help("take letters, digits, `-`, `_` and `.`"));
+        }
+        if RESERVED.contains(&own.as_str()) {
+            return Err(Error::new(format!("a role can't be called `{own}`"))
+                .at(place, "this name")
+                .help("templates know this name already: { name = \"NAME\", as = \"OWN NAME\" }"));
+        }
+        roles.push(Wanted { name, own, place });
+    }
+    let place = doc.key_place(&at(&[]));
+    let (site, commit) = (site.to_owned(), file.commit.to_ascii_lowercase());
+    Ok(Upstream { site, git: file.git, commit, signers, threshold: file.threshold, roles, place, commit_place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7WdyyIIATNMb77RXDOTfBs1JqJbFbEtxgqF4HZ/Z9z";
+
+    fn text() -> String {
+        let commit = "AB".repeat(20);
+        format!(
+            "[common]\ngit = \"/r\"\ncommit = \"{commit}\"\nsigners = [\"a {KEY}\"]\nroles = [\"web\", {{ name = \"db\", as = \"sql\" }}]\n"
+        )
+    }
+
+    /// The message and the place of each mistake.
+    fn problems(text: &str) -> Vec<(String, String)> {
+        let error = List::parse(text.as_bytes()).unwrap_err();
+        error.each().map(|error| (error.to_string(), error.place().unwrap().to_string())).collect()
+    }
+
+    #[test]
+    fn a_list_says_where_from_what_and_by_whom() {
+        let list = List::parse(text().as_bytes()).unwrap();
+        let (upstream, wanted) = list.find("sql").unwrap();
+        assert_eq!((upstream.site.as_str(), upstream.threshold, wanted.name.as_str()), ("common", 1, "db"));
+        assert_eq!(upstream.commit, "ab".repeat(20));
+        assert!(list.find("db").is_none());
+    }
+
+    #[test]
+    fn each_mistake_is_told_at_its_place() {
+        let long = "AB".repeat(20);
+        for (from, to, what, place) in [
+            (long.as_str(), "main", "`main` is not a commit", "3:10"),
+            ("\"/r\"", "\"git://h/r\"", "`git://h/r` is not the address of a git repository", "2:7"),
+            (
+                "AAAAC3",
+                "AAAA",
+                "this allowed signer can't be read: the key is cut short, or something else than a key",
+                "4:12",
+            ),
+            ("a ssh", "a namespaces=\\\"keys@kpull\\\" ssh", "vendor.toml allows nobody to sign releases", "4:11"),
+            ("roles", "threshold = 2\nroles", "`threshold` is 2, and 1 of these keys may sign releases", "5:13"),
+            ("roles", "threshold = 0\nroles", "`threshold` is 0, and 1 of these keys may sign releases", "5:13"),
+            ("\"web\"", "\"../web\"", "a role can't be called `../web`", "5:10"),
+            ("\"sql\"", "\"a/b\"", "a role can't be called `a/b`", "5:17"),
+            ("\"sql\"", "\"hosts\"", "a role can't be called `hosts`", "5:17"),
+            ("\"sql\"", "\"web\"", "two roles are taken as `web`", "5:17"),
+            ("git =", "gti =", "unknown key `gti`", "2:1"),
+        ] {
+            let expected = vec![(what.to_owned(), format!("vendor.toml:{place}"))];
+            assert_eq!(problems(&text().replacen(from, to, 1)), expected);
+        }
+    }
+
+    #[test]
+    fn a_signer_is_one_line() {
+        let two = text().replace("[\"a ", &format!("[\"a {KEY}\\nb "));
+        assert_eq!(problems(&two)[0].0, "this allowed signer can't be read: it is more than one line");
+    }
+}
