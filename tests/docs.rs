@@ -69,6 +69,20 @@ fn every_link_of_the_book_leads_somewhere() {
 }
 
 #[test]
+fn every_link_of_what_stands_beside_the_book_leads_somewhere() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut broken = Vec::new();
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = fs::read_to_string(top.join(name)).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let own = links.filter(|link| !link.starts_with("https://"));
+        let gone = own.filter(|link| !top.join(link.split('#').next().unwrap_or(link)).exists());
+        broken.extend(gone.map(|link| format!("{name}: {link}")));
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
 fn every_page_is_in_the_table_of_contents() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
     let summary = fs::read_to_string(source.join("SUMMARY.md")).unwrap();

@@ -67,6 +67,7 @@ fn a_host_comes_before_its_certificates_and_secrets() {
          [[secret]]\nname = \"token\"\npath = \"/etc/token\"\n",
     );
     at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web"]).exits(0);
-    let told = at(&site, &["check", "--json"]).exits(1);
-    assert!(told.stdout.contains("kpull pki issue") && told.stdout.contains("token"), "{}", told.stdout);
+    let told = at(&site, &["check", "--json"]).exits(1).events("error");
+    let helps: Vec<_> = told.iter().map(|error| &error["help"]).collect();
+    assert_eq!(helps, ["run `kpull pki init`", "write it with `kpull secret set token`"]);
 }
