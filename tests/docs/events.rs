@@ -9,8 +9,11 @@ use kpull::report::Summary;
 
 use crate::tables::{Table, tables};
 
-/// Fields of events, by the event's name and, where the commands' differ, the command's.
-type Events = BTreeMap<(String, Option<String>), BTreeSet<String>>;
+/// An event's name and, where the commands' differ, the command's.
+type Key = (String, Option<String>);
+
+/// Fields of events.
+type Events = BTreeMap<Key, BTreeSet<String>>;
 
 /// What stands between a bracket and the one that closes it, texts left alone.
 fn between(text: &str, opens: char, closes: char) -> &str {
@@ -60,7 +63,7 @@ fn object(text: &str) -> (Option<&str>, BTreeSet<String>) {
 }
 
 /// Every event that the sources write, with the command whose file it stands in; none for those that several commands share.
-fn written() -> Vec<((String, Option<String>), BTreeSet<String>)> {
+fn written() -> Vec<(Key, BTreeSet<String>)> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![sources.join("report/json.rs"), sources.join("cli/fleet/mod.rs")];
     files.extend(fs::read_dir(sources.join("cli")).unwrap().map(|entry| entry.unwrap().path()));

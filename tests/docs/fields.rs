@@ -30,6 +30,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/fleet.md", "A fleet at a glance", 0, "kpull", "status"),
     ("usage/observing.md", "Metrics", 0, "kpull", "metrics"),
     ("usage/observing.md", "Hooks", 0, "kpull", "hook"),
+    ("usage/reuse.md", "Roles of other sites", 0, "vendor", "NAME"),
     ("usage/kinds.md", "unit", 1, "role", "unit.listens"),
 ];
 
