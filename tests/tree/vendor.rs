@@ -310,6 +310,11 @@ fn check_tells_when_another_commit_is_pinned_or_nothing_any_more() {
     vendor(&site).exits(0);
     kpull(&["vendor", "--check", "--site", site.path().to_str().unwrap()]).exits(0);
     check(&site).exits(0);
+    site.file(
+        "vendor.toml",
+        list(&common.address(), &new, "{ name = \"db\", as = \"web\" }, { name = \"db\", as = \"sql\" }"),
+    );
+    assert_eq!(errors(&check(&site).exits(1)), ["roles/web/ is `web` of common (vendor.toml:5)"]);
     site.file("vendor.toml", list(&common.address(), &new, "\"db\""));
     let told = errors(&check(&site).exits(1));
     assert_eq!(
