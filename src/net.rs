@@ -401,8 +401,8 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The system's authorities from the one file that has all of them, which takes a fraction of the time of looking through
-/// their directory; `None` when there is none, or when somebody has named a directory.
+/// The system's authorities from the one file that has all of them, rather than from each file of their directory besides; `None`
+/// when there is none, or when somebody has named a directory.
 fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
     let pem = match (std::env::var_os("SSL_CERT_FILE"), std::env::var_os("SSL_CERT_DIR")) {
         (None, None) => BUNDLES.iter().find_map(|path| std::fs::read(path).ok())?,
