@@ -174,7 +174,7 @@ fn a_clock_that_is_days_off_stops_new_releases_and_nothing_else() {
         cluster().wait("every host refuses the release, and stays with the last good one", SOON, || {
             names.iter().all(|name| {
                 let told = cluster().host(name).run("kpull status").stdout;
-                told.contains(why) && told.contains(&format!("release     {good}\n"))
+                told.contains(why) && told.contains(&format!("release     {good}, signed"))
             })
         });
         cluster().wait("drift is mended all the same", SOON, || {
