@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::host::accounts::Accounts;
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::root::{Meta, Root, What};
 use crate::host::unit_files::{ETC, Found, Own, TYPES, find};
 use crate::host::zone_file::ZoneFile;
+use crate::kind::firewall::kept_zone;
+use crate::kind::sysctl;
 use crate::secret::scan::scan;
 use crate::site::{Files, quoted};
 
@@ -21,9 +24,8 @@ const LARGEST: u64 = 1 << 20;
 const MOST: usize = 500;
 /// How long looking through every package may take.
 const VERIFY: Duration = Duration::from_secs(300);
-/// Where firewalld has zones: the administrator's, then its own.
-const ZONES: [&str; 2] = ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"];
-/// What systems write by themselves, or keep for one machine alone, below /etc.
+/// What systems write by themselves, or keep for one machine alone, below /etc: a path with all below it, or all that begins like
+/// that (`*`).
 const NOISE: [&str; 31] = [
     "adjtime",
     "alternatives",
@@ -44,17 +46,17 @@ const NOISE: [&str; 31] = [
     "passwd",
     "passwd-",
     "pki/ca-trust/extracted",
-    "rc",
+    "rc*",
     "resolv.conf",
     "rpc",
     "selinux",
     "shadow",
     "shadow-",
-    "ssh/ssh_host_",
+    "ssh/ssh_host_*",
     "ssl/certs",
     "subgid",
     "subuid",
-    "systemd/system/",
+    "systemd/system/*",
     "udev/hwdb.bin",
 ];
 
@@ -110,7 +112,7 @@ struct Adoption<'a> {
 
 /// The files of a role that leaves `things` as they are, by their paths in a site.
 pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<Files> {
-    let (users, groups) = (names(root, "/etc/passwd")?, names(root, "/etc/group")?);
+    let [users, groups] = Accounts::names(root)?;
     let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
     let mut adoption = Adoption { root, name, private, users, groups, toml, files: Files::default(), count: 0 };
     let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
@@ -123,20 +125,6 @@ pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<
         Some(error) => Err(error),
         None => Ok(files),
     }
-}
-
-/// Names by their numbers.
-fn names(root: &Root, path: &str) -> Result<BTreeMap<u32, String>> {
-    let mut names = BTreeMap::from([(0, "root".to_owned())]);
-    for line in root.text(Path::new(path))?.lines() {
-        let fields: Vec<&str> = line.split(':').collect();
-        if let [name, _, number, ..] = fields[..]
-            && let Ok(number) = number.parse()
-        {
-            names.entry(number).or_insert_with(|| name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 impl Adoption<'_> {
@@ -288,18 +276,11 @@ impl Adoption<'_> {
     }
 
     fn zone(&mut self, zone: &str) -> Result<()> {
-        let mut found = None;
-        for dir in ZONES {
-            let path = Path::new(dir).join(format!("{zone}.xml"));
-            if found.is_none() && self.root.meta(&path)?.is_some() {
-                found = Some(path);
-            }
-        }
-        let path = found.ok_or_else(|| {
+        let (path, text) = kept_zone(self.root, zone)?.ok_or_else(|| {
             Error::new(format!("firewalld has no zone {zone} here"))
                 .help("`firewall-cmd --permanent --get-zones` tells which there are")
         })?;
-        let settings = ZoneFile::parse(self.root.text(&path)?)
+        let settings = ZoneFile::parse(text)
             .map_err(|why| Error::new(format!("{} can't be read", path.display())).because(why))?
             .settings();
         let list = |texts: Vec<String>| {
@@ -324,8 +305,7 @@ impl Adoption<'_> {
     }
 
     fn sysctl(&mut self, name: &str) -> Result<()> {
-        let live =
-            Path::new("/proc/sys").join(if name.contains('/') { name.to_owned() } else { name.replace('.', "/") });
+        let live = sysctl::parts(name).map(|parts| sysctl::live(&parts)).unwrap_or_default();
         let mut value = self.root.text(&live)?.trim().to_owned();
         if value.is_empty() {
             value = self.kept_sysctl(name)?.unwrap_or_default();
@@ -404,20 +384,20 @@ fn said(words: &[&str]) -> Result<String> {
 fn is_noise(path: &Path) -> bool {
     let Ok(rest) = path.strip_prefix("/etc") else { return true };
     let rest = rest.to_string_lossy();
+    // where the administrator's units are, only these are anybody's doing
     let is_own_unit = rest.starts_with("systemd/system/") && rest.matches('/').count() == 2;
-    NOISE.iter().any(|noise| {
-        let is_below = rest.strip_prefix(noise).is_some_and(|more| more.is_empty() || more.starts_with('/'));
-        is_below
-            || (noise.ends_with(['_', '/']) && rest.starts_with(noise) && !is_own_unit)
-            || (*noise == "rc" && rest.starts_with("rc"))
-    })
+    !is_own_unit
+        && NOISE.iter().any(|noise| match noise.strip_suffix('*') {
+            Some(start) => rest.starts_with(start),
+            None => rest.strip_prefix(noise).is_some_and(|more| more.is_empty() || more.starts_with('/')),
+        })
 }
 
 /// Files and links below a directory that no package has.
 fn walk(root: &Root, dir: &Path, owned: &BTreeSet<PathBuf>, found: &mut BTreeSet<PathBuf>) -> Result<()> {
     for name in root.names(dir)? {
         let path = dir.join(name);
-        if is_noise(&path) && path != Path::new("/etc/systemd/system") {
+        if is_noise(&path) {
             continue;
         }
         match root.meta(&path)?.map(|meta| meta.what) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use similar::TextDiff;
 
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::resolve::{Facts, Shown, Views, show};
 use crate::secret::Secrets;
 use crate::secret::name::path_of;
@@ -151,8 +151,12 @@ impl Comparison {
         let mut text = format!("**{changed}** of {} hosts change.\n", changed + self.same);
         for (hosts, what) in &self.groups {
             let count = what.lines().filter(|line| line.starts_with(['+', '−', '~']) && line.contains('`')).count();
-            let s = if count == 1 { "" } else { "s" };
-            let _ = write!(text, "\n<details><summary><b>{}</b>: {count} resource{s}</summary>\n\n", hosts.join(", "));
+            let _ = write!(
+                text,
+                "\n<details><summary><b>{}</b>: {}</summary>\n\n",
+                hosts.join(", "),
+                counted(count, "resource")
+            );
             match what.char_indices().map(|(at, _)| at).find(|at| *at > most) {
                 None => text.push_str(what.trim_end()),
                 Some(end) => {

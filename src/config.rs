@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, counted};
 use crate::fleet;
 use crate::hook;
 use crate::host::Host;
@@ -271,9 +271,12 @@ impl Trust {
         let rotate = self.rotate_threshold.unwrap_or(release);
         let keys = signers.count(Purpose::Release);
         if release == 0 || release > keys {
-            let s = if keys == 1 { "" } else { "s" };
-            return Err(Error::new(format!("`threshold` is {release}, and {} has {keys} key{s}", path.display()))
-                .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
+            return Err(Error::new(format!(
+                "`threshold` is {release}, and {} has {}",
+                path.display(),
+                counted(keys, "key")
+            ))
+            .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
         Ok(KeySet::start(&self.site, signers, release, rotate))
     }

@@ -353,6 +353,11 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// A number of things, with an `s` where there are several.
+pub fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Makes control characters visible, so that a name from outside can't write to somebody's terminal, and hides secrets.
 pub fn visible(text: &str) -> String {
     let text = &*mask::hide(text);

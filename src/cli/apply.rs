@@ -72,10 +72,11 @@ pub(super) fn recorded(
     let _lock = agent.store.lock()?;
     let clock = Instant::now();
     let result = what();
-    let last = last_run(agent, &result, &notes.note(), clock);
+    let note = notes.note();
+    let last = last_run(agent, &result, &note, clock);
     let kept = agent.store.set_last_run(&last);
     let told = [fleet::tell(agent, &last), metrics::write(agent, &last)];
-    let unheard = hook::fire(agent, &last, &notes.note(), result.as_ref().err());
+    let unheard = hook::fire(agent, &last, &note, result.as_ref().err());
     for error in told.iter().filter_map(|told| told.as_ref().err()).chain(&unheard) {
         agent.report.event(&Event::Untold(error));
     }

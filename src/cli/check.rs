@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, counted};
 use crate::kind::artifact::Artifact;
 use crate::lint::lint;
 use crate::pki::{Standing, survey};
-use crate::report::{Event, Report, Text, counted};
+use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Result, counted, nearest};
 use crate::report::VERSION;
 use crate::site::Files;
 use crate::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
@@ -60,8 +60,8 @@ impl Run for Vendor {
         taken.iter().for_each(|role| self.tell_role(role));
         match changes.len() {
             left if left > 0 && self.check => {
-                let files = if left == 1 { "1 file".to_owned() } else { format!("{left} files") };
-                Err(Error::new(format!("`kpull vendor` would change {files}")).help("run it, and look at `git diff`"))
+                Err(Error::new(format!("`kpull vendor` would change {}", counted(left, "file")))
+                    .help("run it, and look at `git diff`"))
             }
             _ => Ok(Exit::Done),
         }

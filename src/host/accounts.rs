@@ -1,7 +1,7 @@
 //! Users and groups as `/etc/passwd`, `/etc/group`, `/etc/shadow` and `/etc/gshadow` have them: read, and edited as
 //! systemd-sysusers edits them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,6 +50,21 @@ impl Accounts {
         users.insert("root".to_owned(), Login { uid: 0, gid: 0, home: "/root".to_owned() });
         groups.insert("root".to_owned(), 0);
         Ok(Self { users, groups })
+    }
+
+    /// The names of users and of groups by their numbers: of several with one number the first, as programs take it. 0 is `root`.
+    pub fn names(root: &Root) -> Result<[BTreeMap<u32, String>; 2]> {
+        let Tables { passwd, group, .. } = &Tables::read_open(root)?;
+        let first = |numbers: &mut dyn Iterator<Item = (u32, &str)>| {
+            let mut names = BTreeMap::from([(0, "root".to_owned())]);
+            for (number, name) in numbers {
+                names.entry(number).or_insert_with(|| name.to_owned());
+            }
+            names
+        };
+        let users = first(&mut passwd.users().map(|(name, login)| (login.uid, name)));
+        let groups = first(&mut group.numbers().map(|(name, gid)| (gid, name)));
+        Ok([users, groups])
     }
 
     /// A user's number.

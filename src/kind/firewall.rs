@@ -14,7 +14,7 @@ use crate::error::{Error, Result, nearest};
 use crate::host::Host;
 use crate::host::firewalld::{UNKNOWN_SERVICE, Zone};
 use crate::host::rich_rule::{Part, RichRule};
-use crate::host::root::Access;
+use crate::host::root::{Access, Root};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Traffic};
 use crate::host::zone_file::ZoneFile;
 use crate::kind::origin::Origin;
@@ -543,18 +543,21 @@ fn etc_file(zone: &str) -> PathBuf {
     Path::new("/etc/firewalld/zones").join(format!("{zone}.xml"))
 }
 
-/// A zone's file in a tree: the administrator's, else the package's, else an empty one.
-fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
+/// Where a zone is kept, and its text: the administrator's, else the package's.
+pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
     let packaged = Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"));
-    let mut found = None;
     for path in [etc_file(zone), packaged] {
-        let text = host.root.text(&path)?;
+        let text = root.text(&path)?;
         if !text.is_empty() {
-            found = Some((path, text));
-            break;
+            return Ok(Some((path, text)));
         }
     }
-    let (path, text) = match found {
+    Ok(None)
+}
+
+/// A zone's file in a tree, or else an empty one.
+fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
+    let (path, text) = match kept_zone(&host.root, zone)? {
         Some(found) => found,
         None => (etc_file(zone), blank(zone)?),
     };

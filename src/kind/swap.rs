@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::host::root::Access;
@@ -90,8 +90,7 @@ impl Resource for NoSwap {
         let mut parts = Vec::new();
         let mut diff = None;
         if !old.is_empty() {
-            let count = old.lines().count();
-            parts.push(format!("comment out {count} line{} of {FSTAB}", if count == 1 { "" } else { "s" }));
+            parts.push(format!("comment out {} of {FSTAB}", counted(old.lines().count(), "line")));
             // of those lines alone: others may have passwords in them
             let new: String = old.split_inclusive('\n').map(|line| format!("{MARK}{line}")).collect();
             diff = unified(old.as_bytes(), new.as_bytes(), false);

@@ -64,12 +64,12 @@ impl Fields for SysctlFields {
 }
 
 /// Where the running kernel has it.
-fn live(parts: &[String]) -> PathBuf {
+pub(crate) fn live(parts: &[String]) -> PathBuf {
     PathBuf::from(format!("/proc/sys/{}", parts.join("/")))
 }
 
 /// The parts of a name; the first separator in it says which one it is.
-fn parts(name: &str) -> Option<Vec<String>> {
+pub(crate) fn parts(name: &str) -> Option<Vec<String>> {
     let separator = name.find(['.', '/']).map(|at| &name[at..=at])?;
     let other = if separator == "." { "/" } else { "." };
     let parts: Vec<String> = name

@@ -9,7 +9,7 @@ mod text;
 pub use journal::{Journal, failed};
 pub use json::{Json, VERSION, line as json_line};
 pub use notes::{Note, Notes};
-pub use text::{Text, counted};
+pub use text::Text;
 
 use std::time::Duration;
 

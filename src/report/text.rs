@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::error::visible;
+use crate::error::{counted, visible};
 use crate::kind::{Change, Item};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
@@ -187,11 +187,6 @@ impl Text {
             }
         }
     }
-}
-
-/// A number of things, with an `s` where there are several.
-pub fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Whose keys a set has.

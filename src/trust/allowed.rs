@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, counted};
 
 /// What a signature is for; one for another purpose does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,8 +164,8 @@ impl AllowedSigners {
         let error = match (good.len(), problems.first()) {
             (0, Some(why)) => Error::refused(format!("no signature of {name} is good")).because(why),
             (have, problem) => {
-                let s = if have == 1 { "" } else { "s" };
-                let error = Error::refused(format!("{name} has {have} good signature{s} and needs {threshold}"));
+                let have = counted(have, "good signature");
+                let error = Error::refused(format!("{name} has {have} and needs {threshold}"));
                 match problem {
                     Some(why) => error.because(format!("besides, {why}")),
                     None => error,

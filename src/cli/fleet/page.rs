@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Line, counts};
 use crate::cli::status::ago;
 use crate::engine::vitals::Ending;
-use crate::error::visible;
+use crate::error::{counted, visible};
 use crate::fleet::{Record, State};
 
 const STYLE: &str = include_str!("page.css");
@@ -114,8 +114,8 @@ fn program(record: &Record) -> String {
     }
     let versions = record.artifacts.iter();
     let items: String = versions.map(|(name, version)| format!("<li>{} {}</li>", safe(name), safe(version))).collect();
-    let (count, s) = (record.artifacts.len(), if record.artifacts.len() == 1 { "" } else { "s" });
-    format!("{program}<details><summary>{count} artifact{s}</summary><ul>{items}</ul></details>")
+    let count = counted(record.artifacts.len(), "artifact");
+    format!("{program}<details><summary>{count}</summary><ul>{items}</ul></details>")
 }
 
 fn certificate(name: &str, ending: &Ending, now: Timestamp) -> String {
