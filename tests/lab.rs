@@ -200,3 +200,15 @@ fn web(dir: std::path::PathBuf) -> impl Fn(&Seen) -> Answer + Send + Sync + 'sta
         Err(_) => Answer::new(404, ""),
     }
 }
+
+/// Puts kpull on the host `h1`, and a site that it signs itself, in which it has this role; `more` goes into its `kpull.toml`.
+fn sign_on(host: lab::Host<'_>, role: &str, more: &str) {
+    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
+    host.write("/srv/site/site.toml", "name = \"lab\"\n");
+    host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
+    host.write("/srv/site/roles/app/role.toml", role);
+    let config = "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n";
+    host.write("/etc/kpull/kpull.toml", format!("{config}{more}"));
+    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
+    host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers").ok();
+}

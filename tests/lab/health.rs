@@ -44,9 +44,6 @@ command = ["sh", "-c", "echo gone; exit 1"]
 decides = false
 "#;
 
-const CONFIG: &str =
-    "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n";
-
 /// Which run of the unit this is.
 fn life(host: Host<'_>, unit: &str) -> String {
     host.run(&format!("systemctl show -p InvocationID --value {unit}")).ok()
@@ -56,14 +53,8 @@ fn life(host: Host<'_>, unit: &str) -> String {
 fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_verified() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
-    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
     host.write("/srv/rules", "good\n");
-    host.write("/srv/site/site.toml", "name = \"lab\"\n");
-    host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
-    host.write("/srv/site/roles/app/role.toml", ROLE);
-    host.write("/etc/kpull/kpull.toml", CONFIG);
-    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
-    host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers").ok();
+    crate::sign_on(host, ROLE, "");
     assert!(host.run("kpull verify").fails(1).contains("no release yet"));
 
     // the gate is shut: all else is done, and what waits was never touched

@@ -22,13 +22,7 @@ command = ["cat", "/run/api"]
 within = "0s"
 "#;
 
-const CONFIG: &str = r#"
-host = "h1"
-[trust]
-site = "lab"
-allowed_signers = "allowed_signers"
-[[source]]
-dir = "/srv/site"
+const MORE: &str = r#"
 [metrics]
 dir = "/srv"
 [[hook]]
@@ -40,17 +34,12 @@ command = ["sh", "-c", "cat >> /srv/told; echo >> /srv/told"]
 fn a_host_tells_in_its_journal_in_metrics_to_hooks_and_whoever_logs_in() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
-    host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
     host.copy(concat!(env!("CARGO_MANIFEST_DIR"), "/kpull.service"), "/etc/systemd/system/kpull.service", 0o644);
     let motd = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/motd/60-kpull");
     host.run("mkdir -p /etc/update-motd.d").ok();
     host.copy(motd, "/etc/update-motd.d/60-kpull", 0o755);
-    host.write("/srv/site/site.toml", "name = \"lab\"\n");
-    host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
-    host.write("/srv/site/roles/app/role.toml", ROLE);
-    host.write("/etc/kpull/kpull.toml", CONFIG);
-    host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
-    host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers && systemctl daemon-reload").ok();
+    crate::sign_on(host, ROLE, MORE);
+    host.run("systemctl daemon-reload").ok();
     let metric = |name: &str| host.run(&format!("grep '^{name} ' /srv/kpull.prom | cut -d' ' -f2")).ok();
     let told = || host.run("sed -n '$s/.*\"event\":\"\\([a-z]*\\)\".*/\\1/p' /srv/told").ok();
 
