@@ -212,3 +212,13 @@ fn sign_on(host: lab::Host<'_>, role: &str, more: &str) {
     host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key").ok();
     host.run("echo \"lab $(cat /root/key.pub)\" > /etc/kpull/allowed_signers").ok();
 }
+
+/// Signs the site below `dir`, in which `app` is this role, with the key there, and publishes it there.
+fn publish(dir: &Path, role: &str) {
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("site/roles/app/role.toml"), role).unwrap();
+    for arguments in [["sign", "--key", &path("key")].as_slice(), &["publish", &path("releases")]] {
+        let mut kpull = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
+        lab::Output::of(kpull.args(arguments).args(["--site", &path("site")])).ok();
+    }
+}

@@ -92,12 +92,7 @@ impl World {
 
     /// Signs and publishes this role.
     fn release(&self, role: &str) {
-        let path = |name: &str| self.dir.path().join(name).to_str().unwrap().to_owned();
-        std::fs::write(self.dir.path().join("site/roles/app/role.toml"), role).unwrap();
-        for arguments in [["sign", "--key", &path("key")].as_slice(), &["publish", &path("releases")]] {
-            let mut kpull = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
-            crate::lab::Output::of(kpull.args(arguments).args(["--site", &path("site")])).ok();
-        }
+        crate::publish(self.dir.path(), role);
     }
 }
 
