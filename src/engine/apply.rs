@@ -98,9 +98,8 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             run.before.save(store)?;
         }
         record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
-        if run.owed.release.take().is_some() {
-            store.set_owed(&run.owed)?;
-        }
+        run.owed.release = None;
+        run.note()?;
     }
     let summary = Summary {
         command: "apply",
@@ -153,6 +152,8 @@ struct Run<'a> {
     report: &'a dyn Report,
     slots: Slots<'a>,
     owed: Owed,
+    /// What is written down of it.
+    noted: Owed,
     before: Before,
     /// Ids of resources that are left alone.
     held: HashSet<String>,
@@ -176,6 +177,7 @@ impl<'a> Run<'a> {
             work,
             report,
             slots,
+            noted: owed.clone(),
             owed,
             before: Before::default(),
             held: HashSet::new(),
@@ -197,8 +199,8 @@ impl<'a> Run<'a> {
         self.give_back(gone, Turn::Last)?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
-        self.owed = Owed { kicks: BTreeMap::new(), unit_files: false, ..self.owed.clone() };
-        self.work.store.set_owed(&self.owed)?;
+        self.owed.kicks.clear();
+        self.owed.unit_files = false;
         Ok(())
     }
 
@@ -322,7 +324,6 @@ impl<'a> Run<'a> {
 
     /// Writes down what the change of `item` will make due.
     fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
-        let before = self.owed.clone();
         self.owed.probes = true;
         self.owed.release = self.release.clone().or(self.owed.release.take());
         if item.resource.can_cut_off() {
@@ -333,14 +334,21 @@ impl<'a> Run<'a> {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
             *owed = (*owed).max(*kick);
         }
-        if self.owed == before { Ok(()) } else { self.work.store.set_owed(&self.owed) }
+        self.note()
     }
 
     fn paid(&mut self, id: &str) -> Result<()> {
-        match self.owed.kicks.remove(id) {
-            Some(_) => self.work.store.set_owed(&self.owed),
-            None => Ok(()),
+        self.owed.kicks.remove(id);
+        self.note()
+    }
+
+    /// Has on the disk what is owed, if that is not what it was.
+    fn note(&mut self) -> Result<()> {
+        if self.owed != self.noted {
+            self.work.store.set_owed(&self.owed)?;
+            self.noted.clone_from(&self.owed);
         }
+        Ok(())
     }
 
     /// Waits for the probe that `item` is not to be changed before. When it does not pass, the run ends there: what comes
@@ -362,11 +370,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits for every probe that decides, if anything was changed since they all passed last.
+    /// Waits for every probe that decides, if anything was changed since they all passed last. What is owed then is still to be noted.
     fn probe(&mut self, items: &[Item]) -> Result<(usize, Option<Error>)> {
         if !self.owed.probes || !self.work.host.is_live() {
             self.owed.probes = false;
-            self.work.store.set_owed(&self.owed)?;
             return Ok((0, None));
         }
         let mut passed = 0;
@@ -382,7 +389,6 @@ impl<'a> Run<'a> {
             passed += 1;
         }
         self.owed.probes = false;
-        self.work.store.set_owed(&self.owed)?;
         Ok((passed, None))
     }
 }

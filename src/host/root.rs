@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::label::{self, Labels};
+use super::sync;
 use crate::error::{Context, Error, Result};
 
 /// What stands at a path.
@@ -191,8 +191,6 @@ struct Staged {
 /// How many files and directories may wait for the disk together: each is an open file. (A service may have 1024 of them, unless it is told else.)
 const BATCH: usize = 256;
 
-/// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
-const SYNCS: usize = 16;
 /// How many directories are kept open: well below the 1024 files that a process may have open.
 const PARENTS_MAX: usize = 256;
 
@@ -380,7 +378,7 @@ impl Root {
     pub fn settle(&self) -> Result<(), (PathBuf, Error)> {
         let Some(Batch { files, mut directories }) = self.batch.take() else { return Ok(()) };
         let mut first = Ok(());
-        let synced = sync_files(&files);
+        let synced = sync::files(&files.iter().map(|one| &one.file).collect::<Vec<_>>());
         for (staged, synced) in files.into_iter().zip(synced) {
             let path = staged.path.clone();
             let placed = synced.map_err(|error| failed_io("write", &path, error)).and_then(|()| staged.place());
@@ -389,10 +387,19 @@ impl Root {
         directories.sort_by_key(|(directory, _)| Rc::as_ptr(directory));
         directories.dedup_by_key(|(directory, _)| Rc::as_ptr(directory));
         for (directory, path) in directories {
-            let synced = sync(&directory, &path);
+            let synced = sync_directory(&directory, &path);
             first = first.and(synced.map_err(|error| (path, error)));
         }
         first
+    }
+
+    /// Has all that `work` writes on the disk at its end, together. Meanwhile old content is what is read.
+    pub fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.gather();
+        let done = work();
+        // also what was written before a failure
+        let settled = self.settle().map_err(|(_, error)| error);
+        done.and_then(|done| settled.map(|()| done))
     }
 
     /// Writes a file that waits for [`Root::settle`]; `false` when the file system has no files without a name.
@@ -514,7 +521,7 @@ impl Root {
     fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
         match self.batch.borrow_mut().as_mut() {
             Some(batch) => batch.touched(directory, path),
-            None => return sync(directory, path),
+            None => return sync_directory(directory, path),
         }
         Ok(())
     }
@@ -958,23 +965,7 @@ impl Staged {
     }
 }
 
-/// Has all files on the disk.
-fn sync_files(files: &[Staged]) -> Vec<std::io::Result<()>> {
-    fn each(files: &[&File]) -> Vec<std::io::Result<()>> {
-        files.iter().map(|file| file.sync_all()).collect()
-    }
-    let files: Vec<&File> = files.iter().map(|one| &one.file).collect();
-    let mut shares = files.chunks(files.len().div_ceil(SYNCS).max(1));
-    let own = shares.next().unwrap_or_default();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = shares.map(|share| scope.spawn(move || each(share))).collect();
-        let own = each(own);
-        let others = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        own.into_iter().chain(others).collect()
-    })
-}
-
-fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
+fn sync_directory(parent: &OwnedFd, path: &Path) -> Result<()> {
     let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| failed("open the directory of", path, errno))?;
     nix::unistd::fsync(&dir).map_err(|errno| failed("write the directory of", path, errno))
