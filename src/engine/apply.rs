@@ -81,9 +81,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             Some(before) => before,
             None => Before::load(store)?,
         };
-        if before.adopt(&work)? || is_new {
-            before.save(store)?;
-        }
+        run.is_unsaved = before.adopt(&work)? || is_new;
         run.before = before;
         let ended = run.all(items, &plan.gone);
         run.before.save(store)?;
@@ -155,6 +153,8 @@ struct Run<'a> {
     /// What is written down of it.
     noted: Owed,
     before: Before,
+    /// Whether what stood there before has to be written down yet, before the first change.
+    is_unsaved: bool,
     /// Ids of resources that are left alone.
     held: HashSet<String>,
     /// The release, if the host was not made what it says yet.
@@ -180,6 +180,7 @@ impl<'a> Run<'a> {
             noted: owed.clone(),
             owed,
             before: Before::default(),
+            is_unsaved: false,
             held: HashSet::new(),
             cuts_off: None,
             release: None,
@@ -322,7 +323,7 @@ impl<'a> Run<'a> {
         made
     }
 
-    /// Writes down what the change of `item` will make due.
+    /// Writes down what the change of `item` will make due, and before the first one what stood there until now.
     fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
         self.owed.probes = true;
         self.owed.release = self.release.clone().or(self.owed.release.take());
@@ -334,7 +335,14 @@ impl<'a> Run<'a> {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
             *owed = (*owed).max(*kick);
         }
-        self.note()
+        if !std::mem::take(&mut self.is_unsaved) {
+            return self.note();
+        }
+        let store = self.work.store;
+        store.root().together(|| {
+            self.before.save(store)?;
+            self.note()
+        })
     }
 
     fn paid(&mut self, id: &str) -> Result<()> {

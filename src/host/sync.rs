@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Result;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
+use std::thread::Builder;
 
 use super::meminfo;
 
@@ -25,9 +26,14 @@ pub fn files(files: &[&File]) -> Vec<Result<()>> {
     let mut shares = files.chunks(files.len().div_ceil(AT_ONCE).max(1));
     let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = shares.map(|share| scope.spawn(move || each(share))).collect();
+        let start = |share| Builder::new().spawn_scoped(scope, move || each(share)).map_err(|_| share);
+        let threads: Vec<_> = shares.map(start).collect();
         let own = each(own);
-        let others = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let others = threads.into_iter().flat_map(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // there may be no more threads
+            Err(share) => each(share),
+        });
         own.into_iter().chain(others).collect()
     })
 }
