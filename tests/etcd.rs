@@ -22,7 +22,7 @@ use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
 use kpull::kind::slot::Slot;
-use kpull::kind::{Change, Item, Phase, Resource, Work};
+use kpull::kind::{Change, Item, Phase, Resource, Trace, Work};
 use kpull::net::server::Server;
 use kpull::report::{Event, Report};
 use kpull::resolve::{Facts, resolve};
@@ -497,11 +497,20 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
         let client = cluster.client("a");
         let pair = client.get(api, key).unwrap().unwrap();
         assert_eq!(pair.value, value.as_bytes());
+        let trace = catalog.first().traces(&catalog.work()).unwrap().unwrap().remove(0);
+        let kept = serde_json::to_string(&trace).unwrap();
+        assert!(!kept.contains("Network\""), "{kept}");
+        let trace: Trace = serde_json::from_str(&kept).unwrap();
+        let seen = || catalog.host.seen(&trace).unwrap();
+        let sealed = seen();
+        assert!(sealed.is_some() && seen() == sealed, "{sealed:?}");
         assert!(!client.swap(api, key, 0, b"late").unwrap(), "whoever thinks that it isn't there changes nothing");
         assert!(client.swap(api, key, pair.revision, b"other").unwrap());
         assert!(!client.swap(api, key, pair.revision, b"late").unwrap(), "nor does who has not seen the last change");
         assert_eq!(catalog.look().as_deref(), Some("set"));
+        assert_ne!(seen(), sealed);
         catalog.apply().unwrap();
+        assert_ne!(seen(), sealed, "it has been set since");
         assert_eq!(client.get(api, key).unwrap().unwrap().value, value.as_bytes());
     }
 }

@@ -103,10 +103,14 @@ fn facts(agent: &Agent<'_>) -> Result<String> {
 pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manifest, items: &[Item]) -> Result<()> {
     let work = Work { host: &agent.host, store: &agent.store, catalog: items };
     let mut traces = Vec::new();
+    let mut asked_anew = Vec::new();
     let mut has_secrets = false;
     for item in items {
         let Some(more) = item.resource.traces(&work)? else { return take_away(agent) };
         has_secrets |= !more.is_empty() && (item.is_secret || item.resource.is_sensitive());
+        if more.iter().any(Trace::is_asked_anew) {
+            asked_anew.push(&item.resource);
+        }
         traces.extend(more);
     }
     let limit = start - GRANULARITY;
@@ -117,7 +121,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
         if !known.insert(trace.clone()) {
             continue;
         }
-        let seen = agent.host.seen(&trace)?;
+        let Ok(seen) = agent.host.seen(&trace) else { return take_away(agent) };
         let is_old = match &seen {
             Some(seen) => seen.is_older_than(limit),
             // what has gone since it was looked at has changed the directory that it was in
@@ -127,6 +131,10 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
             return take_away(agent);
         }
         all.push((trace, seen));
+    }
+    // somebody may have touched it after the run had looked at it, and before it was asked for here
+    if !asked_anew.iter().all(|resource| matches!(resource.observe(&work), Ok(None))) {
+        return take_away(agent);
     }
     let inputs = inputs(agent);
     if inputs.values().flatten().any(|seen| !seen.is_older_than(limit)) {

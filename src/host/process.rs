@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 
@@ -31,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 20;
 
 /// Whom a program runs as. It gets no supplementary groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Identity {
     /// User.
     pub uid: u32,
@@ -62,6 +63,37 @@ impl<'a> Command<'a> {
     /// A program that runs in `/`, as we do, with nothing but the usual environment.
     pub fn new(argv: &'a [String], timeout: Duration) -> Self {
         Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None }
+    }
+}
+
+/// A program to run again, in a later run too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Program {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: PathBuf,
+    identity: Option<Identity>,
+    timeout: Duration,
+}
+
+impl From<&Command<'_>> for Program {
+    fn from(command: &Command<'_>) -> Self {
+        let Command { argv, env, cwd, identity, timeout, .. } = command;
+        Self {
+            argv: argv.to_vec(),
+            env: env.to_vec(),
+            cwd: cwd.to_path_buf(),
+            identity: identity.clone(),
+            timeout: *timeout,
+        }
+    }
+}
+
+impl Program {
+    /// It, with nothing to read.
+    pub fn command(&self) -> Command<'_> {
+        let Self { argv, env, cwd, identity, timeout } = self;
+        Command { env, cwd, identity: identity.clone(), ..Command::new(argv, *timeout) }
     }
 }
 

@@ -84,6 +84,21 @@ pub enum Trace {
     Text(PathBuf),
     /// What systemd says of a unit.
     Unit(String),
+    /// What firewalld lets into a zone now.
+    Zone(String),
+    /// Whether a program succeeds.
+    Program(super::process::Program),
+    /// In which state an object of a Kubernetes cluster is.
+    Object(super::kube::Standing),
+    /// When a key of etcd was last set.
+    Key(super::etcd::Standing),
+}
+
+impl Trace {
+    /// Whether it is asked anew each time: what it tells later may not be what was looked at.
+    pub fn is_asked_anew(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::Program(_) | Self::Object(_) | Self::Key(_))
+    }
 }
 
 /// What tells whether somebody has touched a path.

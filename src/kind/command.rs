@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
 use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -158,12 +159,25 @@ impl Run {
 
 impl Resource for Run {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let asks = self.unless.is_some() || self.only_if.is_some();
-        Ok(match &self.creates {
-            _ if !work.host.is_live() => Some(Vec::new()),
-            Some(path) if !asks => Some(vec![Trace::Place(path.to_path_buf())]),
-            _ => None,
-        })
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        let mut traces = Vec::new();
+        if let Some(path) = &self.creates {
+            traces.push(Trace::Place(path.to_path_buf()));
+            // while that is there, no guard is asked
+            if work.host.root.meta(path)?.is_some() {
+                return Ok(Some(traces));
+            }
+        }
+        // their arguments are kept
+        let Some(identity) = self.identity(work)?.ok().filter(|_| !self.sensitive) else { return Ok(None) };
+        if self.user.is_some() {
+            traces.extend(FILES.iter().map(|path| Trace::Path(path.into())));
+        }
+        let guards = [&self.unless, &self.only_if].into_iter().flatten();
+        traces.extend(guards.map(|argv| Trace::Program((&self.command(argv, identity.clone())).into())));
+        Ok(Some(traces))
     }
 
     fn kind(&self) -> &'static str {

@@ -311,7 +311,11 @@ struct Check {
 impl Check {
     /// Asks once; `None` when there is no such program, which a package may still bring.
     fn ask(&self) -> Result<Option<Output>> {
-        run_if_there(&Command::new(&self.argv, ONE_CHECK))
+        run_if_there(&self.command())
+    }
+
+    fn command(&self) -> Command<'_> {
+        Command::new(&self.argv, ONE_CHECK)
     }
 
     /// Whether the work of `unit` stands. A check that never ends tells neither.
@@ -631,16 +635,19 @@ impl Unit {
 impl Resource for Unit {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let host = work.host;
-        // nothing but the check itself tells whether its work stands
-        if host.is_live() && self.check.is_some() {
-            return Ok(None);
-        }
         let mut traces: Vec<Trace> =
             unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
         if host.is_live() && self.state != State::Any {
             // one that is done is done until the next boot
             let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
             traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
+        }
+        if let Some(check) = self.check.as_ref().filter(|_| host.is_live()) {
+            // its arguments are kept
+            if check.sensitive {
+                return Ok(None);
+            }
+            traces.extend([Trace::Unit(self.name.clone()), Trace::Program((&check.command()).into())]);
         }
         Ok(Some(traces))
     }
