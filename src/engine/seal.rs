@@ -176,7 +176,7 @@ fn digests(agent: &Agent<'_>, seal: &Seal) -> Result<Vec<Option<String>>> {
     let digest = |(trace, seen): &(Trace, Option<Seen>)| match (trace, seen) {
         (Trace::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
             // has been read for the artifact that it is of
-            Some((_, file)) => agent.store.digest_of(path, file).map(Some),
+            Some((_, file)) => agent.store.digest_of(&root.outside(path), file).map(Some),
             None => Ok(None),
         },
         (Trace::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
@@ -209,7 +209,11 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
         let known = known.and_then(|known| known.traces.get(at)?.as_ref());
         if let (Trace::Path(path), Some(known)) = (trace, known) {
             if let Some((seen, digest)) = root.digest(path, LARGE)? {
-                if Some(&seen) != was.as_ref() || digest != *known {
+                if Some(&seen) != was.as_ref() {
+                    return Ok(false);
+                }
+                if digest != *known {
+                    agent.store.forget_stamps();
                     return Ok(false);
                 }
                 continue;
