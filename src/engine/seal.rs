@@ -25,7 +25,7 @@ use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
 use crate::report::Summary;
-use crate::resolve::Facts;
+use crate::resolve::{Facts, Os};
 
 const FILE: &str = "seal.json";
 const CONTENTS: &str = "contents.json";
@@ -91,12 +91,12 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
-    // in a tree they follow from the site
     let facts = match agent.host.is_live() {
-        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?).unwrap_or_default(),
-        false => Vec::new(),
+        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
+        // in a tree all others follow from the site
+        false => serde_json::to_vec(&Os::of(&agent.host)?),
     };
-    Ok(hex::encode(Sha256::digest(facts)))
+    Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }
 
 /// Seals what a run that began at `start` has found as it should be, if all of it can be; else takes an older seal away.

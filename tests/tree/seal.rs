@@ -212,6 +212,19 @@ fn a_seal_counts_where_it_was_made_since_then_and_while_its_release_is_good() {
 }
 
 #[test]
+fn another_system_in_a_tree_breaks_the_seal() {
+    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"{{ facts.os.version }}\\n\"\n");
+    let tree = site.sign().enroll();
+    tree.write("etc/os-release", "ID=debian\nVERSION_ID=12\n");
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    tree.write("etc/os-release", "ID=debian\nVERSION_ID=13\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/etc/a"]);
+    assert_eq!(tree.read("etc/a"), "13\n");
+}
+
+#[test]
 fn what_can_not_be_sealed_any_more_leaves_no_seal() {
     let (_site, tree) = sealed();
     let mode = fs::Permissions::from_mode(0o644);
