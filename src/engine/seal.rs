@@ -25,7 +25,7 @@ use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
 use crate::report::Summary;
-use crate::resolve::Facts;
+use crate::resolve::{Facts, Os};
 
 const FILE: &str = "seal.json";
 const CONTENTS: &str = "contents.json";
@@ -91,12 +91,12 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
-    // in a tree they follow from the site
     let facts = match agent.host.is_live() {
-        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?).unwrap_or_default(),
-        false => Vec::new(),
+        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
+        // in a tree all others follow from the site
+        false => serde_json::to_vec(&Os::of(&agent.host)?),
     };
-    Ok(hex::encode(Sha256::digest(facts)))
+    Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }
 
 /// Seals what a run that began at `start` has found as it should be, if all of it can be; else takes an older seal away.
@@ -184,7 +184,7 @@ fn digests(agent: &Agent<'_>, seal: &Seal) -> Result<Vec<Option<String>>> {
     let digest = |(trace, seen): &(Trace, Option<Seen>)| match (trace, seen) {
         (Trace::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
             // has been read for the artifact that it is of
-            Some((_, file)) => agent.store.digest_of(path, file).map(Some),
+            Some((_, file)) => agent.store.digest_of(&root.outside(path), file).map(Some),
             None => Ok(None),
         },
         (Trace::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
@@ -217,7 +217,11 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
         let known = known.and_then(|known| known.traces.get(at)?.as_ref());
         if let (Trace::Path(path), Some(known)) = (trace, known) {
             if let Some((seen, digest)) = root.digest(path, LARGE)? {
-                if Some(&seen) != was.as_ref() || digest != *known {
+                if Some(&seen) != was.as_ref() {
+                    return Ok(false);
+                }
+                if digest != *known {
+                    agent.store.forget_stamps();
                     return Ok(false);
                 }
                 continue;

@@ -412,13 +412,8 @@ impl<'a> Agent<'a> {
 
     /// Verifies a kept release by a key set, less what was revoked since, as of a time.
     fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
-        let counts = &trust.policy.keys;
-        let mut keys = match number {
-            number if number == counts.number => counts.clone(),
-            number if number > trust.start.number => self.store.key_set(number)?,
-            _ => trust.start.clone(),
-        };
-        keys.signers = keys.signers.without(&counts.revoked);
+        let mut keys = if number > trust.start.number { self.store.key_set(number)? } else { trust.start.clone() };
+        keys.signers = keys.signers.without(&trust.policy.keys.revoked);
         Policy { site: trust.policy.site.clone(), keys }.announce(kept, at)
     }
 

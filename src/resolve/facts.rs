@@ -119,7 +119,8 @@ impl Facts {
 }
 
 impl Os {
-    fn of(host: &Host) -> Result<Self> {
+    /// Reads a machine's, or a tree's.
+    pub fn of(host: &Host) -> Result<Self> {
         let mut text = host.root.text(Path::new("/etc/os-release"))?;
         if text.is_empty() {
             text = host.root.text(Path::new("/usr/lib/os-release"))?;

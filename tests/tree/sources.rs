@@ -258,3 +258,15 @@ fn a_source_that_comes_back_brings_the_news_that_was_missed() {
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/base.conf"), "new\n");
 }
+
+#[test]
+fn a_release_that_is_refused_is_told_rather_than_a_source_that_does_not_answer() {
+    let site = site();
+    site.sign().file("release.toml.sig", "");
+    let (dead, bad) = ("dir = \"none\"", format!("dir = \"{}\"", site.path().display()));
+    for sources in [[dead, &bad], [&bad, dead]] {
+        let tree = enrolled(&sources);
+        let error = tree.kpull("apply --json").exits(4).error();
+        assert_eq!(error["error"], "the signatures of the release can't be read");
+    }
+}
