@@ -44,6 +44,8 @@ mod nginx;
 mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/ranges.rs"]
+mod ranges;
 #[path = "tree/recipe.rs"]
 mod recipe;
 #[path = "tree/rollout.rs"]

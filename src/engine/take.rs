@@ -101,7 +101,10 @@ impl<'a> Agent<'a> {
         let config = Config::load(config)?;
         let host = Host::open(root)?;
         let mut store = Store::open(&config.state(&host))?;
-        store.net = Box::new(sandbox::Downloads(config.artifacts.net()));
+        store.net = Box::new(sandbox::Downloads {
+            options: config.artifacts.net(),
+            connections: config.artifacts.connections(),
+        });
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());

@@ -161,12 +161,13 @@ impl Store {
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
+        let lists = [mirrors.collect(), own.collect()];
         let mut passed = |index: usize, error: &Error| {
             if let Some(mirror) = self.mirrors.get(index) {
                 self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
         };
-        download_any(&*self.net, mirrors.chain(own), &part, &wanted, progress, listener, &mut passed).map_err(|error| {
+        download_any(&*self.net, &lists, &part, &wanted, progress, listener, &mut passed).map_err(|error| {
             error.help(
                 "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
             )
@@ -189,7 +190,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
-    use crate::net::{Download, Get, Kind};
+    use crate::net::{Ask, Download, Get, Kind};
     use crate::trust::Listed;
 
     /// A stand-in for a server that hands out this, and looks into a directory before the last byte.
@@ -205,7 +206,7 @@ mod tests {
     }
 
     impl Get for Looking {
-        fn get(&self, _: &str, _: Option<u64>) -> Result<Download> {
+        fn get(&self, _: &Ask<'_>) -> Result<Download> {
             let body = Body { content: Cursor::new(self.content.clone()), dir: self.dir.clone() };
             Ok(Download { kind: Kind::Ok, length: None, body: Box::new(body) })
         }

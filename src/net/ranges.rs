@@ -1,0 +1,251 @@
+//! A large file over several connections at once, where one alone is slower than what is done with the bytes.
+//!
+//! It begins with one connection, open to the file's end, and most of the time that is all. When the reader has done little but
+//! wait for it, another one fetches parts further on, from the same server or from another that has the file; when the first
+//! comes to them it ends, and there are two for parts, then four. Each step that does not bring what it should is taken back.
+//! What a server refuses, or breaks off, means fewer connections, and in the end one again, from where the reader is. No answer is
+//! taken for a part of the file that is not, as far as the server tells; the digest tells the rest.
+
+mod parts;
+mod place;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header;
+
+use crate::error::{Error, Result};
+use crate::net::{Ask, Client, Conditions, Download, Failure, Kind, Reply, retry};
+use parts::{Ahead, PART, Parts, Taken};
+use place::Place;
+
+/// Connections for one file unless somebody says otherwise.
+pub const CONNECTIONS: usize = 4;
+/// The fewest bytes for which more than one connection is thought of.
+pub const LARGE: u64 = 16 << 20;
+/// The fewest bytes behind what one connection does meanwhile for which another is opened.
+const LEFT: u64 = 4 << 20;
+/// How long is looked before something is changed.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Which share of its time a reader waits for whom connections are too slow.
+const MOSTLY: f64 = 0.75;
+
+/// Asks for a file, which comes over up to `connections` at once if that helps, and if whoever reads it can tell whether all of it
+/// is of one file.
+pub fn get(client: &Client, ask: &Ask<'_>, connections: usize) -> Result<Download> {
+    let reply = client.get(ask.url, &Conditions { etag: None, from: ask.from })?;
+    let (kind, length) = (reply.kind, reply.length);
+    let at = match kind {
+        Kind::Partial => ask.from.unwrap_or(0),
+        _ => 0,
+    };
+    let has_parts = kind == Kind::Partial
+        || kind == Kind::Ok && reply.header(&header::ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "bytes");
+    let body: Box<dyn Read> = match length {
+        Some(length) if has_parts && ask.is_pinned && connections > 1 && length >= LARGE => {
+            Box::new(Ranges::new(client, ask, reply, at, at.saturating_add(length), connections)?)
+        }
+        _ => Box::new(reply),
+    };
+    Ok(Download { kind, length, body })
+}
+
+/// A file, read in order.
+struct Ranges {
+    client: Client,
+    /// The connection that is open to the file's end.
+    lead: Option<Reply>,
+    /// Whether others fetch parts.
+    has_company: bool,
+    parts: Arc<Parts>,
+    /// The next byte that is read.
+    at: u64,
+    total: u64,
+    meter: Meter,
+    /// How many connections there were before the last change, and the bytes a second that they brought.
+    before: (usize, u64),
+    /// The most bytes a second that there were.
+    best: u64,
+    /// Whether as many connections are open as help.
+    is_settled: bool,
+}
+
+/// What a reader does with its time.
+struct Meter {
+    since: Instant,
+    waited: Duration,
+    /// Where it began.
+    bytes: u64,
+}
+
+impl Meter {
+    fn new(bytes: u64) -> Self {
+        Self { since: Instant::now(), waited: Duration::ZERO, bytes }
+    }
+
+    fn left(&self) -> Duration {
+        PERIOD.saturating_sub(self.since.elapsed())
+    }
+
+    /// Does something that is waiting.
+    fn wait<T>(&mut self, what: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        let done = what();
+        self.waited += since.elapsed();
+        done
+    }
+
+    /// Whether it was waiting most of the time, and the bytes a second up to byte `bytes`.
+    fn read(&self, bytes: u64) -> (bool, u64) {
+        let elapsed = self.since.elapsed();
+        let rate = bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64().max(0.001);
+        (self.waited >= elapsed.mul_f64(MOSTLY), rate as u64)
+    }
+}
+
+impl Ranges {
+    fn new(client: &Client, ask: &Ask<'_>, lead: Reply, at: u64, total: u64, connections: usize) -> Result<Self> {
+        let mut places = vec![Place::of(ask.url, &lead)?];
+        // one that can't be read is none
+        places.extend(ask.others.iter().filter_map(|url| Place::new(url).ok()));
+        Ok(Self {
+            client: client.clone(),
+            lead: Some(lead),
+            has_company: false,
+            parts: Parts::new(client.clone(), total, places, connections),
+            at,
+            total,
+            meter: Meter::new(at),
+            before: (1, 0),
+            best: 0,
+            is_settled: false,
+        })
+    }
+
+    /// Looks back at a period: whether other connections than there are would help.
+    fn look_back(&mut self) {
+        let is_alone = self.lead.is_some() && !self.has_company;
+        let bytes = if self.lead.is_some() { self.at } else { self.parts.lock().arrived };
+        let (waits, rate) = self.meter.read(bytes);
+        self.meter = Meter::new(bytes);
+        if is_alone {
+            // what this one does until another has its first answer
+            let from = self.at.saturating_add(rate.max(PART));
+            // the first period says little: servers begin faster than they go on, and lines slower
+            if waits && self.before.1 > 0 && !self.is_settled && from.saturating_add(LEFT) < self.total {
+                self.has_company = true;
+                self.parts.start(from);
+            }
+            self.before = (1, rate);
+        } else if self.lead.is_none() && waits {
+            let is_held_up = rate < self.best / 2 && self.parts.pass_slow();
+            if !is_held_up && !self.is_settled {
+                self.change(rate);
+            }
+        }
+        self.best = self.best.max(rate);
+    }
+
+    /// Opens more connections, or as few as before when the last ones have brought less than half of what they could.
+    fn change(&mut self, rate: u64) {
+        let (wanted, most) = {
+            let state = self.parts.lock();
+            (state.wanted, state.most)
+        };
+        let (few, slow) = self.before;
+        if wanted > few && rate.saturating_mul(2 * few as u64) < slow.saturating_mul((few + wanted) as u64) {
+            self.is_settled = true;
+            self.parts.want(few);
+        } else if wanted < most {
+            self.before = (wanted, rate);
+            self.parts.want(wanted * 2);
+        } else {
+            self.is_settled = true;
+        }
+    }
+
+    /// Reads from the connection that is open to the end, up to what others have; nothing when it has come to that.
+    fn read_lead(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let Some(lead) = &mut self.lead else { return Ok(None) };
+        let mut room = buffer.len();
+        if self.has_company {
+            match self.parts.ahead(self.at) {
+                Ahead::Alone => (self.has_company, self.is_settled) = (false, true),
+                Ahead::Free(bytes) => room = room.min(usize::try_from(bytes).unwrap_or(usize::MAX)),
+                Ahead::Part => {
+                    self.lead = None;
+                    self.parts.leads(false);
+                    self.parts.want(2);
+                    self.meter = Meter::new(self.parts.lock().arrived);
+                    return Ok(None);
+                }
+            }
+        }
+        self.meter.wait(|| lead.read(&mut buffer[..room])).map(Some)
+    }
+
+    /// Reads what others have fetched; nothing when nobody does any more.
+    fn read_parts(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.parts.take(buffer).map_err(io::Error::other)? {
+                Taken::Bytes(count) => return Ok(Some(count)),
+                Taken::Left => return Ok(None),
+                Taken::Wait => {
+                    let left = self.meter.left();
+                    self.meter.wait(|| self.parts.wait(left));
+                    if self.meter.left().is_zero() {
+                        self.look_back();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with one connection from where the reader is.
+    fn lead_again(&mut self) -> Result<()> {
+        let mut places = self.parts.lock().places.clone();
+        places.iter_mut().for_each(Place::forget);
+        let lead = retry(self.client.loaded.retries, || {
+            let ask = |place: &mut Place| place.ask(&self.client, self.at, None, self.total);
+            let Some((first, others)) = places.split_first_mut() else {
+                return Err(Failure::hopeless(Error::new("no address is left")));
+            };
+            ask(first).or_else(|failure| others.iter_mut().find_map(|place| ask(place).ok()).ok_or(failure))
+        })?;
+        self.lead = Some(lead);
+        (self.has_company, self.is_settled) = (false, true);
+        self.parts.leads(true);
+        self.meter = Meter::new(self.at);
+        Ok(())
+    }
+}
+
+impl Read for Ranges {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() || self.at == self.total {
+            return Ok(0);
+        }
+        if self.meter.left().is_zero() {
+            self.look_back();
+        }
+        let count = match self.read_lead(buffer)? {
+            Some(count) => count,
+            None => match self.read_parts(buffer)? {
+                Some(count) => count,
+                None => {
+                    self.lead_again().map_err(io::Error::other)?;
+                    self.read_lead(buffer)?.unwrap_or(0)
+                }
+            },
+        };
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Drop for Ranges {
+    fn drop(&mut self) {
+        self.parts.end();
+    }
+}
