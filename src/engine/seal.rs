@@ -164,7 +164,11 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
 fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bool> {
     let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace else { return Ok(true) };
     for above in path.ancestors().skip(1) {
-        if let Some(seen) = agent.host.root.seen(above)? {
+        let seen = match above.parent() {
+            Some(_) => agent.host.root.seen(above)?,
+            None => nix::sys::stat::stat(&agent.host.root.outside(above)).ok().map(Seen::from),
+        };
+        if let Some(seen) = seen {
             return Ok(seen.is_older_than(limit));
         }
     }

@@ -57,12 +57,14 @@ pub struct Command<'a> {
     pub timeout: Duration,
     /// What it reads from its standard input; nothing when left out. It is handed over in memory.
     pub input: Option<&'a [u8]>,
+    /// Whether its output is of no use: it goes nowhere then. What it says of errors is kept all the same.
+    pub mute: bool,
 }
 
 impl<'a> Command<'a> {
     /// A program that runs in `/`, as we do, with nothing but the usual environment.
     pub fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None }
+        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None, mute: false }
     }
 }
 
@@ -90,10 +92,10 @@ impl From<&Command<'_>> for Program {
 }
 
 impl Program {
-    /// It, with nothing to read.
+    /// It, to be asked whether it succeeds: with nothing to read, and nobody who reads.
     pub fn command(&self) -> Command<'_> {
         let Self { argv, env, cwd, identity, timeout } = self;
-        Command { env, cwd, identity: identity.clone(), ..Command::new(argv, *timeout) }
+        Command { env, cwd, identity: identity.clone(), mute: true, ..Command::new(argv, *timeout) }
     }
 }
 
@@ -191,7 +193,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir(command.cwd)
         .stdin(command.input.map_or(Ok(Stdio::null()), in_memory)?)
-        .stdout(Stdio::piped())
+        .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
         .stderr(Stdio::piped())
         .process_group(0);
     if let Some(identity) = &command.identity {

@@ -276,6 +276,34 @@ mod tests {
     }
 
     #[test]
+    fn its_traces_are_what_decides_and_nothing_sensitive() {
+        let dir = tempfile::tempdir().unwrap();
+        live(dir.path(), |work| {
+            let traces = |fields: &str| {
+                one("command", &format!("name = 'n'\nrun = ['false']\ntimeout = '1s'\n{fields}")).traces(work).unwrap()
+            };
+            let answers = |fields: &str| -> Vec<String> {
+                let kept = serde_json::to_string(&traces(fields).unwrap()).unwrap();
+                let again: Vec<Trace> = serde_json::from_str(&kept).unwrap();
+                let text = |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
+                again.iter().map(|trace| String::from_utf8(text(trace)).unwrap()).collect()
+            };
+            assert_eq!(answers("unless = ['true']"), ["yes"]);
+            assert_eq!(answers("only_if = ['false']"), ["no"]);
+            assert_eq!(answers("only_if = ['no-such-program']"), ["no"]);
+            assert_eq!(answers("only_if = ['sleep', '1000']"), ["none in time"]);
+            assert_eq!(answers("unless = ['sh', '-c', 'test $X = 1']\nenv = { X = '1' }"), ["yes"]);
+            assert_eq!(answers("creates = '/nowhere/at/all'\nonly_if = ['false']"), ["", "no"]);
+            let place = |path: &str| Trace::Place(path.into());
+            assert_eq!(traces("creates = '/proc/self'\nonly_if = ['true']"), Some(vec![place("/proc/self")]));
+            assert_eq!(traces("unless = ['true']\nsensitive = true"), None);
+            assert_eq!(traces("unless = ['true']\nuser = 'nobody-here'"), None);
+            let accounts = traces("unless = ['true']\nuser = 'root'").unwrap();
+            assert!(accounts.contains(&Trace::Path("/etc/passwd".into())), "{accounts:?}");
+        });
+    }
+
+    #[test]
     fn a_failure_shows_the_exit_status_and_the_last_words_unless_they_are_sensitive() {
         let dir = tempfile::tempdir().unwrap();
         let fields = "name = 'n'\nrun = ['sh', '-c', 'echo hunter2 >&2; exit 3']\nunless = ['false']";

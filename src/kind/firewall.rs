@@ -815,6 +815,21 @@ mod tests {
     }
 
     #[test]
+    fn its_traces_are_what_firewalld_has_now_and_its_files_and_nothing_with_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        let traces = |role: &RoleFiles| {
+            let built = build_with::<FirewallFields>("zone = 'home'\nports = ['1/tcp']", role).unwrap();
+            built[0].traces(&work).unwrap()
+        };
+        let paths = ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
+        let wanted = paths.map(|path| Trace::Path(path.into())).into_iter().chain([Trace::Zone("home".to_owned())]);
+        assert_eq!(traces(&RoleFiles::default()), Some(wanted.collect()));
+        assert_eq!(traces(&RoleFiles::default().secret()), None);
+    }
+
+    #[test]
     fn two_that_want_the_opposite_are_an_error() {
         let (_dir, host) = tree(&[]);
         let catalog = [

@@ -883,6 +883,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_check_with_a_secret_in_it_nothing_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        let traces = |role: &RoleFiles| {
+            let built = build_with::<UnitFields>("name = 'a.service'\ncheck = ['test', 'hunter2']", role).unwrap();
+            built.last().unwrap().traces(&work).unwrap()
+        };
+        assert_eq!(traces(&RoleFiles::default().secret()), None);
+        let kept = traces(&RoleFiles::default()).unwrap();
+        assert!(kept.iter().any(|trace| matches!(trace, Trace::Program(_))), "{kept:?}");
+        assert!(kept.contains(&Trace::Unit("a.service".to_owned())), "{kept:?}");
+    }
+
+    #[test]
     fn a_check_tells_whether_the_work_stands_and_one_that_hangs_tells_nothing() {
         let check = |script: &str, sensitive| Check {
             argv: crate::host::process::argv(["sh", "-c", script]),

@@ -159,3 +159,16 @@ fn a_host_with_a_firewall_is_not_looked_into_and_every_drift_of_it_is_seen() {
     host.run("firewall-cmd -q --reload").ok();
     assert!(is_short(&world));
 }
+
+#[test]
+fn a_host_without_units_or_firewall_is_found_well_without_a_bus() {
+    let world = World::new();
+    let host = world.host();
+    let (files, _) = ROLE.split_once("[[unit]]").unwrap();
+    world.release(files);
+    host.run("kpull apply").ok();
+    is_sealed_soon(&world);
+    host.run("mv /run/dbus/system_bus_socket /run/dbus/away").ok();
+    assert!(is_short(&world));
+    host.run("mv /run/dbus/away /run/dbus/system_bus_socket").ok();
+}

@@ -69,9 +69,20 @@ fn what_is_not_there_is_looked_at_again_while_its_directory_was_changed_a_moment
 }
 
 #[test]
+fn what_has_nothing_above_it_but_the_root_is_sealed_too() {
+    let site = base("[[absent]]\npath = \"/nowhere/at/all\"\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    tree.write("nowhere/at/all", "");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["absent:/nowhere/at/all"]);
+}
+
+#[test]
 fn every_kind_of_drift_is_seen_and_mended() {
     let (_site, tree) = sealed();
-    let drifts: [(&str, &str, &dyn Fn()); 7] = [
+    let drifts: [(&str, &str, &dyn Fn()); 8] = [
         ("content", "file:/srv/data/a", &|| fs::write(tree.at("srv/data/a"), "b\n").unwrap()),
         ("mode", "file:/srv/data/a", &|| {
             fs::set_permissions(tree.at("srv/data/a"), fs::Permissions::from_mode(0o666)).unwrap();
@@ -85,6 +96,7 @@ fn every_kind_of_drift_is_seen_and_mended() {
             std::os::unix::fs::symlink("elsewhere", tree.at("srv/link")).unwrap();
         }),
         ("there again", "absent:/srv/nothing", &|| fs::write(tree.at("srv/nothing"), "").unwrap()),
+        ("home", "user:app", &|| fs::remove_dir(tree.at("home/app")).unwrap()),
         ("account", "user:app", &|| fs::write(tree.at("etc/passwd"), "").unwrap()),
     ];
     for (what, id, drift) in drifts {
