@@ -91,6 +91,9 @@ pub enum Answer {
     Silent(String),
 }
 
+/// Where an object is, of which kind it is, and in which namespace, if its kind lives in one.
+type Place<'a> = (Url, Sort, Option<&'a str>);
+
 /// An entry of what an API server has.
 #[derive(Clone, Debug, Deserialize)]
 struct Sort {
@@ -206,8 +209,8 @@ impl Kube {
         })
     }
 
-    /// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
-    fn place<'a>(&self, name: &'a Name) -> Result<Result<(Url, Sort, Option<&'a str>), Answer>> {
+    /// Where an object is or would be; else the answer for that.
+    fn place<'a>(&self, name: &'a Name) -> Result<Result<Place<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,

@@ -152,7 +152,7 @@ impl Store {
             .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
-            root: Root::open(dir)?,
+            root: Root::open(dir)?.shown_whole(),
             net: Box::new(net::Options::default()),
             mirrors: Vec::new(),
             only_mirrors: false,
