@@ -100,6 +100,9 @@ struct Sort {
     namespaced: bool,
 }
 
+/// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
+type Place<'a> = (Url, Sort, Option<&'a str>);
+
 #[derive(Deserialize)]
 struct Sorts {
     resources: Vec<Sort>,
@@ -206,8 +209,8 @@ impl Kube {
         })
     }
 
-    /// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
-    fn place<'a>(&self, name: &'a Name) -> Result<Result<(Url, Sort, Option<&'a str>), Answer>> {
+    /// Where an object is.
+    fn place<'a>(&self, name: &'a Name) -> Result<Result<Place<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,
