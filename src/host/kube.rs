@@ -91,9 +91,6 @@ pub enum Answer {
     Silent(String),
 }
 
-/// Where an object is, of which kind it is, and in which namespace, if its kind lives in one.
-type Place<'a> = (Url, Sort, Option<&'a str>);
-
 /// An entry of what an API server has.
 #[derive(Clone, Debug, Deserialize)]
 struct Sort {
@@ -102,6 +99,9 @@ struct Sort {
     kind: String,
     namespaced: bool,
 }
+
+/// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
+type Place<'a> = (Url, Sort, Option<&'a str>);
 
 #[derive(Deserialize)]
 struct Sorts {
@@ -209,7 +209,7 @@ impl Kube {
         })
     }
 
-    /// Where an object is or would be; else the answer for that.
+    /// Where an object is.
     fn place<'a>(&self, name: &'a Name) -> Result<Result<Place<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
