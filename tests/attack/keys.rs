@@ -207,6 +207,9 @@ fn the_last_release_of_the_keys_before_counts_on() {
     assert_eq!(host.apply().code, 4);
     host.publish(&good);
     host.expect_good(GOOD);
+    // also when all of it is read again
+    fs::remove_file(host.state().join("sources.json")).unwrap();
+    host.expect_good(GOOD);
 }
 
 #[test]

@@ -260,6 +260,26 @@ fn a_host_that_stays_with_an_earlier_release_tells_of_its_source_all_the_same() 
 }
 
 #[test]
+fn a_host_that_owes_a_contact_goes_on_when_a_source_answers_and_back_when_none_does() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    let first = tree.snapshot();
+    site.role("base", &MANY.replace("443/tcp", "8443/tcp")).sign();
+    tree.kpull("apply").exits(0);
+    // as a run leaves it that was killed after it had changed the firewall
+    let owe = || tree.write("var/lib/kpull/owed.json", "{\"contact\": \"2020-01-01T00:00:00Z\"}");
+    owe();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    owe();
+    fs::rename(site.path(), site.path().with_extension("away")).unwrap();
+    let error = tree.kpull("apply --json").exits(3).error();
+    let why = error["error"].as_str().unwrap();
+    assert!(why.contains("no source can be reached since this host's network, firewall or SSH was changed"), "{why}");
+    assert_eq!(tree.snapshot(), first);
+    fs::rename(site.path().with_extension("away"), site.path()).unwrap();
+}
+
+#[test]
 fn a_first_release_that_fails_stays_for_the_next_run_to_go_on_with() {
     let site =
         base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n");
