@@ -147,21 +147,17 @@ impl Ranges {
         self.best = self.best.max(rate);
     }
 
-    /// Opens more connections, or as few as before when the last ones have brought less than half of what they could.
+    /// Opens more connections, or as few as before.
     fn change(&mut self, rate: u64) {
-        let (wanted, most) = {
+        let (now, most) = {
             let state = self.parts.lock();
             (state.wanted, state.most)
         };
-        let (few, slow) = self.before;
-        if wanted > few && rate.saturating_mul(2 * few as u64) < slow.saturating_mul((few + wanted) as u64) {
-            self.is_settled = true;
-            self.parts.want(few);
-        } else if wanted < most {
-            self.before = (wanted, rate);
-            self.parts.want(wanted * 2);
-        } else {
-            self.is_settled = true;
+        let wanted = grow(self.before, (now, rate), most);
+        self.is_settled = wanted <= now;
+        self.before = (now, rate);
+        if wanted != now {
+            self.parts.want(wanted);
         }
     }
 
@@ -219,6 +215,16 @@ impl Ranges {
         self.meter = Meter::new(self.at);
         Ok(())
     }
+}
+
+/// How many connections there should be after so many `before` with their bytes a second, and so many `now`: twice as many, or as few as
+/// before when those that came have brought less than half of what they could.
+fn grow(before: (usize, u64), now: (usize, u64), most: usize) -> usize {
+    let ((few, slow), (many, fast)) = (before, now);
+    if many > few && fast.saturating_mul(2 * few as u64) < slow.saturating_mul((few + many) as u64) {
+        return few;
+    }
+    most.min(many * 2)
 }
 
 impl Read for Ranges {
@@ -330,7 +336,28 @@ mod tests {
     fn once(asked: &[(usize, usize)]) -> bool {
         asked.windows(2).all(|pair| pair[0].1 == pair[1].0)
             && asked.first().is_some_and(|first| first.0 as u64 == FROM)
-            && asked.last().is_some_and(|last| last.1 == *CONTENT.len())
+            && asked.last().is_some_and(|last| last.1 == CONTENT.len())
+    }
+
+    #[test]
+    fn connections_are_too_slow_when_nearly_all_of_the_time_is_spent_on_waiting_for_them() {
+        let second = Instant::now().checked_sub(PERIOD).unwrap();
+        for (waited, waits) in [(0, false), (500, false), (900, true)] {
+            let meter = Meter { since: second, waited: Duration::from_millis(waited), bytes: 1000 };
+            let (is_waiting, rate) = meter.read(1000 + PART);
+            assert!(is_waiting == waits && (1..=PART).contains(&rate), "{waited}: {rate}");
+        }
+    }
+
+    #[test]
+    fn connections_that_bring_too_little_are_given_back() {
+        assert_eq!(grow((1, 100), (2, 200), 4), 4);
+        assert_eq!(grow((1, 100), (2, 150), 3), 3);
+        assert_eq!(grow((1, 100), (2, 149), 4), 1);
+        assert_eq!(grow((2, 200), (4, 400), 4), 4);
+        assert_eq!(grow((2, 200), (4, 299), 4), 2);
+        // fewer than before, since a server has refused
+        assert_eq!(grow((4, 400), (3, 100), 3), 3);
     }
 
     #[test]
@@ -359,7 +386,7 @@ mod tests {
         let refusals: [Refusal; 5] = [
             |_| Answer::new(503, "").with("Retry-After", "3600"),
             |_| Answer::new(429, ""),
-            |answer| Answer { status: 200, ..answer },
+            |_| Answer::new(200, &CONTENT[..]),
             |_| Answer::new(416, ""),
             |answer| {
                 let length = answer.body.len().to_string();

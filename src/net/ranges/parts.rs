@@ -10,7 +10,7 @@ use crate::error::{Error, code};
 use crate::net::{Again, Client, Failure, Reply, from_io};
 
 /// Bytes of a part.
-pub(super) const PART: u64 = 1 << 20;
+pub(super) const PART: u64 = 512 << 10;
 /// Bytes that a connection hands over at once.
 const PIECE: usize = 16 << 10;
 
