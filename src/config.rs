@@ -20,7 +20,7 @@ use crate::store::Keep;
 use crate::trust::{AllowedSigners, KeySet, Purpose};
 
 /// The most connections that a host may have for one file.
-const CONNECTIONS_MAX: usize = 16;
+const CONNECTIONS_MAX: usize = 8;
 
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -101,7 +101,7 @@ pub struct Artifacts {
     /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
     #[serde(default)]
     pub only_mirrors: bool,
-    /// The most connections for one file, from 1 to 16; 4 when left out. More than one is opened only for a large file, and only where
+    /// The most connections for one file, from 1 to 8; 4 when left out. More than one is opened only for a large file, and only where
     /// one is slower than what is done with the bytes.
     connections: Option<usize>,
 }

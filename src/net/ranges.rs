@@ -147,21 +147,17 @@ impl Ranges {
         self.best = self.best.max(rate);
     }
 
-    /// Opens more connections, or as few as before when the last ones have brought less than half of what they could.
+    /// Opens more connections, or as few as before.
     fn change(&mut self, rate: u64) {
-        let (wanted, most) = {
+        let (now, most) = {
             let state = self.parts.lock();
             (state.wanted, state.most)
         };
-        let (few, slow) = self.before;
-        if wanted > few && rate.saturating_mul(2 * few as u64) < slow.saturating_mul((few + wanted) as u64) {
-            self.is_settled = true;
-            self.parts.want(few);
-        } else if wanted < most {
-            self.before = (wanted, rate);
-            self.parts.want(wanted * 2);
-        } else {
-            self.is_settled = true;
+        let wanted = grow(self.before, (now, rate), most);
+        self.is_settled = wanted <= now;
+        self.before = (now, rate);
+        if wanted != now {
+            self.parts.want(wanted);
         }
     }
 
@@ -221,6 +217,16 @@ impl Ranges {
     }
 }
 
+/// How many connections there should be after so many `before` with their bytes a second, and so many `now`: twice as many, or as few as
+/// before when those that came have brought less than half of what they could.
+fn grow(before: (usize, u64), now: (usize, u64), most: usize) -> usize {
+    let ((few, slow), (many, fast)) = (before, now);
+    if many > few && fast.saturating_mul(2 * few as u64) < slow.saturating_mul((few + many) as u64) {
+        return few;
+    }
+    most.min(many * 2)
+}
+
 impl Read for Ranges {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() || self.at == self.total {
@@ -247,5 +253,185 @@ impl Read for Ranges {
 impl Drop for Ranges {
     fn drop(&mut self) {
         self.parts.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::code;
+    use crate::net::testing::{Answer, Seen, Server};
+    use crate::net::{Options, from_io};
+
+    /// Where parts begin in these tests.
+    const FROM: u64 = 2 * PART;
+
+    static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let words = 0..u32::try_from((LARGE + PART / 2) / 4).unwrap();
+        words.flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+    });
+
+    fn range(request: &Seen) -> Option<(usize, usize)> {
+        let (from, last) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((from.parse().unwrap(), last.parse::<usize>().unwrap() + 1))
+    }
+
+    /// What a good web server answers.
+    fn good(content: &[u8], request: &Seen) -> Answer {
+        let answer = match range(request) {
+            Some((from, end)) if request.header("if-range").is_none_or(|state| state == "\"x\"") => {
+                Answer::new(206, &content[from..end])
+                    .with("Content-Range", format!("bytes {from}-{}/{}", end - 1, content.len()))
+            }
+            _ => Answer::new(200, content),
+        };
+        answer.with("Accept-Ranges", "bytes").with("ETag", "\"x\"")
+    }
+
+    /// A server that answers the nth request for a part, from 0, as `answer` says, and the others as a good one does.
+    fn server(answer: impl Fn(usize, &Seen, Answer) -> Answer + Send + Sync + 'static) -> Server {
+        let asked = AtomicUsize::new(0);
+        Server::plain(move |request| match range(request) {
+            Some(_) => answer(asked.fetch_add(1, Ordering::SeqCst), request, good(&CONTENT, request)),
+            None => good(&CONTENT, request),
+        })
+    }
+
+    /// Reads the first of `servers` with parts from [`FROM`] on, once `ready` is so, and with no more than `connections`.
+    fn read(servers: &[&Server], connections: usize, ready: impl Fn(&Parts) -> bool) -> Result<Vec<u8>> {
+        let urls: Vec<String> = servers.iter().map(|server| server.url("tool")).collect();
+        let ask = Ask { url: &urls[0], others: &urls[1..], from: None, is_pinned: true };
+        let client = Client::new(&Options { retries: Some(0), ..Options::default() }).unwrap();
+        let lead = client.get(ask.url, &Conditions::default()).unwrap();
+        let total = lead.length.unwrap();
+        let mut ranges = Ranges::new(&client, &ask, lead, 0, total, connections).unwrap();
+        ranges.has_company = true;
+        ranges.parts.start(FROM);
+        while !ready(&ranges.parts) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut bytes = Vec::new();
+        ranges.read_to_end(&mut bytes).map_err(from_io)?;
+        Ok(bytes)
+    }
+
+    fn has_part(parts: &Parts) -> bool {
+        parts.lock().arrived > 0
+    }
+
+    fn is_given_up(parts: &Parts) -> bool {
+        parts.lock().wanted < 2
+    }
+
+    fn asked(servers: &[&Server]) -> Vec<(usize, usize)> {
+        let mut all: Vec<_> = servers.iter().flat_map(|server| server.seen()).filter_map(|seen| range(&seen)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whether all behind [`FROM`] was asked for, and no byte twice.
+    fn once(asked: &[(usize, usize)]) -> bool {
+        asked.windows(2).all(|pair| pair[0].1 == pair[1].0)
+            && asked.first().is_some_and(|first| first.0 as u64 == FROM)
+            && asked.last().is_some_and(|last| last.1 == CONTENT.len())
+    }
+
+    #[test]
+    fn connections_are_too_slow_when_nearly_all_of_the_time_is_spent_on_waiting_for_them() {
+        let second = Instant::now().checked_sub(PERIOD).unwrap();
+        for (waited, waits) in [(0, false), (500, false), (900, true)] {
+            let meter = Meter { since: second, waited: Duration::from_millis(waited), bytes: 1000 };
+            let (is_waiting, rate) = meter.read(1000 + PART);
+            assert!(is_waiting == waits && (1..=PART).contains(&rate), "{waited}: {rate}");
+        }
+    }
+
+    #[test]
+    fn connections_that_bring_too_little_are_given_back() {
+        assert_eq!(grow((1, 100), (2, 200), 4), 4);
+        assert_eq!(grow((1, 100), (2, 150), 3), 3);
+        assert_eq!(grow((1, 100), (2, 149), 4), 1);
+        assert_eq!(grow((2, 200), (4, 400), 4), 4);
+        assert_eq!(grow((2, 200), (4, 299), 4), 2);
+        // fewer than before, since a server has refused
+        assert_eq!(grow((4, 400), (3, 100), 3), 3);
+    }
+
+    #[test]
+    fn parts_of_several_servers_are_read_in_order_and_each_is_asked_for_once() {
+        let (one, two) = (server(|_, _, answer| answer), server(|_, _, answer| answer));
+        assert!(read(&[&one, &two], 4, has_part).unwrap() == *CONTENT);
+        assert!(once(&asked(&[&one, &two])), "{:?}", asked(&[&one, &two]));
+        assert!(!asked(&[&one]).is_empty() && !asked(&[&two]).is_empty());
+        let states: Vec<_> = one.seen().iter().filter_map(|seen| seen.header("if-range").map(str::to_owned)).collect();
+        assert_eq!(states.len(), asked(&[&one]).len());
+    }
+
+    #[test]
+    fn a_server_with_another_file_or_none_has_no_share() {
+        let one = server(|_, _, answer| answer);
+        let other = Server::plain(|request| good(&CONTENT[1..], request));
+        let none = Server::plain(|_| Answer::new(404, ""));
+        let without = Server::plain(|_| Answer::new(200, &CONTENT[..]));
+        assert!(read(&[&one, &other, &none, &without], 4, has_part).unwrap() == *CONTENT);
+        assert!(once(&asked(&[&one])), "{:?}", asked(&[&one]));
+    }
+
+    #[test]
+    fn a_server_that_refuses_or_breaks_off_parts_gives_the_rest_over_one_connection() {
+        type Refusal = fn(Answer) -> Answer;
+        let refusals: [Refusal; 5] = [
+            |_| Answer::new(503, "").with("Retry-After", "3600"),
+            |_| Answer::new(429, ""),
+            |_| Answer::new(200, &CONTENT[..]),
+            |_| Answer::new(416, ""),
+            |answer| {
+                let length = answer.body.len().to_string();
+                let half = answer.body[..answer.body.len() / 2].to_vec();
+                Answer { body: half, announced: false, ..answer }.with("Content-Length", length)
+            },
+        ];
+        for (index, refuse) in refusals.into_iter().enumerate() {
+            // what goes to the end is the one connection
+            let server = server(move |nth, request, answer| {
+                let is_part = range(request).is_some_and(|(from, end)| end - from <= PART as usize);
+                if nth > 2 && is_part { refuse(answer) } else { answer }
+            });
+            assert!(read(&[&server], 4, has_part).unwrap() == *CONTENT, "{index}");
+            assert!(asked(&[&server]).iter().any(|(from, end)| end - from > PART as usize && *end == CONTENT.len()));
+        }
+    }
+
+    #[test]
+    fn a_server_that_hands_out_no_part_after_all_is_read_to_the_end_over_the_first_connection() {
+        let server = Server::plain(|_| Answer::new(200, &CONTENT[..]).with("Accept-Ranges", "bytes"));
+        assert!(read(&[&server], 4, is_given_up).unwrap() == *CONTENT);
+        assert_eq!(server.seen().len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_by_one_of_another_size_is_refused() {
+        let server = server(|nth, request, answer| match nth {
+            0..=8 => answer,
+            _ => good(&CONTENT[1..], &Seen { headers: Vec::new(), ..request.clone() }).with("ETag", "\"y\""),
+        });
+        let error = read(&[&server], 4, has_part).unwrap_err();
+        assert_eq!(error.code(), &code::CHANGED);
+        assert!(error.to_string().contains("the file has changed while it was downloaded"), "{error}");
+    }
+
+    #[test]
+    fn parts_by_another_name_are_not_taken_and_the_digest_decides_about_the_rest() {
+        let server = server(|nth, request, answer| match (nth, request.header("if-range")) {
+            (0..=8, _) | (_, None) => answer,
+            _ => Answer::new(200, &CONTENT[..]).with("ETag", "\"y\""),
+        });
+        assert!(read(&[&server], 4, has_part).unwrap() == *CONTENT);
+        let seen = server.seen();
+        let last = seen.last().unwrap();
+        assert_eq!((last.header("if-range"), range(last).unwrap().1), (None, CONTENT.len()));
     }
 }

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
 /// The most addresses that may have parts of a download besides its own.
-const OTHERS_MAX: usize = 16;
+const OTHERS_MAX: usize = 8;
 /// How much a child may be ahead, in bytes.
 const PIPE: i32 = 1 << 20;
 /// How much of a child's last words is read, in bytes.

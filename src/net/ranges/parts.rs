@@ -10,9 +10,7 @@ use crate::error::{Error, code};
 use crate::net::{Again, Client, Failure, Reply, from_io};
 
 /// Bytes of a part.
-pub(super) const PART: u64 = 1 << 20;
-/// Parts that are there at once: what is kept in memory.
-const WINDOW: usize = 8;
+pub(super) const PART: u64 = 512 << 10;
 /// Bytes that a connection hands over at once.
 const PIECE: usize = 16 << 10;
 
@@ -20,6 +18,8 @@ const PIECE: usize = 16 << 10;
 pub(super) struct Parts {
     client: Client,
     total: u64,
+    /// Parts that are there at once: what is kept in memory.
+    window: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,16 +46,20 @@ pub(super) struct State {
     ever: usize,
     /// Bytes that have come.
     pub arrived: u64,
+    /// Pieces that were read: the same memory goes round.
+    used: Vec<Vec<u8>>,
     /// Why nobody can go on.
     failure: Option<Error>,
 }
 
 struct Part {
-    /// What has come of it.
-    bytes: Vec<u8>,
-    /// How much of that the reader has.
+    /// What has come of it, and the reader has not.
+    pieces: VecDeque<Vec<u8>>,
+    /// How much of the first of them the reader has.
     taken: usize,
     from: u64,
+    /// How far it has come.
+    at: u64,
     end: u64,
     /// Who fetches it; nobody when that has failed, or when all is there.
     owner: Option<usize>,
@@ -64,12 +68,8 @@ struct Part {
 }
 
 impl Part {
-    fn at(&self) -> u64 {
-        self.from + self.bytes.len() as u64
-    }
-
     fn is_whole(&self) -> bool {
-        self.at() == self.end
+        self.at == self.end
     }
 }
 
@@ -112,9 +112,10 @@ impl Parts {
             idle: 0,
             ever: 0,
             arrived: 0,
+            used: Vec::new(),
             failure: None,
         };
-        Arc::new(Self { client, total, state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Self { client, total, window: most, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,18 +177,27 @@ impl Parts {
         if let Some(error) = state.failure.take() {
             return Err(error);
         }
-        if let Some(first) = state.parts.front_mut() {
-            let bytes = &first.bytes[first.taken..];
-            let count = bytes.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&bytes[..count]);
-            first.taken += count;
-            if first.is_whole() && first.taken == first.bytes.len() {
+        let mut count = 0;
+        while let Some(first) = state.parts.front_mut() {
+            let Some(piece) = first.pieces.front() else { break };
+            let bytes = &piece[first.taken..];
+            let fits = bytes.len().min(buffer.len() - count);
+            buffer[count..count + fits].copy_from_slice(&bytes[..fits]);
+            first.taken += fits;
+            count += fits;
+            if first.taken < piece.len() {
+                break;
+            }
+            first.taken = 0;
+            let (piece, is_done) = (first.pieces.pop_front(), first.pieces.is_empty() && first.is_whole());
+            state.used.extend(piece);
+            if is_done {
                 state.parts.pop_front();
                 self.changed.notify_all();
             }
-            if count > 0 {
-                return Ok(Taken::Bytes(count));
-            }
+        }
+        if count > 0 {
+            return Ok(Taken::Bytes(count));
         }
         if state.working > 0 {
             return Ok(Taken::Wait);
@@ -200,7 +210,7 @@ impl Parts {
     pub fn wait(&self, most: Duration) {
         let state = self.lock();
         let has_news = state.failure.is_some() || state.working == 0;
-        if !has_news && state.parts.front().is_none_or(|first| first.taken == first.bytes.len()) {
+        if !has_news && state.parts.front().is_none_or(|first| first.pieces.is_empty()) {
             drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -245,17 +255,17 @@ impl Parts {
                 self.changed.notify_all();
                 return None;
             }
-            if left_over.is_none() && state.next < self.total && state.parts.len() < WINDOW {
+            if left_over.is_none() && state.next < self.total && state.parts.len() < self.window {
                 let (from, end) = (state.next, self.total.min(state.next + PART));
-                let bytes = Vec::with_capacity(usize::try_from(end - from).unwrap_or(0));
-                state.parts.push_back(Part { bytes, taken: 0, from, end, owner: None, agreed: false });
+                let pieces = VecDeque::new();
+                state.parts.push_back(Part { pieces, taken: 0, from, at: from, end, owner: None, agreed: false });
                 state.next = end;
                 continue;
             }
             if let Some(index) = left_over {
                 let part = &mut state.parts[index];
                 part.owner = Some(me);
-                let (from, end) = (part.at(), part.end);
+                let (from, end) = (part.at, part.end);
                 let place = (me + 1) % state.places.len().max(1);
                 let place = state.places.get(place)?.clone();
                 return Some(Task { from, end, place });
@@ -277,24 +287,26 @@ impl Parts {
 
     /// Reads the `left` bytes of a part; whether to go on with another.
     fn fetch(&self, me: usize, mut reply: Reply, mut left: u64, place: &Place) -> bool {
-        let mut piece = vec![0; PIECE];
         while left > 0 {
             let wanted = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
-            if let Err(why) = reply.read_exact(&mut piece[..wanted]) {
+            let mut piece = self.lock().used.pop().unwrap_or_default();
+            piece.resize(wanted, 0);
+            if let Err(why) = reply.read_exact(&mut piece) {
                 return self.fail(me, place, Failure { error: from_io(why), again: Again::Later(None) });
             }
             left -= wanted as u64;
             let mut state = self.lock();
             state.arrived += wanted as u64;
             let Some(part) = state.own(me) else { return false };
-            part.bytes.extend_from_slice(&piece[..wanted]);
+            part.at += wanted as u64;
+            part.pieces.push_back(piece);
             if left == 0 {
                 part.owner = None;
             }
             self.changed.notify_all();
         }
         // its end has to be seen, for the connection to be used again
-        let _ = reply.read(&mut piece);
+        let _ = reply.read(&mut [0]);
         true
     }
 
