@@ -40,6 +40,8 @@ mod metrics;
 mod new;
 #[path = "tree/nginx.rs"]
 mod nginx;
+#[path = "tree/owed.rs"]
+mod owed;
 #[path = "tree/packaging.rs"]
 mod packaging;
 #[path = "tree/pki.rs"]

@@ -81,7 +81,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             Some(before) => before,
             None => Before::load(store)?,
         };
-        run.is_unsaved = before.adopt(&work)? || is_new;
+        run.is_unsaved = before.adopt(&work)?;
         run.before = before;
         let ended = run.all(items, &plan.gone);
         run.before.save(store)?;
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
             self.work.host.unit_files_changed();
         }
         let labels = self.work.host.root.labels();
-        if self.work.host.is_live() && labels.is_on() {
+        if labels.is_on() {
             labels.expect(items.iter().flat_map(paths).collect());
         }
         let mut watchers: BTreeMap<String, Vec<(&str, Kick)>> = BTreeMap::new();
@@ -585,5 +585,104 @@ mod tests {
         let mut run = Run::new(&work, &silent, "h1", planned.owed);
         run.all(&planned.catalog.items, &[]).unwrap();
         assert_eq!(run.changes.len(), 1);
+        assert!(run.owed.probes);
+        let (passed, unhealthy) = run.probe(&planned.catalog.items).unwrap();
+        assert!(passed == 0 && unhealthy.is_none() && run.asked.borrow().is_empty(), "{unhealthy:?}");
+    }
+
+    #[test]
+    fn what_a_command_or_a_gate_may_look_for_is_on_the_disk_by_then() {
+        let role = r#"
+            [[file]]
+            path = "DIR/in"
+            content = "x"
+            [[command]]
+            name = "copy"
+            run = ["cp", "DIR/in", "DIR/out"]
+            creates = "DIR/out"
+        "#;
+        World::new(role).run().1.unwrap();
+        // passes for the second file when the first is there
+        let role = r#"
+            [[file]]
+            path = "DIR/one"
+            content = "x"
+            [[file]]
+            path = "DIR/two"
+            content = "x"
+            [[probe]]
+            name = "gate"
+            command = ["sh", "-c", "if test -e DIR/asked; then test -e DIR/one; else touch DIR/asked; fi"]
+            before = ["file:DIR/one", "file:DIR/two"]
+            within = "0s"
+        "#;
+        World::new(role).run().1.unwrap();
+    }
+
+    #[test]
+    fn what_a_change_makes_due_is_written_down_until_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
+        let role =
+            "[[file]]\npath = '/etc/systemd/system/x.service'\ncontent = ''\n[[file]]\npath = '/etc/x'\ncontent = ''\n";
+        let (items, silent) = (catalog(role).unwrap().items, Vec::<Box<dyn Report>>::new());
+        let work = Work { host: &host, store: &store, catalog: &items };
+        let mut run = Run::new(&work, &silent, "h1", Owed::default());
+        let owed = |unit_files, kick: Option<Kick>| Owed {
+            kicks: kick.map(|kick| ("unit:x".to_owned(), kick)).into_iter().collect(),
+            unit_files,
+            probes: true,
+            ..Owed::default()
+        };
+        run.owe(&items[1], &[]).unwrap();
+        assert_eq!(store.owed().unwrap(), owed(false, None));
+        run.owe(&items[0], &[("unit:x", Kick::Restart)]).unwrap();
+        assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)));
+        run.owe(&items[1], &[("unit:x", Kick::Reload)]).unwrap();
+        assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)), "the most that is owed");
+        run.paid("unit:x").unwrap();
+        assert_eq!(store.owed().unwrap(), owed(true, None));
+    }
+
+    #[test]
+    fn a_unit_that_ran_before_is_restarted_when_anything_was_changed_and_not_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
+        let silent = Vec::<Box<dyn Report>>::new();
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        for (changed, restarted) in [(vec![], 0), (vec![("file:/etc/x".to_owned(), "content".to_owned())], 1)] {
+            std::fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
+            std::fs::write(dir.path().join("etc/systemd/system/x.service"), "").unwrap();
+            let item = catalog("[[unit]]\nname = 'x.service'\n").unwrap().items.remove(0);
+            let gone =
+                Gone { mark: "unit:x".to_owned(), id: item.id.clone(), item, turn: Turn::Last, kicks: Vec::new() };
+            let mut run = Run::new(&work, &silent, "h1", Owed::default());
+            run.changes = changed;
+            run.all(&[], &[(gone, None)]).unwrap();
+            assert_eq!(run.kicked.len(), restarted);
+        }
+    }
+
+    #[test]
+    fn what_is_due_again_at_once_was_done_all_the_same() {
+        let world = World::new("[[command]]\nname = 'always'\nrun = ['true']\nonly_if = ['true']\n");
+        assert_eq!(world.run().0, ["command:always"]);
+    }
+
+    #[test]
+    fn a_generation_is_recorded_for_a_change_or_another_release_and_is_good_once_all_is_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let record = |digest: &str, changes: &[&str], good| -> Vec<(u64, bool)> {
+            let stamp = Stamp { digest: digest.to_owned(), ..Stamp::default() };
+            let changes: Vec<_> = changes.iter().map(|id| ((*id).to_owned(), "content".to_owned())).collect();
+            record(&store, 1, &stamp, &[], &changes, good).unwrap();
+            store.generations().unwrap().iter().map(|one| (one.number, one.good)).collect()
+        };
+        assert_eq!(record("a", &[], false), [(1, false)]);
+        assert_eq!(record("a", &[], false), [(1, false)]);
+        assert_eq!(record("a", &[], true), [(1, true)]);
+        assert_eq!(record("a", &["file:/etc/x"], false), [(1, true), (2, false)]);
+        assert_eq!(record("b", &[], true), [(1, true), (2, false), (3, true)]);
     }
 }

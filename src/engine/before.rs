@@ -332,4 +332,53 @@ mod tests {
             assert_eq!(world.with("", |work| small_file("/etc/x", work).unwrap()).is_some(), read, "{size}");
         }
     }
+    #[test]
+    fn a_directory_goes_when_all_that_is_in_it_goes() {
+        let world = World::new();
+        std::fs::create_dir(world.dir.path().join("empty")).unwrap();
+        let empties = |role: &str, path: &str, leaves: &[&str]| {
+            let item = catalog(role).unwrap().items.remove(0);
+            let gone =
+                Gone { mark: format!("path:{path}"), id: "x".into(), item, turn: Turn::Middle, kicks: Vec::new() };
+            let leaves = leaves.iter().map(PathBuf::from).collect();
+            gone.empties(&leaves, &world.host).unwrap().map(|change| change.summary)
+        };
+        let absent = "[[absent]]\npath = '/etc'\n";
+        assert_eq!(empties(absent, "/etc", &["/etc/x"]).as_deref(), Some("remove the directory"));
+        assert_eq!(empties(absent, "/etc", &["/etc/y"]), None);
+        assert_eq!(empties(absent, "/empty", &[]), None, "that is told by a look at it");
+        assert_eq!(empties(X, "/etc", &["/etc/x"]), None);
+    }
+
+    #[test]
+    fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
+        let (world, mut before) = (World::new(), Before::default());
+        let unit = |name: &str, running| Origin::Unit { name: name.to_owned(), enabled: None, running };
+        let package = Origin::NoPackage { name: "p".to_owned(), manager: None };
+        let nothing = Origin::Nothing { path: "/etc/y".to_owned() };
+        let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];
+        for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
+            before.known.insert(id.into(), Known { id: id.into(), origin, kicks: Vec::new(), made: None });
+        }
+        let gone = world.with("", |work| before.gone(work).unwrap());
+        let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();
+        assert_eq!(turns, [("new", Turn::First), ("file", Turn::Middle), ("old", Turn::Last), ("package", Turn::Last)]);
+    }
+
+    #[test]
+    fn of_a_file_with_a_secret_in_it_no_digest_is_remembered() {
+        let world = World::new();
+        let is_remembered = |role: &str, is_secret| {
+            let mut items = catalog(role).unwrap().items;
+            items[0].is_secret = is_secret;
+            let work = Work { host: &world.host, store: &world.store, catalog: &items };
+            let mut before = Before::default();
+            before.adopt(&work).unwrap();
+            before.made(&items[0], &work).unwrap();
+            before.known["path:/etc/x"].made.is_some()
+        };
+        assert!(is_remembered(X, false));
+        assert!(!is_remembered(X, true));
+        assert!(!is_remembered(&format!("{X}sensitive = true\n"), false));
+    }
 }

@@ -214,8 +214,9 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
         }
         std::thread::sleep(PAUSE);
     }
-    // it was well otherwise
-    if let Some(last) = agent.store.generation()?.filter(|last| last.good) {
+    // it was well otherwise, and is to blame unless a run has begun with another release since
+    let is_to_blame = |last: &Generation| owed.release.as_ref().is_none_or(|begun| *begun == last.release);
+    if let Some(last) = agent.store.generation()?.filter(|last| last.good && is_to_blame(last)) {
         agent.store.set_generation(&Generation { good: false, ..last })?;
     }
     agent.store.set_owed(&Owed { contact: None, ..owed })?;

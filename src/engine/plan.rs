@@ -157,4 +157,31 @@ mod tests {
         assert_eq!(shown(link, true), ("change (not shown: a secret is in it)".to_owned(), None));
         assert_eq!((shown(link, false), shown(file, true), shown(file, false)), (all.clone(), all.clone(), all));
     }
+    #[test]
+    fn what_is_owed_is_a_change_of_its_own_or_goes_with_another_and_is_nothing_in_a_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let items = catalog(&format!("[[file]]\npath = {path:?}\ncontent = 'x'\n")).unwrap().items;
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let look = |root: &str, owed: Option<Kick>| {
+            let host = Host::open(root.as_ref()).unwrap();
+            let work = Work { host: &host, store: &store, catalog: &items };
+            let owed = owed.map(|kick| (items[0].id.clone(), kick)).into_iter().collect();
+            let change = difference(&items[0], &work, &HashSet::new(), &owed).unwrap();
+            change.map(|change| (change.summary, change.kick))
+        };
+        let (made, kick) = look("/", None).unwrap();
+        assert_eq!(kick, None);
+        assert_eq!(look("/", Some(Kick::Reload)), Some((made, Some(Kick::Reload))));
+        std::fs::write(&path, "x").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(look("/", None), None);
+        assert_eq!(look("/", Some(Kick::Reload)), Some(("reload".to_owned(), Some(Kick::Reload))));
+        assert_eq!(look("/", Some(Kick::Restart)), Some(("restart".to_owned(), Some(Kick::Restart))));
+        let tree = tempfile::tempdir().unwrap();
+        let inside = tree.path().join(path.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        std::fs::copy(&path, inside).unwrap();
+        assert_eq!(look(tree.path().to_str().unwrap(), Some(Kick::Restart)), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! What a host's release says becomes what is in the tree: that, no more, and again only when it has to.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::site::{Site, Tree, kpull};
 
@@ -58,8 +58,13 @@ fn the_first_apply_creates_and_the_second_touches_nothing() {
     assert_eq!((tree.mode("etc/deep/down/secret.key"), tree.mode("etc/deep")), (0o600, 0o755));
     assert_eq!((tree.mode("var/lib/kpull"), tree.mode("var/lib"), tree.mode("var")), (0o700, 0o755, 0o755));
 
-    let before = tree.times();
+    let kept = || {
+        let inode = |name: &str| fs::metadata(tree.at(&format!("var/lib/kpull/{name}.json"))).unwrap().ino();
+        (inode("before"), inode("generations/00000001"))
+    };
+    let (before, was_kept) = (tree.times(), kept());
     let second = tree.kpull("apply").exits(0);
+    assert_eq!(kept(), was_kept, "nor is what is written down written again");
     assert!(second.stdout.starts_with("h1: nothing to do of 3 resources (release 1, "), "{}", second.stdout);
     assert_eq!(second.stdout.lines().count(), 1);
     assert_eq!(tree.times(), before);

@@ -139,6 +139,26 @@ fn what_is_disowned_stays_when_its_role_is_gone() {
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/was.conf"), "kpull's\n");
     assert!(!tree.at("srv/made/inside").exists());
+    tree.kpull("disown file:/etc/was.conf").exits(1);
+}
+
+#[test]
+fn what_only_lies_there_is_given_back_after_the_new_lies_there_and_before_the_first_unit() {
+    let role = |name: &str, more: &str| {
+        format!(
+            "[[file]]\npath = \"/etc/{name}\"\ncontent = \"x\"\n[[unit]]\nname = \"web.service\"\ncontent = \"[Service]\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n\"\n{more}"
+        )
+    };
+    let site = base(&role("old", ""));
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    site.role("base", &role("new", "enable = true\n")).sign();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    assert_eq!(changed, ["file:/etc/new", "absent:/etc/old", "unit:web.service"]);
+    // without a unit as well
+    site.role("base", "[[file]]\npath = \"/etc/newer\"\ncontent = \"x\"\n").sign();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    assert_eq!(changed, ["file:/etc/newer", "absent:/etc/systemd/system/web.service", "absent:/etc/new"]);
 }
 
 #[test]

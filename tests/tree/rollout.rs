@@ -266,6 +266,21 @@ fn a_host_that_a_release_does_no_good_keeps_its_lock_until_another_release_does(
 }
 
 #[test]
+fn a_host_that_waits_for_its_lock_tells_that_no_source_answers() {
+    let (world, _locks, _server) = with_lock();
+    world.bad_release();
+    assert_ne!(world.run(2, "apply").code, 0);
+    world.waits(1);
+    let tree = &world.trees[0];
+    let source = tree.at("nowhere");
+    tree.configure(&format!("[[source]]\ndir = {source:?}\n"));
+    let output = world.run(1, "apply --json").exits(1);
+    assert_eq!(output.events("waits").len(), 1);
+    assert!(output.error()["error"].as_str().unwrap().contains(source.to_str().unwrap()), "{output:?}");
+    assert_eq!(world.motd(), "1 1 1");
+}
+
+#[test]
 fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back_is_given_back_later() {
     let (locks, what) = (StandIn::new(&[("default", 1)]), Arc::new(Mutex::new("")));
     let server = {
@@ -283,7 +298,7 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     let output = world.run(1, "apply --json").exits(0);
     assert_eq!(output.events("lock_kept")[0]["error"], "502 Bad Gateway");
     assert_eq!(locks.holders("default"), ["h1"]);
-    // with nothing else to do, and everything long as it should be
+    // by then all that it looks at is old enough for a seal
     std::thread::sleep(std::time::Duration::from_millis(2100));
     world.run(1, "apply").exits(0);
     *what.lock().unwrap() = "";

@@ -141,6 +141,20 @@ fn what_decides_what_a_run_looks_at_breaks_the_seal() {
 }
 
 #[test]
+fn a_host_with_something_held_or_back_on_an_earlier_release_has_no_seal() {
+    let (site, tree) = sealed();
+    tree.kpull("hold file:/srv/data/a --reason r").exits(0);
+    settle(&tree);
+    assert!(!is_short(&tree), "the time of what is held may be over");
+    tree.kpull("unhold file:/srv/data/a").exits(0);
+    site.role("base", &ROLE.replace("a\\n", "A\\n")).sign();
+    tree.kpull("apply").exits(0);
+    tree.kpull("rollback").exits(0);
+    settle(&tree);
+    assert!(!is_short(&tree), "it may be time for the newest release");
+}
+
+#[test]
 fn a_whole_look_can_be_asked_for_once_or_each_time() {
     let (_site, tree) = sealed();
     let full = tree.kpull("apply --full --json").exits(0);

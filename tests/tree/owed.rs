@@ -1,0 +1,203 @@
+//! What a run that died or failed has left owed, and what the next one makes of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use kpull::net::server::{Answer, Seen, Server};
+use kpull::trust::Listed;
+use serde_json::{Value, json};
+
+use crate::apply::base;
+use crate::site::{Site, Tree};
+
+const FILE: &str = "[[file]]\npath = \"/etc/a\"\ncontent = \"RELEASE\\n\"\n";
+const DEAD: &str = "[[file]]\npath = \"/dead/end/file\"\ncontent = \"RELEASE\"\n";
+
+fn release(site: &Site, number: &str, more: &str) {
+    site.role("base", &format!("{FILE}{more}").replace("RELEASE", number)).sign();
+}
+
+/// A host that has taken its first release.
+fn host(more: &str) -> (Site, Tree) {
+    let site = base("");
+    release(&site, "1", more);
+    let tree = site.enroll();
+    tree.kpull("apply").exits(0);
+    (site, tree)
+}
+
+fn state(tree: &Tree, name: &str) -> Value {
+    serde_json::from_str(&tree.read(&format!("var/lib/kpull/{name}.json"))).unwrap()
+}
+
+/// Nothing is owed when there is no such file.
+fn owes_nothing(tree: &Tree) -> bool {
+    !tree.at("var/lib/kpull/owed.json").exists()
+}
+
+fn owe(tree: &Tree, what: &Value) {
+    tree.write("var/lib/kpull/owed.json", what.to_string());
+}
+
+fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// From here on, nobody gives this host a release, and it does not wait for that.
+fn cut_off(tree: &Tree) {
+    let source = tree.at("nowhere");
+    tree.configure(&format!("[[source]]\ndir = {source:?}\n[rollback]\ncontact_within = \"1h\"\n"));
+}
+
+/// Nothing can be written to a path of `DEAD` although it looks well: it leads into a directory of the kernel.
+fn dead_end(tree: &Tree) {
+    let _ = fs::remove_dir_all(tree.at("dead"));
+    symlink("/proc/self", tree.at("dead")).unwrap();
+    tree.write("proc/self", "no directory");
+}
+
+#[test]
+fn what_is_owed_to_what_no_role_has_any_more_is_owed_no_longer() {
+    let (_site, tree) = host("");
+    owe(&tree, &json!({ "kicks": { "unit:gone.service": "restart" }, "unit_files": true, "probes": true }));
+    tree.kpull("apply").exits(0);
+    assert!(owes_nothing(&tree));
+}
+
+#[test]
+fn a_host_that_no_source_answers_in_time_leaves_the_release_that_has_cut_it_off() {
+    let (site, tree) = host("");
+    release(&site, "2", "");
+    tree.kpull("apply").exits(0);
+    cut_off(&tree);
+    owe(&tree, &json!({ "contact": "2000-01-01T00:00:00Z" }));
+    let error = tree.kpull("apply --json").exits(3).error();
+    let told = error["error"].as_str().unwrap();
+    assert!(told.starts_with("release 2 was not good for this host, which is back on release 1: no source"), "{told}");
+    assert_eq!(tree.read("etc/a"), "1\n");
+    assert!(owes_nothing(&tree));
+    assert_eq!(state(&tree, "generations/00000002")["good"], false);
+    assert_eq!(state(&tree, "generations/00000003")["good"], true);
+}
+
+#[test]
+fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that_was_only_seen_for_none() {
+    for was_begun in [true, false] {
+        let (site, tree) = host("");
+        tree.write("etc/d/theirs", "x");
+        release(&site, "2", "[[file]]\npath = \"/etc/d\"\ncontent = \"x\"\n");
+        tree.kpull("apply").exits(1);
+        cut_off(&tree);
+        let mut owed = json!({ "contact": "2000-01-01T00:00:00Z" });
+        if was_begun {
+            owed["release"] = Listed::of(&fs::read(site.path().join("release.toml")).unwrap()).sha256.into();
+        }
+        owe(&tree, &owed);
+        tree.write("etc/a", "2\n");
+        let error = tree.kpull("apply --json").exits(3).error();
+        let told = error["error"].as_str().unwrap();
+        assert_eq!(told.contains("which is back on release 1"), was_begun, "{told}");
+        assert_eq!(told.starts_with("no source can be reached since this host's network"), !was_begun, "{told}");
+        assert_eq!(tree.read("etc/a"), if was_begun { "1\n" } else { "2\n" });
+        // the last generation is to blame when nothing was begun after it
+        assert_eq!(state(&tree, "generations/00000001")["good"], was_begun);
+    }
+}
+
+#[test]
+fn a_source_that_answers_in_time_is_all_that_is_waited_for() {
+    let (site, tree) = host("");
+    let dir = site.path().to_owned();
+    let server = Server::plain({
+        let asked = AtomicBool::new(false);
+        move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+            Ok(content) if asked.swap(true, Ordering::SeqCst) => Answer::new(200, content),
+            Ok(_) => Answer::new(503, ""),
+            Err(_) => Answer::new(404, ""),
+        }
+    })
+    .unwrap();
+    let url = server.url("");
+    tree.configure(&format!("[[source]]\nhttp = {url:?}\nretries = 0\n[rollback]\ncontact_within = \"1h\"\n"));
+    owe(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(1)).to_string() }));
+    tree.kpull("apply").exits(0);
+    assert!(owes_nothing(&tree));
+    assert_eq!(state(&tree, "generations/00000001")["good"], true);
+}
+
+#[test]
+fn no_source_is_waited_for_longer_than_the_configuration_says_whatever_the_clock_says() {
+    let (_site, tree) = host("");
+    cut_off(&tree);
+    let config = tree.read("etc/kpull/kpull.toml").replace("\"1h\"", "\"0s\"");
+    tree.write("etc/kpull/kpull.toml", config);
+    owe(&tree, &json!({ "contact": (Timestamp::now() + SignedDuration::from_hours(9000)).to_string() }));
+    let error = tree.kpull("apply --json").exits(3).error();
+    assert!(error["error"].as_str().unwrap().starts_with("no source can be reached"), "{error}");
+}
+
+#[test]
+fn a_release_is_tried_again_by_itself_as_often_as_the_configuration_says_after_longer_and_longer_pauses() {
+    let (site, tree) = host("");
+    let config = format!("{}\n[rollback]\ntries = 3\n", tree.read("etc/kpull/kpull.toml"));
+    tree.write("etc/kpull/kpull.toml", config);
+    dead_end(&tree);
+    release(&site, "2", DEAD);
+    for tries in 1..=3 {
+        tree.kpull("apply").exits(3);
+        let mut hold = state(&tree, "hold");
+        assert_eq!(hold["tries"], tries);
+        if tries == 3 {
+            assert_eq!(hold["again"], Value::Null);
+            break;
+        }
+        let pause = time(&hold["again"]).duration_since(time(&hold["since"]));
+        assert_eq!(pause.as_mins(), tries, "minutes");
+        hold["again"] = hold["since"].clone();
+        tree.write("var/lib/kpull/hold.json", hold.to_string());
+    }
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    // another release is tried as often
+    release(&site, "3", DEAD);
+    tree.kpull("apply").exits(3);
+    assert_eq!(state(&tree, "hold")["tries"], 1);
+}
+
+#[test]
+fn what_fails_with_the_release_before_too_does_not_count_as_a_try() {
+    let (site, tree) = host(DEAD);
+    let config = format!("{}\n[rollback]\ntries = 1\n", tree.read("etc/kpull/kpull.toml"));
+    tree.write("etc/kpull/kpull.toml", config);
+    dead_end(&tree);
+    release(&site, "2", DEAD);
+    let error = tree.kpull("apply --json").exits(3).error();
+    assert!(error["error"].as_str().unwrap().contains("and that is not well either"), "{error}");
+    let hold = state(&tree, "hold");
+    assert_eq!(hold["tries"], 0);
+    assert!(time(&hold["again"]) > time(&hold["since"]), "{hold}");
+}
+
+#[test]
+fn a_release_that_has_touched_nothing_yet_is_no_reason_to_go_back_and_one_that_was_begun_is() {
+    let (site, tree) = host("");
+    dead_end(&tree);
+    site.role("base", &format!("{DEAD}{}", FILE.replace("RELEASE", "1"))).sign();
+    tree.kpull("apply").exits(1);
+    assert!(!tree.at("var/lib/kpull/hold.json").exists());
+    let error = tree.kpull("apply --json").exits(3).error();
+    assert!(error["error"].as_str().unwrap().contains("which is back on release 1"), "{error}");
+}
+
+#[test]
+fn what_a_release_has_made_until_it_failed_is_given_back_on_the_way_back() {
+    let (site, tree) = host("");
+    dead_end(&tree);
+    let new = "[[file]]\npath = \"/etc/new\"\ncontent = \"new\"\n";
+    release(&site, "2", &format!("{new}{DEAD}"));
+    let output = tree.kpull("apply --json").exits(3);
+    assert!(output.stdout.contains("file:/etc/new"), "{}", output.stdout);
+    assert!(!tree.at("etc/new").exists());
+    assert_eq!(tree.read("etc/a"), "1\n");
+}
