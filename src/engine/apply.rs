@@ -98,7 +98,10 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             run.before.save(store)?;
         }
         record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
-        if run.owed.release.take().is_some() {
+        // the release has not come to its end while something waits to be given back
+        let begun = plan.gone_is_held.then(|| stamp.digest.clone());
+        if run.owed.release != begun {
+            run.owed.release = begun;
             store.set_owed(&run.owed)?;
         }
     }
@@ -579,15 +582,23 @@ mod tests {
     #[test]
     fn what_a_command_or_a_gate_may_look_for_is_on_the_disk_by_then() {
         let role = r#"
+            [[command]]
+            name = "first"
+            run = ["touch", "DIR/first"]
+            creates = "DIR/first"
             [[file]]
             path = "DIR/in"
             content = "x"
+            after = ["command:first"]
             [[command]]
             name = "copy"
             run = ["cp", "DIR/in", "DIR/out"]
             creates = "DIR/out"
+            after = ["file:DIR/in"]
         "#;
-        World::new(role).run().1.unwrap();
+        let world = World::new(role);
+        assert_eq!(ids(&world.catalog)[0], "command:first");
+        world.run().1.unwrap();
         // passes for the second file when the first is there
         let role = r#"
             [[file]]
