@@ -660,6 +660,27 @@ mod tests {
         }
     }
 
+    /// Remembers of each change, when it is told, whether there is a file by then.
+    struct Watch(PathBuf, RefCell<Vec<bool>>);
+
+    impl Report for Watch {
+        fn event(&self, event: &Event<'_>) {
+            if matches!(event, Event::Changed(..)) {
+                self.1.borrow_mut().push(self.0.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_written_together_before_any_of_them_is_told() {
+        let file = |name: &str| format!("[[file]]\npath = 'DIR/{name}'\ncontent = 'x'\n");
+        let world = World::new(&format!("{}{}", file("one"), file("two")));
+        let work = Work { host: &world.host, store: &world.store, catalog: &world.catalog.items };
+        let watch = Watch(world.dir.path().join("two"), RefCell::default());
+        Run::new(&work, &watch, "h1", Owed::default()).all(&world.catalog.items, &[]).unwrap();
+        assert_eq!(watch.1.take(), [true, true]);
+    }
+
     #[test]
     fn what_is_due_again_at_once_was_done_all_the_same() {
         let world = World::new("[[command]]\nname = 'always'\nrun = ['true']\nonly_if = ['true']\n");
