@@ -19,6 +19,9 @@ use crate::source;
 use crate::store::Keep;
 use crate::trust::{AllowedSigners, KeySet, Purpose};
 
+/// The most connections that a host may have for one file.
+const CONNECTIONS_MAX: usize = 8;
+
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -98,6 +101,9 @@ pub struct Artifacts {
     /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
     #[serde(default)]
     pub only_mirrors: bool,
+    /// The most connections for one file, from 1 to 8; 4 when left out. More than one is opened only for a large file, and only where
+    /// one is slower than what is done with the bytes.
+    connections: Option<usize>,
 }
 
 impl Artifacts {
@@ -112,6 +118,11 @@ impl Artifacts {
             timeout: self.timeout,
             retries: self.retries,
         }
+    }
+
+    /// The most connections for one file.
+    pub fn connections(&self) -> usize {
+        self.connections.unwrap_or(net::ranges::CONNECTIONS)
     }
 
     fn settle(&mut self, base: &Path) {
@@ -139,6 +150,11 @@ impl Artifacts {
             return Err(Error::new("`only_mirrors` is set without `mirrors`")
                 .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
                 .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
+        }
+        if !(1..=CONNECTIONS_MAX).contains(&self.connections()) {
+            return Err(Error::new(format!("`connections` has to be from 1 to {CONNECTIONS_MAX}"))
+                .at(at(&["artifacts", "connections"]), "not in here")
+                .help("leave it out for 4, or write 1 for one connection at a time"));
         }
         self.net().check().map_err(|error| error.at(at(&["artifacts"]), "these options"))
     }

@@ -1,6 +1,7 @@
 //! HTTP(S) the way this program does it everywhere: one client, bounded in time and size, with retries.
 
 pub mod download;
+pub mod ranges;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -304,14 +305,26 @@ pub struct Download {
 
 /// How files are downloaded: by this process, or by one that has no rights.
 pub trait Get: std::fmt::Debug {
-    /// Asks for the body at `url`, if `from` is given from that byte on.
-    fn get(&self, url: &str, from: Option<u64>) -> Result<Download>;
+    /// Asks for a body.
+    fn get(&self, ask: &Ask<'_>) -> Result<Download>;
+}
+
+/// Which body is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// Where the same is besides, for parts of it.
+    pub others: &'a [String],
+    /// The byte that it is wanted from; all of it otherwise.
+    pub from: Option<u64>,
+    /// Whether its digest is known, so that parts of several files can't be taken for one.
+    pub is_pinned: bool,
 }
 
 impl Get for Options {
-    fn get(&self, url: &str, from: Option<u64>) -> Result<Download> {
-        let reply = Client::new(self)?.get(url, &Conditions { etag: None, from })?;
-        Ok(Download { kind: reply.kind, length: reply.length, body: Box::new(reply) })
+    fn get(&self, ask: &Ask<'_>) -> Result<Download> {
+        ranges::get(&Client::new(self)?, ask, ranges::CONNECTIONS)
     }
 }
 

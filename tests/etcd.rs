@@ -22,7 +22,7 @@ use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
 use kpull::kind::slot::Slot;
-use kpull::kind::{Change, Item, Phase, Resource, Work};
+use kpull::kind::{Change, Item, Phase, Resource, Trace, Work};
 use kpull::net::server::Server;
 use kpull::report::{Event, Report};
 use kpull::resolve::{Facts, resolve};
@@ -497,11 +497,20 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
         let client = cluster.client("a");
         let pair = client.get(api, key).unwrap().unwrap();
         assert_eq!(pair.value, value.as_bytes());
+        let trace = catalog.first().traces(&catalog.work()).unwrap().unwrap().remove(0);
+        let kept = serde_json::to_string(&trace).unwrap();
+        assert!(!kept.contains("Network\""), "{kept}");
+        let trace: Trace = serde_json::from_str(&kept).unwrap();
+        let seen = || catalog.host.seen(&trace).unwrap();
+        let sealed = seen();
+        assert!(sealed.is_some() && seen() == sealed, "{sealed:?}");
         assert!(!client.swap(api, key, 0, b"late").unwrap(), "whoever thinks that it isn't there changes nothing");
         assert!(client.swap(api, key, pair.revision, b"other").unwrap());
         assert!(!client.swap(api, key, pair.revision, b"late").unwrap(), "nor does who has not seen the last change");
         assert_eq!(catalog.look().as_deref(), Some("set"));
+        assert_ne!(seen(), sealed);
         catalog.apply().unwrap();
+        assert_ne!(seen(), sealed, "it has been set since");
         assert_eq!(client.get(api, key).unwrap().unwrap().value, value.as_bytes());
     }
 }
@@ -560,6 +569,67 @@ fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
     assert_eq!(error.exit_code(), Exit::Failed);
     take(&work, slot, "h1", &|_| {}).unwrap().give_back(&work, slot, "h1").unwrap();
     take(&work, slot, "h2", &|_| {}).unwrap().give_back(&work, slot, "h2").unwrap();
+}
+
+#[test]
+fn who_waits_for_a_slot_hears_once_of_whoever_has_it_and_has_it_afterwards() {
+    let cluster = Cluster::of_one();
+    let role = slot(&cluster, "within = '120s'");
+    let (first, told) = (Catalog::of(&role), Mutex::new(Vec::new()));
+    let held = take(&first.work(), first.slot(), "h1", &|_| {}).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let catalog = Catalog::of(&role);
+            let tell = |by: &Occupied| told.lock().unwrap().push(by.to_string());
+            take(&catalog.work(), catalog.slot(), "h2", &tell).map(drop)
+        });
+        while told.lock().unwrap().is_empty() && !second.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // so that it looks again, and sees the same
+        std::thread::sleep(Duration::from_millis(2500));
+        held.give_back(&first.work(), first.slot(), "h1").unwrap();
+        second.join().unwrap().unwrap();
+    });
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("h1 has had it since "), "{told:?}");
+}
+
+#[test]
+fn slots_of_two_names_are_had_by_two_hosts_and_stand_where_an_operator_is_told() {
+    let cluster = Cluster::of_one();
+    let (one, role) = (slot(&cluster, "within = '0s'"), slot(&cluster, "within = '0s'").replace("'s'", "'t'"));
+    let (one, two) = (Catalog::of(&one), Catalog::of(&role));
+    take(&one.work(), one.slot(), "h1", &|_| {}).unwrap();
+    take(&two.work(), two.slot(), "h2", &|_| {}).unwrap();
+    let Err(Missed::Error(error)) = take(&one.work(), one.slot(), "h2", &|_| {}) else { panic!("h2 has it") };
+    assert!(error.advice().unwrap().contains("`etcdctl del /kpull/slots/s`"), "{error:?}");
+    assert!(cluster.client("a").get(Api::V3, "/kpull/slots/s").unwrap().is_some());
+}
+
+#[test]
+fn a_slot_that_is_kept_lasts_its_whole_time_again() {
+    let cluster = Cluster::of_one();
+    let catalog = Catalog::of(&slot(&cluster, ""));
+    let held = take(&catalog.work(), catalog.slot(), "h1", &|_| {}).unwrap();
+    let etcdctl = |words: &str| -> serde_json::Value {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .current_dir(cluster.dir.path())
+            .args(["--endpoints", &cluster.client_url("a"), "--cacert", "ca.pem", "--cert", "cert.pem"])
+            .args(["--key", "key.pem", "--write-out", "json"])
+            .args(words.split(' '))
+            .output();
+        serde_json::from_slice(&output.unwrap().stdout).unwrap()
+    };
+    let id = etcdctl("lease list")["leases"][0]["id"].as_i64().unwrap();
+    let left = || etcdctl(&format!("lease timetolive {id:x}"))["ttl"].as_i64().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    let before = left();
+    held.keep().unwrap();
+    let after = left();
+    assert!(after > before, "{before} {after}");
 }
 
 /// What was told, in words.
@@ -692,6 +762,7 @@ fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_d
     assert_eq!(error.to_string(), format!("the slot s can't be had: {full}"));
     h1.after(&item, held).unwrap();
     assert_eq!(locks.holders("default"), [""; 0]);
+    assert!(!good.store.dir().join("locks.json").exists(), "nothing is left to give back");
 
     let held = h2.before(&item, &restart()).unwrap().unwrap();
     assert_eq!(h2.after(&item, held).unwrap_err().exit_code(), Exit::Unhealthy);

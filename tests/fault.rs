@@ -34,6 +34,7 @@ const WRITES: &[&str] = &[
     "writev",
     "fsync",
     "fdatasync",
+    "syncfs",
     "ftruncate",
     "fallocate",
     "copy_file_range",

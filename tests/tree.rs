@@ -46,6 +46,8 @@ mod owed;
 mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
+#[path = "tree/ranges.rs"]
+mod ranges;
 #[path = "tree/recipe.rs"]
 mod recipe;
 #[path = "tree/rollout.rs"]

@@ -81,9 +81,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             Some(before) => before,
             None => Before::load(store)?,
         };
-        if before.adopt(&work)? {
-            before.save(store)?;
-        }
+        run.is_unsaved = before.adopt(&work)?;
         run.before = before;
         let ended = run.all(items, &plan.gone);
         run.before.save(store)?;
@@ -99,11 +97,8 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         }
         record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
         // the release has not come to its end while something waits to be given back
-        let begun = plan.gone_is_held.then(|| stamp.digest.clone());
-        if run.owed.release != begun {
-            run.owed.release = begun;
-            store.set_owed(&run.owed)?;
-        }
+        run.owed.release = plan.gone_is_held.then(|| stamp.digest.clone());
+        run.note()?;
     }
     let summary = Summary {
         command: "apply",
@@ -156,7 +151,11 @@ struct Run<'a> {
     report: &'a dyn Report,
     slots: Slots<'a>,
     owed: Owed,
+    /// What is written down of it.
+    noted: Owed,
     before: Before,
+    /// Whether what stood there before has to be written down yet, before the first change.
+    is_unsaved: bool,
     /// Ids of resources that are left alone.
     held: HashSet<String>,
     /// The release, if the host was not made what it says yet.
@@ -179,8 +178,10 @@ impl<'a> Run<'a> {
             work,
             report,
             slots,
+            noted: owed.clone(),
             owed,
             before: Before::default(),
+            is_unsaved: false,
             held: HashSet::new(),
             cuts_off: None,
             release: None,
@@ -200,8 +201,8 @@ impl<'a> Run<'a> {
         self.give_back(gone, Turn::Last)?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
-        self.owed = Owed { kicks: BTreeMap::new(), unit_files: false, ..self.owed.clone() };
-        self.work.store.set_owed(&self.owed)?;
+        self.owed.kicks.clear();
+        self.owed.unit_files = false;
         Ok(())
     }
 
@@ -323,9 +324,8 @@ impl<'a> Run<'a> {
         made
     }
 
-    /// Writes down what the change of `item` will make due.
+    /// Writes down what the change of `item` will make due, and before the first one what stood there until now.
     fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
-        let before = self.owed.clone();
         self.owed.probes = true;
         self.owed.release = self.release.clone().or(self.owed.release.take());
         if item.resource.can_cut_off() {
@@ -336,14 +336,28 @@ impl<'a> Run<'a> {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
             *owed = (*owed).max(*kick);
         }
-        if self.owed == before { Ok(()) } else { self.work.store.set_owed(&self.owed) }
+        if !std::mem::take(&mut self.is_unsaved) {
+            return self.note();
+        }
+        let store = self.work.store;
+        store.root().together(|| {
+            self.before.save(store)?;
+            self.note()
+        })
     }
 
     fn paid(&mut self, id: &str) -> Result<()> {
-        match self.owed.kicks.remove(id) {
-            Some(_) => self.work.store.set_owed(&self.owed),
-            None => Ok(()),
+        self.owed.kicks.remove(id);
+        self.note()
+    }
+
+    /// Has on the disk what is owed, if that is not what it was.
+    fn note(&mut self) -> Result<()> {
+        if self.owed != self.noted {
+            self.work.store.set_owed(&self.owed)?;
+            self.noted.clone_from(&self.owed);
         }
+        Ok(())
     }
 
     /// Waits for the probe that `item` is not to be changed before. When it does not pass, the run ends there: what comes
@@ -365,11 +379,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits for every probe that decides, if anything was changed since they all passed last.
+    /// Waits for every probe that decides, if anything was changed since they all passed last. What is owed then is still to be noted.
     fn probe(&mut self, items: &[Item]) -> Result<(usize, Option<Error>)> {
         if !self.owed.probes || !self.work.host.is_live() {
             self.owed.probes = false;
-            self.work.store.set_owed(&self.owed)?;
             return Ok((0, None));
         }
         let mut passed = 0;
@@ -385,7 +398,6 @@ impl<'a> Run<'a> {
             passed += 1;
         }
         self.owed.probes = false;
-        self.work.store.set_owed(&self.owed)?;
         Ok((passed, None))
     }
 }

@@ -184,4 +184,43 @@ mod tests {
         assert_eq!(told[0].2, "content, owner");
         assert_eq!(told[0].3, "(the content is not shown: it is sensitive)\n");
     }
+
+    const HIDDEN: &str = "(the content is not shown: it is sensitive)\n";
+
+    /// The one difference: in what, and the text.
+    fn one(old: &Catalog, new: &Catalog) -> (String, Option<String>) {
+        let mut all = differences(old, new);
+        assert_eq!(all.len(), 1);
+        let change = all.remove(0).change;
+        (change.summary, change.diff)
+    }
+
+    #[test]
+    fn what_either_release_hides_is_shown_of_neither() {
+        let file =
+            |text: &str, more: &str| catalog(&format!("[[file]]\npath = '/f'\ncontent = '{text}'\n{more}")).unwrap();
+        let (plain, hidden) = (file("hunter1", ""), file("hunter2", "sensitive = true"));
+        for (old, new) in [(&plain, &hidden), (&hidden, &plain)] {
+            assert_eq!(one(old, new), ("content, sensitive".to_owned(), Some(HIDDEN.to_owned())));
+        }
+        assert_eq!(
+            one(&file("hunter3", "sensitive = true"), &hidden),
+            ("content".to_owned(), Some(HIDDEN.to_owned())),
+            "also when it differs in nothing else"
+        );
+        let mut secret = file("hunter4", "");
+        secret.items[0].is_secret = true;
+        assert_eq!(one(&plain, &secret), ("content".to_owned(), Some(HIDDEN.to_owned())));
+        let command = |word: &str| {
+            catalog(&format!("[[command]]\nname = 'c'\nrun = ['{word}']\ncreates = '/c'\nsensitive = true\n")).unwrap()
+        };
+        assert_eq!(one(&command("hunter5"), &command("hunter6")), ("run".to_owned(), Some(HIDDEN.to_owned())));
+    }
+
+    #[test]
+    fn a_resource_that_another_role_has_is_told_and_has_no_text() {
+        let (old, mut new) = (catalog(FILE).unwrap(), catalog(FILE).unwrap());
+        new.items[0].role = "other".into();
+        assert_eq!(one(&old, &new), ("role r → other".to_owned(), None));
+    }
 }

@@ -48,6 +48,9 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);
     }
+    if how.full {
+        agent.store.forget_stamps();
+    }
     if let Some(lost) = regain_contact(agent)? {
         return give_up(agent, lost);
     }

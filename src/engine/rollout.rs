@@ -256,4 +256,58 @@ mod tests {
         let one = site("failures = 1", "");
         assert_eq!(why(&one, "h4", &[("h1", well()), ("h2", away()), ("h3", well())]), "now");
     }
+
+    #[test]
+    fn a_host_that_failed_before_the_turn_does_not_stop_itself() {
+        let site = site("", "");
+        assert_eq!(why(&site, "h2", &[("h1", well()), ("h2", bad())]), "now");
+        assert_eq!(why(&site, "h3", &[("h1", well()), ("h2", well()), ("h3", bad())]), "now");
+    }
+
+    /// The record of a host that is well on release 7, spoke at minute 59, and differs in these fields.
+    fn standing(differs: serde_json::Value) -> Standing {
+        let mut record = serde_json::json!({
+            "version": 1, "site": "x", "host": "h", "time": minutes(59), "every": 600, "program": "0", "release": 7,
+            "seen": 7, "generation": 1, "good": true, "bad": null, "exit": 0, "error": null, "held": 0,
+            "since": minutes(50),
+        });
+        let serde_json::Value::Object(differs) = differs else { panic!("{differs}") };
+        record.as_object_mut().unwrap().extend(differs);
+        Standing::of(&serde_json::from_value(record).unwrap(), 7, minutes(60))
+    }
+
+    #[test]
+    fn how_a_host_stands_to_a_release_is_in_its_record() {
+        use serde_json::json;
+
+        let (no_good, failed) = (Standing::Unwell("it was no good there"), Standing::Unwell("its run failed there"));
+        for (differs, expected) in [
+            (json!({}), Standing::Well(minutes(50))),
+            (json!({ "release": 8, "seen": 8 }), Standing::Well(minutes(50))),
+            // it was well for not even one whole run
+            (json!({ "since": null }), Standing::Coming),
+            (json!({ "release": 6, "waits": "for its turn" }), Standing::Coming),
+            (json!({ "release": 6, "seen": 6 }), Standing::Coming),
+            (json!({ "release": null, "seen": null }), Standing::Coming),
+            (json!({ "release": 6, "bad": [7, "why"], "exit": 3 }), no_good.clone()),
+            (json!({ "release": 6, "bad": [8, "why"] }), no_good),
+            (json!({ "release": 5, "bad": [6, "why"] }), Standing::Coming),
+            (json!({ "exit": 1 }), failed.clone()),
+            (json!({ "release": 8, "seen": 8, "exit": 1, "waits": "for its turn" }), failed.clone()),
+            (json!({ "release": 6, "exit": 1 }), failed.clone()),
+            (json!({ "release": 6, "seen": 8, "exit": 1 }), failed),
+            (json!({ "release": 6, "exit": 1, "waits": "for its turn" }), Standing::Coming),
+            // its source is down: it may never hear of it
+            (
+                json!({ "release": 6, "seen": 6, "exit": 1, "error": "no source" }),
+                Standing::Away("no source".to_owned()),
+            ),
+            (
+                json!({ "time": Timestamp::UNIX_EPOCH }),
+                Standing::Away("says nothing since 1970-01-01T00:00:00Z".to_owned()),
+            ),
+        ] {
+            assert_eq!(standing(differs.clone()), expected, "{differs}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
 use crate::report::Summary;
-use crate::resolve::Facts;
+use crate::resolve::{Facts, Os};
 
 const FILE: &str = "seal.json";
 const CONTENTS: &str = "contents.json";
@@ -91,22 +91,26 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
-    // in a tree they follow from the site
     let facts = match agent.host.is_live() {
-        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?).unwrap_or_default(),
-        false => Vec::new(),
+        true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
+        // in a tree all others follow from the site
+        false => serde_json::to_vec(&Os::of(&agent.host)?),
     };
-    Ok(hex::encode(Sha256::digest(facts)))
+    Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }
 
 /// Seals what a run that began at `start` has found as it should be, if all of it can be; else takes an older seal away.
 pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manifest, items: &[Item]) -> Result<()> {
     let work = Work { host: &agent.host, store: &agent.store, catalog: items };
     let mut traces = Vec::new();
+    let mut asked_anew = Vec::new();
     let mut has_secrets = false;
     for item in items {
         let Some(more) = item.resource.traces(&work)? else { return take_away(agent) };
         has_secrets |= !more.is_empty() && (item.is_secret || item.resource.is_sensitive());
+        if more.iter().any(Trace::is_asked_anew) {
+            asked_anew.push(&item.resource);
+        }
         traces.extend(more);
     }
     let limit = start - GRANULARITY;
@@ -117,7 +121,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
         if !known.insert(trace.clone()) {
             continue;
         }
-        let seen = agent.host.seen(&trace)?;
+        let Ok(seen) = agent.host.seen(&trace) else { return take_away(agent) };
         let is_old = match &seen {
             Some(seen) => seen.is_older_than(limit),
             // what has gone since it was looked at has changed the directory that it was in
@@ -127,6 +131,10 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
             return take_away(agent);
         }
         all.push((trace, seen));
+    }
+    // somebody may have touched it after the run had looked at it, and before it was asked for here
+    if !asked_anew.iter().all(|resource| matches!(resource.observe(&work), Ok(None))) {
+        return take_away(agent);
     }
     let inputs = inputs(agent);
     if inputs.values().flatten().any(|seen| !seen.is_older_than(limit)) {
@@ -156,7 +164,11 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
 fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bool> {
     let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace else { return Ok(true) };
     for above in path.ancestors().skip(1) {
-        if let Some(seen) = agent.host.root.seen(above)? {
+        let seen = match above.parent() {
+            Some(_) => agent.host.root.seen(above)?,
+            None => nix::sys::stat::stat(&agent.host.root.outside(above)).ok().map(Seen::from),
+        };
+        if let Some(seen) = seen {
             return Ok(seen.is_older_than(limit));
         }
     }
@@ -176,7 +188,7 @@ fn digests(agent: &Agent<'_>, seal: &Seal) -> Result<Vec<Option<String>>> {
     let digest = |(trace, seen): &(Trace, Option<Seen>)| match (trace, seen) {
         (Trace::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
             // has been read for the artifact that it is of
-            Some((_, file)) => agent.store.digest_of(path, file).map(Some),
+            Some((_, file)) => agent.store.digest_of(&root.outside(path), file).map(Some),
             None => Ok(None),
         },
         (Trace::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
@@ -209,7 +221,11 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
         let known = known.and_then(|known| known.traces.get(at)?.as_ref());
         if let (Trace::Path(path), Some(known)) = (trace, known) {
             if let Some((seen, digest)) = root.digest(path, LARGE)? {
-                if Some(&seen) != was.as_ref() || digest != *known {
+                if Some(&seen) != was.as_ref() {
+                    return Ok(false);
+                }
+                if digest != *known {
+                    agent.store.forget_stamps();
                     return Ok(false);
                 }
                 continue;

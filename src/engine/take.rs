@@ -101,7 +101,10 @@ impl<'a> Agent<'a> {
         let config = Config::load(config)?;
         let host = Host::open(root)?;
         let mut store = Store::open(&config.state(&host))?;
-        store.net = Box::new(sandbox::Downloads(config.artifacts.net()));
+        store.net = Box::new(sandbox::Downloads {
+            options: config.artifacts.net(),
+            connections: config.artifacts.connections(),
+        });
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
@@ -412,13 +415,8 @@ impl<'a> Agent<'a> {
 
     /// Verifies a kept release by a key set, less what was revoked since, as of a time.
     fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
-        let counts = &trust.policy.keys;
-        let mut keys = match number {
-            number if number == counts.number => counts.clone(),
-            number if number > trust.start.number => self.store.key_set(number)?,
-            _ => trust.start.clone(),
-        };
-        keys.signers = keys.signers.without(&counts.revoked);
+        let mut keys = if number > trust.start.number { self.store.key_set(number)? } else { trust.start.clone() };
+        keys.signers = keys.signers.without(&trust.policy.keys.revoked);
         Policy { site: trust.policy.site.clone(), keys }.announce(kept, at)
     }
 

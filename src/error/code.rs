@@ -236,6 +236,11 @@ codes! {
         "Its name does not resolve, it does not answer, TLS fails, or it answers with an error or too slowly."
         "Try the address with curl on this host: DNS, route, firewall, proxy, authorities. The next run tries again."
         "GET https://releases.example: no connection"
+    CHANGED "net.changed" []
+        "A file has changed on its server while it was downloaded."
+        "Somebody has put another one in its place; parts of both would not be a file."
+        "The next run asks again. A pinned file that is replaced belongs under another name."
+        "GET https://releases.example/tool.tar.gz: the file has changed while it was downloaded"
     SANDBOX "net.sandbox" ["sandbox/"]
         "The process that talks to the network could not be started or was ended."
         "The kernel refused what keeps it apart, it was killed (memory), or it asked for something that it must not."

@@ -11,7 +11,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client as Http, RequestBuilder};
 use reqwest::{Url, header};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Result, visible};
@@ -51,6 +51,30 @@ impl Cluster {
     }
 }
 
+/// A key of a cluster, to be asked for again in a later run: nothing of its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Standing {
+    endpoints: Vec<String>,
+    ca: PathBuf,
+    client: Option<(PathBuf, PathBuf)>,
+    api: Api,
+    key: String,
+}
+
+impl Standing {
+    /// A key of a cluster.
+    pub fn of(cluster: &Cluster, api: Api, key: &str) -> Self {
+        let Cluster { endpoints, ca, client } = cluster.clone();
+        Self { endpoints: endpoints.into_iter().map(String::from).collect(), ca, client, api, key: key.to_owned() }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> Result<Cluster> {
+        let endpoints = self.endpoints.iter().map(|url| net::read(url)).collect::<Result<_>>()?;
+        Ok(Cluster { endpoints, ca: self.ca.clone(), client: self.client.clone() })
+    }
+}
+
 /// Why there is no answer to go by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -77,7 +101,7 @@ impl From<crate::Error> for Failure {
 }
 
 /// Which of etcd's two sets of keys is meant; they know nothing of each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
     /// The older one, with directories.
@@ -153,6 +177,11 @@ impl Client {
     /// What a key has, as one member knows it, who may lag behind: for a look in passing. `None` when it isn't there.
     pub fn peek(&self, api: Api, key: &str) -> Result<Option<Pair>, Failure> {
         self.read(api, key, false)
+    }
+
+    /// When a key was last set, as [`Client::peek`] tells; `None` when it isn't there.
+    pub fn state(&self, standing: &Standing) -> Result<Option<u64>, Failure> {
+        Ok(self.peek(standing.api, &standing.key)?.map(|pair| pair.revision))
     }
 
     /// What a key has, as most members agree.

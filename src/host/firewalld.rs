@@ -43,15 +43,20 @@ impl Firewalld {
 
     /// A zone's settings: two questions. `None` when firewalld isn't running; it is not started by asking.
     pub fn zone(&self, name: &str) -> Result<Option<Zone>> {
-        let runtime = match self.bus.call::<_, HashMap<String, OwnedVariant>>(ZONE, "getZoneSettings2", &(name,)) {
-            Ok(runtime) => runtime,
-            Err(error) if bus::is_gone(&error) => return Ok(None),
-            Err(error) => return Err(failed("ask for", name, &error)),
-        };
+        let Some(runtime) = self.runtime(name)? else { return Ok(None) };
         let permanent: zbus::Result<HashMap<String, OwnedVariant>> =
             self.path(name).and_then(|path| self.bus.call(permanent(&path), "getSettings2", &()));
         match permanent {
-            Ok(permanent) => Ok(Some(Zone { runtime: settings(&runtime), permanent: settings(&permanent) })),
+            Ok(permanent) => Ok(Some(Zone { runtime, permanent: settings(&permanent) })),
+            Err(error) if bus::is_gone(&error) => Ok(None),
+            Err(error) => Err(failed("ask for", name, &error)),
+        }
+    }
+
+    /// What holds in a zone now: one question. `None` as for [`Firewalld::zone`].
+    pub fn runtime(&self, name: &str) -> Result<Option<Settings>> {
+        match self.bus.call::<_, HashMap<String, OwnedVariant>>(ZONE, "getZoneSettings2", &(name,)) {
+            Ok(runtime) => Ok(Some(settings(&runtime))),
             Err(error) if bus::is_gone(&error) => Ok(None),
             Err(error) => Err(failed("ask for", name, &error)),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::{StatusCode, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result, visible};
@@ -52,6 +52,24 @@ pub struct Name {
     pub name: String,
 }
 
+/// An object at its address, to be asked for again in a later run: nothing of what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Standing {
+    server: String,
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    address: String,
+}
+
+impl Standing {
+    /// The API server, and who asks it.
+    pub fn access(&self) -> Result<Access> {
+        let Self { ca, cert, key, .. } = self.clone();
+        Ok(Access { server: net::read(&self.server)?, ca, cert, key })
+    }
+}
+
 /// What an API server says of an object.
 #[derive(Debug)]
 pub enum Answer {
@@ -81,6 +99,9 @@ struct Sort {
     kind: String,
     namespaced: bool,
 }
+
+/// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
+type Place<'a> = (Url, Sort, Option<&'a str>);
 
 #[derive(Deserialize)]
 struct Sorts {
@@ -154,23 +175,54 @@ impl Kube {
         self.ask(name, how, "change")
     }
 
+    /// Where an object stands; `None` when the API server knows no such kind, or does not answer.
+    pub fn standing(&self, name: &Name) -> Result<Option<Standing>> {
+        let Access { server, ca, cert, key } = self.access.clone();
+        let place = self.place(name)?.ok();
+        Ok(place.map(|(url, ..)| Standing { server: server.into(), ca, cert, key, address: url.into() }))
+    }
+
+    /// Which object stands there, in which state: another text whenever anybody has changed it. `None` when none does.
+    pub fn state(&self, standing: &Standing) -> Result<Option<String>> {
+        match self.send(self.client.get(net::read(&standing.address)?), "look at an object")? {
+            Reply::Missing => Ok(None),
+            Reply::Silent(why) => Err(Error::new("the API server does not answer").because(why)),
+            Reply::Json(object) => {
+                let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+                match (meta("uid"), meta("resourceVersion")) {
+                    (Some(uid), Some(version)) => Ok(Some(format!("{uid} {version}"))),
+                    _ => Err(Error::new("the API server does not say which version of an object it has")),
+                }
+            }
+        }
+    }
+
     fn ask(&self, name: &Name, how: impl FnOnce(Url) -> RequestBuilder, what: &str) -> Result<Answer> {
+        let (url, sort, namespace) = match self.place(name)? {
+            Ok(place) => place,
+            Err(answer) => return Ok(answer),
+        };
+        Ok(match self.send(how(url), &format!("{what} {}", sort.name))? {
+            Reply::Json(object) => Answer::Found { object, namespaced: sort.namespaced },
+            Reply::Missing => Answer::Missing { namespace: namespace.map(str::to_owned) },
+            Reply::Silent(why) => Answer::Silent(why),
+        })
+    }
+
+    /// Where an object is.
+    fn place<'a>(&self, name: &'a Name) -> Result<Result<Place<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,
         };
         let sort = match self.sort(&base, name)? {
             Ok(sort) => sort,
-            Err(answer) => return Ok(answer),
+            Err(answer) => return Ok(Err(answer)),
         };
         let namespace = sort.namespaced.then(|| name.namespace.as_deref().unwrap_or("default"));
         let way = namespace.map(|namespace| ["namespaces", namespace]).into_iter().flatten();
         let url = net::below(&base, way.chain([sort.name.as_str(), name.name.as_str()]))?;
-        Ok(match self.send(how(url), &format!("{what} {}", sort.name))? {
-            Reply::Json(object) => Answer::Found { object, namespaced: sort.namespaced },
-            Reply::Missing => Answer::Missing { namespace: namespace.map(str::to_owned) },
-            Reply::Silent(why) => Answer::Silent(why),
-        })
+        Ok(Ok((url, sort, namespace)))
     }
 
     /// What the API server knows of a kind; asked once for each group and version, and again for what was not there.

@@ -7,10 +7,12 @@ pub mod firewalld;
 pub mod fleetlock;
 pub mod kube;
 pub mod label;
+pub mod meminfo;
 pub mod packages;
 pub mod process;
 pub mod rich_rule;
 pub mod root;
+mod sync;
 pub mod systemd;
 pub mod tls;
 pub mod unit_files;
@@ -25,6 +27,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use process::Ended;
 use root::{Access, Root, Seen, Trace};
 
 const FIREWALLD: &str = "firewalld.service";
@@ -212,6 +215,25 @@ impl Host {
                 let sub = if unit.active == "active" { "" } else { &unit.sub };
                 Some(text(format!("{} {} {sub} {}", unit.load, unit.active, unit.has_job).into()))
             }
+            Trace::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
+            Trace::Program(program) => {
+                let ended = process::run_if_there(&program.command())?.map(|output| output.ended);
+                let answer = match ended {
+                    Some(Ended::Exited(status)) if status.success() => "yes",
+                    Some(Ended::TimedOut(_)) => "none in time",
+                    _ => "no",
+                };
+                Some(text(answer.into()))
+            }
+            Trace::Object(standing) => {
+                let kube = self.kube(&standing.access()?)?.map_err(Error::new)?;
+                kube.state(standing)?.map(|state| text(state.into()))
+            }
+            Trace::Key(standing) => {
+                let state = self.etcd(&standing.cluster()?)?.state(standing);
+                let state = state.map_err(|why| Error::new("etcd does not say of a key").because(why))?;
+                state.map(|revision| text(revision.to_string().into()))
+            }
         })
     }
 
@@ -262,6 +284,14 @@ impl Host {
         };
         self.zones.borrow_mut().insert(name.to_owned(), zone.clone());
         Ok(zone)
+    }
+
+    /// What a zone lets in now; `None` when firewalld isn't running. What is known of the zone is not asked again.
+    fn runtime(&self, name: &str) -> Result<Option<zone::Settings>> {
+        match self.zones.borrow().get(name) {
+            Some(known) => Ok(known.as_ref().map(|zone| zone.runtime.clone())),
+            None => self.firewalld()?.runtime(name),
+        }
     }
 
     /// Whether systemd is about to start or stop a unit.

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 
@@ -31,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 20;
 
 /// Whom a program runs as. It gets no supplementary groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Identity {
     /// User.
     pub uid: u32,
@@ -56,12 +57,45 @@ pub struct Command<'a> {
     pub timeout: Duration,
     /// What it reads from its standard input; nothing when left out. It is handed over in memory.
     pub input: Option<&'a [u8]>,
+    /// Whether its output is of no use: it goes nowhere then. What it says of errors is kept all the same.
+    pub mute: bool,
 }
 
 impl<'a> Command<'a> {
     /// A program that runs in `/`, as we do, with nothing but the usual environment.
     pub fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None }
+        Self { argv, env: &[], cwd: Path::new("/"), identity: None, timeout, input: None, mute: false }
+    }
+}
+
+/// A program to run again, in a later run too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Program {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: PathBuf,
+    identity: Option<Identity>,
+    timeout: Duration,
+}
+
+impl From<&Command<'_>> for Program {
+    fn from(command: &Command<'_>) -> Self {
+        let Command { argv, env, cwd, identity, timeout, .. } = command;
+        Self {
+            argv: argv.to_vec(),
+            env: env.to_vec(),
+            cwd: cwd.to_path_buf(),
+            identity: identity.clone(),
+            timeout: *timeout,
+        }
+    }
+}
+
+impl Program {
+    /// It, to be asked whether it succeeds: with nothing to read, and nobody who reads.
+    pub fn command(&self) -> Command<'_> {
+        let Self { argv, env, cwd, identity, timeout } = self;
+        Command { env, cwd, identity: identity.clone(), mute: true, ..Command::new(argv, *timeout) }
     }
 }
 
@@ -159,7 +193,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir(command.cwd)
         .stdin(command.input.map_or(Ok(Stdio::null()), in_memory)?)
-        .stdout(Stdio::piped())
+        .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
         .stderr(Stdio::piped())
         .process_group(0);
     if let Some(identity) = &command.identity {

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::label::{self, Labels};
+use super::sync;
 use crate::error::{Context, Error, Result};
 
 /// What stands at a path.
@@ -84,6 +84,21 @@ pub enum Trace {
     Text(PathBuf),
     /// What systemd says of a unit.
     Unit(String),
+    /// What firewalld lets into a zone now.
+    Zone(String),
+    /// Whether a program succeeds.
+    Program(super::process::Program),
+    /// In which state an object of a Kubernetes cluster is.
+    Object(super::kube::Standing),
+    /// When a key of etcd was last set.
+    Key(super::etcd::Standing),
+}
+
+impl Trace {
+    /// Whether it is asked anew each time: what it tells later may not be what was looked at.
+    pub fn is_asked_anew(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::Program(_) | Self::Object(_) | Self::Key(_))
+    }
 }
 
 /// What tells whether somebody has touched a path.
@@ -164,6 +179,8 @@ type Attribute = (String, Vec<u8>);
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
+    /// What messages write in front of its paths.
+    shown: PathBuf,
     top: Rc<OwnedFd>,
     parents: RefCell<HashMap<PathBuf, Rc<OwnedFd>>>,
     labels: Labels,
@@ -191,8 +208,6 @@ struct Staged {
 /// How many files and directories may wait for the disk together: each is an open file. (A service may have 1024 of them, unless it is told else.)
 const BATCH: usize = 256;
 
-/// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
-const SYNCS: usize = 16;
 /// How many directories are kept open: well below the 1024 files that a process may have open.
 const PARENTS_MAX: usize = 256;
 
@@ -227,11 +242,30 @@ impl Root {
             .context(|| format!("can't open {} as the root", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
+            shown: "/".into(),
             top: Rc::new(top),
             parents: RefCell::default(),
             labels: Labels::default(),
             batch: RefCell::default(),
         })
+    }
+
+    /// Has messages call its paths by where they are from outside: for a directory that is nobody's `/`.
+    pub fn shown_whole(self) -> Self {
+        Self { shown: self.dir.clone(), ..self }
+    }
+
+    /// What messages call `path`.
+    fn shown(&self, path: &Path) -> PathBuf {
+        self.shown.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn failed(&self, doing: &str, path: &Path, errno: Errno) -> Error {
+        failed(doing, &self.shown(path), errno)
+    }
+
+    fn failed_io(&self, doing: &str, path: &Path, error: std::io::Error) -> Error {
+        failed_io(doing, &self.shown(path), error)
     }
 
     /// What new paths of the live `/` are labelled by.
@@ -270,7 +304,7 @@ impl Root {
         match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(failed("look at", path, errno)),
+            Err(errno) => Err(self.failed("look at", path, errno)),
         }
     }
 
@@ -286,16 +320,16 @@ impl Root {
         let file = match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
-            Err(errno) => return Err(failed("read", path, errno)),
+            Err(errno) => return Err(self.failed("read", path, errno)),
         };
-        let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed("look at", path, errno))?;
+        let stat = nix::sys::stat::fstat(&file).map_err(|errno| self.failed("look at", path, errno))?;
         Ok((Meta::from(stat).what == What::File).then_some((stat, file)))
     }
 
     /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`].
     pub fn read(&self, path: &Path) -> Result<Option<(Meta, Vec<u8>)>> {
         let Some((meta, file)) = self.file(path)? else { return Ok(None) };
-        Ok(Some((meta, content(&file, meta.size, path)?)))
+        Ok(Some((meta, self.content(&file, meta.size, path)?)))
     }
 
     /// SHA-256 of the regular file at `path`, in hex, with what tells whether somebody has touched it; `None` as for [`Root::file`], or
@@ -306,7 +340,7 @@ impl Root {
         if seen.size > most {
             return Ok(None);
         }
-        let content = content(&file, seen.size, path)?;
+        let content = self.content(&file, seen.size, path)?;
         Ok(Some((seen, hex::encode(Sha256::digest(content)))))
     }
 
@@ -326,7 +360,7 @@ impl Root {
         match nix::fcntl::readlinkat(&parent, &*name) {
             Ok(target) => Ok(Some(target.into())),
             Err(Errno::ENOENT | Errno::EINVAL | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(failed("read the link", path, errno)),
+            Err(errno) => Err(self.failed("read the link", path, errno)),
         }
     }
 
@@ -336,11 +370,11 @@ impl Root {
         let open = nix::dir::Dir::openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty());
         let mut dir = match open {
             Ok(dir) => dir,
-            Err(errno) => return Err(failed("list", path, errno)),
+            Err(errno) => return Err(self.failed("list", path, errno)),
         };
         let mut names = Vec::new();
         for entry in dir.iter() {
-            let entry = entry.map_err(|errno| failed("list", path, errno))?;
+            let entry = entry.map_err(|errno| self.failed("list", path, errno))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -356,7 +390,9 @@ impl Root {
         if self.batch.borrow().is_some() && self.stage(path, content, access)? {
             return Ok(());
         }
-        self.write_with(path, access, |file| file.write_all(content).map_err(|error| failed_io("write", path, error)))
+        self.write_with(path, access, |file| {
+            file.write_all(content).map_err(|error| self.failed_io("write", path, error))
+        })
     }
 
     /// From now on, what [`Root::write`] writes keeps its old content, and what changes in directories may be lost with the power,
@@ -380,26 +416,37 @@ impl Root {
     pub fn settle(&self) -> Result<(), (PathBuf, Error)> {
         let Some(Batch { files, mut directories }) = self.batch.take() else { return Ok(()) };
         let mut first = Ok(());
-        let synced = sync_files(&files);
+        let synced = sync::files(&files.iter().map(|one| &one.file).collect::<Vec<_>>());
         for (staged, synced) in files.into_iter().zip(synced) {
             let path = staged.path.clone();
-            let placed = synced.map_err(|error| failed_io("write", &path, error)).and_then(|()| staged.place());
+            let placed = synced
+                .map_err(|error| self.failed_io("write", &path, error))
+                .and_then(|()| staged.place().map_err(|errno| self.failed("replace", &path, errno)));
             first = first.and(placed.map_err(|error| (path, error)));
         }
         directories.sort_by_key(|(directory, _)| Rc::as_ptr(directory));
         directories.dedup_by_key(|(directory, _)| Rc::as_ptr(directory));
         for (directory, path) in directories {
-            let synced = sync(&directory, &path);
+            let synced = self.sync_directory(&directory, &path);
             first = first.and(synced.map_err(|error| (path, error)));
         }
         first
+    }
+
+    /// Has all that `work` writes on the disk at its end, together. Meanwhile old content is what is read.
+    pub fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.gather();
+        let done = work();
+        // also what was written before a failure
+        let settled = self.settle().map_err(|(_, error)| error);
+        done.and_then(|done| settled.map(|()| done))
     }
 
     /// Writes a file that waits for [`Root::settle`]; `false` when the file system has no files without a name.
     fn stage(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
         let (parent, name) = self.writable_parent(path)?;
         let Some(mut file) = self.nameless(path)? else { return Ok(false) };
-        file.write_all(content).map_err(|error| failed_io("write", path, error))?;
+        file.write_all(content).map_err(|error| self.failed_io("write", path, error))?;
         self.furnish(&file, (&parent, &name), path, access)?;
         if let Some(batch) = self.batch.borrow_mut().as_mut() {
             batch.touched(&parent, path);
@@ -423,7 +470,7 @@ impl Root {
         check: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         self.put(path, access, check, |parent, temporary| {
-            let mut file = create(parent, temporary, path)?;
+            let mut file = self.create(parent, temporary, path)?;
             fill(&mut file)?;
             Ok(file)
         })
@@ -456,11 +503,11 @@ impl Root {
             if nix::unistd::linkat(AT_FDCWD, &*nameless, parent, temporary, follow).is_ok() {
                 return Ok(file);
             }
-            let mut copy = create(parent, temporary, path)?;
+            let mut copy = self.create(parent, temporary, path)?;
             // shares the blocks where the file system can do that
             file.rewind()
                 .and_then(|()| std::io::copy(&mut file, &mut copy))
-                .map_err(|error| failed_io("write", path, error))?;
+                .map_err(|error| self.failed_io("write", path, error))?;
             Ok(copy)
         })
     }
@@ -479,11 +526,12 @@ impl Root {
         let written = (|| {
             let file = make(&parent, &temporary)?;
             self.furnish(&file, (&parent, &name), path, access)?;
-            file.sync_all().map_err(|error| failed_io("write", path, error))?;
+            file.sync_all().map_err(|error| self.failed_io("write", path, error))?;
             // a program that somebody has open for writing can't be run
             drop(file);
             check(&through(&parent).join(&temporary))?;
-            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
+                .map_err(|errno| self.failed("replace", path, errno))
         })();
         if written.is_err() {
             let _ = nix::unistd::unlinkat(&parent, &*temporary, nix::unistd::UnlinkatFlags::NoRemoveDir);
@@ -496,7 +544,7 @@ impl Root {
     fn furnish(&self, file: &File, (parent, name): (&OwnedFd, &Path), path: &Path, access: Access) -> Result<()> {
         if access.uid.is_some() || access.gid.is_some() {
             nix::unistd::fchown(file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
-                .map_err(|errno| failed("set the owner of", path, errno))?;
+                .map_err(|errno| self.failed("set the owner of", path, errno))?;
         }
         // after the content and the owner: a change of either takes capabilities away
         let mut kept = self.kept(path, access);
@@ -507,14 +555,14 @@ impl Root {
             self.set_attribute(file, path, &attribute)?;
         }
         nix::sys::stat::fchmod(file, Mode::from_bits_truncate(access.mode))
-            .map_err(|errno| failed("set the mode of", path, errno))
+            .map_err(|errno| self.failed("set the mode of", path, errno))
     }
 
     /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
     fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
         match self.batch.borrow_mut().as_mut() {
             Some(batch) => batch.touched(directory, path),
-            None => return sync(directory, path),
+            None => return self.sync_directory(directory, path),
         }
         Ok(())
     }
@@ -524,9 +572,9 @@ impl Root {
         let (parent, name) = self.writable_parent(path)?;
         // through one descriptor, so that no link is followed and nothing else can take its place meanwhile
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd =
-            nix::fcntl::openat(&parent, &*name, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
-        let look = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map_err(|errno| failed("look at", path, errno));
+        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
+            .map_err(|errno| self.failed("open", path, errno))?;
+        let look = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno));
         let (own, above) = (look(&fd)?, Meta::from(look(&parent)?));
         let others_write = !self.trusts(above.uid) || above.mode & 0o022 != 0;
         if others_write && own.st_nlink > 1 && Meta::from(own).what == What::File {
@@ -541,20 +589,20 @@ impl Root {
     fn give(&self, fd: &OwnedFd, old: FileStat, path: &Path, access: Access) -> Result<()> {
         if access.uid.is_some() || access.gid.is_some() {
             nix::unistd::fchown(fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
-                .map_err(|errno| failed("set the owner of", path, errno))?;
+                .map_err(|errno| self.failed("set the owner of", path, errno))?;
         }
         if access.uid.is_some_and(|uid| uid != old.st_uid) && !self.trusts(old.st_uid) {
             // whom the last owner let in is not whom the next one lets in
             for name in [ACL, DEFAULT_ACL] {
                 match rustix::fs::fremovexattr(fd, name) {
                     Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
-                    Err(errno) => return Err(failed_io("take the access list of", path, errno.into())),
+                    Err(errno) => return Err(self.failed_io("take the access list of", path, errno.into())),
                 }
             }
         }
         // after the owner: chown takes setuid and setgid away
         nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(access.mode))
-            .map_err(|errno| failed("set the mode of", path, errno))
+            .map_err(|errno| self.failed("set the mode of", path, errno))
     }
 
     /// Makes the directory at `path`, and those above it (0755, ours) that are missing. A new one has its access and its
@@ -568,18 +616,18 @@ impl Root {
         }
         clear(&parent, &temporary);
         nix::sys::stat::mkdirat(&parent, &*temporary, Mode::S_IRWXU)
-            .map_err(|errno| failed("make the directory", path, errno))?;
+            .map_err(|errno| self.failed("make the directory", path, errno))?;
         let made = (|| {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let fd = nix::fcntl::openat(&parent, &*temporary, flags, Mode::empty())
-                .map_err(|errno| failed("open", path, errno))?;
+                .map_err(|errno| self.failed("open", path, errno))?;
             if let Some(context) = self.label(&parent, &name, What::Directory) {
                 self.set_attribute(&fd, path, &context)?;
             }
-            let own = nix::sys::stat::fstat(&fd).map_err(|errno| failed("look at", path, errno))?;
+            let own = nix::sys::stat::fstat(&fd).map_err(|errno| self.failed("look at", path, errno))?;
             self.give(&fd, own, path, access)?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
-                .map_err(|errno| failed("make the directory", path, errno))
+                .map_err(|errno| self.failed("make the directory", path, errno))
         })();
         if made.is_err() {
             clear(&parent, &temporary);
@@ -593,14 +641,16 @@ impl Root {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
         clear(&parent, &temporary);
-        nix::unistd::symlinkat(target, &parent, &*temporary).map_err(|errno| failed("make the link", path, errno))?;
+        nix::unistd::symlinkat(target, &parent, &*temporary)
+            .map_err(|errno| self.failed("make the link", path, errno))?;
         let made = (|| {
             if let Some((attribute, context)) = self.label(&parent, &name, What::Link) {
                 let link = through(&parent).join(&temporary);
                 let set = rustix::fs::lsetxattr(link, &attribute, &context, XattrFlags::empty());
                 self.attribute_is_set(set, path, &attribute)?;
             }
-            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name).map_err(|errno| failed("replace", path, errno))
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
+                .map_err(|errno| self.failed("replace", path, errno))
         })();
         if made.is_err() {
             clear(&parent, &temporary);
@@ -661,7 +711,7 @@ impl Root {
             // file systems without them have one context for all that is in them
             Ok(()) | Err(Raw::OPNOTSUPP) => Ok(()),
             Err(Raw::PERM | Raw::ACCESS) if !self.is_live() || !self.labels.is_on() => Ok(()),
-            Err(errno) => Err(failed_io(&format!("set the attribute {name} of"), path, errno.into())),
+            Err(errno) => Err(self.failed_io(&format!("set the attribute {name} of"), path, errno.into())),
         }
     }
 
@@ -673,7 +723,7 @@ impl Root {
             What::Directory => nix::unistd::UnlinkatFlags::RemoveDir,
             _ => nix::unistd::UnlinkatFlags::NoRemoveDir,
         };
-        nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| failed("remove", path, errno))?;
+        nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| self.failed("remove", path, errno))?;
         self.parents.borrow_mut().clear();
         self.sync(&parent, path)
     }
@@ -685,8 +735,8 @@ impl Root {
             return self.remove(path);
         }
         let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
-        walk(&parent, &name, path, false)?;
-        walk(&parent, &name, path, true)?;
+        walk(&parent, &name, &self.shown(path), false)?;
+        walk(&parent, &name, &self.shown(path), true)?;
         self.remove(path)
     }
 
@@ -698,11 +748,11 @@ impl Root {
         match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
             Ok(fd) => {
                 // the kernel takes a setting from one write, so a short one is not continued
-                nix::unistd::write(&fd, content).map_err(|errno| failed("write", path, errno))?;
+                nix::unistd::write(&fd, content).map_err(|errno| self.failed("write", path, errno))?;
                 Ok(true)
             }
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
-            Err(errno) => Err(failed("write", path, errno)),
+            Err(errno) => Err(self.failed("write", path, errno)),
         }
     }
 
@@ -712,7 +762,7 @@ impl Root {
         let is_new = self.meta(path)?.is_none();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(|errno| failed("open", path, errno))?;
+            .map_err(|errno| self.failed("open", path, errno))?;
         if is_new && let Some(context) = self.label(&parent, &name, What::File) {
             self.set_attribute(&fd, path, &context)?;
         }
@@ -745,7 +795,7 @@ impl Root {
                 Ok(Some(fd))
             }
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(failed("open", path, errno)),
+            Err(errno) => Err(self.failed("open", path, errno)),
         }
     }
 
@@ -777,7 +827,8 @@ impl Root {
                         Ok(fd) => fd,
                         Err(errno) => return Ok(Err(errno)),
                     };
-                    let meta = Meta::from(nix::sys::stat::fstat(&fd).map_err(|errno| failed("look at", path, errno))?);
+                    let meta =
+                        Meta::from(nix::sys::stat::fstat(&fd).map_err(|errno| self.failed("look at", path, errno))?);
                     if meta.what != What::Link {
                         way.push(fd);
                         continue;
@@ -790,8 +841,8 @@ impl Root {
                         return Err(Error::new(format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
                             .help("its owner could send what is written to any place: let root own the link, or name the path that it leads to"));
                     }
-                    let target =
-                        nix::fcntl::readlinkat(&fd, "").map_err(|errno| failed("read the link in", path, errno))?;
+                    let target = nix::fcntl::readlinkat(&fd, "")
+                        .map_err(|errno| self.failed("read the link in", path, errno))?;
                     left.extend(names(Path::new(&target)));
                 }
             }
@@ -815,8 +866,36 @@ impl Root {
         self.make_directory(parent, Access { mode: 0o755, uid: None, gid: None })?;
         match self.directory(parent)? {
             Some(fd) => Ok((fd, name)),
-            None => Err(failed("open", parent, Errno::ENOTDIR)),
+            None => Err(self.failed("open", parent, Errno::ENOTDIR)),
         }
+    }
+
+    /// Makes the new file `temporary` in `parent`, for what is to be at `path`.
+    fn create(&self, parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map(File::from)
+            .map_err(|errno| self.failed("write", path, errno))
+    }
+
+    /// What is in a file of about `size` bytes: the files of the kernel say that they have none.
+    fn content(&self, mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
+        // most are had whole by one system call
+        let read = match rustix::io::read(file, spare_capacity(&mut content)) {
+            Ok(count) if count > 0 && count as u64 == size => Ok(0),
+            Ok(_) => file.read_to_end(&mut content),
+            Err(errno) => Err(errno.into()),
+        };
+        read.map_err(|error| self.failed_io("read", path, error))?;
+        Ok(content)
+    }
+
+    fn sync_directory(&self, parent: &OwnedFd, path: &Path) -> Result<()> {
+        let dir =
+            nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|errno| self.failed("open the directory of", path, errno))?;
+        nix::unistd::fsync(&dir).map_err(|errno| self.failed("write the directory of", path, errno))
     }
 }
 
@@ -853,27 +932,6 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// Makes the new file `temporary` in `parent`, for what is to be at `path`.
-fn create(parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .map(File::from)
-        .map_err(|errno| failed("write", path, errno))
-}
-
-/// What is in a file of about `size` bytes: the files of the kernel say that they have none.
-fn content(mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
-    // most are had whole by one system call
-    let read = match rustix::io::read(file, spare_capacity(&mut content)) {
-        Ok(count) if count > 0 && count as u64 == size => Ok(0),
-        Ok(_) => file.read_to_end(&mut content),
-        Err(errno) => Err(errno.into()),
-    };
-    read.map_err(|error| failed_io("read", path, error))?;
-    Ok(content)
 }
 
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
@@ -935,12 +993,12 @@ impl Batch {
 
 impl Staged {
     /// Gives the file its name, in place of whatever file or link has it.
-    fn place(self) -> Result<()> {
+    fn place(self) -> nix::Result<()> {
         let link = |name: &Path| {
             let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             nix::unistd::linkat(AT_FDCWD, &*nameless, &self.parent, name, AtFlags::AT_SYMLINK_FOLLOW)
         };
-        let linked = match link(&self.name) {
+        match link(&self.name) {
             // a link can't take the place of another, a rename can
             Err(Errno::EEXIST) => {
                 let temporary = temporary_name(&self.path);
@@ -953,31 +1011,8 @@ impl Staged {
                 placed
             }
             linked => linked,
-        };
-        linked.map_err(|errno| failed("replace", &self.path, errno))
+        }
     }
-}
-
-/// Has all files on the disk.
-fn sync_files(files: &[Staged]) -> Vec<std::io::Result<()>> {
-    fn each(files: &[&File]) -> Vec<std::io::Result<()>> {
-        files.iter().map(|file| file.sync_all()).collect()
-    }
-    let files: Vec<&File> = files.iter().map(|one| &one.file).collect();
-    let mut shares = files.chunks(files.len().div_ceil(SYNCS).max(1));
-    let own = shares.next().unwrap_or_default();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = shares.map(|share| scope.spawn(move || each(share))).collect();
-        let own = each(own);
-        let others = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        own.into_iter().chain(others).collect()
-    })
-}
-
-fn sync(parent: &OwnedFd, path: &Path) -> Result<()> {
-    let dir = nix::fcntl::openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| failed("open the directory of", path, errno))?;
-    nix::unistd::fsync(&dir).map_err(|errno| failed("write the directory of", path, errno))
 }
 
 /// What to tell of a file of a root that could not be read or written through its handle.
@@ -1112,6 +1147,17 @@ mod tests {
         root.write(Path::new("/f"), b"x", PLAIN).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("victim")).unwrap(), "keep");
         assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "x");
+    }
+
+    #[test]
+    fn messages_call_a_path_as_it_is_in_the_tree_or_from_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("f")).unwrap();
+        let told = |root: Root| root.write(Path::new("/f"), b"x", PLAIN).unwrap_err().to_string();
+        let inside = told(Root::open(dir.path()).unwrap());
+        assert!(inside.starts_with("can't replace /f: "), "{inside}");
+        let whole = told(Root::open(dir.path()).unwrap().shown_whole());
+        assert_eq!(whole, inside.replace("/f", dir.path().join("f").to_str().unwrap()));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 /// One thing in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -223,6 +225,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// SHA-256 of all of it, in hex.
+    pub fn digest(&self) -> String {
+        let elements: Vec<String> = self.without(&Self::default()).iter().map(ToString::to_string).collect();
+        hex::encode(Sha256::digest(elements.join("\n")))
+    }
+
     /// Makes one edit.
     pub fn make(&mut self, edit: &Edit) {
         match edit {

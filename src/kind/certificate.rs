@@ -286,10 +286,13 @@ impl Installed {
 }
 
 impl Resource for Installed {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        // what is asked for with a key of the host's own has files in the state directory too
-        let is_given = matches!(self.key, Key::Given(_));
-        Ok(is_given.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let is_settled = match &self.key {
+            Key::Given(_) => true,
+            // while its request waits, that is in the state directory
+            Key::Own { path, .. } => Self::own_key(path, work)?.is_some_and(|own| self.fitting(Some(&own)).is_some()),
+        };
+        Ok(is_settled.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))
     }
 
     fn is_sensitive(&self) -> bool {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
 use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -158,12 +159,25 @@ impl Run {
 
 impl Resource for Run {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let asks = self.unless.is_some() || self.only_if.is_some();
-        Ok(match &self.creates {
-            _ if !work.host.is_live() => Some(Vec::new()),
-            Some(path) if !asks => Some(vec![Trace::Place(path.to_path_buf())]),
-            _ => None,
-        })
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        let mut traces = Vec::new();
+        if let Some(path) = &self.creates {
+            traces.push(Trace::Place(path.to_path_buf()));
+            // while that is there, no guard is asked
+            if work.host.root.meta(path)?.is_some() {
+                return Ok(Some(traces));
+            }
+        }
+        // their arguments are kept
+        let Some(identity) = self.identity(work)?.ok().filter(|_| !self.sensitive) else { return Ok(None) };
+        if self.user.is_some() {
+            traces.extend(FILES.iter().map(|path| Trace::Path(path.into())));
+        }
+        let guards = [&self.unless, &self.only_if].into_iter().flatten();
+        traces.extend(guards.map(|argv| Trace::Program((&self.command(argv, identity.clone())).into())));
+        Ok(Some(traces))
     }
 
     fn kind(&self) -> &'static str {
@@ -259,6 +273,34 @@ mod tests {
             let command = one("command", &format!("run = ['false']\n{guards}"));
             live(dir.path(), |work| assert_eq!(command.observe(work).unwrap().is_some(), due, "{guards}"));
         }
+    }
+
+    #[test]
+    fn its_traces_are_what_decides_and_nothing_sensitive() {
+        let dir = tempfile::tempdir().unwrap();
+        live(dir.path(), |work| {
+            let traces = |fields: &str| {
+                one("command", &format!("name = 'n'\nrun = ['false']\ntimeout = '1s'\n{fields}")).traces(work).unwrap()
+            };
+            let answers = |fields: &str| -> Vec<String> {
+                let kept = serde_json::to_string(&traces(fields).unwrap()).unwrap();
+                let again: Vec<Trace> = serde_json::from_str(&kept).unwrap();
+                let text = |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
+                again.iter().map(|trace| String::from_utf8(text(trace)).unwrap()).collect()
+            };
+            assert_eq!(answers("unless = ['true']"), ["yes"]);
+            assert_eq!(answers("only_if = ['false']"), ["no"]);
+            assert_eq!(answers("only_if = ['no-such-program']"), ["no"]);
+            assert_eq!(answers("only_if = ['sleep', '1000']"), ["none in time"]);
+            assert_eq!(answers("unless = ['sh', '-c', 'test $X = 1']\nenv = { X = '1' }"), ["yes"]);
+            assert_eq!(answers("creates = '/nowhere/at/all'\nonly_if = ['false']"), ["", "no"]);
+            let place = |path: &str| Trace::Place(path.into());
+            assert_eq!(traces("creates = '/proc/self'\nonly_if = ['true']"), Some(vec![place("/proc/self")]));
+            assert_eq!(traces("unless = ['true']\nsensitive = true"), None);
+            assert_eq!(traces("unless = ['true']\nuser = 'nobody-here'"), None);
+            let accounts = traces("unless = ['true']\nuser = 'root'").unwrap();
+            assert!(accounts.contains(&Trace::Path("/etc/passwd".into())), "{accounts:?}");
+        });
     }
 
     #[test]

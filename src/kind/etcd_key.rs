@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::host::etcd::{Api, Cluster, Failure, Pair};
+use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::file::unified;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
 /// The pause between two tries.
@@ -136,6 +136,11 @@ impl Resource for EtcdKey {
 
     fn phase(&self) -> Phase {
         Phase::Units
+    }
+
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let key = || Trace::Key(Standing::of(&self.cluster, self.api, &self.key));
+        Ok(Some(work.host.is_live().then(key).into_iter().collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

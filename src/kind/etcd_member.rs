@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
@@ -18,7 +19,7 @@ use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::etcd_key::{PAUSE, cluster};
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::file::{Wanted, unified};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
 /// What the line with the peer URL that the cluster knows begins with.
@@ -105,6 +106,11 @@ impl Fields for EtcdMemberFields {
     }
 }
 
+/// The peer URL by which the cluster knows the member, as its file says.
+fn known_as(env: &str) -> Option<&str> {
+    env.lines().find_map(|line| line.strip_prefix(KNOWN_AS))
+}
+
 /// Whether a member's name can stand in a list, and in a file that systemd reads.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
@@ -179,12 +185,11 @@ impl EtcdMember {
         env: &str,
         ask: impl FnOnce() -> Result<Vec<Member>, Failure>,
     ) -> Result<Deed> {
-        let known_as = env.lines().find_map(|line| line.strip_prefix(KNOWN_AS));
-        if has_data && known_as == Some(&self.peer_url) {
+        if has_data && self.is_known_here(env) {
             return Ok(Deed::Nothing);
         }
         let deed = match (has_data, ask()) {
-            (true, answer) => self.deed_with_data(known_as, answer)?,
+            (true, answer) => self.deed_with_data(known_as(env), answer)?,
             (false, Ok(list)) => self.deed_without_data(&list),
             (false, Err(Failure::Silent(why))) => {
                 if env.lines().any(|line| line == "ETCD_INITIAL_CLUSTER_STATE=existing") {
@@ -292,12 +297,24 @@ impl EtcdMember {
         Env { exists: true, members, known_as: Some(self.peer_url.clone()) }
     }
 
+    /// Made in one step with the first entry in it; `member/` alone is there after a start that failed, too.
+    fn wal(&self) -> PathBuf {
+        self.data.join("member/wal")
+    }
+
+    /// Whether it has been started before.
+    fn has_data(&self, work: &Work<'_>) -> Result<bool> {
+        Ok(work.host.root.meta(&self.wal())?.is_some())
+    }
+
+    /// Whether it is certain, by what its file says, that the cluster knows where it is.
+    fn is_known_here(&self, env: &str) -> bool {
+        known_as(env) == Some(&self.peer_url)
+    }
+
     /// Looks at the host, and asks the others if need be.
     fn look(&self, work: &Work<'_>) -> Result<Deed> {
-        let root = &work.host.root;
-        // made in one step with the first entry in it; `member/` alone is there after a start that failed, too
-        let has_data = root.meta(&self.data.join("member/wal"))?.is_some();
-        self.deed(has_data, &root.text(&self.env)?, || work.host.etcd(&self.cluster)?.members())
+        self.deed(self.has_data(work)?, &work.host.root.text(&self.env)?, || work.host.etcd(&self.cluster)?.members())
     }
 
     /// What is to be done, in a few words.
@@ -356,6 +373,17 @@ impl Resource for EtcdMember {
         vec![format!("{}:{}", self.kind(), self.name), format!("path:{}", self.env)]
     }
 
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        // until it has been started, and the cluster knows where it is, the others are asked
+        if !(self.has_data(work)? && self.is_known_here(&work.host.root.text(&self.env)?)) {
+            return Ok(None);
+        }
+        Ok(Some(vec![Trace::Place(self.wal()), Trace::Path(self.env.to_path_buf())]))
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         if !work.host.is_live() {
             return Ok(None);
@@ -399,7 +427,9 @@ impl Resource for EtcdMember {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Host;
     use crate::kind::testing::{RoleFiles, Tree, build_with, refusal};
+    use crate::store::Store;
 
     const A: &str = "https://10.0.0.1:2380";
     const B: &str = "https://10.0.0.2:2380";
@@ -498,6 +528,22 @@ mod tests {
     fn a_member_with_data_whose_address_is_known_asks_nobody() {
         let deed = member("").deed(true, NEW, || panic!("asked")).unwrap();
         assert_eq!(deed, Deed::Nothing);
+    }
+
+    #[test]
+    fn only_a_member_that_asks_nobody_has_traces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, env) = (dir.path().join("data"), dir.path().join("env"));
+        let told = fields("").replace("'/d'", &format!("{data:?}")).replace("'/e'", &format!("{env:?}"));
+        let member = build_with::<EtcdMemberFields>(&told, &RoleFiles::default()).unwrap().remove(0);
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
+        let traces = || member.traces(&Work { host: &host, store: &store, catalog: &[] }).unwrap();
+        std::fs::write(&env, NEW).unwrap();
+        assert_eq!(traces(), None);
+        std::fs::create_dir_all(data.join("member/wal")).unwrap();
+        assert_eq!(traces(), Some(vec![Trace::Place(data.join("member/wal")), Trace::Path(env.clone())]));
+        std::fs::write(&env, NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9")).unwrap();
+        assert_eq!(traces(), None);
     }
 
     #[test]

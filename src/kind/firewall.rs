@@ -216,6 +216,7 @@ impl Fields for FirewallFields {
             listed,
             bars_masquerade: self.masquerade == Some(false),
             exclusive: self.exclusive,
+            sensitive: build.is_secret(),
             lets_in,
             lets_in_otherwise,
         })])
@@ -229,6 +230,8 @@ pub struct Firewall {
     listed: Settings,
     bars_masquerade: bool,
     exclusive: bool,
+    /// Whether nothing of it may be kept.
+    sensitive: bool,
     /// What it lets in by `ports` and `allow`.
     lets_in: Vec<Traffic>,
     /// What it lets in by services and rich rules, as far as that is known here.
@@ -532,9 +535,12 @@ fn firewalls(catalog: &[Item]) -> impl Iterator<Item = &Firewall> {
     catalog.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Firewall>())
 }
 
+/// Where firewalld's default zone is named.
+const CONF: &str = "/etc/firewalld/firewalld.conf";
+
 /// The zone of everything that belongs to no other.
 fn default_zone(host: &Host) -> Result<String> {
-    let text = host.root.text(Path::new("/etc/firewalld/firewalld.conf"))?;
+    let text = host.root.text(Path::new(CONF))?;
     let set = text.lines().filter_map(|line| line.trim().strip_prefix("DefaultZone=")).next_back();
     Ok(set.map(str::trim).filter(|zone| !zone.is_empty()).unwrap_or("public").to_owned())
 }
@@ -543,10 +549,13 @@ fn etc_file(zone: &str) -> PathBuf {
     Path::new("/etc/firewalld/zones").join(format!("{zone}.xml"))
 }
 
+fn packaged_file(zone: &str) -> PathBuf {
+    Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"))
+}
+
 /// Where a zone is kept, and its text: the administrator's, else the package's.
 pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
-    let packaged = Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"));
-    for path in [etc_file(zone), packaged] {
+    for path in [etc_file(zone), packaged_file(zone)] {
         let text = root.text(&path)?;
         if !text.is_empty() {
             return Ok(Some((path, text)));
@@ -587,13 +596,14 @@ fn blank(zone: &str) -> Result<String> {
 
 impl Resource for Firewall {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        if work.host.is_live() {
+        let is_live = work.host.is_live();
+        if is_live && self.sensitive {
             return Ok(None);
         }
         let zone = self.zone_name(work.host)?;
-        let packaged = format!("/usr/lib/firewalld/zones/{zone}.xml").into();
-        let paths = [etc_file(&zone), packaged, "/etc/firewalld/firewalld.conf".into()];
-        Ok(Some(paths.into_iter().map(Trace::Path).collect()))
+        let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
+        // what is permanent is in the files
+        Ok(Some(paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()))
     }
 
     fn can_cut_off(&self) -> bool {
@@ -802,6 +812,21 @@ mod tests {
         let catalog = [item("zone = 'internal'\nports = ['443/tcp']")];
         let error = firewalls(&catalog).next().unwrap().compare(&host, &catalog).unwrap_err();
         assert!(error.to_string().contains("what its zone internal holds isn't known"), "{error}");
+    }
+
+    #[test]
+    fn its_traces_are_what_firewalld_has_now_and_its_files_and_nothing_with_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        let traces = |role: &RoleFiles| {
+            let built = build_with::<FirewallFields>("zone = 'home'\nports = ['1/tcp']", role).unwrap();
+            built[0].traces(&work).unwrap()
+        };
+        let paths = ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
+        let wanted = paths.map(|path| Trace::Path(path.into())).into_iter().chain([Trace::Zone("home".to_owned())]);
+        assert_eq!(traces(&RoleFiles::default()), Some(wanted.collect()));
+        assert_eq!(traces(&RoleFiles::default().secret()), None);
     }
 
     #[test]

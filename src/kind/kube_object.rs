@@ -17,7 +17,7 @@ use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::file::unified;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use compare::{Difference, differences};
 
 /// How long kubectl may take.
@@ -323,6 +323,14 @@ impl Resource for KubeObject {
         true
     }
 
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        if !work.host.is_live() {
+            return Ok(Some(Vec::new()));
+        }
+        let Ok(kube) = work.host.kube(&self.access)? else { return Ok(None) };
+        Ok(kube.standing(&self.name)?.map(|standing| vec![Trace::Object(standing)]))
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         const SILENT: &str = "apply (the API server does not answer yet)";
         if !work.host.is_live() {
@@ -566,6 +574,34 @@ mod tests {
         assert_eq!(cluster.get(MAP), Some(map("1")));
         let asked: Vec<String> = cluster.server.seen().into_iter().map(|seen| seen.path).collect();
         assert_eq!(asked, ["/api/v1", MAP, MAP, MAP]);
+    }
+
+    #[test]
+    fn whoever_changes_an_object_changes_its_trace_which_has_nothing_of_its_content() {
+        let cluster = StandIn::new();
+        let version = |version: &str, value: &str| {
+            let mut object = map(value);
+            object["metadata"] = json!({"name": "a", "uid": "u", "resourceVersion": version});
+            object
+        };
+        cluster.put(MAP, &version("7", "hunter2"));
+        let object = one("kube_object", &cluster.fields(MAP, &map("hunter2"), ""));
+        let trace = object.traces(&cluster.work()).unwrap().unwrap().remove(0);
+        let kept = serde_json::to_string(&trace).unwrap();
+        assert!(!kept.contains("hunter2"), "{kept}");
+        // another run asks by what was kept, and for nothing else
+        let trace: Trace = serde_json::from_str(&kept).unwrap();
+        let before = cluster.server.seen().len();
+        let seen = || Host::open("/".as_ref()).unwrap().seen(&trace);
+        let sealed = seen().unwrap();
+        assert_eq!(sealed.clone().unwrap().text.unwrap(), b"u 7");
+        assert_eq!(cluster.server.seen()[before..].iter().map(|seen| &seen.path).collect::<Vec<_>>(), [MAP]);
+        cluster.put(MAP, &version("8", "hunter3"));
+        assert_ne!(seen().unwrap(), sealed);
+        std::fs::remove_file(file(cluster.dir.path(), MAP)).unwrap();
+        assert_eq!(seen().unwrap(), None);
+        cluster.status(500);
+        assert!(seen().is_err(), "who does not answer tells nothing");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::host::unit_files::ETC;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::{File, Wanted};
 use crate::kind::unit::UnitName;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::secret::Secret;
 
 /// Where systemd looks for credentials.
@@ -210,6 +210,11 @@ impl Credential {
 }
 
 impl Resource for Credential {
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let paths = [self.path(Form::Encrypted), self.path(Form::Plain), self.dropin_path().into()];
+        Ok(Some(paths.map(Trace::Path).into()))
+    }
+
     fn is_sensitive(&self) -> bool {
         true
     }
@@ -319,6 +324,10 @@ mod tests {
         assert_eq!(mode(&tree, "/etc/credstore/db"), 0o600);
         let other = CREDENTIAL.replace("hunter2", "hunter3");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "store the credential");
+        let traces = one("secret", CREDENTIAL).traces(&tree.work()).unwrap().unwrap();
+        for path in ["/etc/credstore/db", "/etc/systemd/system/app.service.d/kpull-credential-db.conf"] {
+            assert!(traces.contains(&Trace::Path(path.into())), "{traces:?}");
+        }
         tree.put("/etc/systemd/system/app.service.d/kpull-credential-db.conf", "[Service]\n");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "drop-in of app.service: content");
     }

@@ -311,7 +311,11 @@ struct Check {
 impl Check {
     /// Asks once; `None` when there is no such program, which a package may still bring.
     fn ask(&self) -> Result<Option<Output>> {
-        run_if_there(&Command::new(&self.argv, ONE_CHECK))
+        run_if_there(&self.command())
+    }
+
+    fn command(&self) -> Command<'_> {
+        Command::new(&self.argv, ONE_CHECK)
     }
 
     /// Whether the work of `unit` stands. A check that never ends tells neither.
@@ -631,16 +635,19 @@ impl Unit {
 impl Resource for Unit {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let host = work.host;
-        // nothing but the check itself tells whether its work stands
-        if host.is_live() && self.check.is_some() {
-            return Ok(None);
-        }
         let mut traces: Vec<Trace> =
             unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
         if host.is_live() && self.state != State::Any {
             // one that is done is done until the next boot
             let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
             traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
+        }
+        if let Some(check) = self.check.as_ref().filter(|_| host.is_live()) {
+            // its arguments are kept
+            if check.sensitive {
+                return Ok(None);
+            }
+            traces.extend([Trace::Unit(self.name.clone()), Trace::Program((&check.command()).into())]);
         }
         Ok(Some(traces))
     }
@@ -873,6 +880,21 @@ mod tests {
         assert_eq!(summary(&on, &host), "unmask, enable");
         on.make(&host, &[], &Change::default()).unwrap();
         assert_eq!(summary(&on, &host), "");
+    }
+
+    #[test]
+    fn of_a_check_with_a_secret_in_it_nothing_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
+        let work = Work { host: &host, store: &store, catalog: &[] };
+        let traces = |role: &RoleFiles| {
+            let built = build_with::<UnitFields>("name = 'a.service'\ncheck = ['test', 'hunter2']", role).unwrap();
+            built.last().unwrap().traces(&work).unwrap()
+        };
+        assert_eq!(traces(&RoleFiles::default().secret()), None);
+        let kept = traces(&RoleFiles::default()).unwrap();
+        assert!(kept.iter().any(|trace| matches!(trace, Trace::Program(_))), "{kept:?}");
+        assert!(kept.contains(&Trace::Unit("a.service".to_owned())), "{kept:?}");
     }
 
     #[test]

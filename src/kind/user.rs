@@ -95,13 +95,18 @@ impl User {
         }
     }
 
-    /// Its home, when that has to be made.
-    fn missing_home(&self, work: &Work<'_>) -> Result<Option<String>> {
+    /// The home that has to be there, if one has to.
+    fn wanted_home(&self, work: &Work<'_>) -> Result<Option<String>> {
         if !self.create_home {
             return Ok(None);
         }
         let known = work.host.with_accounts(|accounts| accounts.login(&self.name).map(|login| login.home.clone()))?;
-        let home = self.home.clone().or(known).unwrap_or_else(|| format!("/home/{}", self.name));
+        Ok(Some(self.home.clone().or(known).unwrap_or_else(|| format!("/home/{}", self.name))))
+    }
+
+    /// Its home, when that has to be made.
+    fn missing_home(&self, work: &Work<'_>) -> Result<Option<String>> {
+        let Some(home) = self.wanted_home(work)? else { return Ok(None) };
         match work.host.root.meta(Path::new(&home))?.map(|meta| meta.what) {
             None => Ok(Some(home)),
             // /home is a link on some hosts, and so may be a home in it
@@ -115,8 +120,9 @@ impl User {
 }
 
 impl Resource for User {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let accounts = crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into()));
+        Ok(Some(accounts.chain(self.wanted_home(work)?.map(|home| Trace::Place(home.into()))).collect()))
     }
 
     fn kind(&self) -> &'static str {

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::writeback::Writeback;
-use crate::net::{Get, Kind, from_io};
+use crate::net::ranges::LARGE;
+use crate::net::{Ask, Get, Kind, from_io};
 
 const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.
@@ -50,16 +51,16 @@ pub struct Got {
     pub size: u64,
 }
 
-/// [`download_heard`] by nobody.
+/// [`download_heard`] by nobody, from one address.
 pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
-    download_heard(net, url, part, wanted, progress, &mut |_| {})
+    download_heard(net, url, &[], part, wanted, progress, &mut |_| {})
 }
 
-/// [`download_heard`] from the first of `urls` that has the wanted file. Where it is not, `failed` hears of it, with the
-/// position of the address. The error is why none has it.
+/// [`download_heard`] from the first address that has the wanted file; those behind it in its own list may have a share in
+/// that. Where it is not, `failed` hears of it, with the position of the address in all lists. The error is why none has it.
 pub fn download_any(
     net: &dyn Get,
-    urls: impl IntoIterator<Item = String>,
+    lists: &[Vec<String>],
     part: &Path,
     wanted: &Wanted<'_>,
     progress: Progress<'_>,
@@ -67,8 +68,9 @@ pub fn download_any(
     failed: &mut dyn FnMut(usize, &Error),
 ) -> Result<Got> {
     let mut failures = Vec::new();
-    for (index, url) in urls.into_iter().enumerate() {
-        match download_heard(net, &url, part, wanted, progress, listener) {
+    let addresses = lists.iter().flat_map(|list| (0..list.len()).map(|at| (&list[at], &list[at + 1..])));
+    for (index, (url, others)) in addresses.enumerate() {
+        match download_heard(net, url, others, part, wanted, progress, listener) {
             Ok(got) => return Ok(got),
             Err(error) => {
                 failed(index, &error);
@@ -79,12 +81,14 @@ pub fn download_any(
     Err(Error::new(format!("the artifact {} can't be had", wanted.name)).because(failures.join("; ")))
 }
 
-/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. What is in
-/// `part` already is taken for the beginning, if the digest is known. A file that is not the wanted one is removed, and is
-/// an error; so is one that has more than the wanted bytes. `listener` hears every byte that counts for the digest, in order.
+/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. `others` have the
+/// same file, and may be asked for parts of it. What is in `part` already is taken for the beginning, if the digest is known. A
+/// file that is not the wanted one is removed, and is an error; so is one that has more than the wanted bytes. `listener` hears every
+/// byte that counts for the digest, in order.
 pub fn download_heard(
     net: &dyn Get,
     url: &str,
+    others: &[String],
     part: &Path,
     wanted: &Wanted<'_>,
     progress: Progress<'_>,
@@ -101,7 +105,7 @@ pub fn download_heard(
     let before = before.unwrap_or(0);
     let (mut body, total, from_start): (Box<dyn Read>, _, _) = match wanted.size {
         Some(size) if size == before && size > 0 => (Box::new(io::empty()), wanted.size, false),
-        _ => body(net, url, before)?,
+        _ => body(net, url, others, before, wanted)?,
     };
     listener(Piece::Start);
     if from_start || before == 0 {
@@ -118,7 +122,11 @@ pub fn download_heard(
     let mut writeback = Writeback::default();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let count = body.read(&mut buffer).map_err(from_io)?;
+        let count = body.read(&mut buffer).map_err(from_io).inspect_err(|error| {
+            if error.code() == &code::CHANGED {
+                drop(std::fs::remove_file(part));
+            }
+        })?;
         if count == 0 {
             break;
         }
@@ -137,9 +145,9 @@ pub fn download_heard(
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
         drop(std::fs::remove_file(part));
-        if resumed {
-            // what was there before may have been the wrong half
-            return download_heard(net, url, part, wanted, progress, listener);
+        if resumed || (!others.is_empty() && done >= LARGE) {
+            // what was there before, or what others gave, may have been what was wrong
+            return download_heard(net, url, &[], part, wanted, progress, listener);
         }
         return Err(Error::new(format!(
             "{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"
@@ -177,7 +185,13 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) 
 }
 
 /// The body at `url` from byte `from` on; its whole size; whether it starts at byte 0 after all.
-fn body(net: &dyn Get, url: &str, from: u64) -> Result<(Box<dyn Read>, Option<u64>, bool)> {
+fn body(
+    net: &dyn Get,
+    url: &str,
+    others: &[String],
+    from: u64,
+    wanted: &Wanted<'_>,
+) -> Result<(Box<dyn Read>, Option<u64>, bool)> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
         let file = File::open(path).context(what)?;
@@ -185,7 +199,8 @@ fn body(net: &dyn Get, url: &str, from: u64) -> Result<(Box<dyn Read>, Option<u6
         return Ok((Box::new(file), Some(size), true));
     }
     let from = Some(from).filter(|from| *from > 0);
-    let reply = net.get(url, from)?;
+    let others: Vec<String> = others.iter().filter(|url| !url.starts_with("file://")).cloned().collect();
+    let reply = net.get(&Ask { url, others: &others, from, is_pinned: wanted.sha256.is_some() })?;
     let (total, from_start) = match reply.kind {
         Kind::Ok => (reply.length, true),
         Kind::Partial => (reply.length.map(|rest| rest.saturating_add(from.unwrap_or(0))), false),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Context, Result};
-use crate::host::Host;
+use crate::host::{Host, meminfo};
 use crate::resolve::world::merge;
 use crate::site::{Doc, read_if_there};
 
@@ -75,7 +75,7 @@ impl Facts {
             arch: arch(),
             os: Os::of(host)?,
             interfaces,
-            memory: memory(&read("/proc/meminfo")?),
+            memory: meminfo::bytes(&read("/proc/meminfo")?, "MemTotal").unwrap_or(0) >> 20,
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             selinux: selinux.to_owned(),
@@ -119,7 +119,8 @@ impl Facts {
 }
 
 impl Os {
-    fn of(host: &Host) -> Result<Self> {
+    /// Reads a machine's, or a tree's.
+    pub fn of(host: &Host) -> Result<Self> {
         let mut text = host.root.text(Path::new("/etc/os-release"))?;
         if text.is_empty() {
             text = host.root.text(Path::new("/usr/lib/os-release"))?;
@@ -146,13 +147,6 @@ fn arch() -> String {
         other => other,
     }
     .to_owned()
-}
-
-fn memory(meminfo: &str) -> u64 {
-    meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-        .map_or(0, |kib| kib / 1024)
 }
 
 #[cfg(test)]

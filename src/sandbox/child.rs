@@ -9,7 +9,7 @@ use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::error::{Error, Exit, Result};
 use crate::host::process::keep_private;
-use crate::net::{self, Client, Conditions, Kind};
+use crate::net::{self, Ask, Client, Download, Kind, ranges};
 use crate::source::{self, Poll, Source, Tree};
 
 /// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
@@ -97,10 +97,10 @@ impl Work {
                 // no path has a NUL in it
                 Ok(whole(tree.list()?.map(|paths| paths.join("\0").into_bytes())))
             }
-            (Self::Downloads(client), Request::Get { url, from }) => {
-                let reply = client.get(&url, &Conditions { etag: None, from })?;
-                let answer = Answer::Body { kind: reply.kind, length: reply.length };
-                Ok((answer, Some(Box::new(reply))))
+            (Self::Downloads(client), Request::Get { url, others, from, is_pinned, connections }) => {
+                let ask = Ask { url: &url, others: &others, from, is_pinned };
+                let Download { kind, length, body } = ranges::get(client, &ask, connections)?;
+                Ok((Answer::Body { kind, length }, Some(body)))
             }
             (Self::Downloads(client), Request::Post { url, body }) => {
                 client.post_json(&url, body)?;

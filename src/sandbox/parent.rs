@@ -24,13 +24,15 @@ use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::not_started;
 use crate::host::root::Root;
-use crate::net::{self, Download, Get, Options, Pace};
+use crate::net::{self, Ask, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
 
 /// How long a source may take for all that it is asked in a run, and a download until it begins.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
+/// The most addresses that may have parts of a download besides its own.
+const OTHERS_MAX: usize = 8;
 /// How much a child may be ahead, in bytes.
 const PIPE: i32 = 1 << 20;
 /// How much of a child's last words is read, in bytes.
@@ -71,7 +73,12 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 
 /// Downloads through a child, one for each.
 #[derive(Debug)]
-pub struct Downloads(pub Options);
+pub struct Downloads {
+    /// How to connect.
+    pub options: Options,
+    /// The most connections for one of them.
+    pub connections: usize,
+}
 
 /// Posts JSON through a child, which has the time of every try that the options allow, and ten seconds for the pauses.
 pub fn post(options: &Options, url: &str, body: String) -> Result<()> {
@@ -237,13 +244,15 @@ impl Tree for RemoteTree {
 }
 
 impl Get for Downloads {
-    fn get(&self, url: &str, from: Option<u64>) -> Result<Download> {
+    fn get(&self, ask: &Ask<'_>) -> Result<Download> {
         let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-        let setup = Setup { job: Job::Downloads, net: self.0.load()?, confinement };
-        let patience = self.0.patience();
-        let parsed = net::read(url)?;
+        let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
+        let patience = self.options.patience();
+        let parsed = net::read(ask.url)?;
         let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), PATIENCE.max(patience * 2))?;
-        match worker.ask(&Request::Get { url: url.to_owned(), from })? {
+        let Ask { url, others, from, is_pinned } = *ask;
+        let (url, others) = (url.to_owned(), others.iter().take(OTHERS_MAX).cloned().collect());
+        match worker.ask(&Request::Get { url, others, from, is_pinned, connections: self.connections })? {
             Answer::Body { kind, length } => {
                 let pace = Pace::new(patience);
                 let body = Box::new(Body { worker, left: 0, ended: false, pace, patience, url: parsed });

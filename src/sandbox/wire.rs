@@ -76,8 +76,8 @@ pub(super) enum Request {
     Read { path: String, max: u64 },
     /// [`source::Tree::list`] of the last news.
     List,
-    /// A download.
-    Get { url: String, from: Option<u64> },
+    /// A download, see [`crate::net::Ask`], over so many connections at most.
+    Get { url: String, others: Vec<String>, from: Option<u64>, is_pinned: bool, connections: usize },
     /// A POST of JSON, answered by nothing.
     Post { url: String, body: String },
 }

@@ -1,5 +1,6 @@
 //! Releases from a directory on this host: a mounted share, a USB stick, a copy made by something else.
 
+use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -18,10 +19,17 @@ pub(super) struct Dir {
     path: PathBuf,
 }
 
-/// The directory as it was opened, with the two files that its mark stands for.
-struct DirTree {
+/// The directory as it was opened.
+struct Opened {
     path: PathBuf,
     root: OwnedFd,
+    /// The directory that was read from last, by its name: files of one directory are read one after the other.
+    last: RefCell<Option<(String, OwnedFd)>>,
+}
+
+/// The directory, with the two files that its mark stands for.
+struct DirTree {
+    dir: Opened,
     release: Vec<u8>,
     signatures: Option<Vec<u8>>,
 }
@@ -48,16 +56,17 @@ impl Source for Dir {
             Error::of(format!("the directory {} can't be opened", self.path.display()), &why)
                 .or_help("mount or create it, or correct `dir`")
         })?;
-        let Some(release) = read_below(&root, &self.path, RELEASE, RELEASE_MAX)? else {
+        let dir = Opened { path: self.path.clone(), root, last: RefCell::default() };
+        let Some(release) = dir.read(RELEASE, RELEASE_MAX)? else {
             return Err(Error::new(format!("{} has no {RELEASE}", self.path.display()))
                 .help("put a published release there, or correct `dir`"));
         };
-        let signatures = read_below(&root, &self.path, SIGNATURES, RELEASE_MAX)?;
+        let signatures = dir.read(SIGNATURES, RELEASE_MAX)?;
         let now = digest(&[Some(&release), signatures.as_deref()]);
         if mark == Some(&now) {
             return Ok(Poll::Unchanged);
         }
-        Ok(Poll::News(Box::new(DirTree { path: self.path.clone(), root, release, signatures }), now))
+        Ok(Poll::News(Box::new(DirTree { dir, release, signatures }), now))
     }
 }
 
@@ -67,60 +76,66 @@ impl Tree for DirTree {
         let kept = match path {
             RELEASE => Some(&self.release),
             SIGNATURES => self.signatures.as_ref(),
-            _ => return read_below(&self.root, &self.path, path, max),
+            _ => return self.dir.read(path, max),
         };
         match kept {
-            Some(bytes) if bytes.len() as u64 > max => Err(too_big(&self.path.display().to_string(), path, max)),
+            Some(bytes) if bytes.len() as u64 > max => Err(too_big(&self.dir.path.display().to_string(), path, max)),
             kept => Ok(kept.cloned()),
         }
     }
 
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
-        let root = self.root.try_clone().context(|| format!("reading {}", self.path.display()))?;
-        walk(root, &self.path, "", &mut found)?;
+        let Opened { path, root, .. } = &self.dir;
+        let root = root.try_clone().context(|| format!("reading {}", path.display()))?;
+        walk(root, path, "", &mut found)?;
         found.sort();
         Ok(Some(found))
     }
 }
 
-/// Reads one regular file below `root`. No name on the way may be a symlink: what is read is what stands in the
-/// directory itself. Opening name by name also works on kernels that have no `openat2`.
-fn read_below(root: &OwnedFd, root_path: &Path, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-    let names = segments(path)?;
-    let Some((file_name, parents)) = names.split_last() else { return Ok(None) };
-    let what = || format!("reading {}", root_path.join(path).display());
-    let mut at = root.try_clone().context(what)?;
-    for name in parents {
-        match openat(
-            &at,
-            *name,
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(next) => at = next,
-            Err(why) => return missing_or_refused(why, root_path, path),
+impl Opened {
+    /// Reads one regular file. No name on the way may be a symlink: what is read is what stands in the
+    /// directory itself. Opening name by name also works on kernels that have no `openat2`.
+    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let names = segments(path)?;
+        let Some((file_name, parents)) = names.split_last() else { return Ok(None) };
+        let what = || format!("reading {}", self.path.join(path).display());
+        let parent = parents.join("/");
+        let known = self.last.take().filter(|(name, _)| *name == parent);
+        let at = match known.map_or_else(|| self.directory(parents), |(_, at)| Ok(at)) {
+            Ok(at) => at,
+            Err(why) => return missing_or_refused(why, &self.path, path),
+        };
+        // Without O_NONBLOCK, opening a pipe would wait for a writer.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = openat(&at, *file_name, flags, Mode::empty());
+        self.last.replace(Some((parent, at)));
+        let file = match opened {
+            Ok(fd) => File::from(fd),
+            Err(why) => return missing_or_refused(why, &self.path, path),
+        };
+        let meta: Metadata = file.metadata().context(what)?;
+        if !meta.is_file() {
+            return Err(not_a_file(&self.path, path));
         }
+        let large = || too_big(&self.path.display().to_string(), path, max);
+        if meta.len() > max {
+            return Err(large());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
+        if bytes.len() as u64 > max {
+            return Err(large());
+        }
+        Ok(Some(bytes))
     }
-    // Without O_NONBLOCK, opening a pipe would wait for a writer.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(&at, *file_name, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(why) => return missing_or_refused(why, root_path, path),
-    };
-    let meta: Metadata = file.metadata().context(what)?;
-    if !meta.is_file() {
-        return Err(not_a_file(root_path, path));
+
+    fn directory(&self, names: &[&str]) -> std::result::Result<OwnedFd, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let first = openat(&self.root, ".", flags, Mode::empty());
+        names.iter().try_fold(first?, |at, name| openat(&at, *name, flags, Mode::empty()))
     }
-    if meta.len() > max {
-        return Err(too_big(&root_path.display().to_string(), path, max));
-    }
-    let mut bytes = Vec::new();
-    file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
-    if bytes.len() as u64 > max {
-        return Err(too_big(&root_path.display().to_string(), path, max));
-    }
-    Ok(Some(bytes))
 }
 
 fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<u8>>> {

@@ -91,6 +91,11 @@ impl Store {
         Ok(digest)
     }
 
+    /// Lets [`Store::digest_of`] read every file again, since `stat` does not tell all that becomes of one.
+    pub fn forget_stamps(&self) {
+        self.stamps.replace(Some(Stamps { known: BTreeMap::new(), is_new: true }));
+    }
+
     /// Keeps what [`Store::digest_of`] has learned, so that the next run need not read it again.
     pub(super) fn keep_stamps(&self) -> Result<()> {
         let mut stamps = self.stamps.borrow_mut();
@@ -156,12 +161,13 @@ impl Store {
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
+        let lists = [mirrors.collect(), own.collect()];
         let mut passed = |index: usize, error: &Error| {
             if let Some(mirror) = self.mirrors.get(index) {
                 self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
         };
-        download_any(&*self.net, mirrors.chain(own), &part, &wanted, progress, listener, &mut passed).map_err(|error| {
+        download_any(&*self.net, &lists, &part, &wanted, progress, listener, &mut passed).map_err(|error| {
             error.help(
                 "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
             )
@@ -184,7 +190,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
-    use crate::net::{Download, Get, Kind};
+    use crate::net::{Ask, Download, Get, Kind};
     use crate::trust::Listed;
 
     /// A stand-in for a server that hands out this, and looks into a directory before the last byte.
@@ -200,7 +206,7 @@ mod tests {
     }
 
     impl Get for Looking {
-        fn get(&self, _: &str, _: Option<u64>) -> Result<Download> {
+        fn get(&self, _: &Ask<'_>) -> Result<Download> {
             let body = Body { content: Cursor::new(self.content.clone()), dir: self.dir.clone() };
             Ok(Download { kind: Kind::Ok, length: None, body: Box::new(body) })
         }

@@ -125,8 +125,10 @@ impl Store {
 
     /// Records a generation, and keeps its release.
     pub fn add_generation(&self, generation: &Generation) -> Result<()> {
-        self.keep_release(&generation.release)?;
-        self.set_generation(generation)
+        self.root().together(|| {
+            self.keep_release(&generation.release)?;
+            self.set_generation(generation)
+        })
     }
 
     /// Records what has become of a generation.

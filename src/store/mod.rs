@@ -152,7 +152,7 @@ impl Store {
             .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
-            root: Root::open(dir)?,
+            root: Root::open(dir)?.shown_whole(),
             net: Box::new(net::Options::default()),
             mirrors: Vec::new(),
             only_mirrors: false,
@@ -192,9 +192,9 @@ impl Store {
         self.read("sources.json").ok().flatten().unwrap_or_default()
     }
 
-    /// Keeps the marks.
+    /// Keeps the marks; without them, everything is news once more.
     pub fn set_marks(&self, marks: &BTreeMap<String, String>) -> Result<()> {
-        self.write("sources.json", marks)
+        self.write_quickly("sources.json", marks)
     }
 
     /// Writes a request for a certificate, for somebody to fetch: `csr/NAME.csr`.
@@ -253,7 +253,7 @@ impl Store {
         self.write_quickly("last-run.json", run)
     }
 
-    /// Keeps a record as JSON that is written every minute and worth nothing after a crash: it is not synced to the disk.
+    /// Keeps a record as JSON that is worth nothing after a crash: it is not synced to the disk.
     pub fn write_quickly<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).context(|| format!("can't write {name}"))?;
         let (path, fresh) = (self.dir.join(name), self.dir.join(format!("{name}.new")));

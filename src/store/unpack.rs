@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::host::root::failed_io;
 use crate::host::writeback::Writeback;
 use crate::store::archive::{Format, Limits, Member, extract, extract_stream};
@@ -40,11 +40,14 @@ pub(super) struct Job {
     pub files: BTreeMap<String, Option<File>>,
 }
 
+/// What a thread comes to, if it could be started.
+type Thread<'scope, T> = io::Result<ScopedJoinHandle<'scope, Result<T>>>;
+
 /// An archive that is being unpacked.
 pub(super) struct Unpacking<'scope> {
     to: Option<Sender>,
-    reader: ScopedJoinHandle<'scope, Result<()>>,
-    writer: ScopedJoinHandle<'scope, Result<Option<BTreeMap<String, Taken>>>>,
+    reader: Thread<'scope, ()>,
+    writer: Thread<'scope, Option<BTreeMap<String, Taken>>>,
 }
 
 impl<'scope> Unpacking<'scope> {
@@ -72,12 +75,12 @@ impl<'scope> Unpacking<'scope> {
         let Job { archive, format, files } = job;
         let wanted: BTreeSet<String> = files.keys().cloned().collect();
         let (mut pieces, members) = pipe();
-        let reader = scope.spawn(move || {
+        let reader = Builder::new().spawn_scoped(scope, move || {
             read(&archive, format, &wanted, &mut |member, content| pieces.member(&member.name, content))?;
             pieces.send(Piece::End);
             Ok(())
         });
-        Self { to, reader, writer: scope.spawn(move || write(members, files)) }
+        Self { to, reader, writer: Builder::new().spawn_scoped(scope, move || write(members, files)) }
     }
 
     /// Gives it the archive's next bytes; waits while it is behind.
@@ -92,9 +95,10 @@ impl<'scope> Unpacking<'scope> {
         if let Some(mut to) = self.to {
             to.send(Piece::End);
         }
-        let read = self.reader.join().map_err(|_| stopped())?;
+        let no_thread = || "can't start a thread that unpacks".to_owned();
+        let read = self.reader.context(no_thread)?.join().map_err(|_| stopped())?;
         // when writing fails, reading does too: this is why
-        match self.writer.join().map_err(|_| stopped())?? {
+        match self.writer.context(no_thread)?.join().map_err(|_| stopped())?? {
             Some(members) => read.map(|()| members),
             None => Err(read.err().unwrap_or_else(stopped)),
         }

@@ -156,8 +156,8 @@ impl Mirror {
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
-        let urls = others.chain(pin.urls.iter().cloned());
-        let got = download_any(&filling.net, urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
+        let lists = [others.collect(), pin.urls.clone()];
+        let got = download_any(&filling.net, &lists, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
             .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(&part, mode)

@@ -186,6 +186,68 @@ fn a_serial_far_ahead_is_taken_back_by_a_set_without_the_key_that_signed_it() {
 }
 
 #[test]
+fn a_release_beyond_the_last_serial_of_its_keys_is_not_gone_by_although_its_key_still_counts() {
+    let host = Host::with_good(Via::Dir);
+    host.publish(&Tree::good(GOOD + 5));
+    host.expect_good(GOOD + 5);
+    let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
+    host.publish(&release(GOOD, &[(&next, &[1])], &[1]));
+    assert_eq!(host.apply().code, 4);
+    fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
+    assert_eq!(host.apply().code, 4);
+    assert_eq!(fs::read_to_string(host.root().join("etc/motd")).unwrap(), "drift\n");
+}
+
+#[test]
+fn the_last_release_of_the_keys_before_counts_on() {
+    let host = Host::with_good(Via::Dir);
+    let good = host.published();
+    let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
+    host.publish(&release(GOOD + 1, &[(&next, &[1])], &[3]));
+    assert_eq!(host.apply().code, 4);
+    host.publish(&good);
+    host.expect_good(GOOD);
+    // also when all of it is read again
+    fs::remove_file(host.state().join("sources.json")).unwrap();
+    host.expect_good(GOOD);
+}
+
+#[test]
+fn a_release_of_later_keys_holds_when_no_source_answers() {
+    let host = Host::with_good(Via::Dir);
+    let (one, two) = (set(1, &[2], 1), set(2, &[3], 1));
+    let sets: [(&KeySet, &[u8]); 2] = [(&one, &[1, 2]), (&two, &[2, 3])];
+    for (serial, sets, key) in [(GOOD + 1, &sets[..1], 2), (GOOD + 2, &sets[..], 3)] {
+        host.publish(&release(serial, sets, &[key]));
+        host.expect_good(serial);
+        fs::remove_dir_all(host.address()).unwrap();
+        fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
+        let ended = host.apply();
+        assert!(ended.error.ends_with("can't be opened: No such file or directory"), "{}", ended.error);
+        assert_eq!(ended.code, 1);
+        host.expect_files(serial);
+        fs::create_dir(host.address()).unwrap();
+    }
+}
+
+#[test]
+fn a_host_goes_back_to_what_a_replaced_key_has_signed_and_not_to_what_a_revoked_one_has() {
+    let back = |host: &Host| {
+        let output = kpull().args(["rollback", "--reason=r", "--root"]).arg(host.root()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (next, code) in [(set(1, &[2], 1), 0), (without_key_1(), 4)] {
+        let host = Host::with_good(Via::Dir);
+        host.publish(&release(GOOD + 1, &[(&next, if code == 0 { &[1, 2] } else { &[2] })], &[2]));
+        host.expect_good(GOOD + 1);
+        let (ended, text) = back(&host);
+        assert_eq!(ended, Some(code), "{text}");
+        assert_eq!(text.contains("it is signed by a key that is not allowed"), code == 4, "{text}");
+        host.expect_files(if code == 0 { GOOD } else { GOOD + 1 });
+    }
+}
+
+#[test]
 fn a_key_whose_time_in_its_set_is_over_does_not_count() {
     let host = Host::with_good(Via::Dir);
     let lines = allow(2, "") + &allow(3, "valid-before=\"20200101\" ");

@@ -8,7 +8,7 @@ use crate::site::Tree;
 use crate::{World, copy};
 
 /// Calls at which what is on the disk, and what is not, differ most: before what makes names, and before what waits for the disk.
-const CALLS: [&str; 7] = ["linkat", "renameat", "rename", "fsync", "mkdirat", "unlinkat", "write"];
+const CALLS: [&str; 8] = ["linkat", "renameat", "rename", "fsync", "syncfs", "mkdirat", "unlinkat", "write"];
 
 /// Runs a script in a mount namespace of its own, with a directory for its files, the program and some words more.
 fn script(dir: &Path, script: &str, more: &[&str]) -> bool {
@@ -30,11 +30,14 @@ cp -a "$3/." "$1/mnt/"
 umount "$1/mnt"
 "#;
 
-/// The file system does nothing for files that are renamed without a sync (`noauto_da_alloc`), as others don't. Ends with 3 when the run made the call less often.
+/// The file system does nothing for files that are renamed without a sync (`noauto_da_alloc`), as others don't. Every other time, files
+/// can't be synced together (`syncfs`), but only one by one. Ends with 3 when the run made the call less often.
 const CUT: &str = r#"
 cp --sparse=always "$1/disk" "$1/running"
 mount -o loop,noauto_da_alloc "$1/running" "$1/mnt"
-if strace -qq -o /dev/null -e "trace=$3" -e "inject=$3:signal=KILL:when=$4" "$2" apply --root "$1/mnt" >/dev/null 2>&1; then exit 3; fi
+sync
+[ $(($4 % 2)) = 0 ] || [ "$3" = syncfs ] || together="-e inject=syncfs:error=EIO"
+if strace -qq -o /dev/null -e "trace=$3,syncfs" ${together:-} -e "inject=$3:signal=KILL:when=$4" "$2" apply --root "$1/mnt" >/dev/null 2>&1; then exit 3; fi
 cp --sparse=always "$1/running" "$1/cut"
 umount "$1/mnt"
 mount -o loop "$1/cut" "$1/mnt"

@@ -189,4 +189,13 @@ fn a_release_that_cuts_the_host_off_is_left_even_when_the_run_dies_meanwhile() {
     assert!(host.run("grep releases /etc/hosts").ok().contains("192.168.1.99"), "it is cut off");
     host.run("kpull apply").fails(3);
     assert_eq!(state(host), good);
+
+    // a network that comes back in time is no reason to go back
+    host.run("sed -i 's/contact_within = .*/contact_within = \"120s\"/' /etc/kpull/kpull.toml").ok();
+    world.release(&format!("{cut}\n# and again\n"));
+    host.run(
+        "kpull apply & while ! grep -q 192.168.1.99 /etc/hosts; do sleep .05; done; sleep 1; \
+         sed -i s/192.168.1.99/192.168.1.254/ /etc/hosts; wait $!",
+    )
+    .ok();
 }

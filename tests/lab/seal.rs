@@ -1,6 +1,7 @@
-//! The short way on a real host, and that no drift of its units slips through it.
+//! The short way on a real host, and that no drift of its units, its firewall and what its guards ask for slips through it.
 
 use crate::alone::World;
+use crate::lab::Host;
 
 const ROLE: &str = r#"
 [[file]]
@@ -69,4 +70,105 @@ fn a_host_whose_units_run_is_not_looked_into_and_every_drift_of_them_is_seen() {
     host.crash();
     host.boot();
     assert!(!is_short(&world));
+}
+
+const FIREWALL: &str = r#"
+[[unit]]
+name = "firewalld.service"
+enable = true
+check = ["nft", "list", "chain", "inet", "firewalld", "filter_INPUT"]
+[[firewall]]
+zone = "public"
+services = ["ssh"]
+ports = ["443/tcp"]
+allow = [{ port = "2379/tcp", from = "192.168.1.0/24" }]
+masquerade = false
+exclusive = true
+[[firewall]]
+zone = "trusted"
+sources = ["172.30.0.0/16"]
+[[firewall]]
+services = ["ssh"]
+[[command]]
+name = "there"
+run = ["touch", "/srv/there"]
+unless = ["test", "-e", "/srv/there"]
+[[command]]
+name = "clean"
+run = ["rm", "/srv/dirt"]
+only_if = ["test", "-e", "/srv/dirt"]
+user = "root"
+"#;
+
+/// All that firewalld has and will have, whatever the order.
+fn zones(host: Host<'_>) -> Vec<String> {
+    let zones = host.run("firewall-cmd --list-all-zones && firewall-cmd --permanent --list-all-zones").ok();
+    let line = |line: &str| {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        words.sort_unstable();
+        words.join(" ")
+    };
+    zones.lines().map(line).collect()
+}
+
+#[test]
+fn a_host_with_a_firewall_is_not_looked_into_and_every_drift_of_it_is_seen() {
+    let world = World::new();
+    let host = world.host();
+    world.release(FIREWALL);
+    host.run("kpull apply").ok();
+    is_sealed_soon(&world);
+    let good = zones(host);
+    for (drift, changed) in [
+        ("firewall-cmd -q --remove-port=443/tcp", "firewall:public service ssh"),
+        ("firewall-cmd -q --add-port=81/tcp", "firewall:public service ssh"),
+        ("firewall-cmd -q --remove-service=ssh", "firewall:public service ssh"),
+        ("firewall-cmd -q --add-service=http", "firewall:public service ssh"),
+        ("firewall-cmd -q --add-masquerade", "firewall:public service ssh"),
+        ("firewall-cmd -q --add-rich-rule='rule service name=\"http\" accept'", "firewall:public service ssh"),
+        ("firewall-cmd -q --zone=trusted --remove-source=172.30.0.0/16", "firewall:trusted source 172.30.0.0/16"),
+        ("firewall-cmd -q --permanent --remove-port=443/tcp", "firewall:public service ssh"),
+        (
+            "firewall-cmd -q --permanent --remove-port=443/tcp && firewall-cmd -q --reload",
+            "firewall:public service ssh",
+        ),
+        (
+            "sed -i '/443/d' /etc/firewalld/zones/public.xml && systemctl restart firewalld",
+            "firewall:public service ssh",
+        ),
+        ("nft flush ruleset", "unit:firewalld.service"),
+        ("systemctl stop firewalld", "unit:firewalld.service"),
+        ("rm /srv/there", "command:there"),
+        ("touch /srv/dirt", "command:clean"),
+        (
+            "firewall-cmd -q --zone=home --remove-service=ssh && firewall-cmd -q --set-default-zone=home",
+            "firewall:default service ssh",
+        ),
+    ] {
+        host.run(drift).ok();
+        let output = host.run("kpull apply --json").ok();
+        let done = output.lines().find(|line| line.contains(r#""event":"done""#)).unwrap();
+        assert!(done.contains(changed), "{drift}: {done}");
+        host.run("nft list chain inet firewalld filter_INPUT && test -e /srv/there && ! test -e /srv/dirt").ok();
+        if !drift.contains("home") {
+            assert_eq!(zones(host), good, "{drift}");
+        }
+        is_sealed_soon(&world);
+    }
+    // somebody else's reload that changes nothing is no drift
+    host.run("firewall-cmd -q --reload").ok();
+    assert!(is_short(&world));
+}
+
+#[test]
+fn a_host_without_units_or_firewall_is_found_well_without_a_bus() {
+    let world = World::new();
+    let host = world.host();
+    let (files, _) = ROLE.split_once("[[unit]]").unwrap();
+    world.release(files);
+    host.run("kpull apply").ok();
+    is_sealed_soon(&world);
+    host.run("mv /run/dbus/system_bus_socket /run/dbus/away").ok();
+    assert!(is_short(&world));
+    host.run("mv /run/dbus/away /run/dbus/system_bus_socket").ok();
 }

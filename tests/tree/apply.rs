@@ -367,6 +367,15 @@ fn graph_shows_the_order_as_text_dot_and_json() {
 }
 
 #[test]
+fn a_host_draws_the_release_that_it_has() {
+    let (site, tree) = applied("[[file]]\npath = \"/a\"\ncontent = \"\"\n");
+    site.role("base", "");
+    assert_eq!(tree.kpull("graph").exits(0).stdout, "base         file:/a\n");
+    let error = site.enroll().kpull("graph --json").exits(1).error();
+    assert_eq!(error["error"], "there is no site here, and this host has no release yet");
+}
+
+#[test]
 fn status_tells_of_before_and_after() {
     let (site, tree) = three();
     assert_eq!(

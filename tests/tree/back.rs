@@ -270,6 +270,59 @@ fn a_release_that_can_not_be_applied_whole_is_taken_back_and_tried_no_more_than_
 }
 
 #[test]
+fn a_release_that_was_no_good_is_tried_once_more_by_itself_when_its_time_has_come() {
+    let good = "[[file]]\npath = \"/etc/a\"\ncontent = \"good\\n\"\n";
+    let site = base(good);
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    let bad = good.replace("good", "bad");
+    site.role("base", &format!("{bad}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n")).sign();
+    symlink("/proc/self", tree.at("dead")).unwrap();
+    tree.write("proc/self", "no directory");
+    tree.kpull("apply").exits(3);
+    let hold = || -> serde_json::Value { serde_json::from_str(&tree.read("var/lib/kpull/hold.json")).unwrap() };
+    let mut over = hold();
+    assert_eq!(over["tries"], 1);
+    over["again"] = over["since"].clone();
+    tree.write("var/lib/kpull/hold.json", over.to_string());
+    tree.kpull("apply").exits(3);
+    assert_eq!((&hold()["tries"], &hold()["again"]), (&2.into(), &serde_json::Value::Null), "and never again");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+}
+
+#[test]
+fn a_host_that_stays_with_an_earlier_release_tells_of_its_source_all_the_same() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    site.role("base", &MANY.replace("443/tcp", "8443/tcp")).sign();
+    tree.kpull("apply").exits(0);
+    tree.kpull("rollback --reason because").exits(0);
+    fs::remove_file(site.path().join("release.toml.sig")).unwrap();
+    let error = tree.kpull("apply --json").exits(4).error();
+    assert_eq!(error["error"], "the release is not signed: there is no release.toml.sig");
+}
+
+#[test]
+fn a_host_that_owes_a_contact_goes_on_when_a_source_answers_and_back_when_none_does() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    let first = tree.snapshot();
+    site.role("base", &MANY.replace("443/tcp", "8443/tcp")).sign();
+    tree.kpull("apply").exits(0);
+    // as a run leaves it that was killed after it had changed the firewall
+    let owe = || tree.write("var/lib/kpull/owed.json", "{\"contact\": \"2020-01-01T00:00:00Z\"}");
+    owe();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    owe();
+    fs::rename(site.path(), site.path().with_extension("away")).unwrap();
+    let error = tree.kpull("apply --json").exits(3).error();
+    let why = error["error"].as_str().unwrap();
+    assert!(why.contains("no source can be reached since this host's network, firewall or SSH was changed"), "{why}");
+    assert_eq!(tree.snapshot(), first);
+    fs::rename(site.path().with_extension("away"), site.path()).unwrap();
+}
+
+#[test]
 fn a_first_release_that_fails_stays_for_the_next_run_to_go_on_with() {
     let site =
         base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n");

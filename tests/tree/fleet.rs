@@ -164,6 +164,7 @@ fn a_status_that_goes_nowhere_is_an_error_of_the_configuration() {
 fn a_host_tells_of_drift_versions_and_certificates_and_the_page_shows_them() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
+    assert!(fleet.state("h1").1["record"]["drift"].is_null(), "what a release brings is none");
     fleet.tree.write("etc/motd", "other\n").kpull("apply").exits(0);
     let record = fleet.state("h1").1["record"].clone();
     assert_eq!(record["drift"][1], 1, "{record}");

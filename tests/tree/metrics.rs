@@ -105,6 +105,21 @@ fn metrics_tell_how_long_the_certificates_of_a_host_are_good() {
 }
 
 #[test]
+fn a_probe_that_is_not_the_host_s_any_more_is_forgotten() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    site.role(
+        "base",
+        "[[probe]]\nname = \"api\"\ntcp = \"127.0.0.1:1\"\n[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n",
+    );
+    let tree = host(site.sign());
+    tree.write("var/lib/kpull/vitals.json", r#"{ "probes": { "probe:api": true, "probe:old": false } }"#);
+    tree.kpull("apply").exits(0);
+    assert_eq!(value(&tree, "kpull_probe_success{probe=\"api\"}"), 1.0);
+    assert!(!tree.read("collected/kpull.prom").contains("probe=\"old\""));
+}
+
+#[test]
 fn metrics_that_can_t_be_written_stop_nothing() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "");

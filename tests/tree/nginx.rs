@@ -13,8 +13,8 @@ use crate::authority::{authority, named};
 use crate::site::{Output, Site, Tree};
 use crate::supply::{mirror, publish, site};
 
-/// An nginx that talks only to those who have a certificate of its authority, and takes PUT below `/releases/`.
-struct Nginx {
+/// An nginx in a directory of its own.
+pub struct Nginx {
     dir: tempfile::TempDir,
     port: u16,
     process: Child,
@@ -28,10 +28,16 @@ impl Drop for Nginx {
 }
 
 impl Nginx {
+    /// One that talks only to those who have a certificate of its authority, and takes PUT below `/releases/`.
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
         fs::create_dir_all(dir.path().join("www/releases")).unwrap();
+        Self::run(dir, configuration)
+    }
+
+    /// One that is configured so, in `dir`, on the port that it is given.
+    pub fn run(dir: tempfile::TempDir, configuration: impl Fn(&Path, u16) -> String) -> Self {
         // a port that was free a moment ago may be taken now
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -55,11 +61,17 @@ impl Nginx {
         panic!("nginx does not start: {}", fs::read_to_string(dir.path().join("error.log")).unwrap_or_default());
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}/{path}", self.port)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file in its directory.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -115,22 +127,29 @@ impl Nginx {
     }
 }
 
-/// One process, nothing outside of `dir`.
-fn configuration(dir: &Path, port: u16) -> String {
+/// One process, nothing outside of `dir`; `http` is what is said of the web server.
+pub fn alone(dir: &Path, http: &str) -> String {
     let dir = dir.display();
     let scratch: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("  {name}_temp_path {dir}/{name};\n"))
         .concat();
     format!(
-        "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log {dir}/error.log;\nevents {{}}\nhttp {{\n{scratch}\
-         \x20 log_format short '$request_method $uri $status';\n  access_log {dir}/access.log short;\n\
+        "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log {dir}/error.log;\nevents {{}}\nhttp {{\n{scratch}{http}}}\n"
+    )
+}
+
+fn configuration(dir: &Path, port: u16) -> String {
+    let http = format!(
+        "\x20 log_format short '$request_method $uri $status';\n  access_log {dir}/access.log short;\n\
          \x20 log_format bytes '$status $request_length $bytes_sent $connection_requests';\n\
          \x20 access_log {dir}/bytes.log bytes;\n\
          \x20 server {{\n    listen 127.0.0.1:{port} ssl;\n    ssl_certificate {dir}/server.pem;\n\
          \x20   ssl_certificate_key {dir}/server.key;\n    ssl_client_certificate {dir}/ca.pem;\n\
          \x20   ssl_verify_client on;\n    root {dir}/www;\n    client_max_body_size 128m;\n\
-         \x20   location /releases/ {{\n      dav_methods PUT;\n      create_full_put_path on;\n    }}\n  }}\n}}\n"
-    )
+         \x20   location /releases/ {{\n      dav_methods PUT;\n      create_full_put_path on;\n    }}\n  }}\n",
+        dir = dir.display()
+    );
+    alone(dir, &http)
 }
 
 fn certificates(dir: &Path) {

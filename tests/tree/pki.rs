@@ -331,6 +331,13 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
     assert_eq!(world.tree.mode("etc/web/key.pem"), 0o600);
     assert!(!world.tree.at("etc/web/cert.pem").exists());
     assert!(world.tree.kpull("apply --json").changed().is_empty(), "it waits");
+    let is_sealed = || {
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        let apply = || world.tree.kpull("apply --json").exits(0);
+        apply();
+        apply().events("done")[0]["sealed"] == true
+    };
+    assert!(!is_sealed(), "somebody may take the request away");
 
     let request = world.tree.at("var/lib/kpull/csr/web.csr").display().to_string();
     openssl(&["req", "-in", &request, "-noout", "-verify"]);
@@ -347,6 +354,8 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
     world.pki("renew web").exits(0);
     assert_eq!(world.apply().changed(), ["certificate:web"]);
     assert_eq!(world.tree.read("etc/web/key.pem"), key);
+
+    assert!(is_sealed());
 
     // a lost key: a new request, and the certificate for the old key is not put beside the new one
     fs::remove_file(world.tree.at("etc/web/key.pem")).unwrap();

@@ -117,6 +117,20 @@ fn a_host_that_waits_is_kept_as_its_release_says_and_tells_so() {
     assert!(world.run(2, "plan --now").exits(2).stdout.contains("/etc/motd"));
     world.run(2, "apply --now").exits(0);
     assert_eq!(world.motd(), "1 2 1");
+    // and has it from then on
+    assert_eq!(world.run(2, "apply --json").exits(0).events("waits").len(), 0);
+    assert_eq!(world.motd(), "1 2 1");
+}
+
+#[test]
+fn a_host_that_waits_tells_of_its_source_all_the_same() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    assert_eq!(world.waits(2), "release 2: h1 goes first");
+    fs::remove_file(world.site.path().join("release.toml.sig")).unwrap();
+    let output = world.run(2, "apply --json").exits(4);
+    assert_eq!(output.events("waits")[0]["why"], "release 2: h1 goes first");
+    assert_eq!(output.error()["error"], "the release is not signed: there is no release.toml.sig");
 }
 
 #[test]
@@ -228,6 +242,9 @@ fn a_lock_server_lets_one_host_after_the_other_and_hears_when_each_is_well() {
     let paths: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/v1/pre-reboot", "/v1/steady-state"].repeat(3));
     assert_eq!(world.motd(), "2 2 2");
+    // who has none gives none back
+    world.run(1, "apply").exits(0);
+    assert_eq!(server.seen().len(), 6);
 }
 
 #[test]
@@ -238,6 +255,7 @@ fn a_host_that_a_release_does_no_good_keeps_its_lock_until_another_release_does(
     assert_eq!(locks.holders("default"), ["h2"]);
     let refused = "release 2: the lock server says: all 1 semaphore slots currently locked (failed_lock)";
     assert_eq!((world.waits(1), world.waits(3)), (refused.to_owned(), refused.to_owned()));
+    assert!(!world.trees[0].at("var/lib/kpull/locks.json").exists(), "what was refused is not given back");
     world.run(2, "apply").exits(0);
     assert_eq!((world.motd(), locks.holders("default")), ("1 1 1".to_owned(), vec!["h2".to_owned()]));
     world.release("3");
@@ -284,7 +302,6 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     std::thread::sleep(std::time::Duration::from_millis(2100));
     world.run(1, "apply").exits(0);
     *what.lock().unwrap() = "";
-    // with nothing else to do
     world.run(1, "apply").exits(0);
     assert_eq!(locks.holders("default"), [""; 0]);
     drop(server);

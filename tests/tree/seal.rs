@@ -4,7 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
 use crate::apply::base;
+use crate::artifacts;
 use crate::site::{Site, Tree};
 
 const ROLE: &str = r#"
@@ -65,9 +69,20 @@ fn what_is_not_there_is_looked_at_again_while_its_directory_was_changed_a_moment
 }
 
 #[test]
+fn what_has_nothing_above_it_but_the_root_is_sealed_too() {
+    let site = base("[[absent]]\npath = \"/nowhere/at/all\"\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    tree.write("nowhere/at/all", "");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["absent:/nowhere/at/all"]);
+}
+
+#[test]
 fn every_kind_of_drift_is_seen_and_mended() {
     let (_site, tree) = sealed();
-    let drifts: [(&str, &str, &dyn Fn()); 7] = [
+    let drifts: [(&str, &str, &dyn Fn()); 8] = [
         ("content", "file:/srv/data/a", &|| fs::write(tree.at("srv/data/a"), "b\n").unwrap()),
         ("mode", "file:/srv/data/a", &|| {
             fs::set_permissions(tree.at("srv/data/a"), fs::Permissions::from_mode(0o666)).unwrap();
@@ -81,6 +96,7 @@ fn every_kind_of_drift_is_seen_and_mended() {
             std::os::unix::fs::symlink("elsewhere", tree.at("srv/link")).unwrap();
         }),
         ("there again", "absent:/srv/nothing", &|| fs::write(tree.at("srv/nothing"), "").unwrap()),
+        ("home", "user:app", &|| fs::remove_dir(tree.at("home/app")).unwrap()),
         ("account", "user:app", &|| fs::write(tree.at("etc/passwd"), "").unwrap()),
     ];
     for (what, id, drift) in drifts {
@@ -149,54 +165,202 @@ fn a_whole_look_can_be_asked_for_once_or_each_time() {
     assert!(!is_short(&tree));
 }
 
-/// Has the seal say of a file what `stat` says of it now, as a disk that loses bytes would: nobody has touched it.
-fn deceive(tree: &Tree, path: &str) {
+/// Changes what stands in a file of the state directory.
+fn edit(tree: &Tree, name: &str, change: impl FnOnce(&mut Value)) {
+    let path = tree.at("var/lib/kpull").join(name);
+    let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// Lets a seal and its contents be two hours old.
+fn age(tree: &Tree) {
+    let made = Timestamp::now() - SignedDuration::from_hours(2);
+    for name in ["seal.json", "contents.json"] {
+        edit(tree, name, |seal| seal["made"] = json!(made));
+    }
+}
+
+/// Runs with nothing to do, and whether the seal was believed: it counts one resource more than there is.
+fn is_believed(tree: &Tree, how: &str) -> bool {
+    let mut count = 0;
+    edit(tree, "seal.json", |seal| {
+        count = seal["resources"].as_u64().unwrap();
+        seal["resources"] = json!(count + 1);
+    });
+    let apply = tree.kpull(&format!("apply --json{how}")).exits(0);
+    assert_eq!(apply.changed(), [""; 0]);
+    edit(tree, "seal.json", |seal| seal["resources"] = json!(count));
+    apply.events("done")[0]["resources"] == count + 1
+}
+
+/// What a disk does that loses bytes: another content, and the seal says what `stat` says now, as if nobody had touched it.
+fn lose(tree: &Tree, path: &str, content: &[u8]) {
     use std::os::unix::fs::MetadataExt;
 
-    let state = tree.at("var/lib/kpull/seal.json");
-    let mut seal: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    fs::write(tree.at(path), content).unwrap();
     let meta = tree.at(path).metadata().unwrap();
-    let trace = seal["traces"].as_array_mut().unwrap().iter_mut().find(|one| one[0]["path"] == format!("/{path}"));
-    let seen = &mut trace.unwrap()[1];
-    seen["mtime"] = serde_json::json!([meta.mtime(), meta.mtime_nsec()]);
-    seen["ctime"] = serde_json::json!([meta.ctime(), meta.ctime_nsec()]);
-    fs::write(state, seal.to_string()).unwrap();
+    let forget = |seen: &mut Value| {
+        seen["mtime"] = json!([meta.mtime(), meta.mtime_nsec()]);
+        seen["ctime"] = json!([meta.ctime(), meta.ctime_nsec()]);
+        assert_eq!(seen["size"], meta.size());
+    };
+    edit(tree, "seal.json", |seal| {
+        match seal["inputs"].as_object_mut().unwrap().iter_mut().find(|(input, _)| input.ends_with(path)) {
+            Some((_, seen)) => forget(seen),
+            None => {
+                let mut traces = seal["traces"].as_array_mut().unwrap().iter_mut();
+                forget(&mut traces.find(|one| one[0]["path"] == format!("/{path}")).unwrap()[1]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_seal_counts_where_it_was_made_since_then_and_while_its_release_is_good() {
+    let (_site, tree) = sealed();
+    let (soon, just_now) =
+        (Timestamp::now() + SignedDuration::from_hours(1), Timestamp::now() - SignedDuration::from_secs(1));
+    for (field, value) in [
+        ("program", json!("0.0.0")),
+        ("host", json!("h2")),
+        ("facts", json!("0")),
+        ("made", json!(soon)),
+        ("created", json!(soon)),
+        ("expires", json!(just_now)),
+        ("inputs", json!({})),
+        ("traces", json!([[{ "path": "/srv/data" }, null]])),
+    ] {
+        edit(&tree, "seal.json", |seal| seal[field] = value);
+        assert!(!is_short(&tree), "{field}");
+        assert!(is_short(&tree), "{field}");
+    }
+}
+
+#[test]
+fn another_system_in_a_tree_breaks_the_seal() {
+    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"{{ facts.os.version }}\\n\"\n");
+    let tree = site.sign().enroll();
+    tree.write("etc/os-release", "ID=debian\nVERSION_ID=12\n");
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    tree.write("etc/os-release", "ID=debian\nVERSION_ID=13\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/etc/a"]);
+    assert_eq!(tree.read("etc/a"), "13\n");
+}
+
+#[test]
+fn what_can_not_be_sealed_any_more_leaves_no_seal() {
+    let (_site, tree) = sealed();
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(tree.at("srv/data/a"), mode).unwrap();
+    assert!(!is_short(&tree));
+    assert!(!tree.at("var/lib/kpull/seal.json").exists());
 }
 
 #[test]
 fn a_whole_look_reads_what_stat_does_not_tell() {
     let (_site, tree) = sealed();
-    tree.write("srv/data/a", "b\n");
-    deceive(&tree, "srv/data/a");
+    assert!(is_believed(&tree, " --full"), "all of it is as it was");
+    lose(&tree, "srv/data/a", b"b\n");
     assert!(is_short(&tree), "stat tells nothing of it");
     assert_eq!(tree.kpull("apply --full --json").exits(0).changed(), ["file:/srv/data/a"]);
     assert_eq!(tree.read("srv/data/a"), "a\n");
 }
 
 #[test]
+fn a_whole_look_reads_what_decides_what_to_look_at() {
+    let (_site, tree) = sealed();
+    let kept = fs::read(tree.at("var/lib/kpull/release.tar")).unwrap();
+    lose(&tree, "var/lib/kpull/release.tar", &vec![0; kept.len()]);
+    assert!(is_short(&tree));
+    tree.kpull("apply --full").exits(0);
+    assert_eq!(fs::read(tree.at("var/lib/kpull/release.tar")).unwrap(), kept);
+}
+
+#[test]
+fn a_whole_look_compares_with_the_contents_of_its_own_seal() {
+    let (_site, tree) = sealed();
+    edit(&tree, "contents.json", |contents| contents["made"] = json!(Timestamp::UNIX_EPOCH));
+    assert!(!is_believed(&tree, " --full"));
+    assert!(is_believed(&tree, " --full"));
+    fs::remove_file(tree.at("var/lib/kpull/contents.json")).unwrap();
+    assert!(!is_believed(&tree, " --full"));
+}
+
+#[test]
 fn a_whole_look_at_the_end_of_a_seal_s_time_makes_it_good_again() {
     let (_site, tree) = sealed();
-    let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
-    for name in ["seal", "contents"] {
-        let state = tree.at(&format!("var/lib/kpull/{name}.json"));
-        let mut seal: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
-        seal["made"] = old.to_string().into();
-        fs::write(&state, seal.to_string()).unwrap();
-    }
-    assert!(!is_short(&tree));
+    age(&tree);
+    assert!(is_believed(&tree, ""));
     assert!(is_short(&tree));
+    assert!(is_believed(&tree, " --full"));
+    age(&tree);
+    assert!(!is_short(&tree), "it was a whole look");
+    age(&tree);
+    lose(&tree, "srv/data/a", b"b\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/srv/data/a"]);
+}
+
+#[test]
+fn a_large_file_is_read_when_that_is_asked_for_and_not_once_an_hour() {
+    let mut content = vec![b'a'; (8 << 20) + 1];
+    let site = base("[[file]]\npath = \"/srv/large\"\nsource = \"large\"\n");
+    let tree = site.file("roles/base/files/large", &content).sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree) && is_believed(&tree, " --full"));
+    content[5] = b'b';
+    lose(&tree, "srv/large", &content);
+    age(&tree);
+    assert!(is_believed(&tree, "") && is_short(&tree));
+    assert_eq!(tree.kpull("apply --full --json").exits(0).changed(), ["file:/srv/large"]);
+}
+
+#[test]
+fn an_installed_file_that_a_disk_has_changed_is_installed_again() {
+    for (size, how) in [(100, ""), (100, " --full"), ((8 << 20) + 1, " --full")] {
+        let mut content = artifacts::bytes(size);
+        let (_publisher, url) = artifacts::published("tool", &content);
+        let site = artifacts::site(&[url], &content, "tool = \"/usr/bin/tool\"");
+        let tree = site.sign().enroll();
+        tree.kpull("apply").exits(0);
+        // whose digest is known from now on
+        std::thread::sleep(Duration::from_millis(3100));
+        settle(&tree);
+        assert!(is_short(&tree));
+        content[5] ^= 1;
+        lose(&tree, "usr/bin/tool", &content);
+        edit(&tree, "stamps.json", |stamps| {
+            use std::os::unix::fs::MetadataExt;
+
+            let meta = tree.at("usr/bin/tool").metadata().unwrap();
+            let stamp = stamps.as_object_mut().unwrap().values_mut().next().unwrap();
+            stamp["modified"] = json!([meta.mtime(), meta.mtime_nsec()]);
+            stamp["changed"] = json!([meta.ctime(), meta.ctime_nsec()]);
+        });
+        age(&tree);
+        assert_eq!(tree.kpull(&format!("apply --json{how}")).exits(0).changed(), ["artifact:tool"], "{size}");
+    }
 }
 
 #[test]
 fn what_has_a_secret_in_it_has_no_digest_anywhere() {
-    let site = base("[[file]]\npath = \"/etc/token\"\ncontent = \"hunter2\"\nsensitive = true\n");
+    let plain = "[[file]]\npath = \"/etc/token\"\ncontent = \"hunter2\"\n";
+    let more = "[[file]]\npath = \"/etc/more\"\ncontent = \"hunter2\"\nsensitive = true\n";
+    let site = base(plain);
     let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(tree.at("var/lib/kpull/contents.json").exists());
+    // not from a time before it was one either
+    site.role("base", &format!("{plain}sensitive = true\n{more}")).sign();
     tree.kpull("apply").exits(0);
     settle(&tree);
     assert!(is_short(&tree));
     assert!(!tree.at("var/lib/kpull/contents.json").exists());
     // and is looked into all the same
-    tree.write("etc/token", "hunter3");
-    deceive(&tree, "etc/token");
+    lose(&tree, "etc/token", b"hunter3");
     assert_eq!(tree.kpull("apply --full --json").exits(0).changed(), ["file:/etc/token"]);
 }

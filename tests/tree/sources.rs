@@ -258,3 +258,27 @@ fn a_source_that_comes_back_brings_the_news_that_was_missed() {
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/base.conf"), "new\n");
 }
+
+#[test]
+fn a_release_that_is_refused_is_told_rather_than_a_source_that_does_not_answer() {
+    let site = site();
+    site.sign().file("release.toml.sig", "");
+    let (dead, bad) = ("dir = \"none\"", format!("dir = \"{}\"", site.path().display()));
+    for sources in [[dead, &bad], [&bad, dead]] {
+        let tree = enrolled(&sources);
+        let error = tree.kpull("apply --json").exits(4).error();
+        assert_eq!(error["error"], "the signatures of the release can't be read");
+    }
+}
+
+#[test]
+fn a_tree_is_cut_off_by_nothing_and_asks_its_source_once() {
+    let site = Site::new("test");
+    site.role("base", "[[firewall]]\nzone = \"public\"\nports = [\"443/tcp\"]\n");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let server = files(site.sign().path());
+    let tree = enrolled(&[&format!("http = \"{}\"", server.url(""))]);
+    assert_eq!(tree.kpull("apply --json").exits(0).changed().len(), 1);
+    let asked: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
+    assert_eq!(asked.iter().filter(|path| *path == "/release.toml").count(), 1, "{asked:?}");
+}
