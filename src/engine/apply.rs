@@ -96,7 +96,8 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
             run.before.save(store)?;
         }
         record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
-        run.owed.release = None;
+        // the release has not come to its end while something waits to be given back
+        run.owed.release = plan.gone_is_held.then(|| stamp.digest.clone());
         run.note()?;
     }
     let summary = Summary {
@@ -593,15 +594,23 @@ mod tests {
     #[test]
     fn what_a_command_or_a_gate_may_look_for_is_on_the_disk_by_then() {
         let role = r#"
+            [[command]]
+            name = "first"
+            run = ["touch", "DIR/first"]
+            creates = "DIR/first"
             [[file]]
             path = "DIR/in"
             content = "x"
+            after = ["command:first"]
             [[command]]
             name = "copy"
             run = ["cp", "DIR/in", "DIR/out"]
             creates = "DIR/out"
+            after = ["file:DIR/in"]
         "#;
-        World::new(role).run().1.unwrap();
+        let world = World::new(role);
+        assert_eq!(ids(&world.catalog)[0], "command:first");
+        world.run().1.unwrap();
         // passes for the second file when the first is there
         let role = r#"
             [[file]]
@@ -661,6 +670,27 @@ mod tests {
             run.all(&[], &[(gone, None)]).unwrap();
             assert_eq!(run.kicked.len(), restarted);
         }
+    }
+
+    /// Remembers of each change, when it is told, whether there is a file by then.
+    struct Watch(PathBuf, RefCell<Vec<bool>>);
+
+    impl Report for Watch {
+        fn event(&self, event: &Event<'_>) {
+            if matches!(event, Event::Changed(..)) {
+                self.1.borrow_mut().push(self.0.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_written_together_before_any_of_them_is_told() {
+        let file = |name: &str| format!("[[file]]\npath = 'DIR/{name}'\ncontent = 'x'\n");
+        let world = World::new(&format!("{}{}", file("one"), file("two")));
+        let work = Work { host: &world.host, store: &world.store, catalog: &world.catalog.items };
+        let watch = Watch(world.dir.path().join("two"), RefCell::default());
+        Run::new(&work, &watch, "h1", Owed::default()).all(&world.catalog.items, &[]).unwrap();
+        assert_eq!(watch.1.take(), [true, true]);
     }
 
     #[test]

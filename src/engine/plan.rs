@@ -24,6 +24,8 @@ pub struct Plan {
     pub before: Option<Before>,
     /// Resources that are left alone for a while.
     pub held: Vec<HeldBack>,
+    /// Whether no role wants one of these any more: it is given back when its time is over.
+    pub gone_is_held: bool,
     /// What an earlier run left owed.
     pub owed: Owed,
 }
@@ -54,10 +56,15 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let is_known = owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest);
     let mut before = None;
     let mut gone: Vec<(Gone, Option<Change>)> = Vec::new();
+    let mut gone_is_held = false;
     if !is_known {
         let known = Before::load(store)?;
         let mut leaves = HashSet::new();
-        for one in known.gone(&work)?.into_iter().filter(|one| !is_held(&one.id)) {
+        for one in known.gone(&work)? {
+            if is_held(&one.id) {
+                gone_is_held = true;
+                continue;
+            }
             let observed = one.item.resource.observe(&work).map_err(|error| locate(error, &one.item))?;
             let others = gone.iter().any(|(_, change)| change.is_some());
             let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
@@ -84,7 +91,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
     }
     drop(changed);
-    Ok(Plan { changes, gone, before, held, owed, catalog })
+    Ok(Plan { changes, gone, before, held, gone_is_held, owed, catalog })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.

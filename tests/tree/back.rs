@@ -182,6 +182,29 @@ fn what_is_held_is_left_alone_until_its_time_is_over() {
 }
 
 #[test]
+fn what_is_held_and_no_role_wants_any_more_is_given_back_when_its_time_is_over() {
+    let (site, tree) = own();
+    tree.kpull("apply").exits(0);
+    tree.kpull("hold file:/etc/was.conf --for 2h --reason hotfix").exits(0);
+    tree.write("etc/was.conf", "hotfix\n");
+    tree.kpull("plan").exits(0);
+    site.role("base", "").sign();
+    let planned = tree.kpull("plan --json").exits(2).changed();
+    assert!(planned.contains(&"absent:/srv/made/inside".to_owned()), "{planned:?}");
+    assert!(!planned.contains(&"file:/etc/was.conf".to_owned()), "{planned:?}");
+    for _ in 0..2 {
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.read("etc/was.conf"), "hotfix\n");
+        assert!(!tree.at("srv/made/inside").exists());
+    }
+    tree.kpull("unhold file:/etc/was.conf").exits(0);
+    assert_eq!(tree.kpull("plan --json").exits(2).changed(), ["file:/etc/was.conf"]);
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "somebody's\n");
+    tree.kpull("plan").exits(0);
+}
+
+#[test]
 fn a_rollback_is_the_older_release_whole_and_holds_until_a_newer_one_comes() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);

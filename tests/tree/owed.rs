@@ -86,8 +86,10 @@ fn a_host_that_no_source_answers_in_time_leaves_the_release_that_has_cut_it_off(
 fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that_was_only_seen_for_none() {
     for was_begun in [true, false] {
         let (site, tree) = host("");
+        release(&site, "2", "");
+        tree.kpull("apply").exits(0);
         tree.write("etc/d/theirs", "x");
-        release(&site, "2", "[[file]]\npath = \"/etc/d\"\ncontent = \"x\"\n");
+        release(&site, "3", "[[file]]\npath = \"/etc/d\"\ncontent = \"x\"\n");
         tree.kpull("apply").exits(1);
         cut_off(&tree);
         let mut owed = json!({ "contact": "2000-01-01T00:00:00Z" });
@@ -95,14 +97,14 @@ fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that
             owed["release"] = Listed::of(&fs::read(site.path().join("release.toml")).unwrap()).sha256.into();
         }
         owe(&tree, &owed);
-        tree.write("etc/a", "2\n");
+        tree.write("etc/a", "3\n");
         let error = tree.kpull("apply --json").exits(3).error();
         let told = error["error"].as_str().unwrap();
-        assert_eq!(told.contains("which is back on release 1"), was_begun, "{told}");
+        assert_eq!(told.contains("which is back on release 2"), was_begun, "{told}");
         assert_eq!(told.starts_with("no source can be reached since this host's network"), !was_begun, "{told}");
-        assert_eq!(tree.read("etc/a"), if was_begun { "1\n" } else { "2\n" });
+        assert_eq!(tree.read("etc/a"), if was_begun { "2\n" } else { "3\n" });
         // the last generation is to blame when nothing was begun after it
-        assert_eq!(state(&tree, "generations/00000001")["good"], was_begun);
+        assert_eq!(state(&tree, "generations/00000002")["good"], was_begun);
     }
 }
 
