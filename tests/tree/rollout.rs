@@ -283,10 +283,11 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     let output = world.run(1, "apply --json").exits(0);
     assert_eq!(output.events("lock_kept")[0]["error"], "502 Bad Gateway");
     assert_eq!(locks.holders("default"), ["h1"]);
-    // with nothing else to do, and everything long as it should be
+    // by then all that it looks at is old enough for a seal
     std::thread::sleep(std::time::Duration::from_millis(2100));
     world.run(1, "apply").exits(0);
     *what.lock().unwrap() = "";
+    // with nothing else to do
     world.run(1, "apply").exits(0);
     assert_eq!(locks.holders("default"), [""; 0]);
     drop(server);
