@@ -302,6 +302,7 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     std::thread::sleep(std::time::Duration::from_millis(2100));
     world.run(1, "apply").exits(0);
     *what.lock().unwrap() = "";
+    // with nothing else to do
     world.run(1, "apply").exits(0);
     assert_eq!(locks.holders("default"), [""; 0]);
     drop(server);
