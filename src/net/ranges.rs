@@ -2,9 +2,9 @@
 //!
 //! It begins with one connection, open to the file's end, and most of the time that is all. When the reader has done little but
 //! wait for it, another one fetches parts further on, from the same server or from another that has the file; when the first
-//! comes to them it ends, and there are two for parts, then four. Each step that does not bring what it should is taken back.
-//! What a server refuses, or breaks off, means fewer connections, and in the end one again, from where the reader is. No answer is
-//! taken for a part of the file that is not, as far as the server tells; the digest tells the rest.
+//! comes to them it ends, and there are as many for parts as there may be. Where they bring little more than one does, it is one
+//! again for a while. What a server refuses, or breaks off, means fewer connections, and in the end one again, from where
+//! the reader is. No answer is taken for a part of the file that is not, as far as the server tells; the digest tells the rest.
 
 mod parts;
 mod place;
@@ -30,6 +30,8 @@ const LEFT: u64 = 4 << 20;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Which share of its time a reader waits for whom connections are too slow.
 const MOSTLY: f64 = 0.75;
+/// For how many periods there is one connection after more have brought little; twice as many the next time.
+const PAUSE: u32 = 8;
 
 /// Asks for a file, which comes over up to `connections` at once if that helps, and if whoever reads it can tell whether all of it
 /// is of one file.
@@ -63,12 +65,14 @@ struct Ranges {
     at: u64,
     total: u64,
     meter: Meter,
-    /// How many connections there were before the last change, and the bytes a second that they brought.
-    before: (usize, u64),
+    /// The bytes a second over one connection; none while they are not known.
+    alone: Option<u64>,
     /// The most bytes a second that there were.
     best: u64,
-    /// Whether as many connections are open as help.
-    is_settled: bool,
+    /// Whether it was looked at what the connections for parts bring.
+    is_judged: bool,
+    /// How many periods more to keep to one connection, and how many the next time.
+    pause: (u32, u32),
 }
 
 /// What a reader does with its time.
@@ -117,9 +121,10 @@ impl Ranges {
             at,
             total,
             meter: Meter::new(at),
-            before: (1, 0),
+            alone: None,
             best: 0,
-            is_settled: false,
+            is_judged: false,
+            pause: (0, PAUSE),
         })
     }
 
@@ -133,51 +138,49 @@ impl Ranges {
             // what this one does until another has its first answer
             let from = self.at.saturating_add(rate.max(PART));
             // the first period says little: servers begin faster than they go on, and lines slower
-            if waits && self.before.1 > 0 && !self.is_settled && from.saturating_add(LEFT) < self.total {
-                self.has_company = true;
+            let may_have_more = self.pause.0 == 0 && self.parts.lock().most > 1;
+            if waits && may_have_more && self.alone.is_some() && from.saturating_add(LEFT) < self.total {
+                (self.has_company, self.is_judged) = (true, false);
                 self.parts.start(from);
             }
-            self.before = (1, rate);
+            self.alone = Some(rate);
+            self.pause.0 = self.pause.0.saturating_sub(1);
         } else if self.lead.is_none() && waits {
             let is_held_up = rate < self.best / 2 && self.parts.pass_slow();
-            if !is_held_up && !self.is_settled {
-                self.change(rate);
+            if !is_held_up && !self.is_judged {
+                self.is_judged = true;
+                if brings_little(self.alone.unwrap_or(0), rate, self.parts.lock().wanted) {
+                    self.parts.want(1);
+                }
             }
         }
         self.best = self.best.max(rate);
     }
 
-    /// Opens more connections, or as few as before.
-    fn change(&mut self, rate: u64) {
-        let (now, most) = {
-            let state = self.parts.lock();
-            (state.wanted, state.most)
-        };
-        let wanted = grow(self.before, (now, rate), most);
-        self.is_settled = wanted <= now;
-        self.before = (now, rate);
-        if wanted != now {
-            self.parts.want(wanted);
-        }
+    /// Keeps to one connection for a while.
+    fn pause(&mut self) {
+        let (_, next) = self.pause;
+        self.pause = (next, next.saturating_mul(2));
+        (self.has_company, self.alone) = (false, None);
     }
 
     /// Reads from the connection that is open to the end, up to what others have; nothing when it has come to that.
     fn read_lead(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let Some(lead) = &mut self.lead else { return Ok(None) };
         let mut room = buffer.len();
-        if self.has_company {
+        if self.lead.is_some() && self.has_company {
             match self.parts.ahead(self.at) {
-                Ahead::Alone => (self.has_company, self.is_settled) = (false, true),
+                Ahead::Alone => self.pause(),
                 Ahead::Free(bytes) => room = room.min(usize::try_from(bytes).unwrap_or(usize::MAX)),
                 Ahead::Part => {
                     self.lead = None;
                     self.parts.leads(false);
-                    self.parts.want(2);
+                    self.parts.want(usize::MAX);
                     self.meter = Meter::new(self.parts.lock().arrived);
                     return Ok(None);
                 }
             }
         }
+        let Some(lead) = &mut self.lead else { return Ok(None) };
         self.meter.wait(|| lead.read(&mut buffer[..room])).map(Some)
     }
 
@@ -210,21 +213,11 @@ impl Ranges {
             ask(first).or_else(|failure| others.iter_mut().find_map(|place| ask(place).ok()).ok_or(failure))
         })?;
         self.lead = Some(lead);
-        (self.has_company, self.is_settled) = (false, true);
+        self.pause();
         self.parts.leads(true);
         self.meter = Meter::new(self.at);
         Ok(())
     }
-}
-
-/// How many connections there should be after so many `before` with their bytes a second, and so many `now`: twice as many, or as few as
-/// before when those that came have brought less than half of what they could.
-fn grow(before: (usize, u64), now: (usize, u64), most: usize) -> usize {
-    let ((few, slow), (many, fast)) = (before, now);
-    if many > few && fast.saturating_mul(2 * few as u64) < slow.saturating_mul((few + many) as u64) {
-        return few;
-    }
-    most.min(many * 2)
 }
 
 impl Read for Ranges {
@@ -254,6 +247,11 @@ impl Drop for Ranges {
     fn drop(&mut self) {
         self.parts.end();
     }
+}
+
+/// Whether so many connections `together` bring less than a quarter of what they could bring beyond one `alone`, in bytes a second.
+fn brings_little(alone: u64, together: u64, connections: usize) -> bool {
+    together.saturating_mul(4) < alone.saturating_mul(connections as u64 + 3)
 }
 
 #[cfg(test)]
@@ -350,14 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_bring_too_little_are_given_back() {
-        assert_eq!(grow((1, 100), (2, 200), 4), 4);
-        assert_eq!(grow((1, 100), (2, 150), 3), 3);
-        assert_eq!(grow((1, 100), (2, 149), 4), 1);
-        assert_eq!(grow((2, 200), (4, 400), 4), 4);
-        assert_eq!(grow((2, 200), (4, 299), 4), 2);
-        // fewer than before, since a server has refused
-        assert_eq!(grow((4, 400), (3, 100), 3), 3);
+    fn connections_bring_little_when_they_share_what_one_had() {
+        for (together, connections, little) in
+            [(100, 4, true), (174, 4, true), (175, 4, false), (124, 2, true), (125, 2, false)]
+        {
+            assert_eq!(brings_little(100, together, connections), little, "{together} over {connections}");
+        }
     }
 
     #[test]
