@@ -643,8 +643,10 @@ mod tests {
             probes: true,
             ..Owed::default()
         };
+        run.is_unsaved = run.before.adopt(&work).unwrap();
         run.owe(&items[1], &[]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(false, None));
+        assert_eq!(Before::load(&store).unwrap().ids().count(), 2, "what stood there until now");
         run.owe(&items[0], &[("unit:x", Kick::Restart)]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)));
         run.owe(&items[1], &[("unit:x", Kick::Reload)]).unwrap();
