@@ -69,8 +69,8 @@ struct Ranges {
     alone: Option<u64>,
     /// The most bytes a second that there were.
     best: u64,
-    /// Whether it was looked at what the connections for parts bring.
-    is_judged: bool,
+    /// For how many periods there have been connections for parts.
+    periods: u32,
     /// How many periods more to keep to one connection, and how many the next time.
     pause: (u32, u32),
 }
@@ -123,7 +123,7 @@ impl Ranges {
             meter: Meter::new(at),
             alone: None,
             best: 0,
-            is_judged: false,
+            periods: 0,
             pause: (0, PAUSE),
         })
     }
@@ -140,18 +140,18 @@ impl Ranges {
             // the first period says little: servers begin faster than they go on, and lines slower
             let may_have_more = self.pause.0 == 0 && self.parts.lock().most > 1;
             if waits && may_have_more && self.alone.is_some() && from.saturating_add(LEFT) < self.total {
-                (self.has_company, self.is_judged) = (true, false);
+                (self.has_company, self.periods) = (true, 0);
                 self.parts.start(from);
             }
             self.alone = Some(rate);
             self.pause.0 = self.pause.0.saturating_sub(1);
         } else if self.lead.is_none() && waits {
             let is_held_up = rate < self.best / 2 && self.parts.pass_slow();
-            if !is_held_up && !self.is_judged {
-                self.is_judged = true;
-                if brings_little(self.alone.unwrap_or(0), rate, self.parts.lock().wanted) {
-                    self.parts.want(1);
-                }
+            self.periods = self.periods.saturating_add(1);
+            // in the first they are only opened
+            let is_little = || brings_little(self.alone.unwrap_or(0), rate, self.parts.lock().wanted);
+            if !is_held_up && self.periods == 2 && is_little() {
+                self.parts.want(1);
             }
         }
         self.best = self.best.max(rate);
