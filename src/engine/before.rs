@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Place, Result};
 use crate::host::Host;
@@ -198,8 +197,11 @@ impl Before {
         for mark in marks {
             let Some(path) = mark.strip_prefix("path:") else { continue };
             let Some(made) = self.known.get(&mark).and_then(|known| known.made.as_deref()) else { continue };
-            let Some(content) = small_file(path, work)? else { continue };
-            if hex::encode(Sha256::digest(&content)) != made {
+            match digest(path, work)? {
+                Some(digest) if digest != made => {}
+                _ => continue,
+            }
+            if let Some((_, content)) = work.host.root.read(path.as_ref())? {
                 work.store.save_edit(path, &content)?;
                 saved.push(path.to_owned());
             }
@@ -214,8 +216,7 @@ impl Before {
         for mark in item.resource.footprint(work.host)? {
             let Some(path) = mark.strip_prefix("path:") else { continue };
             if let Some(known) = self.known.get_mut(&mark) {
-                let content = if is_sensitive { None } else { small_file(path, work)? };
-                known.made = content.map(|content| hex::encode(Sha256::digest(content)));
+                known.made = if is_sensitive { None } else { digest(path, work)? };
             }
         }
         Ok(())
@@ -231,13 +232,9 @@ fn footprint(work: &Work<'_>) -> Result<HashSet<String>> {
     Ok(marks)
 }
 
-/// The file at a path, unless it is too large for an edit by hand.
-fn small_file(path: &str, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
-    let (root, path) = (&work.host.root, path.as_ref());
-    match root.meta(path)? {
-        Some(meta) if meta.size <= LARGEST_EDIT => Ok(root.read(path)?.map(|(_, content)| content)),
-        _ => Ok(None),
-    }
+/// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.
+fn digest(path: &str, work: &Work<'_>) -> Result<Option<String>> {
+    Ok(work.host.root.digest(path.as_ref(), LARGEST_EDIT)?.map(|(_, digest)| digest))
 }
 
 #[cfg(test)]
@@ -329,9 +326,10 @@ mod tests {
         let file = std::fs::File::create(world.dir.path().join("etc/x")).unwrap();
         for (size, read) in [(LARGEST_EDIT, true), (LARGEST_EDIT + 1, false)] {
             file.set_len(size).unwrap();
-            assert_eq!(world.with("", |work| small_file("/etc/x", work).unwrap()).is_some(), read, "{size}");
+            assert_eq!(world.with("", |work| digest("/etc/x", work).unwrap()).is_some(), read, "{size}");
         }
     }
+
     #[test]
     fn a_directory_goes_when_all_that_is_in_it_goes() {
         let world = World::new();

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use super::label::{self, Labels};
 use super::sync;
 use crate::error::{Context, Error, Result};
+use crate::net::download::hash;
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +212,9 @@ const BATCH: usize = 256;
 /// How many directories are kept open: well below the 1024 files that a process may have open.
 const PARENTS_MAX: usize = 256;
 
+/// Bytes of a file below which it is read as a whole where only its digest is wanted.
+const SMALL: u64 = 256 << 10;
+
 /// How many links are followed on the way to one path, as by the kernel.
 const LINKS_MAX: usize = 40;
 
@@ -335,13 +339,17 @@ impl Root {
     /// SHA-256 of the regular file at `path`, in hex, with what tells whether somebody has touched it; `None` as for [`Root::file`], or
     /// when it is larger than `most` bytes.
     pub fn digest(&self, path: &Path, most: u64) -> Result<Option<(Seen, String)>> {
-        let Some((stat, file)) = self.open_file(path)? else { return Ok(None) };
+        let Some((stat, mut file)) = self.open_file(path)? else { return Ok(None) };
         let seen = Seen::from(stat);
         if seen.size > most {
             return Ok(None);
         }
-        let content = self.content(&file, seen.size, path)?;
-        Ok(Some((seen, hex::encode(Sha256::digest(content)))))
+        let digest = match seen.size {
+            // a buffer would cost more than what goes into it
+            0..SMALL => hex::encode(Sha256::digest(self.content(&file, seen.size, path)?)),
+            _ => hash(&mut file).map_err(|error| self.failed_io("read", path, error))?.sha256,
+        };
+        Ok(Some((seen, digest)))
     }
 
     /// [`Root::read`] as text; empty when there is no such file. For the files that the system keeps (`/etc/fstab`).
