@@ -87,7 +87,8 @@ fn leads(given: &Given) -> bool {
     given.status < 300 && given.range.as_ref().is_none_or(|range| range.end - range.start > PART)
 }
 
-/// Whether one connection has read from byte `from` on, and parts cover the file from where it ended, each byte once.
+/// Whether one connection has read from byte `from` on, and parts cover the file from where it ended, each byte once; but for one part at
+/// most, since a connection that holds the others up on a busy machine is given up.
 fn cover(given: &[Given], from: u64) -> bool {
     let leads: Vec<&Given> = given.iter().filter(|given| leads(given)).collect();
     let [lead] = leads[..] else { return false };
@@ -96,7 +97,9 @@ fn cover(given: &[Given], from: u64) -> bool {
     parts.sort_by_key(|range| range.start);
     let begins = parts.first().is_some_and(|first| first.start > from && first.start <= from + lead.sent);
     let ends = parts.last().is_some_and(|last| last.end == LARGE.len() as u64);
-    begins && ends && parts.windows(2).all(|pair| pair[0].end == pair[1].start)
+    let asked: u64 = parts.iter().map(|part| part.end - part.start).sum();
+    let once = parts.first().is_some_and(|first| asked <= LARGE.len() as u64 - first.start + PART);
+    begins && ends && once && parts.windows(2).all(|pair| pair[1].start <= pair[0].end)
 }
 
 /// How many connections parts have come over.

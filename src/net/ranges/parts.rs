@@ -215,10 +215,11 @@ impl Parts {
         }
     }
 
-    /// Takes the part that all others wait for from a connection that has held it up; whether there was one.
+    /// Takes the part that all others wait for from a connection that has held it up; whether there was one. Near the end of the file they
+    /// wait because nothing is left for them.
     pub fn pass_slow(&self) -> bool {
         let mut state = self.lock();
-        let are_waiting = state.working > 1 && state.idle == state.working - 1;
+        let are_waiting = state.next < self.total && state.working > 1 && state.idle == state.working - 1;
         match state.parts.front_mut() {
             Some(first) if are_waiting && first.owner.is_some() && !first.is_whole() => first.owner = None,
             _ => return false,
