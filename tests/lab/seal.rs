@@ -38,8 +38,14 @@ fn is_short(world: &World) -> bool {
 #[track_caller]
 fn is_sealed_soon(world: &World) {
     std::thread::sleep(std::time::Duration::from_millis(2100));
-    is_short(world);
-    assert!(is_short(world));
+    // what systemd and firewalld write by themselves may be younger
+    for _ in 0..20 {
+        if is_short(world) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    panic!("no run of twenty was short");
 }
 
 #[test]
