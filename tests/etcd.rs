@@ -491,7 +491,7 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
         let catalog = Catalog::of(&role);
         let change = catalog.first().observe(&catalog.work()).unwrap().unwrap();
         assert_eq!(change.summary, "set");
-        assert!(change.diff.unwrap().contains("+{ \"Network\""));
+        assert!(change.diff.unwrap().to_string().contains("+{ \"Network\""));
         catalog.apply().unwrap();
         assert_eq!(catalog.look(), None);
         let client = cluster.client("a");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::kind::file::unified;
+use crate::kind::diff::Diff;
 use crate::kind::{Change, Item};
 use crate::resolve::Catalog;
 
@@ -58,7 +58,7 @@ pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>
 fn whole(item: &Item, word: &str, is_old: bool) -> Change {
     let own = text(item);
     let (old, new): (&[u8], &[u8]) = if is_old { (&own, &[]) } else { (&[], &own) };
-    Change { diff: unified(old, new, hides(item)), ..Change::new(word) }
+    Change { diff: Diff::of(old, new, hides(item)), ..Change::new(word) }
 }
 
 /// The change of one that both have.
@@ -74,17 +74,17 @@ fn changed(old: &Item, new: &Item) -> Option<Change> {
     }
     parts.extend(names.iter().cloned());
     let is_hidden = hides(old) || hides(new);
-    let mut diff = String::new();
+    let mut diffs = Vec::new();
     if !names.is_empty() {
         let (old, new) = (fields(&old.fields, Some(&names)), fields(&new.fields, Some(&names)));
-        diff.extend(unified(old.as_bytes(), new.as_bytes(), is_hidden));
+        diffs.extend(Diff::of(old.as_bytes(), new.as_bytes(), is_hidden));
     }
     // that nothing is shown is said once
-    let is_said = is_hidden && !diff.is_empty();
+    let is_said = is_hidden && !diffs.is_empty();
     if is_content && !is_said {
-        diff.extend(unified(&content(old), &content(new), is_hidden));
+        diffs.extend(Diff::of(&*content(old), &*content(new), is_hidden));
     }
-    Change::of(parts).map(|change| Change { diff: Some(diff).filter(|diff| !diff.is_empty()), ..change })
+    Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change })
 }
 
 /// Whether nothing of its fields and its content is shown.
@@ -134,7 +134,9 @@ mod tests {
         let (old, new) = (catalog(old).unwrap(), catalog(new).unwrap());
         differences(&old, &new)
             .into_iter()
-            .map(|one| (one.item.id.clone(), one.what, one.change.summary, one.change.diff.unwrap_or_default()))
+            .map(|one| {
+                (one.item.id.clone(), one.what, one.change.summary, one.change.diff.unwrap_or_default().to_string())
+            })
             .collect()
     }
 
@@ -192,7 +194,7 @@ mod tests {
         let mut all = differences(old, new);
         assert_eq!(all.len(), 1);
         let change = all.remove(0).change;
-        (change.summary, change.diff)
+        (change.summary, change.diff.map(|diff| diff.to_string()))
     }
 
     #[test]

@@ -131,8 +131,7 @@ fn discreet(change: Change, item: &Item) -> Change {
         false => mask::hide(&change.summary).into_owned(),
     };
     // those with a secret say themselves that they show nothing
-    let diff = change.diff.map(|diff| mask::hide(&diff).into_owned());
-    Change { summary, diff: diff.filter(|_| !item.is_secret || item.resource.is_discreet()), ..change }
+    Change { summary, diff: change.diff.filter(|_| !item.is_secret || item.resource.is_discreet()), ..change }
 }
 
 /// Gives an error about a resource the place where it is written, unless it has a better one.
@@ -146,6 +145,7 @@ pub(super) fn locate(error: crate::Error, item: &Item) -> crate::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::diff::Diff;
     use crate::resolve::testing::catalog;
 
     #[test]
@@ -155,12 +155,12 @@ mod tests {
         let shown = |role: &str, is_secret| {
             let mut item = catalog(role).unwrap().items.remove(0);
             item.is_secret = is_secret;
-            let change = Change { diff: Some("+t".to_owned()), kick: Some(Kick::Reload), ..Change::new("to t") };
+            let change = Change { diff: Diff::of([], *b"t\n", false), kick: Some(Kick::Reload), ..Change::new("to t") };
             let Change { summary, diff, kick } = discreet(change, &item);
             assert_eq!(kick, Some(Kick::Reload));
-            (summary, diff)
+            (summary, diff.map(|diff| diff.to_string()))
         };
-        let all = ("to t".to_owned(), Some("+t".to_owned()));
+        let all = ("to t".to_owned(), Some("@@ -0,0 +1 @@\n+t\n".to_owned()));
         assert_eq!(shown(link, true), ("change (not shown: a secret is in it)".to_owned(), None));
         assert_eq!((shown(link, false), shown(file, true), shown(file, false)), (all.clone(), all.clone(), all));
     }

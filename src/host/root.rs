@@ -195,6 +195,8 @@ struct Batch {
     files: Vec<Staged>,
     /// Directories in which names have changed, by one path in each.
     directories: Vec<(Rc<OwnedFd>, PathBuf)>,
+    /// How many may wait, if that is known.
+    most: Option<usize>,
 }
 
 /// A file that is whole, and has no name until its content is on the disk.
@@ -413,16 +415,20 @@ impl Root {
     pub fn has_gathered_enough(&self) -> bool {
         use nix::sys::resource::{Resource, getrlimit};
 
-        let count = self.batch.borrow().as_ref().map_or(0, |batch| batch.files.len() + batch.directories.len());
-        // one system call, only when many wait
-        count >= BATCH
-            || count >= 16 && getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(most, _)| most / 4 <= count as u64)
+        let mut batch = self.batch.borrow_mut();
+        let Some(Batch { files, directories, most }) = batch.as_mut() else { return false };
+        let open_files = || {
+            let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+            usize::try_from(most / 4).ok()
+        };
+        let count = files.len() + directories.len();
+        count >= 16 && count >= *most.get_or_insert_with(|| open_files().unwrap_or(BATCH).min(BATCH))
     }
 
     /// Has everything that was gathered on the disk, and then each file in its place: all of its content, or the old one. The
     /// first failure, with the path that it is about; the other files have their places all the same.
     pub fn settle(&self) -> Result<(), (PathBuf, Error)> {
-        let Some(Batch { files, mut directories }) = self.batch.take() else { return Ok(()) };
+        let Some(Batch { files, mut directories, .. }) = self.batch.take() else { return Ok(()) };
         let mut first = Ok(());
         let synced = sync::files(&files.iter().map(|one| &one.file).collect::<Vec<_>>());
         for (staged, synced) in files.into_iter().zip(synced) {
@@ -506,9 +512,7 @@ impl Root {
         check: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         self.put(path, access, check, |parent, temporary| {
-            let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
-            let follow = AtFlags::AT_SYMLINK_FOLLOW;
-            if nix::unistd::linkat(AT_FDCWD, &*nameless, parent, temporary, follow).is_ok() {
+            if give_name(&file, parent, temporary).is_ok() {
                 return Ok(file);
             }
             let mut copy = self.create(parent, temporary, path)?;
@@ -999,13 +1003,22 @@ impl Batch {
     }
 }
 
+/// Gives a file that has no name one in a directory.
+fn give_name(file: &File, parent: &OwnedFd, name: &Path) -> nix::Result<()> {
+    match nix::unistd::linkat(file, "", parent, name, AtFlags::AT_EMPTY_PATH) {
+        // for which one has to be root, or it has to be Linux 6.10
+        Err(Errno::ENOENT) => {
+            let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+            nix::unistd::linkat(AT_FDCWD, &*nameless, parent, name, AtFlags::AT_SYMLINK_FOLLOW)
+        }
+        linked => linked,
+    }
+}
+
 impl Staged {
     /// Gives the file its name, in place of whatever file or link has it.
     fn place(self) -> nix::Result<()> {
-        let link = |name: &Path| {
-            let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            nix::unistd::linkat(AT_FDCWD, &*nameless, &self.parent, name, AtFlags::AT_SYMLINK_FOLLOW)
-        };
+        let link = |name: &Path| give_name(&self.file, &self.parent, name);
         match link(&self.name) {
             // a link can't take the place of another, a rename can
             Err(Errno::EEXIST) => {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::host::root::{Access, What};
 use crate::host::{Host, is_unit_file};
 use crate::kind::fields::AbsolutePath;
-use crate::kind::file::unified;
+use crate::kind::diff::Diff;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -181,7 +181,7 @@ impl Resource for Block {
             _ => "change the block",
         };
         // of the block alone: what stands around it is not ours to show
-        let diff = unified(old, self.text.as_bytes(), self.sensitive);
+        let diff = Diff::of(old, self.text.as_bytes(), self.sensitive);
         Ok(Some(Change { diff, ..Change::new(summary) }))
     }
 
@@ -228,7 +228,7 @@ mod tests {
         std::fs::set_permissions(tree.path("/etc/hosts"), PermissionsExt::from_mode(0o600)).unwrap();
         let change = tree.converge(&*block("10.0.0.1 a"));
         assert_eq!(change.summary, "add the block");
-        let diff = change.diff.unwrap();
+        let diff = change.diff.unwrap().to_string();
         assert!(diff.contains("+10.0.0.1 a") && !diff.contains("localhost"), "{diff}");
         assert_eq!(tree.get("/etc/hosts"), "127.0.0.1 localhost\n# BEGIN kpull n\n10.0.0.1 a\n# END kpull n\n");
         assert_eq!(tree.path("/etc/hosts").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
@@ -299,6 +299,6 @@ mod tests {
     #[test]
     fn the_lines_of_a_sensitive_block_are_not_shown() {
         let block = one("block", "path = '/f'\nname = 'n'\ncontent = 'hunter2'\nsensitive = true");
-        assert!(!Tree::new().converge(&*block).diff.unwrap().contains("hunter2"));
+        assert!(!Tree::new().converge(&*block).diff.unwrap().to_string().contains("hunter2"));
     }
 }

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -333,7 +334,7 @@ impl Resource for Installed {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (mut parts, own) = self.own_differences(work)?;
-        let mut diff = String::new();
+        let mut diffs = Vec::new();
         let certificate = match &self.key {
             Key::Own { .. } if own.is_none() => None,
             _ => self.fitting(own.as_ref()),
@@ -341,10 +342,10 @@ impl Resource for Installed {
         for (what, file) in self.files().chain(certificate.map(|file| ("cert", file))) {
             if let Some(change) = file.observe(work)? {
                 parts.push(format!("{what}: {}", change.summary));
-                diff.extend(change.diff.filter(|_| !file.sensitive));
+                diffs.extend(change.diff.filter(|_| !file.sensitive));
             }
         }
-        Ok(Change::of(parts).map(|change| Change { diff: (!diff.is_empty()).then_some(diff), ..change }))
+        Ok(Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change }))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

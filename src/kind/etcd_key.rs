@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::file::unified;
+use crate::kind::diff::Diff;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
@@ -152,7 +152,7 @@ impl Resource for EtcdKey {
             Ok(pair) if self.holds(pair.as_ref()) => Ok(None),
             Ok(pair) => {
                 let old = pair.map(|pair| pair.value).unwrap_or_default();
-                let diff = unified(&old, self.value.as_bytes(), self.sensitive);
+                let diff = Diff::of(old, self.value.as_bytes(), self.sensitive);
                 Ok(Some(Change { diff, ..Change::new("set") }))
             }
             Err(Failure::Refused(why)) => Err(self.refused(&why)),

@@ -18,7 +18,8 @@ use crate::error::{Error, Exit, Result, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::etcd_key::{PAUSE, cluster};
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::file::{Wanted, unified};
+use crate::kind::diff::Diff;
+use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
@@ -390,7 +391,7 @@ impl Resource for EtcdMember {
         }
         let deed = self.look(work)?;
         let diff = match &deed {
-            Deed::Write(env) => unified(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
+            Deed::Write(env) => Diff::of(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
             _ => None,
         };
         Ok(self.summary(&deed).map(|summary| Change { diff, ..Change::new(summary) }))

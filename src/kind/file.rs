@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, is_unit_file};
+use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -113,14 +114,14 @@ impl Resource for File {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some((meta, content)) = work.host.root.read(&self.path)? else {
-            return missing(work.host, &self.path, self.sensitive, &self.content);
+            return missing(work.host, &self.path, self.sensitive, self.content.clone());
         };
         let mut parts = Vec::new();
         let mut diff = None;
         if content != *self.content {
             parts.push("content".to_owned());
             // what only its owner may read may have been a secret until now
-            diff = unified(&content, &self.content, self.sensitive || meta.mode & 0o077 == 0);
+            diff = Diff::of(content, self.content.clone(), self.sensitive || meta.mode & 0o077 == 0);
         }
         parts.extend(self.wanted.differences(work.host, &meta)?);
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
@@ -140,7 +141,7 @@ impl Resource for File {
 }
 
 /// The change for a path where no file is: nothing stands there, or something else.
-fn missing(host: &Host, path: &Path, sensitive: bool, content: &[u8]) -> Result<Option<Change>> {
+fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Result<Option<Change>> {
     match host.root.meta(path)?.map(|meta| meta.what) {
         None | Some(What::File) => {}
         Some(What::Link) => return Ok(Some(Change::new("replace the link by a file"))),
@@ -149,7 +150,7 @@ fn missing(host: &Host, path: &Path, sensitive: bool, content: &[u8]) -> Result<
                 .help("move it away, or remove it with an [[absent]]"));
         }
     }
-    Ok(Some(Change { diff: unified(&[], content, sensitive), ..Change::new("create") }))
+    Ok(Some(Change { diff: Diff::of([], content, sensitive), ..Change::new("create") }))
 }
 
 /// Mode and owners as a role wants them, by name.
@@ -219,20 +220,6 @@ impl Wanted {
     }
 }
 
-/// The change of a text as a unified diff; `None` for a secret or for what isn't text.
-pub fn unified(old: &[u8], new: &[u8], sensitive: bool) -> Option<String> {
-    const LARGEST: usize = 256 * 1024;
-    if sensitive {
-        return Some("(the content is not shown: it is sensitive)\n".to_owned());
-    }
-    let (Ok(old), Ok(new)) = (std::str::from_utf8(old), std::str::from_utf8(new)) else { return None };
-    if old.len() > LARGEST || new.len() > LARGEST {
-        return None;
-    }
-    let diff = similar::TextDiff::from_lines(old, new);
-    Some(crate::error::visible(&diff.unified_diff().context_radius(3).to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -248,7 +235,7 @@ mod tests {
         let tree = Tree::new();
         let change = tree.converge(&*one_secret("file", "path = '/a'\ncontent = 'hunter2'"));
         assert_eq!(mode(&tree, "/a"), 0o600);
-        assert!(!change.diff.unwrap().contains("hunter2"));
+        assert!(!change.diff.unwrap().to_string().contains("hunter2"));
         tree.converge(&*one_secret("file", "path = '/b'\ncontent = 'hunter2'\nmode = '0640'"));
         assert_eq!(mode(&tree, "/b"), 0o640);
         tree.converge(&*one("file", "path = '/c'\ncontent = 'x'\nsensitive = true"));
@@ -263,7 +250,7 @@ mod tests {
         tree.converge(&*one_secret("file", "path = '/a'\ncontent = 'hunter2'"));
         let change = tree.converge(&*one("file", "path = '/a'\ncontent = 'plain'"));
         assert_eq!(change.summary, "content, mode 0600 → 0644");
-        assert!(!change.diff.unwrap().contains("hunter2"));
+        assert!(!change.diff.unwrap().to_string().contains("hunter2"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::file::unified;
+use crate::kind::diff::Diff;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use compare::{Difference, differences};
 
@@ -338,7 +338,7 @@ impl Resource for KubeObject {
         }
         let Ok(kube) = work.host.kube(&self.access)? else { return Ok(Some(Change::new(SILENT))) };
         let with_diff = |summary: &str, old: &str, new: &str| Change {
-            diff: unified(old.as_bytes(), new.as_bytes(), self.sensitive),
+            diff: Diff::of(old.as_bytes(), new.as_bytes(), self.sensitive),
             ..Change::new(summary)
         };
         Ok(match self.look(&kube)? {
@@ -556,7 +556,7 @@ mod tests {
         assert_eq!(object.key(), "ConfigMap/a");
         let change = object.observe(&cluster.work()).unwrap().unwrap();
         assert_eq!(change.summary, "create");
-        assert!(change.diff.unwrap().contains("+data.x: \"1\"\n"));
+        assert!(change.diff.unwrap().to_string().contains("+data.x: \"1\"\n"));
         object.apply(&cluster.work(), &Change::default()).unwrap();
         assert_eq!(cluster.get(MAP), Some(map("1")));
         assert!(object.observe(&cluster.work()).unwrap().is_none());
@@ -569,7 +569,7 @@ mod tests {
         let object = one("kube_object", &cluster.fields(MAP, &map("1"), ""));
         let change = object.observe(&cluster.work()).unwrap().unwrap();
         assert_eq!(change.summary, "change");
-        assert_eq!(change.diff.as_deref(), Some("@@ -1 +1 @@\n-data.x: \"2\"\n+data.x: \"1\"\n"));
+        assert_eq!(change.diff.as_ref().unwrap().to_string(), "@@ -1 +1 @@\n-data.x: \"2\"\n+data.x: \"1\"\n");
         object.apply(&cluster.work(), &change).unwrap();
         assert_eq!(cluster.get(MAP), Some(map("1")));
         let asked: Vec<String> = cluster.server.seen().into_iter().map(|seen| seen.path).collect();

@@ -3,6 +3,7 @@
 //! A kind is a struct of fields (what a role writes), which builds one or more [`Resource`]s: observed, compared with
 //! the host, and changed.
 
+pub mod diff;
 pub mod fields;
 pub mod origin;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
 pub use crate::host::systemd::Kick;
+use crate::kind::diff::Diff;
 use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
@@ -57,8 +59,8 @@ pub enum Phase {
 pub struct Change {
     /// What will be done, in a few words: `create`, `mode 0644 → 0600`, `start`.
     pub summary: String,
-    /// The change of a text as a unified diff, without secrets.
-    pub diff: Option<String>,
+    /// The change of its text.
+    pub diff: Option<Diff>,
     /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
     pub kick: Option<Kick>,
 }

@@ -293,12 +293,12 @@ mod tests {
         let tree = Tree::new();
         let change = tree.converge(&*one("secret", "name = 'hunter2'\npath = '/etc/app/key'"));
         assert_eq!((tree.get("/etc/app/key").as_str(), mode(&tree, "/etc/app/key")), ("hunter2", 0o600));
-        assert!(!change.diff.unwrap().contains("hunter2"));
+        assert!(!change.diff.unwrap().to_string().contains("hunter2"));
         let secret = one("secret", "name = 'hunter3'\npath = '/etc/app/key'\nmode = '0640'");
         assert_eq!(secret.key(), "/etc/app/key");
         let change = tree.converge(&*secret);
         assert_eq!(change.summary, "content, mode 0600 → 0640");
-        assert!(!change.diff.unwrap().contains("hunter"));
+        assert!(!change.diff.unwrap().to_string().contains("hunter"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::host::root::Access;
-use crate::kind::file::unified;
+use crate::kind::diff::Diff;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 const FSTAB: &str = "/etc/fstab";
@@ -93,7 +93,7 @@ impl Resource for NoSwap {
             parts.push(format!("comment out {} of {FSTAB}", counted(old.lines().count(), "line")));
             // of those lines alone: others may have passwords in them
             let new: String = old.split_inclusive('\n').map(|line| format!("{MARK}{line}")).collect();
-            diff = unified(old.as_bytes(), new.as_bytes(), false);
+            diff = Diff::of(old.as_bytes(), new.as_bytes(), false);
         }
         parts.extend(in_use(work.host)?.iter().map(|device| format!("let go of {device}")));
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
@@ -135,7 +135,7 @@ mod tests {
         );
         let change = tree.converge(&*one("swap", "enabled = false"));
         assert_eq!(change.summary, "comment out 1 line of /etc/fstab");
-        assert!(!change.diff.unwrap().contains("password"));
+        assert!(!change.diff.unwrap().to_string().contains("password"));
         assert_eq!(
             tree.get("/etc/fstab"),
             "UUID=1 / ext4 defaults 0 1\n#/old none swap sw 0 0\n# kpull: this host has no swap: /sw\tnone\tswap\tsw 0 0\n\

@@ -114,7 +114,9 @@ impl Text {
     }
 
     fn diff(&self, change: &Change, indent: usize) -> Vec<String> {
-        let Some(diff) = change.diff.as_ref().filter(|_| self.diffs) else { return Vec::new() };
+        let Some(diff) = change.diff.as_ref().filter(|_| self.diffs).map(ToString::to_string) else {
+            return Vec::new();
+        };
         let shown = |line: &str| {
             let code = match line.as_bytes().first() {
                 Some(b'+') => "32",

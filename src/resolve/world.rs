@@ -440,15 +440,19 @@ impl World {
 
     /// A template file of the site, rendered.
     pub fn file(&self, path: &str, scope: &Value) -> Result<String> {
-        let rendered = self.env.get_template(path).and_then(|template| template.render(scope.clone()));
-        rendered.map_err(|error| {
-            let text = self.text_of(path).unwrap_or_default();
+        // most are rendered once: the engine keeps only those that others include
+        let template = match self.text_of(path) {
+            Some(text) => self.env.template_from_named_str(path, text),
+            None => self.env.get_template(path),
+        };
+        template.and_then(|template| template.render(scope.clone())).map_err(|error| {
+            let text: Arc<str> = self.text_of(path).unwrap_or_default().into();
             self.explain(error, &text.clone(), scope, Place { file: path.to_owned(), text, span: 0..0 })
         })
     }
 
-    fn text_of(&self, path: &str) -> Option<Arc<str>> {
-        Some(std::str::from_utf8(self.site.files.get(path)?).ok()?.into())
+    fn text_of(&self, path: &str) -> Option<&str> {
+        std::str::from_utf8(self.site.files.get(path)?).ok()
     }
 
     /// Turns the template engine's error into one of ours. `source` is the text that it was given, which is at `place`.
@@ -459,10 +463,10 @@ impl World {
         let error = included(&error);
         let included = error.name().filter(|name| !name.is_empty() && *name != place.file).and_then(|name| {
             let text = self.text_of(name)?;
-            place = Place { file: name.to_owned(), text: text.clone(), span: 0..0 };
+            place = Place { file: name.to_owned(), text: text.into(), span: 0..0 };
             Some(text)
         });
-        let source = included.as_deref().unwrap_or(source);
+        let source = included.unwrap_or(source);
         let words = error.range().and_then(|range| source.get(range)).unwrap_or(source);
         // a value in a TOML file: if it stands there as it is, the error's own place inside it can be shown
         let shown = place.text.get(place.span.clone()).unwrap_or_default();

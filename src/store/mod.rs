@@ -229,8 +229,8 @@ impl Store {
 
     /// Keeps a release as the last good one.
     pub fn set_release(&self, manifest: &[u8], signatures: &[u8], files: &Files) -> Result<()> {
-        let bytes = release::pack(manifest, signatures, files)?;
-        self.root.write(Path::new("/release.tar"), &bytes, PRIVATE)
+        let pack = |file: &mut File| release::pack(manifest, signatures, files, file);
+        self.root.write_with(Path::new("/release.tar"), PRIVATE, pack)
     }
 
     /// What is owed.

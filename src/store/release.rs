@@ -1,7 +1,7 @@
 //! The last good release in one file, a plain tar: read back in one go, and verified again each time.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 
 use crate::error::{Context, Error, Result};
@@ -48,9 +48,9 @@ impl Tree for CachedRelease {
     }
 }
 
-/// A release as one tar.
-pub(super) fn pack(manifest: &[u8], signatures: &[u8], files: &Files) -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
+/// Writes a release as one tar.
+pub(super) fn pack(manifest: &[u8], signatures: &[u8], files: &Files, to: impl Write) -> Result<()> {
+    let mut archive = tar::Builder::new(BufWriter::with_capacity(64 << 10, to));
     let own = [(MANIFEST, manifest), (SIGNATURES, signatures)];
     for (path, content) in own.into_iter().chain(files.iter().map(|(path, content)| (path, &**content))) {
         let mut header = tar::Header::new_gnu();
@@ -61,12 +61,18 @@ pub(super) fn pack(manifest: &[u8], signatures: &[u8], files: &Files) -> Result<
             .append_data(&mut header, path, content.take(content.len() as u64))
             .context(|| format!("can't keep {path}"))?;
     }
-    archive.into_inner().context(|| "can't keep the release".to_owned())
+    archive.into_inner().and_then(|mut rest| rest.flush()).context(|| "can't keep the release".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn packed(files: &Files) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        pack(b"m", b"s", files, &mut bytes).unwrap();
+        bytes
+    }
 
     #[test]
     fn a_release_comes_back_as_it_was_kept_long_names_too() {
@@ -75,7 +81,7 @@ mod tests {
             [(long.clone(), b"content".as_slice().into()), ("site.toml".to_owned(), b"".as_slice().into())]
                 .into_iter()
                 .collect();
-        let kept = CachedRelease::new(pack(b"m", b"s", &files).unwrap());
+        let kept = CachedRelease::new(packed(&files));
         assert_eq!(kept.read(MANIFEST, 9).unwrap().unwrap(), b"m");
         assert_eq!(kept.read(&long, 9).unwrap().unwrap(), b"content");
         assert!(kept.read(&long, 3).is_err());
@@ -85,7 +91,7 @@ mod tests {
     #[test]
     fn a_release_that_was_cut_short_lacks_what_is_gone() {
         let files: Files = [("site.toml".to_owned(), vec![7; 5000].into())].into_iter().collect();
-        let mut bytes = pack(b"m", b"s", &files).unwrap();
+        let mut bytes = packed(&files);
         bytes.truncate(3000);
         let kept = CachedRelease::new(bytes);
         assert!(kept.read("site.toml", 9999).unwrap().is_none());
