@@ -33,7 +33,7 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 const PREFIXES: [&str; 3] = ["v3", "v3beta", "v3alpha"];
 
 /// Where a cluster is, and how it is talked to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Cluster {
     /// Client URLs of members, asked in turn until one answers.
     pub endpoints: Vec<Url>,
@@ -54,25 +54,12 @@ impl Cluster {
 /// A key of a cluster, to be asked for again in a later run: nothing of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Standing {
-    endpoints: Vec<String>,
-    ca: PathBuf,
-    client: Option<(PathBuf, PathBuf)>,
-    api: Api,
-    key: String,
-}
-
-impl Standing {
-    /// A key of a cluster.
-    pub fn of(cluster: &Cluster, api: Api, key: &str) -> Self {
-        let Cluster { endpoints, ca, client } = cluster.clone();
-        Self { endpoints: endpoints.into_iter().map(String::from).collect(), ca, client, api, key: key.to_owned() }
-    }
-
     /// The cluster.
-    pub fn cluster(&self) -> Result<Cluster> {
-        let endpoints = self.endpoints.iter().map(|url| net::read(url)).collect::<Result<_>>()?;
-        Ok(Cluster { endpoints, ca: self.ca.clone(), client: self.client.clone() })
-    }
+    pub cluster: Cluster,
+    /// Which of its sets of keys.
+    pub api: Api,
+    /// The key.
+    pub key: String,
 }
 
 /// Why there is no answer to go by.

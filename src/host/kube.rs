@@ -27,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// Where an API server is, and the files of who asks it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Access {
     /// Its `https://` address.
     pub server: Url,
@@ -55,19 +55,10 @@ pub struct Name {
 /// An object at its address, to be asked for again in a later run: nothing of what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Standing {
-    server: String,
-    ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-    address: String,
-}
-
-impl Standing {
     /// The API server, and who asks it.
-    pub fn access(&self) -> Result<Access> {
-        let Self { ca, cert, key, .. } = self.clone();
-        Ok(Access { server: net::read(&self.server)?, ca, cert, key })
-    }
+    pub access: Access,
+    /// The object.
+    address: Url,
 }
 
 /// What an API server says of an object.
@@ -177,14 +168,13 @@ impl Kube {
 
     /// Where an object stands; `None` when the API server knows no such kind, or does not answer.
     pub fn standing(&self, name: &Name) -> Result<Option<Standing>> {
-        let Access { server, ca, cert, key } = self.access.clone();
         let place = self.place(name)?.ok();
-        Ok(place.map(|(url, ..)| Standing { server: server.into(), ca, cert, key, address: url.into() }))
+        Ok(place.map(|(address, ..)| Standing { access: self.access.clone(), address }))
     }
 
     /// Which object stands there, in which state: another text whenever anybody has changed it. `None` when none does.
     pub fn state(&self, standing: &Standing) -> Result<Option<String>> {
-        match self.send(self.client.get(net::read(&standing.address)?), "look at an object")? {
+        match self.send(self.client.get(standing.address.clone()), "look at an object")? {
             Reply::Missing => Ok(None),
             Reply::Silent(why) => Err(Error::new("the API server does not answer").because(why)),
             Reply::Json(object) => {

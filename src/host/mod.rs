@@ -226,11 +226,11 @@ impl Host {
                 Some(text(answer.into()))
             }
             Trace::Object(standing) => {
-                let kube = self.kube(&standing.access()?)?.map_err(Error::new)?;
+                let kube = self.kube(&standing.access)?.map_err(Error::new)?;
                 kube.state(standing)?.map(|state| text(state.into()))
             }
             Trace::Key(standing) => {
-                let state = self.etcd(&standing.cluster()?)?.state(standing);
+                let state = self.etcd(&standing.cluster)?.state(standing);
                 let state = state.map_err(|why| Error::new("etcd does not say of a key").because(why))?;
                 state.map(|revision| text(revision.to_string().into()))
             }

@@ -139,7 +139,7 @@ impl Resource for EtcdKey {
     }
 
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let key = || Trace::Key(Standing::of(&self.cluster, self.api, &self.key));
+        let key = || Trace::Key(Standing { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
         Ok(Some(work.host.is_live().then(key).into_iter().collect()))
     }
 
