@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, Outcome, apply};
-use crate::engine::before::Before;
+use crate::engine::gc;
 use crate::engine::held::HeldBack;
 use crate::engine::lock;
 use crate::engine::plan::plan;
@@ -67,7 +67,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
             Some(lost) => lost,
             None => {
                 agent.report.event(&Event::Done(&applied.summary));
-                drop_old(agent)?;
+                gc::collect_due(&agent.store, &agent.config.keep)?;
                 if !is_back {
                     rollout::unlock(agent)?;
                 }
@@ -237,14 +237,4 @@ fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
         (Some(good), None) if is_own => back_from(agent, memory.serial, good, lost),
         _ => Err(lost),
     }
-}
-
-/// Lets go of what is older than this host is to remember.
-fn drop_old(agent: &Agent<'_>) -> Result<()> {
-    if agent.store.generation_count()? > agent.config.keep.generations.max(2) {
-        agent.store.drop_generations(&agent.config.keep)?;
-        agent.store.drop_saved(&Before::load(&agent.store)?.saved())?;
-        agent.store.drop_artifacts()?;
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ mod apply;
 pub mod before;
 pub mod compare;
 mod converge;
+pub mod gc;
 pub mod held;
 mod lock;
 mod plan;

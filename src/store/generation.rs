@@ -92,6 +92,13 @@ impl Default for Keep {
     }
 }
 
+impl Keep {
+    /// What is older is too old.
+    fn oldest(&self) -> Timestamp {
+        Timestamp::now().saturating_sub(SignedDuration::from_hours(24 * i64::from(self.days))).unwrap_or(Timestamp::MIN)
+    }
+}
+
 fn release_path(digest: &str) -> String {
     format!("/releases/{digest}.tar")
 }
@@ -110,11 +117,6 @@ impl Store {
         let names = self.generation_names()?;
         let read = |name: &String| self.read(&format!("generations/{name}")).transpose();
         names.iter().filter_map(read).collect()
-    }
-
-    /// How many generations are kept.
-    pub fn generation_count(&self) -> Result<usize> {
-        Ok(self.generation_names()?.len())
     }
 
     fn generation_names(&self) -> Result<Vec<String>> {
@@ -179,24 +181,23 @@ impl Store {
         }
     }
 
+    /// Whether there are generations for [`Store::drop_generations`].
+    pub fn has_generations_to_drop(&self, keep: &Keep) -> Result<bool> {
+        let names = self.generation_names()?;
+        let Some(first) = names.first() else { return Ok(false) };
+        let is_old = |one: &Generation| one.time < keep.oldest();
+        // all of them are read only when one of them may be too old
+        Ok(names.len() > keep.generations.max(2)
+            || self.read(&format!("generations/{first}"))?.is_some_and(|one| is_old(&one))
+                && !self.sorted_generations(keep)?.0.is_empty())
+    }
+
     /// Deletes generations that are too many or too old, and releases that none of the rest has. The last one and the last two
     /// good ones stay. How many generations went.
     pub fn drop_generations(&self, keep: &Keep) -> Result<usize> {
-        let all = self.generations()?;
-        let good: Vec<u64> = all.iter().rev().filter(|one| one.good).map(|one| one.number).take(2).collect();
-        let hold = self.hold()?.map(|hold| hold.release);
-        let oldest = Timestamp::now() - SignedDuration::from_hours(24 * i64::from(keep.days));
-        let first = all.len().saturating_sub(keep.generations.max(2));
-        let last = all.last().map(|one| one.number);
-        let goes = |(index, one): &(usize, &Generation)| {
-            (*index < first || one.time < oldest)
-                && !good.contains(&one.number)
-                && Some(one.number) != last
-                && hold.as_ref() != Some(&one.release)
-        };
-        let (going, staying): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(goes);
-        let wanted: HashSet<String> = staying.iter().map(|(_, one)| format!("{}.tar", one.release)).collect();
-        for (_, one) in &going {
+        let (going, staying) = self.sorted_generations(keep)?;
+        let wanted: HashSet<String> = staying.iter().map(|one| format!("{}.tar", one.release)).collect();
+        for one in &going {
             self.root().remove(Path::new(&format!("/generations/{:08}.json", one.number)))?;
         }
         for name in self.root().names(Path::new("/releases"))? {
@@ -205,6 +206,25 @@ impl Store {
             }
         }
         Ok(going.len())
+    }
+
+    /// Generations to be deleted, and those that stay.
+    fn sorted_generations(&self, keep: &Keep) -> Result<(Vec<Generation>, Vec<Generation>)> {
+        let all = self.generations()?;
+        let good: Vec<u64> = all.iter().rev().filter(|one| one.good).map(|one| one.number).take(2).collect();
+        let hold = self.hold()?.map(|hold| hold.release);
+        let oldest = keep.oldest();
+        let first = all.len().saturating_sub(keep.generations.max(2));
+        let last = all.last().map(|one| one.number);
+        let goes = |(index, one): &(usize, Generation)| {
+            (*index < first || one.time < oldest)
+                && !good.contains(&one.number)
+                && Some(one.number) != last
+                && hold.as_ref() != Some(&one.release)
+        };
+        let (going, staying): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(goes);
+        let values = |numbered: Vec<(usize, Generation)>| numbered.into_iter().map(|(_, one)| one).collect();
+        Ok((values(going), values(staying)))
     }
 }
 
@@ -251,7 +271,12 @@ mod tests {
             generation(4, 1, false),
             generation(5, 0, false),
         ]);
+        let due = |generations, days| store.has_generations_to_drop(&Keep { generations, days }).unwrap();
+        assert!(due(10, 90), "the third");
+        assert!(!due(10, 185), "of the two that are older, each was good");
+        assert!(due(4, 365), "one too many");
         assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
+        assert!(!due(10, 90));
         assert_eq!(numbers(&store), [1, 2, 4, 5]);
         assert_eq!(std::fs::read_dir(dir.path().join("state/releases")).unwrap().count(), 4);
         assert_eq!(store.drop_generations(&Keep { generations: 2, days: 90 }).unwrap(), 0);
