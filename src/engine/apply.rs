@@ -69,7 +69,7 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         }
         prepared.map_err(|error| locate(error, item))?;
     }
-    let is_new = plan.before.is_some();
+    let is_new = plan.is_new;
     let is_empty = plan.is_empty();
     let mut run = Run::new(&work, report, &plan.catalog.host, plan.owed.clone());
     run.held = plan.held.iter().map(|one| one.id.clone()).collect();
@@ -92,12 +92,13 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         let (passed, unhealthy) = run.probe(items)?;
         probes = passed;
         outcome = unhealthy.map_or(Outcome::Well, Outcome::Failed);
-        if is_new && run.before.settle(&work)? {
+        if is_new {
+            run.before.settle(&work)?;
             run.before.save(store)?;
         }
         record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
-        // the release has not come to its end while something waits to be given back
-        run.owed.release = plan.gone_is_held.then(|| stamp.digest.clone());
+        run.owed.release = None;
+        run.owed.gone = plan.gone_is_held;
         run.note()?;
     }
     let summary = Summary {

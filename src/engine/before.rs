@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Place, Result};
 use crate::host::Host;
@@ -35,9 +36,11 @@ struct Known {
 }
 
 /// What stood on this host before kpull came, by mark.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Before {
     known: BTreeMap<String, Known>,
+    /// Whether it is not what is written down.
+    is_changed: bool,
 }
 
 /// Something that no role wants any more, to be given back.
@@ -90,12 +93,16 @@ impl Gone {
 impl Before {
     /// What is remembered.
     pub fn load(store: &Store) -> Result<Self> {
-        Ok(Self { known: store.read(FILE)?.unwrap_or_default() })
+        Ok(Self { known: store.read(FILE)?.unwrap_or_default(), is_changed: false })
     }
 
-    /// Remembers it.
-    pub fn save(&self, store: &Store) -> Result<()> {
-        store.write(FILE, &self.known)
+    /// Writes it down, if it is not what was read.
+    pub fn save(&mut self, store: &Store) -> Result<()> {
+        if self.is_changed {
+            store.write(FILE, &self.known)?;
+            self.is_changed = false;
+        }
+        Ok(())
     }
 
     /// Remembers what stands where the catalog has something for the first time. Returns whether that was anything.
@@ -120,6 +127,7 @@ impl Before {
                 is_new = true;
             }
         }
+        self.is_changed |= is_new;
         Ok(is_new)
     }
 
@@ -146,16 +154,17 @@ impl Before {
     }
 
     /// Marks that the catalog has no more and that are left as they are: nothing is to be known of them any longer.
-    pub fn settle(&mut self, work: &Work<'_>) -> Result<bool> {
+    pub fn settle(&mut self, work: &Work<'_>) -> Result<()> {
         let wanted = footprint(work)?;
         let count = self.known.len();
         self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back());
-        Ok(self.known.len() != count)
+        self.is_changed |= self.known.len() != count;
+        Ok(())
     }
 
     /// Nothing is to be known of a mark any longer: it was given back.
     pub fn forget(&mut self, mark: &str) {
-        self.known.remove(mark);
+        self.is_changed |= self.known.remove(mark).is_some();
     }
 
     /// Whatever a resource has made stays for good. Whether there is such a resource.
@@ -165,6 +174,7 @@ impl Before {
             known.origin = Origin::Kept { why: why.to_owned() };
             found = true;
         }
+        self.is_changed |= found;
         found
     }
 
@@ -215,9 +225,17 @@ impl Before {
         let is_sensitive = item.is_secret || item.resource.is_sensitive();
         for mark in item.resource.footprint(work.host)? {
             let Some(path) = mark.strip_prefix("path:") else { continue };
-            if let Some(known) = self.known.get_mut(&mark) {
-                known.made = if is_sensitive { None } else { digest(path, work)? };
-            }
+            let Some(known) = self.known.get_mut(&mark) else { continue };
+            let made = match item.resource.content() {
+                _ if is_sensitive => None,
+                // it has the whole file, and no other resource writes there
+                Some(content) if item.resource.is_self_contained() => {
+                    (content.len() as u64 <= LARGEST_EDIT).then(|| hex::encode(Sha256::digest(&*content)))
+                }
+                _ => digest(path, work)?,
+            };
+            self.is_changed |= known.made != made;
+            known.made = made;
         }
         Ok(())
     }
@@ -301,8 +319,9 @@ mod tests {
         assert!(before.disown("file:/etc/x", "why"));
         assert_eq!(before.leftovers().collect::<Vec<_>>(), [("file:/etc/x", "why")]);
         assert_eq!(before.saved().len(), 0);
-        assert!(!world.with(&format!("{X}{Y}"), |work| before.settle(work).unwrap()), "a role wants both");
-        assert!(world.with("", |work| before.settle(work).unwrap()));
+        world.with(&format!("{X}{Y}"), |work| before.settle(work).unwrap());
+        assert_eq!(before.ids().count(), 2, "a role wants both");
+        world.with("", |work| before.settle(work).unwrap());
         assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/y"], "which is to be given back");
     }
 

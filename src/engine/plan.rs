@@ -20,7 +20,9 @@ pub struct Plan {
     pub changes: Vec<(usize, Change)>,
     /// What no role wants any more, in the order in which it is given back, with what is to be done, if that can be told.
     pub gone: Vec<(Gone, Option<Change>)>,
-    /// What stood on the host before kpull came; `None` when that can't have changed: the release is the last generation's.
+    /// Whether the release is not the last generation's, or an earlier run has not come to an end with it.
+    pub is_new: bool,
+    /// What stood on the host before kpull came; `None` when the catalog has all of that.
     pub before: Option<Before>,
     /// Resources that are left alone for a while.
     pub held: Vec<HeldBack>,
@@ -31,9 +33,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether the host is as it should be, and owed nothing.
+    /// Whether the host is as it should be, and owed nothing now.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.given_back().next().is_none() && self.owed == Owed::default()
+        let owed = Owed { gone: false, ..self.owed.clone() };
+        self.changes.is_empty() && self.gone.is_empty() && owed == Owed::default()
     }
 
     /// What is given back, with what is to be done.
@@ -53,11 +56,11 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let work = Work { host, store, catalog: &catalog.items };
     let held = HeldBack::now(store)?;
     let is_held = |id: &str| held.iter().any(|one| one.id == id);
-    let is_known = owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest);
+    let is_new = !(owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut before = None;
     let mut gone: Vec<(Gone, Option<Change>)> = Vec::new();
     let mut gone_is_held = false;
-    if !is_known {
+    if is_new || owed.gone {
         let known = Before::load(store)?;
         let mut leaves = HashSet::new();
         for one in known.gone(&work)? {
@@ -91,7 +94,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
     }
     drop(changed);
-    Ok(Plan { changes, gone, before, held, gone_is_held, owed, catalog })
+    Ok(Plan { is_new, changes, gone, before, held, gone_is_held, owed, catalog })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.

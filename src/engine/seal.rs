@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::take::Agent;
 use crate::error::Result;
+use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
@@ -86,7 +87,9 @@ fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
     let state = STATE.iter().map(|name| agent.store.dir().join(name));
     let trust = [&agent.config.trust.allowed_signers, &agent.config.trust.keys].into_iter().flatten().cloned();
     let program = std::env::current_exe().ok();
-    let paths = state.chain(trust).chain(program).chain([agent.config_path.clone()]);
+    // by them, owners have numbers
+    let accounts = [PASSWD, GROUP].map(|path| agent.host.root.outside(path.as_ref()));
+    let paths = state.chain(trust).chain(program).chain(accounts).chain([agent.config_path.clone()]);
     paths.map(|path| (path.clone(), nix::sys::stat::stat(&path).ok().map(Seen::from))).collect()
 }
 

@@ -14,7 +14,11 @@ use crate::error::{Error, Result};
 use crate::host::root::{Access, Root};
 
 /// The files that have them.
-pub const FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
+pub const FILES: [&str; 4] = [PASSWD, GROUP, "/etc/shadow", "/etc/gshadow"];
+/// The users.
+pub const PASSWD: &str = "/etc/passwd";
+/// The groups.
+pub const GROUP: &str = "/etc/group";
 
 /// The users and groups of a host.
 #[derive(Debug, Default)]

@@ -251,6 +251,20 @@ fn another_system_in_a_tree_breaks_the_seal() {
 }
 
 #[test]
+fn an_owner_that_has_another_number_breaks_the_seal() {
+    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\nowner = \"app\"\n");
+    let tree = site.sign().enroll();
+    let own = nix::unistd::geteuid();
+    tree.write("etc/passwd", format!("app:x:{own}:{own}::/:/bin/sh\n"));
+    tree.kpull("apply").exits(0);
+    settle(&tree);
+    assert!(is_short(&tree));
+    tree.write("etc/passwd", "app:x:4711:4711::/:/bin/sh\n");
+    let apply = tree.kpull("apply --json");
+    assert!(apply.stdout.contains("owner → app:root") || apply.stderr.contains("owner"), "{}", apply.stdout);
+}
+
+#[test]
 fn what_can_not_be_sealed_any_more_leaves_no_seal() {
     let (_site, tree) = sealed();
     let mode = fs::Permissions::from_mode(0o644);
