@@ -45,12 +45,17 @@ pub fn get(client: &Client, ask: &Ask<'_>, connections: usize) -> Result<Downloa
     let has_parts = kind == Kind::Partial
         || kind == Kind::Ok && reply.header(&header::ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "bytes");
     let body: Box<dyn Read> = match length {
-        Some(length) if has_parts && ask.is_pinned && connections > 1 && length >= LARGE => {
+        Some(length) if has_parts && may_help(length, ask.is_pinned, connections) => {
             Box::new(Ranges::new(client, ask, reply, at, at.saturating_add(length), connections)?)
         }
         _ => Box::new(reply),
     };
     Ok(Download { kind, length, body })
+}
+
+/// Whether other connections are ever thought of for the `length` bytes that are left of a file.
+fn may_help(length: u64, is_pinned: bool, connections: usize) -> bool {
+    is_pinned && connections > 1 && length >= LARGE
 }
 
 /// A file, read in order.
@@ -335,6 +340,14 @@ mod tests {
         asked.windows(2).all(|pair| pair[0].1 == pair[1].0)
             && asked.first().is_some_and(|first| first.0 as u64 == FROM)
             && asked.last().is_some_and(|last| last.1 == CONTENT.len())
+    }
+
+    #[test]
+    fn a_small_file_and_one_without_a_pin_have_one_connection() {
+        assert!(may_help(LARGE, true, 2));
+        assert!(!may_help(LARGE - 1, true, 2));
+        assert!(!may_help(LARGE, false, 2), "nobody could tell whether all parts are of one file");
+        assert!(!may_help(LARGE, true, 1));
     }
 
     #[test]

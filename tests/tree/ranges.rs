@@ -11,6 +11,7 @@ use std::time::Duration;
 use kpull::supply::layout;
 use kpull::trust::Listed;
 
+use crate::apply::base;
 use crate::artifacts::{bytes, site};
 use crate::nginx::{Nginx, alone};
 use crate::site::{Output, Site, Tree, command};
@@ -126,6 +127,25 @@ fn a_server_that_gives_each_connection_little_is_asked_over_several_and_for_each
     assert!(has_tool(&tree));
     let given = until(&[&nginx], |given| cover(given, 0));
     assert!((2..=4).contains(&connections(&given)), "{given:?}");
+}
+
+#[test]
+fn a_host_has_from_one_to_eight_connections() {
+    for (connections, is_good) in [(0, false), (1, true), (8, true), (9, false)] {
+        let site = base("");
+        let tree = site.sign().enroll();
+        let config = tree.read("etc/kpull/kpull.toml");
+        tree.write("etc/kpull/kpull.toml", format!("{config}\n[artifacts]\nconnections = {connections}\n"));
+        let apply = tree.kpull("apply");
+        if is_good {
+            apply.exits(0);
+            continue;
+        }
+        let told = apply.exits(1).stderr;
+        let line = config.lines().count() + 3;
+        assert!(told.contains("`connections` has to be from 1 to 8"), "{told}");
+        assert!(told.contains(&format!("kpull.toml:{line}:")), "{told}");
+    }
 }
 
 #[test]

@@ -351,3 +351,49 @@ impl State {
         self.next = u64::MAX;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Options;
+
+    /// Three connections: the first fetches the only part, and two wait for one.
+    fn held_up() -> Arc<Parts> {
+        let client = Client::new(&Options::default()).unwrap();
+        let parts = Parts::new(client, 4 * PART, Vec::new(), 4);
+        let mut state = parts.lock();
+        let pieces = VecDeque::new();
+        state.parts.push_back(Part { pieces, taken: 0, from: 0, at: 1, end: PART, owner: Some(0), agreed: true });
+        (state.next, state.working, state.idle) = (PART, 3, 2);
+        drop(state);
+        parts
+    }
+
+    #[test]
+    fn a_part_for_which_all_others_wait_is_taken_from_the_connection_that_has_it() {
+        let parts = held_up();
+        assert!(parts.pass_slow());
+        let mut state = parts.lock();
+        assert_eq!((state.working, state.most, state.wanted), (2, 2, 2), "and that connection is not missed");
+        assert_eq!((state.parts[0].owner, state.parts[0].at), (None, 1), "somebody goes on from where it was");
+        assert!(state.own(0).is_none());
+    }
+
+    #[test]
+    fn nobody_is_passed_who_holds_nobody_up() {
+        let cases: [(&str, fn(&mut State)); 5] = [
+            ("near the end they wait because nothing is left", |state| state.next = 4 * PART),
+            ("one of the others has something to do", |state| state.idle = 1),
+            ("there are no others", |state| (state.working, state.idle) = (1, 0)),
+            ("all of it has come", |state| state.parts[0].at = PART),
+            ("nobody has it", |state| state.parts[0].owner = None),
+        ];
+        for (case, make) in cases {
+            let parts = held_up();
+            make(&mut parts.lock());
+            assert!(!parts.pass_slow(), "{case}");
+            let state = parts.lock();
+            assert_eq!(state.most, 4, "{case}");
+        }
+    }
+}
