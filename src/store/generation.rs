@@ -275,6 +275,7 @@ mod tests {
         assert!(due(10, 90), "the third");
         assert!(!due(10, 185), "of the two that are older, each was good");
         assert!(due(4, 365), "one too many");
+        assert!(!due(5, 365), "as many as are kept");
         assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
         assert!(!due(10, 90));
         assert_eq!(numbers(&store), [1, 2, 4, 5]);
@@ -282,6 +283,14 @@ mod tests {
         assert_eq!(store.drop_generations(&Keep { generations: 2, days: 90 }).unwrap(), 0);
         assert_eq!(store.last_good(&format!("{:064}", 2)).unwrap().unwrap().number, 1);
         assert!(store.kept_release(&format!("{:064}", 3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn two_stay_whatever_is_to_be_kept() {
+        let (_dir, store) = store(&[generation(1, 1, false), generation(2, 0, false)]);
+        let keep = Keep { generations: 1, days: 90 };
+        assert!(!store.has_generations_to_drop(&keep).unwrap());
+        assert_eq!(store.drop_generations(&keep).unwrap(), 0);
     }
 
     #[test]
