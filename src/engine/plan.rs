@@ -200,7 +200,7 @@ mod tests {
     }
     /// An empty tree and its store.
     struct World {
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
         host: Host,
         store: Store,
     }
@@ -209,7 +209,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(&dir.path().join("state")).unwrap();
-            Self { host: Host::open(dir.path()).unwrap(), store, _dir: dir }
+            Self { host: Host::open(dir.path()).unwrap(), store, dir }
         }
 
         /// The plan of the release `digest` whose one role says this.
@@ -261,6 +261,9 @@ mod tests {
         let x = || vec!["file:/x".to_owned()];
         assert_eq!(gone("d"), (vec![], false, false), "nothing can be gone");
         assert_eq!(gone("e"), (x(), false, true));
+        assert_eq!(world.plan("", "e").given_back().count(), 0, "there is nothing at /x");
+        std::fs::write(world.dir.path().join("x"), "x").unwrap();
+        assert_eq!(world.plan("", "e").given_back().next().unwrap().0.id, "absent:/x");
         world.owe(Owed { gone: true, ..Owed::default() });
         assert_eq!(gone("d"), (x(), false, true), "its time is over");
         let hold = |id: &str| {
