@@ -326,6 +326,57 @@ mod tests {
     }
 
     #[test]
+    fn it_is_written_down_when_something_of_it_has_changed_and_only_then() {
+        let (world, mut before) = (World::new(), Before::default());
+        let path = world.dir.path().join("state").join(FILE);
+        let both = catalog(&format!("{X}{Y}")).unwrap().items;
+        let work = Work { host: &world.host, store: &world.store, catalog: &both };
+        let is_written = |before: &mut Before| {
+            before.save(&world.store).unwrap();
+            let is_there = path.exists();
+            if is_there {
+                std::fs::remove_file(&path).unwrap();
+            }
+            is_there
+        };
+        assert!(!is_written(&mut before));
+        before.adopt(&work).unwrap();
+        before.adopt(&work).unwrap();
+        before.settle(&work).unwrap();
+        before.forget("path:/etc/z");
+        before.disown("file:/etc/z", "why");
+        assert!(is_written(&mut before), "also when nothing has changed since");
+        assert!(!is_written(&mut before), "it is written already");
+        before.settle(&work).unwrap();
+        before.forget("path:/etc/z");
+        before.disown("file:/etc/z", "why");
+        assert!(!is_written(&mut before), "none of this has changed it");
+        before.made(&both[0], &work).unwrap();
+        before.made(&both[0], &work).unwrap();
+        assert!(is_written(&mut before));
+        before.made(&both[0], &work).unwrap();
+        assert!(!is_written(&mut before), "the file is made as it was");
+        before.disown("file:/etc/x", "why");
+        assert!(is_written(&mut before));
+        world.with("", |work| before.settle(work).unwrap());
+        assert!(is_written(&mut before));
+        before.forget("path:/etc/y");
+        assert!(is_written(&mut before));
+    }
+
+    #[test]
+    fn a_file_is_known_by_what_kpull_has_written_whatever_stands_there() {
+        let (world, mut before) = (World::new(), Before::default());
+        let items = catalog(X).unwrap().items;
+        let work = Work { host: &world.host, store: &world.store, catalog: &items };
+        before.adopt(&work).unwrap();
+        before.made(&items[0], &work).unwrap();
+        assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), ["/etc/x"]);
+        std::fs::write(world.dir.path().join("etc/x"), "x").unwrap();
+        assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), [""; 0]);
+    }
+
+    #[test]
     fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_given_back() {
         let gone = |role: &str, turn: Turn| {
             let item = catalog(role).unwrap().items.into_iter().next().unwrap();

@@ -85,6 +85,13 @@ mod tests {
     }
 
     #[test]
+    fn a_diff_has_three_lines_around_a_change_and_no_control_characters() {
+        let text = |middle: &str| format!("1\n2\n3\n4\n{middle}\n6\n7\n8\n9\n");
+        let all = shown(&text("5"), &text("\x1b[2J"), false).unwrap();
+        assert_eq!(all, "@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+\\u{1b}[2J\n 6\n 7\n 8\n");
+    }
+
+    #[test]
     fn what_is_no_text_or_too_long_has_none() {
         assert!(Diff::of(*b"\xff", *b"", false).is_none());
         let (most, more) = (vec![b'x'; LARGEST], vec![b'x'; LARGEST + 1]);

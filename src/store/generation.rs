@@ -275,6 +275,7 @@ mod tests {
         assert!(due(10, 90), "the third");
         assert!(!due(10, 185), "of the two that are older, each was good");
         assert!(due(4, 365), "one too many");
+        assert!(!due(5, 365), "as many as are kept");
         assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
         assert!(!due(10, 90));
         assert_eq!(numbers(&store), [1, 2, 4, 5]);
@@ -282,6 +283,46 @@ mod tests {
         assert_eq!(store.drop_generations(&Keep { generations: 2, days: 90 }).unwrap(), 0);
         assert_eq!(store.last_good(&format!("{:064}", 2)).unwrap().unwrap().number, 1);
         assert!(store.kept_release(&format!("{:064}", 3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_hold_is_over_when_its_time_has_come_or_the_clock_was_ahead_and_without_one_never() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let is_over = |again: Option<i64>, now| {
+            let again = again.map(at);
+            let hold = Hold {
+                release: "r".to_owned(),
+                serial: 1,
+                not: 2,
+                why: "w".to_owned(),
+                since: at(10),
+                tries: 0,
+                again,
+            };
+            hold.is_over(at(now))
+        };
+        assert_eq!([9, 10, 19, 20, 21].map(|now| is_over(Some(20), now)), [true, false, false, true, true]);
+        assert!(!is_over(None, 9) && !is_over(None, 21));
+    }
+
+    #[test]
+    fn a_release_is_kept_once_and_a_generation_is_recorded_without_one_too() {
+        let (dir, store) = store(&[generation(1, 1, true)]);
+        store.add_generation(&Generation { number: 2, ..generation(1, 0, true) }).unwrap();
+        assert_eq!(store.generation().unwrap().unwrap().number, 2);
+        assert!(store.kept_release(&format!("{:064}", 1)).unwrap().is_some());
+        std::fs::remove_file(dir.path().join("state/release.tar")).unwrap();
+        store.add_generation(&generation(3, 0, true)).unwrap();
+        assert_eq!(store.generation().unwrap().unwrap().number, 3);
+        assert!(store.kept_release(&format!("{:064}", 3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn two_stay_whatever_is_to_be_kept() {
+        let (_dir, store) = store(&[generation(1, 1, false), generation(2, 0, false)]);
+        let keep = Keep { generations: 1, days: 90 };
+        assert!(!store.has_generations_to_drop(&keep).unwrap());
+        assert_eq!(store.drop_generations(&keep).unwrap(), 0);
     }
 
     #[test]

@@ -101,6 +101,10 @@ fn a_plain_binary_is_installed_under_its_new_name() {
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+    site.role("base", "").sign();
+    let apply = tree.kpull("apply").exits(0);
+    assert!(!tree.at("usr/bin/tool").exists());
+    assert!(!apply.stdout.contains("edited by hand"), "{}", apply.stdout);
 }
 
 #[test]

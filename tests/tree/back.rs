@@ -115,6 +115,19 @@ fn an_edit_by_hand_is_saved_before_it_is_overwritten_or_removed() {
 }
 
 #[test]
+fn what_stood_there_when_a_release_came_comes_back_also_when_nothing_was_to_be_done_then() {
+    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n");
+    let tree = site.sign().enroll();
+    tree.write("etc/a", "a\n");
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+    tree.write("etc/a", "edited\n");
+    tree.kpull("apply").exits(0);
+    site.role("base", "").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/a"), "a\n");
+}
+
+#[test]
 fn a_path_that_another_kind_takes_over_is_not_given_back_in_between() {
     let site = base("[[file]]\npath = \"/etc/x\"\ncontent = \"one\\n\"\n");
     let tree = site.sign().enroll();
@@ -205,6 +218,10 @@ fn what_is_held_and_no_role_wants_any_more_is_given_back_when_its_time_is_over()
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/was.conf"), "somebody's\n");
     tree.kpull("plan").exits(0);
+    tree.write("etc/was.conf", "mine\n");
+    site.role("base", "[[file]]\npath = \"/etc/newer\"\ncontent = \"x\"\n").sign();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/was.conf"), "mine\n", "it is given back once");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::apply::base;
 use crate::artifacts;
-use crate::site::{Site, Tree};
+use crate::site::{Output, Site, Tree};
 
 const ROLE: &str = r#"
 [[directory]]
@@ -130,6 +131,8 @@ fn what_decides_what_a_run_looks_at_breaks_the_seal() {
     assert!(!is_short(&tree));
     settle(&tree);
     assert!(is_short(&tree));
+    tree.write("etc/kpull/allowed_signers", tree.read("etc/kpull/allowed_signers"));
+    assert!(!is_short(&tree));
     site.role("base", &ROLE.replace("a\\n", "A\\n")).sign();
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), ["file:/srv/data/a"]);
     settle(&tree);
@@ -138,6 +141,15 @@ fn what_decides_what_a_run_looks_at_breaks_the_seal() {
     assert!(!is_short(&tree), "a damaged seal is none");
     tree.kpull("hold file:/srv/data/a --reason r").exits(0);
     assert!(!is_short(&tree) && !is_short(&tree), "while something is held nothing is sealed");
+}
+
+#[test]
+fn another_program_breaks_the_seal() {
+    let (_site, tree) = sealed();
+    let program = tree.at("kpull");
+    fs::copy(env!("CARGO_BIN_EXE_kpull"), &program).unwrap();
+    let apply = Command::new(program).args(["apply", "--json", "--root"]).arg(tree.path()).output().unwrap();
+    assert_eq!(Output::of(apply).exits(0).events("done")[0]["sealed"], false);
 }
 
 #[test]
@@ -251,17 +263,28 @@ fn another_system_in_a_tree_breaks_the_seal() {
 }
 
 #[test]
-fn an_owner_that_has_another_number_breaks_the_seal() {
-    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\nowner = \"app\"\n");
+fn an_owner_or_a_group_that_has_another_number_breaks_the_seal() {
+    let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\nowner = \"app\"\ngroup = \"team\"\n");
     let tree = site.sign().enroll();
-    let own = nix::unistd::geteuid();
-    tree.write("etc/passwd", format!("app:x:{own}:{own}::/:/bin/sh\n"));
-    tree.kpull("apply").exits(0);
-    settle(&tree);
-    assert!(is_short(&tree));
-    tree.write("etc/passwd", "app:x:4711:4711::/:/bin/sh\n");
-    let apply = tree.kpull("apply --json");
-    assert!(apply.stdout.contains("owner → app:root") || apply.stderr.contains("owner"), "{}", apply.stdout);
+    let files = [
+        ("etc/passwd", "app:x:NUMBER:4711::/:/bin/sh\n", nix::unistd::geteuid().as_raw()),
+        ("etc/group", "team:x:NUMBER:\n", nix::unistd::getegid().as_raw()),
+    ];
+    let write = |(file, line, _): (&str, &str, u32), number: u32| {
+        tree.write(file, line.replace("NUMBER", &number.to_string()));
+    };
+    for one in files {
+        write(one, one.2);
+    }
+    for one in files {
+        tree.kpull("apply").exits(0);
+        settle(&tree);
+        assert!(is_short(&tree));
+        write(one, 4711);
+        let apply = tree.kpull("apply --json");
+        assert!(apply.stdout.contains("owner → app:team") || apply.stderr.contains("owner"), "{}", apply.stdout);
+        write(one, one.2);
+    }
 }
 
 #[test]
