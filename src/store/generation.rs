@@ -276,6 +276,7 @@ mod tests {
         assert!(!due(10, 185), "of the two that are older, each was good");
         assert!(due(4, 365), "one too many");
         assert!(!due(5, 365), "as many as are kept");
+        assert!(!due(5, u32::MAX), "longer than there are dates");
         assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
         assert!(!due(10, 90));
         assert_eq!(numbers(&store), [1, 2, 4, 5]);
