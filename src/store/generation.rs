@@ -276,6 +276,7 @@ mod tests {
         assert!(!due(10, 185), "of the two that are older, each was good");
         assert!(due(2, 365), "the third is one too many");
         assert!(!due(3, 365), "of the two that are too many, each was good");
+        assert!(!due(5, u32::MAX), "longer than there are dates");
         assert_eq!(store.drop_generations(&Keep { generations: 10, days: 90 }).unwrap(), 1);
         assert!(!due(10, 90));
         assert_eq!(numbers(&store), [1, 2, 4, 5]);
