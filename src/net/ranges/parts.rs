@@ -381,7 +381,8 @@ mod tests {
 
     #[test]
     fn nobody_is_passed_who_holds_nobody_up() {
-        let cases: [(&str, fn(&mut State)); 5] = [
+        type Make = fn(&mut State);
+        let cases: [(&str, Make); 5] = [
             ("near the end they wait because nothing is left", |state| state.next = 4 * PART),
             ("one of the others has something to do", |state| state.idle = 1),
             ("there are no others", |state| (state.working, state.idle) = (1, 0)),
