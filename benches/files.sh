@@ -1,8 +1,7 @@
-# The same N templated files of 1 KiB for kpull and its peers; for the benches, which set `dir` (a scratch directory), `n`, and
+# The same N templated files of 1 KiB for kpull and its peers; for the benches, which set `scratch`, `dir` (a directory in it), `n`, and
 # source this. Each tool has a world below $dir/TOOL, its files in $dir/TOOL/out, and a function that runs it once.
 target=x86_64-unknown-linux-musl
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kpull/target}
-kpull=$CARGO_TARGET_DIR/$target/release/kpull
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/kpull/tools/peers
 
 # Installs what is missing of the commands, each given as COMMAND:PACKAGE.
@@ -10,6 +9,13 @@ need() {
     local pair packages=()
     for pair in "$@"; do [ -x "$(command -v "${pair%%:*}")" ] || packages+=("${pair#*:}"); done
     [ ${#packages[@]} = 0 ] || { apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${packages[@]}" >/dev/null; }
+}
+
+# Builds the release, and installs it in $scratch as a host has it: of a program that the linker has just written, more gets into memory.
+install_kpull() {
+    cargo build --quiet --release --target $target
+    kpull=$scratch/bin/kpull
+    install -D "$CARGO_TARGET_DIR/$target/release/kpull" "$kpull"
 }
 
 text() { printf 'host %s file %s %s' "$1" "$2" "$pad"; } # NAME NUMBER

@@ -35,11 +35,12 @@ mod test;
 mod vendor;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
@@ -289,6 +290,17 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The command that a host's timer runs, understood without all the others: only to make these known takes a tenth of a run with
+/// nothing to do. `None` when it is another one, or can't be run.
+fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<Command> {
+    if words.next()? != "apply" {
+        return None;
+    }
+    let alone = clap::Command::new("apply").infer_long_args(true).no_binary_name(true);
+    let matches = apply::Apply::augment_args(alone).try_get_matches_from(words).ok()?;
+    apply::Apply::from_arg_matches(&matches).ok().map(Command::Apply)
+}
+
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
     // started by ourselves: not a command for people
@@ -298,15 +310,19 @@ pub fn main() -> Exit {
     // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let command = match apply_alone(std::env::args_os().skip(1)) {
+        Some(command) => Ok(command),
+        None => Cli::try_parse().map(|cli| cli.command),
+    };
+    let command = match command {
+        Ok(command) => command,
         Err(error) => {
             let _ = error.print();
             // not clap's own 2, which means that `plan` found changes
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
     };
-    let command: &dyn Run = match &cli.command {
+    let command: &dyn Run = match &command {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
         Command::Status(command) => command,
@@ -407,4 +423,28 @@ fn print_as_is(line: &str) {
 /// Writes what is for a program as it is.
 fn print_bytes(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone(line: &str) -> Option<String> {
+        apply_alone(line.split(' ').map(OsString::from)).map(|command| format!("{command:?}"))
+    }
+
+    #[test]
+    fn the_timers_command_is_understood_alone_as_among_the_others() {
+        for line in ["apply", "apply --full", "apply --ful -v", "apply --root /x --json", "apply --root=/x --diff -q"] {
+            let among = Cli::try_parse_from(["kpull"].into_iter().chain(line.split(' '))).unwrap();
+            assert_eq!(alone(line), Some(format!("{:?}", among.command)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_another_command_or_none_is_left_to_those_who_know_all() {
+        for line in ["plan", "apply --help", "apply -V", "apply --nothing", "apply more", "--json apply", ""] {
+            assert_eq!(alone(line), None, "{line}");
+        }
+    }
 }
