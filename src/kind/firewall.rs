@@ -444,9 +444,36 @@ fn edit(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Resu
                 log::debug!("firewalld was restarted: {error}");
                 restarts += 1;
             }
+            // it can't read what it has on the disk, and takes no change until it can
+            Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && mend_torn(host, zone)? => {
+                log::warn!("the file of the zone {zone} was torn, and is as it was before now: {error}");
+            }
             made => return made,
         }
     }
+}
+
+/// Gives back what a zone's file had before, when it is no zone's any more, and has firewalld read it. Whether it was so. firewalld does not
+/// write the file at once: when the power goes meanwhile, it is torn.
+fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
+    let path = etc_file(zone);
+    let is_whole = |path: &Path| Ok::<_, Error>(ZoneFile::parse(host.root.text(path)?).is_ok());
+    if host.root.meta(&path)?.is_none() || is_whole(&path)? {
+        return Ok(false);
+    }
+    // where firewalld puts it before it writes
+    let earlier = path.with_extension("xml.old");
+    match host.root.read(&earlier)? {
+        Some((meta, content)) if is_whole(&earlier)? => {
+            let access = Access { mode: meta.mode, uid: None, gid: None };
+            host.root.write(&path, &content, access)?;
+        }
+        // the package's own is taken
+        _ => host.root.remove(&path)?,
+    }
+    host.systemd()?.restart("firewalld.service")?;
+    host.forget_units();
+    Ok(true)
 }
 
 /// How often firewalld may be restarted while one zone is edited.

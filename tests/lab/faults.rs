@@ -312,6 +312,25 @@ fn a_firewalld_that_is_restarted_in_the_middle_of_a_run_is_waited_for_and_one_th
 }
 
 #[test]
+fn a_zone_that_firewalld_had_half_written_when_the_power_went_is_given_back_and_changed_all_the_same() {
+    let world = World::new();
+    let host = world.host();
+    let file = "/etc/firewalld/zones/public.xml";
+    let firewall = |port: u32| format!("[[firewall]]\nzone = \"public\"\nports = [\"{port}/tcp\"]\n");
+    world.release(&firewall(1000));
+    world.converges();
+    for (port, earlier) in [(1001, format!("cp {file} {file}.old")), (1002, format!("rm -f {file}.old"))] {
+        host.run(&format!("{earlier}; head -c 60 {file} > /tmp/torn; cat /tmp/torn > {file}")).ok();
+        host.run("systemctl restart firewalld").ok();
+        assert_eq!(host.run("firewall-cmd --state 2>&1; true").ok(), "failed");
+        world.release(&firewall(port));
+        world.converges();
+        let listed = host.run("firewall-cmd --list-ports && firewall-cmd --permanent --list-ports").ok();
+        assert_eq!(listed, format!("{port}/tcp\n{port}/tcp"));
+    }
+}
+
+#[test]
 fn a_unit_that_is_never_up_and_a_job_that_is_never_begun_end_with_their_time_and_the_release_is_taken_back() {
     let world = World::new();
     let host = world.host();
