@@ -310,11 +310,8 @@ pub fn main() -> Exit {
     // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
-    let command = match apply_alone(std::env::args_os().skip(1)) {
-        Some(command) => Ok(command),
-        None => Cli::try_parse().map(|cli| cli.command),
-    };
-    let command = match command {
+    let understood = apply_alone(std::env::args_os().skip(1));
+    let command = match understood.map_or_else(|| Cli::try_parse().map(|cli| cli.command), Ok) {
         Ok(command) => command,
         Err(error) => {
             let _ = error.print();

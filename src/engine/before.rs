@@ -258,29 +258,15 @@ fn digest(path: &str, work: &Work<'_>) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testing::World;
     use crate::resolve::testing::catalog;
 
     /// A tree, in which `/etc/x` stands already.
-    struct World {
-        dir: tempfile::TempDir,
-        host: Host,
-        store: Store,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            std::fs::create_dir(dir.path().join("etc")).unwrap();
-            std::fs::write(dir.path().join("etc/x"), "theirs").unwrap();
-            let store = Store::open(&dir.path().join("state")).unwrap();
-            Self { host: Host::open(dir.path()).unwrap(), store, dir }
-        }
-
-        /// What `look` makes of a host whose one role says this.
-        fn with<T>(&self, role: &str, look: impl FnOnce(&Work<'_>) -> T) -> T {
-            let catalog = catalog(role).unwrap();
-            look(&Work { host: &self.host, store: &self.store, catalog: &catalog.items })
-        }
+    fn world() -> World {
+        let world = World::new();
+        std::fs::create_dir(world.dir.path().join("etc")).unwrap();
+        std::fs::write(world.dir.path().join("etc/x"), "theirs").unwrap();
+        world
     }
 
     const X: &str = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n";
@@ -289,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         let mut adopt = |role: &str| world.with(role, |work| before.adopt(work).unwrap());
         assert_eq!((adopt(X), adopt(X)), (true, false));
         assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
@@ -298,7 +284,7 @@ mod tests {
 
     #[test]
     fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
         let gone = |before: &Before, role: &str| -> Vec<String> {
             world.with(role, |work| before.gone(work).unwrap().into_iter().map(|one| one.mark).collect())
@@ -312,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
         assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
@@ -327,7 +313,7 @@ mod tests {
 
     #[test]
     fn it_is_written_down_when_something_of_it_has_changed_and_only_then() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         let path = world.dir.path().join("state").join(FILE);
         let both = catalog(&format!("{X}{Y}")).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &both };
@@ -366,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_file_is_known_by_what_kpull_has_written_whatever_stands_there() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         let items = catalog(X).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &items };
         before.adopt(&work).unwrap();
@@ -392,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_too_large_for_an_edit_by_hand_is_not_read() {
-        let world = World::new();
+        let world = world();
         let file = std::fs::File::create(world.dir.path().join("etc/x")).unwrap();
         for (size, read) in [(LARGEST_EDIT, true), (LARGEST_EDIT + 1, false)] {
             file.set_len(size).unwrap();
@@ -402,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_directory_goes_when_all_that_is_in_it_goes() {
-        let world = World::new();
+        let world = world();
         std::fs::create_dir(world.dir.path().join("empty")).unwrap();
         let empties = |role: &str, path: &str, leaves: &[&str]| {
             let item = catalog(role).unwrap().items.remove(0);
@@ -420,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
-        let (world, mut before) = (World::new(), Before::default());
+        let (world, mut before) = (world(), Before::default());
         let unit = |name: &str, running| Origin::Unit { name: name.to_owned(), enabled: None, running };
         let package = Origin::NoPackage { name: "p".to_owned(), manager: None };
         let nothing = Origin::Nothing { path: "/etc/y".to_owned() };
@@ -435,7 +421,7 @@ mod tests {
 
     #[test]
     fn of_a_file_with_a_secret_in_it_no_digest_is_remembered() {
-        let world = World::new();
+        let world = world();
         let is_remembered = |role: &str, is_secret| {
             let mut items = catalog(role).unwrap().items;
             items[0].is_secret = is_secret;

@@ -34,39 +34,24 @@ pub fn collect_due(store: &Store, keep: &Keep) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use serde_json::json;
-
     use super::*;
-    use crate::host::Host;
-    use crate::kind::Work;
-    use crate::resolve::testing::catalog;
+    use crate::engine::testing::World;
 
-    /// A store with as many generations, what stood at a path of the catalog, and what nothing needs: a content and an artifact.
-    fn store(generations: u64) -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("x"), "theirs").unwrap();
-        let (host, store) = (Host::open(dir.path()).unwrap(), Store::open(&dir.path().join("state")).unwrap());
-        let items = catalog("[[file]]\npath = '/x'\ncontent = 'x'\n").unwrap().items;
-        let mut before = Before::default();
-        before.adopt(&Work { host: &host, store: &store, catalog: &items }).unwrap();
-        before.save(&store).unwrap();
-        store.save(b"nobody's").unwrap();
-        std::fs::create_dir_all(dir.path().join("state/artifacts")).unwrap();
-        std::fs::write(dir.path().join("state/artifacts").join("0".repeat(64)), "").unwrap();
-        for number in 1..=generations {
-            let release = format!("{number:064}");
-            let generation = json!({
-                "number": number, "time": Timestamp::now(), "serial": 1, "release": release, "resources": [], "changes": {},
-            });
-            store.set_generation(&serde_json::from_value(generation).unwrap()).unwrap();
-        }
-        (dir, store)
+    /// As many generations, what stood at a path of the catalog, and what nothing needs: a content and an artifact.
+    fn world(generations: u64) -> World {
+        let world = World::new();
+        std::fs::write(world.dir.path().join("x"), "theirs").unwrap();
+        world.remember("[[file]]\npath = '/x'\ncontent = 'x'\n");
+        world.store.save(b"nobody's").unwrap();
+        std::fs::create_dir_all(world.dir.path().join("state/artifacts")).unwrap();
+        std::fs::write(world.dir.path().join("state/artifacts").join("0".repeat(64)), "").unwrap();
+        (1..=generations).for_each(|number| world.add_generation(number, &format!("{number:064}")));
+        world
     }
 
     /// How many generations, contents and artifacts there are.
-    fn counts(dir: &tempfile::TempDir) -> [usize; 3] {
-        let count = |name: &str| std::fs::read_dir(dir.path().join("state").join(name)).unwrap().count();
+    fn counts(world: &World) -> [usize; 3] {
+        let count = |name: &str| std::fs::read_dir(world.dir.path().join("state").join(name)).unwrap().count();
         ["generations", "saved", "artifacts"].map(count)
     }
 
@@ -74,19 +59,19 @@ mod tests {
 
     #[test]
     fn what_nothing_needs_goes_and_what_stood_somewhere_before_stays() {
-        let (dir, store) = store(5);
-        assert_eq!(counts(&dir), [5, 2, 1]);
-        assert_eq!(collect(&store, &KEEP).unwrap(), Gone { generations: 2, saved: 1, artifacts: 1 });
-        assert_eq!(counts(&dir), [3, 1, 0]);
-        assert_eq!(collect(&store, &KEEP).unwrap(), Gone::default());
+        let world = world(5);
+        assert_eq!(counts(&world), [5, 2, 1]);
+        assert_eq!(collect(&world.store, &KEEP).unwrap(), Gone { generations: 2, saved: 1, artifacts: 1 });
+        assert_eq!(counts(&world), [3, 1, 0]);
+        assert_eq!(collect(&world.store, &KEEP).unwrap(), Gone::default());
     }
 
     #[test]
     fn nothing_is_looked_for_until_there_are_generations_to_delete() {
-        let (dir, store) = store(3);
-        collect_due(&store, &KEEP).unwrap();
-        assert_eq!(counts(&dir), [3, 2, 1]);
-        collect_due(&store, &Keep { generations: 2, ..KEEP }).unwrap();
-        assert_eq!(counts(&dir), [2, 1, 0]);
+        let world = world(3);
+        collect_due(&world.store, &KEEP).unwrap();
+        assert_eq!(counts(&world), [3, 2, 1]);
+        collect_due(&world.store, &Keep { generations: 2, ..KEEP }).unwrap();
+        assert_eq!(counts(&world), [2, 1, 0]);
     }
 }

@@ -12,6 +12,8 @@ mod rollout;
 mod seal;
 pub mod slot;
 mod take;
+#[cfg(test)]
+mod testing;
 pub mod vitals;
 
 pub use apply::{Applied, Outcome, apply};

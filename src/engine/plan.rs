@@ -148,9 +148,9 @@ pub(super) fn locate(error: crate::Error, item: &Item) -> crate::Error {
 #[cfg(test)]
 mod tests {
     use jiff::{SignedDuration, Timestamp};
-    use serde_json::json;
 
     use super::*;
+    use crate::engine::testing::World;
     use crate::kind::diff::Diff;
     use crate::resolve::testing::catalog;
 
@@ -198,40 +198,16 @@ mod tests {
         std::fs::copy(&path, inside).unwrap();
         assert_eq!(look(tree.path().to_str().unwrap(), Some(Kick::Restart)), None);
     }
-    /// An empty tree and its store.
-    struct World {
-        dir: tempfile::TempDir,
-        host: Host,
-        store: Store,
+
+    /// The plan of the release `digest` whose one role says this.
+    fn planned(world: &World, role: &str, digest: &str) -> Plan {
+        plan(&world.host, &world.store, catalog(role).unwrap(), digest).unwrap()
     }
 
-    impl World {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(&dir.path().join("state")).unwrap();
-            Self { host: Host::open(dir.path()).unwrap(), store, dir }
-        }
-
-        /// The plan of the release `digest` whose one role says this.
-        fn plan(&self, role: &str, digest: &str) -> Plan {
-            plan(&self.host, &self.store, catalog(role).unwrap(), digest).unwrap()
-        }
-
-        /// Has `release` as the last generation's, and a file that it had remembered.
-        fn reach(&self, release: &str) {
-            let generation = json!({
-                "number": 1, "time": Timestamp::now(), "serial": 1, "release": release, "resources": [], "changes": {},
-            });
-            self.store.set_generation(&serde_json::from_value(generation).unwrap()).unwrap();
-            let items = catalog(X).unwrap().items;
-            let mut before = Before::default();
-            before.adopt(&Work { host: &self.host, store: &self.store, catalog: &items }).unwrap();
-            before.save(&self.store).unwrap();
-        }
-
-        fn owe(&self, owed: Owed) {
-            self.store.set_owed(&owed).unwrap();
-        }
+    /// Has `release` as the last generation's, and a file that it had remembered.
+    fn reach(world: &World, release: &str) {
+        world.add_generation(1, release);
+        world.remember(X);
     }
 
     const X: &str = "[[file]]\npath = '/x'\ncontent = 'x'\n";
@@ -239,32 +215,32 @@ mod tests {
     #[test]
     fn a_release_is_new_until_a_run_has_come_to_its_end_with_it() {
         let world = World::new();
-        assert!(world.plan("", "d").is_new, "nothing was applied yet");
-        world.reach("d");
-        assert!(!world.plan("", "d").is_new);
-        assert!(world.plan("", "e").is_new);
-        world.owe(Owed { release: Some("d".to_owned()), ..Owed::default() });
-        assert!(world.plan("", "d").is_new);
-        world.owe(Owed { gone: true, ..Owed::default() });
-        assert!(!world.plan("", "d").is_new, "something is held, and all else is done");
+        assert!(planned(&world, "", "d").is_new, "nothing was applied yet");
+        reach(&world, "d");
+        assert!(!planned(&world, "", "d").is_new);
+        assert!(planned(&world, "", "e").is_new);
+        world.store.set_owed(&Owed { release: Some("d".to_owned()), ..Owed::default() }).unwrap();
+        assert!(planned(&world, "", "d").is_new);
+        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
+        assert!(!planned(&world, "", "d").is_new, "something is held, and all else is done");
     }
 
     #[test]
     fn what_is_gone_is_looked_for_with_a_new_release_and_while_some_of_it_is_held() {
         let world = World::new();
-        world.reach("d");
+        reach(&world, "d");
         let gone = |digest: &str| {
-            let plan = world.plan("", digest);
+            let plan = planned(&world, "", digest);
             let ids: Vec<String> = plan.gone.into_iter().map(|(one, _)| one.id).collect();
             (ids, plan.gone_is_held, plan.before.is_some())
         };
         let x = || vec!["file:/x".to_owned()];
         assert_eq!(gone("d"), (vec![], false, false), "nothing can be gone");
         assert_eq!(gone("e"), (x(), false, true));
-        assert_eq!(world.plan("", "e").given_back().count(), 0, "there is nothing at /x");
+        assert_eq!(planned(&world, "", "e").given_back().count(), 0, "there is nothing at /x");
         std::fs::write(world.dir.path().join("x"), "x").unwrap();
-        assert_eq!(world.plan("", "e").given_back().next().unwrap().0.id, "absent:/x");
-        world.owe(Owed { gone: true, ..Owed::default() });
+        assert_eq!(planned(&world, "", "e").given_back().next().unwrap().0.id, "absent:/x");
+        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
         assert_eq!(gone("d"), (x(), false, true), "its time is over");
         let hold = |id: &str| {
             let (since, until) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(1));
@@ -279,15 +255,15 @@ mod tests {
     #[test]
     fn a_plan_is_empty_when_nothing_is_to_be_done_or_given_back_and_nothing_owed_but_what_is_held() {
         let world = World::new();
-        world.reach("d");
-        assert!(world.plan("", "d").is_empty());
-        assert!(!world.plan(X, "d").is_empty(), "a change");
-        assert!(!world.plan("", "e").is_empty(), "something to give back");
-        world.owe(Owed { probes: true, ..Owed::default() });
-        assert!(!world.plan("", "d").is_empty());
-        world.owe(Owed { gone: true, ..Owed::default() });
-        assert!(!world.plan("", "d").is_empty(), "its time is over");
-        let mut plan = world.plan("", "d");
+        reach(&world, "d");
+        assert!(planned(&world, "", "d").is_empty());
+        assert!(!planned(&world, X, "d").is_empty(), "a change");
+        assert!(!planned(&world, "", "e").is_empty(), "something to give back");
+        world.store.set_owed(&Owed { probes: true, ..Owed::default() }).unwrap();
+        assert!(!planned(&world, "", "d").is_empty());
+        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
+        assert!(!planned(&world, "", "d").is_empty(), "its time is over");
+        let mut plan = planned(&world, "", "d");
         plan.gone.clear();
         assert!(plan.is_empty(), "it is held");
     }

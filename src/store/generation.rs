@@ -185,10 +185,9 @@ impl Store {
     pub fn has_generations_to_drop(&self, keep: &Keep) -> Result<bool> {
         let names = self.generation_names()?;
         let Some(first) = names.first() else { return Ok(false) };
-        let is_old = |one: &Generation| one.time < keep.oldest();
         // all of them are read only when there may be one
         let may_be = names.len() > keep.generations.max(2)
-            || self.read(&format!("generations/{first}"))?.is_some_and(|one| is_old(&one));
+            || self.read(&format!("generations/{first}"))?.is_some_and(|one: Generation| one.time < keep.oldest());
         Ok(may_be && !self.sorted_generations(keep)?.0.is_empty())
     }
 
