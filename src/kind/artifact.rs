@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
 use crate::error::{Error, Result};
 use crate::host::process;
 use crate::host::root::Meta;
@@ -252,9 +253,9 @@ impl Artifact {
             None => work.store.blank(),
         };
         let blank = || {
-            let files = members.iter().map(|(member, path)| {
-                Ok(((*member).clone(), if keep { Some(file(path)?) } else { None }))
-            });
+            let files = members
+                .iter()
+                .map(|(member, path)| Ok(((*member).clone(), if keep { Some(file(path)?) } else { None })));
             files.collect()
         };
         work.store.unpack(&self.pin, &blank, progress)

@@ -1,14 +1,15 @@
 //! `[[block]]`: a few lines of a file that others write too, between two marks; the rest of it stays byte for byte.
 
-use schemars::JsonSchema;
 use std::borrow::Cow;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::root::{Access, What};
 use crate::host::{Host, is_unit_file};
-use crate::kind::fields::AbsolutePath;
 use crate::kind::diff::Diff;
+use crate::kind::fields::AbsolutePath;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -52,7 +53,15 @@ impl Fields for BlockFields {
         text.push_str(&format!("{comment} END kpull {}\n", self.name));
         let is_secret = build.is_secret();
         let sensitive = self.sensitive || is_secret;
-        Ok(vec![Box::new(Block { path: self.path, name: self.name, comment, text, sensitive, is_secret, no_file: false })])
+        Ok(vec![Box::new(Block {
+            path: self.path,
+            name: self.name,
+            comment,
+            text,
+            sensitive,
+            is_secret,
+            no_file: false,
+        })])
     }
 }
 

@@ -75,7 +75,9 @@ impl CertificateFields {
         }
         let bad_dns = |name: &&String| {
             let is_part = |part: &str| {
-                !part.is_empty() && part.len() <= 63 && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+                !part.is_empty()
+                    && part.len() <= 63
+                    && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
             };
             !name.strip_prefix("*.").unwrap_or(name).split('.').all(is_part) || name.len() > 253
         };
@@ -83,11 +85,10 @@ impl CertificateFields {
             return Err(build.invalid("dns", &format!("`{name}` is not a host name")));
         }
         let common_name = self.common_name.clone().unwrap_or_else(|| self.name.clone());
-        for (field, text) in
-            [("common_name", Some(&common_name)), ("organization", self.organization.first())]
-        {
+        for (field, text) in [("common_name", Some(&common_name)), ("organization", self.organization.first())] {
             // 64 is X.509's own limit
-            if text.is_some_and(|text| text.is_empty() || text.chars().count() > 64 || text.contains(char::is_control)) {
+            if text.is_some_and(|text| text.is_empty() || text.chars().count() > 64 || text.contains(char::is_control))
+            {
                 return Err(build.invalid(field, "it has 1 to 64 characters, and no line breaks"));
             }
         }
@@ -197,7 +198,9 @@ impl Installed {
         let is_same = |name: &str| name.eq_ignore_ascii_case(host);
         // one part of a name at most is left open
         let below = host.split_once('.').map_or("", |(_, rest)| rest);
-        self.dns.iter().any(|name| is_same(name) || name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(below)))
+        self.dns
+            .iter()
+            .any(|name| is_same(name) || name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(below)))
     }
 
     /// Where the certificate is on the host.

@@ -63,7 +63,10 @@ impl Fields for CommandFields {
         let name = match self.name {
             Some(name) => name,
             None if sensitive => {
-                return Err(build.invalid("run", "what is in its arguments is not to be seen, so they can't be its name: set `name`"));
+                return Err(build.invalid(
+                    "run",
+                    "what is in its arguments is not to be seen, so they can't be its name: set `name`",
+                ));
             }
             None => self.run.join(" "),
         };
@@ -285,7 +288,8 @@ mod tests {
             let answers = |fields: &str| -> Vec<String> {
                 let kept = serde_json::to_string(&traces(fields).unwrap()).unwrap();
                 let again: Vec<Trace> = serde_json::from_str(&kept).unwrap();
-                let text = |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
+                let text =
+                    |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
                 again.iter().map(|trace| String::from_utf8(text(trace)).unwrap()).collect()
             };
             assert_eq!(answers("unless = ['true']"), ["yes"]);

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::diff::Diff;
+use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
@@ -211,7 +211,10 @@ mod tests {
     #[test]
     fn a_tree_has_no_etcd_to_ask() {
         let tree = Tree::new();
-        assert_eq!(tree.summary(&*one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"))), None);
+        assert_eq!(
+            tree.summary(&*one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"))),
+            None
+        );
     }
 
     #[test]

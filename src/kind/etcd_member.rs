@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 use crate::error::{Error, Exit, Result, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
+use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::diff::Diff;
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;
@@ -61,7 +61,9 @@ impl Fields for EtcdMemberFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         for (name, url) in &self.members {
             if !is_name(name) {
-                return Err(build.invalid("members", &format!("`{name}` is no name: letters, digits, `.`, `_` and `-`")));
+                return Err(
+                    build.invalid("members", &format!("`{name}` is no name: letters, digits, `.`, `_` and `-`"))
+                );
             }
             if !is_peer_url(url) {
                 return Err(build.invalid("members", &format!("write them like `https://HOST:2380`, and not `{url}`")));
@@ -180,12 +182,7 @@ enum Deed {
 impl EtcdMember {
     /// What is to be done, by whether it has data, what its file says, and what the others answer, who are only asked when
     /// that matters.
-    fn deed(
-        &self,
-        has_data: bool,
-        env: &str,
-        ask: impl FnOnce() -> Result<Vec<Member>, Failure>,
-    ) -> Result<Deed> {
+    fn deed(&self, has_data: bool, env: &str, ask: impl FnOnce() -> Result<Vec<Member>, Failure>) -> Result<Deed> {
         if has_data && self.is_known_here(env) {
             return Ok(Deed::Nothing);
         }
@@ -195,7 +192,9 @@ impl EtcdMember {
             (false, Err(Failure::Silent(why))) => {
                 if env.lines().any(|line| line == "ETCD_INITIAL_CLUSTER_STATE=existing") {
                     let file = &self.env;
-                    Deed::Wait(format!("it was to join a cluster that runs, and now none does (to make a new one, remove {file}): {why}"))
+                    Deed::Wait(format!(
+                        "it was to join a cluster that runs, and now none does (to make a new one, remove {file}): {why}"
+                    ))
                 } else if self.founders.contains_key(&self.name) {
                     Deed::Write(self.founding())
                 } else {
@@ -221,7 +220,9 @@ impl EtcdMember {
         let list = match answer {
             Ok(list) => list,
             // it can't start where nobody knows that it is
-            Err(why) if known_as.is_some() && !self.cluster.endpoints.is_empty() => return Ok(Deed::Wait(why.to_string())),
+            Err(why) if known_as.is_some() && !self.cluster.endpoints.is_empty() => {
+                return Ok(Deed::Wait(why.to_string()));
+            }
             // nobody can tell, and it may be the first to come up: asked again in the next run
             Err(_) => return Ok(Deed::Write(Env { known_as: None, ..certain })),
         };
@@ -251,8 +252,10 @@ impl EtcdMember {
             Some(first) => {
                 let founding = self.founding();
                 let founders: BTreeMap<_, _> = founding.members.iter().cloned().collect();
-                let listed: BTreeMap<_, _> =
-                    list.iter().flat_map(|member| member.peer_urls.iter().map(|url| (member.name.clone(), url.clone()))).collect();
+                let listed: BTreeMap<_, _> = list
+                    .iter()
+                    .flat_map(|member| member.peer_urls.iter().map(|url| (member.name.clone(), url.clone())))
+                    .collect();
                 // named before it ever was at work: it is among those whose first start is going on
                 if !first.name.is_empty() && founders == listed {
                     Deed::Write(founding)
@@ -270,7 +273,10 @@ impl EtcdMember {
             None => deed,
             Some(other) => {
                 let name = if other.name.is_empty() { "a member that was added" } else { &other.name };
-                Deed::Wait(format!("{name} ({}) has not started yet, and members change one at a time", other.peer_urls.join(", ")))
+                Deed::Wait(format!(
+                    "{name} ({}) has not started yet, and members change one at a time",
+                    other.peer_urls.join(", ")
+                ))
             }
         }
     }
@@ -353,7 +359,10 @@ impl EtcdMember {
             true => "get the other members up, most of them at least; the next run goes on from here",
             false => "start the cluster on its founders first; the next run tries again",
         };
-        Error::new(format!("{} waits for a running cluster to join", self.name)).because(why).exit(Exit::Unhealthy).help(help)
+        Error::new(format!("{} waits for a running cluster to join", self.name))
+            .because(why)
+            .exit(Exit::Unhealthy)
+            .help(help)
     }
 }
 
@@ -521,7 +530,8 @@ mod tests {
     #[test]
     fn members_are_changed_only_when_all_others_have_started() {
         let list = vec![listed("a", A, true), listed("", "https://10.0.0.3:2380", false)];
-        let why = "a member that was added (https://10.0.0.3:2380) has not started yet, and members change one at a time";
+        let why =
+            "a member that was added (https://10.0.0.3:2380) has not started yet, and members change one at a time";
         assert_eq!(member("").deed(false, "", || Ok(list)).unwrap(), Deed::Wait(why.to_owned()));
     }
 
@@ -585,10 +595,22 @@ mod tests {
                 "peer_url = 'https://10.0.0.9:2380'",
                 "`peer_url`: `members` has https://10.0.0.2:2380 for `b`",
             ),
-            ("a = 'https://10.0.0.1:2380'", &format!("a = '{B}'"), "`members`: `b` and `a` are both at https://10.0.0.2:2380"),
+            (
+                "a = 'https://10.0.0.1:2380'",
+                &format!("a = '{B}'"),
+                "`members`: `b` and `a` are both at https://10.0.0.2:2380",
+            ),
             ("ca = '/ca'", "ca = '/ca'\nfounders = ['c']", "`founders`: `members` has no `c`"),
-            ("ca = '/ca'", "ca = '/ca'\nfounders = []", "`founders`: somebody has to make the cluster: name one at least"),
-            ("a = 'https://10.0.0.1:2380'", "a = 'x,y'", "`members`: write them like `https://HOST:2380`, and not `x,y`"),
+            (
+                "ca = '/ca'",
+                "ca = '/ca'\nfounders = []",
+                "`founders`: somebody has to make the cluster: name one at least",
+            ),
+            (
+                "a = 'https://10.0.0.1:2380'",
+                "a = 'x,y'",
+                "`members`: write them like `https://HOST:2380`, and not `x,y`",
+            ),
         ] {
             assert_eq!(refusal("etcd_member", &fields("").replace(from, to)), why);
         }

@@ -146,8 +146,11 @@ fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Res
         None | Some(What::File) => {}
         Some(What::Link) => return Ok(Some(Change::new("replace the link by a file"))),
         Some(What::Directory | What::Special) => {
-            return Err(Error::new(format!("{} is a directory or a device, and the role wants a file there", path.display()))
-                .help("move it away, or remove it with an [[absent]]"));
+            return Err(Error::new(format!(
+                "{} is a directory or a device, and the role wants a file there",
+                path.display()
+            ))
+            .help("move it away, or remove it with an [[absent]]"));
         }
     }
     Ok(Some(Change { diff: Diff::of([], content, sensitive), ..Change::new("create") }))
@@ -178,7 +181,12 @@ impl Wanted {
     }
 
     /// [`Wanted::of_file`] with a default mode of one's own.
-    pub fn with_default(default: u32, mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
+    pub fn with_default(
+        default: u32,
+        mode: Option<Mode>,
+        owner: Option<AccountName>,
+        group: Option<AccountName>,
+    ) -> Self {
         let name = |name: Option<AccountName>| name.map_or_else(|| "root".to_owned(), |name| name.to_string());
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
     }

@@ -196,8 +196,7 @@ impl Fields for FirewallFields {
             rules.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?);
         }
         for rule in &self.rich {
-            let rule =
-                RichRule::parse(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?;
+            let rule = RichRule::parse(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?;
             lets_in_otherwise.extend(rule.accepted().into_iter().flat_map(traffic_of));
             rules.push(rule.to_string());
         }
@@ -721,7 +720,15 @@ mod tests {
     fn item(toml: &str) -> Item {
         let resource = Box::new(firewall(toml));
         let place = Place { file: "role.toml".into(), text: toml.into(), span: 0..0 };
-        Item { id: format!("firewall:{}", resource.key()), role: "r".into(), place, after: Vec::new(), resource, is_secret: false, fields: serde_json::Value::Null }
+        Item {
+            id: format!("firewall:{}", resource.key()),
+            role: "r".into(),
+            place,
+            after: Vec::new(),
+            resource,
+            is_secret: false,
+            fields: serde_json::Value::Null,
+        }
     }
 
     fn why(toml: &str) -> String {
@@ -850,7 +857,8 @@ mod tests {
             let built = build_with::<FirewallFields>("zone = 'home'\nports = ['1/tcp']", role).unwrap();
             built[0].traces(&work).unwrap()
         };
-        let paths = ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
+        let paths =
+            ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
         let wanted = paths.map(|path| Trace::Path(path.into())).into_iter().chain([Trace::Zone("home".to_owned())]);
         assert_eq!(traces(&RoleFiles::default()), Some(wanted.collect()));
         assert_eq!(traces(&RoleFiles::default().secret()), None);

@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::diff::Diff;
+use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use compare::{Difference, differences};
 
@@ -154,7 +154,11 @@ impl KubeObject {
     /// `Kind/namespace/name`, with the namespace that it has when none is given.
     fn path(&self, default: Option<&str>) -> String {
         let namespace = self.name.namespace.as_deref().or(default);
-        [Some(self.name.kind.as_str()), namespace, Some(&self.name.name)].into_iter().flatten().collect::<Vec<_>>().join("/")
+        [Some(self.name.kind.as_str()), namespace, Some(&self.name.name)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("/")
     }
 
     /// Looks at the object.
@@ -237,7 +241,9 @@ impl KubeObject {
         };
         Err(match output.ended {
             Ended::TimedOut(_) => error.help("look at the API server and its admission plugins"),
-            Ended::Exited(_) => error.help("correct the object in the role; a field that can't be changed needs a new object"),
+            Ended::Exited(_) => {
+                error.help("correct the object in the role; a field that can't be changed needs a new object")
+            }
         })
     }
 
@@ -430,17 +436,24 @@ mod tests {
     }
 
     fn answer(dir: &std::path::Path, seen: &Seen) -> Answer {
-        let json = |status, value: Value| Answer::new(status, value.to_string()).with("Content-Type", "application/json");
+        let json =
+            |status, value: Value| Answer::new(status, value.to_string()).with("Content-Type", "application/json");
         let sort = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": ["get"]});
         if let Ok(status) = std::fs::read_to_string(dir.join("status")) {
             return json(status.parse().unwrap(), json!({"kind": "Status", "message": "because the stand-in says so"}));
         }
         let path = file(dir, &seen.path);
         match (seen.method.as_str(), seen.path.as_str()) {
-            ("GET", "/api/v1") => json(200, json!({"kind": "APIResourceList", "resources": [
-                sort("namespaces", "Namespace", false), sort("configmaps", "ConfigMap", true), sort("secrets", "Secret", true)]})),
-            ("GET", "/apis/apps/v1") if dir.join("apps").exists() => json(200, json!({"kind": "APIResourceList", "resources": [
-                sort("deployments/scale", "Deployment", false), sort("deployments", "Deployment", true)]})),
+            ("GET", "/api/v1") => json(
+                200,
+                json!({"kind": "APIResourceList", "resources": [
+                sort("namespaces", "Namespace", false), sort("configmaps", "ConfigMap", true), sort("secrets", "Secret", true)]}),
+            ),
+            ("GET", "/apis/apps/v1") if dir.join("apps").exists() => json(
+                200,
+                json!({"kind": "APIResourceList", "resources": [
+                sort("deployments/scale", "Deployment", false), sort("deployments", "Deployment", true)]}),
+            ),
             ("GET", "/apis/apps/v1") => json(404, json!({"kind": "Status"})),
             ("GET", _) => match std::fs::read_to_string(path) {
                 Ok(object) => Answer::new(200, object),
@@ -455,7 +468,10 @@ mod tests {
             }
             ("DELETE", _) => {
                 let body: Value = serde_json::from_slice(&seen.body).unwrap();
-                assert_eq!((&body["kind"], &body["propagationPolicy"]), (&json!("DeleteOptions"), &json!("Background")));
+                assert_eq!(
+                    (&body["kind"], &body["propagationPolicy"]),
+                    (&json!("DeleteOptions"), &json!("Background"))
+                );
                 std::fs::remove_file(path).unwrap();
                 json(200, json!({"kind": "Status"}))
             }
@@ -479,7 +495,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let authority = Authority::new();
             let kept = dir.path().to_owned();
-            let server = Server::secure(authority.server("127.0.0.1", Some(&authority)), move |seen| answer(&kept, seen));
+            let server =
+                Server::secure(authority.server("127.0.0.1", Some(&authority)), move |seen| answer(&kept, seen));
             let this = Self {
                 host: Host::open("/".as_ref()).unwrap(),
                 store: Store::open(dir.path()).unwrap(),
@@ -513,9 +530,13 @@ mod tests {
             let (cert, key) = self.certificate();
             let flags = format!(
                 "--kubeconfig=/dev/null --server={} --certificate-authority={} --client-certificate={cert} --client-key={key} apply -f -",
-                self.server.url(""), self.authority.file().display());
+                self.server.url(""),
+                self.authority.file().display()
+            );
             let path = self.dir.path().join("kubectl");
-            let text = format!("#!/bin/sh\n[ \"$*\" = '{flags}' ] && [ -d \"$HOME\" ] || {{ echo \"$HOME $*\" >&2; exit 9; }}\n{script}\n");
+            let text = format!(
+                "#!/bin/sh\n[ \"$*\" = '{flags}' ] && [ -d \"$HOME\" ] || {{ echo \"$HOME $*\" >&2; exit 9; }}\n{script}\n"
+            );
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             path.display().to_string()
@@ -539,7 +560,9 @@ mod tests {
             let (cert, key) = self.certificate();
             format!(
                 "server = '{}'\nca = '{}'\nclient_cert = '{cert}'\nclient_key = '{key}'\nkubectl = '{kubectl}'\ncontent = '{content}'\n{more}",
-                self.server.url(""), self.authority.file().display())
+                self.server.url(""),
+                self.authority.file().display()
+            )
         }
     }
 
@@ -641,10 +664,7 @@ mod tests {
         let kubectl = cluster.kubectl("echo 'the field is immutable' >&2; exit 1");
         let object = one("kube_object", &cluster.fields_with(&kubectl, &map("1"), ""));
         let error = object.apply(&cluster.work(), &Change::default()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "kubectl can't apply ConfigMap/a: exit status: 1\nthe field is immutable"
-        );
+        assert_eq!(error.to_string(), "kubectl can't apply ConfigMap/a: exit status: 1\nthe field is immutable");
     }
 
     #[test]
@@ -672,8 +692,13 @@ mod tests {
         let object = one("kube_object", &cluster.fields_with(&kubectl, &map("1"), ""));
         object.apply(&cluster.work(), &Change::default()).unwrap();
         assert_eq!(cluster.get(MAP), Some(map("1")));
-        let patches: Vec<Value> = cluster.server.seen().iter().filter(|seen| seen.method == "PATCH")
-            .map(|seen| serde_json::from_slice(&seen.body).unwrap()).collect();
+        let patches: Vec<Value> = cluster
+            .server
+            .seen()
+            .iter()
+            .filter(|seen| seen.method == "PATCH")
+            .map(|seen| serde_json::from_slice(&seen.body).unwrap())
+            .collect();
         assert_eq!(patches, [json!({"data": {"x": "1"}})]);
     }
 
@@ -730,7 +755,9 @@ mod tests {
                 error.to_string(),
                 format!(
                     "the API server {} does not let the bearer of {} ask what there is in v1: {words}, because the stand-in says so",
-                    cluster.server.url(""), cluster.certificate().0)
+                    cluster.server.url(""),
+                    cluster.certificate().0
+                )
             );
         }
     }
@@ -763,13 +790,17 @@ mod tests {
             let change = object.observe(&cluster.work()).unwrap().unwrap();
             (change.summary.clone(), object.apply(&cluster.work(), &change).unwrap_err().to_string())
         };
-        let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "n"}});
+        let deployment =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "n"}});
         assert_eq!(
             apply(&deployment),
             ("create".into(), "Deployment/n/a can't be applied: the API server knows no Deployment in apps/v1".into())
         );
         std::fs::write(cluster.dir.path().join("apps"), "").unwrap();
-        assert_eq!(apply(&deployment), ("create".into(), "Deployment/n/a can't be applied: there is no namespace n".into()));
+        assert_eq!(
+            apply(&deployment),
+            ("create".into(), "Deployment/n/a can't be applied: there is no namespace n".into())
+        );
         let mut going = map("1");
         going["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
         cluster.put(MAP, &going);
@@ -801,7 +832,11 @@ mod tests {
 
     #[test]
     fn each_document_is_a_resource_that_comes_after_its_namespace() {
-        let fields = |content: &str| format!("server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\ncontent = '''\n{content}'''");
+        let fields = |content: &str| {
+            format!(
+                "server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\ncontent = '''\n{content}'''"
+            )
+        };
         let content = "apiVersion: v1\nkind: Namespace\nmetadata: {name: net}\n---\n\
                        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: net}\n---\n\
                        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: default}\n";
@@ -824,7 +859,9 @@ mod tests {
 
     #[test]
     fn fields_that_can_not_be_meant_are_refused() {
-        let with = |fields: &str| refusal("kube_object", &format!("ca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\n{fields}"));
+        let with = |fields: &str| {
+            refusal("kube_object", &format!("ca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\n{fields}"))
+        };
         assert!(with("server = 'https://a'").contains("set `content` or `template`"));
         assert!(with("server = 'https://a'\ncontent = ''\ntemplate = 'a'").contains("not both"));
         assert!(with("server = 'http://a'\ncontent = ''").contains("it has to start with `https://`"));

@@ -5,8 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use minijinja::value::{Serde, Value};
-use reqwest::blocking::Client;
 use reqwest::Url;
+use reqwest::blocking::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -303,8 +303,7 @@ impl Probe {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<Value> = text.lines().map(Value::from).collect();
-        let values =
-            [("code", Value::from(code)), ("output", Value::from(&*text)), ("lines", Value::from(lines))];
+        let values = [("code", Value::from(code)), ("output", Value::from(&*text)), ("lines", Value::from(lines))];
         self.hold(values, || format!("{} ended with {} and said {}", argv[0], output.verdict(), first_line(&text)))?;
         Ok(self.shown(&text))
     }
@@ -583,7 +582,8 @@ mod tests {
 
     #[test]
     fn an_expression_judges_what_a_server_answers() {
-        let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 21\r\n\r\n\n{\"health\": \"\u{1b}[2Jno\"}";
+        let answer =
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 21\r\n\r\n\n{\"health\": \"\u{1b}[2Jno\"}";
         let (address, server) = serve(answer, 4);
         let url = format!("http://{address}/");
         let expect = |text: &str| ask(&format!("http = '{url}'\nexpect = \"{text}\""));
@@ -619,7 +619,10 @@ mod tests {
             "`lines | length > 3` does not hold: printf ended with exit status: 0 and said a"
         );
         let fails = "command = ['sh', '-c', 'echo x; exit 4']";
-        assert_eq!(ask(&format!("{fails}\nexpect = 'output | trim == \"x\"'")).unwrap_err(), "sh failed: exit status: 4\nx");
+        assert_eq!(
+            ask(&format!("{fails}\nexpect = 'output | trim == \"x\"'")).unwrap_err(),
+            "sh failed: exit status: 4\nx"
+        );
         ask(&format!("{fails}\nexpect = 'code == 4'")).unwrap();
     }
 

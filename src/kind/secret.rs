@@ -58,13 +58,20 @@ impl Fields for SecretFields {
                 Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true })])
             }
             (None, Some(credential), Some(unit)) => {
-                let given = [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
+                let given =
+                    [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
                 if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
                     return Err(build.invalid(field, "a credential is root's alone, and the unit's while it runs"));
                 }
                 let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-                if credential.is_empty() || credential.starts_with('.') || credential.len() > 64 || !credential.chars().all(plain) {
-                    return Err(build.invalid("credential", "it is letters, digits, `.`, `_` and `-`, at most 64 of them"));
+                if credential.is_empty()
+                    || credential.starts_with('.')
+                    || credential.len() > 64
+                    || !credential.chars().all(plain)
+                {
+                    return Err(
+                        build.invalid("credential", "it is letters, digits, `.`, `_` and `-`, at most 64 of them")
+                    );
                 }
                 let (_, kind) = unit.0.rsplit_once('.').unwrap_or_default();
                 let section = match kind {
@@ -80,7 +87,9 @@ impl Fields for SecretFields {
                 }
                 Ok(vec![Box::new(Credential { name: credential, unit: unit.0, section, secret })])
             }
-            (None, None, None) => Err(build.invalid("name", "say where it goes: set `path`, or `credential` and `unit`")),
+            (None, None, None) => {
+                Err(build.invalid("name", "say where it goes: set `path`, or `credential` and `unit`"))
+            }
             (None, None, Some(_)) => Err(build.invalid("unit", "set `credential` too: what the unit knows it by")),
             (None, Some(_), None) => Err(build.invalid("credential", "set `unit` too: the one that gets it")),
             (Some(_), ..) => Err(build.invalid("path", "set either `path`, or `credential` and `unit`")),
@@ -154,7 +163,9 @@ impl Credential {
 
     /// It as `systemd-creds` encrypts it; `None` when this host has no way to.
     fn encrypt(&self, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
-        if !work.host.is_live() || run_if_there(&Command::new(&argv(["systemd-creds", "--version"]), PATIENCE))?.is_none() {
+        if !work.host.is_live()
+            || run_if_there(&Command::new(&argv(["systemd-creds", "--version"]), PATIENCE))?.is_none()
+        {
             return Ok(None);
         }
         // in the state directory, which is root's alone; and it is encrypted
@@ -196,8 +207,7 @@ impl Credential {
         }
         if form == Form::Encrypted {
             // before the file: a record without its file is only ever too old
-            let record =
-                Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(&content)) };
+            let record = Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(&content)) };
             work.store.write(&self.record(), &record)?;
         }
         root.write(&path, &content, ours(0o600)?)?;

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::kind::etcd_key::cluster;
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::site::FleetLock;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::site::FleetLock;
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -58,7 +58,9 @@ impl Fields for SlotFields {
                 server.check().map_err(|why| build.invalid("fleetlock", &why))?;
                 At::Server(server)
             }
-            (Some(_), ..) => return Err(build.invalid("fleetlock", "with it there is no etcd: no `endpoints`, no `ca`")),
+            (Some(_), ..) => {
+                return Err(build.invalid("fleetlock", "with it there is no etcd: no `endpoints`, no `ca`"));
+            }
             (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, cert, key)?),
             (None, None, false) => return Err(build.invalid("endpoints", "they need `ca`")),
             (None, _, true) => return Err(build.invalid("endpoints", "name one at least, or a `fleetlock`")),
@@ -139,9 +141,15 @@ mod tests {
         }
         for (fields, why) in [
             ("endpoints = ['https://a:1']", "`endpoints`: they need `ca`"),
-            ("fleetlock = { url = 'http://a' }\nca = '/ca'", "`fleetlock`: with it there is no etcd: no `endpoints`, no `ca`"),
+            (
+                "fleetlock = { url = 'http://a' }\nca = '/ca'",
+                "`fleetlock`: with it there is no etcd: no `endpoints`, no `ca`",
+            ),
             ("fleetlock = { url = 'https://a' }", "`fleetlock`: https needs `ca`"),
-            ("fleetlock = { url = 'http://a', group = 'a b' }", "`fleetlock`: `a b` is no group: letters, digits and `.` make one"),
+            (
+                "fleetlock = { url = 'http://a', group = 'a b' }",
+                "`fleetlock`: `a b` is no group: letters, digits and `.` make one",
+            ),
         ] {
             assert_eq!(refusal("slot", &format!("name = 'a'\n{fields}")), why);
         }

@@ -248,7 +248,8 @@ impl UnitFields {
             let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
             match (&listen.certificate, listen.through) {
                 (Some(_), Some(_)) => {
-                    let why = "set `certificate` or `through`, not both: who passes connections on shows no certificate";
+                    let why =
+                        "set `certificate` or `through`, not both: who passes connections on shows no certificate";
                     return Err(build.invalid("listens", why));
                 }
                 (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
@@ -675,7 +676,9 @@ impl Resource for Unit {
     fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
         let host = work.host;
         let is_enabled = || -> Result<bool> {
-            let Found::File(file) = unit_files::find(&host.root, &self.name, &Own::default())? else { return Ok(false) };
+            let Found::File(file) = unit_files::find(&host.root, &self.name, &Own::default())? else {
+                return Ok(false);
+            };
             let links = file.links(&host.root)?;
             links.iter().try_fold(!links.is_empty(), |all, link| Ok(all && link.is_there(&host.root)?))
         };
@@ -756,7 +759,10 @@ mod tests {
         let listens = |toml: &str| unit(&format!("name = 'a.service'\nlistens = [{toml}]")).listens;
         let at = |text: &str| Traffic::try_from(text.to_owned()).unwrap();
         let plain = |text| Listen { at: at(text), certificate: None, through: None };
-        assert_eq!(listens("'2379/tcp', '30000-32766/udp', 'VRRP'"), [plain("2379/tcp"), plain("30000-32766/udp"), plain("vrrp")]);
+        assert_eq!(
+            listens("'2379/tcp', '30000-32766/udp', 'VRRP'"),
+            [plain("2379/tcp"), plain("30000-32766/udp"), plain("vrrp")]
+        );
         let shown = Listen { certificate: Some("c".to_owned()), ..plain("6443/tcp") };
         let passed = Listen { through: Some(6443), ..plain("443/tcp") };
         let tables = "{ port = '6443/tcp', certificate = 'c' }, { port = '443/tcp', through = 6443 }";
@@ -776,7 +782,8 @@ mod tests {
             ("{ port = '1/udp', through = 2 }", "TCP only"),
             ("{ port = '1/tcp', through = 0 }", "from 1 to 65535"),
         ] {
-            let told = fails::<UnitFields>(&format!("name = 'a.service'\nlistens = [{listens}]"), &RoleFiles::default());
+            let told =
+                fails::<UnitFields>(&format!("name = 'a.service'\nlistens = [{listens}]"), &RoleFiles::default());
             assert!(told.contains(why), "{told}");
         }
     }
@@ -914,10 +921,7 @@ mod tests {
         );
         let error = check("echo no chain; exit 1", false).wait("a.service").unwrap_err();
         assert_eq!(error.exit_code(), Exit::Unhealthy);
-        assert_eq!(
-            error.to_string(),
-            "a.service was started, and its check still fails: exit status: 1\nno chain"
-        );
+        assert_eq!(error.to_string(), "a.service was started, and its check still fails: exit status: 1\nno chain");
         let error = check("echo hunter2; exit 1", true).wait("a.service").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         let error = check("sleep 1000", false).stands("a.service").unwrap_err();

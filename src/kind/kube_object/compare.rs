@@ -96,7 +96,8 @@ impl Way {
 }
 
 fn compare(wanted: &Value, live: Option<&Value>, way: &Way, found: &mut Vec<Difference>) {
-    let mut differ = || found.push(Difference { path: way.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
+    let mut differ =
+        || found.push(Difference { path: way.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
     match (wanted, live) {
         (Value::Object(wanted), Some(Value::Object(live))) => {
             for (key, value) in wanted {
@@ -134,7 +135,8 @@ pub fn patch(wanted: &Value, live: &Value) -> Value {
 
 fn patch_at(wanted: &Value, live: Option<&Value>, way: &Way) -> Option<Value> {
     if let (Value::Object(wanted), Some(Value::Object(live))) = (wanted, live) {
-        let part = |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &way.key(key))?));
+        let part =
+            |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &way.key(key))?));
         let parts: Map<String, Value> = wanted.iter().filter_map(part).collect();
         return (!parts.is_empty()).then_some(Value::Object(parts));
     }
@@ -286,7 +288,9 @@ impl Quantity {
             None => (false, number.strip_prefix('+').unwrap_or(number)),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || !(whole.bytes().chain(fraction.bytes()).all(|c| c.is_ascii_digit())) {
+        if whole.is_empty() && fraction.is_empty()
+            || !(whole.bytes().chain(fraction.bytes()).all(|c| c.is_ascii_digit()))
+        {
             return None;
         }
         let mut digits = format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(factor)?;
@@ -357,14 +361,20 @@ mod tests {
 
     #[test]
     fn quantities_and_numbers_are_equal_by_value_and_texts_are_not() {
-        let same = [("100m", "0.1"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("0.5", "500m"), ("128974848", "123Mi"), ("0", "0k")];
+        let same =
+            [("100m", "0.1"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("0.5", "500m"), ("128974848", "123Mi"), ("0", "0k")];
         for (one, other) in same {
-            assert!(paths(&json!({"limits": {"x": one}}), &json!({"limits": {"x": other}})).is_empty(), "{one} {other}");
+            assert!(
+                paths(&json!({"limits": {"x": one}}), &json!({"limits": {"x": other}})).is_empty(),
+                "{one} {other}"
+            );
         }
         for (one, other) in [("100m", "0.11"), ("1Gi", "1G"), ("1", "a"), ("1x", "1"), ("-1", "1"), (".", "0")] {
             assert_eq!(paths(&json!({"limits": {"x": one}}), &json!({"limits": {"x": other}})), ["limits.x"]);
         }
-        assert!(paths(&json!({"limits": {"cpu": 2}, "port": 1}), &json!({"limits": {"cpu": "2"}, "port": "1"})).is_empty());
+        assert!(
+            paths(&json!({"limits": {"cpu": 2}, "port": 1}), &json!({"limits": {"cpu": "2"}, "port": "1"})).is_empty()
+        );
         assert!(paths(&json!({"x": 1.0}), &json!({"x": 1})).is_empty());
         assert_eq!(paths(&json!({"data": {"x": "1.0"}}), &json!({"data": {"x": "1"}})), ["data.x"]);
         assert_eq!(paths(&json!({"x": true}), &json!({"x": "true"})), ["x"]);

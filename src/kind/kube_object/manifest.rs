@@ -18,7 +18,8 @@ pub fn read(text: &str, is_secret: bool) -> Result<Vec<Manifest>, String> {
     // numbers and truths as kubectl reads them
     let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let place = error.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
+        let place =
+            error.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
         match is_secret {
             true => format!("{place}this is not YAML (more is not shown: a secret is in it)"),
             false => format!("{place}{}", words(&error)),
@@ -46,7 +47,9 @@ fn words(error: &serde_saphyr::Error) -> String {
 }
 
 fn object(document: Value) -> Result<Manifest, String> {
-    let Value::Object(mut content) = document else { return Err("an object is a map with `apiVersion` and `kind`".to_owned()) };
+    let Value::Object(mut content) = document else {
+        return Err("an object is a map with `apiVersion` and `kind`".to_owned());
+    };
     let text = |map: &Map<String, Value>, field: &str, name: &str| match map.get(field) {
         Some(Value::String(text)) if !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ' ') => {
             Ok(text.clone())
@@ -69,7 +72,9 @@ fn object(document: Value) -> Result<Manifest, String> {
     if api_version.split('/').any(str::is_empty) || api_version.split('/').count() > 2 {
         return Err("`apiVersion` is `VERSION` or `GROUP/VERSION`, like `v1` or `apps/v1`".to_owned());
     }
-    let Some(Value::Object(metadata)) = content.get_mut("metadata") else { return Err("`metadata` is missing".to_owned()) };
+    let Some(Value::Object(metadata)) = content.get_mut("metadata") else {
+        return Err("`metadata` is missing".to_owned());
+    };
     let name = part(metadata, "name", "metadata.name")?;
     let namespace = match metadata.get("namespace") {
         None | Some(Value::Null) => None,
@@ -170,10 +175,13 @@ mod tests {
 
     #[test]
     fn a_secret_s_plain_texts_become_what_the_api_server_shows() {
-        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("ÿ>?\u{10ffff}", "w78+P/SPv78=")] {
+        for (plain, encoded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("ÿ>?\u{10ffff}", "w78+P/SPv78=")]
+        {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
-        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: eA==, b: eA==}\nstringData: {b: foo}\n";
+        let text =
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: eA==, b: eA==}\nstringData: {b: foo}\n";
         assert_eq!(one(text).content["data"], json!({"a": "eA==", "b": "Zm9v"}));
     }
 
@@ -193,7 +201,10 @@ mod tests {
         assert_eq!(refusal("- a\n"), "an object is a map with `apiVersion` and `kind`");
         assert_eq!(refusal("apiVersion: v1\nkind: X\n"), "`metadata` is missing");
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {}\n"), "`metadata.name` is missing");
-        assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: 1}\n"), "`metadata.name` has to be a text without blanks; quotes make one of a number or of `on`");
+        assert_eq!(
+            refusal("apiVersion: v1\nkind: X\nmetadata: {name: 1}\n"),
+            "`metadata.name` has to be a text without blanks; quotes make one of a number or of `on`"
+        );
         assert_eq!(refusal("apiVersion: v1\nkind: X\nmetadata: {name: ../a}\n"), "`metadata.name` can't be `../a`");
         let two = "apiVersion: v1\nkind: X\nmetadata: {name: a}\n---\nkind: X\n";
         assert_eq!(refusal(two), "document 2: `apiVersion` is missing");
