@@ -1,13 +1,13 @@
 //! A role out of what is on a host already: files, links, directories, units, firewall zones, kernel settings, packages. A
 //! host that such a role is applied to stays as it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::host::accounts::Accounts;
+use crate::host::accounts::{Database, Names};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::root::{Meta, Root, What};
@@ -103,8 +103,7 @@ struct Adoption<'a> {
     name: &'a str,
     /// Whether files may be taken over that not everybody on the host can read.
     private: bool,
-    users: BTreeMap<u32, String>,
-    groups: BTreeMap<u32, String>,
+    names: Names,
     toml: String,
     files: Files,
     count: usize,
@@ -112,9 +111,9 @@ struct Adoption<'a> {
 
 /// The files of a role that leaves `things` as they are, by their paths in a site.
 pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<Files> {
-    let [users, groups] = Accounts::names(root)?;
     let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
-    let mut adoption = Adoption { root, name, private, users, groups, toml, files: Files::default(), count: 0 };
+    let mut adoption =
+        Adoption { root, name, private, names: Names::read(root)?, toml, files: Files::default(), count: 0 };
     let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
     if let Some(error) = Error::all(errors) {
         return Err(error);
@@ -192,10 +191,10 @@ impl Adoption<'_> {
         if meta.mode != default {
             fields.push(("mode", format!("\"{:04o}\"", meta.mode)));
         }
-        for (field, number, names) in [("owner", meta.uid, &self.users), ("group", meta.gid, &self.groups)] {
-            match names.get(&number) {
+        for (field, number, database) in [("owner", meta.uid, Database::Passwd), ("group", meta.gid, Database::Group)] {
+            match self.names.of(database, number)? {
                 Some(name) if name == "root" => {}
-                Some(name) => fields.push((field, quoted(name))),
+                Some(name) => fields.push((field, quoted(&name))),
                 None if !self.root.is_live() => {}
                 None => {
                     return Err(Error::new(format!("{shown} belongs to {field} {number}, which has no name"))

@@ -1,5 +1,7 @@
 //! The hosts that the other lab tests stand on are real ones.
 
+#[path = "lab/accounts.rs"]
+mod accounts;
 #[path = "lab/adopt.rs"]
 mod adopt;
 #[path = "lab/alone.rs"]

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use kpull::config::Config;
 use kpull::error::{Context as _, Error, visible};
 use kpull::host::Host;
-use kpull::host::accounts::{Accounts, Tables, WantedGroup, WantedUser};
+use kpull::host::account_files::{Tables, WantedGroup, WantedUser};
+use kpull::host::accounts::Accounts;
 use kpull::host::packages::Manager;
 use kpull::host::rich_rule::RichRule;
 use kpull::host::root::Root;
@@ -238,6 +239,10 @@ impl<R: Read> Read for Count<R> {
     }
 }
 
+fn number(accounts: &Accounts, user: &str) -> Option<u32> {
+    accounts.local(user).map(|login| login.uid)
+}
+
 /// Files of a host: os-release, what `/proc` tells, accounts, dpkg's status. What is written into the accounts is there
 /// afterwards.
 pub fn host(data: &[u8]) {
@@ -248,7 +253,7 @@ pub fn host(data: &[u8]) {
     let asked = ["bash", "vim:amd64"].map(str::to_owned).into();
     report(Manager::Apt.query(root, &asked));
     if let Some(accounts) = report(Accounts::read(root)) {
-        assert_eq!((accounts.uid("root"), accounts.gid("root")), (Some(0), Some(0)));
+        assert_eq!((number(&accounts, "root"), accounts.gid("root").expect("a tree asks nobody")), (Some(0), Some(0)));
     }
     let Some(mut tables) = report(Tables::read(root)) else { return };
     let group = WantedGroup { name: "kube", gid: None, system: true };
@@ -257,23 +262,23 @@ pub fn host(data: &[u8]) {
         uid: None,
         system: true,
         group: None,
-        groups: vec!["kube"],
         comment: Some("etcd"),
         home: Some("/var/lib/etcd"),
         shell: None,
     };
     let made = tables.make_group(&group).and_then(|gid| Ok((gid, tables.make_user(&user)?)));
     let Some((gid, (uid, _))) = report(made) else { return };
+    tables.add_member("etcd", "kube");
     // something else than a file may stand where one is to be
     if report(tables.write(root)).is_none() {
         return;
     }
     let tables = report(Tables::read(root)).expect("what was written is read");
     let left = report(tables.user_differences(&user)).expect("what was made is understood");
-    // a line of the group that is cut short stays as it is
-    assert!(left.iter().all(|what| what == "add to the group kube"), "{left:?} is left after {uid} was made");
+    assert!(left.is_empty(), "{left:?} is left after {uid} was made");
+    assert_eq!(tables.is_member("etcd", "kube"), Some(true));
     let accounts = report(Accounts::read(root)).expect("what was written is read");
-    assert_eq!((accounts.gid("kube"), accounts.uid("etcd")), (Some(gid), Some(uid)));
+    assert_eq!((accounts.gid("kube").expect("a tree asks nobody"), number(&accounts, "etcd")), (Some(gid), Some(uid)));
 }
 
 /// Unit files, drop-ins and links between them: found, followed, checked.

@@ -283,10 +283,10 @@ codes! {
         "Something else is in its place, a directory above it is missing, or the kernel refused."
         "Look at the path; what stands in the way can be moved, or removed with an `[[absent]]`."
         "/etc/app is a directory or a device, and the role wants a file there"
-    ACCOUNT "resource.account" ["host/accounts.rs", "kind/user.rs"]
+    ACCOUNT "resource.account" ["host/account_files.rs", "host/accounts.rs", "host/home.rs", "host/useradd.rs", "kind/user.rs"]
         "A user or group can't be made or changed."
-        "A number is taken, or the files of accounts are locked or damaged."
-        "Look at /etc/passwd and /etc/group; `pwck` and `grpck` check them."
+        "A number is taken, another service (LDAP, systemd-homed) has the account, or the files of accounts are locked or damaged."
+        "Look at /etc/passwd and /etc/group, which `pwck` and `grpck` check; `getent passwd NAME` and `getent group NAME` show what the host knows."
         "the group etcd can't have the number 999: docker has it"
     PACKAGE "resource.package" ["host/packages.rs", "kind/package.rs"]
         "A package can't be installed or removed."

@@ -1,10 +1,12 @@
 //! The machine's own interfaces, thin; or a directory that is being made into a machine.
 
+pub mod account_files;
 pub mod accounts;
 pub mod bus;
 pub mod etcd;
 pub mod firewalld;
 pub mod fleetlock;
+pub mod home;
 pub mod kube;
 pub mod label;
 pub mod meminfo;
@@ -16,6 +18,7 @@ mod sync;
 pub mod systemd;
 pub mod tls;
 pub mod unit_files;
+pub mod useradd;
 pub mod writeback;
 pub mod zone;
 pub mod zone_file;
@@ -47,6 +50,24 @@ pub struct Wants {
     pub zones: BTreeSet<String>,
     /// Packages that will be asked for.
     pub packages: BTreeSet<String>,
+}
+
+/// An account that a host does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A user.
+    User(String),
+    /// A group.
+    Group(String),
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user {name}"),
+            Self::Group(name) => write!(f, "group {name}"),
+        }
+    }
 }
 
 /// The host that is looked at and changed.
@@ -104,28 +125,49 @@ impl Host {
         self.wants.borrow()
     }
 
-    /// The numbers that `owner` and `group` have here, with `mode`, as something that a path can be given. Names that
-    /// nobody has yet are `Err` with the name. Without root, owners are left as they are: everything is ours.
-    pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Result<Access, String>> {
+    /// The numbers that `owner` and `group` have here, with `mode`, as something that a path can be given. A name
+    /// that nobody has is the inner error. Without root, owners are left as they are: everything is ours.
+    pub fn access(&self, mode: u32, owner: &str, group: &str) -> Result<Result<Access, Missing>> {
         if !self.may_chown {
             return Ok(Ok(Access { mode, uid: None, gid: None }));
         }
         self.with_accounts(|accounts| {
             // no account's name is a number
-            let uid = accounts.uid(owner).or_else(|| owner.parse().ok()).ok_or_else(|| format!("user {owner}"))?;
-            let gid = accounts.gid(group).or_else(|| group.parse().ok()).ok_or_else(|| format!("group {group}"))?;
-            Ok(Access { mode, uid: Some(uid), gid: Some(gid) })
+            let uid = match owner.parse() {
+                Ok(uid) => Some(uid),
+                Err(_) => accounts.login(owner)?.map(|login| login.uid),
+            };
+            let gid = match group.parse() {
+                Ok(gid) => Some(gid),
+                Err(_) => accounts.gid(group)?,
+            };
+            Ok(match (uid, gid) {
+                (None, _) => Err(Missing::User(owner.to_owned())),
+                (_, None) => Err(Missing::Group(group.to_owned())),
+                (uid, gid) => Ok(Access { mode, uid, gid }),
+            })
         })
     }
 
-    /// The users and groups, read once until [`Host::forget_accounts`].
-    pub fn with_accounts<T>(&self, f: impl FnOnce(&accounts::Accounts) -> T) -> Result<T> {
+    /// What is asked of the users and groups, which are read once until [`Host::forget_accounts`].
+    pub fn with_accounts<T>(&self, f: impl FnOnce(&accounts::Accounts) -> Result<T>) -> Result<T> {
         let mut known = self.accounts.borrow_mut();
         let accounts = match known.take() {
             Some(accounts) => accounts,
             None => accounts::Accounts::read(&self.root)?,
         };
-        Ok(f(known.insert(accounts)))
+        f(known.insert(accounts))
+    }
+
+    /// The account files, with what NSS has beside them of these users and groups, by name or number.
+    pub fn tables(&self, users: &[&str], groups: &[&str]) -> Result<account_files::Tables> {
+        let mut tables = account_files::Tables::read(&self.root)?;
+        self.with_accounts(|accounts| {
+            for (database, keys) in [(accounts::Database::Passwd, users), (accounts::Database::Group, groups)] {
+                keys.iter().try_for_each(|key| tables.learn(accounts, database, key))?;
+            }
+            Ok(tables)
+        })
     }
 
     /// Users or groups have been changed, by us or by a package.

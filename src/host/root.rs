@@ -354,14 +354,11 @@ impl Root {
         Ok(Some((seen, digest)))
     }
 
-    /// [`Root::read`] as text; empty when there is no such file. For the files that the system keeps (`/etc/fstab`).
+    /// [`Root::read`] as text to look at, not to write back: what is not UTF-8 is replaced, since the files that a system keeps have
+    /// comments and names in any encoding. Empty when there is no such file.
     pub fn text(&self, path: &Path) -> Result<String> {
-        match self.read(path)? {
-            Some((_, content)) => {
-                String::from_utf8(content).map_err(|_| Error::new(format!("{} is not UTF-8 text", path.display())))
-            }
-            None => Ok(String::new()),
-        }
+        let content = self.read(path)?.map(|(_, content)| content).unwrap_or_default();
+        Ok(String::from_utf8(content).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     /// Where the link at `path` leads; `None` when no link stands there.

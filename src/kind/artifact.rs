@@ -147,12 +147,15 @@ impl Resource for Artifact {
         for (member, path) in &self.install {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             match self.installed(work, path)? {
-                None => parts.push(format!("install {name}")),
+                None => {
+                    self.wanted.check(work, path)?;
+                    parts.push(format!("install {name}"));
+                }
                 Some((meta, installed)) => {
                     if members.get(member) != Some(&installed) {
                         parts.push(format!("replace {name}"));
                     }
-                    let differences = self.wanted.differences(work.host, &meta)?;
+                    let differences = self.wanted.differences(work, path, &meta)?;
                     parts.extend(differences.into_iter().map(|part| format!("{name}: {part}")));
                 }
             }
@@ -183,7 +186,7 @@ impl Resource for Artifact {
         }
         for (_, path) in self.install.iter().filter(|(member, _)| !stale.contains_key(member)) {
             let Some(meta) = work.host.root.meta(path)? else { continue };
-            if !self.wanted.differences(work.host, &meta)?.is_empty() {
+            if !self.wanted.differences(work, path, &meta)?.is_empty() {
                 work.host.root.set_access(path, self.wanted.access(work.host, path)?)?;
             }
         }

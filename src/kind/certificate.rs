@@ -249,10 +249,13 @@ impl Installed {
         let asks = || format!("write the request {}", work.store.request_path(&self.name).display());
         let key = Self::own_key(path, work)?;
         match &key {
-            None => parts.extend(["make the key".to_owned(), asks()]),
+            None => {
+                wanted.check(work, path)?;
+                parts.extend(["make the key".to_owned(), asks()]);
+            }
             Some(own) => {
                 if let Some((meta, _)) = work.host.root.file(path)? {
-                    parts.extend(wanted.differences(work.host, &meta)?.into_iter().map(|part| format!("key: {part}")));
+                    parts.extend(wanted.differences(work, path, &meta)?.into_iter().map(|part| format!("key: {part}")));
                 }
                 if self.fitting(Some(own)).is_none() && !self.has_request_for(own, work) {
                     parts.push(asks());

@@ -109,9 +109,11 @@ impl Run {
     /// Whom it runs as; the inner error is that there is no such user.
     fn identity(&self, work: &Work<'_>) -> Result<Result<Option<Identity>>> {
         let Some(user) = &self.user else { return Ok(Ok(None)) };
-        let login = work.host.with_accounts(|accounts| accounts.login(user).cloned())?;
+        let login = work.host.with_accounts(|accounts| accounts.login(user))?;
         Ok(match login {
-            Some(login) => Ok(Some(Identity { uid: login.uid, gid: login.gid, home: login.home })),
+            Some(login) => {
+                Ok(Some(Identity { uid: login.uid, gid: login.gid, home: login.home.to_string_lossy().into_owned() }))
+            }
             None => Err(Error::new(format!("`{}` can't run as {user}: there is no such user", self.name))
                 .help("add a [[user]] to the role, or the package that makes it")),
         })
@@ -213,8 +215,9 @@ impl Resource for Run {
             return Ok(());
         }
         let output = run(&self.command(&self.argv, self.identity(work)??))?;
-        // it may have changed the policy of SELinux
+        // it may have changed the policy of SELinux, and made accounts
         work.host.root.labels().forget();
+        work.host.forget_accounts();
         if !output.is_success() {
             return Err(self.failure(&output, format!("`{}` failed", self.name)));
         }

@@ -69,9 +69,12 @@ impl Resource for Directory {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let Some(meta) = work.host.root.meta(&self.path)? else { return Ok(Some(Change::new("create"))) };
+        let Some(meta) = work.host.root.meta(&self.path)? else {
+            self.wanted.check(work, &self.path)?;
+            return Ok(Some(Change::new("create")));
+        };
         let stands = match meta.what {
-            What::Directory => return Ok(Change::of(self.wanted.differences(work.host, &meta)?)),
+            What::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
             What::Link => {
                 return Err(Error::new(format!("{} is a link, and the role wants a directory there", self.path))
                     .help("name the directory that it leads to, or remove the link with an [[absent]]"));

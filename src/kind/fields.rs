@@ -71,7 +71,7 @@ impl TryFrom<String> for Mode {
     }
 }
 
-/// The name of a user or group, as `useradd` allows them.
+/// The name of a user or group that a host may have: from its files, its packages or a directory service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -81,13 +81,41 @@ impl TryFrom<String> for AccountName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let start = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-        let rest = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
-        if start && rest && text.len() <= 32 {
-            Ok(Self(text))
+        let reason = if text.is_empty() || text == "." || text == ".." {
+            "it names nobody"
+        } else if text.bytes().all(|digit| digit.is_ascii_digit()) {
+            "it is a number; write the name that belongs to it (`getent passwd NUMBER`, `getent group NUMBER`)"
+        } else if text.starts_with(['-', '+', '~']) {
+            "it begins with `-`, `+` or `~`"
+        } else if text.contains(|c: char| matches!(c, ':' | ',' | '/') || c.is_control()) || text.trim() != text {
+            "it has `:`, `,`, `/`, a control character, or white space around it"
+        } else if text.len() > LONGEST_NAME {
+            "it has more than 255 bytes"
         } else {
-            Err(format!("`{text}` is not an account name: small letters, digits, `-` and `_`, at most 32"))
-        }
+            return Ok(Self(text));
+        };
+        Err(format!("`{text}` is not an account name: {reason}"))
+    }
+}
+
+/// Bytes that the name of an account may have anywhere.
+const LONGEST_NAME: usize = 255;
+
+impl AccountName {
+    /// Why no user or group of this name can be made, in the words of an error; `None` if every `useradd` makes one.
+    pub fn why_not_new(&self) -> Option<String> {
+        let name = self.0.strip_suffix('$').unwrap_or(&self.0);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let is_good = !name.is_empty()
+            && name.chars().all(is_plain)
+            && !name.bytes().all(|digit| digit.is_ascii_digit())
+            && self.0.len() <= 32;
+        (!is_good).then(|| {
+            format!(
+                "`{self}` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only \
+                 digits; a `$` may be the last"
+            )
+        })
     }
 }
 
@@ -210,6 +238,34 @@ mod tests {
         for bad in ["644 ", "0o644", "0888", "07777", "+644"] {
             assert!(Mode::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_account_may_have_any_name_that_hosts_have_and_a_new_one_what_every_useradd_makes() {
+        let name = |text: &str| AccountName::try_from(text.to_owned());
+        for good in ["root", "Debian-exim", "first.last", "WORKSTATION$", "_apt", "0day", "systemd-network"] {
+            assert_eq!(name(good).unwrap().why_not_new(), None, "{good}");
+        }
+        let long = "a".repeat(33);
+        for old in ["ann@corp.example", "CORP\\ann", "domain users", "jürgen", &long, "$"] {
+            let why = name(old).unwrap().why_not_new().unwrap();
+            assert!(why.starts_with(&format!("`{old}` can't be the name of a new account: ")), "{why}");
+        }
+        for (bad, why) in [
+            ("", "it names nobody"),
+            ("1000", "it is a number"),
+            ("-G", "it begins with"),
+            ("+nis", "it begins with"),
+            ("a:b", "it has `:`"),
+            ("a,b", "it has `:`"),
+            ("../x", "it has `:`"),
+            ("ann ", "it has `:`"),
+            ("a\nb", "it has `:`"),
+        ] {
+            let error = name(bad).unwrap_err();
+            assert!(error.starts_with(&format!("`{bad}` is not an account name: {why}")), "{error}");
+        }
+        assert!(name(&"a".repeat(256)).unwrap_err().ends_with("more than 255 bytes"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::root::{Access, Meta, What};
-use crate::host::{Host, is_unit_file};
+use crate::host::{Host, Missing, is_unit_file};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -114,6 +114,7 @@ impl Resource for File {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some((meta, content)) = work.host.root.read(&self.path)? else {
+            self.wanted.check(work, &self.path)?;
             return missing(work.host, &self.path, self.sensitive, self.content.clone());
         };
         let mut parts = Vec::new();
@@ -123,7 +124,7 @@ impl Resource for File {
             // what only its owner may read may have been a secret until now
             diff = Diff::of(content, self.content.clone(), self.sensitive || meta.mode & 0o077 == 0);
         }
-        parts.extend(self.wanted.differences(work.host, &meta)?);
+        parts.extend(self.wanted.differences(work, &self.path, &meta)?);
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
     }
 
@@ -201,13 +202,22 @@ impl Wanted {
         vec![format!("user:{}", self.owner), format!("group:{}", self.group)]
     }
 
-    /// How `meta` differs from it, in words.
-    pub fn differences(&self, host: &Host, meta: &Meta) -> Result<Vec<String>> {
+    /// That the host has the owners, or that the catalog may make them.
+    pub fn check(&self, work: &Work<'_>, path: &Path) -> Result<()> {
+        match work.host.access(self.mode, &self.owner, &self.group)? {
+            Err(account) if !work.may_make(&account) => Err(nobody(path, &account)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How `meta`, of what is at `path`, differs from it, in words.
+    pub fn differences(&self, work: &Work<'_>, path: &Path, meta: &Meta) -> Result<Vec<String>> {
+        self.check(work, path)?;
         let mut parts = Vec::new();
         if meta.mode != self.mode {
             parts.push(format!("mode {:04o} → {:04o}", meta.mode, self.mode));
         }
-        if !self.is_owned(host, meta)? {
+        if !self.is_owned(work.host, meta)? {
             parts.push(format!("owner → {}:{}", self.owner, self.group));
         }
         Ok(parts)
@@ -221,11 +231,18 @@ impl Wanted {
 
     /// As numbers; an error when there is no such user or group.
     pub fn access(&self, host: &Host, path: &Path) -> Result<Access> {
-        host.access(self.mode, &self.owner, &self.group)?.map_err(|name| {
-            Error::new(format!("{} can't be given to {name}: there is none on this host", path.display()))
-                .help("add a [[user]] or [[group]] to the role, or the package that makes it")
-        })
+        host.access(self.mode, &self.owner, &self.group)?.map_err(|account| nobody(path, &account))
     }
+}
+
+fn nobody(path: &Path, account: &Missing) -> Error {
+    let (database, name) = match account {
+        Missing::User(name) => ("passwd", name),
+        Missing::Group(name) => ("group", name),
+    };
+    Error::new(format!("{} can't be given to {account}: there is none on this host", path.display())).help(format!(
+        "`getent {database} {name}` has to show it: add a [[user]] or [[group]] to the role, or the [[package]] that makes it"
+    ))
 }
 
 #[cfg(test)]

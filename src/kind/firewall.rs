@@ -582,8 +582,10 @@ fn packaged_file(zone: &str) -> PathBuf {
 /// Where a zone is kept, and its text: the administrator's, else the package's.
 pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
     for path in [etc_file(zone), packaged_file(zone)] {
-        let text = root.text(&path)?;
-        if !text.is_empty() {
+        if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
+            // it is written back
+            let text = String::from_utf8(content)
+                .map_err(|_| Error::new(format!("{} is not UTF-8 text", root.outside(&path).display())))?;
             return Ok(Some((path, text)));
         }
     }

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::host::accounts::{PATIENCE, Tables, WantedGroup, lock};
+use crate::host::account_files::{PATIENCE, Tables, WantedGroup, lock};
+use crate::host::accounts::FILES;
+use crate::host::useradd;
 use crate::kind::fields::AccountName;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -24,7 +26,10 @@ pub struct GroupFields {
 impl Fields for GroupFields {
     const NAME: &'static str = "group";
 
-    fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        if let Some(why) = self.name.why_not_new() {
+            return Err(build.invalid("name", &why));
+        }
         Ok(vec![Box::new(Group { name: self.name, gid: self.gid, system: self.system })])
     }
 }
@@ -45,7 +50,7 @@ impl Group {
 
 impl Resource for Group {
     fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
     }
 
     fn kind(&self) -> &'static str {
@@ -61,22 +66,29 @@ impl Resource for Group {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        Ok(Change::of(Tables::read(&work.host.root)?.group_differences(&self.wanted())?))
+        let gid = self.gid.map(|gid| gid.to_string());
+        let keys: Vec<&str> = [&*self.name].into_iter().chain(gid.as_deref()).collect();
+        Ok(Change::of(work.host.tables(&[], &keys)?.group_differences(&self.wanted())?))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let _lock = lock(&work.host.root, PATIENCE)?;
-        let mut tables = Tables::read(&work.host.root)?;
-        tables.make_group(&self.wanted())?;
-        tables.write(&work.host.root)?;
+        let root = &work.host.root;
+        let made = match work.host.is_live() {
+            true => useradd::add_group(&self.wanted()),
+            false => {
+                let _lock = lock(root, PATIENCE)?;
+                let mut tables = Tables::read(root)?;
+                tables.make_group(&self.wanted()).and_then(|_| tables.write(root))
+            }
+        };
         work.host.forget_accounts();
-        Ok(())
+        made
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::kind::testing::{Tree, build, one};
+    use crate::kind::testing::{Tree, build, one, refusal};
 
     #[test]
     fn a_group_is_made_with_its_number_and_known_at_once() {
@@ -88,7 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
-        assert!(build("group", "name = 'a:b'").is_err());
+    fn a_name_that_no_groupadd_takes_is_refused() {
+        let why = refusal("group", "name = 'domain users'");
+        assert!(why.starts_with("`name`: `domain users` can't be the name of a new account: "), "{why}");
+        let why = refusal("group", "name = 'a:b'");
+        assert!(why.contains("`a:b` is not an account name: it has `:`"), "{why}");
+        assert!(build("group", "name = 'Debian-exim'").is_ok());
     }
 }

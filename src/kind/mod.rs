@@ -18,10 +18,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
-use crate::host::Host;
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
 pub use crate::host::systemd::Kick;
+use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
 use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
@@ -36,6 +36,8 @@ pub enum Phase {
     Accounts,
     /// Packages.
     Packages,
+    /// Who is in which group: packages make groups.
+    Members,
     /// Directories.
     Directories,
     /// Files, links, blocks, and what is to be absent.
@@ -87,6 +89,20 @@ pub struct Work<'a> {
     pub catalog: &'a [Item],
 }
 
+impl Work<'_> {
+    /// Whether an account that the host lacks may be there when it is needed: the catalog makes it, or a package or a command can.
+    pub fn may_make(&self, account: &Missing) -> bool {
+        let (Missing::User(name) | Missing::Group(name)) = account;
+        self.catalog.iter().any(|item| match item.resource.kind() {
+            "package" | "command" => self.host.is_live(),
+            // with a group of its own name
+            "user" => item.resource.key() == *name,
+            "group" => matches!(account, Missing::Group(_)) && item.resource.key() == *name,
+            _ => false,
+        })
+    }
+}
+
 /// One thing on a host that can be observed, compared and changed.
 pub trait Resource: fmt::Debug + Any + Send {
     /// The kind's name.
@@ -97,6 +113,12 @@ pub trait Resource: fmt::Debug + Any + Send {
 
     /// When its turn is.
     fn phase(&self) -> Phase;
+
+    /// When its turn is on a host for which `has` tells the ids of all resources.
+    fn turn(&self, has: &dyn Fn(&str) -> bool) -> Phase {
+        let _ = has;
+        self.phase()
+    }
 
     /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too. A claim on
     /// a part of something is `part:NAME@CLAIM`, see [`whole_of`].

@@ -57,8 +57,19 @@ fn devices(proc_swaps: &str) -> Vec<String> {
     proc_swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(plain).collect()
 }
 
-fn is_swap(line: &str) -> bool {
-    !line.trim_start().starts_with('#') && line.split_whitespace().nth(2) == Some("swap")
+/// The lines of `/etc/fstab` with their ends, as bytes: labels and mount points may be in any encoding.
+fn lines(fstab: &[u8]) -> impl Iterator<Item = &[u8]> {
+    fstab.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn is_swap(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.next().is_some_and(|device| !device.starts_with(b"#")) && words.nth(1) == Some(b"swap")
+}
+
+/// The line, commented out.
+fn marked(line: &[u8]) -> Vec<u8> {
+    [MARK.as_bytes(), line].concat()
 }
 
 impl Resource for NoSwap {
@@ -85,15 +96,15 @@ impl Resource for NoSwap {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let fstab = work.host.root.text(Path::new(FSTAB))?;
-        let old: String = fstab.split_inclusive('\n').filter(|line| is_swap(line)).collect();
+        let fstab = work.host.root.read(Path::new(FSTAB))?.map(|(_, content)| content).unwrap_or_default();
+        let old: Vec<&[u8]> = lines(&fstab).filter(|line| is_swap(line)).collect();
         let mut parts = Vec::new();
         let mut diff = None;
         if !old.is_empty() {
-            parts.push(format!("comment out {} of {FSTAB}", counted(old.lines().count(), "line")));
+            parts.push(format!("comment out {} of {FSTAB}", counted(old.len(), "line")));
             // of those lines alone: others may have passwords in them
-            let new: String = old.split_inclusive('\n').map(|line| format!("{MARK}{line}")).collect();
-            diff = Diff::of(old.as_bytes(), new.as_bytes(), false);
+            let new: Vec<Vec<u8>> = old.iter().map(|line| marked(line)).collect();
+            diff = Diff::of(old.concat(), new.concat(), false);
         }
         parts.extend(in_use(work.host)?.iter().map(|device| format!("let go of {device}")));
         Ok(Change::of(parts).map(|change| Change { diff, ..change }))
@@ -101,11 +112,11 @@ impl Resource for NoSwap {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let root = &work.host.root;
-        let (path, fstab) = (Path::new(FSTAB), root.text(Path::new(FSTAB))?);
-        if let Some(meta) = root.meta(path)?.filter(|_| fstab.lines().any(is_swap)) {
-            let mark = |line| if is_swap(line) { format!("{MARK}{line}") } else { line.to_owned() };
-            let new: String = fstab.split_inclusive('\n').map(mark).collect();
-            root.write(path, new.as_bytes(), Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
+        let path = Path::new(FSTAB);
+        if let Some((meta, fstab)) = root.read(path)?.filter(|(_, fstab)| lines(fstab).any(is_swap)) {
+            let mark = |line| if is_swap(line) { marked(line) } else { line.to_vec() };
+            let new: Vec<Vec<u8>> = lines(&fstab).map(mark).collect();
+            root.write(path, &new.concat(), Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) })?;
             // systemd made units of the lines
             work.host.unit_files_changed();
         }
@@ -141,6 +152,20 @@ mod tests {
             "UUID=1 / ext4 defaults 0 1\n#/old none swap sw 0 0\n# kpull: this host has no swap: /sw\tnone\tswap\tsw 0 0\n\
              //h/s /m cifs password=p 0 0"
         );
+    }
+
+    #[test]
+    fn a_file_in_any_encoding_stays_byte_for_byte_but_for_its_swap() {
+        let tree = Tree::new();
+        tree.put("/etc/fstab", "");
+        let fstab = b"LABEL=gr\xfcn / ext4 rw 0 1\r\n\xff\n \t/d\xfc none swap sw 0 0\nswap #x swap";
+        std::fs::write(tree.path("/etc/fstab"), fstab).unwrap();
+        let change = tree.converge(&*one("swap", "enabled = false"));
+        assert_eq!(change.summary, "comment out 2 lines of /etc/fstab");
+        let marked =
+            b"LABEL=gr\xfcn / ext4 rw 0 1\r\n\xff\n# kpull: this host has no swap:  \t/d\xfc none swap sw 0 0\n\
+            # kpull: this host has no swap: swap #x swap";
+        assert_eq!(std::fs::read(tree.path("/etc/fstab")).unwrap(), marked);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `[[user]]`: a user, with its groups and its home. Its number is given once and never changed.
+//! `[[user]]`: a user, with its groups and its home. Its number is given once and never changed. Who is in which group is a resource
+//! of its own, since that may have to wait for the package that makes the group.
 
 use std::path::Path;
 
@@ -6,8 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::host::accounts::{PATIENCE, Tables, WantedUser, lock};
+use crate::host::account_files::{PATIENCE, Tables, WantedUser, lock};
+use crate::host::accounts::FILES;
 use crate::host::root::{Access, What};
+use crate::host::{Missing, home, useradd};
 use crate::kind::fields::{AbsolutePath, AccountName};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -22,9 +25,9 @@ pub struct UserFields {
     /// Whether it is one of the system's: a free number from 999 downwards, no home, no login.
     #[serde(default)]
     system: bool,
-    /// Its primary group, which must exist; one of its own name, made with it, when left out.
+    /// Its primary group, which must exist, or come with a package; one of its own name, made with it, when left out.
     group: Option<AccountName>,
-    /// Further groups that it is added to. It is taken out of none.
+    /// Further groups that it is added to, after the packages. It is taken out of none.
     #[serde(default)]
     groups: Vec<AccountName>,
     /// Its real name, or what it is for.
@@ -33,7 +36,8 @@ pub struct UserFields {
     home: Option<AbsolutePath>,
     /// Login shell; for a new user `/bin/bash`, or `/usr/sbin/nologin` for one of the system's.
     shell: Option<AbsolutePath>,
-    /// Whether its home is made (0700, its own) when it is missing; it is unless the user is one of the system's.
+    /// Whether its home is made (its own, with what is in `/etc/skel`) when it is missing; it is unless the user is one of the system's,
+    /// or one that is not in `/etc/passwd`.
     create_home: Option<bool>,
 }
 
@@ -41,6 +45,10 @@ impl Fields for UserFields {
     const NAME: &'static str = "user";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        // a user of a domain can be there already
+        if let Some(why) = self.name.why_not_new().filter(|_| !self.name.contains(['@', '\\'])) {
+            return Err(build.invalid("name", &why));
+        }
         let text = |path: &Option<AbsolutePath>| path.as_ref().map(ToString::to_string);
         let (home, shell) = (text(&self.home), text(&self.shell));
         for (field, value) in [("comment", &self.comment), ("home", &home), ("shell", &shell)] {
@@ -49,21 +57,24 @@ impl Fields for UserFields {
                     .invalid(field, "it can't have `:` or control characters: /etc/passwd has no way to write them"));
             }
         }
-        let create_home = self.create_home.unwrap_or(!self.system);
-        if create_home && self.system && self.home.is_none() {
+        if self.create_home == Some(true) && self.system && self.home.is_none() {
             return Err(build.invalid("create_home", "say where: set `home`"));
         }
-        Ok(vec![Box::new(User {
-            name: self.name,
+        let user = User {
+            name: self.name.clone(),
             uid: self.uid,
             system: self.system,
             group: self.group,
-            groups: self.groups,
             comment: self.comment,
             home,
             shell,
-            create_home,
-        })])
+            create_home: self.create_home,
+        };
+        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(user)];
+        if !self.groups.is_empty() {
+            resources.push(Box::new(Members { user: self.name, groups: self.groups }));
+        }
+        Ok(resources)
     }
 }
 
@@ -74,11 +85,10 @@ pub struct User {
     uid: Option<u32>,
     system: bool,
     group: Option<AccountName>,
-    groups: Vec<AccountName>,
     comment: Option<String>,
     home: Option<String>,
     shell: Option<String>,
-    create_home: bool,
+    create_home: Option<bool>,
 }
 
 impl User {
@@ -88,25 +98,41 @@ impl User {
             uid: self.uid,
             system: self.system,
             group: self.group.as_deref(),
-            groups: self.groups.iter().map(|group| &**group).collect(),
             comment: self.comment.as_deref(),
             home: self.home.as_deref(),
             shell: self.shell.as_deref(),
         }
     }
 
+    /// The account files, with what else the host knows of it.
+    fn tables(&self, work: &Work<'_>) -> Result<Tables> {
+        let uid = self.uid.map(|uid| uid.to_string());
+        let users: Vec<&str> = [&*self.name].into_iter().chain(uid.as_deref()).collect();
+        let tables = work.host.tables(&users, &[self.group.as_deref().unwrap_or(&self.name)])?;
+        match self.name.why_not_new().filter(|_| !tables.has_user(&self.name)) {
+            Some(why) => Err(Error::new(format!("there is no user {}, and none can be made: {why}", self.name)).help(
+                format!(
+                    "`getent passwd {}` has to show it: set up the service that has it first, or give the user another name",
+                    self.name
+                ),
+            )),
+            None => Ok(tables),
+        }
+    }
+
     /// The home that has to be there, if one has to.
-    fn wanted_home(&self, work: &Work<'_>) -> Result<Option<String>> {
-        if !self.create_home {
+    fn wanted_home(&self, work: &Work<'_>, tables: &Tables) -> Result<Option<String>> {
+        if !self.create_home.unwrap_or(!self.system && !tables.is_foreign(&self.name)) {
             return Ok(None);
         }
-        let known = work.host.with_accounts(|accounts| accounts.login(&self.name).map(|login| login.home.clone()))?;
-        Ok(Some(self.home.clone().or(known).unwrap_or_else(|| format!("/home/{}", self.name))))
+        let known = work.host.with_accounts(|accounts| accounts.login(&self.name))?;
+        let known = known.map(|login| login.home.to_string_lossy().into_owned());
+        Ok(Some(self.home.clone().or(known).unwrap_or_else(|| self.wanted().new_home())))
     }
 
     /// Its home, when that has to be made.
-    fn missing_home(&self, work: &Work<'_>) -> Result<Option<String>> {
-        let Some(home) = self.wanted_home(work)? else { return Ok(None) };
+    fn missing_home(&self, work: &Work<'_>, tables: &Tables) -> Result<Option<String>> {
+        let Some(home) = self.wanted_home(work, tables)? else { return Ok(None) };
         match work.host.root.meta(Path::new(&home))?.map(|meta| meta.what) {
             None => Ok(Some(home)),
             // /home is a link on some hosts, and so may be a home in it
@@ -117,12 +143,43 @@ impl User {
             }
         }
     }
+
+    /// Makes it, or gives it what it lacks; not its home in a tree, or when it is there.
+    fn change(&self, work: &Work<'_>) -> Result<()> {
+        let (wanted, root) = (self.wanted(), &work.host.root);
+        let _lock = (!work.host.is_live()).then(|| lock(root, PATIENCE)).transpose()?;
+        let mut tables = self.tables(work)?;
+        // refuses what can't be done before anything is changed
+        let differences = tables.user_differences(&wanted)?;
+        if let Some(group) = wanted.group.filter(|group| tables.gid(group).is_none()) {
+            return Err(no_group(&self.name, group).help(format!(
+                "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
+            )));
+        }
+        if !work.host.is_live() {
+            tables.make_user(&wanted)?;
+            return tables.write(root);
+        }
+        match tables.has_user(&self.name) {
+            false => {
+                let with_home = self.missing_home(work, &tables)?.is_some();
+                useradd::add_user(&wanted, tables.gid(&self.name).is_some(), with_home)
+            }
+            true if !differences.is_empty() => useradd::change_user(&wanted, tables.has_no_shadow(&self.name)),
+            true => Ok(()),
+        }
+    }
+}
+
+fn no_group(user: &str, group: &str) -> Error {
+    Error::new(format!("{user} can't be in the group {group}: there is none"))
 }
 
 impl Resource for User {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let accounts = crate::host::accounts::FILES.iter().map(|path| Trace::Path(path.into()));
-        Ok(Some(accounts.chain(self.wanted_home(work)?.map(|home| Trace::Place(home.into()))).collect()))
+        let accounts = FILES.iter().map(|path| Trace::Path(path.into()));
+        let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| Trace::Place(home.into()));
+        Ok(Some(accounts.chain(home).collect()))
     }
 
     fn kind(&self) -> &'static str {
@@ -137,41 +194,126 @@ impl Resource for User {
         Phase::Accounts
     }
 
+    fn turn(&self, has: &dyn Fn(&str) -> bool) -> Phase {
+        // a group that no role makes may be one that a package makes
+        let is_made = |group| has(&format!("group:{group}")) || has(&format!("user:{group}"));
+        match self.group.as_ref().is_none_or(is_made) {
+            true => Phase::Accounts,
+            false => Phase::Members,
+        }
+    }
+
     fn after(&self) -> Vec<String> {
-        let groups = self.groups.iter().chain(&self.group).chain([&self.name]);
-        groups.map(|group| format!("group:{group}")).collect()
+        vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))]
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let mut parts = Tables::read(&work.host.root)?.user_differences(&self.wanted())?;
-        if let Some(home) = self.missing_home(work)? {
+        let tables = self.tables(work)?;
+        let mut parts = tables.user_differences(&self.wanted())?;
+        if let Some(home) = self.missing_home(work, &tables)? {
             parts.push(format!("make its home {home}"));
         }
         Ok(Change::of(parts))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let root = &work.host.root;
-        let (uid, gid) = {
-            let _lock = lock(root, PATIENCE)?;
-            let mut tables = Tables::read(root)?;
-            let numbers = tables.make_user(&self.wanted())?;
-            tables.write(root)?;
-            numbers
-        };
+        let changed = self.change(work);
         work.host.forget_accounts();
-        if let Some(home) = self.missing_home(work)? {
-            let ours = nix::unistd::geteuid().is_root();
-            let access = Access { mode: 0o700, uid: ours.then_some(uid), gid: ours.then_some(gid) };
-            root.make_directory(Path::new(&home), access)?;
+        changed?;
+        let tables = self.tables(work)?;
+        if let Some(home) = self.missing_home(work, &tables)? {
+            let login = work.host.with_accounts(|accounts| accounts.login(&self.name))?;
+            let ours = login.filter(|_| nix::unistd::geteuid().is_root());
+            let (uid, gid) = (ours.as_ref().map(|login| login.uid), ours.as_ref().map(|login| login.gid));
+            home::make(&work.host.root, Path::new(&home), Access { mode: tables.home_mode(), uid, gid })?;
         }
         Ok(())
     }
 }
 
+/// The groups that a user is in besides its primary one.
+#[derive(Debug)]
+pub struct Members {
+    user: AccountName,
+    groups: Vec<AccountName>,
+}
+
+impl Members {
+    fn tables(&self, work: &Work<'_>) -> Result<Tables> {
+        work.host.tables(&[], &self.groups.iter().map(|group| &**group).collect::<Vec<_>>())
+    }
+}
+
+impl Resource for Members {
+    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    }
+
+    fn kind(&self) -> &'static str {
+        "members"
+    }
+
+    fn key(&self) -> String {
+        self.user.to_string()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Members
+    }
+
+    fn after(&self) -> Vec<String> {
+        let groups = self.groups.iter().map(|group| format!("group:{group}"));
+        groups.chain([format!("user:{}", self.user)]).collect()
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let tables = self.tables(work)?;
+        let mut parts = Vec::new();
+        for group in &self.groups {
+            match tables.is_member(&self.user, group) {
+                Some(true) => continue,
+                Some(false) => tables.refuse_foreign_group(&self.user, group)?,
+                None if work.may_make(&Missing::Group(group.to_string())) => {}
+                None => {
+                    return Err(no_group(&self.user, group).help(format!(
+                        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
+                    )));
+                }
+            }
+            parts.push(format!("add to the group {group}"));
+        }
+        Ok(Change::of(parts))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let root = &work.host.root;
+        let _lock = (!work.host.is_live()).then(|| lock(root, PATIENCE)).transpose()?;
+        let mut tables = self.tables(work)?;
+        let missing: Vec<&AccountName> =
+            self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();
+        for group in &missing {
+            if tables.gid(group).is_none() {
+                return Err(no_group(&self.user, group)
+                    .help(format!("no package of this host has made it; `getent group {group}` has to show it")));
+            }
+        }
+        for group in missing {
+            match work.host.is_live() {
+                true => useradd::add_member(&self.user, group)?,
+                false => tables.add_member(&self.user, group),
+            }
+        }
+        work.host.forget_accounts();
+        tables.write(root)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::kind::testing::{Tree, one, refusal};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::kind::testing::{Tree, build, one, refusal};
 
     #[test]
     fn a_user_is_made_with_its_group_and_home() {
@@ -188,7 +330,9 @@ mod tests {
     fn a_system_user_has_no_home_and_no_login() {
         let tree = Tree::new();
         tree.converge(&*one("group", "name = 'ssl'\nsystem = true"));
-        tree.converge(&*one("user", "name = 'etcd'\nsystem = true\ngroups = ['ssl']"));
+        for resource in build("user", "name = 'etcd'\nsystem = true\ngroups = ['ssl']").unwrap() {
+            tree.converge(&*resource);
+        }
         assert_eq!(tree.get("/etc/passwd"), "etcd:x:998:998::/nonexistent:/usr/sbin/nologin\n");
         assert_eq!(tree.get("/etc/group"), "ssl:x:999:etcd\netcd:x:998:\n");
         assert!(!tree.path("/nonexistent").exists());
@@ -204,9 +348,84 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_after_its_groups() {
-        let user = one("user", "name = 'a'\ngroup = 'b'\ngroups = ['c']");
-        assert_eq!(user.after(), ["group:c", "group:b", "group:a"]);
+    fn it_comes_after_its_primary_group_and_is_added_to_others_after_the_packages() {
+        let [user, members] = build("user", "name = 'a'\ngroup = 'b'\ngroups = ['c']").unwrap().try_into().unwrap();
+        assert_eq!((user.after(), members.after()), (vec!["group:b".into()], vec!["group:c".into(), "user:a".into()]));
+        assert!(members.phase() > Phase::Packages && members.phase() < Phase::Directories);
+        assert_eq!(user.turn(&|id| id == "group:b"), Phase::Accounts);
+        assert_eq!(user.turn(&|id| id == "user:b"), Phase::Accounts, "with a group of its own name");
+        assert_eq!(user.turn(&|_| false), Phase::Members, "a package may make the group");
+        assert_eq!(one("user", "name = 'a'").turn(&|_| false), Phase::Accounts);
+    }
+
+    #[test]
+    fn a_home_has_what_is_in_skel_and_a_new_user_its_subordinate_numbers() {
+        let tree = Tree::new();
+        tree.put("/etc/skel/.profile", "umask 027\n");
+        tree.put("/etc/skel/.config/app/a.conf", "a\n");
+        std::os::unix::fs::symlink(".profile", tree.path("/etc/skel/.bashrc")).unwrap();
+        std::fs::set_permissions(tree.path("/etc/skel/.config"), PermissionsExt::from_mode(0o750)).unwrap();
+        tree.put("/etc/subuid", "old:100000:65536\nfar:300000:65536\n");
+        tree.put("/etc/subgid", "");
+        tree.put("/etc/login.defs", "HOME_MODE\t0750\nSUB_GID_MIN 200000\n");
+        tree.converge(&*one("user", "name = 'ann'"));
+        let mode = |path: &str| tree.path(path).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(["/home/ann", "/home/ann/.config"].map(mode), [0o750; 2]);
+        assert_eq!(tree.get("/home/ann/.config/app/a.conf"), "a\n");
+        assert_eq!(std::fs::read_link(tree.path("/home/ann/.bashrc")).unwrap(), Path::new(".profile"));
+        assert_eq!(tree.get("/etc/subuid"), "old:100000:65536\nfar:300000:65536\nann:165536:65536\n");
+        assert_eq!(tree.get("/etc/subgid"), "ann:200000:65536\n");
+        tree.converge(&*one("user", "name = 'sys'\nsystem = true"));
+        assert!(!tree.get("/etc/subuid").contains("sys"));
+    }
+
+    #[test]
+    fn files_of_accounts_in_any_encoding_stay_byte_for_byte_but_for_the_lines_that_change() {
+        let tree = Tree::new();
+        tree.put("/etc/group", "");
+        std::fs::write(tree.path("/etc/passwd"), b"j:x:5:5:J\xfcrgen,\r:/:/bin/sh\nb\xfc:x:6:6::/:\n\n+::::::\n")
+            .unwrap();
+        std::fs::write(tree.path("/etc/group"), b"g:x:7:b\xfc\nthree:x:8\n").unwrap();
+        std::fs::write(tree.path("/etc/shadow"), b"j:!\xfc:1::::::").unwrap();
+        let [user, members] = build("user", "name = 'ann'\ngroups = ['g', 'three']").unwrap().try_into().unwrap();
+        tree.converge(&*user);
+        assert_eq!(tree.converge(&*members).summary, "add to the group g, add to the group three");
+        let bytes = |path: &str| std::fs::read(tree.path(path)).unwrap();
+        let passwd =
+            b"j:x:5:5:J\xfcrgen,\r:/:/bin/sh\nb\xfc:x:6:6::/:\n\nann:x:1000:1000::/home/ann:/bin/bash\n+::::::\n";
+        assert_eq!(bytes("/etc/passwd"), passwd);
+        assert_eq!(bytes("/etc/group"), b"g:x:7:b\xfc,ann\nthree:x:8:ann\nann:x:1000:\n");
+        assert!(bytes("/etc/shadow").starts_with(b"j:!\xfc:1::::::\nann:!*:"));
+        let change = tree.converge(&*one("user", "name = 'j'\ncomment = 'Jürgen'\ncreate_home = false"));
+        assert_eq!(change.summary, "comment J\u{fffd}rgen,\r → Jürgen");
+    }
+
+    #[test]
+    fn a_group_that_nothing_can_make_is_told_before_anything_is_changed() {
+        let tree = Tree::new();
+        let members = build("user", "name = 'a'\ngroups = ['docker']").unwrap().remove(1);
+        let error = members.observe(&tree.work()).unwrap_err();
+        assert_eq!(error.to_string(), "a can't be in the group docker: there is none");
+        assert!(error.advice().unwrap().contains("the [[package]] that makes it"));
+        let user = one("user", "name = 'a'\ngroup = 'docker'");
+        let error = user.apply(&tree.work(), &Change::default()).unwrap_err();
+        assert_eq!(error.to_string(), "a can't be in the group docker: there is none");
+        assert!(!tree.path("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn a_name_that_no_useradd_takes_is_refused_unless_a_domain_may_have_it() {
+        let why = refusal("user", "name = 'ann b'");
+        assert!(why.starts_with("`name`: `ann b` can't be the name of a new account: "), "{why}");
+        let tree = Tree::new();
+        for name in ["ann@corp.example", "CORP\\ann"] {
+            let error = one("user", &format!("name = '{name}'")).observe(&tree.work()).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("there is no user {name}, and none can be made: ")));
+            assert!(error.advice().unwrap().contains("getent passwd"));
+        }
+        for name in ["Debian-exim", "first.last", "HOST$"] {
+            assert_eq!(tree.summary(&*one("user", &format!("name = '{name}'\nsystem = true"))).unwrap(), "create");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use crate::error::{Error, Result, nearest};
-use crate::kind::Item;
+use crate::kind::{Item, Phase};
 
 /// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
 /// derived ones are only hints. What a probe is a gate for comes after the probe, and so after all else that has no gate.
@@ -41,12 +41,14 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
             );
         }
     }
-    let order = topological(&items, &before)?;
+    let has = |id: &str| index.contains_key(id);
+    let turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
+    let order = topological(&items, &before, &turns)?;
     let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
     Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
 }
 
-fn topological(items: &[Item], before: &[Vec<usize>]) -> Result<Vec<usize>> {
+fn topological(items: &[Item], before: &[Vec<usize>], turns: &[Phase]) -> Result<Vec<usize>> {
     let mut waiting: Vec<usize> = before.iter().map(Vec::len).collect();
     let mut then: Vec<Vec<usize>> = vec![Vec::new(); items.len()];
     for (at, firsts) in before.iter().enumerate() {
@@ -55,7 +57,7 @@ fn topological(items: &[Item], before: &[Vec<usize>]) -> Result<Vec<usize>> {
         }
     }
     // items come in the order of roles and files already: their position is the second key
-    let key = |at: usize| Reverse((items[at].resource.phase(), at));
+    let key = |at: usize| Reverse((turns[at], at));
     let mut ready: BinaryHeap<_> = (0..items.len()).filter(|&at| waiting[at] == 0).map(key).collect();
     let mut order = Vec::with_capacity(items.len());
     while let Some(Reverse((_, at))) = ready.pop() {

@@ -109,7 +109,7 @@ fn user() -> Result<Option<(u32, u32)>> {
     }
     let root = Root::open(Path::new("/"))?;
     let accounts = Accounts::read(&root)?;
-    let own = accounts.login(USER).map(|login| (login.uid, login.gid)).filter(|(uid, gid)| *uid != 0 && *gid != 0);
+    let own = accounts.local(USER).map(|login| (login.uid, login.gid)).filter(|(uid, gid)| *uid != 0 && *gid != 0);
     let (uid, gid) = own.unwrap_or(NOBODY);
     // root of a user namespace, of an image that is built for instance
     let map = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();

@@ -328,8 +328,14 @@ refused! {
     a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
         "roles/base/role.toml:13:7", "`run` of this command can't be used: say when it is to run: set `creates`, `unless` or `only_if`", "";
 
-    an_account_name_that_is_none: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd\""))],
-        "roles/base/role.toml:13:8", "`user[0].name` can't be read: `Etcd` is not an account name: small letters, digits, `-` and `_`, at most 32", "";
+    an_account_name_that_is_none: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
+        "roles/base/role.toml:13:8", "`user[0].name` can't be read: `-etcd` is not an account name: it begins with `-`, `+` or `~`", "";
+
+    an_account_that_no_useradd_makes: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd Two\""))],
+        "roles/base/role.toml:13:8", "`name` of this user can't be used: `Etcd Two` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only digits; a `$` may be the last", "";
+
+    an_owner_by_number: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nowner = \"1000\""))],
+        "roles/base/role.toml:15:9", "`file[1].owner` can't be read: `1000` is not an account name: it is a number; write the name that belongs to it (`getent passwd NUMBER`, `getent group NUMBER`)", "";
 
     a_unit_that_watches_a_template_which_can_t_be_rendered_is_told_once: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/base.conf\"]")), ("roles/base/templates/base.conf", "{{ prot }}")],
         "roles/base/templates/base.conf:1:4", "`prot` is not defined", "did you mean `port`?";

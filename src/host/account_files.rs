@@ -1,0 +1,776 @@
+//! `/etc/passwd`, `/etc/group`, `/etc/shadow`, `/etc/gshadow`, `/etc/subuid` and `/etc/subgid`: read, compared with what a role
+//! wants, and in a tree edited as `useradd` edits them.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::error::{Error, Result};
+use crate::host::accounts::{Accounts, Database, GROUP, PASSWD};
+use crate::host::root::{Access, Root};
+
+/// The passwords of groups.
+const GSHADOW: &str = "/etc/gshadow";
+
+/// The fields of a line.
+pub(super) fn fields(line: &[u8]) -> Vec<&[u8]> {
+    line.split(|byte| *byte == b':').collect()
+}
+
+/// A number among the fields of a line.
+pub(super) fn number(fields: &[&[u8]], at: usize) -> Option<u32> {
+    std::str::from_utf8(fields.get(at)?).ok()?.parse().ok()
+}
+
+fn shown(field: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(field)
+}
+
+/// One of the account files. Its lines are bytes, and stay as they are except for those that are changed: what is in them may be in
+/// any encoding, and have too few fields.
+#[derive(Debug)]
+pub(super) struct Table {
+    path: &'static Path,
+    lines: Vec<Vec<u8>>,
+    /// What NSS has beside them. It is never written.
+    others: Vec<Vec<u8>>,
+    access: Access,
+    exists: bool,
+    changed: bool,
+}
+
+impl Table {
+    /// Reads a file; a missing one is empty and will be made with `mode`.
+    pub(super) fn read(root: &Root, path: &'static str, mode: u32) -> Result<Self> {
+        let path = Path::new(path);
+        let (access, exists, content) = match root.read(path)? {
+            Some((meta, content)) => {
+                (Access { mode: meta.mode, uid: Some(meta.uid), gid: Some(meta.gid) }, true, content)
+            }
+            None => (Access { mode, uid: None, gid: None }, false, Vec::new()),
+        };
+        let content = content.strip_suffix(b"\n").unwrap_or(&content);
+        let lines = match content.is_empty() {
+            true => Vec::new(),
+            false => content.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect(),
+        };
+        Ok(Self { path, lines, others: Vec::new(), access, exists, changed: false })
+    }
+
+    /// All that is known, each line with the name that it is of.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let name = |line| fields(line).first().copied().unwrap_or_default();
+        self.lines.iter().chain(&self.others).map(move |line| (line.as_slice(), name(line)))
+    }
+
+    fn find(&self, name: &str) -> Option<Vec<&[u8]>> {
+        self.lines().find(|(_, known)| *known == name.as_bytes()).map(|(line, _)| fields(line))
+    }
+
+    /// Where a name stands in the file itself.
+    fn position(&self, name: &[u8]) -> Option<usize> {
+        self.lines.iter().position(|line| fields(line).first() == Some(&name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.position(name.as_bytes()).is_some()
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        self.lines().filter_map(|(line, name)| Some((name, number(&fields(line), 2)?)))
+    }
+
+    /// Writes the line of `fields[0]`: in place of the one that it has, or as a new one.
+    fn set(&mut self, fields: &[&[u8]]) {
+        let line = fields.join(&b':');
+        match self.position(fields.first().copied().unwrap_or_default()) {
+            Some(at) if self.lines[at] == line => return,
+            Some(at) => self.lines[at] = line,
+            // what the lines with `+` and `-` of NIS say holds for all after them: they stay last
+            None => {
+                let is_of_nis = |old: &Vec<u8>| matches!(old.first(), Some(b'+' | b'-'));
+                let at = self.lines.iter().position(is_of_nis).unwrap_or(self.lines.len());
+                self.lines.insert(at, line);
+            }
+        }
+        self.changed = true;
+    }
+
+    /// Adds a member to the list in the last of a group's four fields; the list, if it is empty, may be missing with its colon.
+    fn add_member(&mut self, group: &str, member: &str) {
+        // a line that is cut short is no group for any program
+        let is_group = |line: &Vec<u8>| {
+            let fields = fields(line);
+            fields.first() == Some(&group.as_bytes())
+                && (self.path == Path::new(GSHADOW) || number(&fields, 2).is_some())
+        };
+        let Some(at) = self.lines.iter().position(is_group) else { return };
+        let mut line = fields(&self.lines[at]).into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        line.resize_with(line.len().max(4), Vec::new);
+        let Some(members) = line.get_mut(3) else { return };
+        if members.split(|byte| *byte == b',').any(|known| known == member.as_bytes()) {
+            return;
+        }
+        if !members.is_empty() {
+            members.push(b',');
+        }
+        members.extend_from_slice(member.as_bytes());
+        self.lines[at] = line.join(&b':');
+        self.changed = true;
+    }
+
+    fn write(&self, root: &Root) -> Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        let mut text = self.lines.join(&b'\n');
+        text.push(b'\n');
+        root.write(self.path, &text, self.access)
+    }
+}
+
+/// A group as a role wants it.
+#[derive(Clone, Debug)]
+pub struct WantedGroup<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number; any free one when left out.
+    pub gid: Option<u32>,
+    /// Whether the number comes from those for the system.
+    pub system: bool,
+}
+
+/// A user as a role wants it. What is left out is not looked at in a user that is there already.
+#[derive(Clone, Debug)]
+pub struct WantedUser<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number; any free one when left out.
+    pub uid: Option<u32>,
+    /// Whether the number comes from those for the system.
+    pub system: bool,
+    /// The primary group, which must exist; one of its own name, made with it, when left out.
+    pub group: Option<&'a str>,
+    /// The real name, or what it is for.
+    pub comment: Option<&'a str>,
+    /// Home directory.
+    pub home: Option<&'a str>,
+    /// Login shell.
+    pub shell: Option<&'a str>,
+}
+
+impl WantedUser<'_> {
+    /// The home of a new user.
+    pub fn new_home(&self) -> String {
+        match self.home {
+            Some(home) => home.to_owned(),
+            None if self.system => "/nonexistent".to_owned(),
+            None => format!("/home/{}", self.name),
+        }
+    }
+
+    /// The shell of a new user.
+    pub fn new_shell(&self) -> &str {
+        self.shell.unwrap_or(if self.system { "/usr/sbin/nologin" } else { "/bin/bash" })
+    }
+}
+
+/// All account files, to be compared with what is wanted or, in a tree, to be changed.
+#[derive(Debug)]
+pub struct Tables {
+    passwd: Table,
+    group: Table,
+    shadow: Table,
+    gshadow: Table,
+    subuid: Table,
+    subgid: Table,
+    limits: Limits,
+}
+
+impl Tables {
+    /// Reads all of them, and the ranges of numbers in `/etc/login.defs`.
+    pub fn read(root: &Root) -> Result<Self> {
+        Ok(Self {
+            passwd: Table::read(root, PASSWD, 0o644)?,
+            group: Table::read(root, GROUP, 0o644)?,
+            shadow: Table::read(root, "/etc/shadow", 0o600)?,
+            gshadow: Table::read(root, GSHADOW, 0o600)?,
+            subuid: Table::read(root, "/etc/subuid", 0o644)?,
+            subgid: Table::read(root, "/etc/subgid", 0o644)?,
+            limits: Limits::read(root)?,
+        })
+    }
+
+    /// Takes in what NSS has of a user or group that is in no file, by its name or number.
+    pub fn learn(&mut self, accounts: &Accounts, database: Database, key: &str) -> Result<()> {
+        let table = match database {
+            Database::Passwd => &mut self.passwd,
+            Database::Group => &mut self.group,
+        };
+        if !table.has(key) {
+            table.others.extend(accounts.ask(database, key)?);
+        }
+        Ok(())
+    }
+
+    /// Writes what was changed. `passwd` comes last: a user is there when everything that belongs to it is.
+    pub fn write(&self, root: &Root) -> Result<()> {
+        [&self.gshadow, &self.group, &self.subuid, &self.subgid, &self.shadow, &self.passwd]
+            .into_iter()
+            .try_for_each(|table| table.write(root))
+    }
+
+    /// How a group differs from what is wanted, in words.
+    pub fn group_differences(&self, wanted: &WantedGroup<'_>) -> Result<Vec<String>> {
+        match (self.gid(wanted.name), wanted.gid) {
+            (Some(gid), Some(number)) if gid != number => Err(Error::new(format!(
+                "the group {} has the number {gid}, and the role wants {number}",
+                wanted.name
+            ))
+            .help(format!(
+                "a number in use is never changed, since files belong to it: write gid = {gid}, or change it by \
+                         hand with `groupmod -g {number} {}` and give its files away",
+                wanted.name
+            ))),
+            (Some(_), _) => Ok(Vec::new()),
+            (None, Some(number)) => {
+                refuse_taken(self.group.numbers(), "group", wanted.name, number)?;
+                Ok(vec![format!("create with number {number}")])
+            }
+            (None, None) => Ok(vec!["create".to_owned()]),
+        }
+    }
+
+    /// Makes a group that is missing; the number that it has then.
+    pub fn make_group(&mut self, wanted: &WantedGroup<'_>) -> Result<u32> {
+        self.group_differences(wanted)?;
+        if let Some(gid) = self.gid(wanted.name) {
+            return Ok(gid);
+        }
+        let gid = match wanted.gid {
+            Some(gid) => gid,
+            None => {
+                let taken: HashSet<u32> = self.group.numbers().map(|(_, gid)| gid).collect();
+                self.limits.free(wanted.system, |number| !taken.contains(&number))?
+            }
+        };
+        self.group.set(&[wanted.name.as_bytes(), b"x", gid.to_string().as_bytes(), b""]);
+        // a group without a password: nobody can join it with one
+        self.gshadow.set(&[wanted.name.as_bytes(), b"!*", b"", b""]);
+        Ok(gid)
+    }
+
+    /// Whether there is such a user, in the files or elsewhere.
+    pub fn has_user(&self, name: &str) -> bool {
+        self.passwd.find(name).is_some()
+    }
+
+    /// Whether a user is there that `/etc/passwd` does not have: it is kept by somebody else.
+    pub fn is_foreign(&self, name: &str) -> bool {
+        self.has_user(name) && !self.passwd.has(name)
+    }
+
+    /// Whether a user's password is to be in `/etc/shadow`, and that has no line for it.
+    pub fn has_no_shadow(&self, name: &str) -> bool {
+        let is_there = |fields: Vec<&[u8]>| fields.get(1) == Some(&b"x".as_slice());
+        self.passwd.has(name) && self.passwd.find(name).is_some_and(is_there) && !self.shadow.has(name)
+    }
+
+    /// The mode of a new home, as `useradd` has it.
+    pub fn home_mode(&self) -> u32 {
+        self.limits.home_mode
+    }
+
+    /// How a user differs from what is wanted, in words.
+    pub fn user_differences(&self, wanted: &WantedUser<'_>) -> Result<Vec<String>> {
+        let Some(fields) = self.user(wanted.name)? else {
+            if let Some(uid) = wanted.uid {
+                refuse_taken(self.passwd.numbers(), "user", wanted.name, uid)?;
+                return Ok(vec![format!("create with number {uid}")]);
+            }
+            return Ok(vec!["create".to_owned()]);
+        };
+        let is_foreign = self.is_foreign(wanted.name);
+        if let Some(uid) = wanted.uid.filter(|uid| Some(*uid) != number(&fields, 2)) {
+            let known = shown(fields[2]);
+            let by_hand = match is_foreign {
+                true => "leave it out: /etc/passwd does not have this user, another service does".to_owned(),
+                false => format!("change it by hand with `usermod -u {uid} {}`", wanted.name),
+            };
+            return Err(Error::new(format!(
+                "the user {} has the number {known}, and the role wants {uid}",
+                wanted.name
+            ))
+            .help(format!(
+                "a number in use is never changed, since files belong to it: write uid = {known}, or {by_hand}"
+            )));
+        }
+        let mut parts = Vec::new();
+        for (what, at, value) in [("comment", 4, wanted.comment), ("home", 5, wanted.home), ("shell", 6, wanted.shell)]
+        {
+            if let Some(value) = value.filter(|value| value.as_bytes() != fields[at]) {
+                let old = if fields[at].is_empty() { "(none)".into() } else { shown(fields[at]) };
+                parts.push(format!("{what} {old} → {value}"));
+            }
+        }
+        if let Some(group) = wanted.group
+            && self.gid(group).is_none_or(|gid| Some(gid) != number(&fields, 3))
+        {
+            parts.push(format!("primary group → {group}"));
+        }
+        if is_foreign && !parts.is_empty() {
+            return Err(Error::new(format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")))
+                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
+                .help(format!(
+                    "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
+                    wanted.name
+                )));
+        }
+        if self.has_no_shadow(wanted.name) {
+            parts.push("add a locked password to /etc/shadow".to_owned());
+        }
+        Ok(parts)
+    }
+
+    /// Makes a user that is missing, or changes one that is there; the numbers of the user and its primary group.
+    pub fn make_user(&mut self, wanted: &WantedUser<'_>) -> Result<(u32, u32)> {
+        // refuses what can't be done before anything is changed
+        self.user_differences(wanted)?;
+        let owned = |fields: Vec<&[u8]>| fields.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let existing = self.user(wanted.name)?.map(owned);
+        let is_new = existing.is_none();
+        let name = wanted.name.as_bytes();
+        let mut line = match existing {
+            Some(line) => line,
+            None => {
+                let (uid, gid) = self.new_numbers(wanted)?;
+                if !wanted.system && self.limits.ordinary.contains(&uid) {
+                    self.limits.subuid.give(&mut self.subuid, name)?;
+                    self.limits.subgid.give(&mut self.subgid, name)?;
+                }
+                let (uid, gid) = (uid.to_string(), gid.to_string());
+                let (home, shell) = (wanted.new_home(), wanted.new_shell());
+                owned(vec![name, b"x", uid.as_bytes(), gid.as_bytes(), b"", home.as_bytes(), shell.as_bytes()])
+            }
+        };
+        for (at, value) in [(4, wanted.comment), (5, wanted.home), (6, wanted.shell)] {
+            if let Some(value) = value {
+                line[at] = value.into();
+            }
+        }
+        if let Some(gid) = wanted.group.and_then(|group| self.gid(group)) {
+            line[3] = gid.to_string().into();
+        }
+        // a line that an earlier user of this name left behind could hold its password
+        if is_new || self.has_no_shadow(wanted.name) {
+            let today = (jiff::Timestamp::now().as_second() / 86_400).to_string();
+            self.shadow.set(&[name, b"!*", today.as_bytes(), b"", b"", b"", b"", b"", b""]);
+        }
+        let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
+        self.passwd.set(&line);
+        let number = |at| {
+            number(&line, at).ok_or_else(|| Error::new(format!("the user {} has no number in {PASSWD}", wanted.name)))
+        };
+        Ok((number(2)?, number(3)?))
+    }
+
+    /// Whether a user is on the list of a group's members; `None` when there is no such group.
+    pub fn is_member(&self, user: &str, group: &str) -> Option<bool> {
+        let is_group = |(line, name): &(&[u8], &[u8])| *name == group.as_bytes() && number(&fields(line), 2).is_some();
+        let fields = self.group.lines().find(is_group).map(|(line, _)| fields(line))?;
+        let mut members = fields.get(3).copied().unwrap_or_default().split(|byte| *byte == b',');
+        Some(members.any(|member| member == user.as_bytes()))
+    }
+
+    /// Adds a user to the list of a group's members.
+    pub fn add_member(&mut self, user: &str, group: &str) {
+        self.group.add_member(group, user);
+        self.gshadow.add_member(group, user);
+    }
+
+    /// An error when the members of a group are not in `/etc/group`, and so not ours to change.
+    pub fn refuse_foreign_group(&self, user: &str, group: &str) -> Result<()> {
+        match self.group.has(group) {
+            true => Ok(()),
+            false => Err(Error::new(format!("{user} can't be added to the group {group} here"))
+                .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
+                .help("add the user there, or leave the group out of `groups`")),
+        }
+    }
+
+    /// The numbers of a new user and its primary group, which is made when the role names none: the same one for both
+    /// if it can be.
+    fn new_numbers(&mut self, wanted: &WantedUser<'_>) -> Result<(u32, u32)> {
+        let users: HashSet<u32> = self.passwd.numbers().map(|(_, uid)| uid).collect();
+        let groups: HashSet<u32> = self.group.numbers().map(|(_, gid)| gid).collect();
+        let named = self.gid(wanted.group.unwrap_or(wanted.name));
+        let own = named.filter(|_| wanted.group.is_none());
+        let uid = match (wanted.uid, own) {
+            (Some(uid), _) => uid,
+            (None, Some(gid)) if !users.contains(&gid) && self.limits.holds(wanted.system, gid) => gid,
+            (None, _) => self.limits.free(wanted.system, |number| {
+                !users.contains(&number) && (named.is_some() || !groups.contains(&number))
+            })?,
+        };
+        let gid = match named {
+            Some(gid) => gid,
+            None => {
+                let gid = Some(uid).filter(|uid| !groups.contains(uid));
+                self.make_group(&WantedGroup { name: wanted.name, gid, system: wanted.system })?
+            }
+        };
+        Ok((uid, gid))
+    }
+
+    /// A group's number.
+    pub fn gid(&self, name: &str) -> Option<u32> {
+        self.group.numbers().find(|(known, _)| *known == name.as_bytes()).map(|(_, gid)| gid)
+    }
+
+    /// The seven fields of a user's line.
+    fn user(&self, name: &str) -> Result<Option<Vec<&[u8]>>> {
+        match self.passwd.find(name) {
+            Some(fields) if fields.len() != 7 => {
+                Err(Error::new(format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()))
+                    .help("correct it with `vipw`; `pwck` finds more of the kind"))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+fn refuse_taken<'a>(
+    mut numbers: impl Iterator<Item = (&'a [u8], u32)>,
+    what: &str,
+    name: &str,
+    number: u32,
+) -> Result<()> {
+    match numbers.find(|(_, taken)| *taken == number) {
+        Some((owner, _)) => {
+            Err(Error::new(format!("the {what} {name} can't have the number {number}: {} has it", shown(owner)))
+                .help("choose another number, or leave it out to get a free one"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What `/etc/login.defs` says of new users.
+#[derive(Debug)]
+struct Limits {
+    system: std::ops::RangeInclusive<u32>,
+    ordinary: std::ops::RangeInclusive<u32>,
+    subuid: SubIds,
+    subgid: SubIds,
+    home_mode: u32,
+}
+
+impl Limits {
+    fn read(root: &Root) -> Result<Self> {
+        let text = root.text(Path::new("/etc/login.defs"))?;
+        let word = |name: &str| {
+            let words = text.lines().map(str::split_whitespace);
+            words.filter_map(|mut words| (words.next() == Some(name)).then(|| words.next()).flatten()).next_back()
+        };
+        let number = |name: &str, default: u32| word(name).and_then(|word| word.parse().ok()).unwrap_or(default);
+        let sub_ids = |name: &str| SubIds {
+            min: number(&format!("SUB_{name}_MIN"), 100_000).into(),
+            max: number(&format!("SUB_{name}_MAX"), 600_100_000).into(),
+            count: number(&format!("SUB_{name}_COUNT"), 65_536).into(),
+        };
+        Ok(Self {
+            system: number("SYS_UID_MIN", 100)..=number("SYS_UID_MAX", 999),
+            ordinary: number("UID_MIN", 1000)..=number("UID_MAX", 60_000),
+            subuid: sub_ids("UID"),
+            subgid: sub_ids("GID"),
+            home_mode: word("HOME_MODE").and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o700) & 0o7777,
+        })
+    }
+
+    fn holds(&self, system: bool, number: u32) -> bool {
+        if system { self.system.contains(&number) } else { self.ordinary.contains(&number) }
+    }
+
+    /// The first free number: the system's from above, others from below.
+    fn free(&self, system: bool, is_free: impl Fn(u32) -> bool) -> Result<u32> {
+        let range = if system { &self.system } else { &self.ordinary };
+        let found = if system {
+            range.clone().rev().find(|&number| is_free(number))
+        } else {
+            range.clone().find(|&number| is_free(number))
+        };
+        found.ok_or_else(|| {
+            Error::new(format!("no number from {} to {} is free", range.start(), range.end()))
+                .help("give one in the role, or widen the range in /etc/login.defs")
+        })
+    }
+}
+
+/// The range that subordinate numbers (user namespaces, rootless containers) come from, and how many a user gets.
+#[derive(Debug)]
+struct SubIds {
+    min: u64,
+    max: u64,
+    count: u64,
+}
+
+impl SubIds {
+    /// Gives a new user the first free ones; nothing where the host has no such file.
+    fn give(&self, table: &mut Table, name: &[u8]) -> Result<()> {
+        if !table.exists || self.count == 0 {
+            return Ok(());
+        }
+        let taken = table.lines().filter_map(|(line, _)| {
+            let fields = fields(line);
+            Some((u64::from(number(&fields, 1)?), u64::from(number(&fields, 2)?)))
+        });
+        let mut taken: Vec<(u64, u64)> = taken.collect();
+        taken.sort_unstable();
+        let mut start = self.min;
+        for (first, count) in taken {
+            if first >= start.saturating_add(self.count) {
+                break;
+            }
+            start = start.max(first.saturating_add(count));
+        }
+        if start.saturating_add(self.count) > self.max.saturating_add(1) {
+            return Err(Error::new(format!(
+                "{} has no {} numbers in a row left for {}",
+                table.path.display(),
+                self.count,
+                shown(name)
+            ))
+            .help(
+                "take lines of users that are gone out of it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs",
+            ));
+        }
+        table.set(&[name, start.to_string().as_bytes(), self.count.to_string().as_bytes()]);
+        Ok(())
+    }
+}
+
+/// The lock that all programs take before they change accounts; given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// How long the lock is waited for, as `lckpwdf` does.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Takes the lock of the account files, and waits up to `patience` for it.
+pub fn lock(root: &Root, patience: Duration) -> Result<Lock> {
+    let path = Path::new("/etc/.pwd.lock");
+    let file = root.lock_file(path)?;
+    // one of the open file: it holds against our own threads too, and against the locks that other programs take
+    let wanted = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let started = Instant::now();
+    loop {
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&wanted)) {
+            Ok(_) => return Ok(Lock { _file: file }),
+            Err(Errno::EAGAIN | Errno::EACCES) if started.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                let mut holder = wanted;
+                let known = fcntl(&file, FcntlArg::F_GETLK(&mut holder)).is_ok() && holder.l_pid > 0;
+                let who = if known { format!("process {}", holder.l_pid) } else { "another program".to_owned() };
+                return Err(Error::new(format!(
+                    "can't change the accounts: {who} has held the lock {} for {} s",
+                    path.display(),
+                    patience.as_secs()
+                ))
+                .help("see who it is (`fuser -v /etc/.pwd.lock`), wait until it is done, and run again"));
+            }
+            Err(errno) => {
+                return Err(Error::new(format!("can't lock {}", path.display())).because(errno.desc()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn tree<T: AsRef<[u8]>>(files: &[(&str, T)]) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join("etc").join(name), text).unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn user(name: &str) -> WantedUser<'_> {
+        WantedUser { name, uid: None, system: true, group: None, comment: None, home: None, shell: None }
+    }
+
+    fn etc(dir: &tempfile::TempDir, name: &str) -> String {
+        std::fs::read_to_string(dir.path().join("etc").join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_system_user_gets_the_highest_free_number_for_itself_and_its_group() {
+        let (dir, root) = tree(&[("passwd", "a:x:999:5::/:/bin/sh\n"), ("group", "b:x:998:\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        assert_eq!(tables.make_user(&user("etcd")).unwrap(), (997, 997));
+        tables.write(&root).unwrap();
+        assert_eq!(etc(&dir, "passwd"), "a:x:999:5::/:/bin/sh\netcd:x:997:997::/nonexistent:/usr/sbin/nologin\n");
+        assert_eq!(etc(&dir, "group"), "b:x:998:\netcd:x:997:\n");
+        assert_eq!(etc(&dir, "gshadow"), "etcd:!*::\n");
+        assert!(etc(&dir, "shadow").starts_with("etcd:!*:"));
+        assert!(Tables::read(&root).unwrap().user_differences(&user("etcd")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_range_of_system_numbers_is_the_one_in_login_defs() {
+        let (_dir, root) = tree(&[("login.defs", "# SYS_UID_MAX 5\nSYS_UID_MIN\t201\nSYS_UID_MAX\t\t499\n")]);
+        assert_eq!(Tables::read(&root).unwrap().make_user(&user("etcd")).unwrap(), (499, 499));
+    }
+
+    #[test]
+    fn an_ordinary_user_gets_the_lowest_free_number_from_1000() {
+        let (_dir, root) = tree(&[("passwd", "a:x:1000:1000::/:/bin/sh\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        assert_eq!(tables.make_user(&WantedUser { system: false, ..user("b") }).unwrap(), (1001, 1001));
+    }
+
+    #[test]
+    fn a_user_takes_the_group_that_has_its_name_already() {
+        let (_dir, root) = tree(&[("group", "etcd:x:300:\n")]);
+        assert_eq!(Tables::read(&root).unwrap().make_user(&user("etcd")).unwrap(), (300, 300));
+    }
+
+    #[test]
+    fn an_existing_number_is_never_changed() {
+        let (_dir, root) = tree(&[("passwd", "etcd:x:300:300::/:/bin/sh\n"), ("group", "etcd:x:300:\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        let error = tables.make_user(&WantedUser { uid: Some(301), ..user("etcd") }).unwrap_err();
+        assert_eq!(error.to_string(), "the user etcd has the number 300, and the role wants 301");
+        assert!(error.advice().unwrap().contains("write uid = 300"));
+        let error = tables.make_group(&WantedGroup { name: "etcd", gid: Some(301), system: true }).unwrap_err();
+        assert_eq!(error.to_string(), "the group etcd has the number 300, and the role wants 301");
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_has_is_refused() {
+        let (_dir, root) = tree(&[("passwd", "a:x:300:300::/:/bin/sh\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        let error = tables.make_user(&WantedUser { uid: Some(300), ..user("etcd") }).unwrap_err();
+        assert_eq!(error.to_string(), "the user etcd can't have the number 300: a has it");
+    }
+
+    #[test]
+    fn what_differs_in_an_existing_user_is_mended_and_the_rest_stays() {
+        let passwd = "odd line\netcd:x:300:300:old:/var/lib/etcd:/bin/sh\n+::::::\n";
+        let (dir, root) = tree(&[
+            ("passwd", passwd),
+            ("group", "etcd:x:300:\nssl:x:5:a\n"),
+            ("gshadow", "ssl:!::a\n"),
+            ("shadow", "etcd:secret:1::::::\n"),
+        ]);
+        let mut tables = Tables::read(&root).unwrap();
+        let wanted = WantedUser { shell: Some("/usr/sbin/nologin"), ..user("etcd") };
+        assert_eq!(tables.user_differences(&wanted).unwrap(), ["shell /bin/sh → /usr/sbin/nologin"]);
+        assert_eq!(tables.is_member("etcd", "ssl"), Some(false));
+        tables.make_user(&wanted).unwrap();
+        tables.add_member("etcd", "ssl");
+        assert_eq!(tables.is_member("etcd", "ssl"), Some(true));
+        tables.make_user(&user("new")).unwrap();
+        tables.write(&root).unwrap();
+        assert_eq!(
+            etc(&dir, "passwd"),
+            "odd line\netcd:x:300:300:old:/var/lib/etcd:/usr/sbin/nologin\n\
+             new:x:999:999::/nonexistent:/usr/sbin/nologin\n+::::::\n"
+        );
+        assert!(etc(&dir, "group").starts_with("etcd:x:300:\nssl:x:5:a,etcd\n"));
+        assert!(etc(&dir, "gshadow").starts_with("ssl:!::a,etcd\n"));
+        assert!(etc(&dir, "shadow").starts_with("etcd:secret:1::::::\n"), "a password stays");
+    }
+
+    #[test]
+    fn a_password_that_a_former_user_left_behind_is_not_inherited() {
+        let (dir, root) = tree(&[("shadow", "etcd:$6$old:1::::::\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        tables.make_user(&user("etcd")).unwrap();
+        tables.write(&root).unwrap();
+        assert!(!etc(&dir, "shadow").contains("$6$old"));
+    }
+
+    /// With a user and a group that only NSS knows.
+    fn learned() -> (tempfile::TempDir, Root, Tables) {
+        let (dir, root) = tree(&[("passwd", "etcd:x:300:300::/:/bin/sh\n"), ("group", "etcd:x:300:\n")]);
+        let mut tables = Tables::read(&root).unwrap();
+        tables.passwd.others.push(b"ann:*:5000:5000:Ann:/home/ann:/bin/zsh".to_vec());
+        tables.group.others.push(b"staff:*:5000:ann".to_vec());
+        (dir, root, tables)
+    }
+
+    #[test]
+    fn who_is_known_to_nss_only_is_there_and_never_changed() {
+        let (dir, root, mut tables) = learned();
+        assert!(tables.is_foreign("ann") && !tables.is_foreign("etcd") && !tables.is_foreign("nobody"));
+        let wanted = WantedUser { uid: Some(5000), group: Some("staff"), home: Some("/home/ann"), ..user("ann") };
+        assert_eq!(tables.user_differences(&wanted).unwrap(), [""; 0]);
+        let other = WantedUser { shell: Some("/bin/sh"), comment: Some("Bea"), ..user("ann") };
+        let error = tables.user_differences(&other).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the user ann can't be changed here: comment Ann → Bea, shell /bin/zsh → /bin/sh: it is not in /etc/passwd: another \
+             service (LDAP, systemd-homed, …) has it"
+        );
+        let error = tables.user_differences(&WantedUser { uid: Some(7), ..user("ann") }).unwrap_err();
+        assert!(error.advice().unwrap().contains("write uid = 5000, or leave it out"));
+        let error = tables.user_differences(&WantedUser { uid: Some(5000), ..user("new") }).unwrap_err();
+        assert_eq!(error.to_string(), "the user new can't have the number 5000: ann has it");
+        let staff = WantedGroup { name: "staff", gid: Some(5000), system: false };
+        assert_eq!(tables.group_differences(&staff).unwrap(), [""; 0]);
+        assert_eq!((tables.is_member("ann", "staff"), tables.is_member("etcd", "staff")), (Some(true), Some(false)));
+        let error = tables.refuse_foreign_group("etcd", "staff").unwrap_err();
+        assert!(error.to_string().starts_with("etcd can't be added to the group staff here: it is not in /etc/group"));
+        tables.add_member("ann", "etcd");
+        tables.write(&root).unwrap();
+        assert_eq!(etc(&dir, "group"), "etcd:x:300:ann\n");
+        assert_eq!(etc(&dir, "passwd"), "etcd:x:300:300::/:/bin/sh\n");
+    }
+
+    #[test]
+    fn subordinate_numbers_come_from_the_first_hole_that_is_wide_enough() {
+        let given = |subuid: &str| {
+            let (dir, root) =
+                tree(&[("subuid", subuid), ("login.defs", "SUB_UID_COUNT 10\nSUB_UID_MIN 100\nSUB_UID_MAX 139\n")]);
+            let mut tables = Tables::read(&root).unwrap();
+            tables.make_user(&WantedUser { system: false, ..user("a") })?;
+            tables.write(&root)?;
+            assert!(!dir.path().join("etc/subgid").exists());
+            Ok::<_, Error>(etc(&dir, "subuid").lines().last().unwrap_or_default().to_owned())
+        };
+        assert_eq!(given("").unwrap(), "a:100:10");
+        assert_eq!(given("odd\nx:120:5\ny:100:11\n").unwrap(), "a:125:10");
+        assert_eq!(given("y:90:10\nx:110:30\n").unwrap(), "a:100:10");
+        let error = given("x:105:30\n").unwrap_err();
+        assert_eq!(error.to_string(), "/etc/subuid has no 10 numbers in a row left for a");
+    }
+
+    #[test]
+    fn the_lock_keeps_a_second_one_out_until_it_is_given_back() {
+        let (_dir, root) = tree::<&str>(&[]);
+        let first = lock(&root, Duration::ZERO).unwrap();
+        let error = lock(&root, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("the lock /etc/.pwd.lock"), "{error}");
+        drop(first);
+        lock(&root, Duration::ZERO).unwrap();
+    }
+}

@@ -1,0 +1,42 @@
+//! A new home, with what `/etc/skel` has for each.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::host::root::{Access, Root, What};
+
+/// What is copied into new homes.
+const SKEL: &str = "/etc/skel";
+
+/// Makes the home at `path` for a user, with a copy of `/etc/skel`.
+pub fn make(root: &Root, path: &Path, access: Access) -> Result<()> {
+    root.make_directory(path, access)?;
+    copy(root, Path::new(SKEL), path, access)
+}
+
+/// Copies what is in a directory, with its modes, for the owner in `access`. Devices and pipes are left out.
+fn copy(root: &Root, from: &Path, to: &Path, access: Access) -> Result<()> {
+    for name in root.names(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        let Some(meta) = root.meta(&from)? else { continue };
+        let access = Access { mode: meta.mode, ..access };
+        match meta.what {
+            What::Directory => {
+                root.make_directory(&to, access)?;
+                copy(root, &from, &to, access)?;
+            }
+            What::File => {
+                if let Some((_, content)) = root.read(&from)? {
+                    root.write(&to, &content, access)?;
+                }
+            }
+            What::Link => {
+                if let Some(target) = root.link(&from)? {
+                    root.make_link(&to, &target)?;
+                }
+            }
+            What::Special => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The system's own programs that make and change accounts (`useradd` and its kin): they know what else belongs to an account on
+//! this host, as subordinate numbers, caches, SELinux users and the audit trail.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::host::account_files::{WantedGroup, WantedUser};
+use crate::host::process::{Command, argv, run};
+
+/// How long one of them may take: they wait for each other, and copy files.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Makes a group.
+pub fn add_group(wanted: &WantedGroup<'_>) -> Result<()> {
+    let gid = wanted.gid.map(|gid| gid.to_string());
+    let mut words = vec!["groupadd"];
+    words.extend(wanted.system.then_some("--system"));
+    words.extend(gid.iter().flat_map(|gid| ["--gid", gid]));
+    words.push(wanted.name);
+    call(&words, || format!("can't make the group {}", wanted.name))
+}
+
+/// Makes a user without a password. It gets the primary group that is wanted; else the one of its own name, which is made unless
+/// it is there. A home is made if it is missing.
+pub fn add_user(wanted: &WantedUser<'_>, has_own_group: bool, with_home: bool) -> Result<()> {
+    let (uid, home) = (wanted.uid.map(|uid| uid.to_string()), wanted.new_home());
+    let mut words = vec!["useradd"];
+    words.extend(wanted.system.then_some("--system"));
+    words.extend(uid.iter().flat_map(|uid| ["--uid", uid]));
+    match wanted.group.or(has_own_group.then_some(wanted.name)) {
+        Some(group) => words.extend(["--gid", group]),
+        None => words.push("--user-group"),
+    }
+    // by UMASK, every version makes a home that only its user reads, unless HOME_MODE says otherwise on this host
+    words.extend(["--home-dir", &home, "--shell", wanted.new_shell(), "--key", "UMASK=0077"]);
+    words.push(if with_home { "--create-home" } else { "--no-create-home" });
+    words.extend(wanted.comment.iter().flat_map(|comment| ["--comment", comment]));
+    words.push(wanted.name);
+    call(&words, || format!("can't make the user {}", wanted.name))
+}
+
+/// Gives a user what it is wanted to have; what it has already stays. With `is_bare`, it gets the line in `/etc/shadow` that it lacks.
+pub fn change_user(wanted: &WantedUser<'_>, is_bare: bool) -> Result<()> {
+    let mut words = vec!["usermod"];
+    let fields =
+        [("--comment", wanted.comment), ("--home", wanted.home), ("--shell", wanted.shell), ("--gid", wanted.group)];
+    words.extend(fields.iter().filter_map(|(option, value)| Some([*option, (*value)?])).flatten());
+    words.extend(is_bare.then_some(["--password", "!*"]).into_iter().flatten());
+    words.push(wanted.name);
+    call(&words, || format!("can't change the user {}", wanted.name))
+}
+
+/// Adds a user, who may be one that only NSS knows, to the members of a group.
+pub fn add_member(user: &str, group: &str) -> Result<()> {
+    call(&["gpasswd", "--add", user, group], || format!("can't add {user} to the group {group}"))
+}
+
+fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
+    let output = run(&Command::new(&argv(words.iter().copied()), PATIENCE))?;
+    match output.is_success() {
+        true => Ok(()),
+        false => Err(output.failure(what()).help(format!(
+            "`{}` says this; correct what it names and run again, or change the role",
+            words.first().copied().unwrap_or_default()
+        ))),
+    }
+}

@@ -1,0 +1,192 @@
+//! Users, groups and owners on a real host: made by its own programs, and looked up in all of NSS.
+
+use crate::H1;
+use crate::lab::{Host, Lab};
+
+/// A package whose script makes a user and a group.
+const PACKAGE: &str = r#"
+mkdir -p /tmp/made/DEBIAN && cd /tmp/made/DEBIAN
+printf 'Package: lab-daemon\nVersion: 1\nArchitecture: all\nMaintainer: lab\nDescription: lab\n' > control
+printf '#!/bin/sh\nset -e\ngroupadd --system labsock\nuseradd --system --no-create-home --user-group Lab-daemon\n' > postinst
+chmod 755 postinst
+dpkg-deb --build /tmp/made /srv/apt/lab-daemon_1_all.deb
+cd /srv/apt && apt-ftparchive packages . > Packages && apt-ftparchive release . > /tmp/Release && mv /tmp/Release .
+apt-get -q update
+"#;
+
+/// Users that only a module of NSS knows, as those of a directory service are; and what else real hosts have.
+const NSS: &str = r#"
+apt-get -q install -y libnss-extrausers
+sed -i 's/^\(passwd\|group\|shadow\):.*/\1: files extrausers/' /etc/nsswitch.conf
+mkdir -p /var/lib/extrausers
+printf 'far.ann:x:20000:20000:Ann:/home/far.ann:/bin/bash\n' > /var/lib/extrausers/passwd
+printf 'far-staff:x:20000:far.ann\n' > /var/lib/extrausers/group
+printf 'far.ann:*:19000:0:99999:7:::\n' > /var/lib/extrausers/shadow
+useradd --system --no-create-home Debian-exim
+useradd --no-create-home first.last
+useradd --system --no-create-home 'MACHINE$'
+printf 'juergen:x:1500:1500:J\xfcrgen M\xfcller:/home/j\xfc:/bin/bash\n' >> /etc/passwd
+printf 'juergen:x:1500:\nthree:x:1501\n' >> /etc/group
+printf 'LABEL=gr\xfcn /gr\xfcn ext4 noauto 0 0\n/dev/gr\xfcn none swap sw 0 0\n' > /etc/fstab
+echo 'set -o vi' > /etc/skel/.labrc
+"#;
+
+/// Writes down what NSS is asked by `getent`.
+const GETENT: &str = "#!/bin/sh\necho \"$@\" >> /run/asked\nexec /usr/bin/getent \"$@\"\n";
+
+const ROLE: &str = r#"
+summary = "For a test"
+[vars]
+owned = [
+    ["root", "root"], ["Debian-exim", "Debian-exim"], ["first.last", "first.last"], ["MACHINE$", "three"],
+    ["juergen", "juergen"], ["far.ann", "far-staff"], ["Lab-daemon", "labsock"], ["ann", "ann"],
+]
+[[group]]
+name = "web"
+[[group]]
+name = "far-staff"
+[[user]]
+name = "ann"
+uid = 1600
+comment = "Ann Ä"
+groups = ["web", "labsock", "three"]
+[[user]]
+name = "app"
+system = true
+[[user]]
+name = "ci"
+group = "labsock"
+[[user]]
+name = "far.ann"
+groups = ["web"]
+[[package]]
+name = "lab-daemon"
+[[swap]]
+enabled = false
+[[file]]
+for_each = "owned"
+path = "/srv/owned/{{ item[0] }}:{{ item[1] }}"
+content = "x"
+owner = "{{ item[0] }}"
+group = "{{ item[1] }}"
+"#;
+
+fn prepare(lab: &Lab) -> Host<'_> {
+    let host = lab.host("h1");
+    host.run(PACKAGE).ok();
+    host.run(NSS).ok();
+    host.write("/usr/local/sbin/getent", GETENT);
+    host.run("chmod 755 /usr/local/sbin/getent").ok();
+    host
+}
+
+/// A release with this role.
+fn release(host: Host<'_>, role: &str) {
+    host.write("/srv/site/roles/app/role.toml", role);
+    host.run("kpull sign --site /srv/site --key /root/key").ok();
+}
+
+/// What NSS was asked since this was asked last, sorted, each question once.
+fn asked(host: Host<'_>) -> String {
+    host.run("sort -u /run/asked; rm -f /run/asked").stdout.replace('\n', ", ")
+}
+
+#[test]
+fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_knows() {
+    let lab = Lab::new(&[H1]);
+    let host = prepare(&lab);
+    let subuids = host.run("wc -l < /etc/subuid").ok();
+    crate::sign_on(host, ROLE, "");
+    let plan = host.run("kpull plan");
+    assert_eq!(plan.code(), 2, "{plan}");
+    for line in ["user:ann", "members:ann", "user:ci", "members:far.ann", "package:lab-daemon"] {
+        assert!(plan.stdout.contains(line), "{line}: {plan}");
+    }
+    assert!(!plan.stdout.contains("user:far.ann") && !plan.stdout.contains("group:far-staff"), "{plan}");
+    asked(host);
+    host.run("kpull apply").ok();
+
+    // as useradd makes them
+    assert_eq!(host.run("/usr/bin/getent passwd ann").ok(), "ann:x:1600:1600:Ann Ä:/home/ann:/bin/bash");
+    assert_eq!(host.run("stat -c '%a %U:%G' /home/ann /home/ann/.labrc").ok(), "700 ann:ann\n644 ann:ann");
+    assert_eq!(host.run("grep -c '^ann:[0-9]*:65536$' /etc/subuid /etc/subgid").ok(), "/etc/subuid:1\n/etc/subgid:1");
+    assert_eq!(host.run("grep -c '^app:' /etc/subuid").stdout, "0\n");
+    assert_eq!(host.run("passwd --status ann | cut -d' ' -f2; passwd --status app | cut -d' ' -f2").ok(), "L\nL");
+    assert_eq!(host.run("id -nG ann | xargs -n1 | sort | xargs").ok(), "ann labsock three web");
+    assert_eq!(host.run("id -ng ci").ok(), "labsock");
+    let app = host.run("/usr/bin/getent passwd app | cut -d: -f6,7; id -u app").ok();
+    let (line, uid) = app.split_once('\n').unwrap();
+    assert_eq!(line, "/nonexistent:/usr/sbin/nologin");
+    assert!((100..1000).contains(&uid.parse::<u32>().unwrap()), "{uid}");
+    assert_ne!(host.run("wc -l < /etc/subuid").ok(), subuids);
+
+    // who is known already is made by nobody, and may still be in a group of this host
+    assert_eq!(host.run("grep -c far /etc/passwd; grep -c ^far /etc/group; ls -d /home/far*").stdout, "0\n0\n");
+    assert_eq!(host.run("grep ^web: /etc/group | cut -d: -f4").ok(), "ann,far.ann");
+    let owners =
+        host.run("cd /srv/owned && for f in *; do [ \"$f\" = \"$(stat -c %U:%G \"$f\")\" ] || stat \"$f\"; done");
+    assert_eq!(owners.ok(), "");
+    assert_eq!(host.run("ls /srv/owned | wc -l").ok(), "8");
+
+    // what was there stays byte for byte
+    host.run("grep -qaxF $'juergen:x:1500:1500:J\\xfcrgen M\\xfcller:/home/j\\xfc:/bin/bash' /etc/passwd").ok();
+    host.run("grep -qax $'LABEL=gr\\xfcn /gr\\xfcn ext4 noauto 0 0' /etc/fstab").ok();
+    host.run("grep -qax $'# kpull.*: /dev/gr\\xfcn none swap sw 0 0' /etc/fstab").ok();
+
+    // files answer where they can, and a run with nothing to do asks nobody
+    let questions = asked(host);
+    assert!(questions.contains("group far-staff, ") && questions.contains("passwd far.ann, "), "{questions}");
+    for local in ["root", "Debian-exim", "first.last", "MACHINE", "juergen", "three"] {
+        assert!(!questions.contains(local), "{local}: {questions}");
+    }
+    host.run("until kpull apply --json | grep -q '\"sealed\":true'; do sleep .3; done").ok();
+    asked(host);
+    let quiet = host.run("kpull apply --json").ok();
+    assert!(quiet.contains("\"sealed\":true") && quiet.contains("\"changed\":[]"), "{quiet}");
+    assert_eq!(asked(host), "");
+
+    // a later release changes them
+    let changed = ROLE.replace("comment = \"Ann Ä\"", "comment = \"Ann B\"\nshell = \"/bin/sh\"\nhome = \"/srv/ann\"");
+    host.run("sed -i '/^ann:/d' /etc/shadow").ok();
+    release(host, &changed);
+    host.run("kpull apply").ok();
+    assert_eq!(host.run("/usr/bin/getent passwd ann").ok(), "ann:x:1600:1600:Ann B:/srv/ann:/bin/sh");
+    assert_eq!(host.run("stat -c '%a %U:%G' /srv/ann /srv/ann/.labrc").ok(), "700 ann:ann\n644 ann:ann");
+    assert_eq!(host.run("passwd --status ann | cut -d' ' -f2").ok(), "L");
+    assert_eq!(host.run("kpull plan").code(), 0);
+}
+
+#[test]
+fn an_account_that_can_t_be_made_is_told_with_what_to_do() {
+    let lab = Lab::new(&[H1]);
+    let host = prepare(&lab);
+    crate::sign_on(host, "summary = \"For a test\"\n", "");
+    for (role, message) in [
+        ("[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n", "/srv/x can't be given to user ghost"),
+        ("[[directory]]\npath = \"/srv/x\"\ngroup = \"ghost\"\n", "/srv/x can't be given to group ghost"),
+        ("[[user]]\nname = \"x\"\ngroups = [\"ghost\"]\n", "x can't be in the group ghost: there is none"),
+        ("[[user]]\nname = \"far.ann\"\nshell = \"/bin/sh\"\n", "the user far.ann can't be changed here"),
+        ("[[user]]\nname = \"first.last\"\ngroups = [\"far-staff\"]\n", "can't be added to the group far-staff here"),
+        ("[[user]]\nname = \"x\"\nuid = 20000\n", "the user x can't have the number 20000: far.ann has it"),
+        (
+            "[[group]]\nname = \"far-staff\"\ngid = 7\n",
+            "the group far-staff has the number 20000, and the role wants 7",
+        ),
+        ("[[user]]\nname = \"ann@corp.example\"\n", "there is no user ann@corp.example, and none can be made"),
+    ] {
+        release(host, &format!("summary = \"For a test\"\n{role}"));
+        let before = host.run("cat /etc/passwd /etc/group | sha256sum").ok();
+        let why = host.run("COLUMNS=300 kpull plan").fails(1);
+        let words = why.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        assert!(words.contains(message) && words.contains("help:"), "{message}: {why}");
+        host.run("kpull apply").fails(1);
+        assert_eq!(host.run("cat /etc/passwd /etc/group | sha256sum").ok(), before, "{role}");
+    }
+
+    // somebody holds the files: the host's own words, and the next run does it
+    release(host, "summary = \"For a test\"\n[[user]]\nname = \"late\"\n");
+    host.run("echo 1 > /etc/passwd.lock").ok();
+    let why = host.run("kpull apply").stderr;
+    assert!(why.contains("can't make the user late") && why.contains("/etc/passwd"), "{why}");
+    host.run("rm /etc/passwd.lock && kpull apply --retry && id late").ok();
+}
