@@ -180,8 +180,11 @@ pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result
 pub struct Conditions<'a> {
     /// Don't send the body if it is still the one with this `ETag`.
     pub etag: Option<&'a str>,
-    /// Send the body from this byte on. The server may ignore that: then the answer is [`Kind::Ok`].
+    /// Send the body from this byte on. The server may not be able to, or have less than that: then the answer is
+    /// [`Kind::Ok`], the whole body.
     pub from: Option<u64>,
+    /// Send it from there only if it is still what the server called so, see [`Reply::state`].
+    pub state: Option<&'a str>,
 }
 
 /// What kind of answer a server gave. All others are errors.
@@ -197,6 +200,8 @@ pub enum Kind {
     Missing,
     /// What was to be replaced is not what the condition said; nothing was replaced (412).
     Changed,
+    /// The body has no such part (416).
+    NoPart,
 }
 
 /// The answer to a request; reading it reads the body. Read failures are [`Error`]s inside an [`io::Error`].
@@ -242,6 +247,21 @@ impl Reply {
     /// Where the answer came from, after redirects.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// By which name the server would know this state of the body again: a strong `ETag`, or when it was modified.
+    pub fn state(&self) -> Option<&str> {
+        let etag = self.header(&header::ETAG).filter(|etag| !etag.starts_with("W/"));
+        etag.or_else(|| self.header(&header::LAST_MODIFIED))
+    }
+
+    /// Which part of the body this is: its first byte, whether its last one is the body's, and the bytes of the body.
+    fn part(&self) -> Option<(u64, bool, Option<u64>)> {
+        let range = self.header(&header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
+        let (range, total) = range.split_once('/')?;
+        let (from, last) = range.split_once('-')?;
+        let (from, last, total): (u64, u64, Option<u64>) = (from.parse().ok()?, last.parse().ok()?, total.parse().ok());
+        Some((from, total.is_none_or(|total| last.checked_add(1) == Some(total)), total))
     }
 
     /// One header, if there is one that is text.
@@ -299,6 +319,8 @@ pub struct Download {
     pub kind: Kind,
     /// How many bytes the body has from here on, if the server said so.
     pub length: Option<u64>,
+    /// See [`Reply::state`].
+    pub state: Option<String>,
     /// The body. Read failures are [`Error`]s inside an [`io::Error`].
     pub body: Box<dyn Read>,
 }
@@ -318,6 +340,8 @@ pub struct Ask<'a> {
     pub others: &'a [String],
     /// The byte that it is wanted from; all of it otherwise.
     pub from: Option<u64>,
+    /// What the server called it when it handed out what came before that; see [`Reply::state`].
+    pub state: Option<&'a str>,
     /// Whether its digest is known, so that parts of several files can't be taken for one.
     pub is_pinned: bool,
 }
@@ -486,19 +510,33 @@ impl Client {
         if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
+        let bare = headers.clone();
         if let Some(from) = conditions.from {
             headers.insert(header::RANGE, format!("bytes={from}-").parse().map_err(bad_header)?);
-        }
-        let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::GET, body: None })?;
-        if reply.kind == Kind::Partial {
-            let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
-            let wanted = conditions.from.map(|from| format!("bytes {from}-"));
-            if !wanted.is_some_and(|wanted| range.starts_with(&wanted)) {
-                return Err(Error::new(format!("GET {}: the server sent another part than asked for", shown(&url)))
-                    .because(format!("Content-Range: {range}")));
+            if let Some(state) = conditions.state.and_then(|state| state.parse().ok()) {
+                headers.insert(header::IF_RANGE, state);
             }
         }
-        Ok(reply)
+        let ask = |headers| self.send(&Request { url: &url, home: &url, headers, method: Method::GET, body: None });
+        let mut reply = ask(headers)?;
+        let is_asked_for = |reply: &Reply| match reply.kind {
+            Kind::Partial => reply.part().is_some_and(|(from, to_end, _)| to_end && Some(from) == conditions.from),
+            kind => kind != Kind::NoPart,
+        };
+        if conditions.from.is_some() && !is_asked_for(&reply) {
+            log::debug!("GET {}: no such part; asking for all of it", shown(&url));
+            reply = ask(bare)?;
+        }
+        if reply.kind == Kind::Partial && matches!(reply.part(), Some((0, true, Some(_)))) {
+            // all of it, however the server calls that
+            reply.kind = Kind::Ok;
+        }
+        if is_asked_for(&reply) {
+            return Ok(reply);
+        }
+        let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
+        Err(Error::new(format!("GET {}: the server sent another part than asked for", shown(&url)))
+            .because(format!("Content-Range: {range}")))
     }
 
     /// Asks whether something is at `url`, and how long it is; the answer has no body.
@@ -566,6 +604,7 @@ impl Client {
                 StatusCode::CREATED | StatusCode::NO_CONTENT if puts => Kind::Ok,
                 StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT if posts => Kind::Ok,
                 StatusCode::PRECONDITION_FAILED if puts => Kind::Changed,
+                StatusCode::RANGE_NOT_SATISFIABLE if request.headers.contains_key(header::RANGE) => Kind::NoPart,
                 StatusCode::NOT_FOUND | StatusCode::GONE if !puts => Kind::Missing,
                 // Like git, a POST goes only where it was sent.
                 status if status.is_redirection() && request.body.is_none() => {
@@ -1138,13 +1177,15 @@ mod tests {
         let server = Server::plain(|request| match (request.path.as_str(), request.header("range")) {
             ("/none", _) => Answer::new(404, "a page"),
             ("/gone", _) => Answer::new(410, "a page"),
-            ("/wrong", _) => Answer::new(206, "hello").with("Content-Range", "bytes 0-4/5"),
+            ("/wrong", _) => Answer::new(206, "ello").with("Content-Range", "bytes 1-4/5"),
+            ("/whole", _) => Answer::new(206, "hello").with("Content-Range", "bytes 0-4/5"),
+            ("/short", Some(_)) => Answer::new(416, "").with("Content-Range", "bytes */5"),
             (_, Some("bytes=3-")) => Answer::new(206, "lo").with("Content-Range", "bytes 3-4/5"),
             _ if request.header("if-none-match") == Some("\"x\"") => Answer::new(304, ""),
             _ => Answer::new(200, "hello").with("ETag", "\"x\""),
         });
         let client = Client::new(&once()).unwrap();
-        let ask = |path: &str, etag, from| client.get(&server.url(path), &Conditions { etag, from });
+        let ask = |path: &str, etag, from| client.get(&server.url(path), &Conditions { etag, from, state: None });
         let whole = ask("a", None, None).unwrap();
         assert_eq!((whole.kind, whole.etag.as_deref(), whole.length), (Kind::Ok, Some("\"x\""), Some(5)));
         assert_eq!(ask("a", Some("\"x\""), None).unwrap().kind, Kind::NotModified);
@@ -1154,6 +1195,11 @@ mod tests {
         assert_eq!(part.kind, Kind::Partial);
         assert_eq!(read_all(part, 2).unwrap(), b"lo");
         assert!(ask("wrong", None, Some(3)).err().unwrap().to_string().contains("another part"));
+        for path in ["whole", "short"] {
+            let all = ask(path, None, Some(3)).unwrap();
+            assert_eq!(all.kind, Kind::Ok, "{path}");
+            assert_eq!(read_all(all, 5).unwrap(), b"hello", "{path}");
+        }
     }
 
     #[test]

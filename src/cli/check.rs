@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::{Error, Exit, Result, counted};
 use crate::kind::artifact::Artifact;
-use crate::lint::lint;
+use crate::lint::{lint, unknown_sizes};
 use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
@@ -77,6 +77,9 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
+        if let Some(warning) = unknown_sizes(&site)? {
+            self.warn(None, &warning);
+        }
         let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
         // of a site that can't be resolved it is not known who uses what
         if errors.is_empty() {
@@ -109,15 +112,22 @@ impl Check {
         let now = Timestamp::now();
         let standings = survey(site, now)?;
         for standing in &standings {
-            match standing.warning(now) {
-                Some(warning) if self.json => print_json(
-                    &json!({ "event": "warning", "version": crate::report::VERSION, "host": standing.host, "warning": warning }),
-                ),
-                Some(warning) => print(&format!("! {warning}")),
-                None => {}
+            if let Some(warning) = standing.warning(now) {
+                self.warn(Some(&standing.host), &warning);
             }
         }
         Ok(standings.iter().filter_map(Standing::error).collect())
+    }
+
+    /// Tells of something that is no error, about a host or about the site.
+    fn warn(&self, host: Option<&str>, warning: &str) {
+        if self.json {
+            print_json(
+                &json!({ "event": "warning", "version": crate::report::VERSION, "host": host, "warning": warning }),
+            );
+        } else {
+            print(&format!("! {warning}"));
+        }
     }
 
     fn check_artifacts(&self, site: &Arc<Site>) -> Result<()> {

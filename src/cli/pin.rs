@@ -149,6 +149,7 @@ impl Pin {
             Done::Updated { old } => ("updated", Some(old)),
             Done::Replaced { old } => ("replaced", Some(old)),
             Done::MoreUrls => ("urls", None),
+            Done::Size => ("size", None),
             Done::Nothing => ("nothing", None),
         };
         let published = match checked {
@@ -177,6 +178,7 @@ impl Pin {
             Done::Updated { old } => format!("  pinned in {ARTIFACTS}, in place of version {old}"),
             Done::Replaced { old } => format!("  pinned in {ARTIFACTS}, in place of {old}"),
             Done::MoreUrls => format!("  pinned before; the address was added in {ARTIFACTS}"),
+            Done::Size => format!("  pinned before; the size was added in {ARTIFACTS}"),
             Done::Nothing => "  nothing to do: it is pinned like this".to_owned(),
         });
     }

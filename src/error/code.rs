@@ -134,9 +134,9 @@ codes! {
         "Its syntax is wrong, it calls a function that is not there, or it takes too long."
         "The place is shown; the page on writing roles lists functions and filters."
         "there is no template `web.cnf` in the role"
-    PIN "site.pin" ["site/pin.rs"]
+    PIN "site.pin" ["site/pin.rs", "lint/pins.rs"]
         "artifacts.toml does not pin an upstream file as it should."
-        "A digest, an address or an architecture is missing or misspelt."
+        "A digest, an address, a size or an architecture is missing or misspelt."
         "`kpull pin URL` writes it."
         "the artifact etcd is not pinned for any architecture"
     LINT_PROGRAM "check.program" ["lint/programs.rs"]

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod flags;
+mod pins;
 mod place;
 mod ports;
 mod programs;
@@ -22,11 +23,13 @@ use crate::lint::systemd::UnitText;
 use crate::resolve::Catalog;
 use crate::site::Site;
 
+pub use pins::unknown_sizes;
+
 /// Looks at a whole site for one sort of mistake.
 type Lint = fn(&Subject<'_>) -> Vec<Error>;
 
 /// Every lint.
-const LINTS: &[Lint] = &[programs::lint, flags::lint, unit_names::lint, ports::lint, certificates::lint];
+const LINTS: &[Lint] = &[programs::lint, flags::lint, unit_names::lint, ports::lint, certificates::lint, pins::lint];
 
 /// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
 /// several hosts.

@@ -2,15 +2,16 @@
 //! to whoever has a use for the bytes once their digest is right.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result, code};
 use crate::host::writeback::Writeback;
 use crate::net::ranges::LARGE;
-use crate::net::{Ask, Get, Kind, from_io};
+use crate::net::{Ask, Download, Get, Kind, from_io};
 
 const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.
@@ -57,7 +58,8 @@ pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, prog
 }
 
 /// [`download_heard`] from the first address that has the wanted file; those behind it in its own list may have a share in
-/// that. Where it is not, `failed` hears of it, with the position of the address in all lists. The error is why none has it.
+/// that. Where it is not, `failed` hears of it, with the position of the address in all lists. The error is why none has it, and
+/// [passes](Error::passes); or why nothing can be downloaded here.
 pub fn download_any(
     net: &dyn Get,
     lists: &[Vec<String>],
@@ -72,19 +74,22 @@ pub fn download_any(
     for (index, (url, others)) in addresses.enumerate() {
         match download_heard(net, url, others, part, wanted, progress, listener) {
             Ok(got) => return Ok(got),
+            // another address would not help
+            Err(error) if !error.passes() => return Err(error),
             Err(error) => {
                 failed(index, &error);
                 failures.push(error.to_string());
             }
         }
     }
-    Err(Error::new(format!("the artifact {} can't be had", wanted.name)).because(failures.join("; ")))
+    Err(Error::new(format!("the artifact {} can't be had", wanted.name)).because(failures.join("; ")).passing())
 }
 
 /// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. `others` have the
-/// same file, and may be asked for parts of it. What is in `part` already is taken for the beginning, if the digest is known. A
-/// file that is not the wanted one is removed, and is an error; so is one that has more than the wanted bytes. `listener` hears every
-/// byte that counts for the digest, in order.
+/// same file, and may be asked for parts of it. If the digest is known, what is in `part` already may be the whole file, or is
+/// gone on with when this very address began it. A file that is not the wanted one is removed, and is an error; so is one that has
+/// more than the wanted bytes. `listener` hears every byte that counts for the digest, in order. Errors are [passing](Error::passes),
+/// unless they are this host's own.
 pub fn download_heard(
     net: &dyn Get,
     url: &str,
@@ -94,37 +99,129 @@ pub fn download_heard(
     progress: Progress<'_>,
     listener: Listener<'_>,
 ) -> Result<Got> {
+    match attempt(net, url, others, part, wanted, progress, listener) {
+        Err(Fault::Mixed(error)) => {
+            log::debug!("{error}; from the start, and from nowhere else");
+            attempt(net, url, &[], part, wanted, progress, listener).map_err(Error::from)
+        }
+        outcome => outcome.map_err(Error::from),
+    }
+}
+
+/// Why an attempt failed.
+enum Fault {
+    /// What was there before, or what others gave, may be what is wrong. Nothing of it is left.
+    Mixed(Error),
+    /// Another attempt would fail alike.
+    Final(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Mixed(error) | Fault::Final(error) => error,
+        }
+    }
+}
+
+/// Who began a file that is not whole yet, beside it: only the same address goes on with it, and only while its server has the same.
+#[derive(Default, Deserialize, Serialize)]
+struct Begun {
+    url: String,
+    /// The server's name for what it began to hand out.
+    state: Option<String>,
+}
+
+impl Begun {
+    /// The note that belongs to `part`.
+    fn path(part: &Path) -> PathBuf {
+        part.with_extension("from")
+    }
+
+    /// What is noted; nothing when it can't be read, and then the file is begun anew.
+    fn read(part: &Path) -> Self {
+        let text = std::fs::read(Self::path(part)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn write(&self, part: &Path) -> Result<()> {
+        let what = || format!("can't write {}", Self::path(part).display());
+        let text = serde_json::to_vec(self).context(what)?;
+        std::fs::write(Self::path(part), text).context(what)
+    }
+}
+
+/// Removes a file that is not the wanted one, and the note of who began it.
+fn discard(part: &Path) {
+    drop(std::fs::remove_file(part));
+    drop(std::fs::remove_file(Begun::path(part)));
+}
+
+fn attempt(
+    net: &dyn Get,
+    url: &str,
+    others: &[String],
+    part: &Path,
+    wanted: &Wanted<'_>,
+    progress: Progress<'_>,
+    listener: Listener<'_>,
+) -> Result<Got, Fault> {
     let what = || format!("can't write {}", part.display());
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(part).context(what)?;
-    let (mut hasher, mut done) = (Sha256::new(), 0);
-    let before = match wanted.sha256 {
-        // what is too long can't be the beginning
-        Some(_) => Some(file.metadata().context(what)?.len()).filter(|size| *size <= wanted.size.unwrap_or(LARGEST)),
-        None => None,
-    };
-    let before = before.unwrap_or(0);
-    let (mut body, total, from_start): (Box<dyn Read>, _, _) = match wanted.size {
-        Some(size) if size == before && size > 0 => (Box::new(io::empty()), wanted.size, false),
-        _ => body(net, url, others, before, wanted)?,
-    };
-    listener(Piece::Start);
-    if from_start || before == 0 {
-        file.set_len(0).context(what)?;
-    } else {
-        done = read_into(&mut (&mut file).take(before), &mut hasher, listener).context(what)?;
-    }
-    let resumed = done > 0;
     let limit = wanted.size.unwrap_or(LARGEST);
-    let total = wanted.size.or(total);
+    let mut hasher = Sha256::new();
+    let mut resumes = None;
+    let there = file.metadata().context(what)?.len();
+    if let Some(pinned) = wanted.sha256.filter(|_| there > 0 && there <= limit) {
+        let begun = Some(Begun::read(part)).filter(|begun| begun.url == url && wanted.size != Some(there));
+        if begun.is_some() || wanted.size.is_none_or(|size| size == there) {
+            listener(Piece::Start);
+            read_into(&mut (&mut file).take(there), &mut hasher, listener).context(what)?;
+            if hex::encode(hasher.clone().finalize()) == pinned {
+                file.sync_all().context(what)?;
+                drop(std::fs::remove_file(Begun::path(part)));
+                return Ok(Got { sha256: pinned.to_owned(), size: there });
+            }
+            resumes = begun;
+        }
+    }
+    let Reply { mut body, length, state, goes_on } = ask(net, url, others, resumes.map(|begun| (there, begun)), wanted)?;
+    let mut done = if goes_on { there } else { 0 };
+    let fault = |error: Error, is_shared: bool| {
+        discard(part);
+        // what was there before, or what others gave, may have been what was wrong
+        let make = if goes_on || is_shared { Fault::Mixed } else { Fault::Final };
+        make(error.passing())
+    };
+    let announced = length.map(|length| length.saturating_add(done));
+    if let (Some(size), Some(announced)) = (wanted.size, announced)
+        && size != announced
+    {
+        let error = Error::new(format!("{url} has {announced} bytes, and {size} are pinned"));
+        return Err(fault(error, false));
+    }
+    if !goes_on {
+        hasher = Sha256::new();
+        file.set_len(0).and_then(|()| file.rewind()).context(what)?;
+        Begun { url: url.to_owned(), state }.write(part)?;
+        listener(Piece::Start);
+    }
+    let total = wanted.size.or(announced);
     if let Some(total) = total {
         room_for(part, total.saturating_sub(done))?;
     }
     let mut writeback = Writeback::default();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let count = body.read(&mut buffer).map_err(from_io).inspect_err(|error| {
+        let count = body.read(&mut buffer).map_err(|why| from_io(why).passing()).inspect_err(|error| {
             if error.code() == &code::CHANGED {
-                drop(std::fs::remove_file(part));
+                discard(part);
             }
         })?;
         if count == 0 {
@@ -132,8 +229,7 @@ pub fn download_heard(
         }
         done += count as u64;
         if done > limit {
-            drop(std::fs::remove_file(part));
-            return Err(Error::new(format!("{url} has more than the {limit} bytes that are expected")));
+            return Err(fault(Error::new(format!("{url} has more than the {limit} bytes that are expected")), false));
         }
         let bytes = &buffer[..count];
         listener(Piece::Bytes(bytes));
@@ -142,18 +238,19 @@ pub fn download_heard(
         writeback.wrote(&file, count);
         progress(wanted.name, done, total);
     }
+    if let Some(size) = wanted.size.filter(|size| done < *size) {
+        // without an announced length nothing tells a whole body from one that broke off: the next run goes on
+        return Err(Error::new(format!("{url} ended after {done} of {size} bytes")).passing().into());
+    }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
-        drop(std::fs::remove_file(part));
-        if resumed || (!others.is_empty() && done >= LARGE) {
-            // what was there before, or what others gave, may have been what was wrong
-            return download_heard(net, url, &[], part, wanted, progress, listener);
-        }
-        return Err(Error::new(format!(
+        let error = Error::new(format!(
             "{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"
-        )));
+        ));
+        return Err(fault(error, !others.is_empty() && done >= LARGE));
     }
     writeback.finish().and_then(|()| file.sync_all()).context(what)?;
+    drop(std::fs::remove_file(Begun::path(part)));
     Ok(Got { sha256, size: done })
 }
 
@@ -184,29 +281,40 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) 
     }
 }
 
-/// The body at `url` from byte `from` on; its whole size; whether it starts at byte 0 after all.
-fn body(
+/// What an address has.
+struct Reply {
+    body: Box<dyn Read>,
+    /// How many bytes follow, if that is known.
+    length: Option<u64>,
+    /// The server's name for it.
+    state: Option<String>,
+    /// Whether it begins where what is there ends.
+    goes_on: bool,
+}
+
+/// Asks for what is at `url`, and goes on with what is there if the server has the same still.
+fn ask(
     net: &dyn Get,
     url: &str,
     others: &[String],
-    from: u64,
+    resumes: Option<(u64, Begun)>,
     wanted: &Wanted<'_>,
-) -> Result<(Box<dyn Read>, Option<u64>, bool)> {
+) -> Result<Reply> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
-        let file = File::open(path).context(what)?;
-        let size = file.metadata().context(what)?.len();
-        return Ok((Box::new(file), Some(size), true));
+        let file = File::open(path).context(what).map_err(Error::passing)?;
+        let length = Some(file.metadata().context(what)?.len());
+        return Ok(Reply { body: Box::new(file), length, state: None, goes_on: false });
     }
-    let from = Some(from).filter(|from| *from > 0);
+    let (from, state) = resumes.map(|(from, begun)| (from, begun.state)).unzip();
+    let state = state.flatten();
     let others: Vec<String> = others.iter().filter(|url| !url.starts_with("file://")).cloned().collect();
-    let reply = net.get(&Ask { url, others: &others, from, is_pinned: wanted.sha256.is_some() })?;
-    let (total, from_start) = match reply.kind {
-        Kind::Ok => (reply.length, true),
-        Kind::Partial => (reply.length.map(|rest| rest.saturating_add(from.unwrap_or(0))), false),
-        _ => return Err(Error::new(format!("{url} is not there"))),
-    };
-    Ok((reply.body, total, from_start))
+    let ask = Ask { url, others: &others, from, state: state.as_deref(), is_pinned: wanted.sha256.is_some() };
+    let Download { kind, length, state, body } = net.get(&ask).map_err(Error::passing)?;
+    match kind {
+        Kind::Ok | Kind::Partial => Ok(Reply { body, length, state, goes_on: kind == Kind::Partial }),
+        _ => Err(Error::new(format!("{url} is not there")).passing()),
+    }
 }
 
 fn room_for(part: &Path, bytes: u64) -> Result<()> {

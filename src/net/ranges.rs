@@ -36,8 +36,8 @@ const PAUSE: u32 = 8;
 /// Asks for a file, which comes over up to `connections` at once if that helps, and if whoever reads it can tell whether all of it
 /// is of one file.
 pub fn get(client: &Client, ask: &Ask<'_>, connections: usize) -> Result<Download> {
-    let reply = client.get(ask.url, &Conditions { etag: None, from: ask.from })?;
-    let (kind, length) = (reply.kind, reply.length);
+    let reply = client.get(ask.url, &Conditions { etag: None, from: ask.from, state: ask.state })?;
+    let (kind, length, state) = (reply.kind, reply.length, reply.state().map(str::to_owned));
     let at = match kind {
         Kind::Partial => ask.from.unwrap_or(0),
         _ => 0,
@@ -50,7 +50,7 @@ pub fn get(client: &Client, ask: &Ask<'_>, connections: usize) -> Result<Downloa
         }
         _ => Box::new(reply),
     };
-    Ok(Download { kind, length, body })
+    Ok(Download { kind, length, state, body })
 }
 
 /// Whether other connections are ever thought of for the `length` bytes that are left of a file.
@@ -306,7 +306,7 @@ mod tests {
     /// Reads the first of `servers` with parts from [`FROM`] on, once `ready` is so, and with no more than `connections`.
     fn read(servers: &[&Server], connections: usize, ready: impl Fn(&Parts) -> bool) -> Result<Vec<u8>> {
         let urls: Vec<String> = servers.iter().map(|server| server.url("tool")).collect();
-        let ask = Ask { url: &urls[0], others: &urls[1..], from: None, is_pinned: true };
+        let ask = Ask { url: &urls[0], others: &urls[1..], from: None, state: None, is_pinned: true };
         let client = Client::new(&Options { retries: Some(0), ..Options::default() }).unwrap();
         let lead = client.get(ask.url, &Conditions::default()).unwrap();
         let total = lead.length.unwrap();

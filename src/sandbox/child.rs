@@ -97,10 +97,10 @@ impl Work {
                 // no path has a NUL in it
                 Ok(whole(tree.list()?.map(|paths| paths.join("\0").into_bytes())))
             }
-            (Self::Downloads(client), Request::Get { url, others, from, is_pinned, connections }) => {
-                let ask = Ask { url: &url, others: &others, from, is_pinned };
-                let Download { kind, length, body } = ranges::get(client, &ask, connections)?;
-                Ok((Answer::Body { kind, length }, Some(body)))
+            (Self::Downloads(client), Request::Get { url, others, from, state, is_pinned, connections }) => {
+                let ask = Ask { url: &url, others: &others, from, state: state.as_deref(), is_pinned };
+                let Download { kind, length, state, body } = ranges::get(client, &ask, connections)?;
+                Ok((Answer::Body { kind, length, state }, Some(body)))
             }
             (Self::Downloads(client), Request::Post { url, body }) => {
                 client.post_json(&url, body)?;
@@ -115,7 +115,7 @@ fn whole(bytes: Option<Vec<u8>>) -> (Answer, Option<Box<dyn Read>>) {
     match bytes {
         Some(bytes) => {
             let length = Some(bytes.len() as u64);
-            (Answer::Body { kind: Kind::Ok, length }, Some(Box::new(io::Cursor::new(bytes))))
+            (Answer::Body { kind: Kind::Ok, length, state: None }, Some(Box::new(io::Cursor::new(bytes))))
         }
         None => (Answer::Nothing, None),
     }

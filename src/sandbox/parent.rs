@@ -250,13 +250,15 @@ impl Get for Downloads {
         let patience = self.options.patience();
         let parsed = net::read(ask.url)?;
         let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), PATIENCE.max(patience * 2))?;
-        let Ask { url, others, from, is_pinned } = *ask;
+        let Ask { url, others, from, state, is_pinned } = *ask;
         let (url, others) = (url.to_owned(), others.iter().take(OTHERS_MAX).cloned().collect());
-        match worker.ask(&Request::Get { url, others, from, is_pinned, connections: self.connections })? {
-            Answer::Body { kind, length } => {
+        let (state, connections) = (state.map(str::to_owned), self.connections);
+        match worker.ask(&Request::Get { url, others, from, state, is_pinned, connections })? {
+            Answer::Body { kind, length, state } => {
+                let state = state.filter(|state| state.len() <= MARK_MAX);
                 let pace = Pace::new(patience);
                 let body = Box::new(Body { worker, left: 0, ended: false, pace, patience, url: parsed });
-                Ok(Download { kind, length, body })
+                Ok(Download { kind, length, state, body })
             }
             _ => Err(worker.nonsense()),
         }

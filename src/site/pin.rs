@@ -29,7 +29,7 @@ pub struct Pin {
     pub urls: Vec<String>,
     /// Lower-case hex of its SHA-256.
     pub sha256: String,
-    /// Its size in bytes, when that is pinned too.
+    /// Its size in bytes, if that is known.
     pub size: Option<u64>,
 }
 
@@ -55,8 +55,24 @@ struct PinFile {
     /// Its SHA-256: 64 hexadecimal digits in small letters.
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     sha256: String,
-    /// Its size in bytes.
-    size: Option<u64>,
+    /// Its size in bytes; `"unknown"` for one whose publisher can't be asked now. `kpull check` refuses a pin without it.
+    size: Option<Size>,
+}
+
+/// What a pin says of a file's size.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a number of bytes, or \"unknown\"")]
+enum Size {
+    /// Bytes.
+    Bytes(u64),
+    /// Nobody knows.
+    Unknown(Unknown),
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Unknown {
+    Unknown,
 }
 
 /// Whether a text is a SHA-256 as it is written here: 64 hex digits in small letters.
@@ -94,7 +110,11 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         }
         let urls = urls.into_iter().map(|(url, _)| url).collect();
         let (name, version) = (name.to_owned(), file.version.clone());
-        let found = Pin { name, version, urls, sha256: pin.sha256, size: pin.size };
+        let size = match pin.size {
+            Some(Size::Bytes(bytes)) => Some(bytes),
+            Some(Size::Unknown(_)) | None => None,
+        };
+        let found = Pin { name, version, urls, sha256: pin.sha256, size };
         pins.insert(architecture.to_owned(), found);
     }
     if pins.is_empty() {

@@ -108,7 +108,7 @@ impl Http {
 impl Files {
     fn get(&self, names: &[&str], etag: Option<&str>) -> Result<Reply> {
         let url = net::below(&self.base, names.iter().copied())?;
-        self.client.get(url.as_str(), &Conditions { etag, from: None })
+        self.client.get(url.as_str(), &Conditions { etag, ..Conditions::default() })
     }
 
     fn blob(&self, sha256: &str, max: u64) -> Result<Option<Vec<u8>>> {
@@ -181,7 +181,7 @@ impl Source for Http {
             match reply.kind {
                 Kind::NotModified => return Ok(Poll::Unchanged),
                 Kind::Missing => continue,
-                Kind::Ok | Kind::Partial | Kind::Changed => {}
+                Kind::Ok | Kind::Partial | Kind::Changed | Kind::NoPart => {}
             }
             let (mark, bytes) = take(layout, reply)?;
             if known.is_some_and(|known| known.digest == mark.digest) {

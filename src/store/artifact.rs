@@ -208,7 +208,7 @@ mod tests {
     impl Get for Looking {
         fn get(&self, _: &Ask<'_>) -> Result<Download> {
             let body = Body { content: Cursor::new(self.content.clone()), dir: self.dir.clone() };
-            Ok(Download { kind: Kind::Ok, length: None, body: Box::new(body) })
+            Ok(Download { kind: Kind::Ok, length: None, state: None, body: Box::new(body) })
         }
     }
 

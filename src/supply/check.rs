@@ -124,7 +124,7 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     let reply = match client.head(&net::parse(url)?) {
         Ok(reply) => reply,
         // not every server takes HEAD; the body of this one is not read
-        Err(_) => client.get(url, &Conditions { etag: None, from: Some(0) })?,
+        Err(_) => client.get(url, &Conditions { from: Some(0), ..Conditions::default() })?,
     };
     match reply.kind {
         Kind::Ok | Kind::Partial => Ok(reply.length),

@@ -177,7 +177,7 @@ impl Mirror {
         for entry in entries {
             let name = entry.file_name();
             // what is not called like an artifact is none of ours
-            let digest = name.to_str().map(|name| name.strip_suffix(".part").unwrap_or(name));
+            let digest = name.to_str().and_then(|name| name.split('.').next());
             if digest.is_some_and(|digest| is_sha256(digest) && !pinned.contains(digest)) {
                 std::fs::remove_file(entry.path()).context(|| format!("can't remove {}", entry.path().display()))?;
                 removed += 1;

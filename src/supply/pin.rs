@@ -228,6 +228,8 @@ pub enum Done {
     },
     /// The same file has one more address.
     MoreUrls,
+    /// The size of the same file was not known.
+    Size,
     /// It is pinned like this already.
     Nothing,
 }
@@ -317,14 +319,19 @@ fn put_one(
     let old = present.get("sha256").and_then(Item::as_str).unwrap_or_default().to_owned();
     if updated.is_none() && old == pin.sha256 {
         let known = urls_of(present);
-        let more: Vec<&String> = pin.urls.iter().filter(|url| !known.contains(url)).collect();
-        if more.is_empty() {
-            return Ok(Done::Nothing);
+        let is_sized = present.get("size").is_some_and(Item::is_integer);
+        if !is_sized {
+            set_size(present, pin);
         }
-        for url in more {
+        let more: Vec<&String> = pin.urls.iter().filter(|url| !known.contains(url)).collect();
+        for url in &more {
             add_url(present, url);
         }
-        return Ok(Done::MoreUrls);
+        return Ok(match (more.is_empty(), is_sized) {
+            (false, _) => Done::MoreUrls,
+            (true, false) => Done::Size,
+            (true, true) => Done::Nothing,
+        });
     }
     if updated.is_none() && !replace {
         return Err(Error::new(format!("{} {} ({}) is pinned with another digest", pin.name, pin.version, pin.arch))
@@ -346,10 +353,14 @@ fn fill(table: &mut dyn TableLike, pin: &NewPin) {
     }
     table.remove("urls");
     set(table, "sha256", pin.sha256.as_str().into());
-    set(table, "size", i64::try_from(pin.size).unwrap_or(i64::MAX).into());
+    set_size(table, pin);
     for url in urls {
         add_url(table, url);
     }
+}
+
+fn set_size(table: &mut dyn TableLike, pin: &NewPin) {
+    set(table, "size", i64::try_from(pin.size).unwrap_or(i64::MAX).into());
 }
 
 fn urls_of(table: &dyn TableLike) -> Vec<String> {

@@ -97,7 +97,7 @@ impl World {
         write(
             "artifacts.toml",
             &format!(
-                "[etcd]\nversion = \"3.4.23\"\n[etcd.amd64]\nurl = \"https://{FABRIC}/artifacts/etcd.tar.gz\"\nsha256 = \"{digest}\"\n"
+                "[etcd]\nversion = \"3.4.23\"\n[etcd.amd64]\nurl = \"https://{FABRIC}/artifacts/etcd.tar.gz\"\nsha256 = \"{digest}\"\nsize = \"unknown\"\n"
             ),
         );
         git(self.dir.path(), &["-C", "site", "checkout", "-q", "-B", "main"]);

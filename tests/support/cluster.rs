@@ -430,8 +430,10 @@ fn pin(file: &Path, dir: &Path, server: &str) {
         };
         let sum = Output::of(Command::new("sha256sum").arg(&path)).ok();
         let (digest, _) = sum.split_once(' ').unwrap();
+        let size = path.metadata().unwrap().len();
         let text = format!(
-            "version = \"{version}\"\n[amd64]\nurl = \"http://{server}/artifacts/{tarball}\"\nsha256 = \"{digest}\"\n"
+            "version = \"{version}\"\n[amd64]\nurl = \"http://{server}/artifacts/{tarball}\"\nsha256 = \"{digest}\"\n\
+             size = {size}\n"
         );
         let pinned: DocumentMut = text.parse().unwrap();
         edit(file, |doc| doc[name] = pinned.as_item().clone());

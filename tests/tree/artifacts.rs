@@ -141,7 +141,7 @@ fn more_bytes_than_are_pinned_are_not_taken() {
     let site = site(std::slice::from_ref(&url), &bytes(4000), "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
     let error = tree.kpull("apply --json").exits(1).error();
-    let says = format!("the artifact tool can't be had: {url} has more than the 4000 bytes that are expected");
+    let says = format!("the artifact tool can't be had: {url} has 5000 bytes, and 4000 are pinned");
     assert_eq!(error["error"], says);
     assert!(!tree.at("usr").exists());
 }
@@ -208,25 +208,150 @@ fn a_download_that_was_cut_goes_on_where_it_ended() {
     assert_eq!(ranges, [None, Some("bytes=300000-".to_owned())]);
 }
 
-#[test]
-fn a_partial_download_of_something_else_is_thrown_away() {
-    let content = bytes(10_000);
-    let server = {
-        let content = content.clone();
-        Server::plain(move |request: &Seen| match request.header("range") {
-            None => Answer::new(200, &content[..]),
-            Some(_) => Answer::new(206, &content[5000..]).with("Content-Range", "bytes 5000-9999/10000"),
-        })
-        .unwrap()
+/// Hands `content` out as nginx does: parts too, if it still is what the client has begun with.
+fn web(content: &[u8], request: &Seen) -> Answer {
+    let from = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from = from.filter(|_| request.header("if-range").is_none_or(|state| state == "\"now\""));
+    let answer = match from {
+        None => Answer::new(200, content),
+        Some(from) if from >= content.len() => {
+            Answer::new(416, "").with("Content-Range", format!("bytes */{}", content.len()))
+        }
+        Some(from) => Answer::new(206, &content[from..])
+            .with("Content-Range", format!("bytes {from}-{}/{}", content.len() - 1, content.len())),
     };
+    answer.with("ETag", "\"now\"")
+}
+
+/// Leaves `there` behind of a download of `content`, which `url` has begun when it was called `state`.
+fn leave(tree: &Tree, content: &[u8], there: &[u8], url: &str, state: &str) {
+    let name = format!("var/lib/kpull/artifacts/{}", Listed::of(content).sha256);
+    tree.write(&format!("{name}.part"), there);
+    tree.write(&format!("{name}.from"), format!("{{\"url\":\"{url}\",\"state\":\"\\\"{state}\\\"\"}}"));
+}
+
+/// The `Range` and `If-Range` of every request.
+fn ranges(server: &Server) -> Vec<(Option<String>, Option<String>)> {
+    let header = |seen: &Seen, name: &str| seen.header(name).map(str::to_owned);
+    server.seen().iter().map(|seen| (header(seen, "range"), header(seen, "if-range"))).collect()
+}
+
+/// What a run asks a server for that answers like `answer`, with that left behind; it has to install the tool, and leave nothing
+/// but the artifact. `sized` tells whether the pin says how long the file is.
+fn goes_on(
+    sized: bool,
+    there: &[u8],
+    state: &str,
+    answer: impl Fn(&[u8], &Seen) -> Answer + Send + Sync + 'static,
+) -> Vec<(Option<String>, Option<String>)> {
+    let content = bytes(10_000);
+    let served = content.clone();
+    let server = Server::plain(move |request| answer(&served, request)).unwrap();
     let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
+    if !sized {
+        let pins = fs::read_to_string(site.path().join("artifacts.toml")).unwrap();
+        site.file("artifacts.toml", pins.replace("size = 10000", "size = \"unknown\""));
+    }
     let tree = site.sign().enroll();
-    let part = tree.at("var/lib/kpull/artifacts").join(format!("{}.part", Listed::of(&content).sha256));
-    fs::create_dir_all(part.parent().unwrap()).unwrap();
-    fs::File::create(&part).unwrap().write_all(&[0; 5000]).unwrap();
+    leave(&tree, &content, there, &server.url("tool"), state);
     tree.kpull("apply").exits(0);
     assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
-    assert!(!part.exists());
+    let mut names = stored(&tree);
+    names.sort();
+    let digest = Listed::of(&content).sha256;
+    assert_eq!(names, [digest.clone(), format!("{digest}.members.json")]);
+    ranges(&server)
+}
+
+/// A request for all of it.
+const WHOLE: (Option<String>, Option<String>) = (None, None);
+
+/// A request for the rest of what was begun.
+fn rest(from: usize, state: &str) -> (Option<String>, Option<String>) {
+    (Some(format!("bytes={from}-")), Some(format!("\"{state}\"")))
+}
+
+#[test]
+fn a_download_goes_on_only_while_the_server_has_the_same_file() {
+    let half = &bytes(10_000)[..5000];
+    assert_eq!(goes_on(true, half, "now", web), [rest(5000, "now")]);
+    assert_eq!(goes_on(true, half, "then", web), [rest(5000, "then")], "which is answered with all of it");
+    // whoever knows no If-Range hands out the rest of another file
+    let knows_none = |content: &[u8], request: &Seen| {
+        let headers = request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
+        web(content, &Seen { headers: headers.cloned().collect(), ..request.clone() })
+    };
+    assert_eq!(goes_on(true, &[0; 5000], "then", knows_none), [rest(5000, "then"), WHOLE]);
+}
+
+#[test]
+fn a_download_that_another_address_began_is_begun_anew() {
+    let content = bytes(10_000);
+    let served = content.clone();
+    let server = Server::plain(move |request| web(&served, request)).unwrap();
+    let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
+    for there in [&content[..5000], &[0; 5000]] {
+        let tree = site.sign().enroll();
+        leave(&tree, &content, there, "http://mirror.example/tool", "now");
+        tree.kpull("apply").exits(0);
+        assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+    }
+    assert_eq!(ranges(&server), [WHOLE, WHOLE]);
+}
+
+#[test]
+fn a_download_that_is_whole_is_not_asked_for_even_if_nobody_knew_how_long_it_is() {
+    let content = bytes(10_000);
+    assert_eq!(goes_on(true, &content, "now", web), []);
+    assert_eq!(goes_on(false, &content, "now", web), []);
+}
+
+#[test]
+fn more_than_the_file_has_is_thrown_away_when_the_server_has_no_such_part() {
+    let more = [bytes(10_000), vec![7; 100]].concat();
+    assert_eq!(goes_on(false, &more, "now", web), [rest(10_100, "now"), WHOLE]);
+    assert_eq!(goes_on(true, &more, "now", web), [WHOLE], "the pin says that it is too much");
+    // other bytes, as long as the file is
+    assert_eq!(goes_on(false, &[0; 10_000], "now", web), [rest(10_000, "now"), WHOLE]);
+    assert_eq!(goes_on(true, &[0; 10_000], "now", web), [WHOLE]);
+}
+
+#[test]
+fn a_part_that_begins_at_the_first_byte_is_the_whole_file() {
+    let from_zero = |content: &[u8], _: &Seen| {
+        Answer::new(206, content).with("Content-Range", format!("bytes 0-{0}/{1}", content.len() - 1, content.len()))
+    };
+    let half = &bytes(10_000)[..5000];
+    for sized in [true, false] {
+        assert_eq!(goes_on(sized, half, "now", from_zero), [rest(5000, "now"), WHOLE]);
+    }
+    let another = |content: &[u8], request: &Seen| match request.header("range") {
+        Some(_) => Answer::new(206, &content[100..]).with("Content-Range", "bytes 100-9999/10000"),
+        None => Answer::new(200, content),
+    };
+    assert_eq!(goes_on(true, half, "now", another), [rest(5000, "now"), WHOLE]);
+}
+
+#[test]
+fn a_server_that_sends_more_or_less_than_the_file_has_blocks_no_later_run() {
+    let content = bytes(10_000);
+    for sent in [[content.clone(), vec![7; 100]].concat(), content[..4000].to_vec(), Vec::new()] {
+        for announced in [true, false] {
+            let answers = Mutex::new(vec![sent.clone()]);
+            let good = content.clone();
+            let server = Server::plain(move |request| match answers.lock().unwrap().pop() {
+                Some(bad) => Answer { announced, ..Answer::new(200, bad) },
+                None => web(&good, request),
+            })
+            .unwrap();
+            let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
+            let tree = site.sign().enroll();
+            let error = tree.kpull("apply --json").exits(1).error();
+            assert!(error["error"].as_str().unwrap().starts_with("the artifact tool can't be had: "), "{error}");
+            tree.kpull("apply").exits(0);
+            assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+        }
+    }
 }
 
 #[test]

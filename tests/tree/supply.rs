@@ -294,6 +294,53 @@ fn a_release_that_was_changed_upstream_is_not_pinned_unless_asked_for() {
     assert_eq!((&pinned["done"], &pinned["old"]), (&"replaced".into(), &Listed::of(b"good").sha256.into()));
 }
 
+#[test]
+fn a_pin_without_a_size_is_refused_by_check_and_one_of_an_unknown_size_is_told_of() {
+    let (_publisher, url) = published("tool-1.0-amd64", b"good");
+    let site = artifacts::site(std::slice::from_ref(&url), b"good", "tool = \"/usr/bin/tool\"");
+    let check = || kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);
+    let pins = fs::read_to_string(site.path().join("artifacts.toml")).unwrap();
+    let edit = |size: &str| {
+        site.file("artifacts.toml", pins.replace(", size = 4", size));
+    };
+    let warnings = |output: &Output| output.events("warning").len();
+    assert_eq!(warnings(&check().exits(0)), 0);
+
+    edit("");
+    let errors = check().exits(1).events("error");
+    assert_eq!((errors.len(), &errors[0]["error"]), (2, &"the pin of tool (amd64) has no size".into()));
+    assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"artifacts.toml".into(), &3.into()));
+    assert!(errors[0]["help"].as_str().unwrap().starts_with(&format!("`kpull pin {url}` writes it; ")), "{errors:?}");
+    site.sign().enroll().kpull("apply").exits(0);
+
+    edit(", size = \"unknown\"");
+    let told = check().exits(0);
+    let says = "artifacts.toml does not know the size of 2 files, the first of which is tool (amd64): `kpull pin URL` writes it";
+    assert_eq!((warnings(&told), &told.events("warning")[0]["warning"]), (1, &says.into()));
+    site.sign().enroll().kpull("apply").exits(0);
+
+    for wrong in [", size = \"4\"", ", size = -4", ", size = 4.0"] {
+        edit(wrong);
+        let error = check().exits(1).error();
+        assert!(error["error"].as_str().unwrap().contains("a number of bytes, or \"unknown\""), "{error}");
+    }
+}
+
+#[test]
+fn pinning_the_same_file_again_adds_its_size() {
+    let (_publisher, url) = published("tool-1.0-amd64", b"good");
+    let site = site("one");
+    pin(&site, &[&url]).exits(0);
+    let path = site.path().join("artifacts.toml");
+    let whole = fs::read_to_string(&path).unwrap();
+    for lacks in [whole.replace("size = 4\n", ""), whole.replace("size = 4", "size = \"unknown\"")] {
+        assert_ne!(lacks, whole);
+        fs::write(&path, lacks).unwrap();
+        assert_eq!(pin(&site, &[&url]).exits(0).events("pinned")[0]["done"], "size");
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    }
+}
+
 /// Mirrors a site.
 pub fn mirror(site: &Site, dir: &Path, more: &[&str]) -> Output {
     kpull(&[&["mirror", "--json", dir.to_str().unwrap(), "--site", site.path().to_str().unwrap()], more].concat())

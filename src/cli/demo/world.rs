@@ -199,6 +199,7 @@ impl World {
                 let mut pin = toml::Table::new();
                 pin.insert("url".into(), self.server.url(&name).into());
                 pin.insert("sha256".into(), hex::encode(Sha256::digest(&bytes)).into());
+                pin.insert("size".into(), i64::try_from(bytes.len()).unwrap_or(i64::MAX).into());
                 entry.insert(arch.into(), pin.into());
                 self.write(&name, &bytes)?;
             }

@@ -73,6 +73,7 @@ impl Place {
                 has
             }
             Kind::Ok => reply.length,
+            Kind::NoPart => return Err(Failure::hopeless(Error::new(format!("{what}: it has no such part")))),
             _ => return Err(Failure::hopeless(Error::new(format!("{what}: it is not there")))),
         };
         let error = match has {
@@ -100,8 +101,7 @@ fn changed(what: &str, why: &str) -> Error {
     Error::new(format!("{what}: the file has changed while it was downloaded")).because(why).coded(&code::CHANGED)
 }
 
-/// By which name the server would know this state of the file again.
+/// See [`Reply::state`].
 fn state(reply: &Reply) -> Option<HeaderValue> {
-    let etag = reply.body.headers().get(header::ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/"));
-    etag.or_else(|| reply.body.headers().get(header::LAST_MODIFIED)).cloned()
+    reply.state()?.parse().ok()
 }
