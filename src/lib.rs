@@ -23,6 +23,7 @@ pub mod hook;
 pub mod host;
 pub mod kind;
 pub mod lint;
+pub mod magic;
 pub mod metrics;
 pub mod net;
 pub mod pki;

@@ -25,10 +25,10 @@ use kpull::pki::{Certificate, PrivateKey, Request, Revoked};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
 use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
-use kpull::site::{Files, Site};
+use kpull::site::{Files, Format, Site};
 use kpull::source::Tree;
 use kpull::store::Store;
-use kpull::store::archive::{Format, Limits, extract};
+use kpull::store::archive::{Limits, extract};
 use kpull::trust::{AllowedSigners, KeySet, Manifest, Memory, Message, Purpose, claimed, is_part};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use tempfile::TempDir;
@@ -195,7 +195,18 @@ pub fn site(data: &[u8]) {
 /// that nobody wants.
 pub fn archive(data: &[u8]) {
     let [format, how, bytes @ ..] = data else { return };
-    const FORMATS: [Format; 6] = [Format::TarGz, Format::TarZst, Format::Tar, Format::Zip, Format::Gz, Format::Plain];
+    // the seeds have these numbers: a new one goes behind
+    const FORMATS: [Format; 9] = [
+        Format::TarGz,
+        Format::TarZst,
+        Format::Tar,
+        Format::Zip,
+        Format::Gz,
+        Format::Plain,
+        Format::TarXz,
+        Format::Xz,
+        Format::Zst,
+    ];
     let format = FORMATS[usize::from(*format) % FORMATS.len()];
     let reads_all = how & 1 == 0;
     let wanted: BTreeSet<String> =

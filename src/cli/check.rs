@@ -77,7 +77,7 @@ impl Run for Check {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
-        if let Some(warning) = unknown_sizes(&site)? {
+        if let Some(warning) = unknown_sizes(&site) {
             self.warn(None, &warning);
         }
         let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };

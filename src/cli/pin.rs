@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
@@ -11,8 +13,8 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
-use crate::site::replace;
-use crate::store::archive::{self, Format, Limits};
+use crate::site::{Format, READABLE, replace};
+use crate::store::archive::{self, Limits};
 use crate::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 
 /// Arguments of `pin`.
@@ -33,6 +35,9 @@ pub struct Pin {
     /// The publisher's checksums [default: URL.sha256, or SHA256SUMS, SHA256SUMS.txt, sha256sums.txt beside it]
     #[arg(long, value_name = "URL|FILE")]
     sums: Option<String>,
+    /// What the file is, such as tar.gz; file for one that is installed as it is [default: as the end of the address tells]
+    #[arg(long, value_parser = ["tar.gz", "tar.xz", "tar.zst", "tar", "zip", "gz", "xz", "zst", "file"])]
+    format: Option<String>,
     /// Replace a pin of the same version that has another digest
     #[arg(long)]
     replace: bool,
@@ -125,11 +130,18 @@ impl Pin {
             urls: vec![url.to_owned()],
             sha256: String::new(),
             size: 0,
+            format: self.format.clone(),
         })
     }
 
     fn fetch(&self, mut pin: NewPin, scratch: &Path) -> Result<Fetched> {
         let url = pin.urls[0].clone();
+        let format = match &pin.format {
+            Some(format) => Format::deserialize(format.as_str().into_deserializer())
+                .map_err(|why: serde::de::value::Error| Error::new("`--format` can't be used").because(why))?,
+            None => Format::of(&url)
+                .map_err(|what| Error::new(format!("{url} is {what}, which can't be unpacked")).help(READABLE))?,
+        };
         let (options, report) = (self.net.options(), Text::new(false));
         let part = scratch.join("file");
         let wanted = Wanted { name: &pin.name, sha256: None, size: None };
@@ -138,12 +150,12 @@ impl Pin {
         (pin.sha256, pin.size) = (got.sha256, got.size);
         let checked = compare(&options, &url, &pin.sha256, self.sums.as_deref(), self.urls.len() == 1)?;
         let file = File::open(&part).context(|| format!("can't read {}", part.display()))?;
-        let members = archive::list(&url, file, Format::of(&url), &Limits::default())?;
+        let members = archive::list(&url, file, format, &Limits::default())?;
         Ok(Fetched { pin, checked, members })
     }
 
     fn tell(&self, fetched: &Fetched, done: &Done) {
-        let Fetched { pin: NewPin { name, version, arch, urls, sha256, size }, checked, members } = fetched;
+        let Fetched { pin: NewPin { name, version, arch, urls, sha256, size, .. }, checked, members } = fetched;
         let (word, old) = match done {
             Done::Added => ("added", None),
             Done::Updated { old } => ("updated", Some(old)),

@@ -68,6 +68,10 @@ impl Fields for ArtifactFields {
             return Err(build.invalid("self_test", "name at least one argument"));
         }
         let pin = build.artifact(&self.name)?;
+        if install.len() > 1 && !pin.format.is_archive() {
+            let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
+            return Err(build.invalid(if self.members.is_empty() { "install" } else { "members" }, why));
+        }
         let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
         Ok(vec![Box::new(Artifact { pin, install, wanted, self_test: self.self_test, staged: RefCell::default() })])
     }

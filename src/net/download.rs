@@ -191,7 +191,8 @@ fn attempt(
             resumes = begun;
         }
     }
-    let Reply { mut body, length, state, goes_on } = ask(net, url, others, resumes.map(|begun| (there, begun)), wanted)?;
+    let Reply { mut body, length, state, goes_on } =
+        ask(net, url, others, resumes.map(|begun| (there, begun)), wanted)?;
     let mut done = if goes_on { there } else { 0 };
     let fault = |error: Error, is_shared: bool| {
         discard(part);

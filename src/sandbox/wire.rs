@@ -77,7 +77,14 @@ pub(super) enum Request {
     /// [`source::Tree::list`] of the last news.
     List,
     /// A download, see [`crate::net::Ask`], over so many connections at most.
-    Get { url: String, others: Vec<String>, from: Option<u64>, state: Option<String>, is_pinned: bool, connections: usize },
+    Get {
+        url: String,
+        others: Vec<String>,
+        from: Option<u64>,
+        state: Option<String>,
+        is_pinned: bool,
+        connections: usize,
+    },
     /// A POST of JSON, answered by nothing.
     Post { url: String, body: String },
 }

@@ -3,6 +3,7 @@
 mod doc;
 mod files;
 pub mod fmt;
+mod format;
 mod pin;
 mod role;
 mod rollout;
@@ -10,6 +11,7 @@ pub mod schema;
 
 pub use doc::{Doc, Path, dotted, quoted, utf8};
 pub use files::{Files, PARTS, read_if_there, replace};
+pub use format::{Format, READABLE};
 pub use pin::{Artifact, Pin, is_sha256, read as pins};
 pub use role::{Entry, Role};
 pub use rollout::{FleetLock, Rollout, Share, Wave};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::net;
-use crate::site::{Doc, Files, Path};
+use crate::site::{Doc, Files, Format, Path, READABLE};
 
 /// `[NAME]` in `artifacts.toml`.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Pin {
     pub sha256: String,
     /// Its size in bytes, if that is known.
     pub size: Option<u64>,
+    /// What it is.
+    pub format: Format,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -57,6 +59,8 @@ struct PinFile {
     sha256: String,
     /// Its size in bytes; `"unknown"` for one whose publisher can't be asked now. `kpull check` refuses a pin without it.
     size: Option<Size>,
+    /// What it is, if the end of its first address does not tell: `file` for a file that is installed as it is.
+    format: Option<Format>,
 }
 
 /// What a pin says of a file's size.
@@ -108,13 +112,22 @@ fn artifact(doc: &Doc, name: &str, file: ArtifactFile) -> Result<Artifact> {
         for (url, path) in urls.iter().filter(|(url, _)| !url.starts_with("file:///")) {
             net::parse(url).map_err(|error| error.at(doc.place(path), "an address of this artifact"))?;
         }
+        let format = match (pin.format, urls.first()) {
+            (Some(format), _) => format,
+            (None, Some((url, path))) => Format::of(url).map_err(|what| {
+                Error::new(format!("{name} ({architecture}) is {what}, which can't be unpacked"))
+                    .at(doc.place(path), "its name says so")
+                    .help(READABLE)
+            })?,
+            (None, None) => Format::Plain,
+        };
         let urls = urls.into_iter().map(|(url, _)| url).collect();
         let (name, version) = (name.to_owned(), file.version.clone());
         let size = match pin.size {
             Some(Size::Bytes(bytes)) => Some(bytes),
             Some(Size::Unknown(_)) | None => None,
         };
-        let found = Pin { name, version, urls, sha256: pin.sha256, size };
+        let found = Pin { name, version, urls, sha256: pin.sha256, size, format };
         pins.insert(architecture.to_owned(), found);
     }
     if pins.is_empty() {

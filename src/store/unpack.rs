@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Context as _, Error, Result};
 use crate::host::root::failed_io;
 use crate::host::writeback::Writeback;
-use crate::store::archive::{Format, Limits, Member, extract, extract_stream};
+use crate::site::Format;
+use crate::store::archive::{Limits, Member, extract, extract_stream};
 
 /// Bytes that are handed on at once.
 const CHUNK: usize = 256 << 10;

@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Place, Result};
 use crate::net::download::{Progress, Wanted, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::site::{Artifact, Doc, Files, Pin};
-use crate::store::archive::{self, Format, Limits};
+use crate::store::archive::{self, Limits};
 use crate::supply::pin::ARTIFACTS;
 
 /// How to check.
@@ -82,8 +82,7 @@ pub fn check(
                 );
             }
             if let (Some(file), Some(members)) = (local, checking.members.get(&pin.sha256)) {
-                let format = pin.urls.first().map_or(Format::Plain, |url| Format::of(url));
-                let read = archive::extract(name, file, format, members, &Limits::default(), &mut |_, _| Ok(()));
+                let read = archive::extract(name, file, pin.format, members, &Limits::default(), &mut |_, _| Ok(()));
                 errors.extend(read.err().map(|error| error.at(place(), "the artifact that a role installs from")));
             }
         }

@@ -190,6 +190,7 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Format;
     use crate::trust::Listed;
 
     /// One artifact for each of these contents, published below `dir`.
@@ -205,6 +206,7 @@ mod tests {
                 urls,
                 sha256,
                 size: with_sizes.then_some(size),
+                format: Format::Plain,
             };
             let pins = [("amd64".to_owned(), pin)].into_iter().collect();
             ((*content).to_owned(), Artifact { version: "1".into(), pins })

@@ -7,7 +7,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use crate::error::{Context, Error, Result};
 use crate::net::{self, Client, Conditions, Kind, Options};
-use crate::site::{Doc, Files, pins};
+use crate::site::{Doc, Files, Format, pins};
 use crate::supply::sums::Sums;
 
 /// The file's name in a site.
@@ -54,10 +54,7 @@ impl Guess {
     }
 
     fn of_name(file: &str) -> Self {
-        const ENDINGS: [&str; 9] = [".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar", ".zip", ".gz", ".exe"];
-        let lower = file.to_ascii_lowercase();
-        let end = ENDINGS.iter().find(|end| lower.ends_with(*end)).map_or(file.len(), |end| file.len() - end.len());
-        let mut stem = file.get(..end).unwrap_or(file).to_owned();
+        let mut stem = Format::stem(file).to_owned();
         let mut arch = None;
         for (word, meant) in ARCHES {
             if let Some(at) = stem.to_ascii_lowercase().find(word) {
@@ -209,6 +206,8 @@ pub struct NewPin {
     pub sha256: String,
     /// Its bytes.
     pub size: u64,
+    /// What it is, as `artifacts.toml` calls it, if its address does not tell.
+    pub format: Option<String>,
 }
 
 /// What was done about one pin.
@@ -354,6 +353,10 @@ fn fill(table: &mut dyn TableLike, pin: &NewPin) {
     table.remove("urls");
     set(table, "sha256", pin.sha256.as_str().into());
     set_size(table, pin);
+    match &pin.format {
+        Some(format) => set(table, "format", format.as_str().into()),
+        None => drop(table.remove("format")),
+    }
     for url in urls {
         add_url(table, url);
     }
@@ -447,6 +450,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
             urls: vec![format!("https://h/{name}-v{version}-linux-{arch}.tar.gz")],
             sha256: digit.to_string().repeat(64),
             size: 7,
+            format: None,
         }
     }
 
@@ -456,7 +460,11 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
 
     #[test]
     fn what_is_pinned_already_changes_nothing() {
-        assert_eq!(wrote(&[pin("etcd", "3.2.9", "amd64", 'a')], false), (OLD.to_owned(), vec![Done::Nothing]));
+        let (sized, done) = wrote(&[pin("etcd", "3.2.9", "amd64", 'a')], false);
+        let line = "url    = \"https://h/etcd-v3.2.9-linux-amd64.tar.gz\"\n";
+        assert_eq!((&sized, done), (&OLD.replace(line, &format!("{line}size = 7\n")), vec![Done::Size]));
+        let again = write(&sized, &[pin("etcd", "3.2.9", "amd64", 'a')], false).unwrap();
+        assert_eq!(again, (sized, vec![Done::Nothing]));
     }
 
     #[test]
@@ -466,7 +474,7 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
         let (text, done) = wrote(&[mirror.clone()], false);
         assert_eq!(done, [Done::MoreUrls]);
         let line = "url    = \"https://h/etcd-v3.2.9-linux-amd64.tar.gz\"\n";
-        assert_eq!(text, OLD.replace(line, &format!("{line}urls = [\"https://m/etcd.tar.gz\"]\n")));
+        assert_eq!(text, OLD.replace(line, &format!("{line}size = 7\nurls = [\"https://m/etcd.tar.gz\"]\n")));
         mirror.urls = vec!["https://n/etcd.tar.gz".into()];
         let (text, _) = write(&text, &[mirror], false).unwrap();
         assert!(text.contains("urls = [\"https://m/etcd.tar.gz\", \"https://n/etcd.tar.gz\"]\n"), "{text}");

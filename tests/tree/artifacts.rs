@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 
 use flate2::Compression;
@@ -11,7 +12,7 @@ use flate2::write::GzEncoder;
 use kpull::net::server::{Answer, Seen, Server};
 use kpull::trust::Listed;
 
-use crate::site::{Site, Tree};
+use crate::site::{Site, Tree, kpull};
 
 /// Some bytes that don't compress and of which no two pieces are alike.
 pub fn bytes(count: usize) -> Vec<u8> {
@@ -503,4 +504,93 @@ fn a_zip_is_installed_once_it_is_whole() {
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("usr/bin/tool"), "good");
+}
+
+/// The tar archive of a directory with `tool-1.0/bin/tool`, as the system's own tar makes it with these options.
+fn packed(options: &[&str]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("tool-1.0/bin")).unwrap();
+    fs::write(dir.path().join("tool-1.0/bin/tool"), "good").unwrap();
+    let output = Command::new("tar").arg("-C").arg(dir.path()).args(options).args(["-c", "tool-1.0"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+const INSTALL: &str = "\"tool-1.0/bin/tool\" = \"/usr/bin/tool\"";
+
+#[test]
+fn an_archive_that_xz_has_packed_is_unpacked() {
+    for options in [["-I", "xz -0"], ["-I", "xz -9e --x86 --lzma2 --check=sha256"], ["-I", "xz -T2 --block-size=4096"]]
+    {
+        let archive = packed(&options);
+        let (_publisher, url) = published("tool-1.0.tar.xz", &archive);
+        let site = site(&[url], &archive, INSTALL);
+        let tree = site.sign().enroll();
+        tree.kpull("apply").exits(0);
+        assert_eq!(tree.read("usr/bin/tool"), "good", "{options:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_its_address_says_nothing_of_is_not_installed_as_the_program() {
+    let bzip2 = b"BZh91AY&SY and so on".to_vec();
+    let page = b"<!doctype html><html><title>Log in</title>".to_vec();
+    for (content, what) in [
+        (packed(&["-z"]), "compressed with gzip"),
+        (packed(&["-J"]), "compressed with xz"),
+        (bzip2, "compressed with bzip2"),
+        (page, "a web page (HTML)"),
+    ] {
+        let (_publisher, url) = published("download", &content);
+        let site = site(&[url], &content, "tool = \"/usr/bin/tool\"");
+        let tree = site.sign().enroll();
+        let says = format!("tool: is {what}, and its name does not say so");
+        let error = tree.kpull("apply --json").exits(1).error();
+        assert_eq!(error["error"], says);
+        assert!(!tree.at("usr").exists() && !tree.at("etc/tool.version").exists());
+        let check = ["check", "--artifacts", "--download", "--json", "--site", site.path().to_str().unwrap()];
+        let errors = kpull(&check).exits(1).events("error");
+        assert_eq!((&errors[0]["error"], &errors[0]["line"]), (&says.into(), &3.into()));
+    }
+}
+
+#[test]
+fn a_pin_says_what_a_file_is_whose_address_does_not() {
+    let archive = packed(&["-J"]);
+    let (_publisher, url) = published("download", &archive);
+    for (format, install, path) in [("tar.xz", INSTALL, "usr/bin/tool"), ("file", "tool = \"/srv/tool\"", "srv/tool")] {
+        let site = site(std::slice::from_ref(&url), &archive, install);
+        let pins = fs::read_to_string(site.path().join("artifacts.toml")).unwrap();
+        site.file("artifacts.toml", pins.replace(", size", &format!(", format = \"{format}\", size")));
+        let tree = site.sign().enroll();
+        tree.kpull("apply").exits(0);
+        let wanted = if format == "file" { archive.clone() } else { b"good".to_vec() };
+        assert_eq!(fs::read(tree.at(path)).unwrap(), wanted, "{format}");
+    }
+}
+
+#[test]
+fn an_archive_that_its_name_says_is_of_a_kind_that_nothing_reads_is_refused_by_check() {
+    for (name, what) in [
+        ("tool.tar.bz2", "compressed with bzip2"),
+        ("tool.7z", "a 7-Zip archive"),
+        ("x.TAR.LZ", "compressed with lzip"),
+    ] {
+        let site = site(&[format!("https://example.org/{name}")], b"any", INSTALL);
+        let check = |site: &Site| kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);
+        let error = check(&site).exits(1).error();
+        assert_eq!(error["error"], format!("tool (amd64) is {what}, which can't be unpacked"));
+        assert_eq!((&error["file"], &error["line"]), (&"artifacts.toml".into(), &3.into()));
+        assert!(error["help"].as_str().unwrap().starts_with("kpull reads tar, zip, gzip, xz and Zstandard"), "{error}");
+        let pins = fs::read_to_string(site.path().join("artifacts.toml")).unwrap();
+        site.file("artifacts.toml", pins.replace(", size", ", format = \"file\", size"));
+        check(&site).exits(0);
+    }
+}
+
+#[test]
+fn several_members_of_what_is_one_file_are_refused_by_check() {
+    let site = site(&["https://example.org/tool".to_owned()], b"any", "a = \"/a\", b = \"/b\"");
+    let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
+    assert!(error["error"].as_str().unwrap().contains("the artifact is one file, as its name tells"), "{error}");
 }

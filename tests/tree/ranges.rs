@@ -8,7 +8,6 @@ use std::process::Stdio;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-
 use crate::apply::base;
 use crate::artifacts::{bytes, site};
 use crate::nginx::{Nginx, alone};

@@ -341,6 +341,35 @@ fn pinning_the_same_file_again_adds_its_size() {
     }
 }
 
+#[test]
+fn what_is_pinned_is_what_its_address_or_the_format_says() {
+    let archive = tar_gz(&[("tool", b"good")]);
+    let site = site("one");
+    let (_publisher, url) = published("tool-1.0-amd64", &archive);
+    let error = pin(&site, &[&url]).exits(1).error();
+    assert_eq!(error["error"], format!("{url}: is compressed with gzip, and its name does not say so"));
+    let (_other, named) = published("tool-1.0-amd64.tar.bz2", &archive);
+    let error = pin(&site, &[&named]).exits(1).error();
+    assert_eq!(error["error"], format!("{named} is compressed with bzip2, which can't be unpacked"));
+    let (_page, page) = published("page-1.0-amd64.tar.gz", b"<html>Log in</html>");
+    let error = pin(&site, &[&page]).exits(1).error();
+    assert!(error["error"].as_str().unwrap().contains("is a web page (HTML)"), "{error}");
+    assert!(!site.path().join("artifacts.toml").exists());
+
+    let pinned = pin(&site, &["--format", "tar.gz", &url]).exits(0).events("pinned").remove(0);
+    assert_eq!(pinned["members"], serde_json::json!(["tool"]));
+    assert!(fs::read_to_string(site.path().join("artifacts.toml")).unwrap().contains("format = \"tar.gz\"\n"));
+    site.role("base", "[[artifact]]\nname = \"tool\"\ninstall = { tool = \"/usr/bin/tool\" }\n");
+    let pins = fs::read_to_string(site.path().join("artifacts.toml")).unwrap();
+    site.file(
+        "artifacts.toml",
+        format!("{pins}{}", pins.replace("[tool]", "").replace("version = \"1.0\"", "").replace("amd64", "arm64")),
+    );
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("usr/bin/tool"), "good");
+}
+
 /// Mirrors a site.
 pub fn mirror(site: &Site, dir: &Path, more: &[&str]) -> Output {
     kpull(&[&["mirror", "--json", dir.to_str().unwrap(), "--site", site.path().to_str().unwrap()], more].concat())

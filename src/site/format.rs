@@ -1,0 +1,185 @@
+//! What an upstream file is, by its name.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::magic::Container;
+
+/// What an upstream file is.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+pub enum Format {
+    /// A tar archive, compressed with gzip.
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// A tar archive, compressed with xz.
+    #[serde(rename = "tar.xz")]
+    TarXz,
+    /// A tar archive, compressed with Zstandard.
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// A tar archive.
+    #[serde(rename = "tar")]
+    Tar,
+    /// A zip archive.
+    #[serde(rename = "zip")]
+    Zip,
+    /// One file, compressed with gzip.
+    #[serde(rename = "gz")]
+    Gz,
+    /// One file, compressed with xz.
+    #[serde(rename = "xz")]
+    Xz,
+    /// One file, compressed with Zstandard.
+    #[serde(rename = "zst")]
+    Zst,
+    /// One file that is no archive, as far as its name tells.
+    #[serde(skip)]
+    Plain,
+    /// One file as it is, even if it is an archive.
+    #[serde(rename = "file")]
+    File,
+}
+
+/// What names end with, in small letters; a longer ending comes before one that is part of it.
+const ENDINGS: [(&str, Format); 11] = [
+    (".tar.gz", Format::TarGz),
+    (".tgz", Format::TarGz),
+    (".tar.xz", Format::TarXz),
+    (".txz", Format::TarXz),
+    (".tar.zst", Format::TarZst),
+    (".tzst", Format::TarZst),
+    (".tar", Format::Tar),
+    (".zip", Format::Zip),
+    (".gz", Format::Gz),
+    (".xz", Format::Xz),
+    (".zst", Format::Zst),
+];
+
+/// What names of files end with that are archives and wanted as they are.
+const WHOLE: [&str; 16] = [
+    ".apk",
+    ".box",
+    ".cpio",
+    ".deb",
+    ".gem",
+    ".htm",
+    ".html",
+    ".img",
+    ".iso",
+    ".jar",
+    ".ova",
+    ".rpm",
+    ".snap",
+    ".squashfs",
+    ".war",
+    ".whl",
+];
+
+/// What names of archives end with that nothing here reads, and what those are.
+const UNREADABLE: [(&str, &str); 11] = [
+    (".7z", "a 7-Zip archive"),
+    (".bz2", "compressed with bzip2"),
+    (".lz", "compressed with lzip"),
+    (".lz4", "compressed with LZ4"),
+    (".lzma", "compressed with LZMA"),
+    (".lzo", "compressed with lzop"),
+    (".rar", "a RAR archive"),
+    (".tbz", "compressed with bzip2"),
+    (".tbz2", "compressed with bzip2"),
+    (".tlz", "compressed with lzip"),
+    (".z", "compressed with compress"),
+];
+
+/// What can be done about an archive that nothing here reads.
+pub const READABLE: &str = "kpull reads tar, zip, gzip, xz and Zstandard: pin a file of such a kind, the publisher's or one that you \
+    repack and mirror; `format = \"file\"` in artifacts.toml installs it as it is";
+
+impl Format {
+    /// What a file is by the end of its name or of its URL's path, in either case; [`Format::Plain`] when nothing fits. The error
+    /// is what it is, when nothing here reads that.
+    pub fn of(name: &str) -> Result<Self, &'static str> {
+        let name = name.to_ascii_lowercase();
+        if let Some((_, what)) = UNREADABLE.iter().find(|(ending, _)| name.ends_with(ending)) {
+            return Err(what);
+        }
+        let known = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| *format);
+        let is_whole = || WHOLE.iter().any(|ending| name.ends_with(ending));
+        Ok(known.unwrap_or_else(|| if is_whole() { Self::File } else { Self::Plain }))
+    }
+
+    /// A name without what tells the format.
+    pub fn stem(name: &str) -> &str {
+        let lower = name.to_ascii_lowercase();
+        let endings = ENDINGS.iter().map(|(ending, _)| *ending).chain([".exe"]);
+        let length = endings.filter(|ending| lower.ends_with(ending)).map(str::len).next().unwrap_or(0);
+        name.get(..name.len() - length).unwrap_or(name)
+    }
+
+    /// Whether it can be read from its beginning on, while it comes in: a zip says at its end what is in it.
+    pub fn streams(self) -> bool {
+        self != Self::Zip
+    }
+
+    /// Whether several members can be in it.
+    pub fn is_archive(self) -> bool {
+        matches!(self, Self::TarGz | Self::TarXz | Self::TarZst | Self::Tar | Self::Zip)
+    }
+
+    /// What its first bytes have to tell, if they tell anything; `None` for what may be anything.
+    pub fn container(self) -> Option<Container> {
+        match self {
+            Self::TarGz | Self::Gz => Some(Container::Gzip),
+            Self::TarXz | Self::Xz => Some(Container::Xz),
+            Self::TarZst | Self::Zst => Some(Container::Zstd),
+            Self::Tar => Some(Container::Tar),
+            Self::Zip => Some(Container::Zip),
+            Self::Plain | Self::File => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_format_in_either_case_and_the_longest_ending_counts() {
+        for (name, format) in [
+            ("https://host/etcd-v3.2.9-linux-amd64.tar.gz", Format::TarGz),
+            ("docker-1.13.1.TGZ", Format::TarGz),
+            ("node-v20.0.0-linux-x64.tar.xz", Format::TarXz),
+            ("x.txz", Format::TarXz),
+            ("x.Tar.Zst", Format::TarZst),
+            ("x.tzst", Format::TarZst),
+            ("x.tar", Format::Tar),
+            ("x.zip", Format::Zip),
+            ("tool.gz", Format::Gz),
+            ("tool.xz", Format::Xz),
+            ("tool.zst", Format::Zst),
+            ("tool_1.0_amd64.deb", Format::File),
+            ("kubectl", Format::Plain),
+            ("cni-plugins-v0.9", Format::Plain),
+            ("tar.gz/tool", Format::Plain),
+            ("", Format::Plain),
+        ] {
+            assert_eq!(Format::of(name), Ok(format), "{name}");
+        }
+        for (name, what) in [
+            ("tool.tar.bz2", "compressed with bzip2"),
+            ("TOOL.TBZ2", "compressed with bzip2"),
+            ("tool.tar.lz", "compressed with lzip"),
+            ("tool.7z", "a 7-Zip archive"),
+        ] {
+            assert_eq!(Format::of(name), Err(what), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_its_format_is_what_stands_before_the_ending() {
+        for (name, stem) in
+            [("a.tar.xz", "a"), ("A.TGZ", "A"), ("a.exe", "a"), ("a.b", "a.b"), ("é.gz", "é"), (".gz", "")]
+        {
+            assert_eq!(Format::stem(name), stem);
+        }
+    }
+}
