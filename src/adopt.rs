@@ -12,8 +12,9 @@ use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::root::{Meta, Root, What};
 use crate::host::unit_files::{ETC, Found, Own, TYPES, find};
+use crate::host::zone::Target;
 use crate::host::zone_file::ZoneFile;
-use crate::kind::firewall::kept_zone;
+use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
 use crate::secret::scan::scan;
 use crate::site::{Files, quoted};
@@ -290,15 +291,18 @@ impl Adoption<'_> {
         let lists = [
             ("services", list(settings.services.into_iter().collect())),
             ("ports", list(ports)),
-            ("rich", list(settings.rules.into_iter().collect())),
-            ("sources", list(settings.sources.into_iter().collect())),
+            ("rich", list(settings.rules.into_values().collect())),
+            ("sources", list(settings.sources.into_values().collect())),
             ("interfaces", list(settings.interfaces.into_iter().collect())),
         ];
         let mut fields = vec![("zone", quoted(zone))];
-        fields.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list?))));
-        if settings.masquerade {
-            fields.push(("masquerade", "true".to_owned()));
+        if settings.target != Target::Default || path.starts_with("/etc") && !PACKAGED.contains(&zone) {
+            // another machine has to make the zone
+            fields.push(("target", quoted(&settings.target.to_string())));
         }
+        fields.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list?))));
+        let switches = [("masquerade", settings.masquerade), ("forward", settings.forward)];
+        fields.extend(switches.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| (name, "true".to_owned())));
         self.table("firewall", &fields);
         Ok(())
     }

@@ -14,6 +14,8 @@ mod back;
 mod converge;
 #[path = "lab/faults.rs"]
 mod faults;
+#[path = "lab/firewall.rs"]
+mod firewall;
 #[path = "support/fleetlock.rs"]
 mod fleetlock;
 #[path = "support/git.rs"]

@@ -22,6 +22,8 @@ mod disk;
 mod example;
 #[path = "tree/faults.rs"]
 mod faults;
+#[path = "tree/firewall.rs"]
+mod firewall;
 #[path = "tree/fleet.rs"]
 mod fleet;
 #[path = "support/fleetlock.rs"]

@@ -12,7 +12,7 @@ use crate::engine::plan::{Plan, difference, locate};
 use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result};
-use crate::host::{Host, is_unit_file};
+use crate::host::{Host, is_firewall_file, is_unit_file};
 use crate::kind::probe::Probe;
 use crate::kind::{Change, Item, Kick, Phase, Work};
 use crate::report::{Event, Report, Summary};
@@ -200,16 +200,21 @@ impl<'a> Run<'a> {
         ended?;
         settled?;
         self.give_back(gone, Turn::Last)?;
+        self.work.host.settle_firewall()?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
         self.owed.kicks.clear();
         self.owed.unit_files = false;
+        self.owed.firewall_files = false;
         Ok(())
     }
 
     fn each(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
+        }
+        if self.owed.firewall_files {
+            self.work.host.firewall_files_changed();
         }
         let labels = self.work.host.root.labels();
         if labels.is_on() {
@@ -234,6 +239,7 @@ impl<'a> Run<'a> {
             if at == middle {
                 self.settle()?;
                 self.give_back(gone, Turn::Middle)?;
+                self.work.host.settle_firewall()?;
             }
             if self.held.contains(&item.id) {
                 continue;
@@ -332,7 +338,9 @@ impl<'a> Run<'a> {
         if item.resource.can_cut_off() {
             self.owed.contact = self.owed.contact.or(self.cuts_off);
         }
-        self.owed.unit_files |= paths(item).iter().any(|path| is_unit_file(path));
+        let paths = paths(item);
+        self.owed.unit_files |= paths.iter().any(|path| is_unit_file(path));
+        self.owed.firewall_files |= paths.iter().any(|path| is_firewall_file(path));
         for (unit, kick) in watchers {
             let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
             *owed = (*owed).max(*kick);

@@ -1,18 +1,21 @@
-//! firewalld over D-Bus: a zone's settings, now and after the next start, and single edits of both.
+//! firewalld over D-Bus: a zone's settings, now and after the next start, single edits of both, and sets of addresses.
 //!
-//! firewalld is never told to reload: that would drop what other programs have put into the packet filter.
+//! Every firewalld since 0.4 is talked to: where the interface with named settings is missing, the older one has tuples.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use zbus::{OwnedObjectPath, OwnedVariant};
+use sha2::{Digest, Sha256};
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::error::{Error, Result};
+use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
-use crate::host::zone::{Edit, Element, PortRange, Settings};
+use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const MAIN: Object<'static> = Object { service: SERVICE, path: "/org/fedoraproject/FirewallD1", interface: SERVICE };
 const ZONE: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.zone", ..MAIN };
+const IPSET: Object<'static> = Object { interface: "org.fedoraproject.FirewallD1.ipset", ..MAIN };
 const CONFIG: Object<'static> = Object {
     service: SERVICE,
     path: "/org/fedoraproject/FirewallD1/config",
@@ -26,13 +29,62 @@ pub struct Firewalld {
     bus: Bus,
 }
 
-/// A zone's settings.
+/// A zone's settings; `None` where firewalld knows no such zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
     /// What holds now.
-    pub runtime: Settings,
+    pub runtime: Option<Settings>,
     /// What will hold after the next start.
-    pub permanent: Settings,
+    pub permanent: Option<Settings>,
+}
+
+/// A set of addresses, as it holds now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpSet {
+    /// What its entries are: `hash:net`.
+    pub sort: String,
+    /// What it was made with: `family`, `maxelem`, …
+    pub options: BTreeMap<String, String>,
+    /// Its entries, as they are written.
+    pub entries: BTreeSet<String>,
+}
+
+impl IpSet {
+    /// SHA-256 of all of it, in hex.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(format!("{self:?}")))
+    }
+}
+
+/// What firewalld says when it is asked for something by its name.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// Nothing: it isn't running. It is not started by asking.
+    Away,
+    /// That it has no such thing.
+    Unknown,
+    /// What it has.
+    Known(T),
+}
+
+impl<T> Answer<T> {
+    /// What it has, if it has it.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Known(known) => Some(known),
+            Self::Away | Self::Unknown => None,
+        }
+    }
+
+    /// `unknown` is how firewalld calls the error for a name that it does not know.
+    fn of(reply: zbus::Result<T>, unknown: &str, name: &str) -> Result<Self> {
+        match reply {
+            Ok(known) => Ok(Self::Known(known)),
+            Err(error) if bus::is_gone(&error) => Ok(Self::Away),
+            Err(error) if bus::reason(&error).starts_with(unknown) => Ok(Self::Unknown),
+            Err(error) => Err(failed("ask for", name, &error)),
+        }
+    }
 }
 
 impl Firewalld {
@@ -41,25 +93,96 @@ impl Firewalld {
         Self { bus }
     }
 
-    /// A zone's settings: two questions. `None` when firewalld isn't running; it is not started by asking.
+    /// A zone's settings: two questions. `None` when firewalld isn't running.
     pub fn zone(&self, name: &str) -> Result<Option<Zone>> {
-        let Some(runtime) = self.runtime(name)? else { return Ok(None) };
-        let permanent: zbus::Result<HashMap<String, OwnedVariant>> =
-            self.path(name).and_then(|path| self.bus.call(permanent(&path), "getSettings2", &()));
-        match permanent {
-            Ok(permanent) => Ok(Some(Zone { runtime, permanent: settings(&permanent) })),
-            Err(error) if bus::is_gone(&error) => Ok(None),
-            Err(error) => Err(failed("ask for", name, &error)),
+        let runtime = match self.runtime(name)? {
+            Answer::Away => return Ok(None),
+            answer => answer.known(),
+        };
+        let permanent = self.path(name).and_then(|path| self.settings(permanent(&path), "getSettings", &()));
+        Ok(match Answer::of(permanent, "INVALID_ZONE", name)? {
+            Answer::Away => None,
+            answer => Some(Zone { runtime, permanent: answer.known() }),
+        })
+    }
+
+    /// What holds in a zone now: one question.
+    pub fn runtime(&self, name: &str) -> Result<Answer<Settings>> {
+        Answer::of(self.settings(ZONE, "getZoneSettings", &(name,)), "INVALID_ZONE", name)
+    }
+
+    /// Settings by their names; of a firewalld before 0.9, which has no such method, as a tuple.
+    fn settings<B: serde::Serialize + zbus::DynamicType>(
+        &self,
+        object: Object<'_>,
+        method: &str,
+        arguments: &B,
+    ) -> zbus::Result<Settings> {
+        match self.bus.call::<_, HashMap<String, OwnedVariant>>(object, &format!("{method}2"), arguments) {
+            Err(error) if bus::is_unknown_method(&error) => {
+                // the older one of the zones that hold is the daemon's own
+                let object = if object.interface == ZONE.interface { MAIN } else { object };
+                self.bus.call::<_, OldSettings>(object, method, arguments).map(settings_of_old)
+            }
+            reply => reply.map(|reply| settings(&reply)),
         }
     }
 
-    /// What holds in a zone now: one question. `None` as for [`Firewalld::zone`].
-    pub fn runtime(&self, name: &str) -> Result<Option<Settings>> {
-        match self.bus.call::<_, HashMap<String, OwnedVariant>>(ZONE, "getZoneSettings2", &(name,)) {
-            Ok(runtime) => Ok(Some(settings(&runtime))),
-            Err(error) if bus::is_gone(&error) => Ok(None),
-            Err(error) => Err(failed("ask for", name, &error)),
+    /// The names of all zones that hold now.
+    pub fn zones(&self) -> Result<Vec<String>> {
+        self.bus.call(ZONE, "getZones", &()).map_err(|error| failed("ask for the zones of", "firewalld", &error))
+    }
+
+    /// A set of addresses, as it holds now.
+    pub fn ipset(&self, name: &str) -> Result<Answer<IpSet>> {
+        type Reply = (String, String, String, String, BTreeMap<String, String>, Vec<String>);
+        let reply = self.bus.call::<_, Reply>(IPSET, "getIPSetSettings", &(name,));
+        let set =
+            |(_, _, _, sort, options, entries): Reply| IpSet { sort, options, entries: entries.into_iter().collect() };
+        Answer::of(reply.map(set), "INVALID_IPSET", name)
+    }
+
+    /// Puts an entry into a set, or takes it out, until the next start.
+    pub fn edit_ipset(&self, name: &str, entry: &str, add: bool) -> Result<()> {
+        let method = if add { "addEntry" } else { "removeEntry" };
+        match self.bus.call::<_, ()>(IPSET, method, &(name, entry)) {
+            Err(error) if !is_done(&bus::reason(&error)) => Err(failed("change the ipset", name, &error)),
+            _ => Ok(()),
         }
+    }
+
+    /// Has firewalld read all its files again: a zone, a service or a set that is new to it becomes known in no other way. It forgets by
+    /// that what others have put into zones for now only (a VPN, containers, somebody who tries something), so that is put back,
+    /// but for the zones in `rewritten`: their files say all that is to be in them.
+    pub fn reload(&self, rewritten: &BTreeSet<String>) -> Result<()> {
+        let mut before = Vec::new();
+        for name in self.zones()? {
+            if let Some(Zone { runtime: Some(runtime), permanent }) = self.zone(&name)? {
+                before.push((name, runtime.without(&permanent.unwrap_or_default())));
+            }
+        }
+        self.bus.call::<_, ()>(MAIN, "reload", &()).map_err(|error| {
+            failed("have the files read again that are", "new", &error)
+                .help("`firewall-cmd --check-config` tells which file is wrong")
+        })?;
+        let mut after: BTreeMap<String, Settings> = BTreeMap::new();
+        for name in self.zones()? {
+            if let Some(runtime) = self.runtime(&name)?.known() {
+                after.insert(name, runtime);
+            }
+        }
+        for (name, elements) in before.iter().filter(|(name, _)| after.contains_key(name) && !rewritten.contains(name))
+        {
+            for element in elements {
+                // these belong to one zone at a time: it may be another's by now
+                let is_bound = matches!(element, Element::Source(_) | Element::Interface(_));
+                let is_elsewhere = is_bound && after.values().any(|zone| zone.find(element).is_some());
+                if !is_elsewhere && let Err(error) = self.edit_runtime(name, &Edit::Add(element.clone())) {
+                    log::warn!("{element} was in the zone {name} until firewalld read its files again: {error}");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Which life of the daemon this is: another text after it was restarted, `None` when it isn't running.
@@ -83,13 +206,17 @@ impl Firewalld {
             }
             Edit::Add(Element::Rule(rule)) => self.bus.call(ZONE, "addRichRule", &(zone, rule, forever)),
             Edit::Add(Element::Masquerade) => self.bus.call(ZONE, "addMasquerade", &(zone, forever)),
+            Edit::Add(Element::Forward) => self.forward_runtime(zone, true),
             // these belong to one zone at a time: wherever they were, they move
-            Edit::Add(Element::Source(source)) => call("changeZoneOfSource", source),
+            Edit::Add(Element::Source(source)) => {
+                self.drop_other_spellings(source).and_then(|()| call("changeZoneOfSource", source))
+            }
             Edit::Add(Element::Interface(name)) => call("changeZoneOfInterface", name),
             Edit::Remove(Element::Port(range)) => {
                 self.bus.call(ZONE, "removePort", &(zone, range.ports(), &range.protocol))
             }
             Edit::Remove(Element::Masquerade) => self.bus.call(ZONE, "removeMasquerade", &(zone,)),
+            Edit::Remove(Element::Forward) => self.forward_runtime(zone, false),
             Edit::Remove(Element::Service(name)) => call("removeService", name),
             Edit::Remove(Element::Rule(rule)) => call("removeRichRule", rule),
             Edit::Remove(Element::Source(source)) => call("removeSource", source),
@@ -98,13 +225,26 @@ impl Firewalld {
         settle(made.map(|_| ()), zone, edit)
     }
 
-    /// Makes an edit that holds from the next start on.
-    pub fn edit_permanent(&self, zone: &str, edit: &Edit) -> Result<()> {
-        match edit {
-            Edit::Add(Element::Source(source)) => self.leave("getZoneOfSource", "removeSource", source)?,
-            Edit::Add(Element::Interface(name)) => self.leave("getZoneOfInterface", "removeInterface", name)?,
-            _ => {}
+    /// Takes a source out of wherever it is now in other words: firewalld compares texts, and would have it twice.
+    fn drop_other_spellings(&self, source: &str) -> zbus::Result<()> {
+        let active: HashMap<String, HashMap<String, Vec<String>>> = self.bus.call(ZONE, "getActiveZones", &())?;
+        for (zone, bound) in &active {
+            for other in bound.get("sources").into_iter().flatten() {
+                if other != source && address::normal(other) == address::normal(source) {
+                    self.bus.call::<_, String>(ZONE, "removeSource", &(zone, other))?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn forward_runtime(&self, zone: &str, is_on: bool) -> zbus::Result<String> {
+        let settings = HashMap::from([("forward", Variant::from(is_on))]);
+        self.bus.call::<_, ()>(ZONE, "setZoneSettings2", &(zone, settings)).map(|()| String::new())
+    }
+
+    /// Makes an edit that holds from the next start on. What belongs to one zone at a time has to be taken out of the other before.
+    pub fn edit_permanent(&self, zone: &str, edit: &Edit) -> Result<()> {
         let path = self.path(zone).map_err(|error| failed("ask for", zone, &error))?;
         let object = permanent(&path);
         let (verb, element) = match edit {
@@ -117,21 +257,14 @@ impl Firewalld {
             Element::Port(range) => self.bus.call(object, &format!("{verb}Port"), &(range.ports(), &range.protocol)),
             Element::Rule(rule) => call("RichRule", rule),
             Element::Masquerade => self.bus.call(object, &format!("{verb}Masquerade"), &()),
+            Element::Forward => {
+                let settings = HashMap::from([("forward", Variant::from(verb == "add"))]);
+                self.bus.call(object, "update2", &(settings,))
+            }
             Element::Source(source) => call("Source", source),
             Element::Interface(name) => call("Interface", name),
         };
         settle(made, zone, edit)
-    }
-
-    /// Takes a source or interface out of the zone that it permanently belongs to, if any.
-    fn leave(&self, ask: &str, remove: &str, what: &str) -> Result<()> {
-        let zone: String =
-            self.bus.call(CONFIG, ask, &(what,)).map_err(|error| failed("ask for the zone of", what, &error))?;
-        if zone.is_empty() {
-            return Ok(());
-        }
-        let path = self.path(&zone).map_err(|error| failed("ask for", &zone, &error))?;
-        self.bus.call(permanent(&path), remove, &(what,)).map_err(|error| failed("change", &zone, &error))
     }
 
     /// The object of a zone's permanent settings.
@@ -148,21 +281,60 @@ fn permanent(path: &OwnedObjectPath) -> Object<'_> {
 fn settings(reply: &HashMap<String, OwnedVariant>) -> Settings {
     let texts = |key: &str| {
         let texts = reply.get(key).cloned().and_then(|value| Vec::<String>::try_from(value).ok());
-        texts.unwrap_or_default().into_iter().collect()
+        texts.unwrap_or_default()
     };
+    let is_on = |key: &str| reply.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(false);
     let ports = reply.get("ports").cloned().and_then(|value| Vec::<(String, String)>::try_from(value).ok());
+    let ports = ports.unwrap_or_default();
+    let target = reply.get("target").cloned().and_then(|value| String::try_from(value).ok());
+    let elements = elements(texts("services"), &ports, texts("rules_str"), texts("sources"), texts("interfaces"));
     Settings {
-        services: texts("services"),
-        ports: ports
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|(ports, protocol)| PortRange::parse(ports, protocol))
-            .collect(),
-        rules: texts("rules_str"),
-        masquerade: reply.get("masquerade").and_then(|value| bool::try_from(value).ok()).unwrap_or(false),
-        sources: texts("sources"),
-        interfaces: texts("interfaces"),
+        target: target.as_deref().map(Target::parse).unwrap_or_default(),
+        masquerade: is_on("masquerade"),
+        forward: is_on("forward"),
+        ..elements.collect()
     }
+}
+
+/// A zone's settings before firewalld 0.9: version, short, description, (nothing), target, services, ports, ICMP blocks, masquerade,
+/// forward ports, interfaces, sources, rich rules, protocols, source ports, ICMP block inversion.
+type OldSettings = (
+    String,
+    String,
+    String,
+    bool,
+    String,
+    Vec<String>,
+    Vec<(String, String)>,
+    Vec<String>,
+    bool,
+    Vec<(String, String, String, String)>,
+    Vec<String>,
+    Vec<String>,
+    Vec<String>,
+    Vec<String>,
+    Vec<(String, String)>,
+    bool,
+);
+
+fn settings_of_old(reply: OldSettings) -> Settings {
+    let (_, _, _, _, target, services, ports, _, masquerade, _, interfaces, sources, rules, ..) = reply;
+    let target = Target::parse(&target);
+    Settings { target, masquerade, ..elements(services, &ports, rules, sources, interfaces).collect() }
+}
+
+fn elements(
+    services: Vec<String>,
+    ports: &[(String, String)],
+    rules: Vec<String>,
+    sources: Vec<String>,
+    interfaces: Vec<String>,
+) -> impl Iterator<Item = Element> {
+    let ports = ports.iter().filter_map(|(ports, protocol)| PortRange::parse(ports, protocol)).map(Element::Port);
+    let services = services.into_iter().map(Element::Service);
+    let rules = rules.into_iter().map(Element::Rule);
+    let sources = sources.into_iter().map(Element::Source);
+    services.chain(ports).chain(rules).chain(sources).chain(interfaces.into_iter().map(Element::Interface))
 }
 
 /// What somebody else has done in the same moment is done.
@@ -181,6 +353,10 @@ fn is_done(reason: &str) -> bool {
 fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
     let reason = bus::reason(error);
     let message = Error::new(format!("firewalld refuses `{edit}` in the zone {zone}")).because(&reason);
+    if bus::is_unknown_method(error) {
+        return message
+            .help("it is older than 0.9 and has no `forward`: leave that out for this host, with `when` for instance");
+    }
     match reason.split(':').next().unwrap_or_default() {
         "INVALID_SERVICE" => message.help(UNKNOWN_SERVICE),
         "COMMAND_FAILED" => message.help("the kernel's packet filter refused it; `journalctl -u firewalld` says why"),
@@ -194,17 +370,18 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
 }
 
 /// What to do about a service that firewalld doesn't know.
-pub const UNKNOWN_SERVICE: &str = "`firewall-cmd --get-services` lists those it knows; write `ports` instead, or give it \
-    the service as a [[file]] in /etc/firewalld/services before it starts";
+pub const UNKNOWN_SERVICE: &str =
+    "`firewall-cmd --get-services` lists those it knows; write `ports` instead, or say what it is in `define_services`";
 
-const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists those it knows; a zone of your own is a [[file]] \
-    in /etc/firewalld/zones, there before firewalld starts";
+/// What to do about a zone that firewalld doesn't know.
+pub const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists those it knows; a [[firewall]] with `target = \"default\"`, \
+    `sources` or `interfaces` makes a zone of your own";
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     let reason = bus::reason(error);
     let message = Error::new(format!("can't {doing} {what} in firewalld")).because(&reason);
     if bus::is_unknown_method(error) {
-        return message.help("this firewalld is older than 0.9, which kpull can't talk to");
+        return message.help("this firewalld is older than 0.4, which kpull can't talk to");
     }
     if reason.starts_with("INVALID_ZONE") {
         message.help(UNKNOWN_ZONE)
@@ -223,11 +400,13 @@ mod tests {
             ("services".to_owned(), OwnedVariant::try_from(zbus::Variant::new(vec!["ssh"])).unwrap()),
             ("ports".to_owned(), OwnedVariant::try_from(zbus::Variant::new(vec![("1-2", "tcp")])).unwrap()),
             ("masquerade".to_owned(), OwnedVariant::from(true)),
+            ("target".to_owned(), OwnedVariant::try_from(zbus::Variant::new("%%REJECT%%")).unwrap()),
         ]);
         let settings = settings(&reply);
         assert_eq!(settings.services, ["ssh".to_owned()].into());
         assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1-2/tcp"]);
-        assert!(settings.masquerade && settings.rules.is_empty());
+        assert!(settings.masquerade && !settings.forward && settings.rules.is_empty());
+        assert_eq!(settings.target, Target::Reject);
     }
 
     #[test]

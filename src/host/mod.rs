@@ -2,6 +2,7 @@
 
 pub mod account_files;
 pub mod accounts;
+pub mod address;
 pub mod bus;
 pub mod etcd;
 pub mod firewalld;
@@ -83,6 +84,10 @@ pub struct Host {
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
     zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
+    /// Whether firewalld has to read its files again.
+    firewall_changed: Cell<bool>,
+    /// Zones whose files were written as a whole since it last did.
+    rewritten_zones: RefCell<BTreeSet<String>>,
     units_changed: Cell<bool>,
     packages: RefCell<HashMap<packages::Manager, packages::Known>>,
     links_changed: Cell<bool>,
@@ -103,6 +108,8 @@ impl Host {
             systemd: OnceCell::new(),
             units: RefCell::default(),
             zones: RefCell::default(),
+            firewall_changed: Cell::new(false),
+            rewritten_zones: RefCell::default(),
             units_changed: Cell::new(false),
             packages: RefCell::default(),
             links_changed: Cell::new(false),
@@ -258,6 +265,7 @@ impl Host {
                 Some(text(format!("{} {} {sub} {}", unit.load, unit.active, unit.has_job).into()))
             }
             Trace::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
+            Trace::IpSet(name) => self.firewalld()?.ipset(name)?.known().map(|set| text(set.digest().into())),
             Trace::Program(program) => {
                 let ended = process::run_if_there(&program.command())?.map(|output| output.ended);
                 let answer = match ended {
@@ -331,8 +339,8 @@ impl Host {
     /// What a zone lets in now; `None` when firewalld isn't running. What is known of the zone is not asked again.
     fn runtime(&self, name: &str) -> Result<Option<zone::Settings>> {
         match self.zones.borrow().get(name) {
-            Some(known) => Ok(known.as_ref().map(|zone| zone.runtime.clone())),
-            None => self.firewalld()?.runtime(name),
+            Some(known) => Ok(known.as_ref().and_then(|zone| zone.runtime.clone())),
+            None => Ok(self.firewalld()?.runtime(name)?.known()),
         }
     }
 
@@ -348,6 +356,44 @@ impl Host {
     /// The firewall has been changed, or started: its zones are asked again.
     pub fn forget_zones(&self) {
         self.zones.borrow_mut().clear();
+    }
+
+    /// firewalld's files have been changed: it has to read them again before a zone is edited.
+    pub fn firewall_files_changed(&self) {
+        self.firewall_changed.set(true);
+    }
+
+    /// Does something that firewalld need not read its files again for, though it writes one of them.
+    pub fn keep_firewall<T>(&self, what: impl FnOnce() -> T) -> T {
+        let is_due = self.firewall_changed.get();
+        let done = what();
+        self.firewall_changed.set(is_due);
+        done
+    }
+
+    /// Lets firewalld read its files again if they were changed; once for all changes. One that isn't running reads them when it starts.
+    pub fn settle_firewall(&self) -> Result<()> {
+        let rewritten = self.rewritten_zones.take();
+        if self.firewall_changed.replace(false) && self.is_live() && self.firewalld()?.life().is_some() {
+            self.firewalld()?.reload(&rewritten)?;
+            self.forget_zones();
+        }
+        Ok(())
+    }
+
+    /// A file has been written or removed: whoever has read it reads it again before the next thing that needs that.
+    pub fn file_changed(&self, path: &Path) {
+        if is_unit_file(path) {
+            self.unit_files_changed();
+        }
+        if is_firewall_file(path) {
+            self.firewall_files_changed();
+            if path.parent().is_some_and(|dir| dir.ends_with("zones")) {
+                self.rewritten_zones
+                    .borrow_mut()
+                    .extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+            }
+        }
     }
 
     /// The connection to an API server, the same for all who ask alike until the files of `access` change. The inner
@@ -400,4 +446,14 @@ pub fn is_unit_file(path: &Path) -> bool {
     ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/system"]
         .iter()
         .any(|dir| path.starts_with(dir))
+}
+
+/// Whether firewalld reads `path` as one of the things that it knows: a zone, a service, a set, …
+pub fn is_firewall_file(path: &Path) -> bool {
+    let is_known = |dir: &Path| {
+        ["zones", "services", "ipsets", "icmptypes", "helpers", "policies"]
+            .iter()
+            .any(|sort| dir == Path::new("/etc/firewalld").join(sort))
+    };
+    path.extension().is_some_and(|end| end == "xml") && path.parent().is_some_and(is_known)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use quick_xml::escape::escape;
 
+use crate::host::address;
 use crate::host::zone::PortRange;
 
 /// A rich rule.
@@ -169,7 +170,7 @@ impl RichRule {
 }
 
 /// An attribute as it stands in XML, with a space before it.
-fn attribute(name: &str, value: &str) -> String {
+pub fn attribute(name: &str, value: &str) -> String {
     format!(" {name}=\"{}\"", escape(value))
 }
 
@@ -196,8 +197,7 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     for wanted in known {
         if let Some(value) = part.get(wanted) {
             check_value(value, *wanted == "set")?;
-            let value = if *wanted == "mac" { value.to_ascii_uppercase() } else { value.to_owned() };
-            attributes.push(((*wanted).to_owned(), value));
+            attributes.push(((*wanted).to_owned(), normal_value(name, wanted, value)));
         }
     }
     let has = |wanted: &str| attributes.iter().any(|(name, _)| name == wanted);
@@ -229,6 +229,19 @@ fn normal(part: Part) -> Result<(usize, Part), String> {
     Ok((place, Part { name: part.name, attributes, limit: part.limit.map(short_limit) }))
 }
 
+/// A value in the one form that can be compared: firewalld keeps addresses, ports and protocols as they are written.
+fn normal_value(part: &str, attribute: &str, value: &str) -> String {
+    match (part, attribute) {
+        (_, "address" | "mac" | "to-addr") => address::normal(value),
+        (_, "port" | "to-port") => match PortRange::parse(value, "tcp") {
+            Some(range) => range.ports(),
+            None => value.to_owned(),
+        },
+        ("protocol", _) => value.to_ascii_lowercase(),
+        _ => value.to_owned(),
+    }
+}
+
 /// Refuses what firewalld's own form, in which rules are compared and written, can't hold: it has no escapes, and no
 /// quotes around a `bare` value.
 fn check_value(value: &str, bare: bool) -> Result<(), String> {
@@ -250,16 +263,16 @@ fn short_limit(limit: String) -> String {
 }
 
 fn is_address(text: &str, family: &str) -> bool {
-    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    match net {
+    match address::network(text) {
         Some(IpNet::V4(_)) => family == "ipv4",
         Some(IpNet::V6(_)) => family == "ipv6",
-        // a netmask written as an address
-        None => text.split_once('/').is_some_and(|(address, mask)| {
-            let is_four = |text: &str| text.parse::<std::net::Ipv4Addr>().is_ok();
-            family == "ipv4" && is_four(address) && is_four(mask)
-        }),
+        None => false,
     }
+}
+
+/// A rule in the one form that can be compared; what can't be read stays as it is.
+pub fn normal_rule(text: &str) -> String {
+    RichRule::parse(text).map_or_else(|_| text.to_owned(), |rule| rule.to_string())
 }
 
 impl fmt::Display for RichRule {
@@ -349,6 +362,14 @@ mod tests {
             ),
             ("rule tcp-mss-clamp value=pmtu", "rule tcp-mss-clamp"),
             ("rule service name=http audit accept", "rule service name=\"http\" audit accept"),
+            (
+                "rule family=ipv4 source address=10.0.3.4/255.255.0.0 destination address=10.1.0.1/32 port port=80-80 protocol=tcp accept",
+                "rule family=\"ipv4\" source address=\"10.0.0.0/16\" destination address=\"10.1.0.1\" port port=\"80\" protocol=\"tcp\" accept",
+            ),
+            (
+                "rule family=ipv6 source address=FD00:0::1/64 protocol value=VRRP accept",
+                "rule family=\"ipv6\" source address=\"fd00::/64\" protocol value=\"vrrp\" accept",
+            ),
         ] {
             assert_eq!(form(written), form_of_firewalld);
         }

@@ -87,6 +87,8 @@ pub enum Trace {
     Unit(String),
     /// What firewalld lets into a zone now.
     Zone(String),
+    /// What is in a set of addresses of firewalld's now.
+    IpSet(String),
     /// Whether a program succeeds.
     Program(super::process::Program),
     /// In which state an object of a Kubernetes cluster is.

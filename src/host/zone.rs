@@ -1,9 +1,12 @@
 //! What a firewall zone lets in: its settings, and the single edits that lead from one to another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+
+use crate::host::address;
+use crate::host::rich_rule::normal_rule;
 
 /// One thing in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -17,7 +20,9 @@ pub enum Element {
     Rule(String),
     /// Masquerading.
     Masquerade,
-    /// A source address that belongs to the zone.
+    /// Passing on what goes from one interface or source of the zone to another.
+    Forward,
+    /// What belongs to the zone by where it comes from: an address, a network, a hardware address, or `ipset:NAME`.
     Source(String),
     /// A network interface that belongs to the zone.
     Interface(String),
@@ -30,9 +35,72 @@ impl fmt::Display for Element {
             Self::Port(range) => write!(f, "port {range}"),
             Self::Rule(rule) => f.write_str(rule),
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Forward => f.write_str("forward"),
             Self::Source(source) => write!(f, "source {source}"),
             Self::Interface(name) => write!(f, "interface {name}"),
         }
+    }
+}
+
+impl Element {
+    /// The same in the one form that can be compared.
+    pub fn normal(&self) -> Self {
+        match self {
+            Self::Rule(rule) => Self::Rule(normal_rule(rule)),
+            Self::Source(source) => Self::Source(address::normal(source)),
+            other => other.clone(),
+        }
+    }
+}
+
+/// What a zone does with what nothing in it speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub enum Target {
+    /// It refuses it, but for ICMP.
+    #[default]
+    #[serde(rename = "default")]
+    Default,
+    /// It lets it in.
+    #[serde(rename = "ACCEPT")]
+    Accept,
+    /// It drops it without an answer.
+    #[serde(rename = "DROP")]
+    Drop,
+    /// It refuses it.
+    #[serde(rename = "REJECT", alias = "%%REJECT%%")]
+    Reject,
+}
+
+impl Target {
+    /// Of firewalld's own text; what is not known here counts as the default one.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "ACCEPT" => Self::Accept,
+            "DROP" => Self::Drop,
+            "%%REJECT%%" | "REJECT" => Self::Reject,
+            _ => Self::Default,
+        }
+    }
+
+    /// firewalld's text for it in a zone's file; `None` for the default, which has none there.
+    pub fn in_file(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::Accept => Some("ACCEPT"),
+            Self::Drop => Some("DROP"),
+            Self::Reject => Some("%%REJECT%%"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Accept => "ACCEPT",
+            Self::Drop => "DROP",
+            Self::Reject => "REJECT",
+        })
     }
 }
 
@@ -210,16 +278,20 @@ impl FromIterator<PortRange> for Ports {
 /// What a zone lets in, as far as it is managed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// What it does with everything else.
+    pub target: Target,
     /// Services.
     pub services: BTreeSet<String>,
     /// Ports.
     pub ports: Ports,
-    /// Rich rules in firewalld's own form.
-    pub rules: BTreeSet<String>,
+    /// Rich rules as they are written, by their normal form.
+    pub rules: BTreeMap<String, String>,
     /// Whether what leaves by this zone gets its address.
     pub masquerade: bool,
-    /// Source addresses of the zone.
-    pub sources: BTreeSet<String>,
+    /// Whether what goes from one of its interfaces or sources to another is passed on.
+    pub forward: bool,
+    /// Source addresses of the zone as they are written, by their normal form.
+    pub sources: BTreeMap<String, String>,
     /// Interfaces of the zone.
     pub interfaces: BTreeSet<String>,
 }
@@ -227,8 +299,8 @@ pub struct Settings {
 impl Settings {
     /// SHA-256 of all of it, in hex.
     pub fn digest(&self) -> String {
-        let elements: Vec<String> = self.without(&Self::default()).iter().map(ToString::to_string).collect();
-        hex::encode(Sha256::digest(elements.join("\n")))
+        let elements: Vec<String> = self.elements().iter().map(ToString::to_string).collect();
+        hex::encode(Sha256::digest(format!("{}\n{}", self.target, elements.join("\n"))))
     }
 
     /// Makes one edit.
@@ -237,17 +309,19 @@ impl Settings {
             Edit::Add(element) => match element.clone() {
                 Element::Service(name) => drop(self.services.insert(name)),
                 Element::Port(range) => self.ports.insert(&range),
-                Element::Rule(rule) => drop(self.rules.insert(rule)),
+                Element::Rule(rule) => drop(self.rules.insert(normal_rule(&rule), rule)),
                 Element::Masquerade => self.masquerade = true,
-                Element::Source(source) => drop(self.sources.insert(source)),
+                Element::Forward => self.forward = true,
+                Element::Source(source) => drop(self.sources.insert(address::normal(&source), source)),
                 Element::Interface(name) => drop(self.interfaces.insert(name)),
             },
             Edit::Remove(element) => match element {
                 Element::Service(name) => drop(self.services.remove(name)),
                 Element::Port(range) => self.ports.remove(range),
-                Element::Rule(rule) => drop(self.rules.remove(rule)),
+                Element::Rule(rule) => drop(self.rules.remove(&normal_rule(rule))),
                 Element::Masquerade => self.masquerade = false,
-                Element::Source(source) => drop(self.sources.remove(source)),
+                Element::Forward => self.forward = false,
+                Element::Source(source) => drop(self.sources.remove(&address::normal(source))),
                 Element::Interface(name) => drop(self.interfaces.remove(name)),
             },
         }
@@ -255,19 +329,26 @@ impl Settings {
 
     /// With one element and nothing else.
     pub fn of(element: &Element) -> Self {
-        let mut settings = Self::default();
-        settings.make(&Edit::Add(element.clone()));
-        settings
+        [element.clone()].into_iter().collect()
     }
 
     /// Puts in everything that `other` has.
     pub fn merge(&mut self, other: &Self) {
-        self.services.extend(other.services.iter().cloned());
-        other.ports.iter().for_each(|range| self.ports.insert(range));
-        self.rules.extend(other.rules.iter().cloned());
-        self.masquerade |= other.masquerade;
-        self.sources.extend(other.sources.iter().cloned());
-        self.interfaces.extend(other.interfaces.iter().cloned());
+        other.elements().into_iter().for_each(|element| self.make(&Edit::Add(element)));
+    }
+
+    /// Everything in here, in a fixed order.
+    pub fn elements(&self) -> Vec<Element> {
+        self.without(&Self::default())
+    }
+
+    /// An element as it is written in here; `None` when it, or a part of it, is not.
+    pub fn find(&self, element: &Element) -> Option<Element> {
+        match element {
+            Element::Rule(rule) => self.rules.get(&normal_rule(rule)).cloned().map(Element::Rule),
+            Element::Source(source) => self.sources.get(&address::normal(source)).cloned().map(Element::Source),
+            other => Self::of(other).without(self).is_empty().then(|| other.clone()),
+        }
     }
 
     /// Everything in here and not in `other`, in a fixed order.
@@ -275,13 +356,27 @@ impl Settings {
         let names = |mine: &BTreeSet<String>, others: &BTreeSet<String>, make: fn(String) -> Element| {
             mine.difference(others).cloned().map(make).collect::<Vec<_>>()
         };
+        let written =
+            |mine: &BTreeMap<String, String>, others: &BTreeMap<String, String>, make: fn(String) -> Element| {
+                let rest = mine.iter().filter(|(normal, _)| !others.contains_key(*normal));
+                rest.map(|(_, text)| make(text.clone())).collect::<Vec<_>>()
+            };
         let mut elements = names(&self.services, &other.services, Element::Service);
         elements.extend(self.ports.without(&other.ports).iter().cloned().map(Element::Port));
-        elements.extend(names(&self.rules, &other.rules, Element::Rule));
+        elements.extend(written(&self.rules, &other.rules, Element::Rule));
         elements.extend((self.masquerade && !other.masquerade).then_some(Element::Masquerade));
-        elements.extend(names(&self.sources, &other.sources, Element::Source));
+        elements.extend((self.forward && !other.forward).then_some(Element::Forward));
+        elements.extend(written(&self.sources, &other.sources, Element::Source));
         elements.extend(names(&self.interfaces, &other.interfaces, Element::Interface));
         elements
+    }
+}
+
+impl FromIterator<Element> for Settings {
+    fn from_iter<I: IntoIterator<Item = Element>>(elements: I) -> Self {
+        let mut settings = Self::default();
+        elements.into_iter().for_each(|element| settings.make(&Edit::Add(element)));
+        settings
     }
 }
 
@@ -352,5 +447,21 @@ mod tests {
             .collect();
         edits.iter().for_each(|edit| have.make(edit));
         assert_eq!(have, want);
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written_and_goes_as_it_is_written() {
+        let element = |text: &str| Element::Source(text.to_owned());
+        let rule = |text: &str| Element::Rule(format!("rule family=\"ipv4\" source address=\"{text}\" accept"));
+        let have: Settings =
+            [element("10.0.0.0/255.255.0.0"), element("FD00::0:1"), rule("10.1.0.0/255.255.0.0")].into_iter().collect();
+        let want: Settings = [element("10.0.0.0/16"), element("fd00::1"), rule("10.1.0.0/16")].into_iter().collect();
+        assert_eq!((want.without(&have), have.without(&want)), (Vec::new(), Vec::new()));
+        assert_eq!(have.find(&element("10.0.0.0/16")), Some(element("10.0.0.0/255.255.0.0")));
+        assert_eq!(have.find(&rule("10.1.0.0/16")), Some(rule("10.1.0.0/255.255.0.0")));
+        assert_eq!(have.find(&element("10.0.0.0/17")), None);
+        let mut rest = have.clone();
+        want.elements().into_iter().for_each(|element| rest.make(&Edit::Remove(element)));
+        assert_eq!(rest, Settings::default());
     }
 }

@@ -6,13 +6,17 @@ use quick_xml::Reader;
 use quick_xml::escape::escape;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::host::rich_rule::{Part, RichRule};
-use crate::host::zone::{Edit, Element, PortRange, Settings};
+use crate::host::rich_rule::{Part, RichRule, attribute};
+use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
 
 /// A zone's file.
 #[derive(Debug)]
 pub struct ZoneFile {
     text: String,
+    /// The zone's own element, without its children.
+    zone: Node,
+    /// The bytes of its start tag.
+    tag: Range<usize>,
     children: Vec<Child>,
     /// Where new children go: before the end tag of the zone.
     end: usize,
@@ -61,6 +65,7 @@ impl Node {
             "service" => Some(Element::Service(self.get("name")?.to_owned())),
             "port" => PortRange::parse(self.get("port")?, self.get("protocol")?).map(Element::Port),
             "masquerade" => Some(Element::Masquerade),
+            "forward" => Some(Element::Forward),
             "interface" => Some(Element::Interface(self.get("name")?.to_owned())),
             "source" => match (self.get("address"), self.get("mac"), self.get("ipset")) {
                 (Some(text), ..) | (_, Some(text), _) => Some(Element::Source(text.to_owned())),
@@ -90,6 +95,7 @@ impl ZoneFile {
         let mut reader = Reader::from_str(&text);
         let mut open: Vec<(Node, usize)> = Vec::new();
         let mut children = Vec::new();
+        let mut tag = 0..0;
         let mut end = None;
         loop {
             let start = position(&reader);
@@ -113,28 +119,34 @@ impl ZoneFile {
                 Event::Start(_) if open.len() >= DEEPEST => {
                     return Err(format!("its elements are nested more than {DEEPEST} deep"));
                 }
-                Event::Start(tag) if open.is_empty() && tag.name().as_ref() != "zone" => {
-                    return Err(format!("it starts with <{}>, not with <zone>", tag.name().as_ref()));
+                Event::Start(opened) if open.is_empty() && opened.name().as_ref() != "zone" => {
+                    return Err(format!("it starts with <{}>, not with <zone>", opened.name().as_ref()));
                 }
-                Event::Start(tag) => open.push((Node::new(&tag)?, start)),
-                Event::Empty(tag) if open.is_empty() && tag.name().as_ref() == "zone" => {
+                Event::Start(opened) => {
+                    if open.is_empty() {
+                        tag = start..position(&reader);
+                    }
+                    open.push((Node::new(&opened)?, start));
+                }
+                Event::Empty(opened) if open.is_empty() && opened.name().as_ref() == "zone" => {
                     // <zone/>: made into something with a place for children
                     let tag_end = position(&reader);
                     let opened = text[start..tag_end].trim_end_matches("/>").trim_end().to_owned();
                     let text = format!("{}{opened}>\n</zone>{}", &text[..start], &text[tag_end..]);
                     return Self::parse(text);
                 }
-                Event::Empty(tag) if open.is_empty() => {
-                    return Err(format!("it starts with <{}>, not with <zone>", tag.name().as_ref()));
+                Event::Empty(opened) if open.is_empty() => {
+                    return Err(format!("it starts with <{}>, not with <zone>", opened.name().as_ref()));
                 }
-                Event::Empty(tag) => {
-                    let node = Node::new(&tag)?;
+                Event::Empty(opened) => {
+                    let node = Node::new(&opened)?;
                     close(&mut open, &mut children, (node, start), position(&reader));
                 }
                 Event::End(_) => {
                     if let Some(node) = open.pop() {
                         if open.is_empty() {
-                            end = Some(start);
+                            end = Some((start, node.0));
+                            continue;
                         }
                         close(&mut open, &mut children, node, position(&reader));
                     }
@@ -144,18 +156,26 @@ impl ZoneFile {
             }
         }
         match end {
-            Some(end) => Ok(Self { text, children, end }),
+            Some((end, zone)) => Ok(Self { text, zone, tag, children, end }),
             None => Err("it has no <zone>".to_owned()),
         }
     }
 
     /// What the zone lets in.
     pub fn settings(&self) -> Settings {
-        let mut settings = Settings::default();
-        for element in self.children.iter().filter_map(|child| child.node.element()) {
-            settings.make(&Edit::Add(element));
-        }
-        settings
+        let elements = self.children.iter().filter_map(|child| child.node.element());
+        let target = self.zone.get("target").map(Target::parse).unwrap_or_default();
+        Settings { target, ..elements.collect() }
+    }
+
+    /// The file's text with another target.
+    pub fn with_target(&self, target: Target) -> String {
+        let others = self.zone.attributes.iter().filter(|(name, _)| name != "target");
+        let target = target.in_file().map(|text| ("target", text));
+        let attributes = others.map(|(name, value)| (name.as_str(), value.as_str())).chain(target);
+        let attributes: String = attributes.map(|(name, value)| attribute(name, value)).collect();
+        let (before, behind) = (&self.text[..self.tag.start], &self.text[self.tag.end..]);
+        format!("{before}<zone{attributes}>{behind}")
     }
 
     /// The file's text after some edits. What they don't touch keeps its place and form.
@@ -171,8 +191,9 @@ impl ZoneFile {
                 // a part of a range may be what has to go: the ranges of the protocol are written anew
                 Edit::Remove(Element::Port(range)) => drop(split_protocols.insert(range.protocol.clone())),
                 Edit::Remove(element) => {
-                    new.retain(|added| added != element);
-                    gone.extend(self.children.iter().filter(|child| child.node.element().as_ref() == Some(element)));
+                    let is_it = |other: &Element| other.normal() == element.normal();
+                    new.retain(|added| !is_it(added));
+                    gone.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_it)));
                 }
             }
         }
@@ -243,6 +264,7 @@ fn name_of(element: &Element) -> &'static str {
         Element::Port(_) => "port",
         Element::Rule(_) => "rule",
         Element::Masquerade => "masquerade",
+        Element::Forward => "forward",
         Element::Source(_) => "source",
         Element::Interface(_) => "interface",
     }
@@ -255,7 +277,11 @@ fn to_xml(element: &Element) -> String {
         Element::Port(range) => format!("  <port port=\"{}\" protocol=\"{}\"/>\n", range.ports(), range.protocol),
         Element::Rule(rule) => RichRule::parse(rule).map(|rule| rule.to_xml()).unwrap_or_default(),
         Element::Masquerade => "  <masquerade/>\n".to_owned(),
-        Element::Source(source) => format!("  <source address=\"{}\"/>\n", escape(source)),
+        Element::Forward => "  <forward/>\n".to_owned(),
+        Element::Source(source) => match source.strip_prefix("ipset:") {
+            Some(name) => format!("  <source{}/>\n", attribute("ipset", name)),
+            None => format!("  <source{}/>\n", attribute("address", source)),
+        },
         Element::Interface(name) => format!("  <interface name=\"{}\"/>\n", escape(name)),
     }
 }
@@ -283,7 +309,7 @@ mod tests {
         assert_eq!(settings.services, ["ssh".to_owned()].into());
         assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["80-90/tcp"]);
         let rule = "rule family=\"ipv4\" source address=\"10.0.0.1\" log prefix=\"a & b\" limit value=\"1/m\" accept";
-        assert_eq!(settings.rules, [rule.to_owned()].into());
+        assert_eq!(settings.rules.into_values().collect::<Vec<_>>(), [rule]);
         assert!(!settings.masquerade);
     }
 
@@ -305,12 +331,12 @@ mod tests {
             )
             .replace("</zone>", "  <masquerade/>\n</zone>");
         assert_eq!(text, wanted);
-        assert!(file(&text).settings().rules.contains(rule), "what was written is read back the same");
+        assert!(file(&text).settings().rules.contains_key(rule), "what was written is read back the same");
     }
 
     #[test]
     fn what_is_taken_out_takes_its_line_along() {
-        let rule = file(PUBLIC).settings().rules.pop_first().unwrap();
+        let (_, rule) = file(PUBLIC).settings().rules.pop_first().unwrap();
         let text =
             file(PUBLIC).edited(&[Edit::Remove(Element::Service("ssh".into())), Edit::Remove(Element::Rule(rule))]);
         let start = PUBLIC.find("  <rule").unwrap();
@@ -340,6 +366,25 @@ mod tests {
         assert_eq!(file(&text).settings().services, ["a".to_owned(), "ssh".to_owned()].into());
         let text = file("<zone><service name=\"a\"/></zone>").edited(&[Edit::Remove(Element::Service("a".into()))]);
         assert_eq!(text, "<zone></zone>");
+    }
+
+    #[test]
+    fn a_target_is_changed_and_all_else_stays_byte_for_byte() {
+        let text = file(PUBLIC).with_target(Target::Reject);
+        assert_eq!(text, PUBLIC.replace("<zone>", "<zone target=\"%%REJECT%%\">"));
+        assert_eq!(file(&text).settings().target, Target::Reject);
+        assert_eq!(file(&text).with_target(Target::Default), PUBLIC);
+        let old = "<zone  version='1' target='DROP' />\n";
+        assert_eq!(file(old).with_target(Target::Accept), "<zone version=\"1\" target=\"ACCEPT\">\n</zone>\n");
+    }
+
+    #[test]
+    fn a_source_is_found_however_it_is_written_and_a_set_is_one() {
+        let text = "<zone>\n  <source address=\"10.0.0.0/255.255.0.0\"/>\n  <source ipset=\"nodes\"/>\n</zone>\n";
+        let source = |text: &str| Element::Source(text.to_owned());
+        assert_eq!(file(text).settings().without(&Settings::of(&source("10.0.0.0/16"))), [source("ipset:nodes")]);
+        let rest = file(text).edited(&[Edit::Remove(source("10.0.0.0/16")), Edit::Add(source("ipset:b"))]);
+        assert_eq!(rest, "<zone>\n  <source ipset=\"nodes\"/>\n  <source ipset=\"b\"/>\n</zone>\n");
     }
 
     #[test]

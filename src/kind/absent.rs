@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::host::is_unit_file;
 use crate::host::root::What;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -94,9 +93,7 @@ impl Resource for Absent {
         } else {
             work.host.root.remove(&self.path)?
         }
-        if is_unit_file(&self.path) {
-            work.host.unit_files_changed();
-        }
+        work.host.file_changed(&self.path);
         Ok(())
     }
 }

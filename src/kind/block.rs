@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::host::root::{Access, What};
-use crate::host::{Host, is_unit_file};
 use crate::kind::diff::Diff;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::origin::Origin;
@@ -212,9 +212,7 @@ impl Resource for Block {
         } else {
             work.host.root.write(&self.path, &new, access)?;
         }
-        if is_unit_file(&self.path) {
-            work.host.unit_files_changed();
-        }
+        work.host.file_changed(&self.path);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::root::{Access, Meta, What};
-use crate::host::{Host, Missing, is_unit_file};
+use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -134,9 +134,7 @@ impl Resource for File {
             Some((_, content)) if content == *self.content => work.host.root.set_access(&self.path, access)?,
             _ => work.host.root.write(&self.path, &self.content, access)?,
         }
-        if is_unit_file(&self.path) {
-            work.host.unit_files_changed();
-        }
+        work.host.file_changed(&self.path);
         Ok(())
     }
 }

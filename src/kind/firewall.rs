@@ -1,5 +1,8 @@
-//! `[[firewall]]`: what a firewalld zone lets in, now and after the next start.
+//! `[[firewall]]`: what a firewalld zone lets in, now and after the next start; and zones, services and sets of a role's own.
 
+mod own;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,21 +14,29 @@ use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, nearest};
-use crate::host::Host;
-use crate::host::firewalld::{UNKNOWN_SERVICE, Zone};
+use crate::host::firewalld::{UNKNOWN_SERVICE, UNKNOWN_ZONE, Zone};
 use crate::host::rich_rule::{Part, RichRule};
 use crate::host::root::{Access, Root};
-use crate::host::zone::{Edit, Element, PortRange, Settings, Traffic};
+use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
 use crate::host::zone_file::ZoneFile;
+use crate::host::{Host, address};
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, Work};
+
+pub use own::{Definition, FormerTarget, NoZone, OwnZone};
+use own::{IpSetFields, ServiceFields};
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FirewallFields {
-    /// The zone; firewalld's default zone when left out.
+    /// The zone; firewalld's default zone when left out. With `target`, `forward`, `sources` or `interfaces`, one that firewalld does not
+    /// know is made.
     zone: Option<ZoneName>,
+    /// What the zone does with what nothing in it speaks of; left as it is when this is left out.
+    target: Option<Target>,
+    /// Whether the zone passes on what goes from one of its interfaces or sources to another; left as it is when this is left out.
+    forward: Option<bool>,
     /// Services that everybody may use, by firewalld's names.
     #[serde(default)]
     services: Vec<ServiceName>,
@@ -40,15 +51,21 @@ pub struct FirewallFields {
     rich: Vec<String>,
     /// Whether what leaves by the zone gets its address; left as it is when this is left out.
     masquerade: Option<bool>,
-    /// Source addresses that belong to the zone.
+    /// What belongs to the zone by where it comes from: addresses, networks, hardware addresses, `"ipset:NAME"`.
     #[serde(default)]
-    sources: Vec<Net>,
+    sources: Vec<Source>,
     /// Network interfaces that belong to the zone.
     #[serde(default)]
     interfaces: Vec<InterfaceName>,
     /// Whether services, ports and rich rules that no [[firewall]] of this host lists for the zone are taken out.
     #[serde(default)]
     exclusive: bool,
+    /// Services of one's own, by name. What is said here lets nothing in: that a zone does that lists the name.
+    #[serde(default)]
+    define_services: BTreeMap<ServiceName, ServiceFields>,
+    /// Sets of addresses of one's own, by name, for `sources` and `from` as `"ipset:NAME"`.
+    #[serde(default)]
+    define_ipsets: BTreeMap<SetName, IpSetFields>,
 }
 
 /// One of a port, a service and a protocol, for some addresses.
@@ -58,47 +75,51 @@ struct Allow {
     port: Option<PortRange>,
     service: Option<ServiceName>,
     protocol: Option<ProtocolName>,
-    /// An address or network, or a list of them.
+    /// An address, a network, a hardware address or `"ipset:NAME"`, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
-    from: Vec<Net>,
+    from: Vec<Source>,
 }
 
-/// An address or a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// Where packets come from: an address, a network, a hardware address, or a set of those; in the one form that is compared.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-struct Net(IpNet);
+struct Source(String);
 
-impl TryFrom<String> for Net {
+impl TryFrom<String> for Source {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-        net.map(|net| Self(net.trunc()))
-            .ok_or_else(|| format!("`{text}` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)"))
-    }
-}
-
-impl Net {
-    fn family(self) -> &'static str {
-        match self.0 {
-            IpNet::V4(_) => "ipv4",
-            IpNet::V6(_) => "ipv6",
+        if let Some(name) = text.strip_prefix("ipset:") {
+            return SetName::try_from(name.to_owned()).map(|_| Self(text));
         }
+        if address::network(&text).is_some() || address::mac(&text).is_some() {
+            return Ok(Self(address::normal(&text)));
+        }
+        Err(format!(
+            "`{text}` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address \
+             (02:00:00:00:00:01) nor a set (ipset:NAME)"
+        ))
     }
 }
 
-impl fmt::Display for Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+impl Source {
+    /// What a rich rule says of it.
+    fn in_rule(&self) -> String {
+        match (address::network(&self.0), self.0.strip_prefix("ipset:")) {
+            (Some(IpNet::V4(_)), _) => format!("family=\"ipv4\" source address=\"{}\"", self.0),
+            (Some(IpNet::V6(_)), _) => format!("family=\"ipv6\" source address=\"{}\"", self.0),
+            (None, Some(name)) => format!("source ipset=\"{name}\""),
+            (None, None) => format!("source mac=\"{}\"", self.0),
+        }
     }
 }
 
 macro_rules! names {
     ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(
         $(#[$about])*
-        #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
         #[serde(try_from = "String")]
         #[schemars(with = "String")]
         struct $name(String);
@@ -126,8 +147,12 @@ names! {
     ServiceName("the name of a service", 128, "-_.+");
     /// An IP protocol by name or number.
     ProtocolName("a protocol", 32, "-.");
-    /// A network interface's name.
-    InterfaceName("the name of a network interface", 15, "-_.:@");
+    /// A network interface's name; a `+` at its end stands for whatever follows.
+    InterfaceName("the name of a network interface", 15, "-_.:@+");
+    /// A set's name.
+    SetName("the name of a set", 31, "-_.:");
+    /// The name of a helper for a protocol's connections.
+    HelperName("the name of a helper", 64, "-_");
 }
 
 /// One, or a list.
@@ -173,52 +198,74 @@ impl Allow {
             (None, None, Some(protocol)) => format!("protocol value=\"{}\"", protocol.0),
             _ => return Err("each needs one of `port`, `service` and `protocol`".to_owned()),
         };
-        let rule =
-            |net: &Net| normal(&format!("rule family=\"{}\" source address=\"{net}\" {what} accept", net.family()));
-        self.from.iter().map(rule).collect()
+        let rule = |source: &Source| RichRule::parse(&format!("rule {} {what} accept", source.in_rule()));
+        self.from.iter().map(|source| rule(source).map(|rule| rule.to_string())).collect()
     }
-}
-
-/// A rich rule in firewalld's own form.
-fn normal(rule: &str) -> Result<String, String> {
-    RichRule::parse(rule).map(|rule| rule.to_string())
 }
 
 impl Fields for FirewallFields {
     const NAME: &'static str = "firewall";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let (mut rules, mut lets_in_otherwise) = (Vec::new(), Vec::new());
+        let (mut elements, mut lets_in_otherwise) = (Vec::new(), Vec::new());
         let mut lets_in: Vec<Traffic> = self.ports.iter().cloned().map(Traffic::Ports).collect();
+        let mut named: BTreeSet<String> = self.services.iter().map(|name| name.0.clone()).collect();
         for allow in &self.allow {
             lets_in.extend(allow.port.clone().map(Traffic::Ports));
             lets_in.extend(allow.protocol.as_ref().map(|name| Traffic::Protocol(name.0.to_ascii_lowercase())));
-            rules.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?);
+            named.extend(allow.service.as_ref().map(|name| name.0.clone()));
+            elements.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?.into_iter().map(Element::Rule));
         }
         for rule in &self.rich {
             let rule = RichRule::parse(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?;
+            let accepted = rule.accepted().filter(|part| part.name == "service").and_then(|part| part.get("name"));
+            named.extend(accepted.map(str::to_owned));
             lets_in_otherwise.extend(rule.accepted().into_iter().flat_map(traffic_of));
-            rules.push(rule.to_string());
+            elements.push(Element::Rule(rule.to_string()));
         }
-        let services = self.services.iter().chain(self.allow.iter().filter_map(|allow| allow.service.as_ref()));
-        lets_in_otherwise.extend(services.flat_map(|name| traffic_of_service(&name.0)));
-        let listed = Settings {
-            services: self.services.into_iter().map(|name| name.0).collect(),
-            ports: self.ports.into_iter().collect(),
-            rules: rules.into_iter().collect(),
-            masquerade: self.masquerade == Some(true),
-            sources: self.sources.iter().map(ToString::to_string).collect(),
-            interfaces: self.interfaces.into_iter().map(|name| name.0).collect(),
-        };
-        Ok(vec![Box::new(Firewall {
+        lets_in_otherwise.extend(named.iter().flat_map(|name| traffic_of_service(name)));
+        let describes =
+            self.target.is_some() || self.forward.is_some() || !self.sources.is_empty() || !self.interfaces.is_empty();
+        elements.extend(self.services.into_iter().map(|name| Element::Service(name.0)));
+        elements.extend(self.ports.into_iter().map(Element::Port));
+        elements.extend(self.sources.into_iter().map(|source| Element::Source(source.0)));
+        elements.extend(self.interfaces.into_iter().map(|name| Element::Interface(name.0)));
+        let mut bars = Vec::new();
+        for (wanted, element) in [(self.masquerade, Element::Masquerade), (self.forward, Element::Forward)] {
+            match wanted {
+                Some(true) => elements.push(element),
+                Some(false) => bars.push(element),
+                None => {}
+            }
+        }
+        let sensitive = build.is_secret();
+        let mut built: Vec<Box<dyn Resource>> = Vec::new();
+        for (name, fields) in self.define_services {
+            let definition = Definition::service(&name.0, &fields, sensitive);
+            built.push(Box::new(definition.map_err(|why| build.invalid("define_services", &why))?));
+        }
+        for (name, fields) in self.define_ipsets {
+            let definition = Definition::ipset(&name.0, fields, sensitive);
+            built.push(Box::new(definition.map_err(|why| build.invalid("define_ipsets", &why))?));
+        }
+        let firewall = Firewall {
             zone: self.zone.map(|zone| zone.0),
-            listed,
-            bars_masquerade: self.masquerade == Some(false),
+            target: self.target,
+            listed: elements.into_iter().collect(),
+            bars,
             exclusive: self.exclusive,
-            sensitive: build.is_secret(),
+            sensitive,
             lets_in,
             lets_in_otherwise,
-        })])
+            named,
+        };
+        if describes && (firewall.zone.is_some() || firewall.target.is_some()) {
+            built.push(Box::new(OwnZone::of(&firewall)));
+        }
+        if built.is_empty() || !firewall.words().is_empty() {
+            built.push(Box::new(firewall));
+        }
+        Ok(built)
     }
 }
 
@@ -226,8 +273,10 @@ impl Fields for FirewallFields {
 #[derive(Clone, Debug)]
 pub struct Firewall {
     zone: Option<String>,
+    target: Option<Target>,
     listed: Settings,
-    bars_masquerade: bool,
+    /// What is not to be in the zone.
+    bars: Vec<Element>,
     exclusive: bool,
     /// Whether nothing of it may be kept.
     sensitive: bool,
@@ -235,6 +284,8 @@ pub struct Firewall {
     lets_in: Vec<Traffic>,
     /// What it lets in by services and rich rules, as far as that is known here.
     lets_in_otherwise: Vec<Traffic>,
+    /// The services that it lets in.
+    named: BTreeSet<String>,
 }
 
 /// What the element of a rich rule stands for.
@@ -297,6 +348,11 @@ impl Firewall {
         &self.lets_in
     }
 
+    /// The services that it lets in, by name.
+    pub fn services(&self) -> &BTreeSet<String> {
+        &self.named
+    }
+
     /// What it lets in by services and rich rules, as far as that can be told without asking firewalld.
     pub fn lets_in_otherwise(&self) -> &[Traffic] {
         &self.lets_in_otherwise
@@ -304,10 +360,15 @@ impl Firewall {
 
     /// The name of its zone on this host.
     fn zone_name(&self, host: &Host) -> Result<String> {
-        match &self.zone {
-            Some(zone) => Ok(zone.clone()),
-            None => default_zone(host),
-        }
+        zone_name(self.zone.as_deref(), host)
+    }
+
+    /// All that it says, in words.
+    fn words(&self) -> Vec<String> {
+        let listed = self.listed.elements();
+        let bars = self.bars.iter().map(|element| format!("no {element}"));
+        let more = self.exclusive.then(|| "nothing else".to_owned());
+        listed.iter().map(ToString::to_string).chain(bars).chain(more).collect()
     }
 
     /// All of the host's catalog with the same zone, itself among them.
@@ -326,19 +387,18 @@ impl Firewall {
         for other in firewalls(catalog) {
             let other_zone = other.zone_name(host)?;
             if other_zone == zone {
-                if self.bars_masquerade && other.listed.masquerade {
+                if let Some(element) = self.bars.iter().find(|element| other.listed.find(element).is_some()) {
                     return Err(Error::new(format!(
-                        "one [[firewall]] wants masquerading in the zone {zone}, another bars it"
+                        "one [[firewall]] wants `{element}` in the zone {zone}, another bars it"
                     ))
-                    .help("leave `masquerade` out of one of them"));
+                    .help(format!("leave `{element}` out of one of them")));
                 }
                 continue;
             }
-            let mine = self.listed.interfaces.iter().chain(&self.listed.sources);
-            let theirs =
-                |name: &&String| other.listed.interfaces.contains(*name) || other.listed.sources.contains(*name);
-            if let Some(name) = mine.clone().find(theirs) {
-                return Err(Error::new(format!("`{name}` is to belong to two zones: {zone} and {other_zone}"))
+            let mine = self.listed.elements();
+            if let Some(element) = mine.iter().find(|element| is_bound(element) && other.listed.find(element).is_some())
+            {
+                return Err(Error::new(format!("the {element} is to belong to two zones: {zone} and {other_zone}"))
                     .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
             }
         }
@@ -348,9 +408,7 @@ impl Firewall {
     /// What leads from `have` to what is wanted.
     fn edits(&self, have: &Settings, siblings: &[&Firewall]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = self.listed.without(have).into_iter().map(Edit::Add).collect();
-        if self.bars_masquerade && have.masquerade {
-            edits.push(Edit::Remove(Element::Masquerade));
-        }
+        edits.extend(self.bars.iter().filter_map(|element| have.find(element)).map(Edit::Remove));
         if self.exclusive {
             let mut listed = self.listed.clone();
             siblings.iter().for_each(|other| listed.merge(&other.listed));
@@ -363,13 +421,20 @@ impl Firewall {
 
     /// What has to be edited on the running host; `None` when firewalld isn't running.
     fn live_edits(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<Option<Edits>> {
-        let Some(Zone { runtime, permanent }) = host.zone(zone)? else { return Ok(None) };
+        let Some(known) = host.zone(zone)? else { return Ok(None) };
+        if known.permanent.is_none() && !OwnZone::is_in(host, catalog, zone)? && kept_zone(&host.root, zone)?.is_none()
+        {
+            return Err(unknown_zone(host, zone)?);
+        }
+        // by the time that this has its turn, firewalld knows a zone that is yet to be made
+        let (runtime, permanent) = (known.runtime.unwrap_or_default(), known.permanent.unwrap_or_default());
         let siblings = self.siblings(host, catalog, zone)?;
         Ok(Some(Edits { runtime: self.edits(&runtime, &siblings), permanent: self.edits(&permanent, &siblings) }))
     }
 
-    /// An error for a service that is to be added and that firewalld doesn't know, before anything is changed.
-    fn check_services(host: &Host, edits: &Edits) -> Result<()> {
+    /// An error for a service that is to be added and that firewalld doesn't know, before anything is changed. Those of the catalog's own
+    /// it knows by the time that this has its turn.
+    fn check_services(host: &Host, catalog: &[Item], edits: &Edits) -> Result<()> {
         let added = edits.runtime.iter().chain(&edits.permanent).filter_map(|edit| match edit {
             Edit::Add(Element::Service(name)) => Some(name),
             _ => None,
@@ -380,7 +445,8 @@ impl Firewall {
                 Some(known) => known,
                 none => none.insert(host.firewalld()?.services()?),
             };
-            if known.contains(name) {
+            let file = format!("path:/etc/firewalld/services/{name}.xml");
+            if known.contains(name) || catalog.iter().any(|item| item.resource.claims().contains(&file)) {
                 continue;
             }
             let error = Error::new(format!("firewalld knows no service `{name}`"));
@@ -397,13 +463,19 @@ impl Firewall {
         let zone = self.zone_name(host)?;
         self.agree(host, catalog, &zone)?;
         if !host.is_live() {
+            if kept_zone(&host.root, &zone)?.is_none()
+                && !PACKAGED.contains(&zone.as_str())
+                && !OwnZone::is_in(host, catalog, &zone)?
+            {
+                return Err(unknown_zone(host, &zone)?);
+            }
             let file = zone_file(host, &zone)?;
             let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
             return Ok(Change::of(edits.iter().map(ToString::to_string).collect()));
         }
         match self.live_edits(host, catalog, &zone)? {
             Some(edits) => {
-                Self::check_services(host, &edits)?;
+                Self::check_services(host, catalog, &edits)?;
                 Ok(Change::of(edits.words()))
             }
             // it will run by the time that this has its turn
@@ -419,25 +491,27 @@ impl Firewall {
     fn make(&self, host: &Host, catalog: &[Item]) -> Result<()> {
         let zone = self.zone_name(host)?;
         let siblings = self.siblings(host, catalog, &zone)?;
-        edit(host, &zone, &|have| self.edits(have, &siblings))
+        edit(host, catalog, &zone, &|have| self.edits(have, &siblings))
     }
 }
 
 /// Makes the edits that a zone needs, in a tree or on the running host.
-fn edit(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
     if !host.is_live() {
         let file = zone_file(host, zone)?;
         let edits = edits(&file.settings());
         if edits.is_empty() {
             return Ok(());
         }
-        let access = Access { mode: 0o644, uid: None, gid: None };
-        return host.root.write(&etc_file(zone), file.edited(&edits).as_bytes(), access);
+        for (other, element) in elsewhere(&host.root, zone, &edits)? {
+            write_zone(host, &other, &zone_file(host, &other)?.edited(&[Edit::Remove(element)]))?;
+        }
+        return write_zone(host, zone, &file.edited(&edits));
     }
     let mut restarts = 0;
     loop {
         let before = host.firewalld()?.life();
-        match edit_live(host, zone, edits) {
+        match edit_live(host, catalog, zone, edits) {
             // somebody has restarted it: what it had only in its memory is gone with it
             Err(error) if restarts < MOST_RESTARTS && host.firewalld()?.life() != before => {
                 log::debug!("firewalld was restarted: {error}");
@@ -452,18 +526,52 @@ fn edit(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Resu
     }
 }
 
-/// Gives back what a zone's file had before, when it is no zone's any more, and has firewalld read it. Whether it was so. firewalld does not
-/// write the file at once: when the power goes meanwhile, it is torn.
-fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
+fn write_zone(host: &Host, zone: &str, text: &str) -> Result<()> {
+    let access = Access { mode: 0o644, uid: None, gid: None };
+    host.root.write(&etc_file(zone), text.as_bytes(), access)
+}
+
+/// Whether it belongs to one zone at a time.
+fn is_bound(element: &Element) -> bool {
+    matches!(element, Element::Source(_) | Element::Interface(_))
+}
+
+/// What is to be added to a zone, belongs to one zone at a time, and is in the files of others: as it is written there.
+fn elsewhere(root: &Root, zone: &str, edits: &[Edit]) -> Result<Vec<(String, Element)>> {
+    let added = edits.iter().filter_map(|edit| match edit {
+        Edit::Add(element) if is_bound(element) => Some(element),
+        _ => None,
+    });
+    let added: Vec<&Element> = added.collect();
+    let mut found = Vec::new();
+    if added.is_empty() {
+        return Ok(found);
+    }
+    for other in kept_zones(root)?.into_iter().filter(|other| other != zone) {
+        let Some((_, text)) = kept_zone(root, &other)? else { continue };
+        // one that can't be read has nothing
+        let settings = ZoneFile::parse(text).map(|file| file.settings()).unwrap_or_default();
+        found.extend(added.iter().filter_map(|element| Some((other.clone(), settings.find(element)?))));
+    }
+    Ok(found)
+}
+
+/// Whether the file of a zone in `/etc` is no zone's any more. firewalld does not write it at once: when the power goes meanwhile, it is torn.
+fn is_torn(host: &Host, zone: &str) -> Result<bool> {
     let path = etc_file(zone);
-    let is_whole = |path: &Path| Ok::<_, Error>(ZoneFile::parse(host.root.text(path)?).is_ok());
-    if host.root.meta(&path)?.is_none() || is_whole(&path)? {
+    Ok(host.root.meta(&path)?.is_some() && ZoneFile::parse(host.root.text(&path)?).is_err())
+}
+
+/// Gives back what a zone's torn file had before, and has firewalld read it. Whether it was torn.
+fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
+    if !is_torn(host, zone)? {
         return Ok(false);
     }
+    let path = etc_file(zone);
     // where firewalld puts it before it writes
     let earlier = path.with_extension("xml.old");
     match host.root.read(&earlier)? {
-        Some((meta, content)) if is_whole(&earlier)? => {
+        Some((meta, content)) if ZoneFile::parse(host.root.text(&earlier)?).is_ok() => {
             let access = Access { mode: meta.mode, uid: None, gid: None };
             host.root.write(&path, &content, access)?;
         }
@@ -478,12 +586,25 @@ fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
 /// How often firewalld may be restarted while one zone is edited.
 const MOST_RESTARTS: usize = 3;
 
-fn edit_live(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+    host.settle_firewall()?;
     host.forget_zones();
-    let Some(Zone { runtime, permanent }) = host.zone(zone)? else { return Err(not_running()) };
+    let mut known = host.zone(zone)?.ok_or_else(not_running)?;
+    if known.runtime.is_none() && known.permanent.is_some() {
+        // somebody has put its file there
+        host.firewall_files_changed();
+        host.settle_firewall()?;
+        known = host.zone(zone)?.ok_or_else(not_running)?;
+    }
+    let Zone { runtime: Some(runtime), permanent: Some(permanent) } = known else {
+        return Err(unknown_zone(host, zone)?);
+    };
     let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
-    Firewall::check_services(host, &edits)?;
+    Firewall::check_services(host, catalog, &edits)?;
     let firewalld = host.firewalld()?;
+    for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
+        firewalld.edit_permanent(&other, &Edit::Remove(element))?;
+    }
     // what is to come goes in before what is to go: nobody is locked out in between
     let made = edits
         .permanent
@@ -494,27 +615,51 @@ fn edit_live(host: &Host, zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) ->
     made
 }
 
-/// What was not in a zone before kpull put it there; it goes, as far as nothing in the catalog wants it.
-#[derive(Debug)]
-pub struct Shut {
-    pub(super) zone: String,
-    pub(super) element: Element,
+/// The error for a zone that nobody has.
+fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
+    let known = kept_zones(&host.root)?;
+    let error = Error::new(format!("firewalld has no zone `{zone}`"));
+    Ok(match nearest(zone, known.iter().map(String::as_str)) {
+        Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
+        None => error.help(UNKNOWN_ZONE),
+    })
 }
 
-impl Shut {
+/// What a zone did not have before a role spoke of it, and is to lose again; or had, and is to have again. As far as nothing in the catalog
+/// says otherwise.
+#[derive(Debug)]
+pub struct Restored {
+    pub(super) zone: String,
+    pub(super) edit: Edit,
+}
+
+impl Restored {
     fn edits(&self, have: &Settings, host: &Host, catalog: &[Item]) -> Result<Vec<Edit>> {
         let mut wanted = Settings::default();
         for other in firewalls(catalog) {
-            if other.zone_name(host)? == self.zone {
-                wanted.merge(&other.listed);
+            let is_here = other.zone_name(host)? == self.zone;
+            match &self.edit {
+                Edit::Add(element) => {
+                    let is_barred = is_here && other.bars.contains(element);
+                    if is_barred || is_bound(element) && other.listed.find(element).is_some() {
+                        return Ok(Vec::new());
+                    }
+                }
+                Edit::Remove(_) if is_here => wanted.merge(&other.listed),
+                Edit::Remove(_) => {}
             }
         }
-        let unwanted = Settings::of(&self.element).without(&wanted).into_iter();
-        Ok(unwanted.filter(|one| Settings::of(one).without(have).is_empty()).map(Edit::Remove).collect())
+        Ok(match &self.edit {
+            Edit::Add(element) => Settings::of(element).without(have).into_iter().map(Edit::Add).collect(),
+            Edit::Remove(element) => {
+                let unwanted = Settings::of(element).without(&wanted).into_iter();
+                unwanted.filter_map(|one| have.find(&one)).map(Edit::Remove).collect()
+            }
+        })
     }
 }
 
-impl Resource for Shut {
+impl Resource for Restored {
     fn can_cut_off(&self) -> bool {
         true
     }
@@ -524,7 +669,10 @@ impl Resource for Shut {
     }
 
     fn key(&self) -> String {
-        format!("{} {}", self.zone, self.element)
+        match &self.edit {
+            Edit::Remove(element) => format!("{} {element}", self.zone),
+            edit @ Edit::Add(_) => format!("{} {edit}", self.zone),
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -533,17 +681,24 @@ impl Resource for Shut {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let host = work.host;
-        if !host.is_live() {
-            let edits = self.edits(&zone_file(host, &self.zone)?.settings(), host, work.catalog)?;
-            return Ok(Change::of(edits.iter().map(ToString::to_string).collect()));
-        }
-        let Some(Zone { runtime, permanent }) = host.zone(&self.zone)? else { return Ok(None) };
         let edits = |have| self.edits(have, host, work.catalog);
-        Ok(Change::of(Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? }.words()))
+        if !host.is_live() {
+            let Some((_, text)) = kept_zone(&host.root, &self.zone)? else { return Ok(None) };
+            let settings = parse(host, &etc_file(&self.zone), text)?.settings();
+            return Ok(Change::of(edits(&settings)?.iter().map(ToString::to_string).collect()));
+        }
+        // a zone that has gone has nothing
+        match host.zone(&self.zone)? {
+            Some(Zone { runtime: Some(runtime), permanent: Some(permanent) }) => {
+                Ok(Change::of(Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? }.words()))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        edit(work.host, &self.zone, &|have| self.edits(have, work.host, work.catalog).unwrap_or_default())
+        let edits = |have: &Settings| self.edits(have, work.host, work.catalog).unwrap_or_default();
+        edit(work.host, work.catalog, &self.zone, &edits)
     }
 }
 
@@ -563,6 +718,11 @@ fn firewalls(catalog: &[Item]) -> impl Iterator<Item = &Firewall> {
 
 /// Where firewalld's default zone is named.
 const CONF: &str = "/etc/firewalld/firewalld.conf";
+
+/// The name of a zone on this host; of the default one for `None`.
+fn zone_name(zone: Option<&str>, host: &Host) -> Result<String> {
+    zone.map_or_else(|| default_zone(host), |zone| Ok(zone.to_owned()))
+}
 
 /// The zone of everything that belongs to no other.
 fn default_zone(host: &Host) -> Result<String> {
@@ -592,18 +752,36 @@ pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, Stri
     Ok(None)
 }
 
-/// A zone's file in a tree, or else an empty one.
+/// The names of all zones that are kept.
+fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for dir in ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"] {
+        let files = root.names(Path::new(dir))?;
+        names.extend(files.iter().filter_map(|file| file.strip_suffix(".xml")).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// A zone's file, or else an empty one.
 fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
     let (path, text) = match kept_zone(&host.root, zone)? {
         Some(found) => found,
         None => (etc_file(zone), blank(zone)?),
     };
+    parse(host, &path, text)
+}
+
+fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
     ZoneFile::parse(text).map_err(|why| {
-        Error::new(format!("{} is not the file of a zone", host.root.outside(&path).display()))
+        Error::new(format!("{} is not the file of a zone", host.root.outside(path).display()))
             .because(why)
             .help("repair it, or remove it so that the package's own is taken")
     })
 }
+
+/// The zones that come with firewalld.
+pub(crate) const PACKAGED: [&str; 10] =
+    ["block", "dmz", "drop", "external", "home", "internal", "nm-shared", "public", "trusted", "work"];
 
 /// The file of a zone that a tree doesn't have. A file in `/etc` hides the package's, so what that holds has to be in it.
 fn blank(zone: &str) -> Result<String> {
@@ -613,7 +791,7 @@ fn blank(zone: &str) -> Result<String> {
             "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n  <forward/>\n",
         ),
         "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n  <forward/>\n"),
-        "block" | "dmz" | "drop" | "external" | "home" | "internal" | "nm-shared" | "work" => {
+        _ if PACKAGED.contains(&zone) => {
             return Err(Error::new(format!("the tree has no firewalld, so what its zone {zone} holds isn't known"))
                 .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
         }
@@ -622,16 +800,29 @@ fn blank(zone: &str) -> Result<String> {
     Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}</zone>\n"))
 }
 
+/// What tells whether somebody has touched a zone: what is permanent is in the files.
+fn zone_traces(zone: String, is_live: bool) -> Vec<Trace> {
+    let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
+    paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()
+}
+
+/// A part of a zone's file: no [[file]] can have the whole of it too. `owner` tells the parts apart.
+fn part_of_file(zone: Option<&str>, owner: &str) -> Option<String> {
+    zone.map(|zone| format!("part:{}@path:{}", digest(owner), etc_file(zone).display()))
+}
+
+/// A few digits that tell one text from another.
+fn digest(text: &str) -> String {
+    hex::encode(Sha256::digest(text)).chars().take(6).collect()
+}
+
 impl Resource for Firewall {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let is_live = work.host.is_live();
         if is_live && self.sensitive {
             return Ok(None);
         }
-        let zone = self.zone_name(work.host)?;
-        let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
-        // what is permanent is in the files
-        Ok(Some(paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()))
+        Ok(Some(zone_traces(self.zone_name(work.host)?, is_live)))
     }
 
     fn can_cut_off(&self) -> bool {
@@ -644,50 +835,60 @@ impl Resource for Firewall {
 
     /// The zone, the first thing listed, how many more, and a few digits that tell it from others that start alike.
     fn key(&self) -> String {
-        let mut elements: Vec<String> =
-            self.listed.without(&Settings::default()).iter().map(ToString::to_string).collect();
-        elements.extend(self.bars_masquerade.then(|| "no masquerade".to_owned()));
-        elements.extend(self.exclusive.then(|| "nothing else".to_owned()));
-        let digest = hex::encode(Sha256::digest(elements.join("\n")));
-        let first = match elements.first() {
+        let words = self.words();
+        let digest = digest(&words.join("\n"));
+        let first = match words.first() {
             Some(rule) if rule.starts_with("rule ") => "rule",
             Some(element) => element,
             None => "nothing",
         };
-        let more = match elements.len() {
+        let more = match words.len() {
             0 | 1 => String::new(),
             number => format!(" +{}", number - 1),
         };
-        format!("{} {first}{more} {}", self.zone.as_deref().unwrap_or("default"), &digest[..6])
+        format!("{} {first}{more} {digest}", self.zone.as_deref().unwrap_or("default"))
     }
 
     fn phase(&self) -> Phase {
         Phase::Firewall
     }
 
-    /// Nothing: two roles may open the same port.
+    /// Nothing but a part of the zone's file: two roles may open the same port.
     fn claims(&self) -> Vec<String> {
-        Vec::new()
+        part_of_file(self.zone.as_deref(), &self.key()).into_iter().collect()
     }
 
     fn footprint(&self, host: &Host) -> Result<Vec<String>> {
         let zone = self.zone_name(host)?;
-        let listed = self.listed.without(&Settings::default());
-        Ok(listed.iter().map(|element| format!("firewall:{zone} {element}")).collect())
+        let listed = self.listed.elements().into_iter().map(|element| format!("firewall:{zone} {element}"));
+        let bars = self.bars.iter().map(|element| format!("firewall:{zone} no {element}"));
+        Ok(listed.chain(bars).chain([own::mark(&zone)]).collect())
     }
 
     fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
         let zone = self.zone_name(work.host)?;
-        let listed = self.listed.without(&Settings::default()).into_iter();
-        let element = listed.into_iter().find(|element| mark == format!("firewall:{zone} {element}"));
+        if mark == own::mark(&zone) {
+            return own::origin(&zone, work.host);
+        }
         let had = match work.host.is_live() {
             false => zone_file(work.host, &zone)?.settings(),
             // a firewall that is yet to come lets in what its package says
-            true => work.host.zone(&zone)?.map(|zone| zone.permanent).unwrap_or_default(),
+            true => work.host.zone(&zone)?.and_then(|zone| zone.permanent).unwrap_or_default(),
         };
-        Ok(match element.filter(|element| !Settings::of(element).without(&had).is_empty()) {
-            Some(element) => Origin::Shut { zone, element },
-            None => Origin::Same,
+        let is_marked = |element: &&Element, no: &str| mark == format!("firewall:{zone} {no}{element}");
+        if let Some(element) = self.bars.iter().find(|element| is_marked(element, "no ")) {
+            let had = had.find(element);
+            return Ok(had.map_or(Origin::Same, |element| Origin::Open { zone, element }));
+        }
+        let listed = self.listed.elements();
+        let Some(element) = listed.iter().find(|element| is_marked(element, "")) else { return Ok(Origin::Same) };
+        if had.find(element).is_some() {
+            return Ok(Origin::Same);
+        }
+        let other = elsewhere(&work.host.root, &zone, &[Edit::Add(element.clone())])?.pop();
+        Ok(match other {
+            Some((zone, element)) => Origin::Open { zone, element },
+            None => Origin::Shut { zone, element: element.clone() },
         })
     }
 
@@ -716,7 +917,7 @@ mod tests {
 
     fn firewall(toml: &str) -> Firewall {
         let built = build_with::<FirewallFields>(toml, &RoleFiles::default()).unwrap();
-        built[0].as_any().downcast_ref::<Firewall>().unwrap().clone()
+        built.last().unwrap().as_any().downcast_ref::<Firewall>().unwrap().clone()
     }
 
     fn item(toml: &str) -> Item {
@@ -762,14 +963,22 @@ mod tests {
             "rule family=\"ipv4\" source address=\"192.168.2.0/24\" port port=\"2379-2380\" protocol=\"tcp\" accept",
             "rule family=\"ipv6\" source address=\"fd00::1\" port port=\"2379-2380\" protocol=\"tcp\" accept",
         ];
-        assert_eq!(rules.iter().collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>());
+        assert_eq!(rules.values().collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>());
+        let others =
+            firewall("allow = [{ port = '1/tcp', from = ['02:00:00:00:00:ab', 'ipset:nodes', '10.1.2.3/255.0.0.0'] }]");
+        let wanted = [
+            "rule family=\"ipv4\" source address=\"10.0.0.0/8\" port port=\"1\" protocol=\"tcp\" accept",
+            "rule source ipset=\"nodes\" port port=\"1\" protocol=\"tcp\" accept",
+            "rule source mac=\"02:00:00:00:00:AB\" port port=\"1\" protocol=\"tcp\" accept",
+        ];
+        assert_eq!(others.listed.rules.values().collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>());
     }
 
     #[test]
     fn what_is_no_address_port_or_name_is_refused_with_an_example() {
         assert!(
             why("allow = [{ port = '1/tcp', from = '192.168.1.102.2' }]")
-                .contains("`192.168.1.102.2` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)")
+                .contains("`192.168.1.102.2` is neither an address (192.168.1.101), a network (192.168.1.0/24)")
         );
         assert!(why("ports = ['443']").contains("`443` is not a port: write it like \"443/tcp\""));
         assert!(why("zone = 'a-very-long-zone-name'").contains("is not the name of a zone"));
@@ -874,6 +1083,8 @@ mod tests {
             item("masquerade = true"),
             item("zone = 'a'\ninterfaces = ['eth0']"),
             item("zone = 'b'\ninterfaces = ['eth0']"),
+            item("zone = 'a'\nsources = ['10.0.0.0/16']"),
+            item("zone = 'b'\nsources = ['10.0.9.9/255.255.0.0']"),
         ];
         let errors: Vec<String> = firewalls(&catalog)
             .filter_map(|one| one.compare(&host, &catalog).err())
@@ -882,9 +1093,11 @@ mod tests {
         assert_eq!(
             errors,
             [
-                "one [[firewall]] wants masquerading in the zone public, another bars it",
-                "`eth0` is to belong to two zones: a and b",
-                "`eth0` is to belong to two zones: b and a"
+                "one [[firewall]] wants `masquerade` in the zone public, another bars it",
+                "the interface eth0 is to belong to two zones: a and b",
+                "the interface eth0 is to belong to two zones: b and a",
+                "the source 10.0.0.0/16 is to belong to two zones: a and b",
+                "the source 10.0.0.0/16 is to belong to two zones: b and a",
             ]
         );
     }

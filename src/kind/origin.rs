@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::host::packages::Manager;
 use crate::host::root::What;
-use crate::host::zone::Element;
+use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
-use crate::kind::firewall::Shut;
+use crate::kind::firewall::{FormerTarget, NoZone, Restored};
 use crate::kind::package::Package;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
@@ -86,6 +86,25 @@ pub enum Origin {
         /// What it did not have.
         element: Element,
     },
+    /// A zone with something that a role bars, or has put into another zone.
+    Open {
+        /// The zone.
+        zone: String,
+        /// What it had.
+        element: Element,
+    },
+    /// A firewall without a zone.
+    NoZone {
+        /// The zone.
+        zone: String,
+    },
+    /// What a zone did with what nothing in it speaks of.
+    Target {
+        /// The zone.
+        zone: String,
+        /// That.
+        target: Target,
+    },
     /// A host without a package.
     NoPackage {
         /// The package.
@@ -154,7 +173,12 @@ impl Origin {
                 Some(sysctl) => Box::new(sysctl),
                 None => return Ok(None),
             },
-            Self::Shut { zone, element } => Box::new(Shut { zone: zone.clone(), element: element.clone() }),
+            Self::Shut { zone, element } => {
+                Box::new(Restored { zone: zone.clone(), edit: Edit::Remove(element.clone()) })
+            }
+            Self::Open { zone, element } => Box::new(Restored { zone: zone.clone(), edit: Edit::Add(element.clone()) }),
+            Self::NoZone { zone } => Box::new(NoZone { zone: zone.clone() }),
+            Self::Target { zone, target } => Box::new(FormerTarget { zone: zone.clone(), target: *target }),
             Self::NoPackage { name, manager } => Box::new(Package::absent(name, *manager)),
             Self::Unit { name, enabled, running } => Box::new(Unit::as_it_was(name, *enabled, *running)),
             Self::Same | Self::Kept { .. } => return Ok(None),

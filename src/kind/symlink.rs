@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::host::is_unit_file;
 use crate::host::root::What;
 use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
@@ -96,9 +95,7 @@ impl Resource for Symlink {
         // again, since something else may stand there by now
         self.observe(work)?;
         work.host.root.make_link(&self.path, &self.target)?;
-        if is_unit_file(&self.path) {
-            work.host.unit_files_changed();
-        }
+        work.host.file_changed(&self.path);
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! Ports: what a unit says that others reach it at, what the firewall lets in, and what command lines listen at.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::error::{Error, Place};
-use crate::host::zone::{PortRange, Ports, Traffic};
+use crate::host::zone::{PortRange, Ports, Target, Traffic};
 use crate::kind::Item;
-use crate::kind::firewall::Firewall;
+use crate::kind::firewall::{Definition, Firewall, OwnZone};
 use crate::lint::flags::{flag_of, has_tables, name_of};
 use crate::lint::{Host, HostUnit, Subject, place};
 use crate::site::Site;
@@ -23,9 +24,23 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     subject.hosts.iter().flat_map(of_host).collect()
 }
 
-/// A host's firewalls, but for those of the zone that lets everything in.
+/// Zones of a host that let everything in; `None` is the default one.
+fn open_zones<'a>(host: &Host<'a>) -> HashSet<Option<&'a str>> {
+    let own = host.all::<OwnZone>().map(|(_, own)| own).filter(|own| own.target() == Some(Target::Accept));
+    own.map(OwnZone::zone).chain([Some(TRUSTED)]).collect()
+}
+
+/// A host's firewalls, but for those of zones that let everything in.
 fn firewalls<'a>(host: &Host<'a>) -> impl Iterator<Item = (&'a Item, &'a Firewall)> + use<'a> {
-    host.all::<Firewall>().filter(|(_, firewall)| firewall.zone() != Some(TRUSTED))
+    let open = open_zones(host);
+    host.all::<Firewall>().filter(move |(_, firewall)| !open.contains(&firewall.zone()))
+}
+
+/// What a firewall lets in by services that the host's roles define.
+fn lets_in_by_own_services<'a>(host: &Host<'a>, firewall: &'a Firewall) -> impl Iterator<Item = &'a Traffic> + use<'a> {
+    let own: HashMap<&str, &[Traffic]> =
+        host.all::<Definition>().filter_map(|(_, definition)| definition.as_service()).collect();
+    firewall.services().iter().filter_map(move |name| own.get(name.as_str()).copied()).flatten()
 }
 
 /// What units listen at, with the unit.
@@ -51,12 +66,14 @@ fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
 
 /// What units listen at, and the firewall shuts. Of a host without a `[[firewall]]` somebody else looks after it.
 fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
-    if host.all::<Firewall>().next().is_none() {
+    if host.all::<Firewall>().next().is_none() || open_zones(host).contains(&None) {
         return Vec::new();
     }
-    let lets_in: Vec<&Traffic> = firewalls(host)
-        .flat_map(|(_, firewall)| firewall.lets_in().iter().chain(firewall.lets_in_otherwise()))
-        .collect();
+    let mut lets_in: Vec<&Traffic> = Vec::new();
+    for (_, firewall) in firewalls(host) {
+        lets_in.extend(firewall.lets_in().iter().chain(firewall.lets_in_otherwise()));
+        lets_in.extend(lets_in_by_own_services(host, firewall));
+    }
     let shut = |(unit, at): (&HostUnit<'_>, &Traffic)| {
         let shut = rest(at, &lets_in)?;
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
@@ -169,6 +186,15 @@ mod tests {
             ("['vrrp']", "rich = ['rule protocol value=vrrp accept']"),
             ("['22/tcp', '80/tcp', '443/tcp']", "services = ['ssh', 'http', 'https']"),
             ("['443/tcp']", "allow = [{ service = 'https', from = '10.0.0.2' }]"),
+            (
+                "['8080/tcp', 'ah']",
+                "services = ['app']\ndefine_services.app = { ports = ['8080/tcp'], protocols = ['AH'] }",
+            ),
+            (
+                "['8443/tcp']",
+                "rich = ['rule service name=app accept']\n[[firewall]]\ndefine_services.app = { ports = ['8443/tcp'] }",
+            ),
+            ("['9/tcp']", "target = 'ACCEPT'\nservices = ['ssh']"),
             ("['6443/tcp']", "rich = ['rule family=ipv4 source address=10.0.0.2 port port=6443 protocol=tcp accept']"),
         ] {
             let certificate = "[[certificate]]\nname = 'c'\nauthority = 'ca'\ncert = '/c'\nkey = '/k'";
@@ -199,6 +225,8 @@ mod tests {
             ("rich = ['rule port port=6443 protocol=tcp drop']", "6443/tcp", "port"),
             ("rich = ['rule port port=6443 protocol=udp accept']", "6443/tcp", "port"),
             ("zone = 'trusted'\nsources = ['10.0.0.0/8']", "6443/tcp", "port"),
+            ("zone = 'pods'\ntarget = 'ACCEPT'\nports = ['6443/tcp']", "6443/tcp", "port"),
+            ("services = ['ssh']\ndefine_services.app = { ports = ['6443/tcp'] }", "6443/tcp", "port"),
             ("services = ['ssh']", "vrrp", "protocol"),
         ] {
             let what = format!("a.service listens at {shut}, and no [[firewall]] lets that in");

@@ -405,7 +405,14 @@ fn clashes(items: &[Item]) -> Vec<Error> {
             } else {
                 Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
             };
-            let help = format!("the other one is at {}; keep one of them", first.place);
+            let help = match [first, item].iter().any(|one| one.resource.kind() == "firewall") {
+                true => format!(
+                    "the other one is at {}; firewalld writes this file for a [[firewall]]: say there what is in it (`target`, \
+                     `sources`, `services`, …), and leave the file out",
+                    first.place
+                ),
+                false => format!("the other one is at {}; keep one of them", first.place),
+            };
             errors.push(error.at(item.place.clone(), "here again").help(help).coded(&code::CLASH));
         }
     }

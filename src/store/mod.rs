@@ -66,6 +66,9 @@ pub struct Owed {
     /// Whether systemd has to read its unit files again.
     #[serde(default)]
     pub unit_files: bool,
+    /// Whether firewalld has to read its files again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub firewall_files: bool,
     /// Whether the probes have not all passed since the last change.
     #[serde(default)]
     pub probes: bool,

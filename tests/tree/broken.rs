@@ -320,7 +320,7 @@ refused! {
         "roles/base/role.toml:13:8", "`unit[0].name` can't be read: `a.servcie` is not the name of a unit: did you mean `a.service`?", "";
 
     a_firewall_for_a_network_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nallow = [{ port = \"80/tcp\", from = \"10.0.0.0/33\" }]"))],
-        "roles/base/role.toml:13:36", "`firewall[0].allow[0].from` can't be read: `10.0.0.0/33` is neither an address (192.168.1.101) nor a network (192.168.1.0/24)", "";
+        "roles/base/role.toml:13:36", "`firewall[0].allow[0].from` can't be read: `10.0.0.0/33` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address (02:00:00:00:00:01) nor a set (ipset:NAME)", "";
 
     a_firewall_for_a_port_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nports = [\"80/tpc\"]"))],
         "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";

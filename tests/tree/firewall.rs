@@ -1,0 +1,201 @@
+//! `[[firewall]]` in a tree: zones, services and sets of a role's own are files, and an address is the same however it is written.
+
+use crate::apply::base;
+use crate::site::{Output, Site, Tree, kpull};
+
+const PUBLIC: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n  \
+    <interface name=\"eth1\"/>\n  <forward/>\n</zone>\n";
+
+const OWN: &str = r#"
+[[firewall]]
+zone = "k8s"
+target = "ACCEPT"
+forward = true
+sources = ["10.0.0.0/255.255.0.0", "ipset:nodes"]
+interfaces = ["eth1"]
+services = ["app"]
+[firewall.define_services.app]
+description = "What < we > sell"
+ports = ["8080/tcp", "9000-9001/udp"]
+protocols = ["VRRP"]
+[firewall.define_ipsets.nodes]
+entries = ["192.168.1.11/32", "192.168.1.0/24", "172.16.5.5/255.255.0.0"]
+
+[[firewall]]
+zone = "public"
+target = "DROP"
+forward = false
+"#;
+
+/// A tree that has firewalld's zone `public`, and a site with this role.
+fn tree(role: &str) -> (Site, Tree) {
+    let site = base(role);
+    let tree = site.sign().enroll();
+    tree.write("etc/firewalld/zones/public.xml", PUBLIC);
+    (site, tree)
+}
+
+/// `kpull check` of a site.
+fn check(site: &Site) -> Output {
+    kpull(&["check", "--site", site.path().to_str().unwrap()])
+}
+
+/// What was told, however its lines are broken.
+fn words(told: &str) -> String {
+    told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+}
+
+/// The files of a tree: of directories, those on the way stay.
+fn files(tree: &Tree) -> Vec<String> {
+    let all = tree.snapshot();
+    all.into_iter().filter(|(_, (mode, _))| !mode.starts_with("40")).map(|file| format!("{file:?}")).collect()
+}
+
+#[test]
+fn zones_services_and_sets_of_a_role_are_files_and_go_with_it() {
+    let (site, tree) = tree(OWN);
+    let before = files(&tree);
+    tree.kpull("apply").exits(0);
+    assert_eq!(
+        tree.read("etc/firewalld/zones/k8s.xml"),
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone target=\"ACCEPT\">\n  <service name=\"app\"/>\n  <forward/>\n  \
+         <source address=\"10.0.0.0/16\"/>\n  <source ipset=\"nodes\"/>\n  <interface name=\"eth1\"/>\n</zone>\n"
+    );
+    assert_eq!(
+        tree.read("etc/firewalld/services/app.xml"),
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<service>\n  <short>app</short>\n  \
+         <description>What &lt; we &gt; sell</description>\n  <port port=\"8080\" protocol=\"tcp\"/>\n  \
+         <port port=\"9000-9001\" protocol=\"udp\"/>\n  <protocol value=\"vrrp\"/>\n</service>\n"
+    );
+    assert_eq!(
+        tree.read("etc/firewalld/ipsets/nodes.xml"),
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<ipset type=\"hash:net\">\n  <short>nodes</short>\n  \
+         <entry>172.16.0.0/16</entry>\n  <entry>192.168.1.0/24</entry>\n</ipset>\n"
+    );
+    assert_eq!(
+        tree.read("etc/firewalld/zones/public.xml"),
+        PUBLIC
+            .replace("<zone>", "<zone target=\"DROP\">")
+            .replace("  <interface name=\"eth1\"/>\n", "")
+            .replace("  <forward/>\n", ""),
+        "an interface belongs to one zone"
+    );
+    let wanted = tree.snapshot();
+    assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
+
+    // drift
+    tree.write("etc/firewalld/services/app.xml", "<service/>\n");
+    std::fs::remove_file(tree.at("etc/firewalld/zones/k8s.xml")).unwrap();
+    let changed = tree.kpull("apply --json").exits(0).changed();
+    assert_eq!(changed[..2], ["firewall:service app", "firewall:zone k8s"], "{changed:?}");
+    assert_eq!(tree.snapshot(), wanted);
+
+    // a part of it goes, and then all of it
+    let less = OWN.replace("services = [\"app\"]\n", "").replace("target = \"DROP\"\n", "");
+    site.role("base", &less).sign();
+    tree.kpull("apply").exits(0);
+    assert!(!tree.read("etc/firewalld/zones/k8s.xml").contains("app"));
+    assert!(tree.read("etc/firewalld/zones/public.xml").contains("<zone>"));
+    site.role("base", "").sign();
+    let plan = tree.kpull("plan --json").exits(2).changed();
+    for gone in
+        ["firewall:zone k8s", "absent:/etc/firewalld/services/app.xml", "absent:/etc/firewalld/ipsets/nodes.xml"]
+    {
+        assert!(plan.contains(&gone.to_owned()), "{plan:?}");
+    }
+    tree.kpull("apply").exits(0);
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    // what comes back stands at another place in the file
+    assert_eq!(sorted(&tree.read("etc/firewalld/zones/public.xml")), sorted(PUBLIC));
+    tree.write("etc/firewalld/zones/public.xml", PUBLIC);
+    assert_eq!(files(&tree), before);
+    tree.kpull("plan").exits(0);
+}
+
+#[test]
+fn a_zone_that_another_role_uses_still_stays_without_the_one_that_made_it() {
+    let (site, tree) = tree(
+        "[[firewall]]\nzone = \"k8s\"\nsources = [\"10.0.0.0/16\"]\n[[firewall]]\nzone = \"k8s\"\nports = [\"6443/tcp\"]\n",
+    );
+    tree.kpull("apply").exits(0);
+    site.role("base", "[[firewall]]\nzone = \"k8s\"\nports = [\"6443/tcp\"]\n").sign();
+    tree.kpull("apply").exits(0);
+    let zone = tree.read("etc/firewalld/zones/k8s.xml");
+    assert!(zone.contains("6443") && !zone.contains("10.0.0.0"), "{zone}");
+    tree.kpull("plan").exits(0);
+}
+
+#[test]
+fn what_is_there_already_in_other_words_is_no_change() {
+    let (_site, tree) = tree(
+        r#"
+        [[firewall]]
+        zone = "public"
+        sources = ["10.0.0.0/16", "FD00:0::/64", "02:00:00:00:00:ab"]
+        ports = ["80-80/tcp"]
+        allow = [
+            { port = "443-443/tcp", from = ["10.1.0.7/255.255.0.0", "fd01::/64"] },
+            { protocol = "VRRP", from = "10.2.0.1" },
+        ]
+        "#,
+    );
+    tree.write(
+        "etc/firewalld/zones/public.xml",
+        "<zone>\n  <source address=\"10.0.0.0/255.255.0.0\"/>\n  <source address=\"fd00:0:0:0::/64\"/>\n  \
+         <source address=\"02:00:00:00:00:AB\"/>\n  <port port=\"80-80\" protocol=\"tcp\"/>\n  \
+         <rule family=\"ipv4\"><source address=\"10.1.0.0/16\"/><port port=\"443\" protocol=\"tcp\"/><accept/></rule>\n  \
+         <rule family=\"ipv6\"><source address=\"FD01::0/64\"/><port port=\"443\" protocol=\"tcp\"/><accept/></rule>\n  \
+         <rule family=\"ipv4\"><source address=\"10.2.0.1/32\"/><protocol value=\"vrrp\"/><accept/></rule>\n</zone>\n",
+    );
+    assert_eq!(tree.kpull("plan --json").exits(0).changed(), [""; 0]);
+}
+
+#[test]
+fn a_zone_that_nobody_describes_is_an_error_with_the_name_that_was_meant() {
+    let (_site, tree) = tree("[[firewall]]\nzone = \"pubilc\"\nports = [\"80/tcp\"]\n");
+    let told = tree.kpull("plan").exits(1).stderr;
+    for part in ["firewalld has no zone `pubilc`", "did you mean `public`?", "target = \"default\""] {
+        assert!(words(&told).contains(part), "{told}");
+    }
+}
+
+#[test]
+fn a_zone_can_t_be_a_file_and_a_firewall_at_once_and_check_says_which_fields_to_use() {
+    let file = "[[file]]\npath = \"/etc/firewalld/zones/k8s.xml\"\ncontent = \"<zone/>\"\n";
+    for firewall in ["ports = [\"6443/tcp\"]", "target = \"DROP\"", "sources = [\"10.0.0.0/8\"]"] {
+        let site = base(&format!("{file}[[firewall]]\nzone = \"k8s\"\n{firewall}\n"));
+        let told = words(&check(&site).exits(1).stderr);
+        for part in ["`/etc/firewalld/zones/k8s.xml` stands twice in the role base", "`target`, `sources`, `services`"]
+        {
+            assert!(told.contains(part), "{firewall}: {told}");
+        }
+    }
+}
+
+#[test]
+fn what_can_be_no_service_or_set_is_refused_with_the_reason() {
+    for (fields, why) in [
+        ("define_services.app = {}", "the service `app` is nothing: say its `ports`"),
+        ("define_services.\"a b\" = { ports = ['1/tcp'] }", "`a b` is not the name of a service"),
+        ("define_services.app = { ports = ['1/tcp'], description = \"a\\nb\" }", "has control characters in it"),
+        ("define_ipsets.a = { type = 'list:set' }", "`list:set` is no type of set that firewalld makes: hash:ip"),
+        (
+            "define_ipsets.a = { entries = ['10.0.0.1', 'fd00::1'] }",
+            "the entry `fd00::1` of the set `a` is of the other family",
+        ),
+        ("define_ipsets.a = { entries = ['0.0.0.0/0'] }", "holds everything, which no set can"),
+        ("define_ipsets.a = { entries = ['10.0.0.1,tcp:80'] }", "is not of the type hash:net"),
+        ("define_ipsets.a = { entries = ['10.0.0'] }", "has `10.0.0`, which is neither an address nor a network"),
+        ("define_ipsets.a = { entries = ['10.0.0.1'], options = { timeout = 60 } }", "the set `a` has a `timeout`"),
+        ("target = 'ALLOW'", "`firewall[0].target` can't be read"),
+        ("sources = ['ipset:a b']", "`a b` is not the name of a set"),
+    ] {
+        let site = base(&format!("[[firewall]]\nzone = \"k8s\"\n{fields}\n"));
+        let told = words(&check(&site).exits(1).stderr);
+        assert!(told.contains(why), "{fields}: {told}");
+    }
+}
