@@ -93,6 +93,10 @@ struct Inner {
     label: Option<String>,
     place: Option<Place>,
     passes: bool,
+    /// Whether it is a path on this host that refuses, whatever is to be there.
+    is_of_path: bool,
+    /// Whether this host is to blame for it, and no release.
+    is_of_host: bool,
     /// The place's text as it is shown, made when somebody looks: many failures may be in one long text.
     source: OnceLock<NamedSource<Arc<str>>>,
     others: Vec<Error>,
@@ -112,6 +116,8 @@ impl Error {
             label: None,
             place: None,
             passes: false,
+            is_of_path: false,
+            is_of_host: false,
             source: OnceLock::new(),
             others: Vec::new(),
         }))
@@ -168,6 +174,35 @@ impl Error {
     /// Whether it passes by itself.
     pub fn passes(&self) -> bool {
         self.0.passes
+    }
+
+    /// Says that a path on this host refuses, whatever is to be there: an immutable file, a directory in place of a file.
+    #[must_use]
+    pub fn of_path(mut self) -> Self {
+        self.0.is_of_path = true;
+        self
+    }
+
+    /// Whether a path on this host refuses, and not because the host as a whole lacks something.
+    pub fn is_of_path(&self) -> bool {
+        self.0.is_of_path && !self.is_of_machine()
+    }
+
+    /// Whether the host as a whole lacks something: space, a disk that works, memory.
+    pub fn is_of_machine(&self) -> bool {
+        [&code::SPACE, &code::DISK, &code::LIMIT].contains(&self.code())
+    }
+
+    /// Says that this host is to blame for it, and no release: the last good release fails there in the same way.
+    #[must_use]
+    pub fn of_host(mut self) -> Self {
+        self.0.is_of_host = true;
+        self
+    }
+
+    /// Whether this host is to blame for it, and no release.
+    pub fn is_of_host(&self) -> bool {
+        self.0.is_of_host
     }
 
     /// Adds why it happened, in the words of whatever failed underneath.

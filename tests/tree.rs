@@ -36,6 +36,8 @@ mod git;
 mod help;
 #[path = "tree/hooks.rs"]
 mod hooks;
+#[path = "tree/isolated.rs"]
+mod isolated;
 #[path = "tree/metrics.rs"]
 mod metrics;
 #[path = "tree/new.rs"]

@@ -44,17 +44,17 @@ impl Run for Plan {
             Box::new(Text::new(!self.no_diff).at(self.talk.level()))
         };
         if let Some(dir) = &self.site {
-            let planned = self.preview(dir)?;
-            return Ok(tell(&planned, None, start, &*report));
+            return tell(self.preview(dir)?, None, start, &*report);
         }
         let agent = self.host.agent(&*report)?;
         let _lock = agent.store.lock()?;
         let taken = agent.take(self.now)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
-        let exit = tell(planned.get(), Some(planned.manifest().serial), start, &*report);
+        let serial = planned.manifest().serial;
+        let exit = tell(planned.into_inner(), Some(serial), start, &*report);
         match taken.trouble {
             Some(trouble) => Err(trouble),
-            None => Ok(exit),
+            None => exit,
         }
     }
 
@@ -81,14 +81,17 @@ impl Plan {
     }
 }
 
-/// Reports a plan; the exit code that it means.
-pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Exit {
+/// Reports a plan; the exit code that it means. What can't be observed is the error, after all that can.
+pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, report: &dyn Report) -> Result<Exit> {
     let items = &plan.catalog.items;
     for (at, change) in &plan.changes {
         report.event(&Event::Planned(&items[*at], change));
     }
     for (item, change) in plan.given_back() {
         report.event(&Event::Planned(item, change));
+    }
+    for (id, error) in &plan.lost {
+        report.event(&Event::Lost { id, error });
     }
     let ids = |kicked: bool| {
         let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
@@ -108,5 +111,10 @@ pub(super) fn tell(plan: &engine::Plan, serial: Option<u64>, start: Instant, rep
         waits: None,
         took: start.elapsed(),
     }));
-    if plan.changes.is_empty() && plan.given_back().next().is_none() { Exit::Done } else { Exit::Changes }
+    let is_empty = plan.changes.is_empty() && plan.given_back().next().is_none();
+    match plan.left_out.into_error(items) {
+        Some(error) => Err(error),
+        None if is_empty => Ok(Exit::Done),
+        None => Ok(Exit::Changes),
+    }
 }

@@ -8,6 +8,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::engine::before::{Before, Gone, Turn};
+use crate::engine::check;
+use crate::engine::fault::{LeftOut, needed};
 use crate::engine::plan::{Plan, difference, locate};
 use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
@@ -29,6 +31,8 @@ pub struct Applied {
     pub asked: BTreeMap<String, bool>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What was left out because this host failed there before this release, with what depends on it.
+    pub fault: Option<Error>,
     /// What was applied.
     pub catalog: Catalog,
     /// What its signers said.
@@ -38,7 +42,7 @@ pub struct Applied {
 /// How an apply ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Everything is as the release says, and well.
+    /// Everything is as the release says, and well, but for [`Applied::fault`].
     Well,
     /// It ended before something that waits for another host, or for another program on this one; the next run goes on.
     Waiting(Error),
@@ -49,43 +53,68 @@ pub enum Outcome {
 /// Carries a plan out. Only a plan of a verified release can be: nothing else makes a `Verified<Plan>`.
 ///
 /// Each resource is looked at again in its turn, since one change can bring another (a package brings a file). What
-/// stood there before is remembered before anything is touched, and what units are owed before the change that it is owed for. The
-/// first failure ends the run; what was done until then stays, and the caller decides whether to go on from there or back.
+/// stood there before is remembered before anything is touched, and what units are owed before the change that it is owed for.
+///
+/// A resource that fails is left out, with what depends on it, where `is_old` says that this was so before this release;
+/// everything else is applied. Any other failure ends the run; what was done until then stays, and the caller decides whether to
+/// go on from there or back. So does something that can't be fetched, before anything is touched: a host without any good
+/// release gets its accounts, packages and firewall all the same.
 ///
 /// An error is one from before anything was touched.
-pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, report: &dyn Report) -> Result<Applied> {
+pub fn apply(
+    host: &Host,
+    store: &Store,
+    plan: Verified<Plan>,
+    stamp: &Stamp,
+    report: &dyn Report,
+    is_old: IsOld<'_>,
+) -> Result<Applied> {
     let start = Instant::now();
     let manifest = plan.manifest().clone();
     let serial = manifest.serial;
-    let plan = plan.into_inner();
+    let mut plan = plan.into_inner();
+    let left_out = std::mem::take(&mut plan.left_out);
+    let gone = std::mem::take(&mut plan.gone);
     let items = &plan.catalog.items;
     let work = Work { host, store, catalog: items };
-    let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
-    for (at, _) in &plan.changes {
-        let item = &items[*at];
-        let prepared = item.resource.prepare(&work, &progress);
-        for (mirror, error) in store.take_passed_mirrors() {
-            report.event(&Event::PassedMirror { mirror: &mirror, error: &error });
-        }
-        prepared.map_err(|error| locate(error, item))?;
-    }
     let is_new = plan.is_new;
-    let is_empty = plan.is_empty();
     let mut run = Run::new(&work, report, &plan.catalog.host, plan.owed.clone());
     run.held = plan.held.iter().map(|one| one.id.clone()).collect();
     run.cuts_off = stamp.confirm_by;
     run.release = is_new.then(|| stamp.digest.clone());
-    let mut outcome = Outcome::Well;
-    if is_new || !is_empty {
+    run.is_old = is_old;
+    run.gone_stays = plan.gone_stays;
+    run.owed.probes |= !plan.news.is_empty();
+    run.news = std::mem::take(&mut plan.news);
+    let new_fault = left_out.faults().iter().find(|(at, error)| !is_old(&items[*at], error));
+    let mut outcome = match new_fault {
+        Some((_, error)) => Stop::from(error.clone()).into(),
+        None => Outcome::Well,
+    };
+    run.left_out = left_out;
+    if matches!(outcome, Outcome::Well) {
+        run.prepare(plan.changes.iter().map(|(at, _)| *at))?;
+    }
+    let is_empty = plan.changes.is_empty() && gone.is_empty() && plan.is_owed_nothing();
+    for (id, error) in &plan.lost {
+        report.event(&Event::Lost { id, error });
+    }
+    if matches!(outcome, Outcome::Well) && (is_new || !is_empty) {
         let mut before = match plan.before {
             Some(before) => before,
             None => Before::load(store)?,
         };
-        run.is_unsaved = before.adopt(&work)?;
-        run.before = before;
-        let ended = run.all(items, &plan.gone);
+        let (is_unsaved, failed) = before.adopt(&work, |at| run.left_out.has(at));
+        (run.is_unsaved, run.before) = (is_unsaved, before);
+        let ended =
+            failed.into_iter().try_for_each(|(at, error)| run.fail(at, error)).and_then(|()| run.all(items, &gone));
         run.before.save(store)?;
         outcome = ended.map_or_else(Outcome::from, |()| Outcome::Well);
+    }
+    if run.basics.is_some() && matches!(outcome, Outcome::Well) {
+        // what has begun here and is not whole is no generation
+        run.note()?;
+        outcome = std::mem::take(&mut run.left_out).into_error(items).map_or(Outcome::Well, Outcome::Failed);
     }
     let mut probes = 0;
     if matches!(outcome, Outcome::Well) {
@@ -93,14 +122,20 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         probes = passed;
         outcome = unhealthy.map_or(Outcome::Well, Outcome::Failed);
         if is_new {
-            run.before.settle(&work)?;
+            run.before.settle(&work);
             run.before.save(store)?;
         }
-        record(store, serial, stamp, items, &run.changes, matches!(outcome, Outcome::Well))?;
+        let checks = match matches!(outcome, Outcome::Well) && host.is_live() {
+            true => check::all((0..items.len()).filter(|&at| !run.is_left_out(at)).map(|at| &items[at])),
+            false => BTreeMap::new(),
+        };
+        let good = matches!(outcome, Outcome::Well);
+        record(store, serial, stamp, items, &run.changes, Verdict { good, checks })?;
         run.owed.release = None;
-        run.owed.gone = plan.gone_is_held;
+        run.owed.gone = run.gone_stays;
         run.note()?;
     }
+    let fault = std::mem::take(&mut run.left_out).into_error(items);
     let summary = Summary {
         command: "apply",
         host: plan.catalog.host.clone(),
@@ -115,8 +150,11 @@ pub fn apply(host: &Host, store: &Store, plan: Verified<Plan>, stamp: &Stamp, re
         took: start.elapsed(),
     };
     let asked = run.asked.take();
-    Ok(Applied { summary, asked, outcome, catalog: plan.catalog, manifest })
+    Ok(Applied { summary, asked, outcome, fault, catalog: plan.catalog, manifest })
 }
+
+/// Whether a resource failed like this before the release that is applied, so that the release is not to blame.
+pub type IsOld<'a> = &'a dyn Fn(&Item, &Error) -> bool;
 
 /// Why a run ended early.
 #[derive(Debug)]
@@ -168,8 +206,17 @@ struct Run<'a> {
     kicked: Vec<String>,
     /// Probes that were waited for, and whether they passed.
     asked: RefCell<BTreeMap<String, bool>>,
-    /// Changes that are not on the disk yet.
-    waiting: Vec<(&'a Item, Change)>,
+    /// Changes that are not on the disk yet, by the position of the resource.
+    waiting: Vec<(usize, Change)>,
+    /// What failed, and what depends on it.
+    left_out: LeftOut,
+    is_old: IsOld<'a>,
+    /// All that a first run touches when something can't be fetched.
+    basics: Option<HashSet<usize>>,
+    /// Whether something that no role wants any more stays for now.
+    gone_stays: bool,
+    /// Probes and slots that the last good release did not have like this.
+    news: HashSet<usize>,
 }
 
 impl<'a> Run<'a> {
@@ -190,10 +237,62 @@ impl<'a> Run<'a> {
             kicked: Vec::new(),
             asked: RefCell::default(),
             waiting: Vec::new(),
+            left_out: LeftOut::default(),
+            is_old: &|_, _| false,
+            basics: None,
+            gone_stays: false,
+            news: HashSet::new(),
         }
     }
 
+    /// Fetches and checks what changes need, before anything is touched. On a host without any good release, what can't be fetched keeps
+    /// only what depends on it away, and all that is not basic.
+    fn prepare(&mut self, changes: impl Iterator<Item = usize>) -> Result<()> {
+        let (work, report) = (self.work, self.report);
+        let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
+        for at in changes {
+            if self.is_left_out(at) {
+                continue;
+            }
+            let item = &work.catalog[at];
+            let prepared = item.resource.prepare(work, &progress);
+            for (mirror, error) in work.store.take_passed_mirrors() {
+                report.event(&Event::PassedMirror { mirror: &mirror, error: &error });
+            }
+            let Err(error) = prepared.map_err(|error| locate(error, item)) else { continue };
+            if !(self.is_old)(item, &error) {
+                if work.store.generations()?.iter().any(|one| one.good) {
+                    return Err(error);
+                }
+                if self.basics.is_none() {
+                    let is_basic = |item: &Item| {
+                        matches!(item.resource.phase(), Phase::Accounts | Phase::Packages | Phase::Firewall)
+                    };
+                    self.basics = Some(needed(work.catalog, is_basic)?);
+                }
+            }
+            self.left_out.add(at, error, work.catalog)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this run does not touch an item.
+    fn is_left_out(&mut self, at: usize) -> bool {
+        self.left_out.has(at) || self.basics.as_ref().is_some_and(|basics| !basics.contains(&at))
+    }
+
+    /// Leaves a resource that failed out, if that is not this release's fault; else the run ends.
+    fn fail(&mut self, at: usize, error: Error) -> Result<(), Stop> {
+        let item = &self.work.catalog[at];
+        let error = locate(error, item);
+        if !(self.is_old)(item, &error) {
+            return Err(error.into());
+        }
+        Ok(self.left_out.add(at, error, self.work.catalog)?)
+    }
+
     fn all(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+        let gone = if self.basics.is_some() { &[] } else { gone };
         let ended = self.each(items, gone);
         // also what was written before a failure
         let settled = self.settle();
@@ -203,7 +302,9 @@ impl<'a> Run<'a> {
         self.work.host.settle_firewall()?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
-        self.owed.kicks.clear();
+        let left: HashSet<&str> =
+            (0..items.len()).filter(|&at| self.is_left_out(at)).map(|at| items[at].id.as_str()).collect();
+        self.owed.kicks.retain(|id, _| left.contains(id.as_str()));
         self.owed.unit_files = false;
         self.owed.firewall_files = false;
         Ok(())
@@ -241,17 +342,24 @@ impl<'a> Run<'a> {
                 self.give_back(gone, Turn::Middle)?;
                 self.work.host.settle_firewall()?;
             }
-            if self.held.contains(&item.id) {
+            if self.held.contains(&item.id) || self.is_left_out(at) {
                 continue;
             }
             let can_wait = item.resource.is_self_contained() && !gates.contains_key(&item.id);
             if !can_wait {
                 self.settle()?;
             }
-            let Some(change) =
-                difference(item, self.work, &changed, &self.owed.kicks).map_err(|error| locate(error, item))?
-            else {
+            // what was written until now may have failed, and this one depend on it
+            if self.is_left_out(at) {
                 continue;
+            }
+            let change = match difference(item, self.work, &changed, &self.owed.kicks) {
+                Ok(Some(change)) => change,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.fail(at, error)?;
+                    continue;
+                }
             };
             for gate in gates.get(&item.id).into_iter().flatten() {
                 self.pass(gate, item).map_err(Stop::Waits)?;
@@ -261,9 +369,12 @@ impl<'a> Run<'a> {
             if can_wait {
                 self.work.host.root.gather();
             }
-            self.make(item, None, &change)?;
+            if let Err(error) = self.make(item, None, &change) {
+                self.fail(at, error)?;
+                continue;
+            }
             changed.insert(&item.id);
-            self.waiting.push((item, change));
+            self.waiting.push((at, change));
             if !can_wait || self.work.host.root.has_gathered_enough() {
                 self.settle()?;
             }
@@ -279,34 +390,66 @@ impl<'a> Run<'a> {
     }
 
     /// Has everything on the disk that was changed until now.
-    fn settle(&mut self) -> Result<()> {
-        let settled = self.work.host.root.settle();
-        for (item, change) in std::mem::take(&mut self.waiting) {
-            if settled.is_err() && item.resource.observe(self.work)?.is_some() {
+    fn settle(&mut self) -> Result<(), Stop> {
+        let (settled, items) = (self.work.host.root.settle(), self.work.catalog);
+        let mut unmade = Vec::new();
+        for (at, change) in std::mem::take(&mut self.waiting) {
+            if settled.is_err() && !matches!(items[at].resource.observe(self.work), Ok(None)) {
+                unmade.push((at, change));
                 continue;
             }
-            self.before.made(item, self.work)?;
-            self.done(item, change);
-            self.paid(&item.id)?;
+            self.finish(at, change)?;
         }
-        settled.map_err(|(path, error)| match self.work.catalog.iter().find(|item| paths(item).contains(&path)) {
-            Some(item) => locate(error, item),
-            None => error,
-        })
+        let Err((path, error)) = settled else { return Ok(()) };
+        match items.iter().position(|item| paths(item).contains(&path)) {
+            Some(at) => self.fail(at, error)?,
+            None => return Err(error.into()),
+        }
+        // only the first failure is known: the others are made one by one
+        for (at, change) in unmade {
+            if self.is_left_out(at) {
+                continue;
+            }
+            match self.make(&items[at], None, &change) {
+                Ok(()) => self.finish(at, change)?,
+                Err(error) => self.fail(at, error)?,
+            }
+        }
+        Ok(())
     }
 
-    /// Gives back what no role wants any more and whose turn it is.
+    /// Remembers and reports a change that is on the disk.
+    fn finish(&mut self, at: usize, change: Change) -> Result<()> {
+        let item = &self.work.catalog[at];
+        self.before.made(item, self.work)?;
+        self.done(item, change);
+        self.paid(&item.id)
+    }
+
+    /// Gives back what no role wants any more and whose turn it is. What can't be is reported, and tried again by the next run.
     fn give_back(&mut self, gone: &[(Gone, Option<Change>)], turn: Turn) -> Result<()> {
         for (one, _) in gone.iter().filter(|(one, _)| one.turn == turn) {
-            let item = &one.item;
-            let observed = item.resource.observe(self.work).map_err(|error| locate(error, item))?;
-            if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
-                let kicks: Vec<(&str, Kick)> = one.kicks.iter().map(|(id, kick)| (id.as_str(), *kick)).collect();
-                self.owe(item, &kicks)?;
-                self.make(item, Some(&one.mark), &change)?;
-                self.done(item, change);
+            match self.restore(one) {
+                Ok(()) => self.before.forget(&one.mark),
+                Err(Stop::Failed(error)) if !error.is_of_machine() => {
+                    self.gone_stays = true;
+                    self.report.event(&Event::Lost { id: &one.id, error: &error });
+                }
+                Err(Stop::Failed(error) | Stop::Waits(error)) => return Err(error),
             }
-            self.before.forget(&one.mark);
+        }
+        Ok(())
+    }
+
+    /// Gives one thing back.
+    fn restore(&mut self, one: &Gone) -> Result<(), Stop> {
+        let item = &one.item;
+        let observed = item.resource.observe(self.work)?;
+        if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
+            let kicks: Vec<(&str, Kick)> = one.kicks.iter().map(|(id, kick)| (id.as_str(), *kick)).collect();
+            self.owe(item, &kicks)?;
+            self.make(item, Some(&one.mark), &change)?;
+            self.done(item, change);
         }
         Ok(())
     }
@@ -324,7 +467,7 @@ impl<'a> Run<'a> {
         for path in self.before.save_edits(item, mark, self.work)? {
             self.report.event(&Event::Saved { path: &path });
         }
-        let made = item.resource.apply(self.work, change).map_err(|error| locate(error, item));
+        let made = item.resource.apply(self.work, change);
         if let Some(error) = self.work.host.root.labels().take_trouble() {
             self.report.event(&Event::Unlabelled(&error));
         }
@@ -395,7 +538,15 @@ impl<'a> Run<'a> {
             return Ok((0, None));
         }
         let mut passed = 0;
-        for item in items {
+        for (at, item) in items.iter().enumerate() {
+            if self.is_left_out(at) {
+                continue;
+            }
+            if self.news.contains(&at)
+                && let Err(error) = self.slots.ask(item)
+            {
+                return Ok((passed, Some(locate(error, item))));
+            }
             let Some(probe) = item.resource.probe().filter(|probe| probe.decides()) else { continue };
             if let Err(why) = self.wait(item, probe) {
                 let error = Error::new(format!("{} does not pass", item.id))
@@ -411,6 +562,13 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a generation is recorded as.
+struct Verdict {
+    good: bool,
+    /// What answered, as [`Generation::checks`].
+    checks: BTreeMap<String, String>,
+}
+
 /// Records a generation, when something was changed or the release is another one; or that the last one is well by now.
 fn record(
     store: &Store,
@@ -418,13 +576,16 @@ fn record(
     stamp: &Stamp,
     items: &[Item],
     changes: &[(String, String)],
-    good: bool,
+    Verdict { good, checks }: Verdict,
 ) -> Result<()> {
     let last = store.generation()?;
     if changes.is_empty()
         && let Some(last) = last.as_ref().filter(|last| last.release == stamp.digest)
     {
-        return if good && !last.good { store.set_generation(&Generation { good, ..last.clone() }) } else { Ok(()) };
+        if good && !last.good {
+            return store.set_generation(&Generation { good, checks, ..last.clone() });
+        }
+        return Ok(());
     }
     store.add_generation(&Generation {
         number: last.map_or(1, |last| last.number + 1),
@@ -437,6 +598,7 @@ fn record(
         resources: items.iter().map(|item| item.id.clone()).collect(),
         changes: changes.iter().cloned().collect(),
         good,
+        checks,
         back: stamp.back.clone(),
     })
 }
@@ -652,7 +814,7 @@ mod tests {
             probes: true,
             ..Owed::default()
         };
-        run.is_unsaved = run.before.adopt(&work).unwrap();
+        run.is_unsaved = run.before.adopt(&work, |_| false).0;
         run.owe(&items[1], &[]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(false, None));
         assert_eq!(Before::load(&store).unwrap().ids().count(), 2, "what stood there until now");
@@ -717,7 +879,7 @@ mod tests {
         let record = |digest: &str, changes: &[&str], good| -> Vec<(u64, bool)> {
             let stamp = Stamp { digest: digest.to_owned(), ..Stamp::default() };
             let changes: Vec<_> = changes.iter().map(|id| ((*id).to_owned(), "content".to_owned())).collect();
-            record(&store, 1, &stamp, &[], &changes, good).unwrap();
+            record(&store, 1, &stamp, &[], &changes, Verdict { good, checks: BTreeMap::new() }).unwrap();
             store.generations().unwrap().iter().map(|one| (one.number, one.good)).collect()
         };
         assert_eq!(record("a", &[], false), [(1, false)]);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Place, Result};
+use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::kind::origin::Origin;
 use crate::kind::{Change, Item, Kick, Phase, Work};
@@ -105,38 +105,57 @@ impl Before {
         Ok(())
     }
 
-    /// Remembers what stands where the catalog has something for the first time. Returns whether that was anything.
-    pub fn adopt(&mut self, work: &Work<'_>) -> Result<bool> {
+    /// Remembers what stands where the catalog has something for the first time, but for what `skip` leaves out. Returns whether that was
+    /// anything; and what can't be remembered, so that it must not be touched.
+    pub fn adopt(&mut self, work: &Work<'_>, mut skip: impl FnMut(usize) -> bool) -> (bool, Vec<(usize, Error)>) {
         let mut kicks: BTreeMap<String, Vec<(String, Kick)>> = BTreeMap::new();
         for item in work.catalog {
             for (watched, kick) in item.resource.watches() {
                 kicks.entry(watched).or_default().push((item.id.clone(), kick));
             }
         }
-        let mut is_new = false;
-        for item in work.catalog {
+        let (was_changed, mut failed) = (std::mem::take(&mut self.is_changed), Vec::new());
+        for (at, item) in work.catalog.iter().enumerate() {
             let kicks = kicks.remove(&item.id).unwrap_or_default();
-            for mark in item.resource.footprint(work.host)? {
-                if let Some(known) = self.known.get_mut(&mark) {
-                    is_new |= known.id != item.id || known.kicks != kicks;
-                    (known.id, known.kicks) = (item.id.clone(), kicks.clone());
-                    continue;
-                }
-                let origin = item.resource.origin(&mark, work)?;
-                self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.clone(), made: None });
-                is_new = true;
+            if skip(at) {
+                continue;
+            }
+            if let Err(error) = self.adopt_one(item, &kicks, work) {
+                failed.push((at, error));
             }
         }
-        self.is_changed |= is_new;
-        Ok(is_new)
+        let is_new = self.is_changed;
+        self.is_changed |= was_changed;
+        (is_new, failed)
     }
 
-    /// What the catalog has no more, in the order in which it is given back.
-    pub fn gone(&self, work: &Work<'_>) -> Result<Vec<Gone>> {
-        let wanted = footprint(work)?;
-        let mut gone = Vec::new();
+    fn adopt_one(&mut self, item: &Item, kicks: &[(String, Kick)], work: &Work<'_>) -> Result<()> {
+        for mark in item.resource.footprint(work.host)? {
+            if let Some(known) = self.known.get_mut(&mark) {
+                self.is_changed |= known.id != item.id || known.kicks != kicks;
+                (known.id, known.kicks) = (item.id.clone(), kicks.to_vec());
+                continue;
+            }
+            let origin = item.resource.origin(&mark, work)?;
+            self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.to_vec(), made: None });
+            self.is_changed = true;
+        }
+        Ok(())
+    }
+
+    /// What the catalog has no more, in the order in which it is given back; and ids of what can't be, and why.
+    pub fn gone(&self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
+        let wanted = self.wanted(work);
+        let (mut gone, mut lost) = (Vec::new(), Vec::new());
         for (mark, known) in self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)) {
-            let Some(resource) = known.origin.resource(work.store)? else { continue };
+            let resource = match known.origin.resource(work.store) {
+                Ok(Some(resource)) => resource,
+                Ok(None) => continue,
+                Err(error) => {
+                    lost.push((known.id.clone(), error));
+                    continue;
+                }
+            };
             let turn = match (&known.origin, resource.phase()) {
                 (Origin::Unit { running: Some(true), .. }, _) | (_, Phase::Packages) => Turn::Last,
                 (Origin::Unit { .. }, _) => Turn::First,
@@ -150,16 +169,30 @@ impl Before {
         }
         // what lies in a directory goes before the directory
         gone.sort_by_key(|one| (one.turn, Reverse(one.item.resource.phase()), Reverse(one.mark.len())));
-        Ok(gone)
+        (gone, lost)
+    }
+
+    /// Every mark of the catalog. What a resource can't tell of itself is what is known of it.
+    fn wanted(&self, work: &Work<'_>) -> HashSet<String> {
+        let mut marks = HashSet::new();
+        for item in work.catalog {
+            match item.resource.footprint(work.host) {
+                Ok(own) => marks.extend(own),
+                Err(_) => {
+                    let own = self.known.iter().filter(|(_, known)| known.id == item.id);
+                    marks.extend(own.map(|(mark, _)| mark.clone()));
+                }
+            }
+        }
+        marks
     }
 
     /// Marks that the catalog has no more and that are left as they are: nothing is to be known of them any longer.
-    pub fn settle(&mut self, work: &Work<'_>) -> Result<()> {
-        let wanted = footprint(work)?;
+    pub fn settle(&mut self, work: &Work<'_>) {
+        let wanted = self.wanted(work);
         let count = self.known.len();
         self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back());
         self.is_changed |= self.known.len() != count;
-        Ok(())
     }
 
     /// Nothing is to be known of a mark any longer: it was given back.
@@ -241,15 +274,6 @@ impl Before {
     }
 }
 
-/// Every mark of the catalog.
-fn footprint(work: &Work<'_>) -> Result<HashSet<String>> {
-    let mut marks = HashSet::new();
-    for item in work.catalog {
-        marks.extend(item.resource.footprint(work.host)?);
-    }
-    Ok(marks)
-}
-
 /// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.
 fn digest(path: &str, work: &Work<'_>) -> Result<Option<String>> {
     Ok(work.host.root.digest(path.as_ref(), LARGEST_EDIT)?.map(|(_, digest)| digest))
@@ -276,7 +300,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
         let (world, mut before) = (world(), Before::default());
-        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work).unwrap());
+        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work, |_| false).0);
         assert_eq!((adopt(X), adopt(X)), (true, false));
         assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
         assert_eq!((adopt(&format!("{LINK}{Y}")), adopt(LINK)), (true, false));
@@ -285,9 +309,9 @@ mod tests {
     #[test]
     fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
         let (world, mut before) = (world(), Before::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work, |_| false).0);
         let gone = |before: &Before, role: &str| -> Vec<String> {
-            world.with(role, |work| before.gone(work).unwrap().into_iter().map(|one| one.mark).collect())
+            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark).collect())
         };
         assert_eq!(gone(&before, &format!("{X}{Y}")).len(), 0);
         assert_eq!(gone(&before, X), ["path:/etc/y"]);
@@ -299,15 +323,15 @@ mod tests {
     #[test]
     fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
         let (world, mut before) = (world(), Before::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work).unwrap());
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work, |_| false).0);
         assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
         assert!(before.disown("file:/etc/x", "why"));
         assert_eq!(before.leftovers().collect::<Vec<_>>(), [("file:/etc/x", "why")]);
         assert_eq!(before.saved().len(), 0);
-        world.with(&format!("{X}{Y}"), |work| before.settle(work).unwrap());
+        world.with(&format!("{X}{Y}"), |work| before.settle(work));
         assert_eq!(before.ids().count(), 2, "a role wants both");
-        world.with("", |work| before.settle(work).unwrap());
+        world.with("", |work| before.settle(work));
         assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/y"], "which is to be given back");
     }
 
@@ -326,14 +350,14 @@ mod tests {
             is_there
         };
         assert!(!is_written(&mut before));
-        before.adopt(&work).unwrap();
-        before.adopt(&work).unwrap();
-        before.settle(&work).unwrap();
+        before.adopt(&work, |_| false);
+        before.adopt(&work, |_| false);
+        before.settle(&work);
         before.forget("path:/etc/z");
         before.disown("file:/etc/z", "why");
         assert!(is_written(&mut before), "also when nothing has changed since");
         assert!(!is_written(&mut before), "it is written already");
-        before.settle(&work).unwrap();
+        before.settle(&work);
         before.forget("path:/etc/z");
         before.disown("file:/etc/z", "why");
         assert!(!is_written(&mut before), "none of this has changed it");
@@ -344,7 +368,7 @@ mod tests {
         assert!(!is_written(&mut before), "the file is made as it was");
         before.disown("file:/etc/x", "why");
         assert!(is_written(&mut before));
-        world.with("", |work| before.settle(work).unwrap());
+        world.with("", |work| before.settle(work));
         assert!(is_written(&mut before));
         before.forget("path:/etc/y");
         assert!(is_written(&mut before));
@@ -355,7 +379,7 @@ mod tests {
         let (world, mut before) = (world(), Before::default());
         let items = catalog(X).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &items };
-        before.adopt(&work).unwrap();
+        before.adopt(&work, |_| false);
         before.made(&items[0], &work).unwrap();
         assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), ["/etc/x"]);
         std::fs::write(world.dir.path().join("etc/x"), "x").unwrap();
@@ -414,7 +438,7 @@ mod tests {
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
             before.known.insert(id.into(), Known { id: id.into(), origin, kicks: Vec::new(), made: None });
         }
-        let gone = world.with("", |work| before.gone(work).unwrap());
+        let gone = world.with("", |work| before.gone(work).0);
         let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();
         assert_eq!(turns, [("new", Turn::First), ("file", Turn::Middle), ("old", Turn::Last), ("package", Turn::Last)]);
     }
@@ -427,7 +451,7 @@ mod tests {
             items[0].is_secret = is_secret;
             let work = Work { host: &world.host, store: &world.store, catalog: &items };
             let mut before = Before::default();
-            before.adopt(&work).unwrap();
+            before.adopt(&work, |_| false);
             before.made(&items[0], &work).unwrap();
             before.known["path:/etc/x"].made.is_some()
         };

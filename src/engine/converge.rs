@@ -3,6 +3,7 @@
 //! What is meant is written down before it is done, so that a run that dies goes on at the next: the hold says which release this
 //! host stays with, and the owed contact until when a source has to be reached again.
 
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +18,9 @@ use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
 use crate::engine::vitals::Vitals;
 use crate::error::{Error, Exit, Result};
+use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
+use crate::resolve::Catalog;
 use crate::store::{Generation, Hold, Owed};
 
 /// The pause between two looks whether a source can be reached again.
@@ -58,8 +61,8 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     let (digest, serial) = (taken.stamp.digest.clone(), taken.catalog.manifest().serial);
     let is_back = taken.stamp.back.is_some();
     let trouble = taken.trouble.clone();
-    let was_begun = agent.store.owed()?.release.is_some();
     let mut applied = carry_out(agent, taken)?;
+    let fault = applied.fault.take();
     applied.summary.waits.clone_from(&agent.waits.borrow());
     let changed = applied.summary.changed.len();
     let why = match applied.outcome {
@@ -71,14 +74,20 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
                 if !is_back {
                     rollout::unlock(agent)?;
                 }
-                let is_settled =
-                    trouble.is_none() && HeldBack::now(&agent.store)?.is_empty() && !lock::has_any(&agent.store)?;
+                let is_settled = trouble.is_none()
+                    && fault.is_none()
+                    && !agent.store.owed()?.gone
+                    && HeldBack::now(&agent.store)?.is_empty()
+                    && !lock::has_any(&agent.store)?;
                 if changed == 0 && !is_back && is_settled {
                     seal(agent, start, &applied.manifest, &applied.catalog.items)?;
                 }
-                return match trouble {
-                    Some(trouble) => Err(trouble.help_more(&format!("the host stays converged on release {serial}"))),
-                    None => Ok(applied.summary),
+                return match (trouble, fault) {
+                    (Some(trouble), _) => {
+                        Err(trouble.help_more(&format!("the host stays converged on release {serial}")))
+                    }
+                    (None, Some(fault)) => Err(fault),
+                    (None, None) => Ok(applied.summary),
                 };
             }
         },
@@ -86,11 +95,10 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
         Outcome::Failed(error) => error,
     };
     agent.report.event(&Event::Done(&applied.summary));
-    let was_touched = was_begun || changed > 0 || why.exit_code() == Exit::Unhealthy;
     // what was good here once has no fault of its own
     let was_good = agent.store.generations()?.iter().any(|one| one.good && one.release == digest);
     match agent.store.last_good(&digest)? {
-        Some(good) if was_touched && !is_back && !was_good => back_from(agent, serial, good, why),
+        Some(good) if !is_back && !was_good => back_from(agent, serial, good, why),
         _ => Err(trouble.unwrap_or(why)),
     }
 }
@@ -110,13 +118,56 @@ fn locked(agent: &Agent<'_>, taken: Taken) -> Result<Taken> {
 /// Plans and applies.
 fn carry_out(agent: &Agent<'_>, taken: Taken) -> Result<Applied> {
     let Taken { catalog, stamp, .. } = taken;
+    let earlier = Earlier::of(agent, &stamp.digest)?;
     let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
-    let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report)?;
+    let is_old = |item: &Item, error: &Error| earlier.fails(item, error);
+    let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report, &is_old)?;
     // what can't be written down now is told late, and keeps nothing from going on
     if let Err(error) = Vitals::keep(agent, &applied) {
         agent.report.event(&Event::Untold(&error));
     }
     Ok(applied)
+}
+
+/// The last good release of this host, with which it is found out whether a fault is older than the release that is applied.
+enum Earlier<'a> {
+    /// There is none: whatever fails is the first release's.
+    None,
+    /// The release itself was good here: whatever fails has changed on this host.
+    Same,
+    /// Another one.
+    Other { agent: &'a Agent<'a>, good: Box<Generation>, catalog: OnceCell<Option<Catalog>> },
+}
+
+impl<'a> Earlier<'a> {
+    fn of(agent: &'a Agent<'a>, digest: &str) -> Result<Self> {
+        if agent.store.generations()?.iter().any(|one| one.good && one.release == digest) {
+            return Ok(Self::Same);
+        }
+        let good = agent.store.last_good(digest)?;
+        Ok(good.map_or(Self::None, |good| Self::Other { agent, good: Box::new(good), catalog: OnceCell::new() }))
+    }
+
+    /// Whether a resource fails like this without the release that is applied too: where its path refuses anything at all, where
+    /// the earlier release says the same of it, or what that says can't be observed either.
+    fn fails(&self, item: &Item, error: &Error) -> bool {
+        match self {
+            Self::None => false,
+            Self::Same => true,
+            Self::Other { good, .. } if !good.resources.contains(&item.id) => false,
+            Self::Other { .. } if error.is_of_path() => true,
+            Self::Other { agent, good, catalog } => {
+                let read = || agent.look_back(good).ok().map(|(_, catalog)| catalog);
+                let Some(catalog) = catalog.get_or_init(read) else { return false };
+                let work = Work { host: &agent.host, store: &agent.store, catalog: &catalog.items };
+                let Some(was) = catalog.items.iter().find(|was| was.id == item.id) else { return false };
+                // a unit that is the same may fail because of another file of the release; what goes by its own paths alone can't
+                let is_same = item.resource.is_self_contained()
+                    && (&was.fields, was.resource.content()) == (&item.fields, item.resource.content());
+                is_same || was.resource.observe(&work).is_err()
+            }
+        }
+    }
 }
 
 /// Leaves a release that was not good for this host, for the last one that was.
@@ -139,7 +190,10 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     let outcome = match carry_out(agent, agent.take_back(&good, &hold.why)?) {
         Ok(applied) => {
             agent.report.event(&Event::Done(&applied.summary));
-            applied.outcome
+            match (applied.outcome, applied.fault) {
+                (Outcome::Well, Some(fault)) => Outcome::Failed(fault),
+                (outcome, _) => outcome,
+            }
         }
         Err(error) => Outcome::Failed(error),
     };
@@ -188,9 +242,9 @@ pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary>
     agent.store.set_hold(Some(&hold))?;
     let applied = carry_out(agent, taken)?;
     agent.report.event(&Event::Done(&applied.summary));
-    match applied.outcome {
-        Outcome::Well => Ok(applied.summary),
-        Outcome::Waiting(error) | Outcome::Failed(error) => Err(error),
+    match (applied.outcome, applied.fault) {
+        (Outcome::Well, None) => Ok(applied.summary),
+        (Outcome::Well, Some(error)) | (Outcome::Waiting(error) | Outcome::Failed(error), _) => Err(error),
     }
 }
 

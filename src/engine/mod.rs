@@ -2,8 +2,10 @@
 
 mod apply;
 pub mod before;
+mod check;
 pub mod compare;
 mod converge;
+mod fault;
 pub mod gc;
 pub mod held;
 mod lock;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::before::{Before, Gone};
+use crate::engine::check;
+use crate::engine::fault::LeftOut;
 use crate::engine::held::HeldBack;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::{Change, Item, Kick, Wants, Work};
 use crate::resolve::Catalog;
@@ -26,17 +28,27 @@ pub struct Plan {
     pub before: Option<Before>,
     /// Resources that are left alone for a while.
     pub held: Vec<HeldBack>,
-    /// Whether no role wants one of these any more: it is given back when its time is over.
-    pub gone_is_held: bool,
+    /// Whether something that no role wants any more stays for now: it is held, or it can't be restored.
+    pub gone_stays: bool,
+    /// What can't be restored, by the id of the resource that had it, and why.
+    pub lost: Vec<(String, Error)>,
+    /// What can't be observed, and what depends on it.
+    pub left_out: LeftOut,
+    /// Probes and slots that have to answer before the release counts as good, by position; they are among the changes.
+    pub news: HashSet<usize>,
     /// What an earlier run left owed.
     pub owed: Owed,
 }
 
 impl Plan {
+    /// Whether an earlier run has left nothing to do, but for what stays for now.
+    pub fn is_owed_nothing(&self) -> bool {
+        Owed { gone: false, ..self.owed.clone() } == Owed::default()
+    }
+
     /// Whether the host is as it should be, and owed nothing now.
     pub fn is_empty(&self) -> bool {
-        let owed = Owed { gone: false, ..self.owed.clone() };
-        self.changes.is_empty() && self.gone.is_empty() && owed == Owed::default()
+        self.changes.is_empty() && self.gone.is_empty() && self.is_owed_nothing()
     }
 
     /// What is given back, with what is to be done.
@@ -59,16 +71,25 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let is_new = !(owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut before = None;
     let mut gone: Vec<(Gone, Option<Change>)> = Vec::new();
-    let mut gone_is_held = false;
+    let mut is_any_held = false;
+    let mut lost = Vec::new();
     if is_new || owed.gone {
         let known = Before::load(store)?;
         let mut leaves = HashSet::new();
-        for one in known.gone(&work)? {
+        let (all, unknown) = known.gone(&work);
+        lost = unknown;
+        for one in all {
             if is_held(&one.id) {
-                gone_is_held = true;
+                is_any_held = true;
                 continue;
             }
-            let observed = one.item.resource.observe(&work).map_err(|error| locate(error, &one.item))?;
+            let observed = match one.item.resource.observe(&work) {
+                Ok(observed) => observed,
+                Err(error) => {
+                    lost.push((one.id, error));
+                    continue;
+                }
+            };
             let others = gone.iter().any(|(_, change)| change.is_some());
             let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
             let change = match change {
@@ -84,17 +105,36 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     }
     let mut changed = HashSet::new();
     let mut changes = Vec::new();
+    let mut left_out = LeftOut::default();
+    let mut news = HashSet::new();
+    // a tree has no probes
+    let known = match is_new && host.is_live() {
+        true => {
+            Some(store.generations()?.into_iter().rev().find(|one| one.good).map(|one| one.checks).unwrap_or_default())
+        }
+        false => None,
+    };
     for (at, item) in catalog.items.iter().enumerate() {
-        if is_held(&item.id) {
+        if is_held(&item.id) || left_out.has(at) {
             continue;
         }
-        if let Some(change) = difference(item, &work, &changed, &owed.kicks)? {
-            changed.insert(item.id.as_str());
-            changes.push((at, change));
+        match difference(item, &work, &changed, &owed.kicks) {
+            Ok(None) => {
+                if let Some(change) = known.as_ref().and_then(|known| check::news(item, known)) {
+                    news.insert(at);
+                    changes.push((at, change));
+                }
+            }
+            Ok(Some(change)) => {
+                changed.insert(item.id.as_str());
+                changes.push((at, change));
+            }
+            Err(error) => left_out.add(at, error, &catalog.items)?,
         }
     }
     drop(changed);
-    Ok(Plan { is_new, changes, gone, before, held, gone_is_held, owed, catalog })
+    let gone_stays = is_any_held || !lost.is_empty();
+    Ok(Plan { is_new, changes, gone, before, held, gone_stays, lost, left_out, news, owed, catalog })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.
@@ -138,7 +178,7 @@ fn discreet(change: Change, item: &Item) -> Change {
 }
 
 /// Gives an error about a resource the place where it is written, unless it has a better one.
-pub(super) fn locate(error: crate::Error, item: &Item) -> crate::Error {
+pub(super) fn locate(error: Error, item: &Item) -> Error {
     if error.place().is_some() {
         return error;
     }
@@ -232,7 +272,7 @@ mod tests {
         let gone = |digest: &str| {
             let plan = planned(&world, "", digest);
             let ids: Vec<String> = plan.gone.into_iter().map(|(one, _)| one.id).collect();
-            (ids, plan.gone_is_held, plan.before.is_some())
+            (ids, plan.gone_stays, plan.before.is_some())
         };
         let x = || vec!["file:/x".to_owned()];
         assert_eq!(gone("d"), (vec![], false, false), "nothing can be gone");

@@ -110,11 +110,7 @@ pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) 
                 }
             }
             Err(Failure::Refused(why)) => {
-                return Err(Missed::Error(
-                    Error::new(format!("etcd refuses the slot {}", slot.name))
-                        .because(why)
-                        .help("may the client certificate write below /kpull/slots/?"),
-                ));
+                return Err(Missed::Error(refused(slot, &why)));
             }
             Err(Failure::Silent(why) | Failure::Unable(why)) => {
                 if heard.elapsed() >= SILENCE.min(slot.within) {
@@ -167,6 +163,12 @@ fn attempt_in_etcd(
     }
 }
 
+fn refused(slot: &Slot, why: &str) -> Error {
+    Error::new(format!("etcd refuses the slot {}", slot.name))
+        .because(why)
+        .help("may the client certificate write below /kpull/slots/?")
+}
+
 fn occupied(slot: &Slot, by: &Occupied) -> Error {
     let error = Error::new(format!("the slot {} can't be had: {by}", slot.name));
     let Occupied::By(holder) = by else {
@@ -212,6 +214,27 @@ impl Slots<'_> {
                 Ok(None)
             }
             Err(Missed::Error(error)) => Err(error),
+        }
+    }
+
+    /// Finds out whether a slot that is new to this host can be had: takes it and gives it back, unless another host has it or etcd is
+    /// down. Nothing for what is no slot.
+    pub fn ask(&self, item: &Item) -> Result<()> {
+        let Some(slot) = item.resource.as_any().downcast_ref::<Slot>() else { return Ok(()) };
+        match attempt(self.work, slot, self.host) {
+            Ok(Ok(held)) => {
+                if let Err(why) = held.give_back(self.work, slot, self.host) {
+                    self.report.event(&Event::SlotKept { item, slot: &slot.name, why: &why });
+                }
+                Ok(())
+            }
+            // whoever has it could be asked
+            Ok(Err(Occupied::By(_))) => Ok(()),
+            Ok(Err(Occupied::Refused(why))) | Err(Failure::Silent(why) | Failure::Unable(why)) => {
+                self.report.event(&Event::SlotUnknown { item, slot: &slot.name, why: &why });
+                Ok(())
+            }
+            Err(Failure::Refused(why)) => Err(refused(slot, &why).exit(Exit::Unhealthy)),
         }
     }
 

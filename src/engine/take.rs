@@ -231,6 +231,7 @@ impl<'a> Agent<'a> {
         let mut taken = match self.store.hold()? {
             Some(hold) if read.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
+                self.report.event(&Event::Stays { hold: &hold });
                 let known = known.ok_or_else(|| {
                     Error::new(format!("release {}, which this host stays with, is lost", hold.serial))
                         .help("`kpull apply --retry` follows the newest again")

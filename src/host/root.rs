@@ -1039,12 +1039,12 @@ impl Staged {
 pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(number) => failed(doing, path, Errno::from_raw(number)),
-        None => Error::new(format!("can't {doing} {}", path.display())).because(error),
+        None => Error::new(format!("can't {doing} {}", path.display())).because(error).of_path(),
     }
 }
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
-    let error = Error::of(format!("can't {doing} {}", path.display()), &errno);
+    let error = Error::of(format!("can't {doing} {}", path.display()), &errno).of_path();
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(

@@ -2,6 +2,7 @@
 
 use log::{Level, log};
 
+use crate::report::text::held_back;
 use crate::report::{Event, Report};
 
 /// Writes to the journal.
@@ -65,9 +66,16 @@ impl Report for Journal {
             Event::Saved { path } => {
                 log!(Level::Warn, KPULL_EVENT = "saved"; "{path} was edited by hand; the edit is saved");
             }
+            Event::Lost { id, error } => {
+                log!(Level::Warn, KPULL_EVENT = "not_restored", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
+                    "{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
+            }
             Event::Waits { why } => log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {why}"),
             Event::LockKept { why } => {
                 log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {why}");
+            }
+            Event::Stays { hold } => {
+                log!(Level::Warn, KPULL_EVENT = "held_back", KPULL_SERIAL = hold.not; "{}", held_back(hold));
             }
             Event::Back { hold } => {
                 log!(Level::Error, KPULL_EVENT = "back", KPULL_SERIAL = hold.serial;

@@ -55,9 +55,14 @@ impl Report for Json {
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
             Event::Download { .. } | Event::Ended(_) => return,
+            Event::Lost { id, error } => {
+                json!({ "event": "not_restored", "id": id, "code": error.code().name, "error": error.to_string() })
+            }
             Event::Waits { why } => json!({ "event": "waits", "why": why }),
             Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),
+            Event::Stays { hold } => json!({ "event": "held_back", "release": hold.not, "stays_with": hold.serial,
+                "why": hold.why, "again": hold.again }),
             Event::Back { hold } => json!({ "event": "back", "from": hold.not, "to": hold.serial, "why": hold.why,
                 "tries": hold.tries, "again": hold.again }),
             Event::Done(summary) => {

@@ -100,6 +100,13 @@ pub enum Event<'a> {
         /// The file.
         path: &'a str,
     },
+    /// What stood on this host before a resource can't be restored now that no role wants the resource any more.
+    Lost {
+        /// The resource.
+        id: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
     /// There is a newer release, and it is not this host's turn.
     Waits {
         /// Which, and why.
@@ -109,6 +116,11 @@ pub enum Event<'a> {
     LockKept {
         /// Why.
         why: &'a str,
+    },
+    /// A newer release is held back, and the host stays with an earlier one.
+    Stays {
+        /// Which, with which, and why.
+        hold: &'a Hold,
     },
     /// The host goes back to an earlier release.
     Back {

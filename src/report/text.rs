@@ -10,6 +10,7 @@ use crate::kind::{Change, Item};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
 use crate::secret::mask;
+use crate::store::Hold;
 use crate::trust::KeySet;
 
 /// How many lines of a text that is new are shown unless more are asked for.
@@ -196,6 +197,12 @@ fn names(set: &KeySet) -> String {
     set.signers.iter().map(|signer| signer.principal.as_str()).collect::<Vec<_>>().join(", ")
 }
 
+/// That a newer release is held back, why, and until when.
+pub(super) fn held_back(hold: &Hold) -> String {
+    let until = hold.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
+    format!("release {} is held back{until}, this host stays with release {}: {}", hold.not, hold.serial, hold.why)
+}
+
 /// A resource's role and id.
 fn named(item: &crate::kind::Item) -> String {
     visible(&format!("{:<12} {}", item.role, item.id))
@@ -245,12 +252,20 @@ impl Report for Text {
                 let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
+            Event::Lost { id, error } => {
+                let text = format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
             Event::Waits { why } => {
                 self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));
             }
             Event::LockKept { why } => {
                 let text = format!("the lock could not be given back, which the next run tries again: {why}");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
+            Event::Stays { hold } => {
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&held_back(hold))));
+                self.hint("`kpull apply --retry` takes it all the same");
             }
             Event::Back { hold } => {
                 let text = format!("release {} is not good for this host: back to release {}", hold.not, hold.serial);

@@ -13,6 +13,7 @@ mod world;
 pub use all::{Views, once, resolve_all};
 pub use expression::Expression;
 pub use facts::{Facts, Os};
+pub use order::predecessors;
 pub use shown::{Shown, digest};
 pub use world::{Layer, World, layers};
 

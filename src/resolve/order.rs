@@ -1,7 +1,7 @@
 //! In which order resources have their turn: by phase, role and place in the file, except where one names another.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::error::{Error, Result, nearest};
 use crate::kind::{Item, Phase};
@@ -10,6 +10,17 @@ use crate::kind::{Item, Phase};
 /// derived ones are only hints. What a probe is a gate for comes after the probe, and so after all else that has no gate.
 /// A circle is an error that shows it.
 pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
+    let before = predecessors(&items)?;
+    let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let has = |id: &str| known.contains(id);
+    let turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
+    let order = topological(&items, &before, &turns)?;
+    let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
+}
+
+/// Of each item, the positions of those that come right before it because one of the two names the other, or is in the other's directory.
+pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
     let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
     let paths: HashMap<String, usize> = items
         .iter()
@@ -41,11 +52,7 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
             );
         }
     }
-    let has = |id: &str| index.contains_key(id);
-    let turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
-    let order = topological(&items, &before, &turns)?;
-    let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
-    Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
+    Ok(before)
 }
 
 fn topological(items: &[Item], before: &[Vec<usize>], turns: &[Phase]) -> Result<Vec<usize>> {

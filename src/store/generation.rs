@@ -39,6 +39,9 @@ pub struct Generation {
     /// Whether every unit and probe was well.
     #[serde(default)]
     pub good: bool,
+    /// Probes and slots that answered then, by id, with a digest of what the role says of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<String, String>,
     /// Why, when it is not the newest release that was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<String>,
@@ -243,6 +246,7 @@ mod tests {
             resources: Vec::new(),
             changes: BTreeMap::new(),
             good,
+            checks: BTreeMap::new(),
             back: None,
         }
     }

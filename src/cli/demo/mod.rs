@@ -169,8 +169,8 @@ impl World {
         let _lock = agent.store.lock()?;
         let taken = agent.take(false)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
-        crate::cli::plan::tell(planned.get(), Some(planned.manifest().serial), Instant::now(), &report);
-        Ok(())
+        let serial = planned.manifest().serial;
+        crate::cli::plan::tell(planned.into_inner(), Some(serial), Instant::now(), &report).map(drop)
     }
 }
 

@@ -1,0 +1,39 @@
+//! Which probes and slots of a release have to answer before it counts as good: those that the last good one did not have like this.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::kind::slot::Slot;
+use crate::kind::{Change, Item};
+
+/// Whether a release counts as good only when it answers: a probe that decides, or a slot.
+fn decides(item: &Item) -> bool {
+    item.resource.probe().is_some_and(|probe| probe.decides()) || item.resource.as_any().is::<Slot>()
+}
+
+/// SHA-256 of what a role says of it; empty where a secret is in that, whose digest would tell something.
+fn digest(item: &Item) -> String {
+    if item.is_secret {
+        return String::new();
+    }
+    hex::encode(Sha256::digest(item.fields.to_string()))
+}
+
+/// Everything that decides, by id, with a digest of what the role says of it.
+pub fn all<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<String, String> {
+    items.filter(|item| decides(item)).map(|item| (item.id.clone(), digest(item))).collect()
+}
+
+/// What `plan` shows of something that decides and has not answered like this in the last good release, `known`.
+pub fn news(item: &Item, known: &BTreeMap<String, String>) -> Option<Change> {
+    if !decides(item) {
+        return None;
+    }
+    let word = match known.get(&item.id) {
+        None => "new",
+        Some(known) if known.is_empty() || *known != digest(item) => "changed",
+        Some(_) => return None,
+    };
+    Some(Change::new(format!("{word}: has to pass before the release counts as good")))
+}

@@ -1,0 +1,88 @@
+//! What a run leaves out: resources that can't be observed or changed, and those that depend on them.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::kind::Item;
+use crate::resolve::predecessors;
+
+/// How many of the resources that depend on a faulty one its message names.
+const NAMED: usize = 4;
+
+/// Resources that failed, and those that depend on them. Items are asked for in the catalog's order, in which what depends on
+/// another comes later.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Positions in the catalog, and why.
+    faults: Vec<(usize, Error)>,
+    /// Positions of these, and of what depends on them as far as it was asked for.
+    out: HashSet<usize>,
+    /// Of each item, what it depends on; looked up with the first fault.
+    predecessors: Vec<Vec<usize>>,
+}
+
+impl LeftOut {
+    /// Leaves a resource out, because of an error.
+    pub fn add(&mut self, at: usize, error: Error, items: &[Item]) -> Result<()> {
+        if self.predecessors.is_empty() {
+            self.predecessors = predecessors(items)?;
+        }
+        self.out.insert(at);
+        self.faults.push((at, error));
+        Ok(())
+    }
+
+    /// Whether an item failed or depends on one that did.
+    pub fn has(&mut self, at: usize) -> bool {
+        if self.faults.is_empty() {
+            return false;
+        }
+        let is_out = self.out.contains(&at)
+            || self.predecessors.get(at).is_some_and(|needed| needed.iter().any(|one| self.out.contains(one)));
+        if is_out {
+            self.out.insert(at);
+        }
+        is_out
+    }
+
+    /// Positions of what failed itself, and why.
+    pub fn faults(&self) -> &[(usize, Error)] {
+        &self.faults
+    }
+
+    /// Everything that failed, as one error that also names what depends on it; `None` when nothing did.
+    pub fn into_error(self, items: &[Item]) -> Option<Error> {
+        let explain = |(at, error): (usize, Error)| {
+            let mut behind = HashSet::from([at]);
+            let mut names = Vec::new();
+            for (position, needed) in self.predecessors.iter().enumerate().skip(at + 1) {
+                if needed.iter().any(|one| behind.contains(one)) {
+                    behind.insert(position);
+                    names.extend(items.get(position).map(|item| item.id.as_str()));
+                }
+            }
+            let more = names.len().saturating_sub(NAMED);
+            names.truncate(NAMED);
+            match (names.is_empty(), more) {
+                (true, _) => error,
+                (false, 0) => error.help_more(&format!("left out, since it depends on this: {}", names.join(", "))),
+                (false, more) => error
+                    .help_more(&format!("left out, since it depends on this: {} and {more} more", names.join(", "))),
+            }
+        };
+        Error::distinct(self.faults.into_iter().map(explain).collect()).map(Error::of_host)
+    }
+}
+
+/// Positions of everything that some items need, directly or not, with these.
+pub fn needed(items: &[Item], wanted: impl Fn(&Item) -> bool) -> Result<HashSet<usize>> {
+    let predecessors = predecessors(items)?;
+    let mut all = HashSet::new();
+    let mut next: Vec<usize> = (0..items.len()).filter(|&at| wanted(&items[at])).collect();
+    while let Some(at) = next.pop() {
+        if all.insert(at) {
+            next.extend(&predecessors[at]);
+        }
+    }
+    Ok(all)
+}
