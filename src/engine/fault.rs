@@ -86,3 +86,53 @@ pub fn needed(items: &[Item], wanted: impl Fn(&Item) -> bool) -> Result<HashSet<
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::testing::catalog;
+
+    const ROLE: &str = r#"
+        [[directory]]
+        path = "/d"
+        [[file]]
+        path = "/d/in"
+        content = "x"
+        [[file]]
+        path = "/other"
+        content = "x"
+        [[file]]
+        path = "/later"
+        content = "x"
+        after = ["file:/d/in"]
+    "#;
+
+    fn ids(items: &[Item], positions: impl Iterator<Item = usize>) -> Vec<&str> {
+        let mut ids: Vec<&str> = positions.map(|at| items[at].id.as_str()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn what_depends_on_a_fault_is_left_out_directly_or_not_and_nothing_else_is() {
+        let items = catalog(ROLE).unwrap().items;
+        let mut left_out = LeftOut::default();
+        assert!(!(0..items.len()).any(|at| left_out.has(at)));
+        let at = items.iter().position(|item| item.id == "directory:/d").unwrap();
+        left_out.add(at, Error::new("it fails").help("mend it"), &items).unwrap();
+        assert_eq!(
+            ids(&items, (0..items.len()).filter(|&at| left_out.has(at))),
+            ["directory:/d", "file:/d/in", "file:/later"]
+        );
+        let error = left_out.into_error(&items).unwrap();
+        assert!(error.is_of_host());
+        assert_eq!(error.advice(), Some("mend it; left out, since it depends on this: file:/d/in, file:/later"));
+    }
+
+    #[test]
+    fn what_is_needed_for_something_is_all_that_comes_before_it_because_of_it() {
+        let items = catalog(ROLE).unwrap().items;
+        let needed = needed(&items, |item| item.id == "file:/later").unwrap();
+        assert_eq!(ids(&items, needed.into_iter()), ["directory:/d", "file:/d/in", "file:/later"]);
+    }
+}

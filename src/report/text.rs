@@ -141,6 +141,7 @@ impl Text {
         let Summary { command, host, serial, resources, changed, kicked, probes, took, .. } = summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
+            (0, "apply") if *probes > 0 => "nothing to change".to_owned(),
             (0, _) => "nothing to do".to_owned(),
             (count, "plan") => format!("{count} to change"),
             (count, _) => format!("{count} changed"),

@@ -75,7 +75,7 @@ pub struct Owed {
     /// The release that a run has begun to make of this host, and not come to an end with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// Whether something that no role wants any more is held, and given back when its time is over.
+    /// Whether something that no role wants any more is held, or could not be restored, and is to be looked at again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
     /// Until when a source has to be reached again, after a change that can cut this host off.

@@ -164,6 +164,45 @@ fn a_release_that_does_no_good_is_left_for_the_last_one_that_did_and_everything_
 }
 
 #[test]
+fn a_probe_that_is_new_or_changed_has_to_pass_before_a_release_counts_as_good() {
+    let world = World::new();
+    let host = world.host();
+    let role = |probe: &str| {
+        format!("summary = \"For a test\"\n[[file]]\npath = \"/etc/app.conf\"\ncontent = \"x\\n\"\n{probe}")
+    };
+    let probe = |command: &str, within: &str| {
+        role(&format!("[[probe]]\nname = \"more\"\ncommand = [\"{command}\"]\nwithin = \"{within}\"\n"))
+    };
+    let last = || host.run("kpull history | tail -1").ok();
+    world.release(&role(""));
+    host.run("kpull apply").ok();
+
+    world.release(&probe("false", "0s"));
+    let planned = host.run("kpull plan").fails(2);
+    assert!(planned.contains("probe:more  new: has to pass before the release counts as good"), "{planned}");
+    host.run("kpull apply").fails(3);
+    assert!(host.run("kpull status").ok().contains("with release 1, and not 2"));
+
+    // one that passes is asked once
+    world.release(&probe("true", "0s"));
+    let applied = host.run("kpull apply").ok();
+    assert!(applied.contains("nothing to change") && applied.contains("1 probe passed"), "{applied}");
+    assert!(last().contains("release 3    good"), "{}", last());
+    world.release(&format!("{}# news\n", probe("true", "0s")));
+    let applied = host.run("kpull apply").ok();
+    assert!(applied.contains("nothing to do") && !applied.contains("probe"), "{applied}");
+
+    // and again when what is asked of it changes
+    for (serial, changed) in [(5, probe("true", "3s")), (6, probe("/bin/true", "3s"))] {
+        world.release(&changed);
+        let planned = host.run("kpull plan").fails(2);
+        assert!(planned.contains("probe:more  changed: has to pass"), "{planned}");
+        assert!(host.run("kpull apply").ok().contains("1 probe passed"));
+        assert!(last().contains(&format!("release {serial}    good")), "{}", last());
+    }
+}
+
+#[test]
 fn a_release_that_cuts_the_host_off_is_left_even_when_the_run_dies_meanwhile() {
     let world = World::new();
     let host = world.host();

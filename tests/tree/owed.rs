@@ -90,7 +90,8 @@ fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that
         tree.kpull("apply").exits(0);
         tree.write("etc/d/theirs", "x");
         release(&site, "3", "[[file]]\npath = \"/etc/d\"\ncontent = \"x\"\n");
-        tree.kpull("apply").exits(1);
+        tree.kpull("apply").exits(3);
+        fs::remove_file(tree.at("var/lib/kpull/hold.json")).unwrap();
         cut_off(&tree);
         let mut owed = json!({ "contact": "2000-01-01T00:00:00Z" });
         if was_begun {
@@ -173,7 +174,9 @@ fn what_fails_with_the_release_before_too_does_not_count_as_a_try() {
     let config = format!("{}\n[rollback]\ntries = 1\n", tree.read("etc/kpull/kpull.toml"));
     tree.write("etc/kpull/kpull.toml", config);
     dead_end(&tree);
-    release(&site, "2", DEAD);
+    let own_fault = DEAD.replace("/dead/end/file", "/dead/end/other");
+    assert_ne!(own_fault, DEAD);
+    release(&site, "2", &format!("{DEAD}{own_fault}"));
     let error = tree.kpull("apply --json").exits(3).error();
     assert!(error["error"].as_str().unwrap().contains("and that is not well either"), "{error}");
     let hold = state(&tree, "hold");
@@ -182,14 +185,13 @@ fn what_fails_with_the_release_before_too_does_not_count_as_a_try() {
 }
 
 #[test]
-fn a_release_that_has_touched_nothing_yet_is_no_reason_to_go_back_and_one_that_was_begun_is() {
+fn a_release_that_fails_before_it_has_touched_anything_is_left_for_the_last_good_one() {
     let (site, tree) = host("");
     dead_end(&tree);
     site.role("base", &format!("{DEAD}{}", FILE.replace("RELEASE", "1"))).sign();
-    tree.kpull("apply").exits(1);
-    assert!(!tree.at("var/lib/kpull/hold.json").exists());
     let error = tree.kpull("apply --json").exits(3).error();
     assert!(error["error"].as_str().unwrap().contains("which is back on release 1"), "{error}");
+    assert_eq!(state(&tree, "hold")["not"], 2);
 }
 
 #[test]
