@@ -167,9 +167,14 @@ fn await_manager(connection: &Connection) {
 
 /// Why something failed, in the service's own words.
 pub fn reason(error: &zbus::Error) -> String {
-    match error {
+    let text = match error {
         zbus::Error::MethodError(_, Some(detail), _) => detail.clone(),
         other => other.to_string(),
+    };
+    // a service in Python answers with a traceback, of which only the last line says why
+    match text.contains("Traceback (most recent call last)") {
+        true => text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned(),
+        false => text,
     }
 }
 

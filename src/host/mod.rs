@@ -363,14 +363,6 @@ impl Host {
         self.firewall_changed.set(true);
     }
 
-    /// Does something that firewalld need not read its files again for, though it writes one of them.
-    pub fn keep_firewall<T>(&self, what: impl FnOnce() -> T) -> T {
-        let is_due = self.firewall_changed.get();
-        let done = what();
-        self.firewall_changed.set(is_due);
-        done
-    }
-
     /// Lets firewalld read its files again if they were changed; once for all changes. One that isn't running reads them when it starts.
     pub fn settle_firewall(&self) -> Result<()> {
         let rewritten = self.rewritten_zones.take();

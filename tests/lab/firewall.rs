@@ -67,12 +67,12 @@ fn is_whole(host: Host<'_>) {
     }
 }
 
-/// Everything that firewalld has, but for where it stands.
+/// Everything that firewalld has, but for the file of the zone public: firewalld writes one when it edits a zone, whatever is in it then.
 fn everything(host: Host<'_>) -> Vec<String> {
     let told = host
         .run(
             "for how in '' --permanent; do firewall-cmd $how --list-all-zones; firewall-cmd $how --get-ipsets; \
-             firewall-cmd $how --get-services | tr ' ' '\\n' | sort; done; find /etc/firewalld -name '*.xml'",
+             firewall-cmd $how --get-services | tr ' ' '\\n' | sort; done; find /etc/firewalld -name '*.xml' ! -path '*/zones/public.xml'",
         )
         .ok();
     let mut lines: Vec<String> = told.lines().map(|line| line.trim().to_owned()).collect();
@@ -151,7 +151,7 @@ fn zones_services_and_sets_of_a_role_hold_now_and_after_reloads_and_boots_and_go
 }
 
 #[test]
-fn another_entry_of_a_set_does_not_have_firewalld_read_its_files_again() {
+fn another_entry_of_a_set_holds_now_and_from_the_next_start_on() {
     let world = World::new();
     let host = world.host();
     let set = |entries: &str| {
@@ -161,11 +161,8 @@ fn another_entry_of_a_set_does_not_have_firewalld_read_its_files_again() {
     };
     world.release(&set("\"10.0.0.1\""));
     world.converges();
-    // which a reload forgets
-    host.run("firewall-cmd -q --direct --add-rule ipv4 filter INPUT 9 -j ACCEPT").ok();
     world.release(&set("\"10.0.0.2\", \"10.1.0.0/255.255.0.0\""));
     world.converges();
-    assert_eq!(host.run("firewall-cmd --direct --get-all-rules | wc -l").ok(), "1");
     for how in ["", "--permanent"] {
         let entries = host.run(&format!("firewall-cmd {how} --ipset=s --get-entries | sort")).ok();
         assert_eq!(entries, "10.0.0.2\n10.1.0.0/16", "{how}");
@@ -236,8 +233,9 @@ fn a_firewalld_that_has_only_the_interface_of_0_4_is_managed_all_the_same() {
         }
     }
     world.release(&old.replace("forward", "").replace("target = \"DROP\"", "target = \"DROP\"\nforward = true"));
-    let told = host.run("kpull apply").fails(1);
-    assert!(told.contains("older than 0.9"), "{told}");
+    let told = host.run("kpull apply").fails(3);
+    let told = told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    assert!(told.contains("it is older than 0.9") && !told.contains("Traceback"), "{told}");
     world.release("");
     world.converges();
     assert!(!host.run("firewall-cmd --get-zones").ok().contains("friends"));

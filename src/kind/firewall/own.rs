@@ -640,11 +640,11 @@ impl Resource for Definition {
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
         let host = work.host;
         if self.file.observe(work)?.is_some() {
-            host.keep_firewall(|| self.file.apply(work, change))?;
+            // has firewalld read its files again: else it keeps the old entries as what is to hold after its next start
+            return self.file.apply(work, change);
         }
         let live = self.live_edits(host)?;
-        // another entry is no reason to read everything again
-        if live.is_unknown || self.set.is_none() || !host.is_live() {
+        if live.is_unknown {
             host.firewall_files_changed();
             return Ok(());
         }
