@@ -309,7 +309,7 @@ impl Adoption<'_> {
 
     fn sysctl(&mut self, name: &str) -> Result<()> {
         let live = sysctl::parts(name).map(|parts| sysctl::live(&parts)).unwrap_or_default();
-        let mut value = self.root.text(&live)?.trim().to_owned();
+        let mut value = sysctl::folded(&self.root.text(&live)?);
         if value.is_empty() {
             value = self.kept_sysctl(name)?.unwrap_or_default();
         }
@@ -373,7 +373,7 @@ pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
     // `??5?????? c /etc/file`: the third sign is that of the digest
     let verified = said(&verify)?;
     let changed = verified.lines().filter(|line| line.as_bytes().get(2) == Some(&b'5'));
-    found.extend(changed.filter_map(|line| Some(PathBuf::from(&line[line.find(" /etc/")? + 1..]))));
+    found.extend(changed.filter_map(|line| Some(PathBuf::from(format!("/etc/{}", line.split_once(" /etc/")?.1)))));
     Ok(found.into_iter().filter(|path| !is_noise(path)).collect())
 }
 

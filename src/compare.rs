@@ -160,7 +160,8 @@ impl Comparison {
             match what.char_indices().map(|(at, _)| at).find(|at| *at > most) {
                 None => text.push_str(what.trim_end()),
                 Some(end) => {
-                    let whole = what[..end].rfind("\n\n").map_or(&what[..end], |end| &what[..end]);
+                    let start = what.get(..end).unwrap_or_default();
+                    let whole = start.rsplit_once("\n\n").map_or(start, |(whole, _)| whole);
                     let fence = if whole.matches("```").count() % 2 == 1 { "\n```" } else { "" };
                     let _ = write!(text, "{}{fence}\n\n… and more: it is too long to be shown here.", whole.trim_end());
                 }

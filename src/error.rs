@@ -13,6 +13,7 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 use nix::errno::Errno;
 
 use crate::secret::mask;
+use crate::text::leading;
 pub use code::Code;
 
 /// The result of everything in this crate that can fail.
@@ -50,8 +51,8 @@ impl Place {
     /// Line and column, both from 1; columns count characters.
     pub fn line_column(&self) -> (usize, usize) {
         let before = self.text.get(..self.span.start).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let line = before.rsplit('\n').next().unwrap_or(before);
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
     /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
@@ -67,7 +68,13 @@ impl Place {
 
 /// As many `*` as a character has bytes; a line break stays.
 fn stars(c: char) -> &'static str {
-    if c == '\n' { "\n" } else { &"****"[..c.len_utf8()] }
+    match c.len_utf8() {
+        1 if c == '\n' => "\n",
+        1 => "*",
+        2 => "**",
+        3 => "***",
+        _ => "****",
+    }
 }
 
 impl fmt::Display for Place {
@@ -438,18 +445,19 @@ fn without_credentials(text: &Arc<str>) -> Arc<str> {
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = &**text;
-    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
-        out.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let address =
-            &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '{')).unwrap_or(rest.len())];
+    while let Some((before, behind)) = rest.split_once("://") {
+        out.extend([before, "://"]);
+        let address;
+        (address, rest) = leading(behind, |c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '{'));
         let authority = address.split(['/', '?', '#']).next().unwrap_or(address);
-        let (secret, plain) = address.split_at(authority.rfind('@').unwrap_or(0));
-        let (plain, query) = plain.split_at(plain.find('?').map_or(plain.len(), |at| at + 1));
+        let secret = authority.rsplit_once('@').map_or("", |(secret, _)| secret);
+        let (plain, query) = leading(address.strip_prefix(secret).unwrap_or(address), |c| c != '?');
         out.push_str(&"*".repeat(secret.len()));
         out.push_str(plain);
-        out.push_str(&"*".repeat(query.len()));
-        rest = &rest[address.len()..];
+        if let Some(query) = query.strip_prefix('?') {
+            out.push('?');
+            out.push_str(&"*".repeat(query.len()));
+        }
     }
     out.push_str(rest);
     out.into()

@@ -374,8 +374,8 @@ impl State {
 /// Reads what a host has signed; why not, when it is nothing of that host.
 pub fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
-    let at = text.find(BEGIN).ok_or("it is not signed")?;
-    let (signed, signature) = text.split_at(at);
+    let (signed, _) = text.split_once(BEGIN).ok_or("it is not signed")?;
+    let signature = text.strip_prefix(signed).unwrap_or_default();
     let signature = SshSig::from_pem(signature).map_err(|why| format!("its signature can't be read: {why}"))?;
     let mut keys = keys.iter().filter_map(|key| key.to_string().parse::<PublicKey>().ok());
     let good = |key: PublicKey| key.verify(Purpose::Status.namespace(), signed.as_bytes(), &signature).is_ok();

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::string_slice))]
 
 pub mod adopt;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod site;
 pub mod source;
 pub mod store;
 pub mod supply;
+pub mod text;
 pub mod trust;
 pub mod vendor;
 

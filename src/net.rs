@@ -126,8 +126,7 @@ impl Options {
 /// `kpull.toml`, so they are refused; so is a query, which is where some servers want a token.
 pub fn parse(url: &str) -> Result<Url> {
     let wrong = |why: &str| {
-        let end = url.find(['?', '#']).unwrap_or(url.len());
-        let bare = &url[..end];
+        let bare = url.split(['?', '#']).next().unwrap_or(url);
         let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };

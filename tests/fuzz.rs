@@ -3,6 +3,7 @@
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::panic::catch_unwind;
@@ -27,6 +28,49 @@ fn nothing_in_the_corpora_does_harm() {
     }
     // not `println`, which nobody sees of a test that passes
     writeln!(std::io::stderr(), "inputs replayed: {}", replayed.join(", ")).unwrap();
+}
+
+/// Characters of two, three and four bytes, and some that are not seen: a mark at the start of a file, one that turns the direction
+/// of writing, one that belongs to the letter before it.
+const SITES: usize = 100;
+const STRANGE: [&str; 10] = ["ü", "für alle", "—", "→", "\u{feff}", "日本語", "🦀", "\u{202e}", "e\u{301}", "\u{a0}"];
+
+#[test]
+fn texts_of_any_language_do_no_harm_wherever_they_stand_in_a_site() {
+    let files = kpull::site::Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let texts: Vec<(&str, &str)> =
+        files.iter().filter_map(|(path, content)| Some((path, std::str::from_utf8(content).ok()?))).collect();
+    // the same each time
+    let mut seed = 0x9e37_79b9_u32;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        usize::try_from(seed).unwrap() % below
+    };
+    for _ in 0..SITES {
+        let mut input = String::new();
+        for (path, text) in &texts {
+            writeln!(input, "%% {path}").unwrap();
+            let mut text = (*text).to_owned();
+            while random(8) == 0 {
+                let strange = STRANGE[random(STRANGE.len())];
+                // a comment and a text leave it a site; anything anywhere seldom does
+                let ends = |sign: char| text.match_indices(sign).map(|(at, _)| at).collect::<Vec<_>>();
+                let (places, piece) = match random(16) {
+                    0 => (text.char_indices().map(|(at, _)| at).collect(), strange.to_owned()),
+                    1..6 => (ends('"'), strange.to_owned()),
+                    _ => (ends('\n'), format!(" # {strange}= {strange}")),
+                };
+                if !places.is_empty() {
+                    let (before, behind) = text.split_at_checked(places[random(places.len())]).unwrap();
+                    text = format!("{before}{piece}{behind}");
+                }
+            }
+            input += &text;
+        }
+        assert!(catch_unwind(|| fuzz::site(input.as_bytes())).is_ok(), "this site does harm, see above:\n{input}");
+    }
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod fleetlock;
 mod git;
 #[path = "lab/health.rs"]
 mod health;
+#[path = "lab/kernel.rs"]
+mod kernel;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "lab/labels.rs"]

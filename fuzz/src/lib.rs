@@ -21,9 +21,11 @@ use kpull::host::root::Root;
 use kpull::host::unit_files::{self, Found, Own};
 use kpull::host::zone::{Edit, Element, PortRange};
 use kpull::host::zone_file::ZoneFile;
+use kpull::lint::lint;
 use kpull::pki::{Certificate, PrivateKey, Request, Revoked};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
+use kpull::secret::scan::scan;
 use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
 use kpull::site::{Files, Format, Site};
 use kpull::source::Tree;
@@ -173,22 +175,27 @@ pub fn signers(data: &[u8]) {
     }
 }
 
-/// A site of several files: loaded, and resolved for its hosts.
+/// A site of several files: looked through for secrets, loaded, resolved for its hosts, and checked.
 pub fn site(data: &[u8]) {
-    let site = match Site::load(owned(files(data)).collect()) {
+    let files: Files = owned(files(data)).collect();
+    scan(&files).iter().for_each(show);
+    let site = match Site::load(files) {
         Ok(site) => Arc::new(site),
         Err(error) => return show(&error),
     };
+    let mut catalogs = Vec::new();
     for (name, host) in site.hosts.iter().take(2) {
         let facts = Facts::assumed(name, host.address, None).expect("nothing is asked");
         match resolve(&site, name, &facts, &Secrets::sealed()) {
             Ok(catalog) => {
                 let ids: BTreeSet<&str> = catalog.items.iter().map(|item| item.id.as_str()).collect();
                 assert!(catalog.items.iter().all(|item| item.after.iter().all(|id| ids.contains(id.as_str()))));
+                catalogs.push(catalog);
             }
             Err(error) => show(&error),
         }
     }
+    lint(&site, &catalogs).iter().for_each(show);
 }
 
 /// An archive behind two bytes: its format, and what is wanted of it. Never more comes out than allowed, and nothing

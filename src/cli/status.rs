@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
 use crate::store::{Generation, Hold, LastRun, Owed};
+use crate::text::shortened;
 
 /// The most characters of `--motd`.
 const LINE: usize = 160;
@@ -217,11 +218,7 @@ fn motd(
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {
         format!("the certificate {name} ends in {} days", ending.end.duration_since(now).as_hours() / 24)
     }));
-    let line = visible(&parts.join(", "));
-    match line.char_indices().nth(LINE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    shortened(&visible(&parts.join(", ")), LINE)
 }
 
 /// Why a run of `kpull.service` that came after `last` could not end by itself, and so has left no word of its own.

@@ -18,6 +18,7 @@ use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
 use crate::pki::Certificate;
 use crate::report::{Text, VERSION};
+use crate::text::shortened;
 
 /// How many characters of a message the table shows.
 const MESSAGE: usize = 40;
@@ -274,11 +275,7 @@ fn table(rows: &[Row], paint: &dyn Fn(&str, &str) -> String) -> Vec<String> {
 /// A text on one line, cut, and harmless.
 fn cell(text: &str, longest: usize) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let text = visible(&lines.join("; ").replace('\t', " "));
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    shortened(&visible(&lines.join("; ").replace('\t', " ")), longest)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod label;
 pub mod meminfo;
 pub mod packages;
 pub mod process;
+pub mod read;
 pub mod rich_rule;
 pub mod root;
 mod sync;

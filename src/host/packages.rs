@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
+use crate::host::read;
 use crate::host::root::{Access, Root};
 
 /// How long a package manager may take; most of it is the download.
@@ -250,7 +251,7 @@ fn lock_holder(output: &Output) -> Option<String> {
     let mut lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
     let pid = Some(lock.l_pid).filter(|pid| lock.l_type != unlocked && *pid > 0)?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let name = read::kernel(&format!("/proc/{pid}/comm")).ok()?;
     Some(format!("process {pid} ({})", name.trim_end()))
 }
 

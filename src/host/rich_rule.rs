@@ -257,7 +257,10 @@ fn check_value(value: &str, bare: bool) -> Result<(), String> {
 /// `5/minute` as `5/m`.
 fn short_limit(limit: String) -> String {
     match limit.split_once('/') {
-        Some((rate, unit @ ("second" | "minute" | "hour" | "day"))) => format!("{rate}/{}", &unit[..1]),
+        Some((rate, "second")) => format!("{rate}/s"),
+        Some((rate, "minute")) => format!("{rate}/m"),
+        Some((rate, "hour")) => format!("{rate}/h"),
+        Some((rate, "day")) => format!("{rate}/d"),
         _ => limit,
     }
 }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::label::{self, Labels};
-use super::sync;
+use super::{read, sync};
 use crate::error::{Context, Error, Result};
 use crate::net::download::hash;
 
@@ -889,17 +889,8 @@ impl Root {
             .map_err(|errno| self.failed("write", path, errno))
     }
 
-    /// What is in a file of about `size` bytes: the files of the kernel say that they have none.
-    fn content(&self, mut file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
-        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
-        // most are had whole by one system call
-        let read = match rustix::io::read(file, spare_capacity(&mut content)) {
-            Ok(count) if count > 0 && count as u64 == size => Ok(0),
-            Ok(_) => file.read_to_end(&mut content),
-            Err(errno) => Err(errno.into()),
-        };
-        read.map_err(|error| self.failed_io("read", path, error))?;
-        Ok(content)
+    fn content(&self, file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
+        read::whole(file, size).map_err(|error| self.failed_io("read", path, error))
     }
 
     fn sync_directory(&self, parent: &OwnedFd, path: &Path) -> Result<()> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::thread::Builder;
 
-use super::meminfo;
+use super::{meminfo, read};
 
 /// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
 const AT_ONCE: usize = 16;
@@ -40,7 +40,7 @@ pub fn files(files: &[&File]) -> Vec<Result<()>> {
 
 /// Whether all disks of the machine together are to be written little, and `syncfs` tells of failures (Linux 5.8).
 fn little_is_waiting() -> bool {
-    let waiting = std::fs::read_to_string("/proc/meminfo")
+    let waiting = read::kernel("/proc/meminfo")
         .ok()
         .and_then(|text| Some(meminfo::bytes(&text, "Dirty")? + meminfo::bytes(&text, "Writeback")?));
     waiting.is_some_and(|bytes| bytes <= LITTLE) && kernel().is_some_and(|version| version >= (5, 8))

@@ -8,6 +8,7 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::host::rich_rule::{Part, RichRule, attribute};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
+use crate::text::trailing;
 
 /// A zone's file.
 #[derive(Debug)]
@@ -131,9 +132,10 @@ impl ZoneFile {
                 Event::Empty(opened) if open.is_empty() && opened.name().as_ref() == "zone" => {
                     // <zone/>: made into something with a place for children
                     let tag_end = position(&reader);
-                    let opened = text[start..tag_end].trim_end_matches("/>").trim_end().to_owned();
-                    let text = format!("{}{opened}>\n</zone>{}", &text[..start], &text[tag_end..]);
-                    return Self::parse(text);
+                    let piece = |range: Range<usize>| text.get(range).unwrap_or_default();
+                    let opened = piece(start..tag_end).trim_end_matches("/>").trim_end();
+                    let (before, behind) = (piece(0..start), piece(tag_end..text.len()));
+                    return Self::parse(format!("{before}{opened}>\n</zone>{behind}"));
                 }
                 Event::Empty(opened) if open.is_empty() => {
                     return Err(format!("it starts with <{}>, not with <zone>", opened.name().as_ref()));
@@ -174,7 +176,8 @@ impl ZoneFile {
         let target = target.in_file().map(|text| ("target", text));
         let attributes = others.map(|(name, value)| (name.as_str(), value.as_str())).chain(target);
         let attributes: String = attributes.map(|(name, value)| attribute(name, value)).collect();
-        let (before, behind) = (&self.text[..self.tag.start], &self.text[self.tag.end..]);
+        let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
+        let (before, behind) = (piece(0..self.tag.start), piece(self.tag.end..self.text.len()));
         format!("{before}<zone{attributes}>{behind}")
     }
 
@@ -242,10 +245,10 @@ impl ZoneFile {
 
     /// The span with the blanks before it and the line's end after it, where nothing else stands on its lines.
     fn line_of(&self, span: &Range<usize>) -> Range<usize> {
-        let before = &self.text[..span.start];
-        let indent = before.len() - before.trim_end_matches([' ', '\t']).len();
-        let starts_line = before[..before.len() - indent].ends_with('\n');
-        let ends_line = self.text[span.end..].starts_with('\n');
+        let (before, indent) = trailing(self.text.get(..span.start).unwrap_or_default(), |c| matches!(c, ' ' | '\t'));
+        let starts_line = before.ends_with('\n');
+        let indent = indent.len();
+        let ends_line = self.text.get(span.end..).is_some_and(|behind| behind.starts_with('\n'));
         match (starts_line, ends_line) {
             (true, true) => span.start - indent..span.end + 1,
             (true, false) if span.is_empty() => span.start - indent..span.end,

@@ -18,6 +18,7 @@ use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::text::shortened;
 use compare::{Difference, differences};
 
 /// How long kubectl may take.
@@ -270,13 +271,7 @@ impl KubeObject {
     /// The error that the API server has something else than it was given.
     fn kept(&self, found: &[Difference]) -> Error {
         const SHOWN: usize = 5;
-        let shown = |value: &Value| {
-            let text = value.to_string();
-            match text.char_indices().nth(200) {
-                Some((end, _)) => format!("{}…", &text[..end]),
-                None => text,
-            }
-        };
+        let shown = |value: &Value| shortened(&value.to_string(), 200);
         let tell = |difference: &Difference| match (self.sensitive, &difference.wanted, &difference.live) {
             (true, ..) => difference.path.clone(),
             (false, Some(wanted), None) => format!("{}: {} in the role, nothing there", difference.path, shown(wanted)),

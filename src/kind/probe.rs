@@ -17,6 +17,7 @@ use crate::host::tls;
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
+use crate::text::shortened;
 
 /// How long one try may take.
 const ONE_TRY: Duration = Duration::from_secs(5);
@@ -361,11 +362,8 @@ impl Probe {
 
 /// The first line of an answer that says something, cut and harmless.
 fn first_line(text: &str) -> String {
-    let line = visible(text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default());
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    shortened(&visible(line.unwrap_or_default()), SHOWN)
 }
 
 fn connect(target: &str) -> Result<(), String> {

@@ -70,12 +70,9 @@ pub(crate) fn live(parts: &[String]) -> PathBuf {
 
 /// The parts of a name; the first separator in it says which one it is.
 pub(crate) fn parts(name: &str) -> Option<Vec<String>> {
-    let separator = name.find(['.', '/']).map(|at| &name[at..=at])?;
-    let other = if separator == "." { "/" } else { "." };
-    let parts: Vec<String> = name
-        .split(separator)
-        .map(|part| if separator == "." { part.replace(other, ".") } else { part.to_owned() })
-        .collect();
+    let separator = name.chars().find(|c| matches!(c, '.' | '/'))?;
+    let part = |part: &str| if separator == '.' { part.replace('/', ".") } else { part.to_owned() };
+    let parts: Vec<String> = name.split(separator).map(part).collect();
     let plain = |part: &String| {
         !matches!(part.as_str(), "" | "." | "..")
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@'))
@@ -142,7 +139,7 @@ impl Sysctl {
 }
 
 /// A value with every run of white space as one space, as the kernel compares them.
-fn folded(value: &str) -> String {
+pub(crate) fn folded(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -10,6 +10,7 @@ use crate::kind::file::File;
 use crate::kind::probe::Probe;
 use crate::lint::flags::flag_of;
 use crate::lint::{Host, Subject, place};
+use crate::text::around;
 
 /// An `https://` address that somebody asks.
 #[derive(Clone)]
@@ -145,7 +146,7 @@ fn servers(text: &str) -> impl Iterator<Item = &str> {
     let is_kubeconfig = text.contains("clusters") && text.contains("https://");
     text.lines()
         .filter(move |_| is_kubeconfig)
-        .flat_map(|line| line.match_indices("server").map(move |(at, word)| &line[at + word.len()..]))
+        .flat_map(|line| around(line, "server").map(|(_, behind)| behind))
         .filter_map(|rest| {
             let value = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
             Some(value.trim_start().trim_start_matches(['"', '\''])).filter(|value| value.starts_with("https://"))
@@ -155,8 +156,7 @@ fn servers(text: &str) -> impl Iterator<Item = &str> {
 
 /// The names and ports of the `https://` addresses in a text.
 fn addresses(text: &str) -> impl Iterator<Item = (String, Option<u16>)> {
-    text.match_indices("https://").filter_map(|(at, start)| {
-        let rest = &text[at + start.len()..];
+    around(text, "https://").filter_map(|(_, rest)| {
         let authority = rest.split(|c: char| c.is_whitespace() || "/,;?#\"'<>\\".contains(c)).next()?;
         let authority = authority.rsplit('@').next()?;
         let (name, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

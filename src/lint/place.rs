@@ -4,6 +4,7 @@ use crate::error::Place;
 use crate::kind::Item;
 use crate::resolve::layers;
 use crate::site::Site;
+use crate::text::around;
 
 /// Where a flag of a role's command line is set: the last layer that has it in a table, else where it is written.
 pub fn of_flag(site: &Site, host: &str, item: &Item, flag: &str) -> Place {
@@ -55,10 +56,9 @@ pub fn in_entry(site: &Site, item: &Item, word: &str) -> Option<Place> {
 /// Where a word stands in a text, not as a part of another one.
 fn find(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
-    text.match_indices(word).map(|(at, _)| at).find(|at| {
-        let (before, behind) = (&text[..*at], &text[at + word.len()..]);
-        !before.ends_with(is_part) && !behind.starts_with(is_part)
-    })
+    let mut places = around(text, word);
+    let (before, _) = places.find(|(before, behind)| !before.ends_with(is_part) && !behind.starts_with(is_part))?;
+    Some(before.len())
 }
 
 #[cfg(test)]

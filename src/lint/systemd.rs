@@ -1,6 +1,7 @@
 //! Unit files as lints read them: settings, lists of names, command lines.
 
 use crate::host::unit_files::logical_lines;
+use crate::text::leading;
 
 /// The settings of a unit with its drop-ins.
 #[derive(Debug, Default)]
@@ -94,8 +95,7 @@ fn command(words: &[Word]) -> Option<Command> {
         Word::Separator => None,
     });
     let first = words.next()?;
-    let program = first.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-    let prefix = &first[..first.len() - program.len()];
+    let (prefix, program) = leading(first, |c| matches!(c, '@' | '-' | ':' | '+' | '!' | '|'));
     if prefix.contains('@') {
         // the name that it is called by
         words.next();

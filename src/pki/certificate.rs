@@ -9,6 +9,7 @@ use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
 
 use crate::error::{Error, Result};
 use crate::pki::{KeyType, Usage, Wish};
+use crate::text::block;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -54,10 +55,11 @@ impl Certificate {
         };
         let mut rest = std::str::from_utf8(bytes).map_err(|_| unreadable("it is not a text".into()))?;
         let mut found = Vec::new();
-        while let Some(start) = rest.find(BEGIN) {
-            let end = rest[start..].find(END).ok_or_else(|| unreadable("a certificate in it has no end".into()))?;
-            let pem = &rest[start..start + end + END.len()];
-            rest = &rest[start + end + END.len()..];
+        while let Some((_, pem, behind)) = block(rest, BEGIN, END) {
+            if pem.is_empty() {
+                return Err(unreadable("a certificate in it has no end".into()));
+            }
+            rest = behind;
             let (_, block) =
                 x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
             found.push(Self::read(pem, block.contents).map_err(unreadable)?);

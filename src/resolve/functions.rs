@@ -149,8 +149,8 @@ fn to_map(pairs: Vec<Value>) -> Result<Value, Error> {
 /// The first certificate of a file in PEM: of an authority's, while it is changed, the one that signs.
 fn first_pem(text: &str) -> Result<String, Error> {
     const END: &str = "-----END CERTIFICATE-----\n";
-    let end = text.find(END).ok_or_else(|| invalid("there is no certificate in PEM"))?;
-    Ok(text[..end + END.len()].to_owned())
+    let (first, _) = text.split_once(END).ok_or_else(|| invalid("there is no certificate in PEM"))?;
+    Ok(format!("{first}{END}"))
 }
 
 /// A file that tells a Kubernetes client whom to ask and who it is: by a certificate and its key, or by a token.

@@ -17,6 +17,7 @@ use crate::resolve::facts::Facts;
 use crate::resolve::{expression, functions};
 use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::{Doc, Files, Path, RESERVED, Site};
+use crate::text::around;
 
 /// Everything that a host's templates can see.
 pub struct World {
@@ -595,9 +596,11 @@ fn included(error: &minijinja::Error) -> &minijinja::Error {
 /// Where `word` stands in a text, and not as a part of a longer word.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    text.match_indices(word).map(|(at, _)| at).find(|&at| {
-        !text[..at].ends_with(|c: char| is_part(c) || c == '.') && !text[at + word.len()..].starts_with(is_part)
-    })
+    let is_whole = |(before, behind): &(&str, &str)| {
+        !before.ends_with(|c: char| is_part(c) || c == '.') && !behind.starts_with(is_part)
+    };
+    let (before, _) = around(text, word).find(is_whole)?;
+    Some(before.len())
 }
 
 /// `text` without its braces, when it is nothing but one expression: a blank or a line break around it makes it a text.

@@ -17,6 +17,7 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::host::read;
 
 /// The newest rules of Landlock that are asked for; a kernel with fewer enforces what it has.
 const LANDLOCK: ABI = ABI::V6;
@@ -125,7 +126,7 @@ fn become_user(uid: Uid, gid: Gid) -> Result<()> {
     if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
         return Err(Error::new(what()).because("it could become root again"));
     }
-    let status = std::fs::read_to_string("/proc/self/status").context(what)?;
+    let status = read::kernel("/proc/self/status").context(what)?;
     let sets: Vec<&str> =
         status.lines().filter(|line| line.starts_with("CapEff:") || line.starts_with("CapPrm:")).collect();
     if sets.len() != 2 || sets.iter().any(|set| !set.ends_with("\t0000000000000000")) {

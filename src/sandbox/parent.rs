@@ -23,6 +23,7 @@ use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::not_started;
+use crate::host::read;
 use crate::host::root::Root;
 use crate::net::{self, Ask, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
@@ -112,7 +113,7 @@ fn user() -> Result<Option<(u32, u32)>> {
     let own = accounts.local(USER).map(|login| (login.uid, login.gid)).filter(|(uid, gid)| *uid != 0 && *gid != 0);
     let (uid, gid) = own.unwrap_or(NOBODY);
     // root of a user namespace, of an image that is built for instance
-    let map = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let map = |name: &str| read::kernel(&format!("/proc/self/{name}")).unwrap_or_default();
     let can = has(&map("uid_map"), uid) && has(&map("gid_map"), gid) && map("setgroups").trim() != "deny";
     Ok(can.then_some((uid, gid)))
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Place};
 use crate::site::Files;
+use crate::text::{around, leading, trailing};
 
 /// What takes a line, or the one after it, out of the search.
 const ESCAPE: &str = "kpull: not a secret";
@@ -25,7 +26,7 @@ pub fn scan(files: &Files) -> Vec<Error> {
         let hidden: Arc<str> = hide(text, found.iter().map(|(range, _)| range)).into();
         errors.extend(found.into_iter().map(|(span, what)| {
             // a key is many lines, and its first one says what it is
-            let end = hidden[span.clone()].find('\n').map_or(span.end, |length| span.start + length);
+            let end = hidden.get(span.clone()).and_then(|shown| shown.find('\n')).map_or(span.end, |length| span.start + length);
             let place = Place { file: path.to_owned(), text: hidden.clone(), span: span.start..end };
             Error::new(format!("{what} stands in the site, for whoever can read it"))
                 .at(place, "looks like a secret")
@@ -67,18 +68,17 @@ fn findings(text: &str) -> Vec<(Range<usize>, String)> {
 
 /// A private key in PEM that starts in this line, to its end.
 fn key_block(text: &str, start: usize, line: &str) -> Option<(Range<usize>, String)> {
-    let begin = line.find("-----BEGIN ")?;
-    let label = line[begin + "-----BEGIN ".len()..].split("-----").next()?;
-    if !label.contains("PRIVATE KEY") || line[begin..].matches("-----").count() < 2 {
-        return None;
-    }
-    let rest = &text[start + begin..];
-    let length = rest.find("-----END ").map_or(line.len() - begin, |end| {
-        end + rest[end + "-----END ".len()..].find("-----").map_or(0, |tail| "-----END ".len() + tail + 5)
+    let (before, behind) = line.split_once("-----BEGIN ")?;
+    let (label, _) = behind.split_once("-----").filter(|(label, _)| label.contains("PRIVATE KEY"))?;
+    let start = start + before.len();
+    let rest = text.get(start..)?;
+    let length = rest.split_once("-----END ").map_or(line.len() - before.len(), |(body, end)| {
+        body.len() + end.split_once("-----").map_or(0, |(label, _)| "-----END -----".len() + label.len())
     });
     // only the words, as in a check whether a file is one
-    let body = rest[..length].lines().skip(1).count() > 0 || rest[..length].contains("\\n");
-    body.then(|| (start + begin..start + begin + length, format!("a private key ({label})")))
+    let block = rest.get(..length)?;
+    let body = block.lines().skip(1).count() > 0 || block.contains("\\n");
+    body.then(|| (start..start + length, format!("a private key ({label})")))
 }
 
 fn in_line(line: &str) -> Option<(Range<usize>, String)> {
@@ -92,39 +92,41 @@ fn in_line(line: &str) -> Option<(Range<usize>, String)> {
 /// A token of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens.
 fn bootstrap_token(line: &str) -> Option<(Range<usize>, String)> {
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_joined = |c: char| is_word(c) || c == '.';
     let what = "a bootstrap token";
-    let dotted = line.match_indices('.').find_map(|(dot, _)| {
-        let (before, behind) = (&line[..dot], &line[dot + 1..]);
-        let start =
-            before.rfind(|c| !is_part(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
-        let length = behind.find(|c| !is_part(c)).unwrap_or(behind.len());
-        let alone = !before[..start].ends_with(|c: char| is_word(c) || c == '.')
-            && !behind[length..].starts_with(|c: char| is_word(c) || c == '.');
-        let is_token = alone && dot - start == 6 && length == 16 && looks_random(&behind[..length]);
-        is_token.then_some(start..dot + 1 + length)
+    let dotted = around(line, ".").find_map(|(before, behind)| {
+        let ((before, first), (second, behind)) = (trailing(before, is_part), leading(behind, is_part));
+        let alone = !before.ends_with(is_joined) && !behind.starts_with(is_joined);
+        let is_token = alone && first.len() == 6 && second.len() == 16 && looks_random(second);
+        is_token.then(|| before.len()..line.len() - behind.len())
     });
     if let Some(range) = dotted {
         return Some((range, what.to_owned()));
     }
-    let (token, user) = line.split_once(',')?;
-    let start = token.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
-    let is_token = token[start..].len() >= 16 && looks_random(&token[start..]) && user.starts_with("kubelet-bootstrap");
-    is_token.then(|| (start..token.len(), what.to_owned()))
+    let (field, user) = line.split_once(',')?;
+    let (before, token) = trailing(field, |c| c.is_ascii_alphanumeric());
+    let is_token = token.len() >= 16 && looks_random(token) && user.starts_with("kubelet-bootstrap");
+    is_token.then(|| (before.len()..field.len(), what.to_owned()))
 }
 
 /// A password behind a word that a service's configuration has for it, however short it is.
 fn directive(line: &str) -> Option<(Range<usize>, String)> {
     let words = ["auth_pass", "stats auth", "requirepass", "masterauth"];
     words.into_iter().find_map(|word| {
-        let at = line.find(word).filter(|at| !line[..*at].ends_with(is_word))? + word.len();
-        let value = line[at..].trim_start_matches([' ', '\t']);
-        let start = line.len() - value.len();
-        let length = value.find(char::is_whitespace).unwrap_or(value.len());
+        let (_, behind) = line.split_once(word).filter(|(before, _)| !before.ends_with(is_word))?;
+        let (blank, value) = leading(behind, |c| matches!(c, ' ' | '\t'));
+        let (value, rest) = leading(value, |c| !c.is_whitespace());
         // of USER:PASSWORD only the second is one
-        let user = if word == "stats auth" { value[..length].find(':')? + 1 } else { 0 };
-        let is_secret = start > at && user < length && is_literal(&value[user..length]);
-        is_secret.then(|| (start + user..start + length, format!("the value of `{word}`")))
+        let value = if word == "stats auth" { value.split_once(':')?.1 } else { value };
+        let is_secret = !blank.is_empty() && !value.is_empty() && is_literal(value);
+        is_secret.then(|| (before_rest(line, value, rest), format!("the value of `{word}`")))
     })
+}
+
+/// Where in a line a value stands that only `rest` comes behind.
+fn before_rest(line: &str, value: &str, rest: &str) -> Range<usize> {
+    let end = line.len() - rest.len();
+    end - value.len()..end
 }
 
 fn is_word(c: char) -> bool {
@@ -148,24 +150,17 @@ fn known_form(line: &str) -> Option<(Range<usize>, String)> {
         ("bearer ", 16, |c| is_word(c) || "._~+/=".contains(c), "a bearer token"),
     ];
     known.into_iter().find_map(|(start, least, is_part, what)| {
-        line.match_indices(start).find_map(|(at, _)| {
-            let tail = &line[at + start.len()..];
-            let length = tail.find(|c| !is_part(c)).unwrap_or(tail.len());
-            let alone = !line[..at].ends_with(is_word) && !tail[length..].starts_with(is_word);
-            let made_up = !start.ends_with(' ') || looks_random(&tail[..length]);
-            (alone && length >= least && made_up).then(|| (at..at + start.len() + length, what.to_owned()))
+        around(line, start).find_map(|(before, behind)| {
+            let (tail, rest) = leading(behind, is_part);
+            let alone = !before.ends_with(is_word) && !rest.starts_with(is_word);
+            let made_up = !start.ends_with(' ') || looks_random(tail);
+            (alone && tail.len() >= least && made_up).then(|| (before.len()..line.len() - rest.len(), what.to_owned()))
         })
     })
 }
 
 /// `USER:PASSWORD` where a program takes one: an address, etcdctl, curl.
 fn user_password(line: &str) -> Option<(Range<usize>, String)> {
-    let value_at = |from: usize| {
-        let tail = &line[from..];
-        let skipped = tail.len() - tail.trim_start_matches(['"', '\'', ' ', '=']).len();
-        let length = tail[skipped..].find([' ', '"', '\'', '\t', ',', ']']).unwrap_or(tail.len() - skipped);
-        from + skipped..from + skipped + length
-    };
     let is_pair = |text: &str| {
         text.split_once(':').is_some_and(|(user, password)| {
             !user.is_empty()
@@ -176,19 +171,19 @@ fn user_password(line: &str) -> Option<(Range<usize>, String)> {
     };
     let options = [("ETCDCTL_USER", "ETCDCTL_USER"), ("etcdctl", "--user"), ("curl", "--user"), ("curl", " -u ")];
     for (program, option) in options {
-        if let Some(at) = line.find(option).filter(|_| line.contains(program)) {
-            let range = value_at(at + option.len());
-            if is_pair(&line[range.clone()]) {
-                return Some((range, "a password".to_owned()));
+        if let Some((_, behind)) = line.split_once(option).filter(|_| line.contains(program)) {
+            let value = behind.trim_start_matches(['"', '\'', ' ', '=']);
+            let (value, rest) = leading(value, |c| !matches!(c, ' ' | '"' | '\'' | '\t' | ',' | ']'));
+            if is_pair(value) {
+                return Some((before_rest(line, value, rest), "a password".to_owned()));
             }
         }
     }
-    line.match_indices("://").find_map(|(at, _)| {
-        let from = at + "://".len();
-        let length =
-            line[from..].find(|c: char| c.is_whitespace() || "/\"'?#".contains(c)).unwrap_or(line.len() - from);
-        let end = from + line[from..from + length].rfind('@')?;
-        is_pair(&line[from..end]).then(|| (from..end, "a password in an address".to_owned()))
+    around(line, "://").find_map(|(_, behind)| {
+        let (authority, _) = leading(behind, |c| !c.is_whitespace() && !"/\"'?#".contains(c));
+        let (pair, _) = authority.rsplit_once('@').filter(|(pair, _)| is_pair(pair))?;
+        let start = line.len() - behind.len();
+        Some((start..start + pair.len(), "a password in an address".to_owned()))
     })
 }
 
@@ -218,30 +213,27 @@ fn name_of(word: &str) -> Option<Name> {
 
 /// A value that is given to a name, as `NAME = VALUE`, `NAME: VALUE` or `--NAME VALUE`.
 fn assigned(line: &str) -> Option<(Range<usize>, String)> {
-    let signs = line.char_indices().filter(|(_, c)| matches!(c, '=' | ':' | ' '));
-    for (at, sign) in signs {
-        let before = line[..at].trim_end();
-        let before = before.strip_suffix(['"', '\'']).unwrap_or(before);
-        let from = before.rfind(|c: char| !is_word(c) && c != '.').map_or(0, |found| found + 1);
-        let word = &before[from..];
+    for (at, sign) in line.char_indices().filter(|(_, c)| matches!(c, '=' | ':' | ' ')) {
+        let (before, behind) = line.split_at_checked(at)?;
+        let before = before.trim_end();
+        let (_, word) = trailing(before.strip_suffix(['"', '\'']).unwrap_or(before), |c| is_word(c) || c == '.');
         if sign == ' ' && !word.starts_with("--") {
             continue;
         }
         let Some(name) = name_of(word) else { continue };
-        let tail = line[at + 1..].trim_start_matches([' ', '\t', '=', '[']);
-        let start = line.len() - tail.len();
-        let quote = tail.chars().next().filter(|c| matches!(c, '"' | '\''));
-        let (start, length) = match quote {
-            Some(quote) => (start + 1, tail[1..].find(quote).unwrap_or(tail.len() - 1)),
-            None => (start, tail.find([' ', '\t', ',', ';', '}', ')', '"', '\'']).unwrap_or(tail.len())),
+        let tail = behind.strip_prefix(sign)?.trim_start_matches([' ', '\t', '=', '[']);
+        let quoted = ['"', '\''].into_iter().find_map(|quote| Some((quote, tail.strip_prefix(quote)?)));
+        let (value, rest) = match quoted {
+            Some((quote, tail)) => leading(tail, |c| c != quote),
+            None => leading(tail, |c| !matches!(c, ' ' | '\t' | ',' | ';' | '}' | ')' | '"' | '\'')),
         };
-        let value = &line[start..start + length];
         let is_secret = match name {
-            Name::Password => is_password(value, quote.is_some()),
+            Name::Password => is_password(value, quoted.is_some()),
             Name::Key => is_literal(value) && looks_random(value),
         };
         if is_secret {
-            return Some((start..start + length, format!("the value of `{}`", word.trim_start_matches('-'))));
+            let what = format!("the value of `{}`", word.trim_start_matches('-'));
+            return Some((before_rest(line, value, rest), what));
         }
     }
     None
@@ -388,6 +380,33 @@ mod tests {
             "image = 'libfoo.1234567890abcdef.so'",
             "abcdef.configurationname",
             "monkey = \"9f86d081884c7d659a2feaa0c55ad015\"",
+        ] {
+            assert_eq!(found(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_letters_of_any_language_is_found_and_the_letters_are_none() {
+        for (text, secret, what) in [
+            ("# für → db_password = 'hunter2'", "hunter2", "the value of `db_password`"),
+            ("\u{feff}db_password = 'hünter2'", "hünter2", "the value of `db_password`"),
+            ("ü https://me:Trübadour@example.org/ü", "me:", "a password in an address"),
+            ("—abcdef.0123456789abcdef—", "abcdef.", "a bootstrap token"),
+            ("→8981b594122ebed7596f1d3b69c78223,kubelet-bootstrap", "8981", "a bootstrap token"),
+            ("ü\tauth_pass ü1066", "ü1066", "the value of `auth_pass`"),
+        ] {
+            let column = text.split(secret).next().unwrap().chars().count() + 1;
+            assert_eq!(found(text), [(format!("roles/r/role.toml:1:{column}"), what.to_owned())], "{text}");
+        }
+        for text in [
+            "# für alle",
+            "# für alle: x",
+            "a — b = c",
+            "x→=y",
+            "\u{feff}address = '10.0.0.1'",
+            "ü.ü,ü",
+            "key=ü",
+            "--ü ü",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

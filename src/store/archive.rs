@@ -20,6 +20,7 @@ use zip::result::ZipError;
 use crate::error::{Context, Error, Result};
 use crate::magic::Container;
 use crate::site::{Format, READABLE};
+use crate::text::shortened;
 
 /// How much may come out of an archive before it counts as an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,10 +160,7 @@ impl Kind {
 /// A name from the archive, short enough for a message.
 fn short(name: &str) -> String {
     const MOST: usize = 200;
-    match name.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.into(),
-    }
+    shortened(name, MOST)
 }
 
 /// Takes the one leading `./` off that archives of a directory have.

@@ -161,7 +161,7 @@ impl Store {
         if self.root().meta(Path::new(&path))?.is_some() || self.root().meta(Path::new("/release.tar"))?.is_none() {
             return Ok(());
         }
-        let (from, to) = (self.dir().join("release.tar"), self.dir().join(&path[1..]));
+        let (from, to) = (self.dir().join("release.tar"), self.dir().join(path.trim_start_matches('/')));
         self.root().make_directory(Path::new("/releases"), super::DIRECTORY)?;
         std::fs::hard_link(from, &to).context(|| format!("can't keep the release as {}", to.display()))
     }

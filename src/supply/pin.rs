@@ -57,11 +57,12 @@ impl Guess {
         let mut stem = Format::stem(file).to_owned();
         let mut arch = None;
         for (word, meant) in ARCHES {
-            if let Some(at) = stem.to_ascii_lowercase().find(word) {
-                arch = Some(meant.to_owned());
-                stem.replace_range(at..at + word.len(), "\0");
-                break;
+            let Some(at) = stem.to_ascii_lowercase().find(word) else { continue };
+            arch = Some(meant.to_owned());
+            if let (Some(before), Some(behind)) = (stem.get(..at), stem.get(at + word.len()..)) {
+                stem = format!("{before}\0{behind}");
             }
+            break;
         }
         let words: Vec<&str> = stem.split(['-', '_']).collect();
         let (mut name, mut version) = (Vec::new(), None::<String>);

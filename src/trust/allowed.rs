@@ -10,6 +10,7 @@ use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result, counted};
+use crate::text::block;
 
 /// What a signature is for; one for another purpose does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,10 +257,12 @@ fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
     };
     let mut rest = std::str::from_utf8(signatures).map_err(|_| unreadable())?;
     let mut blocks = Vec::new();
-    while let Some(start) = rest.find(BEGIN) {
-        let end = rest[start..].find(END).ok_or_else(unreadable)? + start + END.len();
-        blocks.push(&rest[start..end]);
-        rest = &rest[end..];
+    while let Some((_, signature, behind)) = block(rest, BEGIN, END) {
+        if signature.is_empty() {
+            return Err(unreadable());
+        }
+        blocks.push(signature);
+        rest = behind;
         if blocks.len() > MOST {
             return Err(Error::refused(format!("{name} has more than {MOST} signatures"))
                 .help("one signature of each signer is enough: remove the others"));

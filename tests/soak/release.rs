@@ -66,7 +66,7 @@ impl Release {
             );
         }
         for (place, value) in &self.templates {
-            role.insert_str(0, &format!("vars.t{place} = {value}\n"));
+            role = format!("vars.t{place} = {value}\n{role}");
             let _ = writeln!(role, "[[template]]\npath = \"/etc/t{place}.conf\"\ntemplate = \"t{place}\"");
             site.file(&format!("roles/base/templates/t{place}"), format!("value = {{{{ t{place} }}}}\n"));
         }

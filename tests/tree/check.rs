@@ -67,6 +67,21 @@ fn the_site_that_all_this_starts_from_is_right() {
     assert_eq!(checked.stdout, "✓ h1               4 resources of 1 role\n");
 }
 
+#[test]
+fn comments_in_any_language_and_a_byte_order_mark_are_no_mistake() {
+    let site = good();
+    for comment in ["für alle", "für alle: x", "a — b = c", "x→=y", "日本語: 'x'"] {
+        for (path, text) in
+            [("roles/app/role.toml", ROLE), ("artifacts.toml", PIN), ("roles/app/templates/app.service", UNIT)]
+        {
+            let mark = if path.ends_with(".toml") { "\u{feff}" } else { "" };
+            site.file(path, format!("{mark}{text}# {comment}\n"));
+        }
+        let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]).exits(0);
+        assert_eq!(checked.stdout, "✓ h1               4 resources of 1 role\n", "{comment}");
+    }
+}
+
 found! {
     a_nested_quote_in_a_command_line: [("roles/app/templates/app.service", "[Service]\nExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x\n")],
         "roles/app/role.toml:16:12", "`template` of this unit can't be used: line 2 of app.service: a quote is opened and never closed: `ExecStart=/usr/k8s/bin/app \"--range=\"1-2\" x`", "";

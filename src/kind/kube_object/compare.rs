@@ -1,5 +1,6 @@
 //! What a manifest says against what a cluster has.
 
+use crate::text::leading;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -262,8 +263,7 @@ struct Quantity {
 
 impl Quantity {
     fn parse(text: &str) -> Option<Self> {
-        let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
-        let (number, suffix) = text.split_at(end);
+        let (number, suffix) = leading(text, |c| matches!(c, '0'..='9' | '.' | '+' | '-'));
         let (factor, power) = match suffix {
             "" => (1, 0),
             "n" => (1, -9),

@@ -1,0 +1,104 @@
+//! Reading a file to its end, also one of the kernel's.
+
+use std::fs::File;
+use std::io;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
+
+/// Bytes that are asked for at once, at least. Files of `/proc` and `/sys` say that they have none, and the settings among them
+/// end with the first read: whoever asks for less has a part of the value.
+const LEAST: usize = 4096;
+
+/// The content of a file that says that it has `size` bytes.
+pub fn whole(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut room = usize::try_from(size).unwrap_or(0).saturating_add(1).max(LEAST);
+    loop {
+        let mut content = Vec::new();
+        content.try_reserve_exact(room)?;
+        let count = next(file, &mut content)?;
+        // most are had whole by one system call
+        if count as u64 == size {
+            return Ok(content);
+        }
+        if content.len() < content.capacity() {
+            while next(file, &mut content)? > 0 {
+                content.try_reserve(LEAST)?;
+            }
+            return Ok(content);
+        }
+        // it may have more than it said, which a setting of the kernel tells only whoever asks for all of it at once
+        room = room.saturating_mul(2);
+    }
+}
+
+/// The text of a file of the kernel's that is about this process or the machine, as `/proc/meminfo`.
+pub fn kernel(path: &str) -> io::Result<String> {
+    let content = whole(&File::open(path)?, 0)?;
+    String::from_utf8(content).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Reads what comes behind `content`, as far as that has room.
+fn next(file: &File, content: &mut Vec<u8>) -> io::Result<usize> {
+    let at = content.len() as u64;
+    loop {
+        match pread(file, spare_capacity(content), at) {
+            Err(Errno::INTR) => {}
+            read => return Ok(read?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// What a program has that asks for much at once.
+    fn cat(path: &str) -> Vec<u8> {
+        std::process::Command::new("cat").arg(path).output().unwrap().stdout
+    }
+
+    #[test]
+    fn a_setting_of_the_kernel_is_read_whole_whatever_size_it_is_said_to_have() {
+        for name in ["kernel/pid_max", "kernel/ostype", "net/ipv4/tcp_rmem", "kernel/random/boot_id", "kernel/version"]
+        {
+            let path = format!("/proc/sys/{name}");
+            let file = File::open(&path).unwrap();
+            for size in [0, 1, 2, 40, 10_000] {
+                assert_eq!(whole(&file, size).unwrap(), cat(&path), "{path} of {size} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_what_it_was_at_one_moment() {
+        let uuid = || kernel("/proc/sys/kernel/random/uuid").unwrap();
+        let (first, second) = (uuid(), uuid());
+        for one in [&first, &second] {
+            assert_eq!(one.trim_end().split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{one}");
+        }
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_list_of_the_kernel_s_is_read_beyond_what_it_gives_at_once() {
+        // a page at once at most
+        let symbols = "/proc/kallsyms";
+        assert_eq!(kernel(symbols).unwrap().lines().count(), cat(symbols).split(|byte| *byte == b'\n').count() - 1);
+    }
+
+    #[test]
+    fn a_file_that_has_more_or_less_than_it_said_is_read_to_its_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        for length in [0, 1, LEAST - 1, LEAST, LEAST + 1, 5 * LEAST] {
+            let content = vec![b'x'; length];
+            file.set_len(0).unwrap();
+            std::io::Seek::rewind(&mut file).unwrap();
+            file.write_all(&content).unwrap();
+            for size in [0, 1, length, length + 1, 2 * LEAST] {
+                assert_eq!(whole(&file, size as u64).unwrap(), content, "{length} bytes, said to be {size}");
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Pieces of texts from outside. A text is never cut by a number of bytes, which may lie within a character: that would end the
+//! program (the lint `clippy::string_slice` holds all code to it).
+
+/// What stands before and behind each place of a word.
+pub fn around<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.match_indices(word).filter_map(move |(at, _)| Some((text.get(..at)?, text.get(at + word.len()..)?)))
+}
+
+/// The text as far as `is_part` says, and the rest.
+pub fn leading(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+/// What comes before the end of a text that `is_part` says, and that end.
+pub fn trailing(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
+    let start = text.char_indices().rev().take_while(|(_, c)| is_part(*c)).last().map_or(text.len(), |(at, _)| at);
+    text.split_at_checked(start).unwrap_or((text, ""))
+}
+
+/// The text up to the end of the next block that starts with `begin` and ends with `end`: what is before the block, the block,
+/// and what is behind it. `None` without a `begin`; a block without an end is an empty one.
+pub fn block<'a>(text: &'a str, begin: &str, end: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let (before, rest) = text.split_at_checked(text.find(begin)?)?;
+    let length = rest.find(end).map_or(0, |at| at + end.len());
+    let (block, behind) = rest.split_at_checked(length)?;
+    Some((before, block, behind))
+}
+
+/// A text of at most so many characters, with `…` for what is left out.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_taken_apart_between_characters() {
+        assert_eq!(around("ü=→=x", "=").collect::<Vec<_>>(), [("ü", "→=x"), ("ü=→", "x")]);
+        assert_eq!(leading("abü→", |c| c != '→'), ("abü", "→"));
+        assert_eq!(leading("abü", |_| true), ("abü", ""));
+        assert_eq!(trailing("→abc", |c| c.is_ascii_alphanumeric()), ("→", "abc"));
+        assert_eq!(trailing("→", |c| c.is_ascii_alphanumeric()), ("→", ""));
+        assert_eq!(trailing("abc", |_| true), ("", "abc"));
+    }
+
+    #[test]
+    fn a_block_has_its_beginning_and_its_end_and_is_empty_without_one() {
+        assert_eq!(block("ü<a>ü<b>", "<", ">"), Some(("ü", "<a>", "ü<b>")));
+        assert_eq!(block("ü<a", "<", ">"), Some(("ü", "", "<a")));
+        assert_eq!(block("ü>", "<", ">"), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_shortened_by_characters() {
+        assert_eq!(shortened("für alle", 3), "für…");
+        assert_eq!(shortened("für", 3), "für");
+    }
+}
