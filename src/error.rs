@@ -463,13 +463,13 @@ fn without_credentials(text: &Arc<str>) -> Arc<str> {
     out.into()
 }
 
-/// The name in `known` that was probably meant by `word`.
+/// The name in `known` that was probably meant by `word`: never the word itself.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // comparing takes time and memory by the product of both lengths, and nobody misspells what is so long
     const LONGEST: usize = 256;
     known
         .into_iter()
-        .filter(|name| word.len().max(name.len()) <= LONGEST)
+        .filter(|name| *name != word && word.len().max(name.len()) <= LONGEST)
         .map(|name| (strsim::damerau_levenshtein(word, name), name))
         .filter(|(distance, name)| *distance <= name.len().max(word.len()) / 3 + 1)
         .min()
@@ -511,6 +511,7 @@ mod tests {
     fn the_nearest_name_is_found_and_a_far_one_is_not() {
         assert_eq!(nearest("enabel", ["enable", "state"]), Some("enable"));
         assert_eq!(nearest("zzz", ["enable", "state"]), None);
+        assert_eq!(nearest("enable", ["enable"]), None, "nobody meant what is there already");
     }
 
     #[test]

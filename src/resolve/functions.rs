@@ -7,11 +7,16 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use crate::error::nearest;
+use crate::resolve::filters;
 use crate::resolve::world::HostObject;
 use crate::site::Files;
 
-/// The names of what is added and of what the engine has itself, for a suggestion when somebody misspells one.
-pub const NAMES: &[&str] = &[
+/// Functions, the engine's too, for a suggestion when somebody misspells one.
+pub const FUNCTIONS: &[&str] =
+    &["interface_of", "make_kubeconfig", "pki_file", "secret", "range", "dict", "namespace", "debug"];
+
+/// Filters of ours and of the engine, but for those of [`filters`].
+pub const FILTERS: &[&str] = &[
     "with_role",
     "in_group",
     "exec",
@@ -26,18 +31,12 @@ pub const NAMES: &[&str] = &[
     "cidr_netmask",
     "cidr_prefix",
     "cidr_contains",
-    "interface_of",
-    "make_kubeconfig",
-    "pki_file",
-    "secret",
     "abs",
     "attr",
     "batch",
-    "bool",
     "capitalize",
     "chain",
     "count",
-    "default",
     "dictsort",
     "first",
     "float",
@@ -75,13 +74,55 @@ pub const NAMES: &[&str] = &[
     "upper",
     "urlencode",
     "zip",
-    "range",
-    "dict",
-    "namespace",
+];
+
+/// Tests of the engine and of ours.
+pub const TESTS: &[&str] = &[
+    "undefined",
+    "defined",
+    "none",
+    "boolean",
+    "odd",
+    "even",
+    "divisibleby",
+    "number",
+    "integer",
+    "float",
+    "string",
+    "sequence",
+    "iterable",
+    "mapping",
+    "startingwith",
+    "endingwith",
+    "lower",
+    "upper",
+    "sameas",
+    "eq",
+    "equalto",
+    "ne",
+    "lt",
+    "lessthan",
+    "le",
+    "gt",
+    "greaterthan",
+    "ge",
+    "in",
+    "true",
+    "false",
+    "filter",
+    "test",
+    "match",
+    "search",
+    "regex",
+    "contains",
+    "subset",
+    "superset",
+    "version",
 ];
 
 /// Adds the functions and filters to an environment.
 pub fn add(env: &mut Environment<'static>) {
+    filters::add(env);
     env.set_formatter(write_plain);
     env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
     env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
@@ -294,6 +335,28 @@ mod tests {
         let mut env = Environment::new();
         add(&mut env);
         env.render_str(template, ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_suggested_is_there() {
+        let mut env = Environment::new();
+        add(&mut env);
+        for name in FILTERS.iter().copied().chain(filters::names()) {
+            assert!(
+                env.compile_expression(&format!("'{name}' is filter")).unwrap().eval(()).unwrap().is_true(),
+                "{name}"
+            );
+        }
+        for name in TESTS {
+            assert!(
+                env.compile_expression(&format!("'{name}' is test")).unwrap().eval(()).unwrap().is_true(),
+                "{name}"
+            );
+        }
+        // what belongs to a host is added where that is known
+        let known = |name: &&str| env.globals().any(|(known, _)| known == *name);
+        let missing: Vec<_> = FUNCTIONS.iter().copied().filter(|name| !known(name)).collect();
+        assert_eq!(missing, ["pki_file", "secret"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod all;
 mod expression;
 mod facts;
+mod filters;
 mod functions;
 mod order;
 mod shown;
@@ -362,7 +363,7 @@ impl Build for Builder<'_> {
             let error =
                 Error::new(format!("there is no authority `{name}`")).at(self.at("authority"), "not in site.toml");
             match nearest(name, known.keys().map(String::as_str)) {
-                Some(near) if near != name => error.help(format!("did you mean `{near}`?")),
+                Some(near) => error.help(format!("did you mean `{near}`?")),
                 _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
             }
         })

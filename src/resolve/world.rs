@@ -14,9 +14,9 @@ use serde_json::Value as Json;
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::facts::Facts;
-use crate::resolve::{expression, functions};
+use crate::resolve::{expression, filters, functions};
 use crate::secret::{Secret, Secrets, lock, placeholder};
-use crate::site::{Doc, Files, Path, RESERVED, Site};
+use crate::site::{Doc, Files, Path, RESERVED, Site, foreign};
 use crate::text::around;
 
 /// Everything that a host's templates can see.
@@ -495,6 +495,9 @@ impl World {
             }
             let name = name.as_str();
             let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined").coded(&code::VARIABLE);
+            if let Some(advice) = foreign::in_templates(name.split('.').next().unwrap_or(name)) {
+                return result.help(advice);
+            }
             return match self.suggest(name, scope) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
                 None => result.help(
@@ -523,13 +526,21 @@ impl World {
                 .help("is there a loop that is longer than it was meant to be?");
         }
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        let result = Error::new(what).because(detail).at(place, "here");
-        if matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownFunction)
-            && let Some(near) = nearest(words.trim(), functions::NAMES.iter().copied())
-        {
-            return result.help(format!("did you mean `{near}`?"));
+        // `filter NAME is unknown`, `NAME is unknown`, `string has no method named NAME`
+        let name = detail.strip_suffix(" is unknown").unwrap_or(&detail).rsplit(' ').next().unwrap_or_default();
+        let near = match error.kind() {
+            ErrorKind::UnknownFilter => nearest(name, functions::FILTERS.iter().copied().chain(filters::names())),
+            ErrorKind::UnknownFunction => nearest(name, functions::FUNCTIONS.iter().copied()),
+            ErrorKind::UnknownTest => nearest(name, functions::TESTS.iter().copied()),
+            ErrorKind::UnknownMethod => nearest(name, filters::METHODS.iter().copied()),
+            _ => return Error::new(what).because(detail).at(place, "here"),
+        };
+        let advice = foreign::in_templates(name).map(str::to_owned);
+        let result = Error::new(what).because(&detail).at(place, "here");
+        match advice.or_else(|| near.map(|near| format!("did you mean `{near}`?"))) {
+            Some(help) => result.help(help),
+            None => result,
         }
-        result
     }
 
     /// The names of all templates of the role that the template `file` belongs to.

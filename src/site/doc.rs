@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,6 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Place, Result, nearest};
+use crate::kind::fields::names_of;
+use crate::site::foreign;
 
 /// The way to a value: table keys, and positions in arrays as decimal numbers.
 pub type Path = Vec<String>;
@@ -22,6 +24,15 @@ pub struct Doc {
     text: Arc<str>,
     value: Value,
     spans: HashMap<Path, Spans>,
+    tables: OnceLock<Tables>,
+}
+
+/// The keys that can stand in the table at a path; none for a table of which that is not known.
+pub type Tables = fn(&[String]) -> &'static [&'static str];
+
+/// [`Tables`] for a file that is nothing but a `T`.
+fn top_of<T: DeserializeOwned>(path: &[String]) -> &'static [&'static str] {
+    if path.is_empty() { names_of::<T>() } else { &[] }
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +66,12 @@ impl Doc {
             Error::new(format!("{file} has a number that is too large")).because(why).at(place(Some(span)), "here")
         })?;
         spans.insert(Vec::new(), Spans { key: 0..0, value: whole.start..whole.start });
-        Ok(Self { file: file.to_owned(), text, value, spans })
+        Ok(Self { file: file.to_owned(), text, value, spans, tables: OnceLock::new() })
+    }
+
+    /// Says which keys its tables can have, for advice about one that stands in the wrong table.
+    pub fn describe(&self, tables: Tables) {
+        let _ = self.tables.set(tables);
     }
 
     /// What the file is called in messages.
@@ -93,6 +109,7 @@ impl Doc {
     /// The whole file as a typed value. A key that `T` doesn't have, or a value of the wrong type, is an error with
     /// its place and, for a key, the name that was probably meant.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        self.describe(top_of::<T>);
         self.read_at(&[], self.value.clone())
     }
 
@@ -120,8 +137,14 @@ impl Doc {
         }
         let name = if path.is_empty() { self.file.clone() } else { dotted(&path) };
         match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-            Some(field) => Error::new(format!("`{name}` lacks `{field}`"))
-                .at(self.place(&path), format!("`{field}` has to be set here")),
+            Some(field) => {
+                let error = Error::new(format!("`{name}` lacks `{field}`"))
+                    .at(self.place(&path), format!("`{field}` has to be set here"));
+                match self.astray(&path, field) {
+                    Some(help) => error.help(help),
+                    None => error,
+                }
+            }
             None => Error::new(format!("`{name}` can't be read")).because(message).at(self.place(&path), "this value"),
         }
     }
@@ -130,15 +153,56 @@ impl Doc {
     pub fn unknown<'a>(&self, path: &[String], known: impl IntoIterator<Item = &'a str>) -> Error {
         let known: Vec<&str> = known.into_iter().collect();
         let name = path.last().map_or("", String::as_str);
-        let help = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "nothing can be set here".to_owned(),
-            None => format!(
-                "expected one of {}",
-                known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-            ),
-        };
+        let above = || Some(format!("`{name}` belongs above `{}`: {BELOW}", self.header_above(path, name)?));
+        let foreign = || foreign::advice(name, &known).map(str::to_owned);
+        let near = || nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        let help = above().or_else(foreign).or_else(near).unwrap_or_else(|| match known.is_empty() {
+            true => "nothing can be set here".to_owned(),
+            false => {
+                let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+                format!("expected one of {}", known.join(", "))
+            }
+        });
         Error::new(format!("unknown key `{name}`")).at(self.key_place(path), "not a key that is known here").help(help)
+    }
+}
+
+/// Why a key belongs to a table that nobody meant.
+const BELOW: &str = "all that stands below a header is part of its table";
+
+impl Doc {
+    /// The header that a key has to stand above, when a table further out can have the key and its own can't.
+    fn header_above(&self, path: &[String], name: &str) -> Option<String> {
+        let tables = self.tables.get()?;
+        let mut lengths = (1..path.len()).rev();
+        lengths.find(|length| tables(&path[..length - 1]).contains(&name)).and_then(|length| {
+            // the outermost header below that table
+            (length..path.len()).find_map(|length| self.header(&path[..length]))
+        })
+    }
+
+    /// The header of a table as it is written; `None` for a table in braces.
+    fn header(&self, path: &[String]) -> Option<String> {
+        let is_table = path.iter().try_fold(&self.value, |value, key| match value {
+            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+            other => other.get(key),
+        });
+        is_table.filter(|value| value.is_object())?;
+        let text = self.text.get(self.spans.get(path)?.value.start..)?.lines().next()?;
+        let end = if text.starts_with("[[") { "]]" } else { "]" };
+        let (header, _) = text.split_once(end).filter(|_| text.starts_with('['))?;
+        Some(format!("{header}{end}"))
+    }
+
+    /// Where a key stands that the table at `path` lacks: below another header, further down.
+    fn astray(&self, path: &[String], field: &str) -> Option<String> {
+        let after = self.spans.get(path).map_or(0, |spans| spans.value.start);
+        let is_astray = |(way, spans): &(&Path, &Spans)| {
+            way.last().is_some_and(|name| name == field) && way.len() > 1 && spans.key.start > after
+        };
+        let (way, _) = self.spans.iter().filter(is_astray).min_by_key(|(_, spans)| spans.key.start)?;
+        let header = self.header(&way[..way.len() - 1])?;
+        Some(format!("`{field}` stands at {}, below `{header}`: {BELOW}", self.key_place(way)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod doc;
 mod files;
 pub mod fmt;
+pub mod foreign;
 mod format;
 mod pin;
 mod role;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, nearest};
+use crate::kind::fields::names_of;
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
 
@@ -149,6 +151,7 @@ impl Site {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
             Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
+        doc.describe(tables_of_site);
         let SiteFile { name, secrets, pki, vars, groups, rollout } = doc.read()?;
         let mut errors = Vec::new();
         let at = ["secrets".to_owned(), "recipients".to_owned()];
@@ -359,6 +362,15 @@ impl Site {
             }
         }
         errors
+    }
+}
+
+/// The keys that tables of `site.toml` can have.
+fn tables_of_site(path: &[String]) -> &'static [&'static str] {
+    match path {
+        [] => names_of::<SiteFile>(),
+        [groups, _] if groups == "groups" => names_of::<Group>(),
+        _ => &[],
     }
 }
 

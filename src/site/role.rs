@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::kind;
+use crate::kind::{self, fields::names_of};
 use crate::site::{Doc, Files, Path, RESERVED, reserved, utf8};
 
 /// A role.
@@ -73,7 +73,15 @@ pub(super) struct Common {
 
 /// The fields that every kind has.
 const COMMON: &[&str] = &["when", "for_each", "after"];
-const HEAD: &[&str] = &["summary", "requires", "required", "vars"];
+
+/// The keys that tables of a role can have.
+fn tables(path: &[String]) -> &'static [&'static str] {
+    match path {
+        [] => names_of::<Head>(),
+        [name, _] => kind::find(name).map_or(&[], |kind| (kind.fields)()),
+        _ => &[],
+    }
+}
 
 impl Role {
     /// Reads one role of a site.
@@ -82,11 +90,13 @@ impl Role {
         let doc = files.doc(&file)?.ok_or_else(|| {
             Error::new(format!("there is no {file}")).help(format!("roles/{name}/ needs a role.toml with a `summary`"))
         })?;
+        doc.describe(tables);
+        let known_head = names_of::<Head>();
         let mut head = Map::new();
         let mut entries = Vec::new();
         let mut errors = Vec::new();
         for (key, value) in doc.value().as_object().into_iter().flatten() {
-            if HEAD.contains(&key.as_str()) {
+            if known_head.contains(&key.as_str()) {
                 head.insert(key.clone(), value.clone());
             } else if let Some(kind) = kind::find(key) {
                 match read_entries(&doc, kind, value) {
@@ -94,7 +104,7 @@ impl Role {
                     Err(error) => errors.push(error),
                 }
             } else {
-                let known = HEAD.iter().copied().chain(kind::KINDS.iter().map(|kind| kind.name));
+                let known = known_head.iter().copied().chain(kind::KINDS.iter().map(|kind| kind.name));
                 errors.push(doc.unknown(std::slice::from_ref(key), known));
             }
         }
@@ -110,8 +120,14 @@ impl Role {
         for (path, content) in files.iter().filter(|(path, _)| path.starts_with(&templates)) {
             errors.extend(utf8(path, content).err());
         }
-        for key in head.vars.keys().filter(|key| RESERVED.contains(&key.as_str())) {
-            errors.push(reserved(&doc, &["vars".to_owned(), key.clone()]));
+        for key in head.vars.keys() {
+            let path = ["vars".to_owned(), key.clone()];
+            if RESERVED.contains(&key.as_str()) {
+                errors.push(reserved(&doc, &path));
+            } else if known_head.contains(&key.as_str()) {
+                // else what somebody wrote one header too late would be a variable that nobody asks for
+                errors.push(doc.unknown(&path, []));
+            }
         }
         if let Some(error) = Error::all(errors) {
             return Err(error);

@@ -166,3 +166,127 @@ fn what_hosts_see_of_one_another_is_what_each_says_of_itself() {
     site.role("web", &role.replace("vars.web.name", "vars.web.first.vars.web.own"));
     assert_eq!(kpull(&["check", "--json", "--site", path]).exits(1).events("checked").len(), 1, "h1 itself knows");
 }
+
+/// What `check` says of a site with one host, in whose files these stand: the first error, its place and its advice.
+fn told(files: &[(&str, &str)]) -> [String; 3] {
+    let site = Site::new("test");
+    site.role("web", "");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n");
+    for (path, content) in files {
+        site.file(path, content);
+    }
+    let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
+    let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    [text("error"), format!("{}:{}:{}", text("file"), error["line"], error["column"]), text("help")]
+}
+
+#[test]
+fn names_of_other_tools_get_the_advice_that_leads_on() {
+    let role = |entry: &str| format!("summary = \"x\"\n{entry}\n");
+    for (entry, advice) in [
+        (
+            "[[service]]\nname = \"nginx\"",
+            "a service is a [[unit]]: `name = \"NAME.service\"`, with `enable` and `state`",
+        ),
+        ("[[copy]]\npath = \"/a\"", "that is a [[file]]: `path`, and `content` or `source`"),
+        (
+            "[[cron]]\nname = \"x\"",
+            "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
+        ),
+        (
+            "[[mount]]\npath = \"/srv\"",
+            "a mount is a [[unit]] named after its path (`srv-data.mount` for /srv/data), with What=, Where= and Type= in its [Mount]",
+        ),
+        ("[[file]]\ndest = \"/a\"", "that is `path`"),
+        ("[[template]]\npath = \"/a\"\nsrc = \"a.j2\"", "that is `template`, a file in the role's templates/"),
+        ("[[fil]]\npath = \"/a\"", "did you mean `file`?"),
+    ] {
+        let [_, place, help] = told(&[("roles/web/role.toml", &role(entry))]);
+        assert_eq!(help, advice, "{entry}");
+        assert!(place.starts_with("roles/web/role.toml:"), "{place}");
+    }
+    for (text, advice) in [
+        ("{{ inventory_hostname }}", "the name of this host in the site is `host.name`"),
+        (
+            "{{ hostvars['x'].y }}",
+            "each host is in `hosts`: `(hosts | selectattr(\"name\", \"eq\", \"NAME\") | first).vars`",
+        ),
+        (
+            "{{ lookup('file', 'x') }}",
+            "a file of the role is named by `source` or `template`, a secret is `secret(\"NAME\")`, one of pki/ is `pki_file(\"NAME\")`",
+        ),
+        (
+            "{{ 'x' | password_hash }}",
+            "keep the hash itself as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`",
+        ),
+        ("{{ 'x' | urlencod }}", "did you mean `urlencode`?"),
+        ("{{ 'x' is matsh('y') }}", "did you mean `match`?"),
+        ("{{ 'x'.startwith('y') }}", "did you mean `startswith`?"),
+    ] {
+        let entry = format!("summary = \"x\"\n[[file]]\npath = \"/a\"\ncontent = \"\"\"{text}\"\"\"\n");
+        let [_, place, help] = told(&[("roles/web/role.toml", &entry)]);
+        assert_eq!((help.as_str(), place.starts_with("roles/web/role.toml:4:")), (advice, true), "{text}: {place}");
+    }
+}
+
+#[test]
+fn a_key_below_the_wrong_header_is_told_where_it_belongs() {
+    const BELOW: &str = "all that stands below a header is part of its table";
+    let host = "address = \"10.0.0.1\"\nroles = [\"web\"]\n";
+    let etcd = ("roles/etcd/role.toml", "summary = \"x\"\n[vars]\nname = \"a\"\n");
+    for (path, content, place, help) in [
+        (
+            "host_vars/h1.toml",
+            format!("{host}[vars.etcd]\nname = \"b\"\nrecipient = \"age1x\"\n"),
+            "host_vars/h1.toml:5:1",
+            format!("`recipient` belongs above `[vars.etcd]`: {BELOW}"),
+        ),
+        (
+            "host_vars/h1.toml",
+            format!("{host}[vars]\ngroups = [\"a\"]\n"),
+            "host_vars/h1.toml:4:1",
+            format!("`groups` belongs above `[vars]`: {BELOW}"),
+        ),
+        (
+            "roles/web/role.toml",
+            "summary = \"x\"\n[[file]]\npath = \"/a\"\ncontent = \"x\"\nrequires = [\"etcd\"]\n".to_owned(),
+            "roles/web/role.toml:5:1",
+            format!("`requires` belongs above `[[file]]`: {BELOW}"),
+        ),
+        (
+            "roles/web/role.toml",
+            "summary = \"x\"\n[vars]\na = 1\nrequires = [\"etcd\"]\n".to_owned(),
+            "roles/web/role.toml:4:1",
+            format!("`requires` belongs above `[vars]`: {BELOW}"),
+        ),
+        (
+            "host_vars/h1.toml",
+            "[vars.etcd]\nname = \"b\"\naddress = \"10.0.0.1\"\n".to_owned(),
+            "host_vars/h1.toml:1:1",
+            format!("`address` stands at host_vars/h1.toml:3:1, below `[vars.etcd]`: {BELOW}"),
+        ),
+        (
+            "site.toml",
+            "name = \"test\"\n[groups.a.vars]\nroles = [\"web\"]\n".to_owned(),
+            "site.toml:3:1",
+            format!("`roles` belongs above `[groups.a.vars]`: {BELOW}"),
+        ),
+    ] {
+        let [_, found, said] = told(&[etcd, (path, &content)]);
+        assert!(said.starts_with(&help), "{path}: {said}");
+        assert_eq!(found, place, "{said}");
+    }
+}
+
+#[test]
+fn filters_and_methods_of_ansible_roles_work_in_a_role() {
+    let site = Site::new("test");
+    site.role(
+        "web",
+        "[vars]\nnet = \"10.1.0.0/16\"\nwords = \"{{ 'a b'.split() }}\"\n[[file]]\npath = \"/a\"\ncontent = \"\"\"{{ net | ansible.utils.ipaddr('netmask') }} {{ words | join('+') }} {{ 'a/b' | urlencode }} {{ 'x' | b64encode }} {{ 'a1' | regex_replace('[0-9]', '') }}\n\"\"\"\n",
+    );
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"web\"]\n");
+    let tree = site.sign().enroll();
+    tree.kpull("apply").exits(0);
+    assert_eq!(fs::read_to_string(tree.path().join("a")).unwrap(), "255.255.0.0 a+b a/b eA== a\n");
+}

@@ -1,0 +1,194 @@
+//! Names that people bring along from other tools, and what they are here.
+
+/// What people write, what it is here, and how that is written. The first entry counts whose own name can stand there.
+const NAMES: &[(&[&str], &str, &str)] = &[
+    (
+        &["service", "services", "systemd", "systemd_service", "systemd_unit", "daemon", "socket"],
+        "unit",
+        "a service is a [[unit]]: `name = \"NAME.service\"`, with `enable` and `state`",
+    ),
+    (
+        &["cron", "cronjob", "crontab", "timer", "at", "schedule"],
+        "unit",
+        "what runs at times is a [[unit]] called NAME.timer, with `OnCalendar=` in its [Timer], and the [[unit]] NAME.service that it starts",
+    ),
+    (
+        &["mount", "mounts", "filesystem", "fstab", "automount"],
+        "unit",
+        "a mount is a [[unit]] named after its path (`srv-data.mount` for /srv/data), with What=, Where= and Type= in its [Mount]",
+    ),
+    (&["copy", "cookbook_file"], "file", "that is a [[file]]: `path`, and `content` or `source`"),
+    (
+        &["lineinfile", "blockinfile", "line", "lines", "replace", "file_line", "ini_file", "augeas"],
+        "block",
+        "lines in a file of somebody else's are a [[block]]: `path`, `name` and `content`",
+    ),
+    (&["hosts", "hosts_file"], "block", "lines of /etc/hosts are a [[block]] with `path = \"/etc/hosts\"`"),
+    (&["link", "ln", "hardlink"], "symlink", "that is a [[symlink]]: `path` and `target`"),
+    (&["dir", "folder", "mkdir"], "directory", "that is a [[directory]]"),
+    (
+        &["apt", "dnf", "yum", "rpm", "deb", "pkg", "zypper", "apt_package", "yum_package"],
+        "package",
+        "that is a [[package]]: `name` or `names`",
+    ),
+    (
+        &["shell", "exec", "execute", "run", "script", "cmd", "bash", "raw", "powershell"],
+        "command",
+        "that is a [[command]]: `run = [\"PROGRAM\", \"ARGUMENT\"]`, with `creates`, `unless` or `only_if`",
+    ),
+    (
+        &["get_url", "unarchive", "archive", "download", "remote_file", "binary", "tarball"],
+        "artifact",
+        "what is downloaded is an [[artifact]]: `kpull pin` writes its pin, `install` says what goes where",
+    ),
+    (&["remove", "delete", "tidy"], "absent", "what is to be gone is an [[absent]]: `path`"),
+    (
+        &["firewalld", "iptables", "nftables", "ufw", "port", "ports", "firewall_rule", "firewalld_zone"],
+        "firewall",
+        "that is a [[firewall]]: `services`, `ports`, or `allow` with who may",
+    ),
+    (&["modprobe", "kernel_module", "kmod"], "module", "that is a [[module]]: `name`"),
+    (
+        &["healthcheck", "health_check", "health", "check", "uri", "wait_for"],
+        "probe",
+        "that is a [[probe]]: `name`, and `tcp`, `http`, `https`, `unit` or `command`",
+    ),
+    (
+        &["cert", "tls", "x509_certificate", "openssl_certificate", "acme_certificate"],
+        "certificate",
+        "that is a [[certificate]], of an authority that `kpull pki init` makes",
+    ),
+    (&["k8s", "kubernetes", "kubectl", "manifest", "helm"], "kube_object", "that is a [[kube_object]]: `manifest`"),
+    (&["account"], "user", "that is a [[user]]"),
+    (&["vault", "password"], "secret", "`kpull secret set NAME` encrypts it, [[secret]] writes it into a file"),
+    (
+        &["task", "tasks", "handlers", "handler", "resource", "play"],
+        "requires",
+        "each resource is a table of its kind: [[file]], [[template]], [[unit]], [[package]], …; a [[unit]] says by `restart_when` what it is restarted for",
+    ),
+    (&["defaults", "variables", "parameters", "values"], "vars", "variables stand under [vars]"),
+    (&["defaults", "values", "environment"], "flags", "flags stand under [flags]"),
+    (
+        &["dependencies", "depends", "depends_on", "include", "includes", "import", "roles"],
+        "requires",
+        "that is `requires`",
+    ),
+    (&["description", "title", "doc"], "summary", "that is `summary`"),
+    (&["ip", "addr", "ansible_host", "ip_address", "hostname", "fqdn"], "address", "that is `address`"),
+    (&["key", "public_key", "host_key", "ssh_key"], "recipient", "that is `recipient`"),
+    (&["src"], "template", "that is `template`, a file in the role's templates/"),
+    (&["src"], "source", "that is `source`, a file in the role's files/"),
+    (&["src", "to"], "target", "that is `target`"),
+    (&["dest", "destination", "filename", "file", "target"], "path", "that is `path`"),
+    (&["perm", "perms", "permission", "permissions", "chmod"], "mode", "that is `mode`, like \"0644\""),
+    (&["enabled", "autostart", "boot"], "enable", "that is `enable`"),
+    (&["masked"], "mask", "that is `mask`"),
+    (&["ensure", "present", "latest"], "state", "that is `state`"),
+    (&["cmd", "command", "argv"], "run", "that is `run = [\"PROGRAM\", \"ARGUMENT\"]`"),
+    (&["chdir", "workdir", "working_directory"], "cwd", "that is `cwd`"),
+    (&["onlyif"], "only_if", "that is `only_if`"),
+    (
+        &["daemon_reload", "daemon_reexec"],
+        "restart_when",
+        "leave it out: systemd reads its files again whenever one has changed",
+    ),
+    (
+        &["notify", "notifies", "subscribe", "watch"],
+        "restart_when",
+        "that is `restart_when`: ids of what this unit is restarted for",
+    ),
+    (
+        &["notify", "notifies", "handler"],
+        "after",
+        "the [[unit]] says what it is restarted for: `restart_when = [\"KIND:KEY\"]`",
+    ),
+    (
+        &["loop", "with_items", "with_dict", "with_list", "with_fileglob", "foreach", "count"],
+        "for_each",
+        "that is `for_each`",
+    ),
+    (&["if", "condition", "only_when"], "when", "that is `when`, an expression"),
+    (&["require", "requires", "depends_on", "needs", "dependencies"], "after", "that is `after = [\"KIND:KEY\"]`"),
+    (
+        &["register", "become", "delegate_to", "run_once", "changed_when", "failed_when", "ignore_errors", "tags"],
+        "after",
+        "leave it out: kpull runs as root, and a host's catalog is known before anything is done",
+    ),
+];
+
+/// What to write instead of a name, where these can stand.
+pub fn advice(name: &str, known: &[&str]) -> Option<&'static str> {
+    NAMES.iter().find(|(words, own, _)| words.contains(&name) && known.contains(own)).map(|(.., advice)| *advice)
+}
+
+/// Names in templates.
+const IN_TEMPLATES: &[(&[&str], &str)] = &[
+    (
+        &["inventory_hostname", "inventory_hostname_short", "nodename"],
+        "the name of this host in the site is `host.name`",
+    ),
+    (&["ansible_host", "ansible_default_ipv4", "ansible_default_ipv6"], "the address of this host is `host.address`"),
+    (&["ansible_hostname", "ansible_fqdn", "ansible_nodename"], "the kernel's host name is `facts.hostname`"),
+    (&["ansible_os_family"], "that is `facts.os.family`: `debian` or `rhel`"),
+    (&["ansible_distribution"], "that is `facts.os.id`"),
+    (&["ansible_distribution_version", "ansible_distribution_major_version"], "that is `facts.os.version`"),
+    (&["ansible_architecture"], "that is `facts.arch`: `amd64` or `arm64`"),
+    (&["ansible_processor_vcpus", "ansible_processor_cores", "ansible_processor_count"], "that is `facts.cores`"),
+    (&["ansible_memtotal_mb", "ansible_memory_mb"], "that is `facts.memory`, in MiB"),
+    (&["ansible_interfaces"], "that is `facts.interfaces`, with the addresses of each"),
+    (&["ansible_selinux"], "that is `facts.selinux`"),
+    (&["ansible_facts", "ansible_local", "grains"], "what a host knows of itself is `facts`"),
+    (&["hostvars"], "each host is in `hosts`: `(hosts | selectattr(\"name\", \"eq\", \"NAME\") | first).vars`"),
+    (
+        &["groups", "ansible_play_hosts", "play_hosts"],
+        "that is `hosts | in_group(\"NAME\")`; the groups of this host are `host.groups`",
+    ),
+    (&["group_names"], "the groups of this host are `host.groups`"),
+    (&["role_names", "ansible_role_names"], "the roles of this host are `host.roles`"),
+    (&["ansible_managed"], "write the words themselves, as `# kept by kpull`"),
+    (&["omit"], "a field is left out by another entry with `when`"),
+    (
+        &["lookup", "query", "q"],
+        "a file of the role is named by `source` or `template`, a secret is `secret(\"NAME\")`, one of pki/ is `pki_file(\"NAME\")`",
+    ),
+    (
+        &["now", "ansible_date_time", "strftime", "to_datetime"],
+        "nothing tells the time: the file would be another one in each run",
+    ),
+    (&["random", "shuffle", "lipsum"], "nothing is random: the file would be another one in each run"),
+    (
+        &["password_hash", "vault", "unvault"],
+        "keep the hash itself as a secret: `kpull secret set NAME`, and `secret(\"NAME\")`",
+    ),
+    (&["fileglob", "realpath", "expanduser", "expandvars"], "templates see the site, and no files of a host"),
+    (&["ipaddr6"], "that is `ipv6`"),
+    (&["yaml", "toyaml"], "that is `to_yaml` or `to_nice_yaml`"),
+    (&["json", "tojson_pretty"], "that is `tojson` or `to_nice_json`"),
+    (&["undef"], "list the variable under `required`: whoever has the role sets it then"),
+];
+
+/// What to write in a template instead of a name, of a filter or a function too.
+pub fn in_templates(name: &str) -> Option<&'static str> {
+    IN_TEMPLATES.iter().find(|(words, _)| words.contains(&name)).map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IN_TEMPLATES, NAMES, advice};
+    use crate::kind::KINDS;
+
+    #[test]
+    fn what_is_known_to_kpull_is_called_foreign_nowhere_that_it_is_known() {
+        for (words, own, _) in NAMES {
+            assert!(!words.contains(own), "{own}");
+        }
+        let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        for (typed, own) in
+            [("service", "unit"), ("copy", "file"), ("cron", "timer"), ("mount", "mount"), ("lineinfile", "block")]
+        {
+            assert!(advice(typed, &kinds).is_some_and(|advice| advice.contains(own)), "{typed}");
+        }
+        assert_eq!(advice("service", &["path"]), None, "only where it can stand");
+        assert!(IN_TEMPLATES.iter().all(|(words, _)| !words.is_empty()));
+    }
+}
