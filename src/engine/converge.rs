@@ -61,6 +61,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     let (digest, serial) = (taken.stamp.digest.clone(), taken.catalog.manifest().serial);
     let is_back = taken.stamp.back.is_some();
     let trouble = taken.trouble.clone();
+    let was_begun = agent.store.owed()?.release.is_some();
     let mut applied = carry_out(agent, taken)?;
     let fault = applied.fault.take();
     applied.summary.waits.clone_from(&agent.waits.borrow());
@@ -95,10 +96,12 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
         Outcome::Failed(error) => error,
     };
     agent.report.event(&Event::Done(&applied.summary));
+    // a host that lacks something before anything is touched would lack it with any release
+    let was_touched = was_begun || changed > 0 || !why.is_of_machine();
     // what was good here once has no fault of its own
     let was_good = agent.store.generations()?.iter().any(|one| one.good && one.release == digest);
     match agent.store.last_good(&digest)? {
-        Some(good) if !is_back && !was_good => back_from(agent, serial, good, why),
+        Some(good) if was_touched && !is_back && !was_good => back_from(agent, serial, good, why),
         _ => Err(trouble.unwrap_or(why)),
     }
 }

@@ -14,7 +14,7 @@ use zbus::proxy::MethodFlags;
 use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, Proxy};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::systemd;
 
 /// How long an answer may take: reading all unit files again, or a large rule set, takes seconds on a slow host.
@@ -44,7 +44,7 @@ impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
         let connected = connect().map_err(|error| match is_starved(&error) {
-            true => Error::new("can't start a thread").because(error).help(
+            true => Error::new("can't start a thread").coded(&code::LIMIT).because(error).help(
                 "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
             ),
             false => Error::new("can't reach the D-Bus system bus").because(error).help(

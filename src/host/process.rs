@@ -17,7 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -214,7 +214,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
 pub fn not_started(what: &str, why: &std::io::Error) -> Error {
     let error = Error::of(what, why);
     match why.kind() {
-        ErrorKind::WouldBlock => error.help(
+        ErrorKind::WouldBlock => error.coded(&code::LIMIT).help(
             "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
              (TasksMax=): end some, or raise the limit; the next run goes on from here",
         ),
