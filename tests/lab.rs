@@ -40,9 +40,10 @@ mod seal;
 mod secrets;
 #[path = "lab/status.rs"]
 mod status;
-
 #[path = "lab/tutorial.rs"]
 mod tutorial;
+#[path = "lab/units.rs"]
+mod units;
 
 use std::path::Path;
 

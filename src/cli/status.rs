@@ -131,7 +131,7 @@ impl Run for Status {
 enum Health {
     /// All was well when it was looked at last.
     Well,
-    /// Not all probes have passed since the last change.
+    /// A unit failed, or not all probes have passed, since the last change.
     Unproven,
     /// Something was not well.
     Unwell,
@@ -141,7 +141,7 @@ impl Health {
     fn words(self) -> &'static str {
         match self {
             Self::Well => "well",
-            Self::Unproven => "not all probes have passed since the last change",
+            Self::Unproven => "not well since the last change: the last run tells why",
             Self::Unwell => "not well after the last change: `kpull verify` tells what",
         }
     }

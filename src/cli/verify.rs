@@ -1,4 +1,4 @@
-//! `kpull verify`: every probe of this host, asked once, and how long its certificates live, as a table.
+//! `kpull verify`: every probe of this host, asked once, units that failed, and how long its certificates live, as a table.
 
 use std::fmt;
 use std::path::Path;
@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
+use crate::kind::unit::Unit;
 use crate::pki::Certificate;
 use crate::report::{Text, VERSION};
 use crate::text::shortened;
@@ -56,7 +57,10 @@ impl Run for Verify {
                 .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
                 .help("leave the names out, or ask on the host itself"));
         }
-        let rows = ask(&subjects, &self.host.root, &agent.host, Timestamp::now())?;
+        let mut rows = ask(&subjects, &self.host.root, &agent.host, Timestamp::now())?;
+        if self.names.is_empty() && is_live {
+            rows.extend(failed_units(&catalog.items, &agent.host)?);
+        }
         let count = |status: Status| rows.iter().filter(|row| row.status == status).count();
         let (expiring, unhealthy) = (count(Status::Expiring), count(Status::Unhealthy));
         let healthy = rows.len() - unhealthy;
@@ -221,6 +225,18 @@ fn ask(subjects: &[Subject<'_>], root: &Path, host: &Host, now: Timestamp) -> Re
         });
         Ok(rows.collect())
     })
+}
+
+/// The units that have failed, also without a probe that looks at them.
+fn failed_units(items: &[Item], host: &Host) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for item in items {
+        let Some(unit) = item.resource.as_any().downcast_ref::<Unit>() else { continue };
+        let Some(error) = unit.failure(host)? else { continue };
+        let (id, name, message) = (item.id.clone(), unit.name().to_owned(), String::new());
+        rows.push(Row { id, name, status: Status::Unhealthy, message, error, days_left: None });
+    }
+    Ok(rows)
 }
 
 /// How the certificate on the host stands, in words too, and for how many days it is good.

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
-use crate::kind::origin::Origin;
+use crate::kind::origin::{Origin, Was};
+use crate::kind::unit::starts_others;
 use crate::kind::{Change, Item, Kick, Phase, Work};
 use crate::store::Store;
 
@@ -134,6 +135,7 @@ impl Before {
             if let Some(known) = self.known.get_mut(&mark) {
                 self.is_changed |= known.id != item.id || known.kicks != kicks;
                 (known.id, known.kicks) = (item.id.clone(), kicks.to_vec());
+                self.is_changed |= item.resource.refine(&mut known.origin, work)?;
                 continue;
             }
             let origin = item.resource.origin(&mark, work)?;
@@ -157,7 +159,7 @@ impl Before {
                 }
             };
             let turn = match (&known.origin, resource.phase()) {
-                (Origin::Unit { running: Some(true), .. }, _) | (_, Phase::Packages) => Turn::Last,
+                (Origin::Unit { state: Was { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => Turn::Last,
                 (Origin::Unit { .. }, _) => Turn::First,
                 _ => Turn::Middle,
             };
@@ -167,8 +169,11 @@ impl Before {
             let item = Item { id, role: ROLE.into(), place, after: Vec::new(), resource, is_secret: false, fields };
             gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, kicks: known.kicks.clone() });
         }
-        // what lies in a directory goes before the directory
-        gone.sort_by_key(|one| (one.turn, Reverse(one.item.resource.phase()), Reverse(one.mark.len())));
+        // what lies in a directory goes before the directory, and what starts a unit before that unit
+        gone.sort_by_key(|one| {
+            let is_started = one.item.resource.kind() != "unit" || !starts_others(&one.item.resource.key());
+            (one.turn, Reverse(one.item.resource.phase()), is_started, Reverse(one.mark.len()))
+        });
         (gone, lost)
     }
 
@@ -431,7 +436,8 @@ mod tests {
     #[test]
     fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
         let (world, mut before) = (world(), Before::default());
-        let unit = |name: &str, running| Origin::Unit { name: name.to_owned(), enabled: None, running };
+        let unit =
+            |name: &str, running| Origin::Unit { name: name.to_owned(), state: Was { running, ..Was::default() } };
         let package = Origin::NoPackage { name: "p".to_owned(), manager: None };
         let nothing = Origin::Nothing { path: "/etc/y".to_owned() };
         let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];

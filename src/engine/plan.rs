@@ -154,9 +154,9 @@ pub(super) fn difference(
         .chain(owed.get(&item.id).copied())
         .max();
     let Some(kick) = kick else { return Ok(observed) };
-    if !item.resource.answers_kicks(work).map_err(|error| locate(error, item))? {
+    let Some(kick) = item.resource.answer(work, kick).map_err(|error| locate(error, item))? else {
         return Ok(observed);
-    }
+    };
     let word = match kick {
         Kick::Reload => "reload",
         Kick::Restart => "restart",

@@ -149,7 +149,7 @@ codes! {
         "The version was changed and the role was not, or the flag is misspelt."
         "Correct the flag, or the role's table of flags."
         "etcd 3.2.9 has no flag `--client-cret-auth`"
-    LINT_UNIT "check.unit" ["lint/unit_names.rs", "lint/systemd.rs", "lint/place.rs", "lint/mod.rs"]
+    LINT_UNIT "check.unit" ["lint/unit_names.rs", "lint/reloads.rs", "lint/systemd.rs", "lint/place.rs", "lint/mod.rs"]
         "A unit names another unit that there is not."
         "The name is misspelt, or what brings it is missing on this host."
         "Correct the name, or add the role or package."
@@ -293,11 +293,11 @@ codes! {
         "Its repository does not answer or does not have it, the package manager is at work for somebody else, or failed."
         "Run the package manager by hand; the next run goes on."
         "can't remove haproxy"
-    UNIT "resource.unit" ["host/systemd.rs", "host/bus.rs", "kind/unit.rs"]
+    UNIT "resource.unit" ["host/systemd.rs", "host/unit_files.rs", "host/bus.rs", "kind/unit.rs"]
         "systemd can't do what a unit is to do."
         "It does not start, is masked, its file has a mistake, or systemd does not answer."
         "`systemctl status UNIT` and `journalctl -u UNIT` tell more; the message ends with the unit's last lines."
-        "etcd.service did not start"
+        "unit etcd.service failed to start"
     FIREWALL "resource.firewall" ["host/firewalld.rs", "kind/firewall.rs"]
         "firewalld can't be made what the role says."
         "It does not answer, or its own files have a mistake."

@@ -434,11 +434,9 @@ impl Host {
     }
 }
 
-/// Whether systemd reads `path` as (part of) a unit.
+/// Whether systemd reads `path` as (part of) a unit, or makes a unit of it.
 pub fn is_unit_file(path: &Path) -> bool {
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/system"]
-        .iter()
-        .any(|dir| path.starts_with(dir))
+    unit_files::DIRS.iter().chain(&["/etc/init.d"]).any(|dir| path.starts_with(dir))
 }
 
 /// Whether firewalld reads `path` as one of the things that it knows: a zone, a service, a set, …

@@ -1,6 +1,6 @@
 //! systemd over D-Bus: what units do, and systemd's own verdict on what they were told to do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -70,9 +70,29 @@ pub struct Details {
     pub code: i32,
     /// The exit status or signal of its main process.
     pub status: i32,
+    /// Whether it can be reloaded.
+    pub can_reload: bool,
+    /// Whether its files are others than those that systemd has read.
+    pub needs_reload: bool,
+    /// Where its file is, or what a generator has made it from.
+    pub source: String,
 }
 
 impl Details {
+    /// How its last run went, in words: `result exit-code, exit status 1`; empty when there is nothing to tell.
+    pub fn ending(&self) -> String {
+        let mut text = match self.result.as_str() {
+            "" => String::new(),
+            result => format!("result {result}"),
+        };
+        match self.code {
+            1 => drop(write!(text, ", exit status {}", self.status)),
+            2 | 3 => drop(write!(text, ", killed by signal {}", self.status)),
+            _ => {}
+        }
+        text
+    }
+
     /// Whether this is a one-time job that has done its work since boot, and is rightly inactive.
     pub fn is_finished(&self) -> bool {
         self.service == "oneshot" && self.result == "success" && self.ended > 0 && self.unit.active == "inactive"
@@ -144,11 +164,10 @@ impl Systemd {
     /// Everything that decides whether a unit is as it should be.
     pub fn details(&self, name: &str) -> Result<Details> {
         let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
-        let text =
-            |key: &str| properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or("").to_owned();
+        let text = |key: &str| text_of(&properties, key);
         let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
         let time = |key: &str| properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
-        let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(true);
+        let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok());
         let job = properties.get("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value.clone()).ok());
         Ok(Details {
             unit: Unit {
@@ -160,11 +179,76 @@ impl Systemd {
             service: text("Type"),
             result: text("Result"),
             ended: time("ExecMainExitTimestamp"),
-            is_skipped: time("ConditionTimestamp") > 0 && !flag("ConditionResult"),
-            pid: properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0),
+            is_skipped: time("ConditionTimestamp") > 0 && flag("ConditionResult") == Some(false),
+            pid: main_process(&properties),
             code: number("ExecMainCode"),
             status: number("ExecMainStatus"),
+            can_reload: flag("CanReload").unwrap_or(false),
+            needs_reload: flag("NeedDaemonReload").unwrap_or(false),
+            source: Some(text("SourcePath")).filter(|path| !path.is_empty()).unwrap_or_else(|| text("FragmentPath")),
         })
+    }
+
+    /// The instances of a template that run, but those for which a socket has accepted a connection: nothing can start them again, and
+    /// the next one is of the new definition anyway.
+    pub fn instances(&self, template: &str) -> Result<Vec<String>> {
+        let Some((prefix, kind)) = template.split_once("@.") else { return Ok(Vec::new()) };
+        let (states, pattern) = (["active", "activating", "reloading", "refreshing"], format!("{prefix}@*.{kind}"));
+        let listed: Vec<Listed> =
+            match self.bus.call(MANAGER, "ListUnitsByPatterns", &(&states[..], &[&pattern][..])) {
+                // before systemd 230
+                Err(error) if bus::is_unknown_method(&error) => {
+                    self.bus.call(MANAGER, "ListUnitsFiltered", &(&states[..],))
+                }
+                listed => listed,
+            }
+            .map_err(|error| failed("ask", "the state of units", &error))?;
+        let (start, end) = (format!("{prefix}@"), format!(".{kind}"));
+        let mut names: Vec<String> = Vec::new();
+        for (name, ..) in listed.into_iter().filter(|(name, ..)| name.starts_with(&start) && name.ends_with(&end)) {
+            let properties = self.properties(&name).map_err(|error| failed("ask", &name, &error))?;
+            let is_connection = list_of(&properties, "TriggeredBy").iter().any(|trigger| {
+                let accepts = self.properties(trigger).ok().and_then(|trigger| trigger.get("Accept")?.try_into().ok());
+                trigger.ends_with(".socket") && accepts == Some(true)
+            });
+            if !is_connection {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether this process runs in the unit and ends with it, or is started by it: such a unit is never stopped or restarted from
+    /// here. With a unit that another one requires, is a part of or is in, that one ends too.
+    pub fn is_own(&self, name: &str) -> Result<bool> {
+        let ask = |unit: &str| self.properties(unit).map_err(|error| failed("ask", unit, &error));
+        let own = match self.bus.call::<_, OwnedObjectPath>(MANAGER, "GetUnitByPID", &(std::process::id(),)) {
+            Ok(path) => {
+                self.properties_at(path.as_str()).map_err(|error| failed("ask", "the unit of this run", &error))?
+            }
+            // in none: started in a container by somebody outside
+            Err(error) if error_is(&error, "NoUnitForPID") => return Ok(false),
+            Err(error) => return Err(failed("ask", "the unit of this run", &error)),
+        };
+        // asked by an alias, a unit answers with its own name
+        let name = text_of(&ask(name)?, "Id");
+        if list_of(&own, "TriggeredBy").contains(&name) {
+            return Ok(true);
+        }
+        // what is not its main process may outlive it: a session of an SSH server, a job of cron
+        let outlives = matches!(text_of(&own, "KillMode").as_str(), "process" | "none")
+            && main_process(&own) != std::process::id();
+        let (mut seen, mut waiting) = (HashSet::new(), vec![text_of(&own, "Id")]);
+        while let Some(unit) = waiting.pop().filter(|_| !outlives) {
+            if unit == name {
+                return Ok(true);
+            }
+            let properties = ask(&unit)?;
+            waiting.extend(
+                BINDINGS.iter().flat_map(|key| list_of(&properties, key)).filter(|unit| seen.insert(unit.clone())),
+            );
+        }
+        Ok(false)
     }
 
     /// When a timer elapses next; `None` when it is not active, or waits for a run to end.
@@ -183,9 +267,13 @@ impl Systemd {
         Ok([real, monotonic].into_iter().flatten().min())
     }
 
-    fn properties(&self, name: &str) -> zbus::Result<HashMap<String, OwnedVariant>> {
+    fn properties(&self, name: &str) -> zbus::Result<Properties> {
         let path: OwnedObjectPath = self.bus.call(MANAGER, "LoadUnit", &(name,))?;
-        let object = Object { service: SERVICE, path: path.as_str(), interface: "org.freedesktop.DBus.Properties" };
+        self.properties_at(path.as_str())
+    }
+
+    fn properties_at(&self, path: &str) -> zbus::Result<Properties> {
+        let object = Object { service: SERVICE, path, interface: "org.freedesktop.DBus.Properties" };
         // the empty name stands for the properties of all interfaces
         self.bus.call(object, "GetAll", &("",))
     }
@@ -198,7 +286,7 @@ impl Systemd {
     /// Starts a unit and waits until systemd says that it is up; a service that says so by itself is watched a moment
     /// longer.
     pub fn start(&self, name: &str) -> Result<()> {
-        self.forgive(name)?;
+        self.make_ready(name)?;
         self.job(Verb::Start, name)?;
         self.watch(Verb::Start, name)
     }
@@ -210,30 +298,15 @@ impl Systemd {
 
     /// [`Systemd::start`] after [`Systemd::stop`], as one job.
     pub fn restart(&self, name: &str) -> Result<()> {
-        self.forgive(name)?;
+        self.make_ready(name)?;
         self.job(Verb::Restart, name)?;
         self.watch(Verb::Restart, name)
     }
 
     /// Tells a unit to read its configuration again and waits until it has.
     pub fn reload(&self, name: &str) -> Result<()> {
+        self.make_ready(name)?;
         self.job(Verb::Reload, name)
-    }
-
-    /// Makes `unit` start at boot, as its `[Install]` section says.
-    pub fn enable(&self, name: &str) -> Result<()> {
-        self.bus
-            .call::<_, (bool, Links)>(MANAGER, "EnableUnitFiles", &(&[name][..], false, true))
-            .map(|_| ())
-            .map_err(|error| failed("enable", name, &error))
-    }
-
-    /// Takes back [`Systemd::enable`].
-    pub fn disable(&self, name: &str) -> Result<()> {
-        self.bus
-            .call::<_, Links>(MANAGER, "DisableUnitFiles", &(&[name][..], false))
-            .map(|_| ())
-            .map_err(|error| failed("disable", name, &error))
     }
 
     /// Makes it impossible to start a unit.
@@ -252,9 +325,14 @@ impl Systemd {
             .map_err(|error| failed("unmask", name, &error))
     }
 
-    /// Lets a failed unit try again: one that failed too often is refused otherwise.
-    fn forgive(&self, name: &str) -> Result<()> {
-        if self.details(name)?.unit.active != "failed" {
+    /// Has systemd read the files of a unit again that somebody has changed, and lets a failed unit try again: one that failed too
+    /// often is refused otherwise.
+    fn make_ready(&self, name: &str) -> Result<()> {
+        let details = self.details(name)?;
+        if details.needs_reload {
+            self.reload_files()?;
+        }
+        if details.unit.active != "failed" {
             return Ok(());
         }
         self.bus.call(MANAGER, "ResetFailedUnit", &(name,)).map_err(|error| failed("reset", name, &error))
@@ -319,13 +397,9 @@ impl Systemd {
         if !details.unit.active.is_empty() {
             let _ = write!(cause, "; it is {} ({})", details.unit.active, details.unit.sub);
         }
-        if !details.result.is_empty() {
-            let _ = write!(cause, ", result {}", details.result);
-        }
-        match details.code {
-            1 => drop(write!(cause, ", exit status {}", details.status)),
-            2 | 3 => drop(write!(cause, ", killed by signal {}", details.status)),
-            _ => {}
+        let ending = details.ending();
+        if !ending.is_empty() {
+            let _ = write!(cause, ", {ending}");
         }
         let mut help = advice(verdict, &details).to_owned();
         let journal = journal(name);
@@ -334,8 +408,28 @@ impl Systemd {
         } else {
             let _ = write!(help, "; its journal ends with:\n{journal}");
         }
-        Error::new(format!("{name} did not {}", verb.words().1)).because(cause).help(help).exit(Exit::Unhealthy)
+        Error::new(format!("unit {name} failed to {}", verb.words().1)).because(cause).help(help).exit(Exit::Unhealthy)
     }
+}
+
+/// The properties with the units whose end is a unit's own end too.
+const BINDINGS: [&str; 5] = ["Requires", "Requisite", "BindsTo", "PartOf", "StopPropagatedFrom"];
+
+type Properties = HashMap<String, OwnedVariant>;
+
+/// A property that is a text; empty when the unit doesn't have it.
+fn text_of(properties: &Properties, key: &str) -> String {
+    properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default().to_owned()
+}
+
+/// A property that is a list of names.
+fn list_of(properties: &Properties, key: &str) -> Vec<String> {
+    properties.get(key).and_then(|value| value.clone().try_into().ok()).unwrap_or_default()
+}
+
+/// The main process of a unit; 0 for none.
+fn main_process(properties: &Properties) -> u32 {
+    properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }
 
 /// What can be done about a unit that did not do what it was told.
@@ -430,6 +524,17 @@ mod tests {
     fn a_journal_line_can_neither_write_to_the_terminal_nor_fill_it() {
         assert_eq!(visible_line("red \u{1b}[31m"), "red \\u{1b}[31m");
         assert_eq!(visible_line(&"x".repeat(600)).chars().count(), 501);
+    }
+
+    #[test]
+    fn how_a_unit_ended_is_told_in_words() {
+        let details = Details { result: "exit-code".into(), code: 1, status: 7, ..Details::default() };
+        assert_eq!(details.ending(), "result exit-code, exit status 7");
+        assert_eq!(
+            Details { result: "signal".into(), code: 2, status: 9, ..details }.ending(),
+            "result signal, killed by signal 9"
+        );
+        assert_eq!(Details::default().ending(), "");
     }
 
     #[test]

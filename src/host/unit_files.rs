@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::root::{Root, What};
 
 /// Where an administrator's units are, and the links that enable units.
@@ -12,6 +12,9 @@ pub const ETC: &str = "/etc/systemd/system";
 /// Where systemd looks for units, the first wins.
 pub const DIRS: [&str; 5] =
     [ETC, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// What the directories end in whose links make a unit want others.
+const SUFFIXES: [&str; 3] = ["wants", "requires", "upholds"];
 
 /// What a unit masks itself with.
 const NOTHING: &str = "/dev/null";
@@ -56,19 +59,98 @@ pub struct Own {
 /// A link that enabling a unit makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
+    /// The unit that it enables: the one that is asked for, or one of its `Also=`.
+    pub unit: String,
     /// Where it is.
     pub at: PathBuf,
     /// Where it leads.
     pub to: PathBuf,
-    /// Whether it gives the unit another name, rather than making another unit want it.
-    is_alias: bool,
 }
 
 impl Link {
-    /// Whether the link is there.
+    /// Whether the link is there, and leads to the unit's file, by whatever way.
     pub fn is_there(&self, root: &Root) -> Result<bool> {
-        Ok(root.link(&self.at)?.is_some_and(|to| !self.is_alias || to.file_name() == self.to.file_name()))
+        let Some(to) = root.link(&self.at)?.map(|to| straight(&self.at.with_file_name(to))) else { return Ok(false) };
+        Ok(to == self.to || (to.file_name() == self.to.file_name() && root.meta(&to)?.is_some()))
     }
+
+    /// Makes it. Nothing but a link is replaced.
+    pub fn make(&self, root: &Root) -> Result<()> {
+        if root.meta(&self.at)?.is_some_and(|meta| meta.what != What::Link) {
+            return Err(Error::new(format!("{} can't be enabled: {} is in the way", self.unit, self.at.display()))
+                .because("it is not a link")
+                .help("remove it with an [[absent]], or take the name out of `[Install]`"));
+        }
+        root.make_link(&self.at, &self.to)
+    }
+}
+
+/// Takes a link away that enabled a unit, and the directory for such links when it was the last one there.
+pub fn unlink(root: &Root, at: &Path) -> Result<()> {
+    root.remove(at)?;
+    match at.parent() {
+        Some(dir) if dir != Path::new(ETC) && root.names(dir)?.is_empty() => root.remove(dir),
+        _ => Ok(()),
+    }
+}
+
+/// Where the links are that enable units: below the administrator's directory, one for each unit that wants others.
+fn link_dirs(root: &Root) -> Result<Vec<PathBuf>> {
+    let is_for_links = |name: &String| SUFFIXES.iter().any(|end| name.ends_with(&format!(".{end}")));
+    let names = root.names(Path::new(ETC))?.into_iter().filter(is_for_links);
+    Ok(std::iter::once(PathBuf::from(ETC)).chain(names.map(|name| Path::new(ETC).join(name))).collect())
+}
+
+/// Every link of the administrator's that enables a unit or gives it another name, whatever its `[Install]` says, also when it leads
+/// nowhere; the unit goes by `names`.
+pub fn links_to(root: &Root, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut links = Vec::new();
+    for dir in link_dirs(root)? {
+        for name in root.names(&dir)? {
+            let at = dir.join(&name);
+            let Some(target) = root.link(&at)?.filter(|target| target != Path::new(NOTHING)) else { continue };
+            let target = straight(&dir.join(target));
+            let Some(leads) = leads_to(&name, &target) else { continue };
+            let is_named = names.contains(&name.as_str());
+            let is_meant = match dir == Path::new(ETC) {
+                // its file is elsewhere: that does not enable it
+                true if leads == name => is_named && root.meta(&target)?.is_none(),
+                true => names.contains(&leads.as_str()) || (is_named && root.meta(&target)?.is_none()),
+                false => is_named || names.contains(&leads.as_str()),
+            };
+            if is_meant {
+                links.push(at);
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The script of System V that systemd makes a service of where there is no unit of this name.
+pub fn script(root: &Root, name: &str) -> Result<Option<PathBuf>> {
+    let Some(stem) = name.strip_suffix(".service") else { return Ok(None) };
+    for dir in ["/etc/init.d", "/etc/rc.d/init.d"] {
+        let path = Path::new(dir).join(stem);
+        if root.meta(&path)?.is_some_and(|meta| meta.what == What::File) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The links by which a script is run at boot.
+pub fn script_links(root: &Root, name: &str) -> Result<Vec<PathBuf>> {
+    let stem = name.strip_suffix(".service").unwrap_or(name);
+    let starts = |entry: &String| {
+        let rest = entry.strip_prefix('S').and_then(|rest| rest.strip_suffix(stem));
+        rest.is_some_and(|number| number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let mut links = Vec::new();
+    for dir in ["/etc", "/etc/rc.d"].iter().flat_map(|dir| (2..=5).map(move |level| format!("{dir}/rc{level}.d"))) {
+        let dir = Path::new(&dir);
+        links.extend(root.names(dir)?.iter().filter(|entry| starts(entry)).map(|entry| dir.join(entry)));
+    }
+    Ok(links)
 }
 
 /// Looks for a unit's file, with what a role writes of it in place of what is there.
@@ -105,7 +187,8 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
 /// Every path of which a change can change what [`find`] or [`masked`] tells of a unit, or which links its `[Install]` asks for.
 pub fn traces(root: &Root, name: &str, own: &Own) -> Result<Vec<PathBuf>> {
     let mut names: BTreeSet<String> = std::iter::once(name.to_owned()).chain(template_of(name)).collect();
-    let mut paths: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).collect();
+    let mut paths: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).chain(link_dirs(root)?).collect();
+    paths.extend(script(root, name)?.into_iter().chain(script_links(root, name)?));
     if let Found::File(file) = find(root, name, own)? {
         names.extend(std::iter::once(file.name.clone()).chain(template_of(&file.name)));
         paths.extend(file.links(root)?.into_iter().map(|link| link.at));
@@ -176,20 +259,25 @@ fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found>
 /// The unit that a link in `dir` leads to: one of another name (an alias), or a file outside systemd's directories.
 fn follow(root: &Root, name: &str, dir: &str, target: &Path, seen: &mut BTreeSet<String>) -> Result<Option<Found>> {
     let target = straight(&Path::new(dir).join(target));
-    let Some(other) = target.file_name().and_then(|other| other.to_str()) else { return Ok(None) };
-    // an alias of a template is one for each instance
-    let other = match (instance_of(name), instance_of(other)) {
-        (Some((_, instance)), Some((prefix, ""))) => {
-            format!("{prefix}@{instance}.{}", other.rsplit('.').next().unwrap_or_default())
-        }
-        _ => other.to_owned(),
-    };
+    let Some(other) = leads_to(name, &target) else { return Ok(None) };
     if other != name {
         return Ok(Some(search(root, &other, seen)?).filter(|found| *found != Found::Missing));
     }
     let Some((_, content)) = root.read(&target)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).into_owned();
     Ok(Some(Found::File(UnitFile { name: other, path: target, text })))
+}
+
+/// The unit that a link of this name leads to.
+fn leads_to(name: &str, target: &Path) -> Option<String> {
+    let other = target.file_name()?.to_str()?;
+    // an alias of a template is one for each instance
+    Some(match (instance_of(name), instance_of(other)) {
+        (Some((_, instance)), Some((prefix, ""))) => {
+            format!("{prefix}@{instance}.{}", other.rsplit('.').next().unwrap_or_default())
+        }
+        _ => other.to_owned(),
+    })
 }
 
 /// A path without `.` and `..`.
@@ -211,8 +299,13 @@ pub fn instance_of(name: &str) -> Option<(&str, &str)> {
     stem.split_once('@')
 }
 
+/// Whether a name is that of a template, which does not run itself.
+pub fn is_template(name: &str) -> bool {
+    instance_of(name).is_some_and(|(_, instance)| instance.is_empty())
+}
+
 /// `a@.service` for `a@b.service`.
-fn template_of(name: &str) -> Option<String> {
+pub fn template_of(name: &str) -> Option<String> {
     let (prefix, instance) = instance_of(name)?;
     let (_, kind) = name.rsplit_once('.')?;
     (!instance.is_empty()).then(|| format!("{prefix}@.{kind}"))
@@ -228,7 +321,7 @@ impl UnitFile {
         let mut waiting = vec![self.clone()];
         while let Some(file) = waiting.pop() {
             if seen.insert(file.name.clone()) {
-                let also = file.own_links(&mut links);
+                let also = file.own_links(root, &mut links)?;
                 for name in also.iter().rev().filter(|name| !seen.contains(*name)) {
                     if let Found::File(file) = find(root, name, &Own::default())? {
                         waiting.push(file);
@@ -240,20 +333,31 @@ impl UnitFile {
     }
 
     /// Adds the links of this unit; the names of the units in its `Also=`.
-    fn own_links(&self, links: &mut Vec<Link>) -> Vec<String> {
+    fn own_links(&self, root: &Root, links: &mut Vec<Link>) -> Result<Vec<String>> {
         let install = Install::parse(&self.text);
-        for (words, suffix) in
-            [(&install.wanted_by, "wants"), (&install.required_by, "requires"), (&install.upheld_by, "upholds")]
+        // a template is enabled as the instance that it says
+        let name = match (self.name.split_once("@."), &install.default_instance) {
+            (Some((prefix, kind)), Some(instance)) => format!("{prefix}@{instance}.{kind}"),
+            _ => self.name.clone(),
+        };
+        let filled = |words: &[String]| -> Result<Vec<String>> {
+            Ok(words
+                .iter()
+                .map(|word| expand(word, &name, root))
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect())
+        };
+        let link = |at: PathBuf| Link { unit: self.name.clone(), at, to: self.path.clone() };
+        for (words, suffix) in [&install.wanted_by, &install.required_by, &install.upheld_by].into_iter().zip(SUFFIXES)
         {
-            for by in words.iter().filter_map(|word| expand(word, &self.name)) {
-                let at = Path::new(ETC).join(format!("{by}.{suffix}")).join(&self.name);
-                links.push(Link { at, to: self.path.clone(), is_alias: false });
-            }
+            let by = filled(words)?.into_iter().filter(|_| !is_template(&name));
+            links.extend(by.map(|by| link(Path::new(ETC).join(format!("{by}.{suffix}")).join(&name))));
         }
-        for alias in install.alias.iter().filter_map(|word| expand(word, &self.name)).filter(|a| *a != self.name) {
-            links.push(Link { at: Path::new(ETC).join(alias), to: self.path.clone(), is_alias: true });
-        }
-        install.also.iter().filter_map(|word| expand(word, &self.name)).collect()
+        let aliases = filled(&install.alias)?.into_iter().filter(|alias| *alias != self.name);
+        links.extend(aliases.map(|alias| link(Path::new(ETC).join(alias))));
+        filled(&install.also)
     }
 }
 
@@ -265,6 +369,7 @@ struct Install {
     upheld_by: Vec<String>,
     alias: Vec<String>,
     also: Vec<String>,
+    default_instance: Option<String>,
 }
 
 impl Install {
@@ -283,6 +388,10 @@ impl Install {
                 "UpheldBy" => &mut install.upheld_by,
                 "Alias" => &mut install.alias,
                 "Also" => &mut install.also,
+                "DefaultInstance" => {
+                    install.default_instance = Some(value.trim().to_owned()).filter(|instance| !instance.is_empty());
+                    continue;
+                }
                 _ => continue,
             };
             if value.trim().is_empty() {
@@ -295,27 +404,34 @@ impl Install {
     }
 }
 
-/// A word of `[Install]` with its specifiers filled in; `None` for those that depend on more than the unit's name.
-fn expand(word: &str, name: &str) -> Option<String> {
+/// A word of `[Install]` with its specifiers filled in; `None` for those that depend on more than the unit's and the host's names.
+fn expand(word: &str, name: &str, root: &Root) -> Result<Option<String>> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (prefix, instance) = instance_of(name).unwrap_or((stem, ""));
     let mut out = String::new();
     let mut rest = word.chars();
     while let Some(c) = rest.next() {
         match c {
-            '%' => match rest.next()? {
-                '%' => out.push('%'),
-                'n' => out.push_str(name),
-                'N' => out.push_str(stem),
-                'p' => out.push_str(prefix),
-                'i' => out.push_str(instance),
-                'j' => out.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
-                _ => return None,
+            '%' => match rest.next() {
+                Some('%') => out.push('%'),
+                Some('n') => out.push_str(name),
+                Some('N') => out.push_str(stem),
+                Some('p') => out.push_str(prefix),
+                Some('i') => out.push_str(instance),
+                Some('j') => out.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
+                Some(c @ ('H' | 'm')) => {
+                    let path = if c == 'H' { "/etc/hostname" } else { "/etc/machine-id" };
+                    match root.text(Path::new(path))?.trim() {
+                        "" => return Ok(None),
+                        text => out.push_str(text),
+                    }
+                }
+                _ => return Ok(None),
             },
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(Some(out))
 }
 
 /// What is wrong with a unit's text.

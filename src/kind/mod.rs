@@ -138,6 +138,12 @@ pub trait Resource: fmt::Debug + Any + Send {
         Origin::of_path(mark.strip_prefix("path:").unwrap_or(mark), work)
     }
 
+    /// Adds to an earlier origin what this resource changes and those before it left alone. Whether that was anything.
+    fn refine(&self, origin: &mut Origin, work: &Work<'_>) -> Result<bool> {
+        let _ = (origin, work);
+        Ok(false)
+    }
+
     /// Ids of resources that come before it if the catalog has them.
     fn after(&self) -> Vec<String> {
         Vec::new()
@@ -158,9 +164,10 @@ pub trait Resource: fmt::Debug + Any + Send {
         let _ = wants;
     }
 
-    /// Whether a restart or reload that it is owed means anything now: not for a unit that does not run, nor in a tree.
-    fn answers_kicks(&self, work: &Work<'_>) -> Result<bool> {
-        Ok(work.host.is_live())
+    /// What it does when it is owed a restart or reload; `None` when that means nothing now: for a unit that does not run, and in a
+    /// tree.
+    fn answer(&self, work: &Work<'_>, kick: Kick) -> Result<Option<Kick>> {
+        Ok(work.host.is_live().then_some(kick))
     }
 
     /// Fetches and checks what its change needs, before anything of the whole plan is touched.

@@ -116,10 +116,9 @@ pub enum Origin {
     Unit {
         /// Its name.
         name: String,
-        /// Whether it was enabled; `None` when the role left that alone.
-        enabled: Option<bool>,
-        /// Whether it ran; `None` when the role left that alone.
-        running: Option<bool>,
+        /// How it was.
+        #[serde(flatten)]
+        state: Was,
     },
     /// It was like that before, and stays so.
     Same,
@@ -128,6 +127,33 @@ pub enum Origin {
         /// Why.
         why: String,
     },
+}
+
+/// How a unit was; `None` for what roles have left alone until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Was {
+    /// Whether it was enabled.
+    pub enabled: Option<bool>,
+    /// Whether it ran.
+    pub running: Option<bool>,
+    /// Whether it was masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<bool>,
+    /// Whether the role says that it goes on running when no role has it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_running: bool,
+}
+
+impl Was {
+    /// With what another knows of what this one does not.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            enabled: self.enabled.or(other.enabled),
+            running: self.running.or(other.running),
+            masked: self.masked.or(other.masked),
+            keeps_running: other.keeps_running,
+        }
+    }
 }
 
 impl Origin {
@@ -180,7 +206,7 @@ impl Origin {
             Self::NoZone { zone } => Box::new(NoZone { zone: zone.clone() }),
             Self::Target { zone, target } => Box::new(FormerTarget { zone: zone.clone(), target: *target }),
             Self::NoPackage { name, manager } => Box::new(Package::absent(name, *manager)),
-            Self::Unit { name, enabled, running } => Box::new(Unit::as_it_was(name, *enabled, *running)),
+            Self::Unit { name, state } => Box::new(Unit::as_it_was(name, *state)),
             Self::Same | Self::Kept { .. } => return Ok(None),
         }))
     }

@@ -14,6 +14,7 @@ use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::tls;
+use crate::host::unit_files::is_template;
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
@@ -150,6 +151,10 @@ impl Fields for ProbeFields {
                 let unit = self.unit.unwrap_or_default();
                 if !unit.contains('.') {
                     return Err(build.invalid("unit", "write the whole name, like `etcd.service`"));
+                }
+                if is_template(&unit) {
+                    return Err(build
+                        .invalid("unit", "a template does not run: name an instance, like `name@instance.service`"));
                 }
                 (unit.clone(), What::Unit(unit))
             }

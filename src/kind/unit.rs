@@ -1,5 +1,6 @@
 //! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,13 @@ use serde::de::{self, Deserializer, Visitor};
 
 use crate::error::{Error, Exit, Result, nearest};
 use crate::host::Host;
-use crate::host::process::{Command, Ended, Output, run_if_there};
+use crate::host::process::{self, Command, Ended, Output, run_if_there};
 use crate::host::root::Access;
-use crate::host::unit_files::{self, ETC, Found, Link, Own, UnitFile};
+use crate::host::unit_files::{self, ETC, Found, Link, Own};
 use crate::host::zone::{PortRange, Traffic};
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::file::{File, Wanted};
-use crate::kind::origin::Origin;
+use crate::kind::origin::{Origin, Was};
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Trace, Wants, Work};
 
 /// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
@@ -60,6 +61,10 @@ pub struct UnitFields {
     check: Option<Vec<String>>,
     /// How long the check may fail after a start or restart; `30s` when left out.
     check_within: Option<Span>,
+    /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
+    /// this is left out.
+    #[serde(default)]
+    keep_running: bool,
 }
 
 /// What other hosts reach a unit at.
@@ -191,12 +196,14 @@ impl Fields for UnitFields {
             }
             files.push(Box::new(file));
         }
-        let after = files.iter().map(|file| format!("{}:{}", file.kind(), file.key())).collect();
+        let mut after: Vec<String> = files.iter().map(|file| format!("{}:{}", file.kind(), file.key())).collect();
+        after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
         watches.extend(self.restart_when.into_iter().map(|id| (id, Kick::Restart)));
         watches.extend(self.reload_when.into_iter().map(|id| (id, Kick::Reload)));
         let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
         let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
         let default = match (self.mask, self.enable) {
+            _ if unit_files::is_template(&name) => State::Any,
             (true, _) => State::Stopped,
             (false, Some(true)) => State::Running,
             (false, _) => State::Any,
@@ -206,12 +213,14 @@ impl Fields for UnitFields {
             own: Own { text, dropins: self.dropins },
             enable: self.enable,
             state: self.state.unwrap_or(default),
-            mask: self.mask,
+            mask: self.mask.then_some(true),
             after,
             watches,
             listens: self.listens,
             slot: self.slot,
             check,
+            keep_running: self.keep_running,
+            is_back: false,
         }));
         Ok(files)
     }
@@ -271,8 +280,9 @@ impl UnitFields {
         } else if self.check_within.is_some() {
             return Err(build.invalid("check_within", "set `check` too"));
         }
-        let is_template = unit_files::instance_of(&self.name.0).is_some_and(|(_, instance)| instance.is_empty());
-        if is_template && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped))) {
+        if unit_files::is_template(&self.name.0)
+            && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped)))
+        {
             let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
             return Err(build.invalid("name", why));
         }
@@ -292,12 +302,16 @@ pub struct Unit {
     own: Own,
     enable: Option<bool>,
     state: State,
-    mask: bool,
+    /// Whether it is masked; as it is when that is `None`, unless the mask is in the way.
+    mask: Option<bool>,
     after: Vec<String>,
     watches: Vec<(String, Kick)>,
     listens: Vec<Listen>,
     slot: Option<String>,
     check: Option<Check>,
+    keep_running: bool,
+    /// Whether it is given back: then what is not there any more needs nothing.
+    is_back: bool,
 }
 
 /// What tells whether a unit's work stands.
@@ -355,6 +369,9 @@ impl Check {
 /// How long one check may take.
 const ONE_CHECK: Duration = Duration::from_secs(5);
 
+/// How long it may take to have a script run at boot.
+const ONE_SCRIPT: Duration = Duration::from_secs(60);
+
 /// The pause between two checks after a start.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -369,25 +386,54 @@ enum Standing {
     Down(Option<&'static str>),
 }
 
+/// The units that start a service by themselves, by their usual names: they come before it, so that a service which is stopped stays
+/// so, and a socket that is started is not too late.
+fn starters_of(name: &str) -> impl Iterator<Item = String> {
+    let stem = name.strip_suffix(".service");
+    stem.into_iter().flat_map(|stem| ["socket", "timer", "path"].map(|kind| format!("{stem}.{kind}")))
+}
+
+/// Whether a unit starts others by itself.
+pub fn starts_others(name: &str) -> bool {
+    [".socket", ".timer", ".path", ".automount"].iter().any(|kind| name.ends_with(kind))
+}
+
+/// Lets each instance in a catalog answer what its template there answers: they share a file.
+pub fn inherit(items: &mut [Item]) {
+    let units = items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Unit>());
+    let templates: BTreeMap<String, Vec<(String, Kick)>> = units
+        .filter(|unit| unit_files::is_template(&unit.name))
+        .map(|unit| (unit.name.clone(), unit.watches.clone()))
+        .collect();
+    for item in items.iter_mut().filter(|_| !templates.is_empty()) {
+        let resource: &mut dyn Any = item.resource.as_mut();
+        let Some(unit) = resource.downcast_mut::<Unit>() else { continue };
+        let inherited = unit_files::template_of(&unit.name).and_then(|template| templates.get(&template));
+        unit.watches.extend(inherited.into_iter().flatten().cloned());
+    }
+}
+
 impl Unit {
     /// A unit as it was, as far as somebody has changed that. One that ran is restarted: what it runs with has come back.
-    pub(super) fn as_it_was(name: &str, enabled: Option<bool>, running: Option<bool>) -> Self {
-        let state = match running {
+    pub(super) fn as_it_was(name: &str, was: Was) -> Self {
+        let state = match was.running {
             Some(true) => State::Running,
-            Some(false) => State::Stopped,
-            None => State::Any,
+            Some(false) if !was.keeps_running => State::Stopped,
+            _ => State::Any,
         };
         Self {
             name: name.to_owned(),
             own: Own::default(),
-            enable: enabled,
+            enable: was.enabled,
             state,
-            mask: false,
+            mask: was.masked,
             after: Vec::new(),
             watches: Vec::new(),
             listens: Vec::new(),
             slot: None,
             check: None,
+            keep_running: false,
+            is_back: true,
         }
     }
 
@@ -401,9 +447,24 @@ impl Unit {
         self.own.text.iter().chain(self.own.dropins.values()).map(String::as_str)
     }
 
+    /// Whether the role writes its file.
+    pub fn has_file(&self) -> bool {
+        self.own.text.is_some()
+    }
+
     /// What other hosts reach it at.
     pub fn listens(&self) -> &[Listen] {
         &self.listens
+    }
+
+    /// How it failed; `None` when it has not, or is not to run.
+    pub fn failure(&self, host: &Host) -> Result<Option<String>> {
+        let is_asked = self.state != State::Stopped && !unit_files::is_template(&self.name);
+        if !is_asked || host.unit(&self.name)?.active != "failed" {
+            return Ok(None);
+        }
+        let details = host.systemd()?.details(&self.name)?;
+        Ok(Some(format!("the unit failed: {}; `journalctl -u {}` tells more", details.ending(), self.name)))
     }
 
     fn link(&self) -> PathBuf {
@@ -415,21 +476,44 @@ impl Unit {
         Path::new("/run/kpull/fulfilled").join(&self.name)
     }
 
-    /// The links that are to be there for `enable`, and are not; or are not to be there, and are.
-    fn wrong_links(&self, host: &Host, file: &UnitFile, enable: bool) -> Result<Vec<Link>> {
-        let root = &host.root;
-        let links = file.links(root)?;
-        if enable && links.is_empty() {
+    /// What of the links that enable it is not as it is to be; `None` when all is, or none of it can be told.
+    fn wrong_links(&self, work: &Work<'_>, found: &Found) -> Result<Option<Links>> {
+        let (root, Some(enable)) = (&work.host.root, self.enable) else { return Ok(None) };
+        let file = match found {
+            Found::File(file) => Some(file),
+            Found::Missing | Found::Masked { .. } => None,
+        };
+        let of_install = file.map(|file| file.links(root)).transpose()?.unwrap_or_default();
+        if enable && of_install.is_empty() {
+            if file.is_none() || self.is_back {
+                return Ok(None);
+            }
             return Err(Error::new(format!("{} can't be enabled: its file says nothing of when to start it", self.name))
                 .help("add `WantedBy=multi-user.target` under `[Install]`, by a drop-in if a package brings the unit; or leave out `enable`"));
         }
-        let mut wrong = Vec::new();
-        for link in links {
-            if link.is_there(root)? != enable {
-                wrong.push(link);
+        let names: Vec<&str> = std::iter::once(self.name.as_str()).chain(file.map(|file| file.name.as_str())).collect();
+        let mut links = Links { stale: unit_files::links_to(root, &names)?, missing: Vec::new() };
+        // what is enabled along with it may have a say of its own
+        let is_ours = |link: &Link| names.contains(&link.unit.as_str()) || !decides(work.catalog, &link.unit);
+        for link in of_install.into_iter().filter(is_ours) {
+            let is_there = link.is_there(root)?;
+            links.stale.retain(|at| *at != link.at);
+            match enable {
+                true if !is_there => links.missing.push(link),
+                false if is_there => links.stale.push(link.at),
+                _ => {}
             }
         }
-        Ok(wrong)
+        links.stale.retain(|at| !is_claimed(work.catalog, at));
+        Ok(Some(links).filter(|links| !links.missing.is_empty() || !links.stale.is_empty()))
+    }
+
+    /// Whether a script of System V is to be run at boot, or not to be, and that is not so.
+    fn wrong_script(&self, host: &Host, found: &Found) -> Result<Option<PathBuf>> {
+        let (Some(enable), Found::Missing, None) = (self.enable, found, self.mask) else { return Ok(None) };
+        let Some(script) = unit_files::script(&host.root, &self.name)? else { return Ok(None) };
+        let is_enabled = !unit_files::script_links(&host.root, &self.name)?.is_empty();
+        Ok((is_enabled != enable).then_some(script))
     }
 
     /// How it stands. A unit that is `activating` or `reloading` counts as running: systemd is at it, and its job tells
@@ -437,7 +521,11 @@ impl Unit {
     /// A `oneshot` without `RemainAfterExit=` goes back to `inactive`: once it has run with success since boot it counts
     /// as fulfilled, so that it runs once a boot (Ansible and Puppet would start it again at every run). systemd forgets
     /// such a run when no other unit refers to the unit, so the ones that were started from here leave a mark.
-    fn standing(&self, host: &Host) -> Result<Standing> {
+    fn standing(&self, work: &Work<'_>) -> Result<Standing> {
+        let host = work.host;
+        if unit_files::is_template(&self.name) {
+            return Ok(if self.instances(work)?.is_empty() { Standing::Down(None) } else { Standing::Up });
+        }
         let unit = host.unit(&self.name)?;
         Ok(match (unit.active.as_str(), unit.sub.as_str()) {
             ("activating", "auto-restart") => Standing::Down(Some("it keeps ending")),
@@ -456,9 +544,37 @@ impl Unit {
         })
     }
 
-    /// Whether being masked stands in its way.
+    /// The running instances of a template that the catalog has no word of: the others answer for themselves.
+    fn instances(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        let mut names = work.host.systemd()?.instances(&self.name)?;
+        names.retain(|name| !units(work.catalog).any(|unit| unit.name == *name));
+        Ok(names)
+    }
+
+    /// Whether a mask that nobody has asked for stands in its way. What is given back leaves it: somebody has made it since.
     fn is_hindered(&self) -> bool {
+        self.mask.is_none() && !self.is_back && self.is_to_be_up()
+    }
+
+    fn is_to_be_up(&self) -> bool {
         self.enable == Some(true) || self.state == State::Running
+    }
+
+    /// Whether it is there to be enabled and started.
+    fn is_there(&self, host: &Host, found: &Found) -> Result<bool> {
+        Ok(match found {
+            Found::File(_) => true,
+            Found::Masked { .. } => false,
+            // generated ones have no file in these directories, and systemd knows them all the same
+            Found::Missing => {
+                host.is_live() && !unit_files::is_template(&self.name) && host.unit(&self.name)?.load == "loaded"
+            }
+        })
+    }
+
+    /// Whether this run would end with it, or is started by it: it takes a new definition at its next start.
+    fn is_own(&self, host: &Host) -> Result<bool> {
+        host.systemd()?.is_own(&self.name)
     }
 
     /// The error for a unit that isn't there.
@@ -500,31 +616,57 @@ impl Unit {
         Ok(())
     }
 
-    fn change_links(&self, host: &Host, file: &UnitFile, enable: bool) -> Result<()> {
-        let links = self.wrong_links(host, file, enable)?;
-        if links.is_empty() {
-            return Ok(());
+    fn change_links(&self, host: &Host, links: &Links) -> Result<()> {
+        for at in &links.stale {
+            unit_files::unlink(&host.root, at)?;
         }
-        if host.is_live() {
-            let systemd = host.systemd()?;
-            if enable {
-                systemd.enable(&file.name)?
-            } else {
-                systemd.disable(&file.name)?
-            }
-            host.unit_links_changed();
-            return Ok(());
+        for link in &links.missing {
+            link.make(&host.root)?;
         }
-        for link in &links {
-            if enable { host.root.make_link(&link.at, &link.to)? } else { host.root.remove(&link.at)? }
-        }
+        host.unit_links_changed();
         Ok(())
     }
 
+    /// Has a script of System V run at boot, or not, by the distribution's own means.
+    fn change_script(&self, host: &Host, script: &Path, enable: bool) -> Result<()> {
+        const HELPERS: [&str; 2] = ["/usr/lib/systemd/systemd-sysv-install", "/lib/systemd/systemd-sysv-install"];
+        let word = if enable { "enable" } else { "disable" };
+        let what = || format!("{} can't be {word}d: it is a script of System V, {}", self.name, script.display());
+        let own = format!(
+            "give it a unit of its own: a [[unit]] with `content`, whose ExecStart= is `{} start`",
+            script.display()
+        );
+        if !host.is_live() {
+            return Err(Error::new(what()).because("only a running host can do that with one").help(own));
+        }
+        let stem = script.file_name().unwrap_or_default().to_string_lossy();
+        for helper in HELPERS {
+            let argv = process::argv([helper, word, &stem]);
+            let Some(output) = run_if_there(&Command::new(&argv, ONE_SCRIPT))? else { continue };
+            return match output.is_success() {
+                true => {
+                    host.unit_files_changed();
+                    Ok(())
+                }
+                false => Err(output.failure(what()).help(own)),
+            };
+        }
+        Err(Error::new(what()).because("this host has no systemd-sysv-install").help(own))
+    }
+
     /// Starts, stops, restarts or reloads it, as its state and what it is owed ask for.
-    fn change_state(&self, host: &Host, kick: Option<Kick>) -> Result<()> {
-        let systemd = host.systemd()?;
-        let standing = self.standing(host)?;
+    fn change_state(&self, work: &Work<'_>, kick: Option<Kick>) -> Result<()> {
+        if unit_files::is_template(&self.name) {
+            return self.instances(work)?.into_iter().try_for_each(|name| {
+                let one = Self { name, ..self.clone() };
+                one.change_state(work, kick.map(|kick| one.answer(work, kick)).transpose()?.flatten())
+            });
+        }
+        let (host, systemd) = (work.host, work.host.systemd()?);
+        let standing = self.standing(work)?;
+        if standing == Standing::Up && (kick.is_some() || self.state == State::Stopped) && self.is_own(host)? {
+            return Ok(());
+        }
         match (self.state, standing, kick) {
             (State::Stopped, Standing::Up, _) => return systemd.stop(&self.name),
             (State::Stopped, ..) => return Ok(()),
@@ -551,35 +693,45 @@ impl Unit {
     }
 
     /// How the host differs from it.
-    fn compare(&self, host: &Host, catalog: &[Item]) -> Result<Option<Change>> {
-        let root = &host.root;
+    fn compare(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let (host, root) = (work.host, &work.host.root);
         let masked = unit_files::masked(root, &self.name)?;
+        let found = unit_files::find(root, &self.name, &self.own)?;
         let mut parts = Vec::new();
-        if self.mask && masked.is_none() {
-            parts.push("mask".to_owned());
+        match (self.mask, masked) {
+            (Some(true), None) => parts.push("mask".to_owned()),
+            (Some(false), Some(_)) => parts.push("unmask".to_owned()),
+            (None, Some(_)) if self.is_hindered() => parts.push("unmask".to_owned()),
+            _ => {}
         }
-        if !self.mask && masked.is_some() && self.is_hindered() {
-            parts.push("unmask".to_owned());
-        }
-        if let (Some(enable), false) = (self.enable, self.mask) {
-            match unit_files::find(root, &self.name, &self.own)? {
-                Found::File(file) if self.wrong_links(host, &file, enable)?.is_empty() => {}
-                Found::File(_) => parts.push(if enable { "enable" } else { "disable" }.to_owned()),
-                Found::Missing if Self::is_of_absent_package(host, catalog) => {}
+        let may_be_up = !self.is_back || self.mask == Some(false) || self.is_there(host, &found)?;
+        let may_come = matches!(found, Found::Missing) && Self::is_of_absent_package(host, work.catalog);
+        match self.enable {
+            Some(true) if !may_be_up || may_come => {}
+            Some(enable) => {
+                let is_wrong = self.wrong_links(work, &found)?.is_some() || self.wrong_script(host, &found)?.is_some();
                 // what brings it may have its turn before this does
-                Found::Missing | Found::Masked { .. } if enable => parts.push("enable".to_owned()),
-                Found::Missing | Found::Masked { .. } => {}
+                let is_missing = match found {
+                    Found::File(_) => false,
+                    Found::Missing => unit_files::script(root, &self.name)?.is_none(),
+                    Found::Masked { .. } => true,
+                };
+                if is_wrong || (enable && is_missing) {
+                    parts.push(if enable { "enable" } else { "disable" }.to_owned());
+                }
             }
+            None => {}
         }
         if host.is_live() && self.state != State::Any {
-            match (self.state, self.standing(host)?) {
+            match (self.state, self.standing(work)?) {
+                (State::Running, Standing::Down(_)) if !may_be_up => {}
                 (State::Running, Standing::Down(None)) => parts.push("start".to_owned()),
                 (State::Running, Standing::Down(Some(why))) => parts.push(format!("start ({why})")),
-                (State::Stopped, Standing::Up) => parts.push("stop".to_owned()),
+                (State::Stopped, Standing::Up) if !self.is_own(host)? => parts.push("stop".to_owned()),
                 _ => {}
             }
         }
-        let kick = if host.is_live() && self.is_in_vain(host)? {
+        let kick = if host.is_live() && self.is_in_vain(host)? && !self.is_own(host)? {
             parts.push("restart (its check fails)".to_owned());
             Some(Kick::Restart)
         } else {
@@ -589,13 +741,25 @@ impl Unit {
     }
 
     /// Makes the host as it is to be.
-    fn make(&self, host: &Host, catalog: &[Item], change: &Change) -> Result<()> {
-        let root = &host.root;
+    fn make(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        let (host, root) = (work.host, &work.host.root);
         let masked = unit_files::masked(root, &self.name)?;
+        if let Some(Found::Masked { runtime }) = masked
+            && (self.mask == Some(false) || self.is_hindered())
+        {
+            self.unmask(host, runtime)?;
+        }
+        let found = unit_files::find(root, &self.name, &self.own)?;
+        if let Some(links) = self.wrong_links(work, &found)? {
+            self.change_links(host, &links)?;
+        }
+        if let Some((script, enable)) = self.wrong_script(host, &found)?.zip(self.enable) {
+            self.change_script(host, &script, enable)?;
+        }
         // what is to be masked is stopped first: afterwards systemd no longer knows how
-        if self.mask {
+        if self.mask == Some(true) {
             if host.is_live() {
-                self.change_state(host, None)?;
+                self.change_state(work, None)?;
             }
             if masked.is_none() {
                 self.change_mask(host)?;
@@ -604,33 +768,52 @@ impl Unit {
             host.forget_units();
             return Ok(());
         }
-        if let Some(Found::Masked { runtime }) = masked
-            && self.is_hindered()
-        {
-            self.unmask(host, runtime)?;
-        }
-        match unit_files::find(root, &self.name, &self.own)? {
-            Found::File(file) => {
-                if let Some(enable) = self.enable {
-                    self.change_links(host, &file, enable)?;
-                }
+        let is_there = self.is_there(host, &found)?;
+        let may_come = Self::is_of_absent_package(host, work.catalog);
+        if self.is_to_be_up() && !self.is_back && matches!(found, Found::Missing) && !may_come {
+            let has_script = unit_files::script(root, &self.name)?.is_some();
+            if !is_there && !has_script {
+                return Err(self.missing(host)?);
             }
-            // generated ones have no file in these directories, and systemd knows them all the same
-            Found::Missing if self.is_hindered() && !Self::is_of_absent_package(host, catalog) => {
-                let is_known = host.is_live() && self.enable != Some(true) && host.unit(&self.name)?.load == "loaded";
-                if !is_known {
-                    return Err(self.missing(host)?);
-                }
+            if self.enable == Some(true) && !has_script {
+                let source = host.systemd()?.details(&self.name)?.source;
+                return Err(Error::new(format!("{} can't be enabled: it has no file of its own", self.name))
+                    .because(format!("systemd makes it from {source}"))
+                    .help("change that there; or leave out `enable` and say `state = \"running\"`"));
             }
-            _ => {}
         }
         if host.is_live() {
             host.settle_unit_files()?;
-            self.change_state(host, change.kick)?;
+            if is_there || !self.is_back || self.state != State::Running {
+                self.change_state(work, change.kick)?;
+            }
             host.forget_units();
         }
         Ok(())
     }
+}
+
+/// What of the links that enable a unit is not as it is to be.
+#[derive(Debug, Default)]
+struct Links {
+    missing: Vec<Link>,
+    stale: Vec<PathBuf>,
+}
+
+/// The units of a catalog.
+fn units(catalog: &[Item]) -> impl Iterator<Item = &Unit> {
+    catalog.iter().filter_map(|item| item.resource.as_any().downcast_ref())
+}
+
+/// Whether the catalog says of this unit whether it is enabled.
+fn decides(catalog: &[Item], name: &str) -> bool {
+    units(catalog).any(|unit| unit.name == name && unit.enable.is_some())
+}
+
+/// Whether the catalog has something else at this path.
+fn is_claimed(catalog: &[Item], path: &Path) -> bool {
+    let claim = format!("path:{}", path.display());
+    catalog.iter().any(|item| item.resource.claims().contains(&claim))
 }
 
 impl Resource for Unit {
@@ -638,7 +821,8 @@ impl Resource for Unit {
         let host = work.host;
         let mut traces: Vec<Trace> =
             unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
-        if host.is_live() && self.state != State::Any {
+        let is_template = unit_files::is_template(&self.name);
+        if host.is_live() && self.state != State::Any && !is_template {
             // one that is done is done until the next boot
             let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
             traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
@@ -675,17 +859,36 @@ impl Resource for Unit {
 
     fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
         let host = work.host;
+        let found = unit_files::find(&host.root, &self.name, &Own::default())?;
+        // one that kpull brings neither ran nor was enabled, whatever the role says of that
+        let is_new = matches!(found, Found::Missing) && self.own.text.is_some();
         let is_enabled = || -> Result<bool> {
-            let Found::File(file) = unit_files::find(&host.root, &self.name, &Own::default())? else {
-                return Ok(false);
-            };
-            let links = file.links(&host.root)?;
-            links.iter().try_fold(!links.is_empty(), |all, link| Ok(all && link.is_there(&host.root)?))
+            let mut names = vec![self.name.as_str()];
+            names.extend(match &found {
+                Found::File(file) => Some(file.name.as_str()),
+                _ => None,
+            });
+            let is_run =
+                matches!(found, Found::Missing) && !unit_files::script_links(&host.root, &self.name)?.is_empty();
+            Ok(is_run || !unit_files::links_to(&host.root, &names)?.is_empty())
         };
-        let enabled = self.enable.map(|_| is_enabled()).transpose()?;
+        let enabled = (is_new || self.enable.is_some()).then(is_enabled).transpose()?;
         let asks = host.is_live() && self.state != State::Any;
-        let running = asks.then(|| Ok::<_, Error>(self.standing(host)? == Standing::Up)).transpose()?;
-        Ok(Origin::Unit { name: self.name.clone(), enabled, running })
+        let running = match is_new {
+            true => Some(false),
+            false => asks.then(|| Ok::<_, Error>(self.standing(work)? == Standing::Up)).transpose()?,
+        };
+        let is_masked = matches!(found, Found::Masked { .. });
+        let masked = (self.mask.is_some() || (is_masked && self.is_hindered())).then_some(is_masked);
+        let state = Was { enabled, running, masked, keeps_running: self.keep_running };
+        Ok(Origin::Unit { name: self.name.clone(), state })
+    }
+
+    fn refine(&self, origin: &mut Origin, work: &Work<'_>) -> Result<bool> {
+        let Origin::Unit { state: was, .. } = origin else { return Ok(false) };
+        let Origin::Unit { state: now, .. } = self.origin("", work)? else { return Ok(false) };
+        let refined = was.or(now);
+        Ok(std::mem::replace(was, refined) != refined)
     }
 
     fn after(&self) -> Vec<String> {
@@ -702,30 +905,37 @@ impl Resource for Unit {
 
     fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
         let would = self.state == State::Stopped || change.kick == Some(Kick::Restart);
-        Ok(would && work.host.is_live() && self.standing(work.host)? == Standing::Up)
+        Ok(would && work.host.is_live() && self.standing(work)? == Standing::Up)
     }
 
-    fn answers_kicks(&self, work: &Work<'_>) -> Result<bool> {
-        Ok(work.host.is_live()
-            && match self.state {
-                State::Running => true,
-                State::Stopped => false,
-                State::Any => self.standing(work.host)? == Standing::Up,
-            })
+    fn answer(&self, work: &Work<'_>, kick: Kick) -> Result<Option<Kick>> {
+        let host = work.host;
+        if !host.is_live() || self.state == State::Stopped {
+            return Ok(None);
+        }
+        let is_up = self.standing(work)? == Standing::Up;
+        if !is_up || unit_files::is_template(&self.name) {
+            return Ok((is_up || self.state == State::Running).then_some(kick));
+        }
+        if self.is_own(host)? {
+            return Ok(None);
+        }
+        let is_restart = kick == Kick::Restart || !host.systemd()?.details(&self.name)?.can_reload;
+        Ok(Some(if is_restart { Kick::Restart } else { Kick::Reload }))
     }
 
     fn announce(&self, wants: &mut Wants) {
-        if self.state != State::Any || self.check.is_some() {
+        if (self.state != State::Any || self.check.is_some()) && !unit_files::is_template(&self.name) {
             wants.units.insert(self.name.clone());
         }
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        self.compare(work.host, work.catalog)
+        self.compare(work)
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
-        self.make(work.host, work.catalog, change)
+        self.make(work, change)
     }
 }
 
@@ -750,8 +960,18 @@ mod tests {
         (dir, host)
     }
 
+    fn with<T>(host: &Host, f: impl FnOnce(&Work<'_>) -> T) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(dir.path()).unwrap();
+        f(&Work { host, store: &store, catalog: &[] })
+    }
+
     fn summary(unit: &Unit, host: &Host) -> String {
-        unit.compare(host, &[]).unwrap().map_or_else(String::new, |change| change.summary)
+        with(host, |work| unit.compare(work).unwrap()).map_or_else(String::new, |change| change.summary)
+    }
+
+    fn make(unit: &Unit, host: &Host) -> Result<()> {
+        with(host, |work| unit.make(work, &Change::default()))
     }
 
     #[test]
@@ -858,7 +1078,7 @@ mod tests {
             tree(&[("usr/lib/systemd/system/a.service", "[Install]\nWantedBy=multi-user.target\nAlias=b.service\n")]);
         let on = unit("name = 'a.service'\nenable = true");
         assert_eq!(summary(&on, &host), "enable");
-        on.make(&host, &[], &Change::default()).unwrap();
+        make(&on, &host).unwrap();
         let target = |at: &str| std::fs::read_link(dir.path().join(at)).unwrap();
         let file = Path::new("/usr/lib/systemd/system/a.service");
         assert_eq!(target("etc/systemd/system/multi-user.target.wants/a.service"), file);
@@ -866,7 +1086,7 @@ mod tests {
         assert_eq!(summary(&on, &host), "");
         let off = unit("name = 'a.service'\nenable = false");
         assert_eq!(summary(&off, &host), "disable");
-        off.make(&host, &[], &Change::default()).unwrap();
+        make(&off, &host).unwrap();
         assert_eq!(summary(&off, &host), "");
         assert!(!dir.path().join("etc/systemd/system/multi-user.target.wants/a.service").is_symlink());
     }
@@ -876,7 +1096,7 @@ mod tests {
         let (dir, host) = tree(&[("usr/lib/systemd/system/a.service", "[Install]\nWantedBy=x.target\n")]);
         let masked = unit("name = 'a.service'\nmask = true");
         assert_eq!(summary(&masked, &host), "mask");
-        masked.make(&host, &[], &Change::default()).unwrap();
+        make(&masked, &host).unwrap();
         assert_eq!(summary(&masked, &host), "");
         assert_eq!(
             std::fs::read_link(dir.path().join("etc/systemd/system/a.service")).unwrap(),
@@ -885,7 +1105,7 @@ mod tests {
         assert_eq!(summary(&unit("name = 'a.service'"), &host), "");
         let on = unit("name = 'a.service'\nenable = true");
         assert_eq!(summary(&on, &host), "unmask, enable");
-        on.make(&host, &[], &Change::default()).unwrap();
+        make(&on, &host).unwrap();
         assert_eq!(summary(&on, &host), "");
     }
 
@@ -937,7 +1157,7 @@ mod tests {
     #[test]
     fn a_mask_does_not_overwrite_a_unit_file() {
         let (_dir, host) = tree(&[("etc/systemd/system/a.service", "[Unit]\n")]);
-        let error = unit("name = 'a.service'\nmask = true").make(&host, &[], &Change::default()).unwrap_err();
+        let error = make(&unit("name = 'a.service'\nmask = true"), &host).unwrap_err();
         assert!(error.to_string().contains("can't be masked"), "{error}");
     }
 
@@ -946,7 +1166,7 @@ mod tests {
         let (_dir, host) = tree(&[("usr/lib/systemd/system/chronyd.service", "[Unit]\n")]);
         let wrong = unit("name = 'chrond.service'\nenable = true");
         assert_eq!(summary(&wrong, &host), "enable");
-        let error = wrong.make(&host, &[], &Change::default()).unwrap_err();
+        let error = make(&wrong, &host).unwrap_err();
         assert_eq!(error.to_string(), "there is no unit chrond.service: no file and no package gives it");
         assert_eq!(error.advice(), Some("did you mean `chronyd.service`?"));
     }
@@ -954,7 +1174,7 @@ mod tests {
     #[test]
     fn a_unit_that_says_nothing_of_when_to_start_cannot_be_enabled() {
         let (_dir, host) = tree(&[("usr/lib/systemd/system/a.service", "[Unit]\n")]);
-        let error = unit("name = 'a.service'\nenable = true").compare(&host, &[]).unwrap_err();
+        let error = make(&unit("name = 'a.service'\nenable = true"), &host).unwrap_err();
         assert!(error.to_string().starts_with("a.service can't be enabled"), "{error}");
         assert!(error.advice().unwrap().contains("WantedBy="));
     }

@@ -6,6 +6,7 @@ mod pins;
 mod place;
 mod ports;
 mod programs;
+mod reloads;
 mod systemd;
 #[cfg(test)]
 mod testing;
@@ -29,7 +30,8 @@ pub use pins::unknown_sizes;
 type Lint = fn(&Subject<'_>) -> Vec<Error>;
 
 /// Every lint.
-const LINTS: &[Lint] = &[programs::lint, flags::lint, unit_names::lint, ports::lint, certificates::lint, pins::lint];
+const LINTS: &[Lint] =
+    &[programs::lint, flags::lint, unit_names::lint, reloads::lint, ports::lint, certificates::lint, pins::lint];
 
 /// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
 /// several hosts.

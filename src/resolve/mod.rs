@@ -28,6 +28,7 @@ use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::file::File;
 use crate::kind::slot::Slot;
+use crate::kind::unit::inherit;
 use crate::kind::{self, Build, Entry, Fields as _, Item};
 use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::resolve::shown::Recorder;
@@ -106,6 +107,7 @@ fn resolve_into(
     errors.extend(below_files(&items));
     // what could not be made above can't be watched either, and once is enough
     if errors.is_empty() {
+        inherit(&mut items);
         errors.extend(unknown(&items));
         errors.extend(without_slot(&items));
     }

@@ -343,11 +343,11 @@ fn a_unit_that_is_never_up_and_a_job_that_is_never_begun_end_with_their_time_and
     for (text, parts) in [
         (
             "[Service]\\nType=notify\\nTimeoutStartSec=2\\nExecStart=/bin/sleep infinity\\n",
-            ["app.service did not", "timeout", "raise TimeoutStartSec="],
+            ["unit app.service failed to restart", "timeout", "raise TimeoutStartSec="],
         ),
         (
             "[Unit]\\nAfter=slow.service\\nJobTimeoutSec=2\\n[Service]\\nExecStart=/bin/sleep infinity\\n",
-            ["app.service did not", "timeout", "systemctl list-jobs"],
+            ["unit app.service failed to restart", "timeout", "systemctl list-jobs"],
         ),
     ] {
         let bad = format!("[[unit]]\nname = \"app.service\"\ncontent = \"{text}\"\nstate = \"running\"\n");

@@ -169,10 +169,13 @@ fn what_only_lies_there_is_given_back_after_the_new_lies_there_and_before_the_fi
     site.role("base", &role("new", "enable = true\n")).sign();
     let changed = tree.kpull("apply --json").exits(0).changed();
     assert_eq!(changed, ["file:/etc/new", "absent:/etc/old", "unit:web.service"]);
-    // without a unit as well
+    // without a unit as well; one that goes is disabled while its file is there
     site.role("base", "[[file]]\npath = \"/etc/newer\"\ncontent = \"x\"\n").sign();
     let changed = tree.kpull("apply --json").exits(0).changed();
-    assert_eq!(changed, ["file:/etc/newer", "absent:/etc/systemd/system/web.service", "absent:/etc/new"]);
+    assert_eq!(
+        changed,
+        ["unit:web.service", "file:/etc/newer", "absent:/etc/systemd/system/web.service", "absent:/etc/new"]
+    );
 }
 
 #[test]
