@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -139,8 +139,26 @@ impl Before {
                 continue;
             }
             let origin = item.resource.origin(&mark, work)?;
+            if let Some(path) = mark.strip_prefix("path:") {
+                self.adopt_missing_above(path.as_ref(), &item.id, work)?;
+            }
             self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.to_vec(), made: None });
             self.is_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Remembers the directories above a path that there are none of: they are made along with it.
+    fn adopt_missing_above(&mut self, path: &Path, id: &str, work: &Work<'_>) -> Result<()> {
+        // the root is always there
+        for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
+            let Some(path) = dir.to_str().map(str::to_owned) else { break };
+            let mark = format!("path:{path}");
+            if self.known.contains_key(&mark) || work.host.root.meta(dir)?.is_some() {
+                break;
+            }
+            let origin = Origin::Nothing { path };
+            self.known.insert(mark, Known { id: id.to_owned(), origin, kicks: Vec::new(), made: None });
         }
         Ok(())
     }
@@ -177,7 +195,7 @@ impl Before {
         (gone, lost)
     }
 
-    /// Every mark of the catalog. What a resource can't tell of itself is what is known of it.
+    /// Every mark of the catalog, with the directories above its paths. What a resource can't tell of itself is what is known of it.
     fn wanted(&self, work: &Work<'_>) -> HashSet<String> {
         let mut marks = HashSet::new();
         for item in work.catalog {
@@ -186,6 +204,14 @@ impl Before {
                 Err(_) => {
                     let own = self.known.iter().filter(|(_, known)| known.id == item.id);
                     marks.extend(own.map(|(mark, _)| mark.clone()));
+                }
+            }
+        }
+        let paths: Vec<String> = marks.iter().filter_map(|mark| Some(mark.strip_prefix("path:")?.to_owned())).collect();
+        for path in paths {
+            for dir in Path::new(&path).ancestors().skip(1) {
+                if !marks.insert(format!("path:{}", dir.display())) {
+                    break;
                 }
             }
         }

@@ -96,8 +96,9 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
                 None => one.empties(&leaves, host)?,
                 change => change,
             };
-            if let Some(path) = one.path().filter(|_| change.is_some()) {
-                leaves.insert(path);
+            if let Some(change) = &change {
+                leaves.extend(one.path());
+                leaves.extend(change.unlinks.iter().cloned());
             }
             gone.push((one, change));
         }
@@ -202,7 +203,7 @@ mod tests {
             let mut item = catalog(role).unwrap().items.remove(0);
             item.is_secret = is_secret;
             let change = Change { diff: Diff::of([], *b"t\n", false), kick: Some(Kick::Reload), ..Change::new("to t") };
-            let Change { summary, diff, kick } = discreet(change, &item);
+            let Change { summary, diff, kick, .. } = discreet(change, &item);
             assert_eq!(kick, Some(Kick::Reload));
             (summary, diff.map(|diff| diff.to_string()))
         };

@@ -94,6 +94,20 @@ pub fn unlink(root: &Root, at: &Path) -> Result<()> {
     }
 }
 
+/// Links that are going to be taken away by [`unlink`], with the directories that go along.
+pub fn with_emptied(root: &Root, mut links: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let dirs: BTreeSet<&Path> =
+        links.iter().filter_map(|at| at.parent()).filter(|dir| *dir != Path::new(ETC)).collect();
+    let mut emptied = Vec::new();
+    for dir in dirs {
+        if root.names(dir)?.iter().all(|name| links.contains(&dir.join(name))) {
+            emptied.push(dir.to_owned());
+        }
+    }
+    links.extend(emptied);
+    Ok(links)
+}
+
 /// Where the links are that enable units: below the administrator's directory, one for each unit that wants others.
 fn link_dirs(root: &Root) -> Result<Vec<PathBuf>> {
     let is_for_links = |name: &String| SUFFIXES.iter().any(|end| name.ends_with(&format!(".{end}")));

@@ -12,6 +12,7 @@ pub mod testing;
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -65,6 +66,8 @@ pub struct Change {
     pub diff: Option<Diff>,
     /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
     pub kick: Option<Kick>,
+    /// Links that go along with it, and directories that have had nothing else.
+    pub unlinks: Vec<PathBuf>,
 }
 
 impl Change {

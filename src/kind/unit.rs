@@ -697,7 +697,7 @@ impl Unit {
         let (host, root) = (work.host, &work.host.root);
         let masked = unit_files::masked(root, &self.name)?;
         let found = unit_files::find(root, &self.name, &self.own)?;
-        let mut parts = Vec::new();
+        let (mut parts, mut unlinks) = (Vec::new(), Vec::new());
         match (self.mask, masked) {
             (Some(true), None) => parts.push("mask".to_owned()),
             (Some(false), Some(_)) => parts.push("unmask".to_owned()),
@@ -709,7 +709,9 @@ impl Unit {
         match self.enable {
             Some(true) if !may_be_up || may_come => {}
             Some(enable) => {
-                let is_wrong = self.wrong_links(work, &found)?.is_some() || self.wrong_script(host, &found)?.is_some();
+                let links = self.wrong_links(work, &found)?;
+                let is_wrong = links.is_some() || self.wrong_script(host, &found)?.is_some();
+                unlinks = unit_files::with_emptied(root, links.map(|links| links.stale).unwrap_or_default())?;
                 // what brings it may have its turn before this does
                 let is_missing = match found {
                     Found::File(_) => false,
@@ -737,7 +739,7 @@ impl Unit {
         } else {
             None
         };
-        Ok(Change::of(parts).map(|change| Change { kick, ..change }))
+        Ok(Change::of(parts).map(|change| Change { kick, unlinks, ..change }))
     }
 
     /// Makes the host as it is to be.

@@ -22,7 +22,7 @@ fn enabled(host: Host<'_>, unit: &str) -> String {
 
 /// What is below the administrator's directory of units, links with where they lead.
 fn etc(host: Host<'_>) -> String {
-    host.run("cd /etc/systemd/system && find . ! -type d -printf '%P %y %l\\n' | sort").ok()
+    host.run("cd /etc/systemd/system && find . -mindepth 1 -printf '%P %y %l\\n' | sort").ok()
 }
 
 mod own {
