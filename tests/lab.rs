@@ -32,6 +32,8 @@ mod labels;
 mod observe;
 #[path = "lab/packages.rs"]
 mod packages;
+#[path = "lab/places.rs"]
+mod places;
 #[path = "lab/rollout.rs"]
 mod rollout;
 #[path = "lab/seal.rs"]

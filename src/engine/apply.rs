@@ -346,7 +346,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let can_wait = item.resource.is_self_contained() && !gates.contains_key(&item.id);
-            if !can_wait {
+            if !can_wait || self.waiting.iter().any(|(first, _)| item.after.contains(&items[*first].id)) {
                 self.settle()?;
             }
             // what was written until now may have failed, and this one depend on it

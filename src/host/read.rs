@@ -10,8 +10,15 @@ use rustix::io::{Errno, pread};
 /// end with the first read: whoever asks for less has a part of the value.
 const LEAST: usize = 4096;
 
-/// The content of a file that says that it has `size` bytes.
-pub fn whole(file: &File, size: u64) -> io::Result<Vec<u8>> {
+/// Bytes of the largest file that is read whole: more than a release may have, and less than the memory of kpull's unit.
+pub const MOST: u64 = 256 << 20;
+
+/// The content of a file that says that it has `size` bytes. One with more than `most` is refused: before a byte is read, if it says so.
+pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = |found: &[u8]| if found.len() as u64 > most { Err(Errno::FBIG) } else { Ok(()) };
+    if size > most {
+        return Err(Errno::FBIG.into());
+    }
     let mut room = usize::try_from(size).unwrap_or(0).saturating_add(1).max(LEAST);
     loop {
         let mut content = Vec::new();
@@ -21,8 +28,10 @@ pub fn whole(file: &File, size: u64) -> io::Result<Vec<u8>> {
         if count as u64 == size {
             return Ok(content);
         }
+        too_large(&content)?;
         if content.len() < content.capacity() {
             while next(file, &mut content)? > 0 {
+                too_large(&content)?;
                 content.try_reserve(LEAST)?;
             }
             return Ok(content);
@@ -34,7 +43,7 @@ pub fn whole(file: &File, size: u64) -> io::Result<Vec<u8>> {
 
 /// The text of a file of the kernel's that is about this process or the machine, as `/proc/meminfo`.
 pub fn kernel(path: &str) -> io::Result<String> {
-    let content = whole(&File::open(path)?, 0)?;
+    let content = whole(&File::open(path)?, 0, MOST)?;
     String::from_utf8(content).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -66,7 +75,7 @@ mod tests {
             let path = format!("/proc/sys/{name}");
             let file = File::open(&path).unwrap();
             for size in [0, 1, 2, 40, 10_000] {
-                assert_eq!(whole(&file, size).unwrap(), cat(&path), "{path} of {size} bytes");
+                assert_eq!(whole(&file, size, MOST).unwrap(), cat(&path), "{path} of {size} bytes");
             }
         }
     }
@@ -97,8 +106,30 @@ mod tests {
             std::io::Seek::rewind(&mut file).unwrap();
             file.write_all(&content).unwrap();
             for size in [0, 1, length, length + 1, 2 * LEAST] {
-                assert_eq!(whole(&file, size as u64).unwrap(), content, "{length} bytes, said to be {size}");
+                assert_eq!(whole(&file, size as u64, MOST).unwrap(), content, "{length} bytes, said to be {size}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_larger_than_the_most_is_refused_whatever_size_it_is_said_to_have() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[b'x'; 3 * LEAST]).unwrap();
+        for most in [0, 1, LEAST as u64, 3 * LEAST as u64 - 1] {
+            for size in [0, 1, 3 * LEAST as u64] {
+                assert_eq!(
+                    whole(&file, size, most).unwrap_err().kind(),
+                    io::ErrorKind::FileTooLarge,
+                    "{size} of {most}"
+                );
+            }
+        }
+        assert_eq!(whole(&file, 0, 3 * LEAST as u64).unwrap().len(), 3 * LEAST);
+        // more than any machine has memory for
+        file.set_len(8 << 40).unwrap();
+        assert_eq!(whole(&file, 8 << 40, MOST).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        // a device has no end
+        let zeros = File::open("/dev/zero").unwrap();
+        assert_eq!(whole(&zeros, 0, 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

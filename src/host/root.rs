@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -324,6 +325,12 @@ impl Root {
 
     fn open_file(&self, path: &Path) -> Result<Option<(FileStat, File)>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
+        // to open a device may do something already, as with a watchdog
+        match nix::sys::stat::fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) if Meta::from(stat).what == What::File => {}
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(errno) => return Err(self.failed("look at", path, errno)),
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match nix::fcntl::openat(&parent, &*name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
@@ -334,7 +341,8 @@ impl Root {
         Ok((Meta::from(stat).what == What::File).then_some((stat, file)))
     }
 
-    /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`].
+    /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`]. One with more than
+    /// [`read::MOST`] bytes is an error.
     pub fn read(&self, path: &Path) -> Result<Option<(Meta, Vec<u8>)>> {
         let Some((meta, file)) = self.file(path)? else { return Ok(None) };
         Ok(Some((meta, self.content(&file, meta.size, path)?)))
@@ -412,16 +420,10 @@ impl Root {
 
     /// Whether no more should wait for [`Root::settle`].
     pub fn has_gathered_enough(&self) -> bool {
-        use nix::sys::resource::{Resource, getrlimit};
-
         let mut batch = self.batch.borrow_mut();
-        let Some(Batch { files, directories, most }) = batch.as_mut() else { return false };
-        let open_files = || {
-            let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-            usize::try_from(most / 4).ok()
-        };
-        let count = files.len() + directories.len();
-        count >= 16 && count >= *most.get_or_insert_with(|| open_files().unwrap_or(BATCH).min(BATCH))
+        let Some(batch) = batch.as_mut() else { return false };
+        let count = batch.files.len() + batch.directories.len();
+        count >= 16 && count >= batch.most()
     }
 
     /// Has everything that was gathered on the disk, and then each file in its place: all of its content, or the old one. The
@@ -432,6 +434,7 @@ impl Root {
         let synced = sync::files(&files.iter().map(|one| &one.file).collect::<Vec<_>>());
         for (staged, synced) in files.into_iter().zip(synced) {
             let path = staged.path.clone();
+            directories.push((staged.parent.clone(), path.clone()));
             let placed = synced
                 .map_err(|error| self.failed_io("write", &path, error))
                 .and_then(|()| staged.place().map_err(|errno| self.failed("replace", &path, errno)));
@@ -571,9 +574,14 @@ impl Root {
 
     /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
     fn sync(&self, directory: &Rc<OwnedFd>, path: &Path) -> Result<()> {
-        match self.batch.borrow_mut().as_mut() {
-            Some(batch) => batch.touched(directory, path),
-            None => return self.sync_directory(directory, path),
+        let mut batch = self.batch.borrow_mut();
+        let Some(batch) = batch.as_mut() else { return self.sync_directory(directory, path) };
+        batch.touched(directory, path);
+        // one path may have more new directories above it than there may be open files
+        if batch.directories.len() > batch.most().max(16) {
+            for (directory, path) in std::mem::take(&mut batch.directories) {
+                self.sync_directory(&directory, &path)?;
+            }
         }
         Ok(())
     }
@@ -890,7 +898,7 @@ impl Root {
     }
 
     fn content(&self, file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
-        read::whole(file, size).map_err(|error| self.failed_io("read", path, error))
+        read::whole(file, size, read::MOST).map_err(|error| self.failed_io("read", path, error))
     }
 
     fn sync_directory(&self, parent: &OwnedFd, path: &Path) -> Result<()> {
@@ -901,39 +909,83 @@ impl Root {
     }
 }
 
+/// A directory on the way of [`walk`].
+struct Level {
+    /// Its name in the one above.
+    name: OsString,
+    /// Device and inode.
+    id: (u64, u64),
+    /// Directories in it that are still to be gone through.
+    left: Vec<OsString>,
+}
+
 /// Goes through everything in the directory `name` of `parent`, and takes it away when `remove` is set; without, only
-/// looks whether it could. `path` is what the directory is called in messages.
+/// looks whether it could. `path` is what the directory is called in messages. However deep it is, one level of it is open at a time.
 fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> {
     use nix::unistd::UnlinkatFlags;
 
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_BENEATH);
-    let dir = openat2(parent, name, how).map_err(|errno| match errno {
-        Errno::EXDEV => Error::new(format!("can't remove {}: something is mounted there", path.display()))
-            .help("unmount it first (findmnt shows it); nothing of it was removed"),
-        _ => failed("open", path, errno),
-    })?;
-    let again = nix::fcntl::openat(&dir, ".", flags, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
-    let mut list = nix::dir::Dir::from_fd(again).map_err(|errno| failed("list", path, errno))?;
-    let entries: Vec<_> = list.iter().collect::<Result<_, _>>().map_err(|errno| failed("list", path, errno))?;
-    for entry in entries {
-        let inner = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
-        if inner == Path::new(".") || inner == Path::new("..") {
+    const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+    let mut path = path.to_owned();
+    let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
+        let how = OpenHow::new().flags(DIRECTORY).resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_BENEATH);
+        let dir = openat2(above, name, how).map_err(|errno| match errno {
+            Errno::EXDEV => Error::new(format!("can't remove {}: something is mounted there", path.display()))
+                .help("unmount it first (findmnt shows it); nothing of it was removed"),
+            _ => failed("open", path, errno),
+        })?;
+        let id = identity(&dir).map_err(|errno| failed("look at", path, errno))?;
+        let again =
+            nix::fcntl::openat(&dir, ".", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", path, errno))?;
+        let mut list = nix::dir::Dir::from_fd(again).map_err(|errno| failed("list", path, errno))?;
+        let mut left = Vec::new();
+        let entries: Vec<_> = list.iter().collect::<Result<_, _>>().map_err(|errno| failed("list", path, errno))?;
+        for entry in entries {
+            let inner = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            if inner == "." || inner == ".." {
+                continue;
+            }
+            let stat = nix::sys::stat::fstatat(&dir, inner, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(|errno| failed("look at", &path.join(inner), errno))?;
+            if Meta::from(stat).what == What::Directory {
+                left.push(inner.to_owned());
+            } else if remove {
+                nix::unistd::unlinkat(&dir, inner, UnlinkatFlags::NoRemoveDir)
+                    .map_err(|errno| failed("remove", &path.join(inner), errno))?;
+            }
+        }
+        Ok((dir, Level { name: name.into(), id, left }))
+    };
+    let (mut dir, top) = enter(parent, name, &path)?;
+    let mut way = vec![top];
+    while let Some(last) = way.last_mut() {
+        if let Some(inner) = last.left.pop() {
+            path.push(&inner);
+            let (below, level) = enter(&dir, Path::new(&inner), &path)?;
+            dir = below;
+            way.push(level);
             continue;
         }
-        let whole = path.join(inner);
-        let stat = nix::sys::stat::fstatat(&dir, inner, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|errno| failed("look at", &whole, errno))?;
-        let is_directory = Meta::from(stat).what == What::Directory;
-        if is_directory {
-            walk(&dir, inner, &whole, remove)?;
+        let Some(done) = way.pop() else { break };
+        let Some(above) = way.last() else { break };
+        dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
+        if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
+            return Err(Error::new(format!("{} was moved while it was looked through", path.display()))
+                .help("run again when nobody changes it any more")
+                .of_path());
         }
         if remove {
-            let flag = if is_directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-            nix::unistd::unlinkat(&dir, inner, flag).map_err(|errno| failed("remove", &whole, errno))?;
+            nix::unistd::unlinkat(&dir, &*done.name, UnlinkatFlags::RemoveDir)
+                .map_err(|errno| failed("remove", &path, errno))?;
         }
+        path.pop();
     }
     Ok(())
+}
+
+/// Device and inode of what is open.
+fn identity(fd: &OwnedFd) -> nix::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
@@ -985,6 +1037,17 @@ fn limit(list: &mut [u8], mode: u32) {
 }
 
 impl Batch {
+    /// How many may wait.
+    fn most(&mut self) -> usize {
+        use nix::sys::resource::{Resource, getrlimit};
+
+        let open_files = || {
+            let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+            usize::try_from(most / 4).ok()
+        };
+        *self.most.get_or_insert_with(|| open_files().unwrap_or(BATCH).min(BATCH))
+    }
+
     /// Remembers that names in a directory have changed.
     fn touched(&mut self, directory: &Rc<OwnedFd>, path: &Path) {
         if self.directories.last().is_none_or(|(last, _)| !Rc::ptr_eq(last, directory)) {
@@ -1038,6 +1101,15 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
     let error = Error::of(format!("can't {doing} {}", path.display()), &errno).of_path();
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
+        Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): end that process"),
+        Errno::EBUSY => error.help(format!(
+            "something is mounted there (`findmnt {}`): unmount it",
+            path.display()
+        )),
+        Errno::EFBIG if doing == "read" => error.help(format!(
+            "kpull reads files of at most {} MiB (`ls -ls` shows its size): move it away",
+            read::MOST >> 20
+        )),
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
             "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes it away",
         ),
@@ -1285,6 +1357,37 @@ mod tests {
         root.remove_all(Path::new("/gone")).unwrap();
         assert!(!dir.path().join("gone").exists());
         assert!(dir.path().join("keep/f").exists());
+    }
+
+    #[test]
+    fn a_directory_of_3000_levels_is_removed_with_few_open_files() {
+        let (_dir, root) = tree();
+        root.write(Path::new("/gone/f"), b"x", PLAIN).unwrap();
+        let mut at = root.directory(Path::new("/gone")).unwrap().unwrap();
+        for _ in 0..3000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            nix::sys::stat::mkdirat(&at, "e", Mode::S_IRWXU).unwrap();
+            at = nix::fcntl::openat(&at, "d", PLACE, Mode::empty()).unwrap().into();
+        }
+        root.remove_all(Path::new("/gone")).unwrap();
+        assert!(root.meta(Path::new("/gone")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_size_that_can_be_read_is_refused_at_once_or_nothing() {
+        let (dir, root) = tree();
+        let huge = std::fs::File::create(dir.path().join("huge")).unwrap();
+        huge.set_len(8 << 40).unwrap();
+        let error = root.read(Path::new("/huge")).unwrap_err();
+        assert_eq!(error.to_string(), "can't read /huge: File too large");
+        assert!(error.is_of_path() && error.advice().unwrap().contains("at most 256 MiB"), "{error:?}");
+        assert!(root.text(Path::new("/huge")).is_err() && root.digest(Path::new("/huge"), 1).unwrap().is_none());
+        nix::unistd::mkfifo(&dir.path().join("pipe"), Mode::S_IRUSR).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        for path in ["/pipe", "/link", "/socket"] {
+            assert!(root.read(Path::new(path)).unwrap().is_none(), "{path}");
+        }
     }
 
     #[test]

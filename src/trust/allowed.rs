@@ -83,7 +83,8 @@ impl AllowedSigners {
         let text = std::fs::read_to_string(path)
             .context(|| format!("can't read the allowed signers {}", path.display()))
             .map_err(|error| {
-                error.help("`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign")
+                error
+                    .or_help("`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign")
             })?;
         Self::parse(&path.display().to_string(), &text)
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kpull::net::server::{Answer, Server};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
 
 use crate::disk::changing;
 use crate::site::{Output, Site, Tree};
@@ -42,7 +44,8 @@ fn with_too_few_open_files_the_message_says_so_and_the_next_run_finishes_the_wor
         assert!(
             [FILES, "that may not be", "it is tried"]
                 .iter()
-                .any(|help| error["help"].as_str().unwrap().starts_with(help))
+                .any(|help| error["help"].as_str().unwrap().starts_with(help)),
+            "{error}"
         );
         assert!(
             error["error"].as_str().unwrap().contains("o file descriptors")
@@ -69,6 +72,32 @@ fn a_release_may_have_more_directories_than_a_process_may_have_open_files() {
     let tree = site.sign().enroll();
     Output::of(limited(&tree, "--nofile=350").output().unwrap()).exits(0);
     assert_eq!(fs::read_dir(tree.at("srv")).unwrap().count(), names.len());
+    tree.kpull("plan").exits(0);
+}
+
+#[test]
+fn a_deep_path_is_made_and_a_deep_tree_is_removed_with_the_open_files_of_a_service() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
+    let deep = "/d".repeat(1500);
+    site.role(
+        "base",
+        &format!("[[file]]\npath = \"{deep}/f\"\ncontent = \"x\"\n[[absent]]\npath = \"/srv/old\"\nrecursive = true\n"),
+    );
+    let tree = site.sign().enroll();
+    fs::create_dir_all(tree.at("srv/old")).unwrap();
+    // deeper than any path may be
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let mut at = open(&tree.at("srv/old"), directory, Mode::empty()).unwrap();
+    for _ in 0..3000 {
+        for name in ["d", "e"] {
+            mkdirat(&at, name, Mode::S_IRWXU).unwrap();
+        }
+        at = openat(&at, "d", directory, Mode::empty()).unwrap();
+    }
+    Output::of(limited(&tree, "--nofile=1024").output().unwrap()).exits(0);
+    assert!(!tree.at("srv/old").exists());
+    assert_eq!(tree.read(&format!("{}/f", &deep[1..])), "x");
     tree.kpull("plan").exits(0);
 }
 

@@ -1,0 +1,95 @@
+//! Places on a real host that refuse what a role wants there: what depends on one is left out, and everything else is applied.
+
+use crate::alone::World;
+
+/// Files of a user, one that needs the first, and one of the host that comes last.
+const ROLE: &str = r#"
+[[user]]
+name = "bob"
+[[file]]
+path = "/home/bob/.profile"
+content = "kpull's\n"
+owner = "bob"
+[[file]]
+path = "/home/bob/.profile.d"
+content = "x\n"
+owner = "bob"
+after = ["file:/home/bob/.profile"]
+[[absent]]
+path = "/home/bob/old"
+recursive = true
+[[file]]
+path = "/srv/last"
+content = "1\n"
+"#;
+
+/// Takes a lease on a file and keeps it; the kernel asks for it back with SIGIO.
+const LEASE: &str = "import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fcntl.fcntl(os.open('/home/bob/.profile', os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+open('/run/leased', 'w')
+time.sleep(3600)
+";
+
+/// Makes a directory in which each has another, 3000 times.
+const DEEP: &str = "import os
+os.mkdir('/home/bob/old')
+os.chdir('/home/bob/old')
+for _ in range(3000):
+    os.mkdir('d')
+    os.mkdir('e')
+    os.chdir('d')
+";
+
+/// What stands in the way, how it goes again, and what is said of it.
+const FAULTS: [(&str, &str, &str); 6] = [
+    ("rm $P; mkdir $P; touch $P/mine", "rm -r $P", "is a directory or a device"),
+    ("rm $P; mkfifo $P", "rm $P", "is a directory or a device"),
+    ("rm $P; truncate -s 8T $P", "rm $P", "at most 256 MiB (`ls -ls` shows its size): move it away"),
+    ("echo mine > $P; chattr +i $P", "chattr -i $P", "`chattr -i -a` takes it away"),
+    (
+        "echo mine > $P; systemd-run -q --unit=lease python3 /srv/lease; until [ -e /run/leased ]; do sleep 0.1; done",
+        "systemctl stop lease",
+        "a process has a lease on it (`grep LEASE /proc/locks` shows its PID)",
+    ),
+    (
+        "echo mine > /srv/mine; mount --bind /srv/mine $P",
+        "umount $P",
+        "something is mounted there (`findmnt /home/bob/.profile`): unmount it",
+    ),
+];
+
+#[test]
+fn a_place_that_refuses_is_named_and_keeps_nothing_away_but_what_depends_on_it() {
+    let world = World::new();
+    let host = world.host();
+    host.write("/srv/lease", LEASE);
+    host.write("/srv/deep", DEEP);
+    world.release(ROLE);
+    world.converges();
+    for (number, (breaks, mends, said)) in FAULTS.into_iter().enumerate() {
+        let shell = |script: &str| host.run(&format!("set -e; P=/home/bob/.profile; {script}")).ok();
+        shell(breaks);
+        host.run("echo drift > /srv/last; echo drift > /home/bob/.profile.d; python3 /srv/deep").ok();
+        // a later release is not to blame either
+        world.release(&format!("{ROLE}[[file]]\npath = \"/srv/later\"\ncontent = \"{number}\\n\"\n"));
+        let run = host.run("kpull apply --json");
+        assert_eq!(run.code(), 1, "{breaks}: {run}");
+        let error = run.stdout;
+        assert!(error.contains("/home/bob/.profile") && error.contains(said), "{breaks}: {error}");
+        assert!(error.contains("since it depends on this: file:/home/bob/.profile.d"), "{breaks}: {error}");
+        let files = host.run("cat /srv/last /home/bob/.profile.d /srv/later; ls -d /home/bob/old").stdout;
+        assert_eq!(files, format!("1\ndrift\n{number}\n"), "{breaks}");
+        shell(mends);
+        world.converges();
+    }
+    // a second name of the file is no fault: what it names stays
+    host.run("echo mine > /home/bob/.profile; ln /home/bob/.profile /srv/second").ok();
+    world.converges();
+    assert_eq!(host.run("cat /srv/second /home/bob/.profile").ok(), "mine\nkpull's");
+    // what was in the way is gone with the user that nobody wants any more
+    host.run("rm /home/bob/.profile; truncate -s 8T /home/bob/.profile").ok();
+    world.release("[[file]]\npath = \"/srv/last\"\ncontent = \"2\\n\"\n");
+    host.run("kpull apply").ok();
+    assert_eq!(host.run("cat /srv/last").ok(), "2");
+}
