@@ -817,7 +817,11 @@ mod tests {
         run.is_unsaved = run.before.adopt(&work, |_| false).0;
         run.owe(&items[1], &[]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(false, None));
-        assert_eq!(Before::load(&store).unwrap().ids().count(), 2, "what stood there until now");
+        assert_eq!(
+            Before::load(&store).unwrap().ids().count(),
+            5,
+            "what stood there until now, and at the three directories above"
+        );
         run.owe(&items[0], &[("unit:x", Kick::Restart)]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)));
         run.owe(&items[1], &[("unit:x", Kick::Reload)]).unwrap();
