@@ -27,6 +27,9 @@ pub struct Enroll {
     /// The address is that of a git repository
     #[arg(long, requires = "url")]
     git: bool,
+    /// The site's directory in a git repository [default: the top of it]
+    #[arg(long, value_name = "DIRECTORY", requires = "url")]
+    path: Option<String>,
     /// Whom to believe: a file in OpenSSH's allowed_signers format, or a key set of the site (keys/N.toml)
     #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "fingerprint")]
     signers: Option<PathBuf>,
@@ -115,7 +118,7 @@ impl Enroll {
             text.push_str(&format!("threshold = {threshold}\n"));
         }
         text.push_str("\n[[source]]\n");
-        for (key, value) in [("git", &config.git), ("http", &config.http)] {
+        for (key, value) in [("git", &config.git), ("path", &config.path), ("http", &config.http)] {
             if let Some(value) = value {
                 text.push_str(&format!("{key} = {}\n", quoted(value)));
             }
@@ -138,7 +141,7 @@ impl Enroll {
     }
 
     fn source(&self, url: &str) -> Result<source::Config> {
-        let mut config = source::Config { ca: self.ca.clone(), ..source::Config::default() };
+        let mut config = source::Config { ca: self.ca.clone(), path: self.path.clone(), ..source::Config::default() };
         let is_git = self.git || url.ends_with(".git") || url.starts_with("ssh://") || url.starts_with("git@");
         match url {
             _ if is_git => config.git = Some(url.to_owned()),

@@ -1,5 +1,6 @@
 //! Where releases come from. Nothing that a source hands out is believed: `trust` decides.
 
+mod below;
 mod dir;
 mod git;
 mod http;
@@ -70,6 +71,8 @@ pub struct Config {
     pub tag: Option<String>,
     /// The one commit to use (40 hex digits), instead of a branch.
     pub commit: Option<String>,
+    /// The site's directory in the repository; the top of it when left out.
+    pub path: Option<String>,
     /// Address of a directory on a web server; `release.toml` is fetched from just below it.
     pub http: Option<String>,
     /// A directory on this host.
@@ -135,6 +138,16 @@ impl Config {
         if states.len() > 1 {
             return Err(Error::new(format!("a git source says {} at once", states.join(" and "))).help("keep one"));
         }
+        if let Some(path) = &self.path {
+            if self.git.is_none() {
+                return Err(Error::new("a source says `path` without `git`")
+                    .help("add it to the address: `http` and `dir` name the site's directory themselves"));
+            }
+            if segments(path).is_err() {
+                return Err(Error::new(format!("`{path}` is not a directory inside a repository"))
+                    .help("write it like `clusters/blue`: relative, with `/` between names, and none at its end"));
+            }
+        }
         if let Some(git) = &self.git {
             git::check(git, self.commit.as_deref())?;
         }
@@ -153,6 +166,7 @@ fn set(names: &[(&'static str, bool)]) -> Vec<&'static str> {
 /// What to call the source that `config` describes: its kind and address, without credentials.
 pub fn name(config: &Config) -> Result<String> {
     Ok(match config {
+        Config { git: Some(url), path: Some(path), .. } => below::name(&git::name(url, config), path),
         Config { git: Some(url), .. } => git::name(url, config),
         Config { http: Some(url), .. } => http::name(&net::parse(url)?),
         Config { dir: Some(path), .. } => dir::name(path),
@@ -191,11 +205,15 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 /// [`open`] with the files that are needed to connect read already.
 pub fn open_with(config: &Config, net: &net::Loaded, cache: &Path) -> Result<Box<dyn Source>> {
     config.check()?;
-    Ok(match config {
+    let source: Box<dyn Source> = match config {
         Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, net, cache)?),
         Config { http: Some(url), .. } => Box::new(http::Http::new(url, net)?),
         Config { dir: Some(path), .. } => Box::new(dir::Dir::new(path)),
         _ => return Err(Error::new("a source has no address")),
+    };
+    Ok(match &config.path {
+        Some(path) => Box::new(below::Below::new(source, path)),
+        None => source,
     })
 }
 
@@ -264,6 +282,16 @@ mod tests {
         assert_eq!(problem("git = '/a'\nbranch = 'a'\ntag = 'b'"), "a git source says branch and tag at once");
         assert_eq!(problem("dir = '/a'\nbranch = 'a'"), "a source says `branch` without `git`");
         assert_eq!(problem("git = '/a'\ncommit = 'abc'"), "`abc` is not a commit");
+    }
+
+    #[test]
+    fn a_directory_of_a_repository_is_a_path_inside_it() {
+        config("git = '/a'\npath = 'clusters/blue'").unwrap().check().unwrap();
+        assert_eq!(problem("dir = '/a'\npath = 'blue'"), "a source says `path` without `git`");
+        for path in ["/blue", "../blue", "blue/", "blue//green", ""] {
+            let what = format!("`{path}` is not a directory inside a repository");
+            assert_eq!(problem(&format!("git = '/a'\npath = '{path}'")), what);
+        }
     }
 
     #[test]

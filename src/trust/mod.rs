@@ -126,7 +126,7 @@ impl Announced {
         let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
         let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
             Error::refused(format!("the source has no {MANIFEST}"))
-                .help("sign the site with `kpull sign`, and publish what that writes")
+                .help("sign the site with `kpull sign`, and publish what that writes; if the site is not at the top of its repository, name its directory with `path`")
         })?;
         let signatures = read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
             Error::refused(format!("the release is not signed: there is no {SIGNATURES}"))

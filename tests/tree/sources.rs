@@ -282,3 +282,46 @@ fn a_tree_is_cut_off_by_nothing_and_asks_its_source_once() {
     let asked: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
     assert_eq!(asked.iter().filter(|path| *path == "/release.toml").count(), 1, "{asked:?}");
 }
+
+/// A repository with two sites: one in `blue`, one in `more/green`.
+fn two_in_one() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    git(dir.path(), &["init", "-q", "-b", "main", "repository"]);
+    let top = dir.path().join("repository");
+    for (at, text) in [("blue", "blue\n"), ("more/green", "green\n")] {
+        let site = Site::new("test");
+        site.role("base", &format!("[[file]]\npath = \"/etc/which\"\ncontent = \"{}\"\n", text.escape_default()));
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").sign();
+        fs::create_dir_all(top.join(at)).unwrap();
+        let copied = std::process::Command::new("cp").arg("-rT").arg(site.path()).arg(top.join(at)).status().unwrap();
+        assert!(copied.success());
+    }
+    git(&top, &["add", "-A"]);
+    git(&top, &["commit", "-q", "-m", "two sites"]);
+    dir
+}
+
+#[test]
+fn two_sites_share_a_repository_and_each_host_has_its_own() {
+    let dir = two_in_one();
+    let top = dir.path().join("repository");
+    let server = Server::plain(git_backend(dir.path().to_path_buf())).unwrap();
+    for address in [top.to_str().unwrap().to_owned(), server.url("repository")] {
+        for (path, text) in [("blue", "blue\n"), ("more/green", "green\n")] {
+            let tree = enrolled(&[&format!("git = \"{address}\"\npath = \"{path}\"")]);
+            tree.kpull("apply").exits(0);
+            assert_eq!(tree.read("etc/which"), text);
+        }
+    }
+    let tree = enrolled(&[&format!("git = \"{}\"\npath = \"more\"", top.display())]);
+    let said = tree.kpull("apply").exits(4).stderr;
+    assert!(said.contains("name its directory with `path`"), "{said}");
+
+    let tree = Tree::new();
+    let key = kpull::trust::fingerprint(crate::site::key().public_key().key_data());
+    let enrol = format!("enroll {} --git --path more/green --host h1 --fingerprint {key}", top.display());
+    tree.kpull(&enrol).exits(0);
+    assert!(tree.read("etc/kpull/kpull.toml").contains("\npath = \"more/green\"\n"));
+    tree.kpull("apply").exits(0);
+    assert_eq!(tree.read("etc/which"), "green\n");
+}
