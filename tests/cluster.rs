@@ -1,5 +1,5 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
-//! leaves it well, or the next one waits until it is. Only `sites` has a cluster of its own.
+//! leaves it well, or the next one waits until it is. Only the tests of `sites` have clusters of their own.
 
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -44,7 +44,7 @@ fn come_up(site: Option<&str>, pods: usize) -> Cluster {
     cluster.start();
     cluster.wait("the API answers", 2 * SOON, || ask(cluster, "get nodes")["kind"] == "List");
     reached("the API answers");
-    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.names().len());
+    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.nodes().len());
     reached("every node is ready");
     deploy(cluster);
     cluster.wait("pods run", SOON, || running_pods(cluster).len() == pods);
@@ -60,7 +60,7 @@ fn everything_is_well() {
 /// The same, of any cluster.
 fn all_is_well(cluster: &Cluster) {
     cluster.converge(2 * SOON);
-    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.names().len());
+    cluster.wait("every node is ready", SOON, || ready_nodes(cluster) == cluster.nodes().len());
     cluster.wait("kpull finds all well", SOON, || {
         cluster.names().iter().all(|name| cluster.host(name).run("kpull verify").status.success())
     });

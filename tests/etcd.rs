@@ -529,6 +529,29 @@ fn a_key_waits_for_an_etcd_that_comes_later() {
     assert_eq!(patient.look(), None);
 }
 
+#[test]
+fn a_key_that_another_host_sets_is_waited_for_and_never_set_here() {
+    let cluster = Cluster::of_one();
+    let role = |writers: &str, within: &str| {
+        let fields = format!("key = '/k'\nvalue = 'v'\napi = 'v2'\nwriters = [{writers}]\nwithin = '{within}'\n");
+        format!("[[etcd_key]]\n{fields}{}", cluster.reach(&["a"]))
+    };
+    let (hasty, patient) = (Catalog::of(&role("'h2', 'h3'", "0s")), Catalog::of(&role("'h2', 'h3'", "120s")));
+    assert_eq!(hasty.look(), None);
+    let wait = |catalog: &Catalog| catalog.first().gate().unwrap().wait(&catalog.work());
+    assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; it is for h2, h3 to set");
+    assert_eq!(cluster.client("a").get(Api::V2, "/k").unwrap(), None);
+    // a seal does not ask for it either
+    assert_eq!(hasty.first().traces(&hasty.work()).unwrap(), Some(Vec::new()));
+
+    let writer = Catalog::of(&role("'h1', 'h2'", "0s"));
+    assert!(writer.first().gate().is_none());
+    writer.apply().unwrap();
+    wait(&patient).unwrap();
+    assert!(cluster.client("a").swap(Api::V2, "/k", 0, b"other").is_ok());
+    wait(&hasty).unwrap();
+}
+
 /// A slot, as a role describes it.
 fn slot(cluster: &Cluster, more: &str) -> String {
     format!("[[slot]]\nname = 's'\n{}{more}\n", cluster.reach(&["a"]))
@@ -691,6 +714,7 @@ fn stand_in() -> Item {
         role: "r".into(),
         place: Place { file: "role.toml".to_owned(), text: "".into(), span: 0..0 },
         after: Vec::new(),
+        needs: Vec::new(),
         resource: Box::new(StandIn),
         is_secret: false,
         fields: serde_json::Value::Null,

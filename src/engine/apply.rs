@@ -15,8 +15,7 @@ use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result};
 use crate::host::{Host, is_firewall_file, is_unit_file};
-use crate::kind::probe::Probe;
-use crate::kind::{Change, Item, Kick, Phase, Work};
+use crate::kind::{Change, Gate, Item, Kick, Phase, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
 use crate::store::{Generation, Owed, Store};
@@ -332,6 +331,10 @@ impl<'a> Run<'a> {
             for held in item.resource.before() {
                 gates.entry(held).or_default().push(item);
             }
+            for id in &item.needs {
+                let gate = items.iter().find(|other| other.id == *id && other.resource.gate().is_some());
+                gate.into_iter().for_each(|gate| gates.entry(item.id.clone()).or_default().push(gate));
+            }
         }
         let mut changed: HashSet<&str> = HashSet::new();
         self.give_back(gone, Turn::First)?;
@@ -512,20 +515,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits for the probe that `item` is not to be changed before. When it does not pass, the run ends there: what comes
+    /// Waits for what `item` is not to be changed before. When that does not come, the run ends there: what comes
     /// later may need what waits.
     fn pass(&self, gate: &Item, item: &Item) -> Result<()> {
-        let Some(probe) = gate.resource.probe().filter(|_| self.work.host.is_live()) else { return Ok(()) };
-        self.wait(gate, probe).map_err(|why| {
+        let Some(what) = gate.resource.gate().filter(|_| self.work.host.is_live()) else { return Ok(()) };
+        self.wait(gate, what).map_err(|why| {
             let error = Error::new(format!("{} waits for {}", item.id, gate.id)).because(why).exit(Exit::Unhealthy);
             locate(error.help("it may be another host's turn; the next run goes on from here"), gate)
         })
     }
 
-    fn wait(&self, item: &Item, probe: &Probe) -> Result<(), String> {
+    fn wait(&self, item: &Item, gate: &dyn Gate) -> Result<(), String> {
         self.report.event(&Event::Waiting(item));
-        let passed = probe.wait(self.work);
-        self.asked.borrow_mut().insert(item.id.clone(), passed.is_ok());
+        let passed = gate.wait(self.work);
+        if item.resource.probe().is_some() {
+            self.asked.borrow_mut().insert(item.id.clone(), passed.is_ok());
+        }
         passed?;
         self.report.event(&Event::Passing(item));
         Ok(())
@@ -701,6 +706,22 @@ mod tests {
         let (changed, ended) = world.run();
         assert_eq!(changed, ["command:kubelet", "command:after it"]);
         assert_eq!(ended.unwrap(), 1, "the probe passes at the end too");
+    }
+
+    #[test]
+    fn what_needs_a_probe_waits_for_it_as_behind_a_gate_and_what_no_host_here_has_only_check_looks_for() {
+        let role = GATED.replace("before = [\"command:kubelet\"]", "");
+        let role = role.replace(
+            "creates = \"DIR/kubelet\"",
+            "creates = \"DIR/kubelet\"\nneeds = [\"probe:api\", \"etcd_key:/k\"]",
+        );
+        let world = World::new(&role);
+        assert_eq!(ids(&world.catalog), ["command:proxy", "probe:api", "command:kubelet", "command:after it"]);
+        let (changed, ended) = world.run();
+        assert_eq!(changed, ["command:proxy"]);
+        assert!(ended.unwrap_err().to_string().starts_with("command:kubelet waits for probe:api: test failed"));
+        world.make("api");
+        assert_eq!(world.run().0, ["command:kubelet", "command:after it"]);
     }
 
     #[test]

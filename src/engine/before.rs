@@ -184,7 +184,16 @@ impl Before {
             let id = format!("{}:{}", resource.kind(), resource.key());
             let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
             let fields = serde_json::Value::Null;
-            let item = Item { id, role: ROLE.into(), place, after: Vec::new(), resource, is_secret: false, fields };
+            let item = Item {
+                id,
+                role: ROLE.into(),
+                place,
+                after: Vec::new(),
+                needs: Vec::new(),
+                resource,
+                is_secret: false,
+                fields,
+            };
             gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, kicks: known.kicks.clone() });
         }
         // what lies in a directory goes before the directory, and what starts a unit before that unit

@@ -247,7 +247,7 @@ impl Slots<'_> {
             self.report.event(&Event::Waiting(probe));
             // it only ends earlier without
             let _ = held.keep();
-            if let Some(Err(why)) = probe.resource.probe().map(|probe| probe.wait(self.work)) {
+            if let Some(Err(why)) = probe.resource.gate().map(|gate| gate.wait(self.work)) {
                 let error = Error::new(format!("{id} does not pass after {} was interrupted", item.id))
                     .because(why)
                     .exit(Exit::Unhealthy)

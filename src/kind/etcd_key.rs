@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::net;
 
 /// The pause between two tries.
@@ -35,8 +35,10 @@ pub struct EtcdKeyFields {
     client_cert: Option<AbsolutePath>,
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
-    /// How long etcd may take until it answers; `60s` when left out.
+    /// How long etcd may take until it answers, or has the key; `60s` when left out.
     within: Option<Span>,
+    /// Names of the hosts that set it, while the others wait for it; every host that has this resource when left out.
+    writers: Option<Vec<String>>,
 }
 
 /// The fields that say where a cluster is, as every kind that talks to etcd has them.
@@ -85,6 +87,7 @@ impl Fields for EtcdKeyFields {
             api: self.api,
             within: self.within.map_or(Duration::from_secs(60), |span| span.0),
             sensitive: build.is_secret(),
+            writers: self.writers.filter(|names| !names.iter().any(|name| name == build.host())),
         })])
     }
 }
@@ -98,6 +101,8 @@ pub struct EtcdKey {
     api: Api,
     within: Duration,
     sensitive: bool,
+    /// Names of the hosts that set it, if this one does not.
+    writers: Option<Vec<String>>,
 }
 
 impl EtcdKey {
@@ -114,10 +119,38 @@ impl EtcdKey {
         Ok(self.holds(pair.as_ref()) || client.swap(self.api, &self.key, was, self.value.as_bytes())?)
     }
 
+    /// Names of the hosts that set it, if this one does not.
+    pub fn writers(&self) -> Option<&[String]> {
+        self.writers.as_deref()
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.writers.is_some()
+    }
+
     fn refused(&self, why: &str) -> Error {
         Error::new(format!("etcd refuses to handle the key {}", self.key))
             .because(why)
             .help("compare `key`, `api` and the rights of the client certificate with the cluster")
+    }
+}
+
+impl Gate for EtcdKey {
+    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
+            let why = match asked.and_then(|client| client.peek(self.api, &self.key)) {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => "etcd does not have it yet".to_owned(),
+                Err(Failure::Refused(why) | Failure::Silent(why) | Failure::Unable(why)) => why,
+            };
+            if started.elapsed() >= self.within {
+                let writers = self.writers.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
+                return Err(format!("{why}; it is for {writers} to set"));
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -135,16 +168,21 @@ impl Resource for EtcdKey {
     }
 
     fn phase(&self) -> Phase {
-        Phase::Units
+        // what waits for other hosts comes after all that does not
+        if self.is_awaited() { Phase::Probes } else { Phase::Units }
+    }
+
+    fn gate(&self) -> Option<&dyn Gate> {
+        self.is_awaited().then_some(self)
     }
 
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let key = || Trace::Key(Standing { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
-        Ok(Some(work.host.is_live().then(key).into_iter().collect()))
+        Ok(Some((work.host.is_live() && !self.is_awaited()).then(key).into_iter().collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        if !work.host.is_live() {
+        if !work.host.is_live() || self.is_awaited() {
             return Ok(None);
         }
         let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
@@ -185,6 +223,7 @@ impl Resource for EtcdKey {
 
 #[cfg(test)]
 mod tests {
+    use crate::kind::Phase;
     use crate::kind::testing::{Tree, one, one_secret, refusal};
 
     const REST: &str = "value = 'v'\nca = '/ca'\n";
@@ -215,6 +254,18 @@ mod tests {
             tree.summary(&*one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"))),
             None
         );
+    }
+
+    #[test]
+    fn only_a_writer_sets_it_and_the_others_wait_for_it_after_all_that_need_not_wait() {
+        let of = |writers: &str| {
+            let key = one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}{writers}"));
+            (key.phase(), key.gate().is_some())
+        };
+        assert_eq!(of(""), (Phase::Units, false));
+        assert_eq!(of("writers = ['h0', 'h1']"), (Phase::Units, false), "the tests' host is h1");
+        assert_eq!(of("writers = ['h2']"), (Phase::Probes, true));
+        assert_eq!(of("writers = []"), (Phase::Probes, true));
     }
 
     #[test]

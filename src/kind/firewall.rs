@@ -928,6 +928,7 @@ mod tests {
             role: "r".into(),
             place,
             after: Vec::new(),
+            needs: Vec::new(),
             resource,
             is_secret: false,
             fields: serde_json::Value::Null,

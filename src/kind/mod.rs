@@ -179,6 +179,11 @@ pub trait Resource: fmt::Debug + Any + Send {
         Ok(())
     }
 
+    /// What is waited for before whatever needs it is changed, if it is something of that sort.
+    fn gate(&self) -> Option<&dyn Gate> {
+        None
+    }
+
     /// The check of health that it is, if it is one.
     fn probe(&self) -> Option<&probe::Probe> {
         None
@@ -238,6 +243,12 @@ pub trait Resource: fmt::Debug + Any + Send {
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
 }
 
+/// What another host, or another program, has to have done before this host goes on.
+pub trait Gate {
+    /// Waits until that is so, for as long as the role allows; the error is why it is not, for people.
+    fn wait(&self, work: &Work<'_>) -> Result<(), String>;
+}
+
 impl dyn Resource {
     /// Itself, so that one kind can look at the others of its kind in a catalog.
     pub fn as_any(&self) -> &dyn Any {
@@ -256,6 +267,8 @@ pub struct Item {
     pub place: Place,
     /// Ids that come before it, said by the role or derived.
     pub after: Vec<String>,
+    /// Ids that come before it where this host has them, and otherwise are another host's.
+    pub needs: Vec<String>,
     /// The resource.
     pub resource: Box<dyn Resource>,
     /// Whether a secret is in it.

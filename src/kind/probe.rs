@@ -16,7 +16,7 @@ use crate::host::process::{Command, Ended, run};
 use crate::host::tls;
 use crate::host::unit_files::is_template;
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
 use crate::text::shortened;
 
@@ -341,9 +341,10 @@ impl Probe {
         let line = first_line(text);
         if self.sensitive || line.chars().count() > LONGEST_LINE { String::new() } else { line }
     }
+}
 
-    /// Asks until it is well, or has been unwell for as long as the role allows; the error is that of the last try.
-    pub fn wait(&self, work: &Work<'_>) -> Result<(), String> {
+impl Gate for Probe {
+    fn wait(&self, work: &Work<'_>) -> Result<(), String> {
         let started = Instant::now();
         loop {
             match self.ask(work.host) {
@@ -438,6 +439,10 @@ impl Resource for Probe {
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
         Ok(None)
+    }
+
+    fn gate(&self) -> Option<&dyn Gate> {
+        Some(self)
     }
 
     fn probe(&self) -> Option<&Probe> {

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod flags;
+mod needs;
 mod pins;
 mod place;
 mod ports;
@@ -30,8 +31,16 @@ pub use pins::unknown_sizes;
 type Lint = fn(&Subject<'_>) -> Vec<Error>;
 
 /// Every lint.
-const LINTS: &[Lint] =
-    &[programs::lint, flags::lint, unit_names::lint, reloads::lint, ports::lint, certificates::lint, pins::lint];
+const LINTS: &[Lint] = &[
+    programs::lint,
+    flags::lint,
+    unit_names::lint,
+    reloads::lint,
+    ports::lint,
+    certificates::lint,
+    pins::lint,
+    needs::lint,
+];
 
 /// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
 /// several hosts.

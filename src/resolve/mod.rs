@@ -162,6 +162,8 @@ struct Turn<'a> {
     value: serde_json::Value,
     /// Ids that come before it.
     after: Vec<String>,
+    /// Ids that come before it, on whichever host they are.
+    needs: Vec<String>,
     /// Whether it is there; else that depends on facts which only the host knows.
     is_certain: bool,
 }
@@ -239,12 +241,13 @@ fn turn<'a>(
     let value = serde_json::to_value(&rendered).map_err(|error| {
         Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
     })?;
-    let mut after = Vec::new();
-    for wanted in &entry.after {
-        after.push(world.value(&wanted.as_str().into(), scope, &|_| place(&["after".to_owned()]))?.to_string());
-    }
+    let ids = |field: &str, wanted: &[String]| -> Result<Vec<String>> {
+        let id = |text: &String| world.value(&text.as_str().into(), scope, &|_| place(&[field.to_owned()]));
+        wanted.iter().map(|text| Ok(id(text)?.to_string())).collect()
+    };
+    let (after, needs) = (ids("after", &entry.after)?, ids("needs", &entry.needs)?);
     let site = Builder { world, role, entry, scope, arch: &facts.arch, is_secret, before };
-    Ok(Turn { site, value, after, is_certain })
+    Ok(Turn { site, value, after, needs, is_certain })
 }
 
 /// A turn as kinds read it.
@@ -267,12 +270,12 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
                 .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
         }
-        let (role, after) = (site.role.name.as_str().into(), turn.after.clone());
+        let (role, after, needs) = (site.role.name.as_str().into(), turn.after.clone(), turn.needs.clone());
         let fields = match is_one && resource.kind() == site.entry.kind.name {
             true => turn.value.clone(),
             false => serde_json::Value::Null,
         };
-        items.push(Item { id, role, place: site.at_entry(), after, resource, is_secret, fields });
+        items.push(Item { id, role, place: site.at_entry(), after, needs, resource, is_secret, fields });
     }
     Ok(items)
 }

@@ -7,8 +7,8 @@ use crate::error::{Error, Result, nearest};
 use crate::kind::{Item, Phase};
 
 /// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
-/// derived ones are only hints. What a probe is a gate for comes after the probe, and so after all else that has no gate.
-/// A circle is an error that shows it.
+/// derived ones are only hints, and what it `needs` may be another host's. What a probe is a gate for comes after the probe,
+/// and so after all else that has no gate. A circle is an error that shows it.
 pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let before = predecessors(&items)?;
     let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
@@ -42,7 +42,8 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
         }
         let derived = item.resource.after();
         let watched = item.resource.watches();
-        let hints = derived.iter().map(String::as_str).chain(watched.iter().map(|(id, _)| id.as_str()));
+        let hints =
+            item.needs.iter().chain(&derived).map(String::as_str).chain(watched.iter().map(|(id, _)| id.as_str()));
         before[at].extend(hints.filter_map(|id| index.get(id)).filter(|&&first| first != at));
         for claim in item.resource.claims() {
             let Some(path) = claim.strip_prefix("path:") else { continue };
@@ -91,10 +92,14 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
     }
     let start = way.iter().position(|&known| known == at).unwrap_or(0);
     let names: Vec<&str> = way[start..].iter().chain([&at]).map(|&at| items[at].id.as_str()).collect();
-    let written = way[start..].iter().copied().find(|&at| !items[at].after.is_empty()).unwrap_or(at);
+    let written = way[start..]
+        .iter()
+        .copied()
+        .find(|&at| !items[at].after.is_empty() || !items[at].needs.is_empty())
+        .unwrap_or(at);
     Error::new(format!("resources wait for each other in a circle: {}", names.join(" → ")))
         .at(items[written].place.clone(), "this one waits for the next, and so on")
-        .help("take one `after` or `before` away")
+        .help("take one `after`, `before` or `needs` away")
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {

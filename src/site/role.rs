@@ -42,6 +42,8 @@ pub struct Entry {
     pub for_each: Option<String>,
     /// Ids of resources that come before it.
     pub after: Vec<String>,
+    /// Ids of resources that come before it, on whichever host of the site they are.
+    pub needs: Vec<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -69,10 +71,13 @@ pub(super) struct Common {
     /// Ids of resources that have their turn earlier.
     #[serde(default)]
     after: Vec<String>,
+    /// Ids of resources that have their turn earlier, on whichever hosts of the site they are.
+    #[serde(default)]
+    needs: Vec<String>,
 }
 
 /// The fields that every kind has.
-const COMMON: &[&str] = &["when", "for_each", "after"];
+const COMMON: &[&str] = &["when", "for_each", "after", "needs"];
 
 /// The keys that tables of a role can have.
 fn tables(path: &[String]) -> &'static [&'static str] {
@@ -169,8 +174,8 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
         }
         let (common, fields): (Map<_, _>, Map<_, _>) =
             map.clone().into_iter().partition(|(key, _)| COMMON.contains(&key.as_str()));
-        let Common { when, for_each, after } = doc.read_at(&path, Value::Object(common))?;
-        entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after });
+        let Common { when, for_each, after, needs } = doc.read_at(&path, Value::Object(common))?;
+        entries.push(Entry { kind, path, fields: Value::Object(fields), when, for_each, after, needs });
     }
     Ok(entries)
 }

@@ -1,4 +1,5 @@
-//! Another site than the shipped one, with other networks: one host that is everything, which becomes three.
+//! Other sites than the shipped one, with other networks: one host that is everything, which becomes three, and other
+//! places for etcd, masters and pods.
 
 use crate::cluster::Cluster;
 use crate::faults::{Asking, SILENCE};
@@ -21,6 +22,43 @@ fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_an
     eprintln!("{}", cluster.usage());
 }
 
+/// A site that comes up with pods that answer on these hosts.
+fn comes_up_with_pods_on(site: &str, nodes: &[&str], pods: usize) -> Cluster {
+    let cluster = come_up(Some(site), pods);
+    all_is_well(&cluster);
+    assert_eq!(cluster.nodes(), nodes);
+    for name in nodes {
+        assert_eq!(pods_that_answer(&cluster, name), pods, "from {name}");
+    }
+    cluster
+}
+
+#[test]
+fn etcd_has_hosts_of_its_own() {
+    let cluster = comes_up_with_pods_on("etcd-apart", &["m1", "m2", "w1"], 2);
+    assert_eq!(healthy_components(&cluster), ["controller-manager", "etcd-0", "etcd-1", "etcd-2", "scheduler"]);
+    for name in cluster.nodes() {
+        assert_eq!(cluster.host(&name).run("systemctl is-active etcd").stdout, "inactive\n", "{name}");
+    }
+}
+
+#[test]
+fn masters_run_no_pods() {
+    comes_up_with_pods_on("quiet-masters", &["w1", "w2"], 2);
+}
+
+#[test]
+fn a_worker_is_a_member_of_etcd() {
+    let cluster = comes_up_with_pods_on("member-worker", &["m1", "m2", "w1", "w2"], 2);
+    assert_eq!(healthy_components(&cluster), ["controller-manager", "etcd-0", "etcd-1", "etcd-2", "scheduler"]);
+    assert_eq!(cluster.host("w1").run("systemctl is-active etcd").ok(), "active");
+}
+
+#[test]
+fn one_master_and_one_worker_are_a_cluster() {
+    comes_up_with_pods_on("two-hosts", &["m1", "w1"], 2);
+}
+
 fn one_host_is_all_of_it(cluster: &Cluster) {
     all_is_well(cluster);
     assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "scheduler"]);
@@ -29,6 +67,8 @@ fn one_host_is_all_of_it(cluster: &Cluster) {
     let pods = running_pods(cluster);
     assert!(pods[0].address.starts_with("10.21."), "in the site's own network: {pods:?}");
     assert_eq!(pods_that_answer(cluster, "solo"), 1);
+    let service = ask(cluster, "get service web")["spec"]["clusterIP"].clone();
+    assert!(service.as_str().is_some_and(|address| address.starts_with("10.22.")), "{service}");
     let told = cluster.host("solo").run("kpull verify").ok();
     for what in ["scheduler", "controller-manager", "etcd solo", "node solo"] {
         assert!(told.lines().any(|line| line.starts_with(what)), "{what} in {told}");
@@ -131,7 +171,6 @@ fn listener(cluster: &Cluster, host: &str) -> String {
 /// How many pods answer on the service's address, as a host sees it. Each answers with its name.
 fn pods_that_answer(cluster: &Cluster, host: &str) -> usize {
     let service = ask(cluster, "get service web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    assert!(service.starts_with("10.22."), "{service}");
     let ask = format!("for i in $(seq 40); do curl -sS --max-time 10 http://{service}/; done | sort -u | wc -l");
     cluster.host(host).run(&ask).ok().parse().unwrap()
 }

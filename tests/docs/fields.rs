@@ -35,7 +35,7 @@ const DESCRIBED: &[Described] = &[
 ];
 
 /// What every resource can say besides, which one place of the manual tells for all.
-const COMMON: [&str; 3] = ["after", "for_each", "when"];
+const COMMON: [&str; 4] = ["after", "for_each", "needs", "when"];
 
 /// The JSON Schema of a sort of file.
 fn schema(name: &str) -> Value {

@@ -1,4 +1,5 @@
-//! The shipped roles in other sites: one host that is everything, and five etcd members with another address plan.
+//! The shipped roles in other sites: one host that is everything, five etcd members with another address plan, and where else
+//! etcd, masters and pods may be.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -128,5 +129,111 @@ fn nothing_is_for_amd64_alone_where_there_are_pins_for_arm64() {
         for (path, text) in pinned.tree(host, "arm64").files() {
             assert!(!text.contains("amd64"), "{host}: {path}:\n{text}");
         }
+    }
+}
+
+/// A site in which each of these hosts sets flannel's network in etcd, and each of the others waits for it.
+fn layout(name: &str, writers: &[&str], waiters: &[&str]) -> Made {
+    let made = Made::new(Some(name), |_| {});
+    made.kpull("check").exits(0);
+    let key = "etcd_key:/kubernetes/network/config";
+    for host in made.site.hosts.keys().map(String::as_str) {
+        let catalog = made.catalog(host, "amd64");
+        let at = |id: &str| catalog.items.iter().position(|item| item.id == id);
+        assert_eq!(at(key).is_some(), writers.contains(&host) || waiters.contains(&host), "{host}");
+        let Some(place) = at(key) else { continue };
+        assert_eq!(catalog.items[place].resource.gate().is_some(), waiters.contains(&host), "{host}");
+        let chain = [place, at("unit:flanneld.service").unwrap(), at("unit:docker.service").unwrap()];
+        assert!(chain.is_sorted(), "{host}: {chain:?}");
+        // what has nothing to do with pods does not wait for it
+        let load_balancer = at("unit:keepalived.service");
+        assert!(load_balancer.is_none_or(|at| at < place), "{host}");
+        assert_eq!(made.tree(host, "amd64").left, [""; 0], "{host}");
+    }
+    made
+}
+
+#[test]
+fn etcd_has_hosts_of_its_own_and_masters_set_the_network_up() {
+    let made = layout("etcd-apart", &["m1", "m2"], &["w1"]);
+    let endpoints = "https://10.40.0.11:2379,https://10.40.0.12:2379,https://10.40.0.13:2379";
+    let tree = made.tree("m1", "amd64");
+    assert_eq!(tree.flags("kube-apiserver")["etcd-servers"], endpoints);
+    assert_eq!(tree.flags("flanneld")["etcd-endpoints"], endpoints);
+    assert!(!tree.entries.contains_key("etc/systemd/system/etcd.service"));
+    let tree = made.tree("e1", "amd64");
+    assert!(!tree.entries.keys().any(|path| path.contains("kube") && !path.starts_with("etc/profile.d")));
+}
+
+#[test]
+fn masters_run_no_pods_and_workers_set_the_network_up() {
+    let made = layout("quiet-masters", &["w1", "w2"], &[]);
+    let tree = made.tree("m1", "amd64");
+    for program in ["flanneld", "docker", "kubelet", "kube-proxy"] {
+        assert!(!tree.entries.contains_key(&format!("etc/systemd/system/{program}.service")), "{program}");
+    }
+}
+
+#[test]
+fn one_master_and_one_worker_are_a_cluster() {
+    let made = layout("two-hosts", &["m1"], &["w1"]);
+    assert_eq!(made.tree("w1", "amd64").flags("flanneld")["etcd-endpoints"], "https://10.60.0.21:2379");
+}
+
+#[test]
+fn a_worker_may_be_a_member_of_etcd() {
+    let made = layout("member-worker", &["m1", "m2", "w1"], &["w2"]);
+    let member = made.fields("w1", "etcd", "etcd_member");
+    assert_eq!(member["endpoints"], json!(["https://10.70.0.21:2379", "https://10.70.0.22:2379"]));
+    let tree = made.tree("w1", "amd64");
+    assert!(tree.file("etc/firewalld/zones/public.xml").contains("port=\"2380\""));
+    assert!(!tree.entries.contains_key("etc/systemd/system/kube-apiserver.service"));
+}
+
+#[test]
+fn two_clusters_in_one_repository_know_nothing_of_each_other() {
+    let (blue, green) = (Made::new(Some("two-hosts"), |_| {}), Made::new(Some("etcd-apart"), |_| {}));
+    let repository = tempfile::tempdir().unwrap();
+    for (made, path) in [(&blue, "blue"), (&green, "green")] {
+        let at = repository.path().join(path);
+        assert!(std::process::Command::new("cp").arg("-r").args([made.path(), at.clone()]).status().unwrap().success());
+        let said = crate::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(0).stdout;
+        assert_eq!(said.contains("e1 "), path == "green", "{said}");
+    }
+    let names = |made: &Made| made.site.hosts.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(&blue).intersection(&names(&green)).count(), 2, "even hosts of one name are others");
+    let authority = |made: &Made| made.site.files.get("pki/etcd.pem").unwrap().to_vec();
+    assert_ne!(authority(&blue), authority(&green));
+}
+
+#[test]
+fn what_no_host_of_a_site_writes_is_told_with_the_role_and_a_host() {
+    for (file, from, to, what) in [
+        (
+            "roles/flannel/role.toml",
+            "writers = \"{{ writers | map(attribute='name') | list }}\"",
+            "writers = []",
+            "no host makes `etcd_key:/kubernetes/network/config`, and the role flannel of m1 needs it",
+        ),
+        (
+            "roles/flannel/role.toml",
+            "[[etcd_key]]\n",
+            "[[etcd_key]]\nwhen = \"'etcd' in host.roles\"\n",
+            "no host makes `etcd_key:/kubernetes/network/config`, and the role flannel of m1 needs it",
+        ),
+        (
+            "site.toml",
+            "\"kubelet-bootstrap\", ",
+            "",
+            "no host makes `kube_object:ClusterRoleBinding/kpull:kubelet-bootstrap`, and the role kubelet of m1 needs it",
+        ),
+    ] {
+        let made = Made::new(Some("etcd-apart"), |_| {});
+        let path = made.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file}: {from}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let said = made.kpull("check").exits(1).stderr;
+        assert!(said.contains(what) && said.contains("the same on"), "{said}");
     }
 }

@@ -98,6 +98,20 @@ impl Cluster {
         self.names().into_iter().filter(is_master).collect()
     }
 
+    /// The hosts that pods run on.
+    pub fn nodes(&self) -> Vec<String> {
+        let site = read(&self.site().join("site.toml"));
+        let has_kubelet = |said: &Item| {
+            said["roles"].as_array().is_some_and(|roles| roles.iter().any(|role| role.as_str() == Some("kubelet")))
+        };
+        let is_node = |name: &String| {
+            let said = read(&self.site().join(format!("host_vars/{name}.toml")));
+            let groups = said["groups"].as_array().unwrap();
+            groups.iter().any(|group| has_kubelet(&site["groups"][group.as_str().unwrap()]))
+        };
+        self.names().into_iter().filter(is_node).collect()
+    }
+
     /// Names of the site's hosts.
     pub fn names(&self) -> Vec<String> {
         hosts_of(&self.site()).into_iter().map(|(name, _)| name).collect()
