@@ -1,5 +1,6 @@
 //! What can go wrong, said so that a person can act on it: what, where, why, and what to do.
 
+pub mod advice;
 pub mod code;
 
 use std::borrow::Cow;
@@ -219,10 +220,10 @@ impl Error {
         self
     }
 
-    /// Adds what the reader can do about it.
+    /// Adds what the reader can do about it. Commands in it can be pasted, see [`advice::complete`].
     #[must_use]
     pub fn help(mut self, help: impl AsRef<str>) -> Self {
-        self.0.help = Some(visible(help.as_ref()));
+        self.0.help = Some(visible(&advice::complete(help.as_ref())));
         self
     }
 

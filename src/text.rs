@@ -35,6 +35,15 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// A text as one word of a shell.
+pub fn quoted(text: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
+    match !text.is_empty() && text.chars().all(is_safe) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\"'\"'")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
+use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
 use crate::kind::artifact::Artifact;
 use crate::lint::{lint, unknown_sizes};
@@ -123,10 +124,10 @@ impl Check {
     fn warn(&self, host: Option<&str>, warning: &str) {
         if self.json {
             print_json(
-                &json!({ "event": "warning", "version": crate::report::VERSION, "host": host, "warning": warning }),
+                &json!({ "event": "warning", "version": crate::report::VERSION, "host": host, "warning": complete(warning) }),
             );
         } else {
-            print(&format!("! {warning}"));
+            print(&format!("! {}", complete(warning)));
         }
     }
 

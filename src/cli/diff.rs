@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::status::ago;
 use crate::cli::{HostArgs, Run, TalkArgs, print, print_json};
 use crate::engine::Agent;
-use crate::engine::compare::{What, differences};
+use crate::engine::compare::differences;
 use crate::error::{Error, Exit, Result};
 use crate::report::{Text, VERSION};
 use crate::resolve::Catalog;
@@ -90,15 +90,10 @@ impl Diff {
             let (item, change) = (one.item, &one.change);
             if self.host.json {
                 print_json(&json!({ "event": "differs", "version": VERSION, "id": item.id, "role": &*item.role,
-                    "what": one.what, "summary": change.summary, "diff": change.diff }));
+                    "what": change.what, "summary": change.summary, "diff": change.diff }));
                 continue;
             }
-            let (sign, code) = match one.what {
-                What::Added => ("+", "32"),
-                What::Removed => ("-", "31"),
-                What::Changed => ("~", "33"),
-            };
-            text.collect(sign, code, item, change);
+            text.collect(item, change);
         }
         text.show();
         let secrets = secrets(old, new);

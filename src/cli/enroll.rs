@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, keys, print, print_json};
+use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::root::{Access, Root};
 use crate::report::Text;
@@ -256,11 +257,12 @@ impl Enroll {
         }
         print(&format!(
             "{} is enrolled to the site {}\n{}\n  release {serial} is there: signed by {} on {created:.0}, good until {expires:.0}\n\
-             next: kpull plan, then kpull apply",
+             next: {}",
             memory.host,
             memory.site,
             keys::describe(set),
             announced.signers.join(", "),
+            complete("`kpull plan`, then `kpull apply`"),
         ));
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::{Files, Site, replace};
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
@@ -177,11 +178,15 @@ impl Keys {
         let (path, text) = (KeySet::path(set.number), set.to_toml());
         KeySet::parse(&path, text.as_bytes())?;
         replace(&[(self.desk.site.join(&path), text.into_bytes())])?;
-        self.tell(&set, &format!(
-            "wrote {path}; {} keys of the set before and {} of this one have to sign it: kpull keys sign --key FILE",
-            newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),
-            set.rotate
-        ));
+        self.tell(
+            &set,
+            &format!(
+                "wrote {path}; {} keys of the set before and {} of this one have to sign it: {}",
+                newest.map_or_else(|| "enough".to_owned(), |set| set.rotate.to_string()),
+                set.rotate,
+                complete("`kpull keys sign --key FILE`")
+            ),
+        );
         Ok(Exit::Done)
     }
 

@@ -40,11 +40,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, advice};
 use crate::host::process::keep_private;
 use crate::net;
 use crate::report::terminal::{self, Level};
@@ -292,13 +293,48 @@ pub fn command() -> clap::Command {
 
 /// The command that a host's timer runs, understood without all the others: only to make these known takes a tenth of a run with
 /// nothing to do. `None` when it is another one, or can't be run.
-fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<Command> {
+fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<(Command, ArgMatches)> {
     if words.next()? != "apply" {
         return None;
     }
     let alone = clap::Command::new("apply").infer_long_args(true).no_binary_name(true);
     let matches = apply::Apply::augment_args(alone).try_get_matches_from(words).ok()?;
-    apply::Apply::from_arg_matches(&matches).ok().map(Command::Apply)
+    apply::Apply::from_arg_matches(&matches).ok().map(|apply| (Command::Apply(apply), matches))
+}
+
+/// A command line that may have any command.
+fn any() -> Result<(Command, ArgMatches), clap::Error> {
+    let mut matches = Cli::command().try_get_matches()?;
+    let command = Cli::from_arg_matches(&matches)?.command;
+    // those of a command of a command
+    while let Some((_, inner)) = matches.remove_subcommand() {
+        matches = inner;
+    }
+    Ok((command, matches))
+}
+
+/// The options that a command which this one proposes has to be given too: whose host, and which site.
+fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
+    let said = |name: &'static str| {
+        let mut values = matches.try_get_raw(name).ok().flatten()?;
+        let is_said = matches.value_source(name) == Some(ValueSource::CommandLine);
+        values.next_back().filter(|_| is_said).map(|value| (name, value.to_string_lossy().into_owned()))
+    };
+    // a host that is named beside a root is the one that it is; others are what the command is about
+    let host = |name| if matches.try_contains_id("root").is_ok() { said(name) } else { None };
+    [said("root"), said("config"), host("host"), said("site")].into_iter().flatten().collect()
+}
+
+/// Whether a command, by its words, has such an option for the same.
+fn takes(words: &[&str], option: &str) -> bool {
+    let mut command = &Cli::command();
+    let mut options: Vec<&str> = Vec::new();
+    for word in words {
+        let Some(inner) = command.find_subcommand(word) else { break };
+        command = inner;
+        options.extend(command.get_arguments().filter_map(clap::Arg::get_long));
+    }
+    options.contains(&option) && (option != "host" || options.contains(&"root"))
 }
 
 /// Runs the command line of this process; the result is its exit code.
@@ -311,8 +347,11 @@ pub fn main() -> Exit {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
     let understood = apply_alone(std::env::args_os().skip(1));
-    let command = match understood.map_or_else(|| Cli::try_parse().map(|cli| cli.command), Ok) {
-        Ok(command) => command,
+    let command = match understood.map_or_else(any, Ok) {
+        Ok((command, matches)) => {
+            advice::remember(given(&matches), takes);
+            command
+        }
         Err(error) => {
             let _ = error.print();
             // not clap's own 2, which means that `plan` found changes
@@ -427,7 +466,46 @@ mod tests {
     use super::*;
 
     fn alone(line: &str) -> Option<String> {
-        apply_alone(line.split(' ').map(OsString::from)).map(|command| format!("{command:?}"))
+        apply_alone(line.split(' ').map(OsString::from)).map(|(command, _)| format!("{command:?}"))
+    }
+
+    fn given_by(line: &str) -> Vec<(&'static str, String)> {
+        let words = || line.split(' ').map(OsString::from);
+        let mut matches = match apply_alone(words()) {
+            Some((_, matches)) => matches,
+            None => Cli::command().try_get_matches_from([OsString::from("kpull")].into_iter().chain(words())).unwrap(),
+        };
+        while let Some((_, inner)) = matches.remove_subcommand() {
+            matches = inner;
+        }
+        given(&matches)
+    }
+
+    #[test]
+    fn what_was_said_of_the_host_and_the_site_goes_with_each_command_that_understands_it() {
+        let one = |name: &'static str, value: &str| (name, value.to_owned());
+        assert_eq!(given_by("apply -v"), []);
+        assert_eq!(given_by("apply --root /t --host h"), [one("root", "/t"), one("host", "h")]);
+        assert_eq!(given_by("plan --site s --root /t"), [one("root", "/t"), one("site", "s")]);
+        assert_eq!(given_by("pki --site s list"), [one("site", "s")]);
+        assert_eq!(given_by("pki renew --site s --host h"), [one("site", "s")]);
+        for (command, options) in [
+            ("apply --retry", ["root", "config", "host"].as_slice()),
+            ("plan", &["root", "config", "host", "site"]),
+            ("sign", &["site"]),
+            ("pki renew", &["site"]),
+            ("secret set NAME", &["site"]),
+            ("help plan", &[]),
+            ("nothing", &[]),
+        ] {
+            let words: Vec<&str> = command.split(' ').collect();
+            let all = ["root", "config", "host", "site"];
+            assert_eq!(
+                all.into_iter().filter(|option| takes(&words, option)).collect::<Vec<_>>(),
+                options,
+                "{command}"
+            );
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result};
 use crate::report::VERSION;
 use crate::secret::desk::Desk;
@@ -147,7 +148,8 @@ impl Secret {
         }
         match hosts.is_empty() {
             true => print(&format!(
-                "{name}: encrypted to the operators only, since no role uses it yet; `kpull secret rekey` when one does"
+                "{name}: encrypted to the operators only, since no role uses it yet; {} when one does",
+                complete("`kpull secret rekey`")
             )),
             false => print(&format!("{name}: encrypted to {} and the operators", hosts.join(", "))),
         }

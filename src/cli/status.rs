@@ -11,6 +11,7 @@ use crate::cli::{HostArgs, Run, print, print_json};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::Vitals;
+use crate::error::advice::complete;
 use crate::error::{Exit, Result, visible};
 use crate::host::Host;
 use crate::report::Text;
@@ -105,7 +106,7 @@ impl Run for Status {
             let _ = writeln!(text, "  owed        {kick:?} of {unit}");
         }
         if let Some(health) = health {
-            let _ = writeln!(text, "  health      {}", health.words());
+            let _ = writeln!(text, "  health      {}", complete(health.words()));
         }
         if let Some(next) = next {
             let when = next.map_or_else(|why| why, until);

@@ -87,7 +87,7 @@ impl Gone {
         let Some(path) = self.path().filter(|_| self.item.resource.kind() == "absent") else { return Ok(None) };
         let names = host.root.names(&path)?;
         let all = !names.is_empty() && names.iter().all(|name| leaves.contains(&path.join(name)));
-        Ok(all.then(|| Change::new("remove the directory")))
+        Ok(all.then(|| Change::removal("remove the directory")))
     }
 }
 

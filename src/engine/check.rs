@@ -30,10 +30,10 @@ pub fn news(item: &Item, known: &BTreeMap<String, String>) -> Option<Change> {
     if !decides(item) {
         return None;
     }
-    let word = match known.get(&item.id) {
-        None => "new",
-        Some(known) if known.is_empty() || *known != digest(item) => "changed",
+    let (change, word): (fn(String) -> Change, _) = match known.get(&item.id) {
+        None => (Change::addition, "new"),
+        Some(known) if known.is_empty() || *known != digest(item) => (Change::new, "changed"),
         Some(_) => return None,
     };
-    Some(Change::new(format!("{word}: has to pass before the release counts as good")))
+    Some(change(format!("{word}: has to pass before the release counts as good")))
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::kind::diff::Diff;
@@ -13,26 +12,12 @@ use crate::resolve::Catalog;
 /// Fields whose text is that of the resource, or of another one that comes with it.
 const CONTENT: [&str; 2] = ["content", "dropins"];
 
-/// What became of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum What {
-    /// Only the newer release has it.
-    Added,
-    /// Only the older one has it.
-    Removed,
-    /// Both have it, and not the same.
-    Changed,
-}
-
 /// A resource that two releases do not have in the same way.
 #[derive(Debug)]
 pub struct Difference<'a> {
     /// The resource, as the newer release has it if it does.
     pub item: &'a Item,
-    /// What became of it.
-    pub what: What,
-    /// In what, without secrets.
+    /// What became of it, without secrets: only the newer release has it, only the older one, or both and not the same.
     pub change: Change,
 }
 
@@ -42,23 +27,26 @@ pub fn differences<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<Difference<'a>
     let before: HashMap<&str, &Item> = old.items.iter().map(|item| (item.id.as_str(), item)).collect();
     let mut found: Vec<Difference<'_>> = Vec::new();
     for item in &new.items {
-        let (what, change) = match before.get(item.id.as_str()) {
-            Some(was) => (What::Changed, changed(was, item)),
-            None => (What::Added, Some(whole(item, "add", false))),
+        let change = match before.get(item.id.as_str()) {
+            Some(was) => changed(was, item),
+            None => Some(whole(item, false)),
         };
-        found.extend(change.map(|change| Difference { item, what, change }));
+        found.extend(change.map(|change| Difference { item, change }));
     }
     let after: HashMap<&str, &Item> = new.items.iter().map(|item| (item.id.as_str(), item)).collect();
     let gone = old.items.iter().filter(|item| !after.contains_key(item.id.as_str()));
-    found.extend(gone.map(|item| Difference { item, what: What::Removed, change: whole(item, "remove", true) }));
+    found.extend(gone.map(|item| Difference { item, change: whole(item, true) }));
     found
 }
 
 /// A resource that only one of the two has.
-fn whole(item: &Item, word: &str, is_old: bool) -> Change {
+fn whole(item: &Item, is_old: bool) -> Change {
     let own = text(item);
-    let (old, new): (&[u8], &[u8]) = if is_old { (&own, &[]) } else { (&[], &own) };
-    Change { diff: Diff::of(old, new, hides(item)), ..Change::new(word) }
+    let (change, old, new): (_, &[u8], &[u8]) = match is_old {
+        true => (Change::removal("remove"), &own, &[]),
+        false => (Change::addition("add"), &[], &own),
+    };
+    Change { diff: Diff::of(old, new, hides(item)), ..change }
 }
 
 /// The change of one that both have.
@@ -128,6 +116,7 @@ fn fields(value: &Value, names: Option<&[String]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::What;
     use crate::resolve::testing::catalog;
 
     fn told(old: &str, new: &str) -> Vec<(String, What, String, String)> {
@@ -135,7 +124,12 @@ mod tests {
         differences(&old, &new)
             .into_iter()
             .map(|one| {
-                (one.item.id.clone(), one.what, one.change.summary, one.change.diff.unwrap_or_default().to_string())
+                (
+                    one.item.id.clone(),
+                    one.change.what,
+                    one.change.summary,
+                    one.change.diff.unwrap_or_default().to_string(),
+                )
             })
             .collect()
     }

@@ -433,7 +433,7 @@ impl Tables {
     }
 
     /// The seven fields of a user's line.
-    fn user(&self, name: &str) -> Result<Option<Vec<&[u8]>>> {
+    pub fn user(&self, name: &str) -> Result<Option<Vec<&[u8]>>> {
         match self.passwd.find(name) {
             Some(fields) if fields.len() != 7 => {
                 Err(Error::new(format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()))

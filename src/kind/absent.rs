@@ -71,11 +71,15 @@ impl Resource for Absent {
         let root = &work.host.root;
         Ok(match root.meta(&self.path)?.map(|meta| meta.what) {
             None => None,
-            Some(What::File) => Some(Change::new("remove the file")),
-            Some(What::Link) => Some(Change::new("remove the link")),
-            Some(What::Special) => Some(Change::new("remove the device, socket or pipe")),
-            Some(What::Directory) if root.names(&self.path)?.is_empty() => Some(Change::new("remove the directory")),
-            Some(What::Directory) if self.recursive => Some(Change::new("remove the directory and everything in it")),
+            Some(What::File) => Some(Change::removal("remove the file")),
+            Some(What::Link) => Some(Change::removal("remove the link")),
+            Some(What::Special) => Some(Change::removal("remove the device, socket or pipe")),
+            Some(What::Directory) if root.names(&self.path)?.is_empty() => {
+                Some(Change::removal("remove the directory"))
+            }
+            Some(What::Directory) if self.recursive => {
+                Some(Change::removal("remove the directory and everything in it"))
+            }
             Some(What::Directory) if self.or_full => None,
             Some(What::Directory) => {
                 return Err(Error::new(format!(

@@ -147,7 +147,7 @@ impl Resource for Artifact {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let members = work.store.members(&self.pin)?;
-        let mut parts = Vec::new();
+        let (mut parts, mut is_new) = (Vec::new(), true);
         for (member, path) in &self.install {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             match self.installed(work, path)? {
@@ -156,6 +156,7 @@ impl Resource for Artifact {
                     parts.push(format!("install {name}"));
                 }
                 Some((meta, installed)) => {
+                    is_new = false;
                     if members.get(member) != Some(&installed) {
                         parts.push(format!("replace {name}"));
                     }
@@ -164,7 +165,7 @@ impl Resource for Artifact {
                 }
             }
         }
-        Ok(Change::of(parts))
+        Ok(Change::of(parts).map(|change| change.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

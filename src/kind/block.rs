@@ -184,14 +184,14 @@ impl Resource for Block {
         if old == self.text.as_bytes() {
             return Ok(None);
         }
-        let summary = match (old.is_empty(), self.text.is_empty()) {
-            (true, _) => "add the block",
-            (_, true) => "remove the block",
-            _ => "change the block",
+        let change = match (old.is_empty(), self.text.is_empty()) {
+            (true, _) => Change::addition("add the block"),
+            (_, true) => Change::removal("remove the block"),
+            _ => Change::new("change the block"),
         };
         // of the block alone: what stands around it is not ours to show
         let diff = Diff::of(old, self.text.as_bytes(), self.sensitive);
-        Ok(Some(Change { diff, ..Change::new(summary) }))
+        Ok(Some(Change { diff, ..change }))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

@@ -340,7 +340,7 @@ impl Resource for Installed {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (mut parts, own) = self.own_differences(work)?;
-        let mut diffs = Vec::new();
+        let (mut diffs, is_new) = (Vec::new(), work.host.root.meta(&self.cert)?.is_none());
         let certificate = match &self.key {
             Key::Own { .. } if own.is_none() => None,
             _ => self.fitting(own.as_ref()),
@@ -351,7 +351,7 @@ impl Resource for Installed {
                 diffs.extend(change.diff.filter(|_| !file.sensitive));
             }
         }
-        Ok(Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change }))
+        Ok(Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change }.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

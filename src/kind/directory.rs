@@ -71,7 +71,7 @@ impl Resource for Directory {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let Some(meta) = work.host.root.meta(&self.path)? else {
             self.wanted.check(work, &self.path)?;
-            return Ok(Some(Change::new("create")));
+            return Ok(Some(Change::addition("create")));
         };
         let stands = match meta.what {
             What::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),

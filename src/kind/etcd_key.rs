@@ -189,9 +189,10 @@ impl Resource for EtcdKey {
         match asked.and_then(|client| client.peek(self.api, &self.key)) {
             Ok(pair) if self.holds(pair.as_ref()) => Ok(None),
             Ok(pair) => {
+                let is_new = pair.is_none();
                 let old = pair.map(|pair| pair.value).unwrap_or_default();
                 let diff = Diff::of(old, self.value.as_bytes(), self.sensitive);
-                Ok(Some(Change { diff, ..Change::new("set") }))
+                Ok(Some(Change { diff, ..Change::new("set").added_if(is_new) }))
             }
             Err(Failure::Refused(why)) => Err(self.refused(&why)),
             // on a fresh host it, or its certificates, come in the same run

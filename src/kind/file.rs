@@ -152,7 +152,7 @@ fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Res
             .help("move it away, or remove it with an [[absent]]"));
         }
     }
-    Ok(Some(Change { diff: Diff::of([], content, sensitive), ..Change::new("create") }))
+    Ok(Some(Change { diff: Diff::of([], content, sensitive), ..Change::addition("create") }))
 }
 
 /// Mode and owners as a role wants them, by name.

@@ -21,7 +21,7 @@ use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
 use crate::host::zone_file::ZoneFile;
 use crate::host::{Host, address};
 use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, Work};
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, What, Work};
 
 pub use own::{Definition, FormerTarget, NoZone, OwnZone};
 use own::{IpSetFields, ServiceFields};
@@ -324,6 +324,10 @@ struct Edits {
 }
 
 impl Edits {
+    fn all(&self) -> impl Iterator<Item = &Edit> {
+        self.runtime.iter().chain(&self.permanent)
+    }
+
     /// In words; what is the same for both is said once.
     fn words(&self) -> Vec<String> {
         let only = |mine: &[Edit], others: &[Edit], name: &str| -> Vec<String> {
@@ -335,6 +339,22 @@ impl Edits {
             .chain(only(&self.permanent, &self.runtime, "permanent"))
             .collect()
     }
+}
+
+/// The change that edits come to.
+fn change(edits: &[Edit]) -> Option<Change> {
+    change_of(edits.iter().map(ToString::to_string).collect(), edits.iter())
+}
+
+/// [`change`], in these words.
+fn change_of<'a>(words: Vec<String>, edits: impl Iterator<Item = &'a Edit>) -> Option<Change> {
+    let (add, remove): (Vec<_>, Vec<_>) = edits.partition(|edit| matches!(edit, Edit::Add(_)));
+    let what = match (add.is_empty(), remove.is_empty()) {
+        (false, true) => What::Added,
+        (true, false) => What::Removed,
+        _ => What::Changed,
+    };
+    Change::of(words).map(|change| Change { what, ..change })
 }
 
 impl Firewall {
@@ -471,17 +491,17 @@ impl Firewall {
             }
             let file = zone_file(host, &zone)?;
             let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
-            return Ok(Change::of(edits.iter().map(ToString::to_string).collect()));
+            return Ok(change(&edits));
         }
         match self.live_edits(host, catalog, &zone)? {
             Some(edits) => {
                 Self::check_services(host, catalog, &edits)?;
-                Ok(Change::of(edits.words()))
+                Ok(change_of(edits.words(), edits.all()))
             }
             // it will run by the time that this has its turn
             None if catalog.iter().any(|item| FIREWALLD.contains(&item.id.as_str())) => {
                 let edits = self.edits(&Settings::default(), &[]);
-                Ok(Change::of(edits.iter().map(ToString::to_string).collect()))
+                Ok(change(&edits))
             }
             None => Err(not_running()),
         }
@@ -685,12 +705,13 @@ impl Resource for Restored {
         if !host.is_live() {
             let Some((_, text)) = kept_zone(&host.root, &self.zone)? else { return Ok(None) };
             let settings = parse(host, &etc_file(&self.zone), text)?.settings();
-            return Ok(Change::of(edits(&settings)?.iter().map(ToString::to_string).collect()));
+            return Ok(change(&edits(&settings)?));
         }
         // a zone that has gone has nothing
         match host.zone(&self.zone)? {
             Some(Zone { runtime: Some(runtime), permanent: Some(permanent) }) => {
-                Ok(Change::of(Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? }.words()))
+                let edits = Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? };
+                Ok(change_of(edits.words(), edits.all()))
             }
             _ => Ok(None),
         }

@@ -68,7 +68,9 @@ impl Resource for Group {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let gid = self.gid.map(|gid| gid.to_string());
         let keys: Vec<&str> = [&*self.name].into_iter().chain(gid.as_deref()).collect();
-        Ok(Change::of(work.host.tables(&[], &keys)?.group_differences(&self.wanted())?))
+        let parts = work.host.tables(&[], &keys)?.group_differences(&self.wanted())?;
+        // one that is there is never changed
+        Ok(Change::of(parts).map(|change| change.added_if(true)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

@@ -338,21 +338,21 @@ impl Resource for KubeObject {
             return Ok(None);
         }
         let Ok(kube) = work.host.kube(&self.access)? else { return Ok(Some(Change::new(SILENT))) };
-        let with_diff = |summary: &str, old: &str, new: &str| Change {
+        let with_diff = |change: Change, old: &str, new: &str| Change {
             diff: Diff::of(old.as_bytes(), new.as_bytes(), self.sensitive),
-            ..Change::new(summary)
+            ..change
         };
         Ok(match self.look(&kube)? {
             State::Well => None,
-            State::Unwanted => Some(Change::new("delete")),
+            State::Unwanted => Some(Change::removal("delete")),
             State::Later(Later::Answer(_)) => Some(Change::new(SILENT)),
             State::Later(Later::Deletion) => Some(Change::new("create again (it is being deleted)")),
             State::Missing | State::Later(Later::Kind | Later::Namespace(_)) => {
-                Some(with_diff("create", "", &compare::all(&self.wanted)))
+                Some(with_diff(Change::addition("create"), "", &compare::all(&self.wanted)))
             }
             State::Differs(found, _) => {
                 let (live, wanted) = compare::both(&found);
-                Some(with_diff("change", &live, &wanted))
+                Some(with_diff(Change::new("change"), &live, &wanted))
             }
         })
     }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Place, Result};
@@ -57,9 +58,24 @@ pub enum Phase {
     Probes,
 }
 
+/// What becomes of a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// It was not there.
+    Added,
+    /// It will not be there any more.
+    Removed,
+    /// It is there before and after.
+    #[default]
+    Changed,
+}
+
 /// The difference between a resource and the host.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
+    /// What becomes of the resource.
+    pub what: What,
     /// What will be done, in a few words: `create`, `mode 0644 → 0600`, `start`.
     pub summary: String,
     /// The change of its text.
@@ -74,6 +90,22 @@ impl Change {
     /// A change with nothing to show but its summary.
     pub fn new(summary: impl Into<String>) -> Self {
         Self { summary: summary.into(), ..Self::default() }
+    }
+
+    /// [`Change::new`] of what is not there yet.
+    pub fn addition(summary: impl Into<String>) -> Self {
+        Self { what: What::Added, ..Self::new(summary) }
+    }
+
+    /// [`Change::new`] of what is not to be there any more.
+    pub fn removal(summary: impl Into<String>) -> Self {
+        Self { what: What::Removed, ..Self::new(summary) }
+    }
+
+    /// An addition, when that is so.
+    #[must_use]
+    pub fn added_if(self, is_added: bool) -> Self {
+        if is_added { Self { what: What::Added, ..self } } else { self }
     }
 
     /// One change of all the differences found; `None` when there are none.

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Work};
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, What, Work};
 
 /// Fields of `[[module]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -105,15 +105,16 @@ impl Resource for Module {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let mut parts = Vec::new();
-        let mut diff = None;
+        let (mut diff, mut is_new) = (None, false);
         if let Some(change) = self.file.observe(work)? {
             parts.push(format!("{} {}", change.summary, self.file.path));
+            is_new = change.what == What::Added;
             diff = change.diff;
         }
         if work.host.is_live() && !self.is_loaded(work.host)? {
             parts.push("load".to_owned());
         }
-        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

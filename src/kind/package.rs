@@ -96,16 +96,18 @@ impl Set {
     }
 
     /// What is to be done with one of the packages.
-    fn difference(&self, host: &Host, name: &str) -> Result<Option<String>> {
+    fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
         let manager = self.manager(host)?;
         let installed = host.package(manager, name)?;
         let versions = || installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
         Ok(match (self.state, &self.version) {
-            (State::Absent, _) => (!installed.is_empty()).then(|| format!("remove {}", versions())),
-            (State::Present, None) => installed.is_empty().then(|| "install".to_owned()),
-            (State::Present, Some(wanted)) if installed.is_empty() => Some(format!("install {wanted}")),
+            (State::Absent, _) => (!installed.is_empty()).then(|| Change::removal(format!("remove {}", versions()))),
+            (State::Present, None) => installed.is_empty().then(|| Change::addition("install")),
+            (State::Present, Some(wanted)) if installed.is_empty() => {
+                Some(Change::addition(format!("install {wanted}")))
+            }
             (State::Present, Some(wanted)) => (!installed.iter().any(|one| one.is(wanted, manager)))
-                .then(|| format!("version {} → {wanted}", versions())),
+                .then(|| Change::new(format!("version {} → {wanted}", versions()))),
         })
     }
 }
@@ -166,7 +168,7 @@ impl Resource for Package {
         if !work.host.is_live() {
             return Ok(None);
         }
-        Ok(self.set.difference(work.host, &self.name)?.map(Change::new))
+        self.set.difference(work.host, &self.name)
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -196,7 +198,8 @@ impl Resource for Package {
         for name in due {
             if let Some(left) = set.difference(host, name)? {
                 return Err(Error::new(format!(
-                    "the package manager succeeded, but there is still to do for {name}: {left}"
+                    "the package manager succeeded, but there is still to do for {name}: {}",
+                    left.summary
                 ))
                 .help(
                     "write the package's own name, not that of something that it provides; a version is only \
@@ -231,7 +234,7 @@ mod tests {
         let difference = |fields: &str| {
             let package = one("package", fields);
             let package = package.as_any().downcast_ref::<Package>().unwrap();
-            package.set.difference(&tree.host, &package.name).unwrap()
+            package.set.difference(&tree.host, &package.name).unwrap().map(|change| change.summary)
         };
         assert_eq!(difference("name = 'a'"), None);
         assert_eq!(difference("name = 'a'\nversion = '1-1'"), None);

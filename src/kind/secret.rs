@@ -267,7 +267,7 @@ impl Resource for Credential {
             let change = dropin.observe(work)?;
             parts.extend(change.map(|change| format!("drop-in of {}: {}", self.unit, change.summary)));
         }
-        Ok(Change::of(parts))
+        Ok(Change::of(parts).map(|change| change.added_if(stored.is_none())))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

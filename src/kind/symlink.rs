@@ -75,7 +75,7 @@ impl Resource for Symlink {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let to = self.target.display();
         Ok(match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
-            None => Some(Change::new(format!("create, to {to}"))),
+            None => Some(Change::addition(format!("create, to {to}"))),
             Some(What::File) => Some(Change::new(format!("replace the file by a link to {to}"))),
             Some(What::Link) => {
                 let now = work.host.root.link(&self.path)?.unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::module::Module;
 use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, What, Work};
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -192,11 +192,12 @@ impl Resource for Sysctl {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let mut parts = Vec::new();
-        let mut diff = None;
+        let (mut diff, mut is_new) = (None, false);
         if let Some(file) = &self.file
             && let Some(change) = file.observe(work)?
         {
             parts.push(format!("{} {}", change.summary, file.path));
+            is_new = change.what == What::Added;
             diff = change.diff;
         }
         if work.host.is_live() {
@@ -211,7 +212,7 @@ impl Resource for Sysctl {
                 None => return Err(self.unknown()),
             }
         }
-        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+        Ok(Change::of(parts).map(|change| Change { diff, ..change }.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

@@ -213,7 +213,8 @@ impl Resource for User {
         if let Some(home) = self.missing_home(work, &tables)? {
             parts.push(format!("make its home {home}"));
         }
-        Ok(Change::of(parts))
+        let is_new = tables.user(&self.name)?.is_none();
+        Ok(Change::of(parts).map(|change| change.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

@@ -5,8 +5,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::error::advice::complete;
 use crate::error::{counted, visible};
-use crate::kind::{Change, Item};
+use crate::kind::{Change, Item, What};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
 use crate::secret::mask;
@@ -72,7 +73,12 @@ impl Text {
     }
 
     /// Takes a change up, to be shown with the others of its role by [`Text::show`].
-    pub fn collect(&self, sign: &str, code: &str, item: &Item, change: &Change) {
+    pub fn collect(&self, item: &Item, change: &Change) {
+        let (sign, code) = match change.what {
+            What::Added => ("+", "32"),
+            What::Removed => ("-", "31"),
+            What::Changed => ("~", "33"),
+        };
         let mut lines = self.headline(&format!("  {} ", self.paint(code, sign)), 4, item, change);
         lines.extend(self.diff(change, 6));
         let mut groups = self.groups.borrow_mut();
@@ -166,7 +172,7 @@ impl Text {
 
     fn hint(&self, next: &str) {
         if self.hints {
-            self.news(&self.paint("2", &format!("next: {next}")));
+            self.news(&self.paint("2", &complete(&format!("next: {next}"))));
         }
     }
 
@@ -226,7 +232,7 @@ impl Report for Text {
                 let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);
                 self.news(&format!("{} {}", self.paint("36", "↓"), visible(&text)));
             }
-            Event::Planned(item, change) => self.collect("~", "33", item, change),
+            Event::Planned(item, change) => self.collect(item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
             Event::Unlabelled(error) | Event::Untold(error) => {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
@@ -251,11 +257,11 @@ impl Report for Text {
             Event::Download { name, done, total } => self.progress(name, *done, *total),
             Event::Saved { path } => {
                 let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
             }
             Event::Lost { id, error } => {
                 let text = format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
             }
             Event::Waits { why } => {
                 self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));

@@ -79,7 +79,7 @@ fn a_damaged_memory_of_the_newest_release_is_no_fresh_start() {
         assert!(ended.error.starts_with("/root/var/lib/kpull/trust.toml is damaged: "), "{}", ended.error);
         assert_eq!(
             ended.help,
-            "it says which releases are too old; `kpull enroll` says what this host would trust, and takes it up again"
+            "it says which releases are too old; `kpull enroll --root /root` says what this host would trust, and takes it up again"
         );
         assert_eq!((ended.code, before), (1, host.snapshot()), "{damage:?}");
     }

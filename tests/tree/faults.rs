@@ -65,7 +65,7 @@ fn a_run_beside_another_one_is_busy_and_a_killed_run_is_finished_by_the_next() {
         assert_eq!(error["error"], "another kpull is at work on this host");
         assert_eq!(
             (&error["help"], &error["exit"]),
-            (&"it ends by itself; `kpull status` tells how it went".into(), &75.into())
+            (&format!("it ends by itself; `kpull status --root {root}` tells how it went").into(), &75.into())
         );
     }
     tree.kpull("status").exits(0);

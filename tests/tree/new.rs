@@ -69,5 +69,12 @@ fn a_host_comes_before_its_certificates_and_secrets() {
     at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web"]).exits(0);
     let told = at(&site, &["check", "--json"]).exits(1).events("error");
     let helps: Vec<_> = told.iter().map(|error| &error["help"]).collect();
-    assert_eq!(helps, ["run `kpull pki init`", "write it with `kpull secret set token`"]);
+    let dir = site.path().display();
+    assert_eq!(
+        helps,
+        [
+            &format!("run `kpull pki init --site {dir}`"),
+            &format!("write it with `kpull secret set token --site {dir}`")
+        ]
+    );
 }

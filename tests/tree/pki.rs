@@ -75,6 +75,11 @@ impl World {
         kpull(&arguments)
     }
 
+    /// The advice to run a command on the site.
+    fn run(&self, command: &str) -> String {
+        format!("run `kpull pki {command} --site {}`", self.site.path().display())
+    }
+
     fn check(&self) -> Output {
         kpull(&["check", "--json", "--site", &self.site.path().display().to_string()])
     }
@@ -200,11 +205,11 @@ fn a_site_that_lacks_a_certificate_says_how_to_get_it() {
     let world = World::new(WEB);
     let error = world.check().exits(1).error();
     assert_eq!(error["error"], "`name` of this certificate can't be used: the site has no pki/lan.pem");
-    assert_eq!(error["help"], "run `kpull pki init`");
+    assert_eq!(error["help"], world.run("init"));
     world.pki("init").exits(0);
     let error = world.check().exits(1).error();
     assert_eq!(error["error"], "`name` of this certificate can't be used: the site has no pki/h1/web.pem");
-    assert_eq!(error["help"], "run `kpull pki issue`");
+    assert_eq!(error["help"], world.run("issue"));
     world.pki("issue").exits(0);
     world.check().exits(0);
     fs::remove_file(world.at("secrets/pki/h1/web.key.age")).unwrap();
@@ -220,7 +225,7 @@ fn a_changed_wish_is_an_error_until_it_is_issued_anew() {
         error["error"],
         "the certificate web of h1 is not good: lacks the name app.example.org; has the name www.example.org too many"
     );
-    assert_eq!(error["help"], "run `kpull pki issue`");
+    assert_eq!(error["help"], world.run("issue"));
     let old = world.serial();
     world.pki("issue").exits(0);
     world.check().exits(0);
@@ -236,7 +241,7 @@ fn what_ends_soon_is_a_warning_and_renewed_and_what_has_ended_is_an_error() {
     assert_eq!(world.state(), "due");
     let warning = world.check().exits(0);
     let words = warning.events("warning")[0]["warning"].as_str().unwrap().to_owned();
-    assert_eq!(words, "the certificate web of h1 ends in 1 days: run `kpull pki renew`");
+    assert_eq!(words, format!("the certificate web of h1 ends in 1 days: {}", world.run("renew")));
     let old = world.serial();
     world.pki("renew --host h1").exits(0);
     assert_ne!(world.serial(), old);
@@ -247,7 +252,7 @@ fn what_ends_soon_is_a_warning_and_renewed_and_what_has_ended_is_an_error() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let error = world.check().exits(1).error();
     assert_eq!(error["error"], "the certificate web of h1 is not good: it has expired");
-    assert_eq!(error["help"], "run `kpull pki renew`");
+    assert_eq!(error["help"], world.run("renew"));
 }
 
 #[test]

@@ -302,7 +302,10 @@ fn rekey_follows_the_roles_and_the_keys() {
     world.site.host("h2", &host.replace("[\"other\"]", "[\"other\", \"app\"]"));
     let check = kpull(&["check", "--site", world.site.path().to_str().unwrap(), "--json"]).exits(1).error();
     let why = "the secret db is not encrypted as it should be: it is not encrypted to h2, where it is used";
-    assert_eq!((&check["error"], &check["help"]), (&why.into(), &"run `kpull secret rekey`".into()));
+    assert_eq!(
+        (&check["error"], &check["help"]),
+        (&why.into(), &format!("run `kpull secret rekey --site {}`", world.site.path().display()).into())
+    );
     let output = world.operator("rekey --check").exits(2);
     assert_eq!(output.stdout, "~ db: it is not encrypted to h2, where it is used\n");
     assert_eq!(world.sealed("db"), db, "--check changes nothing");
@@ -369,7 +372,8 @@ fn a_secret_that_is_not_there_is_told_with_the_nearest_name() {
     world.site.role("other", "[[file]]\npath = \"/etc/token\"\ncontent = \"{{ secret('tokn') }}\"\n");
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
     assert_eq!(error["error"], "there is no secret `tokn`: the site has no secrets/tokn.age");
-    assert_eq!(error["help"], "did you mean `token`? Else write it with `kpull secret set tokn`");
+    let dir = world.site.path().display();
+    assert_eq!(error["help"], format!("did you mean `token`? Else write it with `kpull secret set tokn --site {dir}`"));
     assert_eq!((&error["file"], &error["line"]), (&"roles/other/role.toml".into(), &4.into()));
 }
 

@@ -138,17 +138,20 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
         lines[..6],
         [
             "base",
-            "  ~ directory:/srv/b  create",
-            "  ~ file:/srv/b/f  create",
+            "  + directory:/srv/b  create",
+            "  + file:/srv/b/f  create",
             "other",
-            "  ~ directory:/srv/o  create",
-            "  ~ file:/srv/o/long  create"
+            "  + directory:/srv/o  create",
+            "  + file:/srv/o/long  create"
         ]
     );
     assert!(lines[6].starts_with("h1: 4 to change of 4 resources (release 1, "), "{told}");
-    assert_eq!(lines[7], "next: `kpull apply` makes these changes");
+    let root = tree.path().display();
+    assert_eq!(lines[7], format!("next: `kpull apply --root {root}` makes these changes"));
     let applied = with(&tree, "apply", &[]).exits(0).stdout;
-    assert!(applied.ends_with("next: `kpull verify` asks every probe; `kpull rollback` goes back\n"), "{applied}");
+    let next =
+        format!("next: `kpull verify --root {root}` asks every probe; `kpull rollback --root {root}` goes back\n");
+    assert!(applied.ends_with(&next), "{applied}");
 }
 
 #[test]
@@ -168,7 +171,8 @@ fn quiet_leaves_only_what_somebody_should_look_at() {
     assert_eq!(with(&tree, "apply -q", &[]).exits(0).stdout, "");
     tree.write("srv/b/f", "edited");
     let told = with(&tree, "apply -q", &[]).exits(0).stdout;
-    assert_eq!(told, "! /srv/b/f was edited by hand: saved, see `kpull history --edits`\n");
+    let root = tree.path().display();
+    assert_eq!(told, format!("! /srv/b/f was edited by hand: saved, see `kpull history --edits --root {root}`\n"));
 }
 
 #[test]
@@ -187,8 +191,8 @@ fn colours_are_for_terminals_unless_somebody_says_otherwise() {
 fn what_is_too_wide_stands_on_two_lines() {
     let (_site, tree) = fresh();
     let told = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
-    assert!(told.contains("\n  ~ directory:/srv/o\n      create\n"), "{told}");
-    assert!(told.contains("\n  ~ file:/srv/b/f  create\n"), "{told}");
+    assert!(told.contains("\n  + directory:/srv/o\n      create\n"), "{told}");
+    assert!(told.contains("\n  + file:/srv/b/f  create\n"), "{told}");
 }
 
 #[test]
@@ -221,4 +225,73 @@ fn help_knows_commands_and_every_code_and_what_was_probably_meant() {
     assert!(codes.lines().count() > 40, "{codes}");
     let error = kpull(&["help", "trust.expird"]).exits(1).stderr;
     assert!(error.contains("did you mean `kpull help trust.expired`?"), "{error}");
+}
+
+#[test]
+fn a_plan_marks_what_it_adds_changes_and_removes() {
+    let site = base(OLD);
+    let tree = site.sign().enroll();
+    let marks = || -> Vec<String> {
+        let shown = tree.kpull("plan --no-diff").exits(2).stdout;
+        let marked = |line: &str| line.strip_prefix("  ").filter(|line| line.get(1..2) == Some(" ")).map(str::to_owned);
+        shown.lines().filter_map(marked).map(|line| line.split("  ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(
+        marks(),
+        ["+ file:/etc/app.conf", "+ file:/etc/key", "+ symlink:/etc/link", "+ firewall:public port 80/tcp 7995ce"]
+    );
+    tree.kpull("apply").exits(0);
+    site.role("base", NEW).sign();
+    let new = marks();
+    for wanted in [
+        "~ file:/etc/app.conf",
+        "~ file:/etc/key",
+        "+ firewall:public port 443/tcp 5b2d73",
+        "- firewall:public port 80/tcp",
+        "+ unit-file:/etc/systemd/system/web.service",
+        "~ unit:web.service",
+        "- absent:/etc/link",
+    ] {
+        assert!(new.iter().any(|mark| mark == wanted), "{wanted}: {new:?}");
+    }
+    let what = |id: &str| {
+        let planned = tree.kpull("plan --json").exits(2).events("planned");
+        planned.into_iter().find(|event| event["id"] == id).unwrap()["what"].clone()
+    };
+    assert_eq!(
+        [what("absent:/etc/link"), what("file:/etc/key"), what("firewall:public port 80/tcp")],
+        ["removed", "changed", "removed"]
+    );
+}
+
+/// The commands in backticks behind the first `start`, as their words.
+fn proposed(text: &str, start: &str) -> Vec<Vec<String>> {
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start} in {text}"));
+    let commands = rest.split('`').skip(1).step_by(2).filter_map(|command| command.strip_prefix("kpull "));
+    commands.map(|command| command.split(' ').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_command_that_is_proposed_can_be_pasted() {
+    let site = base(OLD);
+    let tree = site.sign().enroll();
+    let run = |words: &[String]| kpull(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let dir = site.path().to_str().unwrap();
+    let preview = tree.kpull(&format!("plan --host h1 --site {dir}")).exits(2).stdout;
+    let next = proposed(&preview, "\nnext: ");
+    assert_eq!(next[0], ["sign", "--site", dir]);
+    assert_eq!(next[1], ["publish", "--site", dir]);
+
+    let planned = tree.kpull("plan --host h1").exits(2).stdout;
+    let apply = proposed(&planned, "\nnext: ").remove(0);
+    assert_eq!(apply, ["apply", "--root", tree.path().to_str().unwrap(), "--host", "h1"]);
+    let applied = run(&apply).exits(0).stdout;
+    let next = proposed(&applied, "\nnext: ");
+    assert_eq!(next[0], ["verify", "--root", tree.path().to_str().unwrap(), "--host", "h1"]);
+    run(&next[0]).exits(0);
+
+    // what helps after an error as well
+    let lost = tree.kpull("rollback 7").exits(1);
+    let history = proposed(&lost.stderr, "help: ").remove(0);
+    assert!(run(&history).exits(0).stdout.contains("release 1"));
 }

@@ -115,7 +115,7 @@ fn a_site_that_is_not_signed_as_it_is_is_not_published() {
     let site = site("one");
     let problem = |site: &Site| {
         let error = publish(site, target, &["--json"]).exits(1).error();
-        assert!(error["help"].as_str().unwrap().contains("`kpull sign`"), "{error}");
+        assert!(error["help"].as_str().unwrap().contains("`kpull sign --site /"), "{error}");
         error["error"].as_str().unwrap().to_owned()
     };
     site.file("roles/base/files/new", "x");
@@ -310,12 +310,15 @@ fn a_pin_without_a_size_is_refused_by_check_and_one_of_an_unknown_size_is_told_o
     let errors = check().exits(1).events("error");
     assert_eq!((errors.len(), &errors[0]["error"]), (2, &"the pin of tool (amd64) has no size".into()));
     assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"artifacts.toml".into(), &3.into()));
-    assert!(errors[0]["help"].as_str().unwrap().starts_with(&format!("`kpull pin {url}` writes it; ")), "{errors:?}");
+    assert!(errors[0]["help"].as_str().unwrap().starts_with(&format!("`kpull pin {url} --site /")), "{errors:?}");
     site.sign().enroll().kpull("apply").exits(0);
 
     edit(", size = \"unknown\"");
     let told = check().exits(0);
-    let says = "artifacts.toml does not know the size of 2 files, the first of which is tool (amd64): `kpull pin URL` writes it";
+    let says = format!(
+        "artifacts.toml does not know the size of 2 files, the first of which is tool (amd64): `kpull pin URL --site {}` writes it",
+        site.path().display()
+    );
     assert_eq!((warnings(&told), &told.events("warning")[0]["warning"]), (1, &says.into()));
     site.sign().enroll().kpull("apply").exits(0);
 

@@ -151,7 +151,8 @@ impl Resource for OwnZone {
         }
         let mut parts = Vec::new();
         let is_first = Self::all(host, work.catalog, &zone)?.first().is_none_or(|first| std::ptr::eq(*first, self));
-        if is_first && kept_zone(&host.root, &zone)?.is_none() {
+        let is_new = is_first && kept_zone(&host.root, &zone)?.is_none();
+        if is_new {
             parts.push("make the zone".to_owned());
         }
         let differs = |have: Target| self.target.filter(|target| *target != have);
@@ -170,7 +171,7 @@ impl Resource for OwnZone {
                 None => {}
             }
         }
-        Ok(Change::of(parts))
+        Ok(Change::of(parts).map(|change| change.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -224,7 +225,7 @@ impl Resource for NoZone {
         let is_wanted = OwnZone::is_in(host, work.catalog, &self.zone)?
             || firewalls(work.catalog).any(|part| part.zone_name(host).is_ok_and(|zone| zone == self.zone));
         let is_there = host.root.meta(&etc_file(&self.zone))?.is_some();
-        Ok((is_there && !is_wanted).then(|| Change::new("remove the zone")))
+        Ok((is_there && !is_wanted).then(|| Change::removal("remove the zone")))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

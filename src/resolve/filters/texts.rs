@@ -9,10 +9,10 @@ use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 use crate::resolve::filters::{Call, Filter, invalid, list, text};
-use crate::text::trailing;
+use crate::text::{quoted, trailing};
 
 pub(super) const FILTERS: &[Filter] = &[
-    ("quote", &[], |call| Ok(Value::from(quote(&call.input()?)))),
+    ("quote", &[], |call| Ok(Value::from(quoted(&call.input()?)))),
     ("basename", &[], |call| Ok(Value::from(parted(&call.input()?).1))),
     ("dirname", &[], |call| Ok(Value::from(parted(&call.input()?).0))),
     ("splitext", &[], split_extension),
@@ -33,15 +33,6 @@ pub(super) const FILTERS: &[Filter] = &[
 ];
 
 const DEFAULT: &[&str] = &["default_value", "boolean"];
-
-/// A text as one word of a shell.
-fn quote(text: &str) -> String {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
-    match !text.is_empty() && text.chars().all(is_safe) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\"'\"'")),
-    }
-}
 
 /// What a path says of the directory, and the last name.
 fn parted(path: &str) -> (&str, &str) {
