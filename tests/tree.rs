@@ -40,6 +40,8 @@ mod hooks;
 mod isolated;
 #[path = "tree/metrics.rs"]
 mod metrics;
+#[path = "tree/names.rs"]
+mod names;
 #[path = "tree/new.rs"]
 mod new;
 #[path = "tree/nginx.rs"]

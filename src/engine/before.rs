@@ -12,7 +12,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::kind::origin::{Origin, Was};
 use crate::kind::unit::starts_others;
-use crate::kind::{Change, Item, Kick, Phase, Work};
+use crate::kind::{Change, Item, Kick, Phase, Work, with_place};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -138,6 +138,13 @@ impl Before {
                 self.is_changed |= item.resource.refine(&mut known.origin, work)?;
                 continue;
             }
+            if let Some(former) = self.other_name(&mark, work)
+                && let Some(known) = self.known.remove(&former)
+            {
+                self.known.insert(mark, Known { id: item.id.clone(), kicks: kicks.to_vec(), ..known });
+                self.is_changed = true;
+                continue;
+            }
             let origin = item.resource.origin(&mark, work)?;
             if let Some(path) = mark.strip_prefix("path:") {
                 self.adopt_missing_above(path.as_ref(), &item.id, work)?;
@@ -146,6 +153,15 @@ impl Before {
             self.is_changed = true;
         }
         Ok(())
+    }
+
+    /// What is known already of the place of a mark, by another name of its directory; `None` too for what is no path.
+    fn other_name(&self, mark: &str, work: &Work<'_>) -> Option<String> {
+        let wanted = place(mark, work.host);
+        // most names are not even alike
+        let name = |mark: &str| mark.rsplit('/').next().map(str::to_owned);
+        let mut alike = self.known.keys().filter(|known| name(known) == name(mark));
+        alike.find(|known| place(known, work.host) == wanted).cloned()
     }
 
     /// Remembers the directories above a path that there are none of: they are made along with it.
@@ -167,7 +183,13 @@ impl Before {
     pub fn gone(&self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
         let wanted = self.wanted(work);
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
-        for (mark, known) in self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)) {
+        let mut left = self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)).peekable();
+        // a directory may have another name, by which it is wanted
+        let places: HashSet<String> = match left.peek() {
+            Some(_) => wanted.iter().map(|mark| place(mark, work.host)).collect(),
+            None => HashSet::new(),
+        };
+        for (mark, known) in left.filter(|(mark, _)| !places.contains(&place(mark, work.host))) {
             let resource = match known.origin.resource(work.store) {
                 Ok(Some(resource)) => resource,
                 Ok(None) => continue,
@@ -312,6 +334,11 @@ impl Before {
         }
         Ok(())
     }
+}
+
+/// A mark, with its path by where that is on this host: one place has one, whatever its directories are called.
+fn place(mark: &str, host: &Host) -> String {
+    with_place(mark, |path| host.root.place_of(path.as_ref()))
 }
 
 /// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.

@@ -9,7 +9,7 @@ use crate::engine::held::HeldBack;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::{Change, Item, Kick, Wants, Work};
-use crate::resolve::Catalog;
+use crate::resolve::{Catalog, clashes};
 use crate::secret::mask;
 use crate::store::{Owed, Store};
 
@@ -115,6 +115,11 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
         false => None,
     };
+    for clash in clashes(&catalog.items, |path| host.root.place_of(path.as_ref())) {
+        for at in clash.items {
+            left_out.add(at, clash.on_host(&catalog.items), &catalog.items)?;
+        }
+    }
     for (at, item) in catalog.items.iter().enumerate() {
         if is_held(&item.id) || left_out.has(at) {
             continue;

@@ -114,7 +114,7 @@ codes! {
         "A value is not what the kind needs, two fields exclude each other, or a file that is named is missing."
         "The kind's page lists its fields; `kpull explain HOST VARIABLE` tells where a value comes from."
         "`path` of this file can't be used: it has to start with `/`"
-    CLASH "site.clash" []
+    CLASH "site.clash" ["resolve/claims.rs"]
         "Two resources decide about the same thing."
         "Two roles, or one role twice, want the same path, user, package or unit; only one can."
         "Keep one of them, or give a part to each with `[[block]]`."

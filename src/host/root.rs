@@ -307,6 +307,18 @@ impl Root {
         Ok(self.stat(path)?.map(Seen::from))
     }
 
+    /// Which place a path names, whatever links and mounts lead there: the nearest directory above it that is there, by device and
+    /// inode, and the names below that. The path itself, if that can't be looked at.
+    pub fn place_of(&self, path: &Path) -> String {
+        let open = |above: &Path| self.directory(above).transpose().map(|dir| (above.to_owned(), dir));
+        if let Some((above, Ok(dir))) = path.ancestors().skip(1).find_map(open)
+            && let (Ok((device, inode)), Ok(below)) = (identity(&dir), path.strip_prefix(&above))
+        {
+            return format!("{device:x}:{inode:x}/{}", below.display());
+        }
+        path.display().to_string()
+    }
+
     /// What `lstat` tells of a path; `None` when nothing stands there.
     fn stat(&self, path: &Path) -> Result<Option<FileStat>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };

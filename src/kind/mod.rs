@@ -467,6 +467,16 @@ pub fn whole_of(claim: &str) -> Option<&str> {
     claim.strip_prefix("part:")?.split_once('@').map(|(_, whole)| whole)
 }
 
+/// A claim or a mark on a path, with the path as `place` calls it; any other as it is.
+pub fn with_place(mark: &str, place: impl FnOnce(&str) -> String) -> String {
+    let part = mark.strip_prefix("part:").and_then(|part| part.split_once("@path:"));
+    match (mark.strip_prefix("path:"), part) {
+        (Some(path), _) => format!("path:{}", place(path)),
+        (None, Some((name, path))) => format!("part:{name}@path:{}", place(path)),
+        (None, None) => mark.to_owned(),
+    }
+}
+
 /// The kind with this name.
 pub fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)

@@ -1,6 +1,7 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
 mod all;
+mod claims;
 mod expression;
 mod facts;
 mod filters;
@@ -12,24 +13,23 @@ pub mod testing;
 mod world;
 
 pub use all::{Views, once, resolve_all};
+pub use claims::{Clash, clashes};
 pub use expression::Expression;
 pub use facts::{Facts, Os};
 pub use order::predecessors;
 pub use shown::{Shown, digest};
 pub use world::{Layer, World, layers};
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::certificate::CertificateFields;
-use crate::kind::file::File;
 use crate::kind::slot::Slot;
 use crate::kind::unit::inherit;
-use crate::kind::{self, Build, Entry, Fields as _, Item};
+use crate::kind::{Build, Entry, Fields as _, Item};
 use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::resolve::shown::Recorder;
 use crate::secret::{Secret, Secrets};
@@ -103,8 +103,7 @@ fn resolve_into(
         }
         errors.extend(missing);
     }
-    errors.extend(clashes(&items));
-    errors.extend(below_files(&items));
+    errors.extend(claims::errors(&items));
     // what could not be made above can't be watched either, and once is enough
     if errors.is_empty() {
         inherit(&mut items);
@@ -383,74 +382,6 @@ impl Build for Builder<'_> {
             .because(why)
             .at(self.at(field), "this value")
     }
-}
-
-/// An error for each thing that two resources decide about: both about the same, or one about the whole of what the
-/// other has a part of.
-fn clashes(items: &[Item]) -> Vec<Error> {
-    let mut owners: HashMap<String, &Item> = HashMap::new();
-    let mut parts: HashMap<String, &Item> = HashMap::new();
-    let mut errors = Vec::new();
-    for item in items {
-        for claim in item.resource.claims() {
-            let whole = kind::whole_of(&claim).map(str::to_owned);
-            let other = owners
-                .get(whole.as_ref().unwrap_or(&claim))
-                .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
-                .copied();
-            if let Some(whole) = &whole {
-                parts.entry(whole.clone()).or_insert(item);
-            }
-            let Some(first) = other.or_else(|| owners.get(&claim).copied()) else {
-                owners.insert(claim, item);
-                continue;
-            };
-            let what = whole.as_deref().unwrap_or(&claim);
-            let what = what.strip_prefix("path:").unwrap_or(what);
-            let error = if first.role == item.role {
-                Error::new(format!("`{what}` stands twice in the role {}", item.role))
-            } else {
-                Error::new(format!("two roles decide about `{what}`: {} and {}", first.role, item.role))
-            };
-            let help = match [first, item].iter().any(|one| one.resource.kind() == "firewall") {
-                true => format!(
-                    "the other one is at {}; firewalld writes this file for a [[firewall]]: say there what is in it (`target`, \
-                     `sources`, `services`, …), and leave the file out",
-                    first.place
-                ),
-                false => format!("the other one is at {}; keep one of them", first.place),
-            };
-            errors.push(error.at(item.place.clone(), "here again").help(help).coded(&code::CLASH));
-        }
-    }
-    errors
-}
-
-/// An error for each path below one where a file is to be.
-fn below_files(items: &[Item]) -> Vec<Error> {
-    let paths = |item: &Item| -> Vec<PathBuf> {
-        item.resource.claims().iter().filter_map(|claim| claim.strip_prefix("path:")).map(PathBuf::from).collect()
-    };
-    let files: HashMap<PathBuf, &Item> = items
-        .iter()
-        .filter(|item| item.resource.as_any().is::<File>())
-        .flat_map(|item| paths(item).into_iter().map(move |path| (path, item)))
-        .collect();
-    let mut errors = Vec::new();
-    for item in items {
-        for path in paths(item) {
-            let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
-            let Some((above, file)) = above else { continue };
-            let (path, above) = (path.display(), above.display());
-            errors.push(
-                Error::new(format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"))
-                    .at(item.place.clone(), "this resource")
-                    .help(format!("the file is at {}; give one of them another path", file.place))
-                    .coded(&code::CLASH),
-            );
-        }
-    }
-    errors
 }
 
 /// An error for each slot that nobody describes, and for each probe that is to give one back and isn't there.

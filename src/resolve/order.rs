@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, nearest};
 use crate::kind::{Item, Phase};
+use crate::resolve::claims::Links;
 
 /// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
 /// derived ones are only hints, and what it `needs` may be another host's. What a probe is a gate for comes after the probe,
@@ -22,11 +24,18 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
 /// Of each item, the positions of those that come right before it because one of the two names the other, or is in the other's directory.
 pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
     let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
-    let paths: HashMap<String, usize> = items
-        .iter()
-        .enumerate()
-        .flat_map(|(at, item)| item.resource.claims().into_iter().map(move |claim| (claim, at)))
-        .collect();
+    let links = Links::of(items);
+    let own = |item: &Item| -> Vec<PathBuf> {
+        let claims = item.resource.claims();
+        claims
+            .iter()
+            .filter_map(|claim| claim.strip_prefix("path:"))
+            .map(|path| links.straight(path.as_ref()))
+            .collect()
+    };
+    let own: Vec<Vec<PathBuf>> = items.iter().map(own).collect();
+    let paths: HashMap<&Path, usize> =
+        own.iter().enumerate().flat_map(|(at, paths)| paths.iter().map(move |path| (path.as_path(), at))).collect();
     let mut before: Vec<Vec<usize>> = vec![Vec::new(); items.len()];
     for (at, item) in items.iter().enumerate() {
         for wanted in &item.after {
@@ -45,12 +54,8 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
         let hints =
             item.needs.iter().chain(&derived).map(String::as_str).chain(watched.iter().map(|(id, _)| id.as_str()));
         before[at].extend(hints.filter_map(|id| index.get(id)).filter(|&&first| first != at));
-        for claim in item.resource.claims() {
-            let Some(path) = claim.strip_prefix("path:") else { continue };
-            let above = std::path::Path::new(path).ancestors().skip(1);
-            before[at].extend(
-                above.filter_map(|dir| paths.get(&format!("path:{}", dir.display()))).filter(|&&first| first != at),
-            );
+        for path in &own[at] {
+            before[at].extend(path.ancestors().skip(1).filter_map(|dir| paths.get(dir)).filter(|&&first| first != at));
         }
     }
     Ok(before)

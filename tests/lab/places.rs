@@ -93,3 +93,34 @@ fn a_place_that_refuses_is_named_and_keeps_nothing_away_but_what_depends_on_it()
     host.run("kpull apply").ok();
     assert_eq!(host.run("cat /srv/last").ok(), "2");
 }
+
+#[test]
+fn a_file_stays_when_a_release_names_its_directory_otherwise() {
+    let world = World::new();
+    let host = world.host();
+    // a link that every host has, one of this host, and a mount
+    host.run("mkdir -p /srv/data /srv/view && ln -s srv/data /data && mount --bind /srv/data /srv/view").ok();
+    let file = |path: &str| format!("[[file]]\npath = \"{path}\"\ncontent = \"ours\\n\"\n");
+    let names = [
+        ["/lib/udev/rules.d/90-ours.rules", "/data/a"],
+        ["/usr/lib/udev/rules.d/90-ours.rules", "/srv/data/a"],
+        ["/lib/udev/rules.d/90-ours.rules", "/srv/view/a"],
+    ];
+    let is_there = || host.run("cat /usr/lib/udev/rules.d/90-ours.rules /srv/data/a").stdout == "ours\nours\n";
+    for paths in names {
+        world.release(&paths.map(file).concat());
+        world.converges();
+        assert!(is_there(), "{paths:?}");
+    }
+    world.release(&[file("/srv/view/a"), file("/data/a")].concat());
+    let error = host.run("kpull apply --json");
+    assert!(
+        error.code() == 3 && error.stdout.contains("file:/srv/view/a and file:/data/a decide about one path"),
+        "{error}"
+    );
+    assert!(is_there());
+    world.release("");
+    world.converges();
+    host.run("ls /usr/lib/udev/rules.d/90-ours.rules").fails(2);
+    host.run("ls /srv/data/a").fails(2);
+}

@@ -1,0 +1,190 @@
+//! What resources decide about: each path by one resource, whatever directory names lead there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::kind::file::File;
+use crate::kind::symlink::Symlink;
+use crate::kind::{self, Item};
+
+/// Directories that are links to others on the hosts that there are, and where these lead.
+const USUAL: [(&str, &str); 6] = [
+    ("/bin", "/usr/bin"),
+    ("/lib", "/usr/lib"),
+    ("/lib64", "/usr/lib64"),
+    ("/sbin", "/usr/sbin"),
+    ("/var/lock", "/run/lock"),
+    ("/var/run", "/run"),
+];
+
+/// How many links are followed on the way to one path, as by the kernel.
+const LINKS_MAX: usize = 40;
+
+/// The links between directories that are known without a host: the usual ones, and those that a catalog makes.
+#[derive(Debug)]
+pub(super) struct Links(BTreeMap<PathBuf, PathBuf>);
+
+impl Links {
+    /// Those of a host with these resources.
+    pub(super) fn of(items: &[Item]) -> Self {
+        let usual = USUAL.iter().map(|(path, target)| (path.into(), target.into()));
+        let own = items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Symlink>());
+        Self(usual.chain(own.map(Symlink::ends).map(|(path, target)| (path.to_owned(), target))).collect())
+    }
+
+    /// A path by the directory that it is in, without links on the way; what its last name is does not matter.
+    pub(super) fn straight(&self, path: &Path) -> PathBuf {
+        let mut straight = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            let link = straight.ancestors().skip(1).find_map(|dir| Some((dir, self.0.get(dir)?)));
+            let Some((dir, target)) = link else { break };
+            // below `dir`, since that is one of the directories above it
+            let Ok(below) = straight.strip_prefix(dir) else { break };
+            straight = target.join(below);
+        }
+        straight
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.straight(Path::new(path)).display().to_string()
+    }
+}
+
+/// Two resources that decide about one thing: both about the same, or one about the whole of what the other has a part of.
+#[derive(Debug)]
+pub struct Clash {
+    /// Their positions in the catalog.
+    pub items: [usize; 2],
+    /// What each of them calls it.
+    pub names: [String; 2],
+}
+
+impl Clash {
+    /// What to tell of it on the host on which alone the two are one.
+    pub fn on_host(&self, items: &[Item]) -> Error {
+        let ([first, second], [one, other]) = (self.items.map(|at| &items[at]), &self.names);
+        Error::new(format!("{} and {} decide about one path of this host", first.id, second.id))
+            .because(format!(
+                "`{one}` and `{other}` are the same: a link or a mount leads from one directory to the other"
+            ))
+            .at(second.place.clone(), format!("the other one is at {}", first.place))
+            .help(format!("keep one of them, or take the link away (`namei {one} {other}` shows it)"))
+    }
+}
+
+/// Everything that two resources decide about, with `place` as what tells paths from one another.
+pub fn clashes(items: &[Item], place: impl Fn(&str) -> String) -> Vec<Clash> {
+    let mut owners: HashMap<String, (usize, String)> = HashMap::new();
+    let mut parts: HashMap<String, (usize, String)> = HashMap::new();
+    let mut found = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        for written in item.resource.claims() {
+            let claim = kind::with_place(&written, &place);
+            let whole = kind::whole_of(&claim).map(str::to_owned);
+            let name = kind::whole_of(&written).unwrap_or(&written);
+            let name = name.strip_prefix("path:").unwrap_or(name).to_owned();
+            let other = owners
+                .get(whole.as_ref().unwrap_or(&claim))
+                .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
+                .cloned();
+            if let Some(whole) = whole {
+                parts.entry(whole).or_insert((at, name.clone()));
+            }
+            match other.or_else(|| owners.get(&claim).cloned()) {
+                Some((first, first_name)) => found.push(Clash { items: [first, at], names: [first_name, name] }),
+                None => drop(owners.insert(claim, (at, name))),
+            }
+        }
+    }
+    found
+}
+
+/// An error for each thing that two resources decide about, and for each path below one where a file is to be.
+pub(super) fn errors(items: &[Item]) -> Vec<Error> {
+    let links = Links::of(items);
+    let clashes = clashes(items, |path| links.text(path));
+    let mut errors: Vec<Error> = clashes.iter().map(|clash| explain(clash, items)).collect();
+    errors.extend(below_files(items, &links));
+    errors
+}
+
+fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, items: &[Item]) -> Error {
+    let (first, item) = (&items[*first], &items[*second]);
+    let mut error = match first.role == item.role {
+        true => Error::new(format!("`{name}` stands twice in the role {}", item.role)),
+        false => Error::new(format!("two roles decide about `{name}`: {} and {}", first.role, item.role)),
+    };
+    if first_name != name {
+        error = error.because(format!(
+            "`{first_name}` and `{name}` are one path on hosts, where a link leads from one to the other"
+        ));
+    }
+    let help = match [first, item].iter().any(|one| one.resource.kind() == "firewall") {
+        true => format!(
+            "the other one is at {}; firewalld writes this file for a [[firewall]]: say there what is in it (`target`, \
+             `sources`, `services`, …), and leave the file out",
+            first.place
+        ),
+        false => format!("the other one is at {}; keep one of them", first.place),
+    };
+    error.at(item.place.clone(), "here again").help(help)
+}
+
+/// An error for each path below one where a file is to be.
+fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
+    let paths = |item: &Item| -> Vec<PathBuf> {
+        let claims = item.resource.claims();
+        claims
+            .iter()
+            .filter_map(|claim| claim.strip_prefix("path:"))
+            .map(|path| links.straight(path.as_ref()))
+            .collect()
+    };
+    let files: HashMap<PathBuf, &Item> = items
+        .iter()
+        .filter(|item| item.resource.as_any().is::<File>())
+        .flat_map(|item| paths(item).into_iter().map(move |path| (path, item)))
+        .collect();
+    let mut errors = Vec::new();
+    for item in items {
+        for path in paths(item) {
+            let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
+            let Some((above, file)) = above else { continue };
+            let (path, above) = (path.display(), above.display());
+            errors.push(
+                Error::new(format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"))
+                    .at(item.place.clone(), "this resource")
+                    .help(format!("the file is at {}; give one of them another path", file.place)),
+            );
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::testing::catalog;
+
+    #[test]
+    fn a_path_is_straight_by_the_usual_links_and_by_those_of_the_catalog() {
+        let link = |path: &str, target: &str| format!("[[symlink]]\npath = '{path}'\ntarget = '{target}'\n");
+        let role = [link("/opt/current", "v1"), link("/srv/a", "/srv/b"), link("/srv/b", "/srv/a")].concat();
+        let links = Links::of(&catalog(&role).unwrap().items);
+        for (path, straight) in [
+            ("/lib/udev/rules.d/x", "/usr/lib/udev/rules.d/x"),
+            ("/var/run/a", "/run/a"),
+            ("/var/lock/x/y", "/run/lock/x/y"),
+            ("/opt/current/bin/x", "/opt/v1/bin/x"),
+            ("/var/running/a", "/var/running/a"),
+            // a link itself is what it is
+            ("/lib", "/lib"),
+            ("/opt/current", "/opt/current"),
+        ] {
+            assert_eq!(links.straight(Path::new(path)), Path::new(straight));
+        }
+        // links in a circle lead nowhere, in finite time
+        links.straight(Path::new("/srv/a/x"));
+    }
+}
