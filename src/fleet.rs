@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::kind::fields::Span;
+use crate::kind::{Item, whole_of};
 use crate::metrics::bare;
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
@@ -45,7 +46,7 @@ const MISSED: i32 = 3;
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// `[status]`: where a host tells how it is.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A directory that others can read, one that a web server hands out or a file system that hosts share.
@@ -105,6 +106,32 @@ impl Config {
     }
 }
 
+/// The `[status]` that resources write into the configuration at a path of the host, if one of them writes that file or a part of
+/// it; `Some(None)` when they write the whole file, and there is none in it.
+pub fn written(items: &[Item], path: &Path) -> Option<Option<Config>> {
+    #[derive(Deserialize)]
+    struct Part {
+        status: Option<Config>,
+    }
+    let whole = format!("path:{}", path.display());
+    let mut is_whole = false;
+    for item in items {
+        let claims = item.resource.claims();
+        is_whole |= claims.contains(&whole);
+        if !claims.iter().any(|claim| *claim == whole || whole_of(claim) == Some(&whole)) {
+            continue;
+        }
+        let Some(content) = item.resource.content() else { continue };
+        let part = std::str::from_utf8(&content).ok().and_then(|text| toml::from_str::<Part>(text).ok());
+        if let Some(mut status) = part.and_then(|part| part.status).filter(|status| status.check().is_ok()) {
+            let base = path.parent().unwrap_or(Path::new("/"));
+            status.paths().for_each(|path| *path = base.join(&*path));
+            return Some(Some(status));
+        }
+    }
+    is_whole.then_some(None)
+}
+
 /// The etcd that these options mean, if any.
 pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Result<Option<Cluster>> {
     if etcd.is_empty() {
@@ -149,6 +176,9 @@ pub struct Record {
     pub exit: u8,
     /// What was wrong then.
     pub error: Option<String>,
+    /// Whether the host is to blame for that, and no release.
+    #[serde(default)]
+    pub of_host: bool,
     /// How many resources are left alone for a while.
     pub held: usize,
     /// Since when it has been well on its release, from run to run; `None` when it is not.
@@ -178,7 +208,7 @@ pub struct Record {
 #[derive(Debug, Deserialize, Serialize)]
 struct Told {
     time: Timestamp,
-    /// SHA-256 of the record without its time.
+    /// SHA-256 of the record without its time, and of where it is told.
     digest: String,
     /// The release that the host was well on, and since when.
     #[serde(default)]
@@ -200,12 +230,15 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let Some(config) = &agent.config.status else { return Ok(()) };
     let told = agent.store.read::<Told>(TOLD).ok().flatten();
     let mut record = record(agent, config, run)?;
-    let well = record.release.filter(|_| record.exit == 0 && record.good && record.bad.is_none()).map(|release| {
+    let is_well = (record.exit == 0 || record.of_host) && record.good && record.bad.is_none();
+    let well = record.release.filter(|_| is_well).map(|release| {
         let known = told.as_ref().and_then(|told| told.well).filter(|known| known.0 == release && known.1 <= run.time);
         known.unwrap_or((release, run.time))
     });
     record.since = well.map(|(_, since)| since);
-    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&record).unwrap_or_default()));
+    // what was told elsewhere is news here
+    let told_where = (&config.dir, &config.http, &config.etcd);
+    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&(&record, told_where)).unwrap_or_default()));
     record.time = run.time;
     let is_recent = |told: &Told| told.time <= run.time && run.time < told.time + config.every.0;
     if told.is_some_and(|told| told.digest == digest && is_recent(&told)) {
@@ -249,6 +282,7 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         bad: agent.store.hold()?.map(|hold| (hold.not, short(&hold.why))),
         exit: run.exit,
         error: run.error.as_deref().map(short),
+        of_host: run.of_host,
         held: HeldBack::now(&agent.store)?.len(),
         since: None,
         waits: run.waits.clone(),
@@ -307,6 +341,14 @@ impl Place {
     /// A directory that a web server hands out.
     pub fn on_web(url: &str, options: &net::Options) -> Result<Self> {
         Ok(Self::Web(Box::new(net::Client::new(options)?), url.trim_end_matches('/').to_owned()))
+    }
+
+    /// Whether it can be read now.
+    pub fn is_there(&self, host: &str) -> bool {
+        match self {
+            Self::Dir(dir) => dir.is_dir(),
+            Self::Web(..) | Self::Etcd(_) => self.read(host).is_ok(),
+        }
     }
 
     /// What is there of a host; `None` when it has not said anything yet.
@@ -435,6 +477,7 @@ mod tests {
             bad: None,
             exit: 0,
             error: None,
+            of_host: false,
             held: 0,
             since: None,
             waits: None,

@@ -98,6 +98,7 @@ fn last_run(agent: &Agent<'_>, result: &Result<report::Summary>, note: &Note, cl
         good: if result.is_ok() { Some(time) } else { earlier.as_ref().and_then(|last| last.good) },
         failed: result.as_ref().err().map(failure).or_else(|| earlier?.failed),
         error,
+        of_host: result.as_ref().is_err_and(|error| error.is_of_host() || error.is_of_machine()),
         waits: agent.waits.take(),
         changed: note.changed.len(),
         drifted: note.drifted,

@@ -1,12 +1,15 @@
 //! Whose turn it is with a new release. The site says in which order, each host reads what the earlier ones have signed
 //! of themselves, and decides for itself: there is nobody who decides for all.
 
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
 
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
-use crate::fleet::{Record, State, verify};
+use crate::fleet::{Place, Record, State, verify, written};
+use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
 
@@ -23,27 +26,51 @@ enum Standing {
     Unwell(&'static str),
 }
 
-/// Why this host does not take a release yet; `None` when it is its turn.
-pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, serial: u64) -> Result<Option<String>> {
-    let Some(config) = &agent.config.status else {
-        // nobody goes before this host, and so nobody needs to be heard
-        return match rollout.waves(&site.hosts).first() {
-            Some(wave) if wave.at_once == site.hosts.len() => Ok(None),
-            _ => Err(Error::new("this site has a [rollout], and this host can't read how the others are")
+/// Why this host does not take a release yet, which has these resources for it; `None` when it is its turn.
+///
+/// A release may say where hosts tell how they are: those that have taken it tell it there. A host that can't read that yet, and
+/// reads nowhere else, takes the release, or it would never be able to.
+pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], serial: u64) -> Result<Option<String>> {
+    let configured = agent.config.status.as_ref();
+    // nobody goes before this host, and so nobody needs to be heard
+    if configured.is_none() && !rollout.needs_status(&site.hosts) {
+        return Ok(None);
+    }
+    let mut places: Vec<Place> = configured.map(|status| status.place(&agent.host)).transpose()?.into_iter().collect();
+    let coming = written(coming, &config_path(agent)).flatten();
+    if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
+        places.extend(status.place(&agent.host).ok().filter(|place| place.is_there(&agent.name)));
+    }
+    if places.is_empty() {
+        return match coming {
+            Some(_) => Ok(None),
+            None => Err(Error::new("this site has a [rollout], and this host can't read how the others are")
                 .help("set [status] in kpull.toml; until then it stays with the release that it has, or takes this one with `kpull apply --now`")),
         };
-    };
-    let place = config.place(&agent.host)?;
+    }
     let now = Timestamp::now();
     let standing = |host: &str| -> Result<Standing> {
-        let Some(bytes) = place.read(host)? else { return Ok(Standing::Away("has never spoken".to_owned())) };
         let keys = site.hosts.get(host).map(|host| host.recipients.as_slice()).unwrap_or_default();
-        Ok(match verify(&bytes, &site.name, host, keys) {
-            Ok(record) => Standing::of(&record, serial, now),
-            Err(why) => Standing::Away(why),
-        })
+        let mut newest: Option<Record> = None;
+        let mut away = "has never spoken".to_owned();
+        for place in &places {
+            let Some(bytes) = place.read(host)? else { continue };
+            match verify(&bytes, &site.name, host, keys) {
+                Ok(record) if newest.as_ref().is_none_or(|known| known.time < record.time) => newest = Some(record),
+                Ok(_) => {}
+                Err(why) => away = why,
+            }
+        }
+        Ok(newest.map_or(Standing::Away(away), |record| Standing::of(&record, serial, now)))
     };
     turn(rollout, site, &agent.name, now, &standing)
+}
+
+/// Where this host's configuration is, as its resources say it.
+fn config_path(agent: &Agent<'_>) -> PathBuf {
+    let outside = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (root, path) = (outside(&agent.host.root.outside(Path::new("/"))), outside(&agent.config_path));
+    Path::new("/").join(path.strip_prefix(root).unwrap_or(&path))
 }
 
 impl Standing {
@@ -55,8 +82,12 @@ impl Standing {
             State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
                 Self::Unwell("it was no good there")
             }
+            // what only this host is to blame for says nothing about the release
+            State::Failed if record.of_host && is_there => {
+                record.since.map_or_else(|| Self::Away(record.says()), Self::Well)
+            }
             // one that has seen it, and is not only waiting for its turn, has failed with it
-            State::Failed if is_there || has_tried => Self::Unwell("its run failed there"),
+            State::Failed if (is_there || has_tried) && !record.of_host => Self::Unwell("its run failed there"),
             State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
             State::Well => record.since.map_or(Self::Coming, Self::Well),
             State::Failed if record.waits.is_none() => Self::Away(record.says()),
@@ -297,6 +328,17 @@ mod tests {
             (json!({ "release": 6, "exit": 1 }), failed.clone()),
             (json!({ "release": 6, "seen": 8, "exit": 1 }), failed),
             (json!({ "release": 6, "exit": 1, "waits": "for its turn" }), Standing::Coming),
+            // something on that host alone is in the way
+            (json!({ "exit": 1, "of_host": true }), Standing::Well(minutes(50))),
+            (
+                json!({ "release": 8, "seen": 9, "exit": 1, "of_host": true, "waits": "for its turn" }),
+                Standing::Well(minutes(50)),
+            ),
+            (json!({ "release": 6, "exit": 1, "of_host": true, "waits": "for its turn" }), Standing::Coming),
+            (
+                json!({ "release": 6, "exit": 1, "of_host": true, "since": null, "error": "no space" }),
+                Standing::Away("no space".to_owned()),
+            ),
             // its source is down: it may never hear of it
             (
                 json!({ "release": 6, "seen": 6, "exit": 1, "error": "no source" }),

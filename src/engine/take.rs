@@ -259,7 +259,7 @@ impl<'a> Agent<'a> {
             && current.serial < read.seen.serial
             && self.store.owed()?.release.as_ref() != Some(&read.seen.digest)
         {
-            match rollout::wait(self, rollout, &read.site, read.seen.serial) {
+            match rollout::wait(self, rollout, &read.site, &read.catalog.get().items, read.seen.serial) {
                 Ok(None) => lock.clone_from(&rollout.fleetlock),
                 Ok(Some(why)) => return Ok(Taken { trouble, ..self.stay(&current, read.seen.serial, &why)? }),
                 // who can't be asked may be down because of what the next release mends, and a person has to say so

@@ -8,6 +8,7 @@ mod place;
 mod ports;
 mod programs;
 mod reloads;
+mod rollout;
 mod systemd;
 #[cfg(test)]
 mod testing;
@@ -40,6 +41,7 @@ const LINTS: &[Lint] = &[
     certificates::lint,
     pins::lint,
     needs::lint,
+    rollout::lint,
 ];
 
 /// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for

@@ -133,6 +133,11 @@ pub struct Wave<'a> {
 }
 
 impl Rollout {
+    /// Whether a host of these has to read how others are before it may go.
+    pub fn needs_status(&self, hosts: &BTreeMap<String, HostVars>) -> bool {
+        self.waves(hosts).first().is_none_or(|wave| wave.at_once != hosts.len())
+    }
+
     /// The waves, none of them empty. Every host is in exactly one.
     pub fn waves<'a>(&self, hosts: &'a BTreeMap<String, HostVars>) -> Vec<Wave<'a>> {
         let rest = WaveFields::default();

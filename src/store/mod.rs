@@ -92,6 +92,9 @@ pub struct LastRun {
     pub exit: u8,
     /// What went wrong.
     pub error: Option<String>,
+    /// Whether this host is to blame for that, and no release.
+    #[serde(default)]
+    pub of_host: bool,
     /// How many resources it changed.
     pub changed: usize,
     /// Why it did not take the newest release, when it was not this host's turn.

@@ -205,6 +205,104 @@ fn a_host_that_can_t_know_how_the_others_are_stays_with_what_it_has() {
     assert_eq!(tree.read("etc/motd"), "1\n");
 }
 
+/// What brings hosts a `[status]`, by a part of their `kpull.toml` or by all of it.
+fn status_role(world: &World, dir: &str, is_whole: bool) -> String {
+    let text = format!("[status]\\ndir = '{dir}'\\n");
+    match is_whole {
+        false => format!("[[block]]\npath = \"/etc/kpull/kpull.toml\"\nname = \"status\"\ncontent = \"{text}\"\n"),
+        true => format!(
+            "[[file]]\npath = \"/etc/kpull/kpull.toml\"\ncontent = \"host = '{{{{ host.name }}}}'\\n[[source]]\\ndir = '{}'\\n\
+             {text}[trust]\\nsite = 'test'\\nallowed_signers = 'allowed_signers'\\n\"\n",
+            world.site.path().display()
+        ),
+    }
+}
+
+#[test]
+fn a_rollout_that_comes_with_the_status_of_its_hosts_does_not_keep_them_from_that() {
+    for is_whole in [false, true] {
+        let world = World::quiet("");
+        let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
+        world.site.file("site.toml", format!("name = \"test\"\n{waves}"));
+        // nobody can read there yet, as it is before an etcd or a mount is there
+        let shared = world.dir.path().join("shared");
+        let role = status_role(&world, shared.to_str().unwrap(), is_whole);
+        world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
+        for host in [3, 1, 2] {
+            world.run(host, "apply").exits(0);
+        }
+        assert_eq!(world.motd(), "2 2 2");
+        // now they take turns
+        fs::create_dir(&shared).unwrap();
+        for host in 1..=3 {
+            world.run(host, "apply").exits(0);
+        }
+        world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "3"))).sign();
+        assert_eq!(world.waits(2), "release 3: h1 of wave 1 goes first");
+        for host in 1..=3 {
+            world.run(host, "apply").exits(0);
+        }
+        assert_eq!(world.motd(), "3 3 3");
+    }
+}
+
+#[test]
+fn a_release_that_says_where_hosts_tell_how_they_are_waits_for_those_that_can_be_heard_there() {
+    let world = World::quiet("");
+    let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
+    world.site.file("site.toml", format!("name = \"test\"\n{waves}"));
+    let role = status_role(&world, world.dir.path().to_str().unwrap(), false);
+    world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
+    let unheard = "release 2: stopped by h1 (wave 1): has never spoken";
+    assert_eq!(world.waits(2), unheard);
+    // it tells with the configuration that it has when a run begins
+    for expected in [unheard.to_owned(), String::new()] {
+        world.run(1, "apply").exits(0);
+        let waits = world.run(2, "apply --json").exits(0).events("waits");
+        assert_eq!(waits.first().map_or("", |event| event["why"].as_str().unwrap()), expected);
+    }
+    assert_eq!(world.motd(), "2 2 1");
+}
+
+#[test]
+fn hosts_that_are_to_tell_it_elsewhere_are_heard_there_by_those_that_wait() {
+    let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
+    let world = World::new(waves);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let role = status_role(&world, elsewhere.path().to_str().unwrap(), true);
+    world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
+    assert_eq!(world.waits(2), "release 2: h1 of wave 1 goes first");
+    world.run(1, "apply").exits(0);
+    // what it said where it does not speak any more is old
+    world.run(1, "apply").exits(0);
+    fs::remove_file(world.dir.path().join("h1.status")).unwrap();
+    for host in [2, 3] {
+        world.run(host, "apply").exits(0);
+    }
+    assert_eq!(world.motd(), "2 2 2");
+}
+
+#[test]
+fn a_host_with_something_of_its_own_in_the_way_stops_no_rollout() {
+    let other = "[[file]]\npath = \"/srv/other\"\ncontent = \"RELEASE\\n\"\n";
+    let both = |number: &str| format!("{GOOD}{other}").replace("RELEASE", number);
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
+    world.site.role("base", &both("2")).sign();
+    for host in 1..=3 {
+        world.run(host, "apply").exits(0);
+    }
+    let path = world.trees[0].at("srv/other");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir_all(path.join("of a user")).unwrap();
+    world.site.role("base", &both("3")).sign();
+    let failed = world.run(1, "apply").exits(1);
+    assert!(failed.stderr.contains("/srv/other"), "{}", failed.stderr);
+    for host in [2, 3] {
+        world.run(host, "apply").exits(0);
+    }
+    assert_eq!(world.motd(), "3 3 3");
+}
+
 #[test]
 fn a_new_host_takes_the_newest_release_at_once() {
     let world = World::new("[rollout]\n");
