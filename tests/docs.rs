@@ -98,3 +98,8 @@ fn every_page_is_in_the_table_of_contents() {
 fn every_row_of_the_comparison_has_a_test() {
     assert!(named::rows("usage/comparison.md") > 20);
 }
+
+#[test]
+fn every_report_about_another_tool_has_a_test() {
+    assert!(named::rows("development/reports.md") >= 8);
+}

@@ -34,6 +34,8 @@ mod observe;
 mod packages;
 #[path = "lab/places.rs"]
 mod places;
+#[path = "lab/reports.rs"]
+mod reports;
 #[path = "lab/rollout.rs"]
 mod rollout;
 #[path = "lab/seal.rs"]

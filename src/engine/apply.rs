@@ -338,7 +338,7 @@ impl<'a> Run<'a> {
         }
         let mut changed: HashSet<&str> = HashSet::new();
         self.give_back(gone, Turn::First)?;
-        let middle = items.iter().position(|item| item.resource.phase() >= Phase::Commands).unwrap_or(items.len());
+        let middle = items.iter().position(|item| item.resource.phase() >= Phase::Stops).unwrap_or(items.len());
         for (at, item) in items.iter().enumerate() {
             if at == middle {
                 self.settle()?;

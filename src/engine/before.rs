@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::kind::origin::{Origin, Was};
+use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
 use crate::kind::{Change, Item, Kick, Phase, Work, with_place};
 use crate::store::Store;
@@ -218,10 +219,12 @@ impl Before {
             };
             gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, kicks: known.kicks.clone() });
         }
-        // what lies in a directory goes before the directory, and what starts a unit before that unit
+        // what lies in a directory goes before the directory, what starts a unit before that unit, and a setting after those that set it
         gone.sort_by_key(|one| {
-            let is_started = one.item.resource.kind() != "unit" || !starts_others(&one.item.resource.key());
-            (one.turn, Reverse(one.item.resource.phase()), is_started, Reverse(one.mark.len()))
+            let resource = &one.item.resource;
+            let is_started = resource.kind() != "unit" || !starts_others(&resource.key());
+            let reach = resource.as_any().downcast_ref().map_or(0, Sysctl::reach);
+            (one.turn, Reverse(resource.phase()), is_started, reach, Reverse(one.mark.len()))
         });
         (gone, lost)
     }

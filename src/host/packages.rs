@@ -38,6 +38,8 @@ pub struct Installed {
     pub version: String,
     /// Its architecture.
     pub arch: String,
+    /// Whether all of it is done: one that is only unpacked, or whose script failed, is on the host and not installed.
+    pub is_whole: bool,
 }
 
 impl Installed {
@@ -309,14 +311,15 @@ fn read_status(mut status: impl BufRead, known: &mut Known) -> std::io::Result<(
 
 fn note(entry: &HashMap<&str, String>, known: &mut Known) {
     let field = |name: &str| entry.get(name).map(String::as_str).unwrap_or_default();
-    let state = field("Status").rsplit(' ').next().unwrap_or_default();
-    if !matches!(state, "installed" | "triggers-awaited" | "triggers-pending") {
-        return;
-    }
+    let is_whole = match field("Status").rsplit(' ').next().unwrap_or_default() {
+        "installed" | "triggers-awaited" | "triggers-pending" => true,
+        "unpacked" | "half-configured" | "half-installed" => false,
+        _ => return,
+    };
     let (name, arch) = (field("Package"), field("Architecture"));
     for asked in [name.to_owned(), format!("{name}:{arch}")] {
         if let Some(installed) = known.get_mut(&asked) {
-            installed.push(Installed { version: field("Version").to_owned(), arch: arch.to_owned() });
+            installed.push(Installed { version: field("Version").to_owned(), arch: arch.to_owned(), is_whole });
         }
     }
 }
@@ -326,7 +329,7 @@ fn read_rpm(answer: &str, known: &mut Known) {
         let mut fields = line.split('\t');
         let (Some(name), Some(version), Some(arch)) = (fields.next(), fields.next(), fields.next()) else { continue };
         if let Some(installed) = known.get_mut(name) {
-            installed.push(Installed { version: version.to_owned(), arch: arch.to_owned() });
+            installed.push(Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true });
         }
     }
 }
@@ -377,7 +380,7 @@ mod tests {
     }
 
     fn installed(version: &str, arch: &str) -> Installed {
-        Installed { version: version.to_owned(), arch: arch.to_owned() }
+        Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true }
     }
 
     #[test]
@@ -391,7 +394,8 @@ mod tests {
         assert_eq!(known["a"], [installed("1:2-3", "amd64")]);
         assert_eq!(known["e"], [installed("4", "i386")]);
         assert_eq!(known["e:i386"], known["e"]);
-        for absent in ["b", "c", "d", "e:amd64"] {
+        assert_eq!(known["d"], [Installed { is_whole: false, ..installed("1", "all") }]);
+        for absent in ["b", "c", "e:amd64"] {
             assert!(known[absent].is_empty(), "{absent}");
         }
     }

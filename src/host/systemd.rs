@@ -72,6 +72,8 @@ pub struct Details {
     pub status: i32,
     /// Whether it can be reloaded.
     pub can_reload: bool,
+    /// Whether it is stopped for what it depends on only, and not because somebody says so.
+    pub refuses_stop: bool,
     /// Whether its files are others than those that systemd has read.
     pub needs_reload: bool,
     /// Where its file is, or what a generator has made it from.
@@ -184,6 +186,7 @@ impl Systemd {
             code: number("ExecMainCode"),
             status: number("ExecMainStatus"),
             can_reload: flag("CanReload").unwrap_or(false),
+            refuses_stop: flag("RefuseManualStop").unwrap_or(false),
             needs_reload: flag("NeedDaemonReload").unwrap_or(false),
             source: Some(text("SourcePath")).filter(|path| !path.is_empty()).unwrap_or_else(|| text("FragmentPath")),
         })

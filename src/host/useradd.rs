@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::account_files::{WantedGroup, WantedUser};
-use crate::host::process::{Command, argv, run};
+use crate::host::process::{Command, Output, argv, run};
+use crate::host::read;
 
 /// How long one of them may take: they wait for each other, and copy files.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,9 +60,35 @@ fn call(words: &[&str], what: impl Fn() -> String) -> Result<()> {
     let output = run(&Command::new(&argv(words.iter().copied()), PATIENCE))?;
     match output.is_success() {
         true => Ok(()),
-        false => Err(output.failure(what()).help(format!(
-            "`{}` says this; correct what it names and run again, or change the role",
-            words.first().copied().unwrap_or_default()
-        ))),
+        false => Err(failure(words.first().copied().unwrap_or_default(), &output, what())),
     }
+}
+
+/// The error that a program failed, with advice by what it said.
+fn failure(program: &str, output: &Output, what: String) -> Error {
+    let error = output.failure(what);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let file = said.split_once("cannot lock ").and_then(|(_, rest)| rest.split([';', '\n']).next());
+    if let Some(file) = file {
+        return error.passing().help(format!(
+            "somebody else changes accounts now, or has died with {file}.lock: `cat {file}.lock` shows the process; the next run goes on \
+             when it has ended"
+        ));
+    }
+    let process = said.split_once("used by process ").and_then(|(_, rest)| rest.split_whitespace().next());
+    if let Some(process) = process {
+        let stop = match unit_of(process) {
+            Some(unit) => format!("`systemctl stop {unit}`"),
+            None => format!("`kill {process}`"),
+        };
+        return error.help(format!("end it with {stop}, then run `kpull apply --retry`; or leave the home as it is"));
+    }
+    error.help(format!("`{program}` says this; correct what it names and run again, or change the role"))
+}
+
+/// The unit that a process is in, if it is one that can be stopped.
+fn unit_of(process: &str) -> Option<String> {
+    let groups = read::kernel(&format!("/proc/{process}/cgroup")).ok()?;
+    let names = groups.lines().filter_map(|line| line.rsplit('/').next());
+    names.map(str::to_owned).find(|name| name.ends_with(".service") || name.ends_with(".scope"))
 }

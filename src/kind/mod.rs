@@ -50,6 +50,8 @@ pub enum Phase {
     Kernel,
     /// Firewall.
     Firewall,
+    /// Units that are to stop: what they hold, as a port, may be another unit's now.
+    Stops,
     /// Commands.
     Commands,
     /// Units.

@@ -98,7 +98,10 @@ impl Set {
     /// What is to be done with one of the packages.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
         let manager = self.manager(host)?;
-        let installed = host.package(manager, name)?;
+        let mut installed = host.package(manager, name)?;
+        if self.state == State::Present {
+            installed.retain(|one| one.is_whole);
+        }
         let versions = || installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
         Ok(match (self.state, &self.version) {
             (State::Absent, _) => (!installed.is_empty()).then(|| Change::removal(format!("remove {}", versions()))),

@@ -50,7 +50,7 @@ impl Fields for SysctlFields {
         // with slashes where a part has a dot in it; both sysctl(8) and systemd read both spellings
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         let name = parts.join(separator);
-        let path = format!("/etc/sysctl.d/90-kpull-{}.conf", name.replace('/', "-"));
+        let path = format!("/etc/sysctl.d/{}-kpull-{}.conf", 90 + reach(&parts), name.replace('/', "-"));
         let file = Some(File {
             kind: Self::NAME,
             path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
@@ -59,7 +59,30 @@ impl Fields for SysctlFields {
             sensitive: build.is_secret(),
         });
         let live = live(&parts);
-        Ok(vec![Box::new(Sysctl { name, value, live, file, ignore_missing: self.ignore_missing })])
+        let after = wider(&parts).into_iter().map(|name| format!("{}:{name}", Self::NAME)).collect();
+        Ok(vec![Box::new(Sysctl { name, value, live, file, after, ignore_missing: self.ignore_missing })])
+    }
+}
+
+/// How little a setting reaches. To set what reaches further sets these too, so files are read, and settings made, in this order:
+/// 0 for what may reach any interface and setting, 1 for one setting of all interfaces, 2 for one of an interface or of new ones.
+fn reach(parts: &[String]) -> u8 {
+    match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["net", _, "conf", "all", "forwarding"] => 0,
+        ["net", _, "conf", "all", _] => 1,
+        ["net", _, "conf", _, _] => 2,
+        _ => 0,
+    }
+}
+
+/// The settings that set this one too.
+fn wider(parts: &[String]) -> Vec<String> {
+    let [net, family, conf, _, key] = parts else { return Vec::new() };
+    let all = |key: &str| format!("{net}.{family}.{conf}.all.{key}");
+    match reach(parts) {
+        0 => Vec::new(),
+        1 => vec!["net.ipv4.ip_forward".to_owned(), all("forwarding")],
+        _ => vec!["net.ipv4.ip_forward".to_owned(), all("forwarding"), all(key)],
     }
 }
 
@@ -88,6 +111,8 @@ pub struct Sysctl {
     live: PathBuf,
     /// For the next boot.
     file: Option<File>,
+    /// Ids of settings that set this one too.
+    after: Vec<String>,
     ignore_missing: bool,
 }
 
@@ -95,7 +120,19 @@ impl Sysctl {
     /// For the running kernel only, if it has it; `None` for what is no setting's name.
     pub(super) fn for_now(name: &str, value: &str) -> Option<Self> {
         let live = live(&parts(name)?);
-        Some(Self { name: name.to_owned(), value: value.to_owned(), live, file: None, ignore_missing: true })
+        Some(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            live,
+            file: None,
+            after: Vec::new(),
+            ignore_missing: true,
+        })
+    }
+
+    /// How little it reaches, see [`reach`].
+    pub fn reach(&self) -> u8 {
+        parts(&self.name).map_or(0, |parts| reach(&parts))
     }
 
     /// The value that the kernel has; `None` when it has no such setting.
@@ -187,7 +224,7 @@ impl Resource for Sysctl {
             name if name.starts_with("net.netfilter.") || name.starts_with("net.nf_conntrack") => Some("nf_conntrack"),
             _ => None,
         };
-        module.map(|module| format!("module:{module}")).into_iter().collect()
+        module.map(|module| format!("module:{module}")).into_iter().chain(self.after.iter().cloned()).collect()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -250,7 +287,7 @@ mod tests {
         let tree = Tree::new();
         tree.converge(&*one("sysctl", "name = 'net/ipv4/conf/eth0.100/forwarding'\nvalue = '1'"));
         assert_eq!(
-            tree.get("/etc/sysctl.d/90-kpull-net-ipv4-conf-eth0.100-forwarding.conf"),
+            tree.get("/etc/sysctl.d/92-kpull-net-ipv4-conf-eth0.100-forwarding.conf"),
             "net/ipv4/conf/eth0.100/forwarding = 1\n"
         );
     }

@@ -382,8 +382,17 @@ enum Standing {
     Up,
     /// It does not need to run: a one-time job that is done, or a unit that its own conditions keep from starting.
     Fulfilled,
+    /// It has ended, and systemd starts it again by itself after a pause.
+    Between,
     /// It does not run, and why in a few words, if there is something to say.
     Down(Option<&'static str>),
+}
+
+impl Standing {
+    /// Whether there is something to stop.
+    fn is_at_work(self) -> bool {
+        matches!(self, Self::Up | Self::Between)
+    }
 }
 
 /// The units that start a service by themselves, by their usual names: they come before it, so that a service which is stopped stays
@@ -445,6 +454,16 @@ impl Unit {
     /// What the role writes of it: its file, then its drop-ins in systemd's order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.own.text.iter().chain(self.own.dropins.values()).map(String::as_str)
+    }
+
+    /// What the role's own texts say of whether it refuses to be stopped by hand.
+    fn refuses_stop(&self) -> Option<bool> {
+        let lines = self.texts().flat_map(unit_files::logical_lines);
+        let value = |(_, line): (usize, String)| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == "RefuseManualStop").then(|| ["1", "yes", "true", "on"].contains(&value.trim()))
+        };
+        lines.filter_map(value).last()
     }
 
     /// Whether the role writes its file.
@@ -528,7 +547,7 @@ impl Unit {
         }
         let unit = host.unit(&self.name)?;
         Ok(match (unit.active.as_str(), unit.sub.as_str()) {
-            ("activating", "auto-restart") => Standing::Down(Some("it keeps ending")),
+            ("activating", "auto-restart" | "auto-restart-queued") => Standing::Between,
             ("active" | "activating" | "reloading" | "refreshing", _) => Standing::Up,
             ("failed", _) => Standing::Down(Some("it failed")),
             ("deactivating", _) => Standing::Down(Some("it is stopping")),
@@ -664,15 +683,16 @@ impl Unit {
         }
         let (host, systemd) = (work.host, work.host.systemd()?);
         let standing = self.standing(work)?;
-        if standing == Standing::Up && (kick.is_some() || self.state == State::Stopped) && self.is_own(host)? {
+        if standing.is_at_work() && (kick.is_some() || self.state == State::Stopped) && self.is_own(host)? {
             return Ok(());
         }
         match (self.state, standing, kick) {
-            (State::Stopped, Standing::Up, _) => return systemd.stop(&self.name),
+            (State::Stopped, now, _) if now.is_at_work() => return systemd.stop(&self.name),
             (State::Stopped, ..) => return Ok(()),
             (_, Standing::Up, Some(Kick::Restart)) => systemd.restart(&self.name)?,
             (_, Standing::Up, Some(Kick::Reload)) => return systemd.reload(&self.name),
-            (State::Running, Standing::Down(_), _) | (State::Running, Standing::Fulfilled, Some(Kick::Restart)) => {
+            (State::Running, Standing::Between | Standing::Down(_), _)
+            | (State::Running, Standing::Fulfilled, Some(Kick::Restart)) => {
                 systemd.start(&self.name)?;
             }
             _ => return Ok(()),
@@ -726,10 +746,11 @@ impl Unit {
         }
         if host.is_live() && self.state != State::Any {
             match (self.state, self.standing(work)?) {
-                (State::Running, Standing::Down(_)) if !may_be_up => {}
+                (State::Running, Standing::Between | Standing::Down(_)) if !may_be_up => {}
+                (State::Running, Standing::Between) => parts.push("start (it keeps ending)".to_owned()),
                 (State::Running, Standing::Down(None)) => parts.push("start".to_owned()),
                 (State::Running, Standing::Down(Some(why))) => parts.push(format!("start ({why})")),
-                (State::Stopped, Standing::Up) if !self.is_own(host)? => parts.push("stop".to_owned()),
+                (State::Stopped, now) if now.is_at_work() && !self.is_own(host)? => parts.push("stop".to_owned()),
                 _ => {}
             }
         }
@@ -852,7 +873,7 @@ impl Resource for Unit {
     }
 
     fn phase(&self) -> Phase {
-        Phase::Units
+        if self.state == State::Stopped { Phase::Stops } else { Phase::Units }
     }
 
     fn footprint(&self, _: &Host) -> Result<Vec<String>> {
@@ -922,8 +943,20 @@ impl Resource for Unit {
         if self.is_own(host)? {
             return Ok(None);
         }
-        let is_restart = kick == Kick::Restart || !host.systemd()?.details(&self.name)?.can_reload;
-        Ok(Some(if is_restart { Kick::Restart } else { Kick::Reload }))
+        let details = host.systemd()?.details(&self.name)?;
+        if kick == Kick::Reload && details.can_reload {
+            return Ok(Some(Kick::Reload));
+        }
+        if details.refuses_stop && self.refuses_stop() != Some(false) {
+            let error = Error::new(format!("{} can't be restarted: it refuses to be stopped", self.name));
+            let dropin =
+                "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
+            return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {
+                true => format!("reload it instead, by `reload_when`; or {dropin}"),
+                false => dropin.to_owned(),
+            }));
+        }
+        Ok(Some(Kick::Restart))
     }
 
     fn announce(&self, wants: &mut Wants) {
