@@ -16,13 +16,12 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
-use crate::engine::vitals::{Ending, Vitals};
+use crate::engine::vitals::{Ending, Vitals, bare, failing};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::kind::fields::Span;
 use crate::kind::{Item, whole_of};
-use crate::metrics::bare;
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
 use crate::secret::{Recipient, mask};
@@ -386,6 +385,8 @@ pub enum State {
     Well,
     /// It will be on the newest release soon.
     Behind,
+    /// A unit or probe of it is not well, or a certificate has expired.
+    Unwell,
     /// A release was not good for it, and it stays with an earlier one.
     Back,
     /// Its last run has failed.
@@ -404,6 +405,7 @@ impl State {
         match self {
             Self::Well => "well",
             Self::Behind => "behind",
+            Self::Unwell => "unwell",
             Self::Back => "back",
             Self::Failed => "failed",
             Self::Silent => "silent",
@@ -441,20 +443,28 @@ impl Record {
         match self {
             Self { bad: Some(_), .. } => State::Back,
             Self { exit: 1.., .. } => State::Failed,
+            Self { release: Some(_), good: false, .. } => State::Unwell,
+            _ if self.troubles(now).next().is_some() => State::Unwell,
             Self { release, .. } if release.is_none_or(|serial| serial < newest) => State::Behind,
             _ => State::Well,
         }
     }
 
-    /// What there is to say of it, in a line.
-    pub fn says(&self) -> String {
-        match (&self.bad, &self.error) {
-            (Some((release, why)), _) => format!("release {release} was not good: {why}"),
-            (None, Some(error)) => error.clone(),
-            (None, None) if self.waits.is_some() => self.waits.clone().unwrap_or_default(),
-            (None, None) if self.held > 0 => format!("{} held", self.held),
-            (None, None) => String::new(),
-        }
+    /// What is not well whatever the last run came to.
+    fn troubles(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let probes = self.failing.iter().map(|name| failing(name));
+        probes.chain(self.certificates.iter().filter_map(move |(name, ending)| ending.trouble(name, now)))
+    }
+
+    /// What there is to say of it at a time.
+    pub fn says(&self, now: Timestamp) -> Vec<String> {
+        let of_run = match (&self.bad, &self.error) {
+            (Some((release, why)), _) => Some(format!("release {release} was not good: {why}")),
+            (None, Some(error)) => Some(error.clone()),
+            (None, None) if self.waits.is_some() => self.waits.clone(),
+            (None, None) => (self.held > 0).then(|| format!("{} held", self.held)),
+        };
+        of_run.into_iter().chain(self.troubles(now)).collect()
     }
 }
 
@@ -531,7 +541,31 @@ mod tests {
             (record().state(8, now), failed.state(8, now), back.state(8, now)),
             (State::Behind, State::Failed, State::Back)
         );
-        assert_eq!((failed.says().as_str(), back.says().as_str()), ("no", "release 8 was not good: broken"));
+        assert_eq!(
+            (failed.says(now), back.says(now)),
+            (vec!["no".to_owned()], vec!["release 8 was not good: broken".to_owned()])
+        );
         assert_eq!(Record { release: None, ..record() }.state(0, now), State::Behind);
+    }
+
+    #[test]
+    fn no_host_is_well_beside_a_failing_probe_an_expired_certificate_or_a_release_that_was_not_good() {
+        let now = Timestamp::now();
+        let hour = SignedDuration::from_hours(1);
+        let ending = |end| vec![("etcd".to_owned(), Ending { renew: now - hour, end })];
+        let failing = Record { failing: vec!["api".to_owned()], ..record() };
+        let expired = Record { certificates: ending(now - hour), ..record() };
+        let due = Record { certificates: ending(now + hour), ..record() };
+        let unproven = Record { good: false, ..record() };
+        assert_eq!(
+            [&failing, &expired, &unproven, &due].map(|one| one.state(7, now)),
+            [State::Unwell, State::Unwell, State::Unwell, State::Well]
+        );
+        assert_eq!(failing.state(8, now), State::Unwell, "also while it is behind");
+        assert_eq!(failing.says(now), ["the probe api does not pass"]);
+        assert_eq!(expired.says(now), ["the certificate etcd has expired"]);
+        let failed = Record { exit: 3, error: Some("no".to_owned()), failing: failing.failing, ..expired };
+        assert_eq!(failed.state(7, now), State::Failed);
+        assert_eq!(failed.says(now), ["no", "the probe api does not pass", "the certificate etcd has expired"]);
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
-use crate::engine::vitals::Vitals;
+use crate::engine::vitals::{Vitals, bare};
 use crate::error::{Context, Result};
 use crate::store::LastRun;
 
@@ -74,11 +74,6 @@ fn seconds(time: Timestamp) -> f64 {
 #[allow(clippy::cast_precision_loss, reason = "no count here comes near")]
 fn count(number: impl TryInto<i64>) -> f64 {
     number.try_into().unwrap_or(i64::MAX) as f64
-}
-
-/// The prefix of a resource's id that a label leaves out.
-pub(crate) fn bare<'a>(id: &'a str, kind: &str) -> &'a str {
-    id.strip_prefix(kind).unwrap_or(id)
 }
 
 /// Every metric, in the order of the file.

@@ -41,7 +41,9 @@ impl Run for Status {
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
         let (hold, held) = (agent.store.hold()?, HeldBack::now(&agent.store)?);
         let cut_short = cut_short(&agent.host, last.as_ref());
-        let health = health(generation.as_ref(), &owed);
+        let now = Timestamp::now();
+        let troubles = Vitals::load(&agent.store).unwrap_or_default().troubles(now);
+        let health = health(generation.as_ref(), &owed, &troubles);
         let next = next_run(&agent.host);
         let failed = last.as_ref().and_then(|last| last.failed.clone());
         if self.host.json {
@@ -108,6 +110,9 @@ impl Run for Status {
         if let Some(health) = health {
             let _ = writeln!(text, "  health      {}", complete(health.words()));
         }
+        for trouble in &troubles {
+            let _ = writeln!(text, "              {trouble}");
+        }
         if let Some(next) = next {
             let when = next.map_or_else(|why| why, until);
             let _ = writeln!(text, "  next run    {when}");
@@ -143,16 +148,16 @@ impl Health {
         match self {
             Self::Well => "well",
             Self::Unproven => "not well since the last change: the last run tells why",
-            Self::Unwell => "not well after the last change: `kpull verify` tells what",
+            Self::Unwell => "not well: `kpull verify` tells what",
         }
     }
 }
 
 /// How the host is; `None` before anything was applied.
-fn health(generation: Option<&Generation>, owed: &Owed) -> Option<Health> {
+fn health(generation: Option<&Generation>, owed: &Owed, troubles: &[String]) -> Option<Health> {
     match generation {
         _ if owed.probes => Some(Health::Unproven),
-        Some(generation) if generation.good => Some(Health::Well),
+        Some(generation) if generation.good && troubles.is_empty() => Some(Health::Well),
         Some(_) => Some(Health::Unwell),
         None => None,
     }
@@ -207,15 +212,17 @@ fn motd(
         hold.map(|hold| format!("not {}, which was not good", hold.not))
             .filter(|_| hold.is_some_and(|hold| hold.tries > 0)),
     );
+    let vitals = Vitals::load(&agent.store).unwrap_or_default();
+    let troubles = vitals.troubles(now);
     parts.extend(last.map(|last| match &last.error {
+        None if !troubles.is_empty() => format!("NOT WELL: {}", troubles.join(", ")),
         None => format!("well {}", ago(last.time)),
         Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),
     }));
     if held > 0 {
         parts.push(format!("{held} held"));
     }
-    let certificates = Vitals::load(&agent.store).unwrap_or_default().certificates;
-    let due = certificates.iter().filter(|(_, ending)| ending.renew <= now);
+    let due = vitals.certificates.iter().filter(|(_, ending)| ending.renew <= now && now < ending.end);
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {
         format!("the certificate {name} ends in {} days", ending.end.duration_since(now).as_hours() / 24)
     }));

@@ -84,13 +84,14 @@ impl Standing {
             }
             // what only this host is to blame for says nothing about the release
             State::Failed if record.of_host && is_there => {
-                record.since.map_or_else(|| Self::Away(record.says()), Self::Well)
+                record.since.map_or_else(|| Self::Away(record.says(now).join("; ")), Self::Well)
             }
             // one that has seen it, and is not only waiting for its turn, has failed with it
             State::Failed if (is_there || has_tried) && !record.of_host => Self::Unwell("its run failed there"),
             State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
-            State::Well => record.since.map_or(Self::Coming, Self::Well),
-            State::Failed if record.waits.is_none() => Self::Away(record.says()),
+            // what is not well apart from the release keeps nobody from taking it
+            State::Well | State::Unwell if is_there => record.since.map_or(Self::Coming, Self::Well),
+            State::Failed if record.waits.is_none() => Self::Away(record.says(now).join("; ")),
             _ => Self::Coming,
         }
     }

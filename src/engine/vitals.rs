@@ -59,7 +59,31 @@ pub struct Ending {
     pub end: Timestamp,
 }
 
+impl Ending {
+    /// That the certificate `name` is not good any more, if that is so at a time.
+    pub fn trouble(&self, name: &str, now: Timestamp) -> Option<String> {
+        (self.end <= now).then(|| format!("the certificate {name} has expired"))
+    }
+}
+
+/// A resource's id without its kind.
+pub fn bare<'a>(id: &'a str, kind: &str) -> &'a str {
+    id.strip_prefix(kind).unwrap_or(id)
+}
+
+/// That a probe does not pass.
+pub fn failing(name: &str) -> String {
+    format!("the probe {name} does not pass")
+}
+
 impl Vitals {
+    /// What is not well at a time: probes that did not pass when they were waited for last, and certificates that have ended.
+    pub fn troubles(&self, now: Timestamp) -> Vec<String> {
+        let probes = self.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| failing(bare(id, "probe:")));
+        let certificates = self.certificates.iter().filter_map(|(name, ending)| ending.trouble(name, now));
+        probes.chain(certificates).collect()
+    }
+
     /// What is known; nothing before the first apply.
     pub fn load(store: &Store) -> Result<Self> {
         Ok(store.read(FILE)?.unwrap_or_default())

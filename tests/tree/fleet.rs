@@ -211,3 +211,23 @@ fn whoever_logs_in_is_told_in_a_line_how_the_host_is() {
     assert_ne!(fleet.tree.kpull("apply").code, 0);
     line("kpull: release 1, FAILED ");
 }
+
+#[test]
+fn no_host_is_called_well_beside_an_expired_certificate() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let vitals = serde_json::json!({ "certificates": {
+        "web": { "renew": "2020-01-01T00:00:00Z", "end": "2020-02-01T00:00:00Z" },
+        "new": { "renew": "2120-01-01T00:00:00Z", "end": "2120-02-01T00:00:00Z" },
+    } });
+    fleet.tree.write("var/lib/kpull/vitals.json", vitals.to_string());
+    let line = fleet.tree.kpull("status --motd").exits(0).stdout;
+    assert_eq!(line, "kpull: release 1, NOT WELL: the certificate web has expired\n");
+    let shown = fleet.tree.kpull("status").exits(0).stdout;
+    let root = fleet.tree.path().display();
+    let health = format!(
+        "  health      not well: `kpull verify --root {root}` tells what\n              the certificate web has expired\n"
+    );
+    assert!(shown.contains(&health), "{shown}");
+    assert_eq!(fleet.tree.kpull("status --json").exits(0).json()[0]["health"], "unwell");
+}

@@ -125,7 +125,7 @@ impl Fleet {
                 let why = Some(why).filter(|why| !why.is_empty());
                 print_json(&json!({ "version": VERSION, "host": host, "state": state, "record": record, "why": why }));
             }),
-            (false, None) => table(&lines, newest),
+            (false, None) => table(&lines, newest, now),
             (false, Some(_)) => print(&counts(&lines, newest)),
         }
         if let Some(waves) = waves(site, &lines, newest).filter(|_| !self.desk.json) {
@@ -157,14 +157,15 @@ fn waves(site: &Site, lines: &[Line<'_>], newest: u64) -> Option<String> {
     (waves.len() > 1).then(|| told.collect::<Vec<_>>().join(", "))
 }
 
-fn table(lines: &[Line<'_>], newest: u64) {
+fn table(lines: &[Line<'_>], newest: u64, now: Timestamp) {
     let wide = lines.iter().map(|line| line.host.len()).max().unwrap_or(0).max(4);
     print(&format!("{:<wide$}  RELEASE  STATE    HEARD", "HOST"));
     for Line { host, state, record, why } in lines {
         let release =
             record.as_ref().and_then(|record| record.release).map_or("-".to_owned(), |serial| serial.to_string());
         let heard = record.as_ref().map_or("never".to_owned(), |record| ago(record.time));
-        let says = record.as_ref().map_or_else(|| why.clone(), Record::says).replace('\n', "; ");
+        let says = record.as_ref().map_or_else(|| vec![why.clone()], |record| record.says(now));
+        let says = says.join("; ").replace('\n', "; ");
         let line = format!("{host:<wide$}  {release:>7}  {:<7}  {heard:<12}  {says}", state.word());
         print(line.trim_end());
     }

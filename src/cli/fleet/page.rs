@@ -40,16 +40,14 @@ pub fn html(site: &str, lines: &[Line<'_>], newest: u64, now: Timestamp) -> Stri
 /// How soon somebody has to look at a host.
 fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     let ending = line.record.as_ref().and_then(first).map(|(_, ending)| ending);
-    let expired = ending.is_some_and(|ending| ending.end <= now);
     let due = ending.is_some_and(|ending| ending.renew <= now);
-    let failing = line.record.as_ref().is_some_and(|record| !record.failing.is_empty());
     match line.state {
         State::Failed => 0,
         State::Back => 1,
         State::Forged => 2,
         State::Silent => 3,
         State::Unknown => 4,
-        _ if expired || failing => 5,
+        State::Unwell => 5,
         _ if due => 6,
         State::Behind => 7,
         State::Well => 8,
@@ -83,8 +81,7 @@ fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
         let _ = write!(text, "<td role=\"cell\" data-label=\"{name}\"><div>{cell}</div></td>");
     }
     text.push_str("</tr>\n");
-    let mut says = vec![record.as_ref().map_or_else(|| why.clone(), Record::says)];
-    says.extend(record.iter().flat_map(|record| &record.failing).map(|name| format!("the probe {name} does not pass")));
+    let mut says = record.as_ref().map_or_else(|| vec![why.clone()], |record| record.says(now));
     says.retain(|text| !text.is_empty());
     if !says.is_empty() {
         let says: Vec<String> = says.iter().map(|text| safe(text)).collect();
@@ -172,8 +169,25 @@ mod tests {
         ];
         let page = html(evil, &lines, 7, Timestamp::now());
         assert!(!page.contains("<script") && !page.contains("\u{1b}") && !page.contains("\"'"), "{page}");
-        // title, heading; version, error, probe, artifact twice, certificate; what is forged
-        assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 9);
+        // title, heading; version, error, probe, artifact twice, certificate twice; what is forged
+        assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 10);
+    }
+
+    #[test]
+    fn nothing_is_green_beside_a_failing_probe_or_an_expired_certificate() {
+        let now = Timestamp::now();
+        let hour = SignedDuration::from_hours(1);
+        let mut failing = record("failing");
+        failing.failing = vec!["api".to_owned()];
+        let mut expired = record("expired");
+        expired.certificates = vec![("etcd".to_owned(), Ending { renew: now - hour, end: now - hour })];
+        for (record, says) in [(failing, "the probe api does not pass"), (expired, "the certificate etcd has expired")]
+        {
+            let lines = [Line { host: "h", state: record.state(7, now), record: Some(record), why: String::new() }];
+            let page = html("s", &lines, 7, now);
+            assert!(page.contains(says) && page.contains("class=\"state unwell\">unwell<"), "{page}");
+            assert!(!page.contains(">well<") && page.contains("1 hosts, release 7: 1 unwell"), "{page}");
+        }
     }
 
     #[test]
