@@ -140,8 +140,9 @@ impl Before {
                 continue;
             }
             if let Some(former) = self.other_name(&mark, work)
-                && let Some(known) = self.known.remove(&former)
+                && let Some(mut known) = self.known.remove(&former)
             {
+                item.resource.refine(&mut known.origin, work)?;
                 self.known.insert(mark, Known { id: item.id.clone(), kicks: kicks.to_vec(), ..known });
                 self.is_changed = true;
                 continue;

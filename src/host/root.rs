@@ -605,15 +605,20 @@ impl Root {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
             .map_err(|errno| self.failed("open", path, errno))?;
+        self.give(&fd, self.own(&fd, &parent, path)?, path, access)
+    }
+
+    /// What `fstat` tells of what is open at `path`; an error when that may be somebody's file by a second name.
+    fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let look = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno));
-        let (own, above) = (look(&fd)?, Meta::from(look(&parent)?));
+        let (own, above) = (look(fd)?, Meta::from(look(parent)?));
         let others_write = !self.trusts(above.uid) || above.mode & 0o022 != 0;
         if others_write && own.st_nlink > 1 && Meta::from(own).what == What::File {
             return Err(Error::new(format!("{} is the same file as another path", path.display()))
                 .because("others can write in its directory, and may have put a second name of somebody's file there")
                 .help("remove it: the next run makes it anew"));
         }
-        self.give(&fd, own, path, access)
+        Ok(own)
     }
 
     /// Sets mode and owners of what is open.
@@ -769,6 +774,26 @@ impl Root {
         walk(&parent, &name, &self.shown(path), false)?;
         walk(&parent, &name, &self.shown(path), true)?;
         self.remove(path)
+    }
+
+    /// Writes into the regular file at `path` as it stands, for one that can't be replaced: a run that dies meanwhile leaves a part of it.
+    /// `false` when there is no such file.
+    pub fn write_into(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
+        if self.meta(path)?.is_none_or(|meta| meta.what != What::File) {
+            return Ok(false);
+        }
+        let Some((parent, name)) = self.parent(path)? else { return Ok(false) };
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
+            .map_err(|errno| self.failed("write", path, errno))?;
+        // before the content, which may be for fewer eyes than the old one
+        self.give(&fd, self.own(&fd, &parent, path)?, path, access)?;
+        let mut file = File::from(fd);
+        file.write_all(content)
+            .and_then(|()| file.set_len(content.len() as u64))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| self.failed_io("write", path, error))?;
+        Ok(true)
     }
 
     /// Writes into the file at `path` as it stands, without a temporary one beside it: for the files of the kernel.
@@ -1115,7 +1140,8 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
         Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): end that process"),
         Errno::EBUSY => error.help(format!(
-            "something is mounted there (`findmnt {}`): unmount it",
+            "something is mounted there (`findmnt {}`): unmount it, or have it written into: a [[file]], [[template]] or [[block]] \
+             takes `in_place = true`",
             path.display()
         )),
         Errno::EFBIG if doing == "read" => error.help(format!(
@@ -1450,6 +1476,26 @@ mod tests {
         std::fs::hard_link(dir.path().join("secret"), dir.path().join("open/f")).unwrap();
         let error = root.set_access(Path::new("/open/f"), PLAIN).unwrap_err();
         assert!(error.to_string().starts_with("/open/f is the same file as another path"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_written_into_whole_with_its_access_and_is_the_same_file_then() {
+        let (dir, root) = tree();
+        let (file, second) = (dir.path().join("f"), dir.path().join("second"));
+        std::fs::write(&file, "long old text").unwrap();
+        std::fs::hard_link(&file, &second).unwrap();
+        assert!(root.write_into(Path::new("/f"), b"new", PLAIN).unwrap());
+        assert_eq!(std::fs::read_to_string(&second).unwrap(), "new");
+        assert_eq!(root.meta(Path::new("/f")).unwrap().unwrap().mode, 0o640);
+        // neither what is no file nor what may be somebody's
+        std::os::unix::fs::symlink("f", dir.path().join("link")).unwrap();
+        for path in ["/link", "/none", "/none/f", "/"] {
+            assert!(!root.write_into(Path::new(path), b"x", PLAIN).unwrap_or(false), "{path}");
+        }
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let error = root.write_into(Path::new("/f"), b"x", PLAIN).unwrap_err();
+        assert!(error.to_string().starts_with("/f is the same file as another path"), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct BlockFields {
     /// Whether its content is kept out of diffs.
     #[serde(default)]
     sensitive: bool,
+    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
+    /// another program has open for good.
+    #[serde(default)]
+    in_place: bool,
 }
 
 impl Fields for BlockFields {
@@ -61,6 +65,7 @@ impl Fields for BlockFields {
             sensitive,
             is_secret,
             no_file: false,
+            in_place: self.in_place,
         })])
     }
 }
@@ -77,12 +82,14 @@ pub struct Block {
     is_secret: bool,
     /// Whether the file goes with its last line.
     no_file: bool,
+    /// Whether the file is written into as it stands.
+    in_place: bool,
 }
 
 impl Block {
     /// That a file is without the block.
-    pub(super) fn none(path: AbsolutePath, name: String, comment: String, no_file: bool) -> Self {
-        Self { path, name, comment, text: String::new(), sensitive: true, is_secret: false, no_file }
+    pub(super) fn none(path: AbsolutePath, name: String, comment: String, no_file: bool, in_place: bool) -> Self {
+        Self { path, name, comment, text: String::new(), sensitive: true, is_secret: false, no_file, in_place }
     }
 
     /// The file as it is, without a block as an empty range, and where in it the block stands.
@@ -171,7 +178,13 @@ impl Resource for Block {
             name: self.name.clone(),
             comment: self.comment.clone(),
             no_file: work.host.root.meta(&self.path)?.is_none(),
+            in_place: self.in_place,
         })
+    }
+
+    fn refine(&self, origin: &mut Origin, _: &Work<'_>) -> Result<bool> {
+        let Origin::NoBlock { in_place, .. } = origin else { return Ok(false) };
+        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
 
     fn is_discreet(&self) -> bool {
@@ -209,7 +222,7 @@ impl Resource for Block {
         new.extend_from_slice(after);
         if new.is_empty() && self.no_file {
             work.host.root.remove(&self.path)?;
-        } else {
+        } else if !(self.in_place && work.host.root.write_into(&self.path, &new, access)?) {
             work.host.root.write(&self.path, &new, access)?;
         }
         work.host.file_changed(&self.path);

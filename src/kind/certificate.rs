@@ -136,6 +136,7 @@ impl Fields for CertificateFields {
             content,
             wanted: Wanted::with_default(mode, None, self.owner.clone(), self.group.clone()),
             sensitive,
+            in_place: false,
         };
         let ca = need(&authority_path(&wish.authority), "kpull pki init")?.zip(self.ca.as_ref());
         let ca = ca.map(|(content, path)| file(path, content, 0o644, false));

@@ -12,6 +12,7 @@ use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
+use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
@@ -34,6 +35,10 @@ pub struct FileFields {
     /// Whether its content may be shown in a diff; it may not when this is set.
     #[serde(default)]
     sensitive: bool,
+    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
+    /// another program has open for good.
+    #[serde(default)]
+    in_place: bool,
 }
 
 impl Fields for FileFields {
@@ -52,6 +57,7 @@ impl Fields for FileFields {
             content,
             wanted: Wanted::of_file(build.is_secret(), self.mode, self.owner, self.group),
             sensitive: self.sensitive || build.is_secret(),
+            in_place: self.in_place,
         })])
     }
 }
@@ -69,6 +75,8 @@ pub struct File {
     pub wanted: Wanted,
     /// Whether its content is kept out of diffs.
     pub sensitive: bool,
+    /// Whether it is written into as it stands.
+    pub in_place: bool,
 }
 
 impl Resource for File {
@@ -104,6 +112,17 @@ impl Resource for File {
         vec![format!("path:{}", self.path)]
     }
 
+    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
+        let mut origin = Origin::of_path(mark.strip_prefix("path:").unwrap_or(mark), work)?;
+        self.refine(&mut origin, work)?;
+        Ok(origin)
+    }
+
+    fn refine(&self, origin: &mut Origin, _: &Work<'_>) -> Result<bool> {
+        let Origin::File { in_place, .. } = origin else { return Ok(false) };
+        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
+    }
+
     fn after(&self) -> Vec<String> {
         self.wanted.after()
     }
@@ -132,6 +151,7 @@ impl Resource for File {
         let access = self.wanted.access(work.host, &self.path)?;
         match work.host.root.read(&self.path)? {
             Some((_, content)) if content == *self.content => work.host.root.set_access(&self.path, access)?,
+            _ if self.in_place && work.host.root.write_into(&self.path, &self.content, access)? => {}
             _ => work.host.root.write(&self.path, &self.content, access)?,
         }
         work.host.file_changed(&self.path);

@@ -36,6 +36,7 @@ impl Fields for ModuleFields {
             content: format!("{}\n", self.name).into_bytes().into(),
             wanted: Wanted::new(None, None, None),
             sensitive: false,
+            in_place: false,
         };
         Ok(vec![Box::new(Module { name: self.name, file })])
     }

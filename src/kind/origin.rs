@@ -42,6 +42,9 @@ pub enum Origin {
         uid: u32,
         /// Group.
         gid: u32,
+        /// Whether it is written into as it stands.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_place: bool,
     },
     /// A symbolic link.
     Link {
@@ -71,6 +74,9 @@ pub enum Origin {
         comment: String,
         /// Whether there was no file at all.
         no_file: bool,
+        /// Whether the file is written into as it stands.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_place: bool,
     },
     /// A kernel setting, in the running kernel.
     Sysctl {
@@ -164,7 +170,8 @@ impl Origin {
         Ok(match meta.what {
             What::File => {
                 let Some((meta, content)) = root.read(at)? else { return Ok(Self::Nothing { path }) };
-                Self::File { path, saved: work.store.save(&content)?, mode: meta.mode, uid: meta.uid, gid: meta.gid }
+                let (saved, in_place) = (work.store.save(&content)?, false);
+                Self::File { path, saved, mode: meta.mode, uid: meta.uid, gid: meta.gid, in_place }
             }
             What::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
                 Some(Ok(target)) => Self::Link { path, target },
@@ -183,17 +190,18 @@ impl Origin {
         };
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
-            Self::File { path, saved, mode, uid, gid } => {
+            Self::File { path, saved, mode, uid, gid, in_place } => {
                 let content = store.saved(saved)?.into();
                 let wanted = Wanted::numeric(*mode, *uid, *gid);
-                Box::new(File { kind: "file", path: at(path)?, content, wanted, sensitive: mode & 0o077 == 0 })
+                let (path, sensitive, in_place) = (at(path)?, mode & 0o077 == 0, *in_place);
+                Box::new(File { kind: "file", path, content, wanted, sensitive, in_place })
             }
             Self::Link { path, target } => Box::new(Symlink { path: at(path)?, target: target.into() }),
             Self::Directory { path, mode, uid, gid } => {
                 Box::new(Directory { path: at(path)?, wanted: Wanted::numeric(*mode, *uid, *gid) })
             }
-            Self::NoBlock { path, name, comment, no_file } => {
-                Box::new(Block::none(at(path)?, name.clone(), comment.clone(), *no_file))
+            Self::NoBlock { path, name, comment, no_file, in_place } => {
+                Box::new(Block::none(at(path)?, name.clone(), comment.clone(), *no_file, *in_place))
             }
             Self::Sysctl { name, value } => match Sysctl::for_now(name, value) {
                 Some(sysctl) => Box::new(sysctl),

@@ -55,7 +55,7 @@ impl Fields for SecretFields {
                 let secret = build.secret(&self.name)?;
                 let content = secret.plain.as_slice().into();
                 let wanted = Wanted::with_default(0o600, self.mode, self.owner, self.group);
-                Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true })])
+                Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true, in_place: false })])
             }
             (None, Some(credential), Some(unit)) => {
                 let given =
@@ -141,7 +141,14 @@ impl Credential {
         let text = format!("[{}]\n{setting}={}:{}\n", self.section, self.name, self.path(form).display());
         let path = AbsolutePath::try_from(self.dropin_path()).map_err(Error::new)?;
         let content = text.into_bytes().into();
-        Ok(File { kind: "unit-file", path, content, wanted: Wanted::new(None, None, None), sensitive: false })
+        Ok(File {
+            kind: "unit-file",
+            path,
+            content,
+            wanted: Wanted::new(None, None, None),
+            sensitive: false,
+            in_place: false,
+        })
     }
 
     fn dropin_path(&self) -> String {

@@ -57,6 +57,7 @@ impl Fields for SysctlFields {
             content: format!("{name} = {value}\n").into_bytes().into(),
             wanted: Wanted::of_file(build.is_secret(), None, None, None),
             sensitive: build.is_secret(),
+            in_place: false,
         });
         let live = live(&parts);
         let after = wider(&parts).into_iter().map(|name| format!("{}:{name}", Self::NAME)).collect();

@@ -25,6 +25,10 @@ pub struct TemplateFields {
     /// Whether its content is kept out of diffs.
     #[serde(default)]
     sensitive: bool,
+    /// Whether the file is written into as it stands, and not replaced by a new one; not when left out. For a file that is a mount, or that
+    /// another program has open for good.
+    #[serde(default)]
+    in_place: bool,
 }
 
 impl Fields for TemplateFields {
@@ -35,6 +39,7 @@ impl Fields for TemplateFields {
         let is_secret = build.is_secret();
         let wanted = Wanted::of_file(is_secret, self.mode, self.owner, self.group);
         let sensitive = self.sensitive || is_secret;
-        Ok(vec![Box::new(File { kind: Self::NAME, path: self.path, content, wanted, sensitive })])
+        let (kind, path, in_place) = (Self::NAME, self.path, self.in_place);
+        Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place })])
     }
 }

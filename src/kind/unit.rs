@@ -189,7 +189,7 @@ impl Fields for UnitFields {
             let content = text.as_bytes().into();
             let sensitive = build.is_secret();
             let wanted = Wanted::of_file(sensitive, None, None, None);
-            let file = File { kind: "unit-file", path, content, wanted, sensitive };
+            let file = File { kind: "unit-file", path, content, wanted, sensitive, in_place: false };
             // a restarted target or slice takes everything in it down
             if !name.ends_with(".target") && !name.ends_with(".slice") {
                 watches.push((format!("{}:{}", file.kind, file.path), Kick::Restart));

@@ -124,3 +124,38 @@ fn a_file_stays_when_a_release_names_its_directory_otherwise() {
     host.run("ls /usr/lib/udev/rules.d/90-ours.rules").fails(2);
     host.run("ls /srv/data/a").fails(2);
 }
+
+#[test]
+fn a_file_that_is_a_mount_is_written_into_where_the_role_says_so_and_restored_in_the_same_way() {
+    let world = World::new();
+    let host = world.host();
+    host.run("cp /etc/hosts /srv/hosts && mount --bind /srv/hosts /etc/hosts").ok();
+    host.run("echo theirs > /srv/a && touch /srv/mounted && mount --bind /srv/a /srv/mounted && ln /srv/a /srv/second")
+        .ok();
+    let before = host.run("cat /srv/hosts /srv/a; stat -c '%i %a' /srv/hosts /srv/a").ok();
+    let role = |in_place: &str| {
+        format!(
+            "[[block]]\npath = '/etc/hosts'\nname = 'lab'\ncontent = '192.0.2.1 one'\n{in_place}\
+             [[file]]\npath = '/srv/mounted'\ncontent = 'ours'\nmode = '0600'\n{in_place}"
+        )
+    };
+    world.release(&role(""));
+    let refused = host.run("kpull apply --json");
+    assert_eq!(refused.code(), 1, "{refused}");
+    for said in ["can't replace /etc/hosts: Device or resource busy", "`findmnt /etc/hosts`", "takes `in_place = true`"]
+    {
+        assert!(refused.stdout.contains(said), "{refused}");
+    }
+
+    world.release(&role("in_place = true\n"));
+    world.converges();
+    assert!(host.run("cat /srv/hosts").ok().ends_with("# BEGIN kpull lab\n192.0.2.1 one\n# END kpull lab"));
+    assert_eq!(host.run("cat /srv/second; stat -c %a /srv/second").ok(), "ours600");
+    host.run("echo drift > /srv/mounted").ok();
+    world.converges();
+    assert_eq!(host.run("cat /srv/second").ok(), "ours");
+
+    world.release("");
+    world.converges();
+    assert_eq!(host.run("cat /srv/hosts /srv/a; stat -c '%i %a' /srv/hosts /srv/a").ok(), before);
+}

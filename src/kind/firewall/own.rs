@@ -541,6 +541,7 @@ impl Definition {
             content: text.as_bytes().into(),
             wanted: Wanted::of_file(sensitive, None, None, None),
             sensitive,
+            in_place: false,
         };
         Ok(Self { key: format!("{sort} {name}"), file, name: name.to_owned(), lets_in: Vec::new(), set: None })
     }
