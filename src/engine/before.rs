@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::kind::origin::{Origin, Was};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
-use crate::kind::{Change, Item, Kick, Phase, Work, with_place};
+use crate::kind::{Change, Item, Kick, Phase, Work, whole_of, with_place};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -80,7 +80,7 @@ impl Gone {
 
     /// The path that it is about.
     pub fn path(&self) -> Option<PathBuf> {
-        self.mark.strip_prefix("path:").map(PathBuf::from)
+        path_of(&self.mark).map(Path::to_owned)
     }
 
     /// The removal of a directory that has nothing in it but what is given back before.
@@ -148,8 +148,8 @@ impl Before {
                 continue;
             }
             let origin = item.resource.origin(&mark, work)?;
-            if let Some(path) = mark.strip_prefix("path:") {
-                self.adopt_missing_above(path.as_ref(), &item.id, work)?;
+            if let Some(path) = path_of(&mark) {
+                self.adopt_missing_above(path, &item.id, work)?;
             }
             self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.to_vec(), made: None });
             self.is_changed = true;
@@ -242,9 +242,9 @@ impl Before {
                 }
             }
         }
-        let paths: Vec<String> = marks.iter().filter_map(|mark| Some(mark.strip_prefix("path:")?.to_owned())).collect();
+        let paths: Vec<PathBuf> = marks.iter().filter_map(|mark| path_of(mark)).map(Path::to_owned).collect();
         for path in paths {
-            for dir in Path::new(&path).ancestors().skip(1) {
+            for dir in path.ancestors().skip(1) {
                 if !marks.insert(format!("path:{}", dir.display())) {
                     break;
                 }
@@ -343,6 +343,11 @@ impl Before {
 /// A mark, with its path by where that is on this host: one place has one, whatever its directories are called.
 fn place(mark: &str, host: &Host) -> String {
     with_place(mark, |path| host.root.place_of(path.as_ref()))
+}
+
+/// The path that a mark is about, or that it is about a part of.
+fn path_of(mark: &str) -> Option<&Path> {
+    whole_of(mark).unwrap_or(mark).strip_prefix("path:").map(Path::new)
 }
 
 /// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.

@@ -119,7 +119,7 @@ codes! {
         "Two roles, or one role twice, want the same path, user, package or unit; only one can."
         "Keep one of them, or give a part to each with `[[block]]`."
         "two roles decide about `/etc/hosts`: base and dns"
-    UNKNOWN "site.reference" ["resolve/order.rs"]
+    UNKNOWN "site.reference" ["resolve/order.rs", "lint/needs.rs"]
         "A resource waits for or watches another one that is not on this host, or they wait in a circle."
         "`after`, `before`, `restart_when`, `reload_when` and slots name ids; the id is misspelt, or the role that has it is not used here."
         "`kpull graph HOST` lists the ids."
@@ -149,7 +149,7 @@ codes! {
         "The version was changed and the role was not, or the flag is misspelt."
         "Correct the flag, or the role's table of flags."
         "etcd 3.2.9 has no flag `--client-cret-auth`"
-    LINT_UNIT "check.unit" ["lint/unit_names.rs", "lint/reloads.rs", "lint/systemd.rs", "lint/place.rs", "lint/mod.rs"]
+    LINT_UNIT "check.unit" ["lint/unit_names.rs", "lint/unit_verbs.rs", "lint/systemd.rs", "lint/place.rs", "lint/mod.rs"]
         "A unit names another unit that there is not."
         "The name is misspelt, or what brings it is missing on this host."
         "Correct the name, or add the role or package."
@@ -358,7 +358,7 @@ codes! {
         "Its program fails or takes too long, the server it posts to does not take it, or the table says two things that exclude each other."
         "Run the program by hand, or look at the server; a run is not disturbed by it."
         "the hook notify failed: exit status: 1"
-    ROLLOUT "fleet.rollout" ["engine/rollout.rs", "site/rollout.rs", "host/fleetlock.rs"]
+    ROLLOUT "fleet.rollout" ["engine/rollout.rs", "site/rollout.rs", "lint/rollout.rs", "host/fleetlock.rs"]
         "Nobody can tell whose turn it is with a new release."
         "The site has a [rollout] that names what is not there, or this host can't read how the others are."
         "Correct the table in site.toml at the place that is named; set [status] in kpull.toml. `kpull apply --now` takes the release all the same."

@@ -471,6 +471,11 @@ impl Unit {
         self.own.text.is_some()
     }
 
+    /// Whether it is to start at boot.
+    pub fn is_to_be_enabled(&self) -> bool {
+        self.enable == Some(true)
+    }
+
     /// What other hosts reach it at.
     pub fn listens(&self) -> &[Listen] {
         &self.listens

@@ -7,12 +7,12 @@ mod pins;
 mod place;
 mod ports;
 mod programs;
-mod reloads;
 mod rollout;
 mod systemd;
 #[cfg(test)]
 mod testing;
 mod unit_names;
+mod unit_verbs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +36,7 @@ const LINTS: &[Lint] = &[
     programs::lint,
     flags::lint,
     unit_names::lint,
-    reloads::lint,
+    unit_verbs::lint,
     ports::lint,
     certificates::lint,
     pins::lint,

@@ -51,17 +51,13 @@ impl Site {
     /// Signs the site as it is, broken or not, under the next serial. What `kpull sign` refuses can be signed by hand, and
     /// a host has to stand that.
     pub fn sign(&self) -> &Self {
-        let files = Files::in_directory(self.path()).unwrap();
         let old = fs::read(self.path().join(MANIFEST)).ok().map(|bytes| Manifest::parse(&bytes).unwrap());
         let (site, serial) = match old {
             Some(old) => (old.site, old.serial + 1),
-            None => (kpull::site::Site::load(files.clone()).unwrap().name, 1),
+            None => (kpull::site::Site::load(Files::in_directory(self.path()).unwrap()).unwrap().name, 1),
         };
-        let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
-        let expires = now + jiff::SignedDuration::from_hours(24);
-        let manifest = Manifest::of(&files, &site, serial, now, expires).to_toml();
-        let signature = key().sign(NAMESPACE, HashAlg::Sha512, manifest.as_bytes()).unwrap();
-        self.file(MANIFEST, manifest).file(SIGNATURES, signature.to_pem(LineEnding::LF).unwrap())
+        sign(self.path(), key(), &site, serial);
+        self
     }
 
     /// A tree that belongs to this site as `h1`, and takes its releases from the site's directory.
@@ -70,6 +66,17 @@ impl Site {
         tree.configure(&format!("[[source]]\ndir = \"{}\"\n", self.path().display()));
         tree
     }
+}
+
+/// Signs the site in a directory as it is, for a day.
+pub fn sign(dir: &Path, key: &PrivateKey, site: &str, serial: u64) {
+    let files = Files::in_directory(dir).unwrap();
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
+    let expires = now + jiff::SignedDuration::from_hours(24);
+    let manifest = Manifest::of(&files, site, serial, now, expires).to_toml();
+    let signature = key.sign(NAMESPACE, HashAlg::Sha512, manifest.as_bytes()).unwrap();
+    write(&dir.join(MANIFEST), manifest.as_bytes());
+    write(&dir.join(SIGNATURES), signature.to_pem(LineEnding::LF).unwrap().as_bytes());
 }
 
 /// The key that signs; no secret.
@@ -143,18 +150,9 @@ impl Tree {
         kpull(&arguments)
     }
 
-    /// Everything in it except the state directory and the enrolment.
+    /// [`snapshot`] of it.
     pub fn snapshot(&self) -> Snapshot {
-        let mut found = Snapshot::new();
-        walk(self.path(), "", &mut |name, meta, path| {
-            let content = match meta.file_type() {
-                kind if kind.is_symlink() => fs::read_link(path).unwrap().into_os_string().into_encoded_bytes(),
-                kind if kind.is_file() => fs::read(path).unwrap(),
-                _ => Vec::new(),
-            };
-            found.insert(name.to_owned(), (format!("{:o}", meta.mode()), content));
-        });
-        found
+        snapshot(self.path())
     }
 
     /// When each path was last written or replaced: its times and inode.
@@ -170,6 +168,20 @@ impl Tree {
     pub fn leftovers(&self) -> Vec<String> {
         self.snapshot().into_keys().filter(|name| name.contains("kpull-new")).collect()
     }
+}
+
+/// Everything in a tree except the state directory and the enrolment.
+pub fn snapshot(dir: &Path) -> Snapshot {
+    let mut found = Snapshot::new();
+    walk(dir, "", &mut |name, meta, path| {
+        let content = match meta.file_type() {
+            kind if kind.is_symlink() => fs::read_link(path).unwrap().into_os_string().into_encoded_bytes(),
+            kind if kind.is_file() => fs::read(path).unwrap(),
+            _ => Vec::new(),
+        };
+        found.insert(name.to_owned(), (format!("{:o}", meta.mode()), content));
+    });
+    found
 }
 
 fn walk(dir: &Path, prefix: &str, each: &mut dyn FnMut(&str, &fs::Metadata, &Path)) {

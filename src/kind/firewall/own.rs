@@ -27,9 +27,9 @@ use crate::kind::file::{File, Wanted};
 use crate::kind::origin::Origin;
 use crate::kind::{Change, Fields, Item, Phase, Resource, Trace, Wants, Work};
 
-/// The mark of a zone as such.
+/// The mark of a zone as such: by its file, with whose directory it goes in a tree.
 pub(super) fn mark(zone: &str) -> String {
-    format!("firewall:{zone} zone")
+    format!("part:zone@path:{}", etc_file(zone).display())
 }
 
 /// Whether there was such a zone.
