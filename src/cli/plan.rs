@@ -93,6 +93,9 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
     for (id, error) in &plan.lost {
         report.event(&Event::Lost { id, error });
     }
+    for (id, error) in &plan.overruled {
+        report.event(&Event::Overruled { id, error });
+    }
     let ids = |kicked: bool| {
         let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
         let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !kicked || change.kick.is_some());

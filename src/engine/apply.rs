@@ -98,6 +98,9 @@ pub fn apply(
     for (id, error) in &plan.lost {
         report.event(&Event::Lost { id, error });
     }
+    for (id, error) in &plan.overruled {
+        report.event(&Event::Overruled { id, error });
+    }
     if matches!(outcome, Outcome::Well) && (is_new || !is_empty) {
         let mut before = match plan.before {
             Some(before) => before,

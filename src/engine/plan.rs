@@ -32,6 +32,8 @@ pub struct Plan {
     pub gone_stays: bool,
     /// What can't be restored, by the id of the resource that had it, and why.
     pub lost: Vec<(String, Error)>,
+    /// What something else on this host will undo at the next boot, by id, and what that is.
+    pub overruled: Vec<(String, Error)>,
     /// What can't be observed, and what depends on it.
     pub left_out: LeftOut,
     /// Probes and slots that have to answer before the release counts as good, by position; they are among the changes.
@@ -139,8 +141,13 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
     }
     drop(changed);
+    let overruled = |item: &Item| {
+        let error = item.resource.overruled(&work).unwrap_or_else(Some)?;
+        Some((item.id.clone(), error))
+    };
+    let overruled = catalog.items.iter().filter_map(overruled).collect();
     let gone_stays = is_any_held || !lost.is_empty();
-    Ok(Plan { is_new, changes, gone, before, held, gone_stays, lost, left_out, news, owed, catalog })
+    Ok(Plan { is_new, changes, gone, before, held, gone_stays, lost, overruled, left_out, news, owed, catalog })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.

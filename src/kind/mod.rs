@@ -263,6 +263,12 @@ pub trait Resource: fmt::Debug + Any + Send {
         false
     }
 
+    /// What on this host will undo it at the next boot, if anything does.
+    fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
+        let _ = work;
+        Ok(None)
+    }
+
     /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
     /// tells that.
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {

@@ -1,17 +1,21 @@
 //! `[[sysctl]]`: a kernel setting, in `/etc/sysctl.d` for the next boot and in `/proc/sys` for now.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::host::root::Root;
+use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::module::Module;
 use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, What, Work};
+use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, What, Work};
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -176,6 +180,50 @@ impl Sysctl {
     }
 }
 
+/// Where systemd-sysctl looks for files. One hides those of the same name in the directories after its own.
+const DIRECTORIES: [&str; 5] =
+    ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
+
+/// A line that sets something at boot.
+struct Line {
+    /// The file as systemd finds it.
+    listed: PathBuf,
+    /// The file that this leads to.
+    file: PathBuf,
+    /// From 1.
+    line: usize,
+    value: String,
+}
+
+/// The last line that sets `name` in a file that is read after `own` at boot. A pattern does not count: one overrules no
+/// setting that is named.
+fn later(root: &Root, own: &Path, name: &str) -> Result<Option<Line>> {
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for dir in DIRECTORIES.map(Path::new) {
+        for file in root.names(dir)?.into_iter().filter(|file| file.ends_with(".conf")) {
+            let path = dir.join(&file);
+            files.entry(file).or_insert(path);
+        }
+    }
+    let (own, name) = (own.file_name().unwrap_or_default(), parts(name));
+    let mut found = None;
+    for (_, listed) in files.into_iter().filter(|(file, _)| OsStr::new(file) > own) {
+        let file = match root.link(&listed)? {
+            Some(target) => straight(&listed.parent().unwrap_or(Path::new("/")).join(target)),
+            None => listed.clone(),
+        };
+        for (number, line) in root.text(&file)?.lines().enumerate() {
+            let line = line.trim().trim_start_matches('-');
+            let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with(['#', ';'])) else { continue };
+            if parts(key.trim()) == name {
+                let value = value.trim().to_owned();
+                found = Some(Line { listed: listed.clone(), file: file.clone(), line: number + 1, value });
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// A value with every run of white space as one space, as the kernel compares them.
 pub(crate) fn folded(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -226,6 +274,26 @@ impl Resource for Sysctl {
             _ => None,
         };
         module.map(|module| format!("module:{module}")).into_iter().chain(self.after.iter().cloned()).collect()
+    }
+
+    fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
+        let Some(own) = &self.file else { return Ok(None) };
+        let Some(later) = later(&work.host.root, &own.path, &self.name)? else { return Ok(None) };
+        let is_to_go =
+            |item: &Item| item.resource.kind() == "absent" && Path::new(&item.resource.key()) == later.listed;
+        if folded(&later.value) == folded(&self.value) || work.catalog.iter().any(is_to_go) {
+            return Ok(None);
+        }
+        let (file, line) = (later.file.display(), later.line);
+        let through = match later.file == later.listed {
+            true => String::new(),
+            false => format!(", through the link {}", later.listed.display()),
+        };
+        Ok(Some(
+            Error::new(format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value))
+                .because(format!("line {line} of {file} is read after {}{through}", own.path))
+                .help(format!("take the line out: `sed -i {line}d {file}`")),
+        ))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -310,5 +378,41 @@ mod tests {
     fn bridge_settings_come_after_the_module_that_brings_them() {
         let sysctl = one("sysctl", "name = 'net.bridge.bridge-nf-call-iptables'\nvalue = 1");
         assert_eq!(sysctl.after(), ["module:br_netfilter"]);
+    }
+
+    #[test]
+    fn a_line_that_is_read_later_at_boot_and_says_otherwise_is_named() {
+        let tree = Tree::new();
+        let sysctl = one("sysctl", "name = 'net.core.somaxconn'\nvalue = 4096");
+        let said = || {
+            let error = sysctl.overruled(&tree.work()).unwrap()?;
+            Some(format!("{error}; {}", error.advice().unwrap()))
+        };
+        assert_eq!(said(), None);
+        tree.put("/etc/sysctl.conf", "# net.core.somaxconn = 1\nvm.swappiness = 1\n net/core/somaxconn=128\n");
+        assert_eq!(said(), None, "systemd reads it by a link only");
+        std::fs::create_dir_all(tree.path("/etc/sysctl.d")).unwrap();
+        std::os::unix::fs::symlink("../sysctl.conf", tree.path("/etc/sysctl.d/99-sysctl.conf")).unwrap();
+        let own = "/etc/sysctl.d/90-kpull-net.core.somaxconn.conf";
+        let through = "the next boot makes it `128`, not `4096`: line 3 of /etc/sysctl.conf is read after";
+        let link = "through the link /etc/sysctl.d/99-sysctl.conf; take the line out: `sed -i 3d /etc/sysctl.conf`";
+        assert_eq!(said().unwrap(), format!("{through} {own}, {link}"));
+
+        // the last line of the last file counts, in whichever directory that is
+        tree.put("/usr/lib/sysctl.d/99-z.conf", "net.core.somaxconn = 64\n-net.core.somaxconn = 32\n");
+        let last = said().unwrap();
+        assert!(
+            last.contains("`32`") && last.contains("line 2 of /usr/lib/sysctl.d/99-z.conf is read after"),
+            "{last}"
+        );
+        tree.put("/usr/lib/sysctl.d/99-z.conf", "net.core.somaxconn =   4096\n");
+        assert_eq!(said(), None, "it says the same");
+        tree.put("/etc/sysctl.d/99-z.conf", "net.core.* = 1\n");
+        assert!(said().unwrap().contains("line 3 of /etc/sysctl.conf"), "it hides the other of its name");
+        std::fs::remove_file(tree.path("/etc/sysctl.d/99-sysctl.conf")).unwrap();
+        for earlier in ["/etc/sysctl.d/10-a.conf", "/usr/lib/sysctl.d/90-a.conf", "/etc/sysctl.d/99-z.conf.bak"] {
+            tree.put(earlier, "net.core.somaxconn = 1\n");
+        }
+        assert_eq!(said(), None);
     }
 }

@@ -70,6 +70,10 @@ impl Report for Journal {
                 log!(Level::Warn, KPULL_EVENT = "not_restored", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
                     "{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
             }
+            Event::Overruled { id, error } => {
+                log!(Level::Warn, KPULL_EVENT = "overruled", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
+                    "{id}: {error}; {}", error.advice().unwrap_or_default());
+            }
             Event::Waits { why } => log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {why}"),
             Event::LockKept { why } => {
                 log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {why}");

@@ -58,6 +58,9 @@ impl Report for Json {
             Event::Lost { id, error } => {
                 json!({ "event": "not_restored", "id": id, "code": error.code().name, "error": error.to_string() })
             }
+            Event::Overruled { id, error } => {
+                json!({ "event": "overruled", "id": id, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::Waits { why } => json!({ "event": "waits", "why": why }),
             Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),

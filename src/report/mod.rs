@@ -107,6 +107,13 @@ pub enum Event<'a> {
         /// Why.
         error: &'a Error,
     },
+    /// Something else on this host will undo a resource at the next boot.
+    Overruled {
+        /// The resource.
+        id: &'a str,
+        /// What, and what to do about it.
+        error: &'a Error,
+    },
     /// There is a newer release, and it is not this host's turn.
     Waits {
         /// Which, and why.

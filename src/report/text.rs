@@ -263,6 +263,10 @@ impl Report for Text {
                 let text = format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
             }
+            Event::Overruled { id, error } => {
+                let text = format!("{id}: {error}; {}", error.advice().unwrap_or_default());
+                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            }
             Event::Waits { why } => {
                 self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));
             }

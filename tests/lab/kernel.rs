@@ -59,3 +59,27 @@ fn settings_of_any_length_are_set_once_and_come_back_as_they_were() {
     let taken = host.run("cat /srv/site/roles/taken/role.toml").ok();
     assert!(taken.contains("value = \"2048\"") && taken.contains("value = \"4096 98304 4194304\""), "{taken}");
 }
+
+#[test]
+fn a_line_that_is_read_later_at_boot_is_named_until_it_is_gone() {
+    let world = World::new();
+    let host = world.host();
+    let name = "net.core.somaxconn";
+    host.run(&format!("echo '{name} = 128' > /etc/sysctl.conf")).ok();
+    world.release(&role(&[(name, "4096")]));
+    let at_boot = || host.run(&format!("/usr/lib/systemd/systemd-sysctl && sysctl -n {name}")).ok();
+    for command in ["plan", "apply"] {
+        let said = host.run(&format!("kpull {command}")).stdout;
+        let why = "the next boot makes it `128`, not `4096`: line 1 of /etc/sysctl.conf is read after";
+        assert!(
+            said.contains(&format!("sysctl:{name}: {why}")) && said.contains("`sed -i 1d /etc/sysctl.conf`"),
+            "{said}"
+        );
+    }
+    assert_eq!(host.run(&format!("sysctl -n {name}")).ok(), "4096");
+    assert_eq!(at_boot(), "128");
+    host.run("sed -i 1d /etc/sysctl.conf").ok();
+    let said = host.run("kpull apply").ok();
+    assert!(!said.contains("next boot"), "{said}");
+    assert_eq!(at_boot(), "4096");
+}
