@@ -4,7 +4,7 @@ pub mod advice;
 pub mod code;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::panic::Location;
@@ -98,6 +98,8 @@ struct Inner {
     what: String,
     cause: Option<String>,
     help: Option<String>,
+    /// The first sentence of the help: what mends it, whoever else has it.
+    remedy: Option<String>,
     label: Option<String>,
     place: Option<Place>,
     passes: bool,
@@ -121,6 +123,7 @@ impl Error {
             what: visible(what.as_ref()),
             cause: None,
             help: None,
+            remedy: None,
             label: None,
             place: None,
             passes: false,
@@ -224,6 +227,7 @@ impl Error {
     #[must_use]
     pub fn help(mut self, help: impl AsRef<str>) -> Self {
         self.0.help = Some(visible(&advice::complete(help.as_ref())));
+        self.0.remedy.clone_from(&self.0.help);
         self
     }
 
@@ -236,8 +240,9 @@ impl Error {
     /// Adds another sentence to what the reader can do.
     #[must_use]
     pub fn help_more(mut self, more: &str) -> Self {
-        let help = self.0.help.take().map_or_else(|| more.to_owned(), |help| format!("{help}; {more}"));
-        self.help(help)
+        let more = visible(&advice::complete(more));
+        self.0.help = Some(self.0.help.take().map_or_else(|| more.clone(), |help| format!("{help}; {more}")));
+        self
     }
 
     /// Adds the place in the text that is meant, and a few words to stand beside it. Credentials in addresses near there
@@ -264,6 +269,53 @@ impl Error {
         let mut seen = HashSet::new();
         let key = |error: &Error| (error.to_string(), error.place().map(ToString::to_string));
         Self::all(errors.into_iter().flat_map(Error::each).filter(|error| seen.insert(key(error))).collect())
+    }
+
+    /// What a person is told: of failures with one cause the first, which names the others. They have one where the same command mends
+    /// them, or where why they happened and what to do are the same.
+    pub fn told(&self) -> Vec<Self> {
+        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut told: Vec<(&Self, Vec<&Self>)> = Vec::new();
+        for error in std::iter::once(self).chain(self.others()) {
+            let index = *known.entry(error.root()).or_insert(told.len());
+            match told.get_mut(index) {
+                Some((_, alike)) => alike.push(error),
+                None => told.push((error, Vec::new())),
+            }
+        }
+        told.into_iter().map(|(error, alike)| error.clone().naming(&alike)).collect()
+    }
+
+    /// What failures with one cause have in common.
+    fn root(&self) -> String {
+        match (&self.0.remedy, &self.0.cause) {
+            (Some(remedy), _) if remedy.contains(advice::MARK) => remedy.clone(),
+            (Some(remedy), Some(cause)) => format!("{cause}\n{remedy}"),
+            _ => self.to_string(),
+        }
+    }
+
+    /// With the names of others that have the same cause.
+    fn naming(self, others: &[&Self]) -> Self {
+        const SOME: usize = 3;
+        let mut names: Vec<String> = Vec::new();
+        for other in others {
+            let name = other.place().map_or_else(|| other.0.what.clone(), ToString::to_string);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let (count, more) = (others.len(), names.len().saturating_sub(SOME));
+        names.truncate(SOME);
+        let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+        match count {
+            0 => self,
+            _ => self.help_more(&format!(
+                "{} with the same cause: {}{rest}",
+                counted(count, "more error"),
+                names.join(", ")
+            )),
+        }
     }
 
     /// This failure and those that were found together with it, one by one.
@@ -480,6 +532,50 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_failures_with_one_cause_the_first_is_told_and_names_the_others() {
+        let at = |line: usize| Place { file: "r.toml".into(), text: "\n".repeat(9).into(), span: line - 1..line - 1 };
+        let lacks = |file: &str, line| {
+            Error::new("it can't be used")
+                .because(format!("the site has no {file}"))
+                .help("run `kpull pki init`")
+                .at(at(line), "")
+        };
+        let unread = |name: &str| Error::new(format!("can't read {name}")).because("there is no key").help("name one");
+        let errors = vec![
+            lacks("a.pem", 1),
+            unread("a"),
+            lacks("b.pem", 2).help_more("the same on 2 more: x, y"),
+            Error::new("of its own").help("name one"),
+            unread("b"),
+            lacks("c.pem", 3),
+            lacks("c.pem", 3),
+            lacks("d.pem", 4),
+            lacks("d.pem", 5),
+            // without advice only what is the same has the same cause
+            Error::new("x").because("there is no key"),
+            Error::new("y").because("there is no key"),
+            Error::new("y").because("there is no key"),
+        ];
+        let told = Error::all(errors).unwrap().told();
+        let said: Vec<_> =
+            told.iter().map(|error| (error.to_string(), error.advice().unwrap_or_default().to_owned())).collect();
+        let said: Vec<_> = said.iter().map(|(what, help)| (what.as_str(), help.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                (
+                    "it can't be used: the site has no a.pem",
+                    "run `kpull pki init`; 5 more errors with the same cause: r.toml:2:1, r.toml:3:1, r.toml:4:1 and 1 more"
+                ),
+                ("can't read a: there is no key", "name one; 1 more error with the same cause: can't read b"),
+                ("of its own", "name one"),
+                ("x: there is no key", ""),
+                ("y: there is no key", "1 more error with the same cause: y"),
+            ]
+        );
+    }
 
     #[test]
     fn a_place_counts_lines_and_columns_from_one() {

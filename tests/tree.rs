@@ -66,6 +66,8 @@ mod seal;
 mod secrets;
 #[path = "tree/see.rs"]
 mod see;
+#[path = "support/shipped.rs"]
+mod shipped;
 #[path = "support/site.rs"]
 mod site;
 #[path = "tree/sources.rs"]

@@ -112,10 +112,21 @@ impl Check {
     fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
         let now = Timestamp::now();
         let standings = survey(site, now)?;
+        // what one command renews is told once
+        let is_due = |standing: &&Standing| standing.is_due();
+        let first = standings.iter().filter(is_due).min_by_key(|standing| standing.left(now));
+        let more = standings.iter().filter(is_due).count().saturating_sub(1);
         for standing in &standings {
-            if let Some(warning) = standing.warning(now) {
-                self.warn(Some(&standing.host), &warning);
+            let Some(mut warning) = standing.warning(now) else { continue };
+            if standing.is_due() && !self.json {
+                if first.is_none_or(|first| !std::ptr::eq(first, standing)) {
+                    continue;
+                }
+                if more > 0 {
+                    warning.push_str(&format!("; {more} more are due"));
+                }
             }
+            self.warn(Some(&standing.host), &warning);
         }
         Ok(standings.iter().filter_map(Standing::error).collect())
     }

@@ -406,12 +406,12 @@ pub fn main() -> Exit {
 
 /// Writes an error, and those that were found with it: to standard error for a person, to standard output as JSON.
 fn show(error: &Error, json: bool) {
-    for error in std::iter::once(error).chain(error.others()) {
-        if json {
-            print_json(&describe(error));
-        } else if !report::failed(error) {
-            eprint!("{}", mask::hide(&graphical(error)));
-        }
+    if json {
+        std::iter::once(error).chain(error.others()).for_each(|error| print_json(&describe(error)));
+        return;
+    }
+    for error in error.told().iter().filter(|error| !report::failed(error)) {
+        eprint!("{}", mask::hide(&graphical(error)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::text::quoted;
 
 /// What a command that is proposed starts with, in backticks.
-const MARK: &str = "`kpull ";
+pub(super) const MARK: &str = "`kpull ";
 
 /// What this process was given, and which commands understand it.
 struct Given {

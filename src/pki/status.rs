@@ -90,6 +90,11 @@ impl Standing {
         Some(Error::new(what).because(why).at(place.clone(), "this certificate").help(help))
     }
 
+    /// Whether it has to be renewed by now.
+    pub fn is_due(&self) -> bool {
+        self.state == State::Due
+    }
+
     /// How it stands needs somebody's attention, though nothing is broken yet.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let (host, name) = (&self.host, &self.name);

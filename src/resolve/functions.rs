@@ -6,10 +6,8 @@ use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use crate::error::nearest;
 use crate::resolve::filters;
 use crate::resolve::world::HostObject;
-use crate::site::Files;
 
 /// Functions, the engine's too, for a suggestion when somebody misspells one.
 pub const FUNCTIONS: &[&str] =
@@ -142,16 +140,6 @@ pub fn add(env: &mut Environment<'static>) {
     });
     env.add_function("interface_of", interface_of);
     env.add_function("make_kubeconfig", make_kubeconfig);
-}
-
-/// A file of the site below `pki/`, as text: what an authority's public half is.
-pub(super) fn pki_file(files: &Files, name: &str) -> Result<String, Error> {
-    let known = || files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
-    let bytes = files.get(&format!("pki/{name}")).ok_or_else(|| {
-        let meant = nearest(name, known()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        invalid(format!("the site has no pki/{name}: `kpull pki init` and `issue` make what is missing{meant}"))
-    })?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| invalid(format!("pki/{name} is not a text")))
 }
 
 fn invalid(why: impl Into<String>) -> Error {

@@ -82,7 +82,28 @@ impl Asked {
                     .help("write it as a file with [[secret]]")
             })
         });
-        text.map_err(|error| {
+        self.pass(text)
+    }
+
+    /// What `pki_file("NAME")` is in a template: a file of the site below `pki/`, as an authority's public half is.
+    fn pki_file(&self, name: &str) -> Result<String, minijinja::Error> {
+        let found = self.files.get(&format!("pki/{name}")).ok_or_else(|| {
+            let make = if name.contains('/') { "issue" } else { "init" };
+            let error = Error::new(format!("the site has no pki/{name}")).help(format!("run `kpull pki {make}`"));
+            let known = self.files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
+            match nearest(name, known) {
+                Some(near) => error.help_more(&format!("did you mean `{near}`?")),
+                None => error,
+            }
+        });
+        self.pass(found.and_then(|bytes| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| Error::new(format!("pki/{name} is not a text")))
+        }))
+    }
+
+    /// Keeps an error until the template engine, which can't carry it, has failed.
+    fn pass(&self, result: Result<String>) -> Result<String, minijinja::Error> {
+        result.map_err(|error| {
             let words = error.to_string();
             lock(&self.log).failed.get_or_insert(error);
             minijinja::Error::new(ErrorKind::InvalidOperation, words)
@@ -202,8 +223,6 @@ impl World {
             env.set_syntax(syntax);
         }
         let files = site.files.clone();
-        env.add_function("pki_file", move |name: String| functions::pki_file(&files, &name));
-        let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => String::from_utf8(bytes.to_vec())
                 .map(Some)
@@ -223,6 +242,8 @@ impl World {
         });
         let asks = asked.clone();
         env.add_function("secret", move |name: String| asks.text(&name));
+        let asks = asked.clone();
+        env.add_function("pki_file", move |name: String| asks.pki_file(&name));
         Arc::new(Self {
             asked,
             site,

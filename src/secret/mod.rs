@@ -156,9 +156,14 @@ impl Keyring {
         let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         if lock(&self.identities).is_empty() && !self.unlock()? {
             let error = Error::new(what()).because("there is no key to read it with");
+            // a person names one on the command line, a host in its configuration
+            let name = match self.ask {
+                Some(_) => "name your private key with --identity FILE",
+                None => "name the file with the private key in `identities` under [secrets] of kpull.toml",
+            };
             return Err(match self.files.is_empty() {
-                true => error.help("name the file with the private key"),
-                false => error.help(format!("looked for {}", files())),
+                true => error.help(name),
+                false => error.help(format!("{name}; looked for {}", files())),
             });
         }
         loop {

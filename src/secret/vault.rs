@@ -122,6 +122,10 @@ fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<
 
 fn missing(name: &str, files: &Files) -> Error {
     let error = Error::new(format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
+    // keys of authorities and certificates are made with these
+    if let Some(key) = name.strip_prefix("pki/") {
+        return error.help(if key.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" });
+    }
     match nearest(name, files.iter().filter_map(|(path, _)| name::name_in(path))) {
         Some(near) => error.help(format!("did you mean `{near}`? Else write it with `kpull secret set {name}`")),
         None => error.help(format!("write it with `kpull secret set {name}`")),

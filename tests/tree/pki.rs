@@ -7,6 +7,7 @@ use std::process::Command;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
+use crate::shipped::assemble;
 use crate::site::{Output, Site, Tree, key, kpull};
 
 /// A role with one certificate.
@@ -477,4 +478,83 @@ fn a_mistake_in_a_certificate_is_told_with_its_field() {
         assert_eq!(world.check().exits(1).error()["error"], why);
         world.pki("issue").exits(1);
     }
+}
+
+/// The shipped site, with an operator.
+fn shipped() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("site");
+    assemble(&site, None);
+    let mut text = fs::read_to_string(site.join("site.toml")).unwrap();
+    text.push_str(&format!("\n[secrets]\nrecipients = [{:?}]\n", public(key())));
+    fs::write(site.join("site.toml"), text).unwrap();
+    for entry in fs::read_dir(site.join("host_vars")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("recipient = {:?}\n{text}", public(&host_key()))).unwrap();
+    }
+    (dir, site.display().to_string())
+}
+
+/// What stands at the start of each error, and how many lines they have together.
+fn causes(output: &Output) -> (Vec<&str>, usize) {
+    let whats = output.stderr.lines().filter_map(|line| line.trim().strip_prefix("help: "));
+    (whats.map(|line| line.split(';').next().unwrap()).collect(), output.stderr.lines().count())
+}
+
+#[test]
+fn one_cause_is_told_once_however_many_certificates_and_secrets_it_is_the_cause_of() {
+    let (dir, site) = shipped();
+    let fresh = kpull(&["check", "--site", &site]).exits(1);
+    let (helps, lines) = causes(&fresh);
+    let secret = |name: &str| format!("write it with `kpull secret set {name} --site {site}`");
+    let secrets = ["haproxy-stats", "keepalived", "bootstrap-token"].map(secret);
+    let mut wanted = vec![format!("run `kpull pki init --site {site}`")];
+    wanted.extend(secrets);
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(helps.iter().map(|help| (*help).to_owned()).collect()), sorted(wanted), "{}", fresh.stderr);
+    assert!(lines < 50, "{}", fresh.stderr);
+    // for a program each has its place
+    assert!(kpull(&["check", "--json", "--site", &site]).exits(1).events("error").len() > 10);
+
+    kpull(&["pki", "init", "--site", &site]).exits(0);
+    let unissued = kpull(&["check", "--site", &site]).exits(1);
+    let issue = format!("run `kpull pki issue --site {site}`");
+    assert_eq!(causes(&unissued).0.iter().filter(|help| **help == issue).count(), 1, "{}", unissued.stderr);
+
+    // nobody's keys, then somebody else's
+    let issue = |identity: &[&str]| {
+        let words = [["pki", "issue", "--site", &site].as_slice(), identity].concat();
+        Output::of(crate::site::command(&words).env("HOME", dir.path()).output().unwrap()).exits(1)
+    };
+    let unread = issue(&[]);
+    assert_eq!(causes(&unread).0, ["name your private key with --identity FILE"], "{}", unread.stderr);
+    assert!(unread.stderr.contains("more errors with the same cause"), "{}", unread.stderr);
+    let other = dir.path().join("other");
+    fs::write(&other, &*host_key().to_openssh(LineEnding::LF).unwrap()).unwrap();
+    let unread = issue(&["--identity", other.to_str().unwrap()]);
+    assert_eq!(causes(&unread).0.len(), 1, "{}", unread.stderr);
+}
+
+#[test]
+fn certificates_that_are_due_together_are_one_warning() {
+    let many = "for_each = \"[1, 2, 3]\"\nname = \"web{{ item }}\"";
+    let role = |more: &str| {
+        let role = WEB.replace("name = \"web\"", &format!("{many}\n{more}"));
+        role.replace("cert.pem", "cert{{ item }}.pem")
+            .replace("key.pem", "key{{ item }}.pem")
+            .replace("ca = \"/etc/web/ca.pem\"\n", "")
+    };
+    let world = World::issued(&role("lifetime = \"2d\""));
+    world.site.role("web", &role(""));
+    let site = world.site.path().display().to_string();
+    let told = kpull(&["check", "--site", &site]).exits(0).stdout;
+    let warnings: Vec<&str> = told.lines().filter(|line| line.starts_with("! ")).collect();
+    let wanted =
+        format!("! the certificate web1 of h1 ends in 1 days: run `kpull pki renew --site {site}`; 2 more are due");
+    assert_eq!(warnings, [wanted.as_str()], "{told}");
+    assert_eq!(world.check().exits(0).events("warning").len(), 3);
 }
