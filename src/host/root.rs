@@ -16,6 +16,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, SMB_SUPER_MAGIC};
 use nix::unistd::{Gid, Uid};
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
@@ -222,6 +223,16 @@ const SMALL: u64 = 256 << 10;
 
 /// How many links are followed on the way to one path, as by the kernel.
 const LINKS_MAX: usize = 40;
+
+/// File systems whose files have the mode and owner of their mount: vfat, exFAT, NTFS, FUSE, SMB.
+const WITHOUT_MODES: [FsType; 6] = [
+    MSDOS_SUPER_MAGIC,
+    FsType(0x2011_bab0),
+    FsType(0x7366_746e),
+    FUSE_SUPER_MAGIC,
+    SMB_SUPER_MAGIC,
+    FsType(0xfe53_4d42),
+];
 
 /// Who may read or write a file besides its owner and group.
 const ACL: &str = "system.posix_acl_access";
@@ -568,10 +579,7 @@ impl Root {
 
     /// Gives a new file, for the name in a directory, its owner, attributes and mode.
     fn furnish(&self, file: &File, (parent, name): (&OwnedFd, &Path), path: &Path, access: Access) -> Result<()> {
-        if access.uid.is_some() || access.gid.is_some() {
-            nix::unistd::fchown(file, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
-                .map_err(|errno| self.failed("set the owner of", path, errno))?;
-        }
+        self.give_owner(file, path, access)?;
         // after the content and the owner: a change of either takes capabilities away
         let mut kept = self.kept(path, access);
         if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
@@ -580,8 +588,7 @@ impl Root {
         for attribute in kept {
             self.set_attribute(file, path, &attribute)?;
         }
-        nix::sys::stat::fchmod(file, Mode::from_bits_truncate(access.mode))
-            .map_err(|errno| self.failed("set the mode of", path, errno))
+        self.give_mode(file, path, access.mode)
     }
 
     /// Has the names in a directory on the disk; with all others, when there will be a [`Root::settle`].
@@ -623,10 +630,7 @@ impl Root {
 
     /// Sets mode and owners of what is open.
     fn give(&self, fd: &OwnedFd, old: FileStat, path: &Path, access: Access) -> Result<()> {
-        if access.uid.is_some() || access.gid.is_some() {
-            nix::unistd::fchown(fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
-                .map_err(|errno| self.failed("set the owner of", path, errno))?;
-        }
+        self.give_owner(fd, path, access)?;
         if access.uid.is_some_and(|uid| uid != old.st_uid) && !self.trusts(old.st_uid) {
             // whom the last owner let in is not whom the next one lets in
             for name in [ACL, DEFAULT_ACL] {
@@ -637,8 +641,51 @@ impl Root {
             }
         }
         // after the owner: chown takes setuid and setgid away
-        nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(access.mode))
-            .map_err(|errno| self.failed("set the mode of", path, errno))
+        self.give_mode(fd, path, access.mode)
+    }
+
+    fn give_owner(&self, fd: impl AsFd, path: &Path, access: Access) -> Result<()> {
+        if access.uid.is_none() && access.gid.is_none() {
+            return Ok(());
+        }
+        nix::unistd::fchown(&fd, access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw))
+            .map_err(|errno| self.refused("owner", path, errno, &fd))
+    }
+
+    fn give_mode(&self, fd: impl AsFd, path: &Path, mode: u32) -> Result<()> {
+        nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(mode))
+            .map_err(|errno| self.refused("mode", path, errno, &fd))?;
+        // some say that they have taken it
+        match nix::sys::stat::fstat(&fd) {
+            Ok(now) if now.st_mode & 0o7777 != mode => Err(self.without("mode", path, &now)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to tell of a mode or an owner that could not be set.
+    fn refused(&self, what: &str, path: &Path, errno: Errno, fd: impl AsFd) -> Error {
+        let kind = nix::sys::statfs::fstatfs(&fd).map(|fs| fs.filesystem_type());
+        match nix::sys::stat::fstat(&fd) {
+            Ok(now) if errno == Errno::EPERM && kind.is_ok_and(|kind| WITHOUT_MODES.contains(&kind)) => {
+                self.without(what, path, &now)
+            }
+            _ => self.failed(&format!("set the {what} of"), path, errno),
+        }
+    }
+
+    /// That a file system has no modes and owners of its own.
+    fn without(&self, what: &str, path: &Path, now: &FileStat) -> Error {
+        Error::new(format!("can't set the {what} of {}", self.shown(path).display()))
+            .because("every file of this file system has the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)")
+            .help(format!(
+                "write `mode = \"{:04o}\"` and the owner {}:{} in the role, as files there have them, or mount it with another `umask=`, \
+                 `uid=` and `gid=` (`findmnt -T {}`)",
+                now.st_mode & 0o7777,
+                now.st_uid,
+                now.st_gid,
+                path.display()
+            ))
+            .of_path()
     }
 
     /// Makes the directory at `path`, and those above it (0755, ours) that are missing. A new one has its access and its
@@ -1148,6 +1195,9 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
             "kpull reads files of at most {} MiB (`ls -ls` shows its size): move it away",
             read::MOST >> 20
         )),
+        Errno::EPERM | Errno::EOPNOTSUPP if doing == "make the link" => {
+            error.help("the file system there may have no links (vfat, exFAT), or its directory is immutable (`lsattr -d`)")
+        }
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(
             "it, or its directory, may be immutable or append-only: `lsattr -d` shows that, `chattr -i -a` takes it away",
         ),

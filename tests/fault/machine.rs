@@ -95,6 +95,11 @@ const FILES: usize = 3;
 /// second, and so on. Whatever comes of it is told with what to do, every file is old or new, and the next run finishes the work.
 /// What was told.
 fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> {
+    each_with(from, call, &format!("error={errno}"))
+}
+
+/// The same with what strace is to do to the system call.
+fn each_with(from: &Tree, call: &str, fault: &str) -> Vec<serde_json::Value> {
     let whole = copy(from);
     whole.kpull("apply").exits(0);
     let wanted = whole.snapshot();
@@ -105,7 +110,7 @@ fn each_failing(from: &Tree, call: &str, errno: &str) -> Vec<serde_json::Value> 
         let tree = copy(from);
         let mut strace = Command::new("strace");
         strace.args(["-qq", "-e", &format!("trace={call}"), "-o"]).arg(log.path());
-        strace.args(["-e", &format!("inject={call}:error={errno}:when={number}")]);
+        strace.args(["-e", &format!("inject={call}:{fault}:when={number}")]);
         strace.arg(env!("CARGO_BIN_EXE_kpull")).args(["apply", "--json", "--root"]).arg(tree.path());
         let output = Output::of(strace.stdin(Stdio::null()).output().expect("strace is there"));
         if !fs::read_to_string(log.path()).unwrap().contains("(INJECTED)") {
@@ -144,6 +149,19 @@ fn an_error_of_the_disk_when_something_is_written_through_is_told_and_the_next_r
     let told: Vec<_> =
         ["fsync", "fdatasync", "syncfs"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
     of_a_file(&told, "can't write /srv/", DISK);
+}
+
+/// By strace: file systems without modes (vfat, exFAT, NTFS) say that they have taken one, or need a kernel that has them.
+#[test]
+fn a_file_system_without_modes_is_named_with_the_mode_that_files_have_there() {
+    let (_site, tree) = first_release();
+    let told = each_with(&tree, "fchmod", "retval=0");
+    of_a_file(&told, "can't set the mode of /srv/", "write `mode = \"0600\"` and the owner 0:0 in the role");
+    of_a_file(
+        &told,
+        "the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)",
+        "`findmnt -T /srv/",
+    );
 }
 
 #[test]
