@@ -56,6 +56,8 @@ mod pki;
 mod ranges;
 #[path = "tree/recipe.rs"]
 mod recipe;
+#[path = "tree/reports.rs"]
+mod reports;
 #[path = "tree/rollout.rs"]
 mod rollout;
 #[path = "tree/schema.rs"]

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
+use crate::host::root::What;
 use crate::kind::origin::{Origin, Was};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
@@ -43,6 +44,8 @@ pub struct Before {
     known: BTreeMap<String, Known>,
     /// Whether it is not what is written down.
     is_changed: bool,
+    /// Marks of what has to go before something of another type can have its place, by [`Before::gone`]; with the id of that.
+    in_way: BTreeMap<String, String>,
 }
 
 /// Something that no role wants any more, to be given back.
@@ -95,7 +98,7 @@ impl Gone {
 impl Before {
     /// What is remembered.
     pub fn load(store: &Store) -> Result<Self> {
-        Ok(Self { known: store.read(FILE)?.unwrap_or_default(), is_changed: false })
+        Ok(Self { known: store.read(FILE)?.unwrap_or_default(), ..Self::default() })
     }
 
     /// Writes it down, if it is not what was read.
@@ -133,13 +136,19 @@ impl Before {
 
     fn adopt_one(&mut self, item: &Item, kicks: &[(String, Kick)], work: &Work<'_>) -> Result<()> {
         for mark in item.resource.footprint(work.host)? {
+            if self.in_way.contains_key(&mark) {
+                continue;
+            }
             if let Some(known) = self.known.get_mut(&mark) {
                 self.is_changed |= known.id != item.id || known.kicks != kicks;
                 (known.id, known.kicks) = (item.id.clone(), kicks.to_vec());
                 self.is_changed |= item.resource.refine(&mut known.origin, work)?;
                 continue;
             }
-            if let Some(former) = self.other_name(&mark, work)
+            // what is seen there now, through a link, has gone by then
+            let is_in_way = self.is_in_way(&mark);
+            if !is_in_way
+                && let Some(former) = self.other_name(&mark, work)
                 && let Some(mut known) = self.known.remove(&former)
             {
                 item.resource.refine(&mut known.origin, work)?;
@@ -147,7 +156,10 @@ impl Before {
                 self.is_changed = true;
                 continue;
             }
-            let origin = item.resource.origin(&mark, work)?;
+            let origin = match mark.strip_prefix("path:").filter(|_| is_in_way) {
+                Some(path) => Origin::Nothing { path: path.to_owned() },
+                None => item.resource.origin(&mark, work)?,
+            };
             if let Some(path) = path_of(&mark) {
                 self.adopt_missing_above(path, &item.id, work)?;
             }
@@ -182,13 +194,16 @@ impl Before {
     }
 
     /// What the catalog has no more, in the order in which it is given back; and ids of what can't be, and why.
-    pub fn gone(&self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
-        let wanted = self.wanted(work);
+    pub fn gone(&mut self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
+        let mut wanted = self.wanted(work);
+        self.in_way = self.in_way(&wanted, work);
+        let is_in_way = |mark: &str| self.is_in_way(mark);
+        wanted.retain(|mark| !self.in_way.contains_key(mark));
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
         let mut left = self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)).peekable();
         // a directory may have another name, by which it is wanted
         let places: HashSet<String> = match left.peek() {
-            Some(_) => wanted.iter().map(|mark| place(mark, work.host)).collect(),
+            Some(_) => wanted.iter().filter(|mark| !is_in_way(mark)).map(|mark| place(mark, work.host)).collect(),
             None => HashSet::new(),
         };
         for (mark, known) in left.filter(|(mark, _)| !places.contains(&place(mark, work.host))) {
@@ -203,6 +218,7 @@ impl Before {
             let turn = match (&known.origin, resource.phase()) {
                 (Origin::Unit { state: Was { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => Turn::Last,
                 (Origin::Unit { .. }, _) => Turn::First,
+                _ if is_in_way(mark) => Turn::First,
                 _ => Turn::Middle,
             };
             let id = format!("{}:{}", resource.kind(), resource.key());
@@ -228,6 +244,45 @@ impl Before {
             (one.turn, Reverse(resource.phase()), is_started, reach, Reverse(one.mark.len()))
         });
         (gone, lost)
+    }
+
+    /// What earlier releases made where the catalog has something of another type now: a file or link in place of a directory, or the
+    /// other way round.
+    fn in_way(&self, wanted: &HashSet<String>, work: &Work<'_>) -> BTreeMap<String, String> {
+        let marks = |item: &Item| item.resource.footprint(work.host).unwrap_or_default();
+        let claims: Vec<(String, &Item)> =
+            work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
+        let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
+        let mut found = BTreeMap::new();
+        for (mark, known) in &self.known {
+            let Origin::Nothing { path } = &known.origin else { continue };
+            if !wanted.contains(mark) || ids.contains(known.id.as_str()) {
+                continue;
+            }
+            let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
+            let is_directory = meta.what == What::Directory;
+            let claim = claims.iter().find(|(claim, _)| claim == mark);
+            // where no resource has the path itself, one has a path below it
+            let is_wrong =
+                claim.map_or(!is_directory, |(_, item)| (item.resource.kind() == "directory") != is_directory);
+            let user = claim.or_else(|| {
+                claims.iter().find(|(claim, _)| path_of(claim).is_some_and(|below| below.starts_with(path)))
+            });
+            if let Some((_, item)) = user.filter(|_| is_wrong) {
+                found.insert(mark.clone(), item.id.clone());
+            }
+        }
+        found
+    }
+
+    /// Whether a mark, or one above it, is that of something that has to go.
+    fn is_in_way(&self, mark: &str) -> bool {
+        Path::new(mark).ancestors().filter_map(Path::to_str).any(|mark| self.in_way.contains_key(mark))
+    }
+
+    /// Whether what an item is to be waits for something of another type to go.
+    pub fn is_in_way_of(&self, item: &Item) -> bool {
+        self.in_way.values().any(|id| *id == item.id)
     }
 
     /// Every mark of the catalog, with the directories above its paths. What a resource can't tell of itself is what is known of it.
@@ -261,9 +316,15 @@ impl Before {
         self.is_changed |= self.known.len() != count;
     }
 
-    /// Nothing is to be known of a mark any longer: it was given back.
+    /// Nothing is to be known of a mark any longer: it was given back. Or it is another resource's now, and there was nothing before.
     pub fn forget(&mut self, mark: &str) {
-        self.is_changed |= self.known.remove(mark).is_some();
+        match (self.in_way.remove(mark), self.known.get_mut(mark)) {
+            (Some(id), Some(known)) => {
+                (known.id, known.made) = (id, None);
+                self.is_changed = true;
+            }
+            _ => self.is_changed |= self.known.remove(mark).is_some(),
+        }
     }
 
     /// Whatever a resource has made stays for good. Whether there is such a resource.
@@ -386,13 +447,13 @@ mod tests {
     fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
         let (world, mut before) = (world(), Before::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work, |_| false).0);
-        let gone = |before: &Before, role: &str| -> Vec<String> {
+        let gone = |before: &mut Before, role: &str| -> Vec<String> {
             world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark).collect())
         };
-        assert_eq!(gone(&before, &format!("{X}{Y}")).len(), 0);
-        assert_eq!(gone(&before, X), ["path:/etc/y"]);
+        assert_eq!(gone(&mut before, &format!("{X}{Y}")).len(), 0);
+        assert_eq!(gone(&mut before, X), ["path:/etc/y"]);
         before.forget("path:/etc/y");
-        assert_eq!(gone(&before, X).len(), 0);
+        assert_eq!(gone(&mut before, X).len(), 0);
         assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/x"]);
     }
 

@@ -76,7 +76,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let mut is_any_held = false;
     let mut lost = Vec::new();
     if is_new || owed.gone {
-        let known = Before::load(store)?;
+        let mut known = Before::load(store)?;
         let mut leaves = HashSet::new();
         let (all, unknown) = known.gone(&work);
         lost = unknown;
@@ -126,7 +126,13 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         if is_held(&item.id) || left_out.has(at) {
             continue;
         }
-        match difference(item, &work, &changed, &owed.kicks) {
+        let is_in_way = before.as_ref().is_some_and(|before: &Before| before.is_in_way_of(item));
+        let difference = match difference(item, &work, &changed, &owed.kicks) {
+            // looked at again when that has gone
+            Err(_) if is_in_way => Ok((item.resource.kind() != "absent").then(|| Change::new("create"))),
+            difference => difference,
+        };
+        match difference {
             Ok(None) => {
                 if let Some(change) = known.as_ref().and_then(|known| check::news(item, known)) {
                     news.insert(at);

@@ -693,9 +693,13 @@ impl Root {
     pub fn make_directory(&self, path: &Path, access: Access) -> Result<()> {
         let temporary = temporary_name(path);
         let (parent, name) = self.writable_parent(path)?;
-        if self.meta(path)?.is_some() {
-            self.set_access(path, access)?;
-            return self.sync(&parent, path);
+        match self.meta(path)?.map(|meta| meta.what) {
+            None => {}
+            Some(What::Directory) => {
+                self.set_access(path, access)?;
+                return self.sync(&parent, path);
+            }
+            Some(_) => return Err(self.failed("open", path, Errno::ENOTDIR)),
         }
         clear(&parent, &temporary);
         nix::sys::stat::mkdirat(&parent, &*temporary, Mode::S_IRWXU)
@@ -739,6 +743,8 @@ impl Root {
             clear(&parent, &temporary);
             return made;
         }
+        // what was opened through the link that it replaces
+        self.parents.borrow_mut().clear();
         self.sync(&parent, path)
     }
 

@@ -66,6 +66,7 @@ impl Fields for BlockFields {
             is_secret,
             no_file: false,
             in_place: self.in_place,
+            unended: false,
         })])
     }
 }
@@ -81,15 +82,27 @@ pub struct Block {
     sensitive: bool,
     is_secret: bool,
     /// Whether the file goes with its last line.
-    no_file: bool,
+    pub(super) no_file: bool,
     /// Whether the file is written into as it stands.
-    in_place: bool,
+    pub(super) in_place: bool,
+    /// Whether the line before it had no end, and has none again when nothing comes after it.
+    pub(super) unended: bool,
 }
 
 impl Block {
     /// That a file is without the block.
-    pub(super) fn none(path: AbsolutePath, name: String, comment: String, no_file: bool, in_place: bool) -> Self {
-        Self { path, name, comment, text: String::new(), sensitive: true, is_secret: false, no_file, in_place }
+    pub(super) fn none(path: AbsolutePath, name: String, comment: String) -> Self {
+        Self {
+            path,
+            name,
+            comment,
+            text: String::new(),
+            sensitive: true,
+            is_secret: false,
+            no_file: false,
+            in_place: false,
+            unended: false,
+        }
     }
 
     /// The file as it is, without a block as an empty range, and where in it the block stands.
@@ -173,12 +186,14 @@ impl Resource for Block {
     }
 
     fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
+        let (content, block) = self.find(work.host)?;
         Ok(Origin::NoBlock {
             path: self.path.to_string(),
             name: self.name.clone(),
             comment: self.comment.clone(),
             no_file: work.host.root.meta(&self.path)?.is_none(),
             in_place: self.in_place,
+            unended: block.is_empty() && content.last().is_some_and(|last| *last != b'\n'),
         })
     }
 
@@ -220,6 +235,9 @@ impl Resource for Block {
         }
         new.extend_from_slice(self.text.as_bytes());
         new.extend_from_slice(after);
+        if self.unended && after.is_empty() && new.ends_with(b"\n") {
+            new.pop();
+        }
         if new.is_empty() && self.no_file {
             work.host.root.remove(&self.path)?;
         } else if !(self.in_place && work.host.root.write_into(&self.path, &new, access)?) {

@@ -77,6 +77,9 @@ pub enum Origin {
         /// Whether the file is written into as it stands.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_place: bool,
+        /// Whether its last line had no end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unended: bool,
     },
     /// A kernel setting, in the running kernel.
     Sysctl {
@@ -200,8 +203,10 @@ impl Origin {
             Self::Directory { path, mode, uid, gid } => {
                 Box::new(Directory { path: at(path)?, wanted: Wanted::numeric(*mode, *uid, *gid) })
             }
-            Self::NoBlock { path, name, comment, no_file, in_place } => {
-                Box::new(Block::none(at(path)?, name.clone(), comment.clone(), *no_file, *in_place))
+            Self::NoBlock { path, name, comment, no_file, in_place, unended } => {
+                let mut block = Block::none(at(path)?, name.clone(), comment.clone());
+                (block.no_file, block.in_place, block.unended) = (*no_file, *in_place, *unended);
+                Box::new(block)
             }
             Self::Sysctl { name, value } => match Sysctl::for_now(name, value) {
                 Some(sysctl) => Box::new(sysctl),
