@@ -110,6 +110,7 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
         drifted: if plan.before.is_none() { plan.changes.len() } else { 0 },
         kicked: ids(true),
         probes: 0,
+        uncompared: plan.uncompared.clone(),
         sealed: false,
         waits: None,
         took: start.elapsed(),

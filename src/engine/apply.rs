@@ -147,6 +147,7 @@ pub fn apply(
         drifted: if is_new { 0 } else { run.changes.len() },
         kicked: std::mem::take(&mut run.kicked),
         probes,
+        uncompared: Vec::new(),
         sealed: false,
         waits: None,
         took: start.elapsed(),

@@ -38,6 +38,8 @@ pub struct Plan {
     pub left_out: LeftOut,
     /// Probes and slots that have to answer before the release counts as good, by position; they are among the changes.
     pub news: HashSet<usize>,
+    /// Ids of resources of which it can't be told whether they differ, since the catalog has placeholders in place of secrets.
+    pub uncompared: Vec<String>,
     /// What an earlier run left owed.
     pub owed: Owed,
 }
@@ -110,6 +112,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     let mut changes = Vec::new();
     let mut left_out = LeftOut::default();
     let mut news = HashSet::new();
+    let mut uncompared = Vec::new();
     // a tree has no probes
     let known = match is_new && host.is_live() {
         true => {
@@ -139,6 +142,11 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
                     changes.push((at, change));
                 }
             }
+            Ok(Some(_))
+                if catalog.is_sealed && item.is_secret && item.resource.lacks_only_secrets(&work).unwrap_or(false) =>
+            {
+                uncompared.push(item.id.clone());
+            }
             Ok(Some(change)) => {
                 changed.insert(item.id.as_str());
                 changes.push((at, change));
@@ -153,7 +161,21 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     };
     let overruled = catalog.items.iter().filter_map(overruled).collect();
     let gone_stays = is_any_held || !lost.is_empty();
-    Ok(Plan { is_new, changes, gone, before, held, gone_stays, lost, overruled, left_out, news, owed, catalog })
+    Ok(Plan {
+        is_new,
+        changes,
+        gone,
+        before,
+        held,
+        gone_stays,
+        lost,
+        overruled,
+        left_out,
+        news,
+        uncompared,
+        owed,
+        catalog,
+    })
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.

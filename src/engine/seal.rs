@@ -284,6 +284,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         kicked: Vec::new(),
         probes: 0,
         waits: None,
+        uncompared: Vec::new(),
         sealed: look == Look::Short && !is_due,
         took: start.elapsed(),
     }))

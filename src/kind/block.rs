@@ -12,6 +12,7 @@ use crate::kind::diff::Diff;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::secret::fits;
 
 /// Fields of `[[block]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -204,6 +205,11 @@ impl Resource for Block {
 
     fn is_discreet(&self) -> bool {
         true
+    }
+
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let (content, range) = self.find(work.host)?;
+        Ok(!range.is_empty() && content.get(range).is_some_and(|old| fits(self.text.as_bytes(), old)))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

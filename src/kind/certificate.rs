@@ -339,6 +339,16 @@ impl Resource for Installed {
         true
     }
 
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let Key::Given(key) = &self.key else { return Ok(false) };
+        for file in self.ca.iter().chain(&self.certificate) {
+            if file.observe(work)?.is_some() {
+                return Ok(false);
+            }
+        }
+        key.lacks_only_secrets(work)
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (mut parts, own) = self.own_differences(work)?;
         let (mut diffs, is_new) = (Vec::new(), work.host.root.meta(&self.cert)?.is_none());

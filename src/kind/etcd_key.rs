@@ -12,6 +12,7 @@ use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::net;
+use crate::secret::fits;
 
 /// The pause between two tries.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
@@ -179,6 +180,12 @@ impl Resource for EtcdKey {
     fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let key = || Trace::Key(Standing { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
         Ok(Some((work.host.is_live() && !self.is_awaited()).then(key).into_iter().collect()))
+    }
+
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
+        let pair = asked.and_then(|client| client.peek(self.api, &self.key)).ok().flatten();
+        Ok(pair.is_some_and(|pair| fits(self.value.as_bytes(), &pair.value)))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

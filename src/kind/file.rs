@@ -14,6 +14,7 @@ use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::secret::fits;
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -129,6 +130,11 @@ impl Resource for File {
 
     fn is_discreet(&self) -> bool {
         true
+    }
+
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let Some((meta, content)) = work.host.root.read(&self.path)? else { return Ok(false) };
+        Ok(fits(&self.content, &content) && self.wanted.differences(work, &self.path, &meta)?.is_empty())
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

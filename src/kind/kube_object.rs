@@ -18,6 +18,7 @@ use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};
 
@@ -330,6 +331,17 @@ impl Resource for KubeObject {
         }
         let Ok(kube) = work.host.kube(&self.access)? else { return Ok(None) };
         Ok(kube.standing(&self.name)?.map(|standing| vec![Trace::Object(standing)]))
+    }
+
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let Ok(kube) = work.host.kube(&self.access)? else { return Ok(false) };
+        Ok(match self.look(&kube)? {
+            State::Differs(found, _) => {
+                let (live, wanted) = compare::both(&found);
+                fits(wanted.as_bytes(), live.as_bytes())
+            }
+            _ => false,
+        })
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

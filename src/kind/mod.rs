@@ -276,6 +276,12 @@ pub trait Resource: fmt::Debug + Any + Send {
         Ok(None)
     }
 
+    /// Whether the host differs in nothing but secrets, of which this has placeholders, so that it can't be told whether it differs at all.
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        let _ = work;
+        Ok(false)
+    }
+
     /// Looks at the host; `None` when it is as it should be. Changes nothing.
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
 

@@ -262,6 +262,14 @@ impl Resource for Credential {
         true
     }
 
+    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
+        // of what systemd encrypted it is known which sealed file it was
+        let root = &work.host.root;
+        let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
+        let is_plain = plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none();
+        Ok(is_plain && self.dropin(Form::Plain)?.observe(work)?.is_none())
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let mut parts = Vec::new();
         let stored = self.stored(work)?;

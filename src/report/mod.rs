@@ -159,6 +159,9 @@ pub struct Summary {
     pub kicked: Vec<String>,
     /// Probes that passed.
     pub probes: usize,
+    /// Ids of those that a preview could not compare, since it reads no secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncompared: Vec<String>,
     /// Whether nothing was looked into, since nobody has touched it and no source has news.
     pub sealed: bool,
     /// Why the newest release was not taken, when it is not this host's turn.

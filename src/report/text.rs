@@ -144,7 +144,7 @@ impl Text {
     }
 
     fn summary(&self, summary: &Summary) {
-        let Summary { command, host, serial, resources, changed, kicked, probes, took, .. } = summary;
+        let Summary { command, host, serial, resources, changed, kicked, probes, uncompared, took, .. } = summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
             (0, "apply") if *probes > 0 => "nothing to change".to_owned(),
@@ -161,6 +161,13 @@ impl Text {
             took.as_secs_f64()
         );
         self.news(&self.paint("1", &text));
+        if !uncompared.is_empty() {
+            let text = format!(
+                "{} with secrets in them: a preview compares only what is around these",
+                counted(uncompared.len(), "more resource")
+            );
+            self.news(&self.paint("2", &text));
+        }
         let next = match serial {
             Some(_) => "`kpull apply` makes these changes",
             None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then",

@@ -46,6 +46,8 @@ pub struct Catalog {
     pub items: Vec<Item>,
     /// The names of the secrets that the host needs.
     pub secrets: BTreeSet<String>,
+    /// Whether there are placeholders in place of secrets.
+    pub is_sealed: bool,
 }
 
 /// Resolves one host of a site. All errors that are found are told together.
@@ -114,7 +116,7 @@ fn resolve_into(
         Some(error) => Err(error),
         None => {
             let (site, host, secrets) = (site.name.clone(), host.to_owned(), world.secrets());
-            Ok(Catalog { site, host, items: order::sort(items)?, secrets })
+            Ok(Catalog { site, host, items: order::sort(items)?, secrets, is_sealed: !world.is_open() })
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod name;
 pub mod scan;
 mod vault;
 
-pub use vault::{Secret, Secrets, placeholder};
+pub use vault::{Secret, Secrets, fits, placeholder};
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};

@@ -51,6 +51,24 @@ pub fn placeholder(name: &str) -> String {
     format!("<secret {name}>")
 }
 
+/// Whether a text with placeholders is the same as one that a host has, secrets aside. One without any is said to be: what became of
+/// its secret can't be told.
+pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
+    let (Ok(mut wanted), Ok(mut have)) = (std::str::from_utf8(wanted), std::str::from_utf8(have)) else { return false };
+    let mut is_first = true;
+    loop {
+        let found = wanted.split_once("<secret ").and_then(|(before, rest)| Some((before, rest.split_once('>')?.1)));
+        let Some((before, behind)) = found else { return is_first || have.ends_with(wanted) };
+        // the first part stands at the start, each other one somewhere behind the secret before it
+        let rest = match is_first {
+            true => have.strip_prefix(before),
+            false => have.split_once(before).map(|(_, rest)| rest),
+        };
+        let Some(rest) = rest else { return false };
+        (wanted, have, is_first) = (behind, rest, false);
+    }
+}
+
 impl Secrets {
     /// Placeholders, each for a secret that the site has.
     pub fn sealed() -> Self {
@@ -181,6 +199,24 @@ mod tests {
         assert_eq!(error.advice(), Some("did you mean `db`? Else write it with `kpull secret set dv`"));
         assert_eq!(&**Secrets::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");
         assert!(Secrets::expected().get("../dv", &files, "h1").is_err());
+    }
+
+    #[test]
+    fn a_text_with_placeholders_is_compared_around_them() {
+        let have = "a = für\nkey = geheim\nb = 2\nother = x\n";
+        for (wanted, is_same) in [
+            ("a = für\nkey = <secret k>\nb = 2\nother = <secret o>\n", true),
+            ("<secret all>", true),
+            ("a = <secret a>", true),
+            ("a = für\nkey = <secret k>\nb = 3\nother = <secret o>\n", false),
+            ("a = für\nkey = <secret k>\nb = 2\nother = <secret o>", true),
+            ("b = für\nkey = <secret k>\nb = 2\nother = x\n", false),
+            ("a = für\nkey = <secret k>\nb = 2\nother = x\nmore\n", false),
+            ("a = für\nkey = <secret k>\nb = 2\nother = <secret o>\nmore\n", false),
+            ("what a filter made of it", true),
+        ] {
+            assert_eq!(fits(wanted.as_bytes(), have.as_bytes()), is_same, "{wanted}");
+        }
     }
 
     #[test]

@@ -101,6 +101,7 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
         drifted: 0,
         kicked: Vec::new(),
         probes: 0,
+        uncompared: vec![String::new()],
         sealed: false,
         waits: Some(String::new()),
         took: Duration::ZERO,

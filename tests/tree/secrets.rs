@@ -518,3 +518,43 @@ fn age_reads_what_kpull_writes_and_kpull_what_age_writes() {
         assert_eq!(shown.stdout, text);
     }
 }
+
+#[test]
+fn a_preview_takes_nothing_for_changed_that_it_only_has_no_key_to_compare() {
+    let world = World::new();
+    world.site.role(
+        "app",
+        &format!("{ROLE}\n[[file]]\npath = \"/etc/app/coded\"\ncontent = \"{{{{ password | b64encode }}}}\"\n"),
+    );
+    world.site.sign();
+    let tree = world.host("h1");
+    tree.kpull("apply").exits(0);
+    let preview = |code: i32| {
+        let dir = world.site.path().to_str().unwrap();
+        tree.kpull(&format!("plan --json --host h1 --site {dir}")).exits(code)
+    };
+    let same = preview(0);
+    assert_eq!(same.changed(), [""; 0]);
+    let uncompared = same.events("done")[0]["uncompared"].as_array().unwrap().clone();
+    for id in [
+        "file:/etc/app/env",
+        "template:/etc/app/app.conf",
+        "block:/etc/app/block#db",
+        "secret:db",
+        "file:/etc/app/coded",
+    ] {
+        assert!(uncompared.iter().any(|known| known == id), "{id}: {uncompared:?}");
+    }
+    // what is around a secret is compared, and so is what has none
+    world.site.file("roles/app/templates/app.conf", "# new\npassword = {{ password }}\n");
+    let role = fs::read_to_string(world.site.path().join("roles/app/role.toml")).unwrap();
+    world.site.file(
+        "roles/app/role.toml",
+        role.replace("nothing to hide", "nothing more to hide").replace("\"0640\"", "\"0600\""),
+    );
+    let changed = preview(2).changed();
+    assert_eq!(changed, ["template:/etc/app/app.conf", "template:/etc/app/shared.conf", "file:/etc/app/plain"]);
+    // a host that lacks one gets it
+    fs::remove_file(tree.at("etc/app/env")).unwrap();
+    assert!(preview(2).changed().contains(&"file:/etc/app/env".to_owned()));
+}
