@@ -678,8 +678,8 @@ impl Root {
         Error::new(format!("can't set the {what} of {}", self.shown(path).display()))
             .because("every file of this file system has the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)")
             .help(format!(
-                "write `mode = \"{:04o}\"` and the owner {}:{} in the role, as files there have them, or mount it with another `umask=`, \
-                 `uid=` and `gid=` (`findmnt -T {}`)",
+                "write `mode = \"{:04o}\"` in the role, with the owner and the group that have the numbers {} and {}, or mount it \
+                 with another `umask=`, `uid=` and `gid=` (`findmnt -T {}`)",
                 now.st_mode & 0o7777,
                 now.st_uid,
                 now.st_gid,
@@ -1201,7 +1201,7 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
             "kpull reads files of at most {} MiB (`ls -ls` shows its size): move it away",
             read::MOST >> 20
         )),
-        Errno::EPERM | Errno::EOPNOTSUPP if doing == "make the link" => {
+        Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS if doing == "make the link" => {
             error.help("the file system there may have no links (vfat, exFAT), or its directory is immutable (`lsattr -d`)")
         }
         Errno::EPERM if nix::unistd::geteuid().is_root() => error.help(

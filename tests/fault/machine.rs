@@ -156,7 +156,11 @@ fn an_error_of_the_disk_when_something_is_written_through_is_told_and_the_next_r
 fn a_file_system_without_modes_is_named_with_the_mode_that_files_have_there() {
     let (_site, tree) = first_release();
     let told = each_with(&tree, "fchmod", "retval=0");
-    of_a_file(&told, "can't set the mode of /srv/", "write `mode = \"0600\"` and the owner 0:0 in the role");
+    of_a_file(
+        &told,
+        "can't set the mode of /srv/",
+        "write `mode = \"0600\"` in the role, with the owner and the group",
+    );
     of_a_file(
         &told,
         "the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)",
