@@ -185,7 +185,7 @@ refused! {
         "roles/base/role.toml:3:13", "there is no role `bse`", "did you mean `base`?";
 
     a_circle_of_resources: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/b\"]\n[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/a\"]"))],
-        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after` or `before` away";
+        "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after`, `before` or `needs` away";
 
     after_what_there_is_not: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
         "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
