@@ -42,6 +42,8 @@ mod rollout;
 mod seal;
 #[path = "lab/secrets.rs"]
 mod secrets;
+#[path = "lab/software.rs"]
+mod software;
 #[path = "lab/status.rs"]
 mod status;
 #[path = "lab/tutorial.rs"]

@@ -106,7 +106,8 @@ pub fn apply(
             Some(before) => before,
             None => Before::load(store)?,
         };
-        let (is_unsaved, failed) = before.adopt(&work, |at| run.left_out.has(at));
+        run.brings = plan.changes.iter().map(|(at, _)| *at).filter(|&at| is_package(&items[at])).collect();
+        let (is_unsaved, failed) = before.adopt(&work, run.brings.first().copied(), |at| run.left_out.has(at));
         (run.is_unsaved, run.before) = (is_unsaved, before);
         let ended =
             failed.into_iter().try_for_each(|(at, error)| run.fail(at, error)).and_then(|()| run.all(items, &gone));
@@ -183,6 +184,10 @@ impl From<Stop> for Outcome {
     }
 }
 
+fn is_package(item: &Item) -> bool {
+    item.resource.phase() == Phase::Packages
+}
+
 /// The paths that a resource alone decides about.
 fn paths(item: &Item) -> Vec<PathBuf> {
     item.resource.claims().iter().filter_map(|claim| claim.strip_prefix("path:")).map(PathBuf::from).collect()
@@ -198,6 +203,8 @@ struct Run<'a> {
     before: Before,
     /// Whether what stood there before has to be written down yet, before the first change.
     is_unsaved: bool,
+    /// Positions of the packages that are still to be changed: each may bring what others are about.
+    brings: Vec<usize>,
     /// Ids of resources that are left alone.
     held: HashSet<String>,
     /// The release, if the host was not made what it says yet.
@@ -233,6 +240,7 @@ impl<'a> Run<'a> {
             owed,
             before: Before::default(),
             is_unsaved: false,
+            brings: Vec::new(),
             held: HashSet::new(),
             cuts_off: None,
             release: None,
@@ -269,7 +277,8 @@ impl<'a> Run<'a> {
                 }
                 if self.basics.is_none() {
                     let is_basic = |item: &Item| {
-                        matches!(item.resource.phase(), Phase::Accounts | Phase::Packages | Phase::Firewall)
+                        item.resource.is_of_source()
+                            || matches!(item.resource.phase(), Phase::Accounts | Phase::Packages | Phase::Firewall)
                     };
                     self.basics = Some(needed(work.catalog, is_basic)?);
                 }
@@ -349,6 +358,9 @@ impl<'a> Run<'a> {
                 self.give_back(gone, Turn::Middle)?;
                 self.work.host.settle_firewall()?;
             }
+            if !is_package(item) {
+                self.close(at)?;
+            }
             if self.held.contains(&item.id) || self.is_left_out(at) {
                 continue;
             }
@@ -392,6 +404,27 @@ impl<'a> Run<'a> {
         if middle == items.len() {
             self.settle()?;
             self.give_back(gone, Turn::Middle)?;
+        }
+        Ok(())
+    }
+
+    /// Once packages before the item at `at` were changed, has another look at what stands where the items up to the next package
+    /// are: that is what the packages ship.
+    fn close(&mut self, at: usize) -> Result<(), Stop> {
+        if self.brings.first().is_none_or(|&package| package > at) {
+            return Ok(());
+        }
+        self.brings.retain(|&package| package > at);
+        let items = self.work.catalog;
+        let until = self.brings.first().copied().unwrap_or(items.len());
+        for (at, item) in items.iter().enumerate().take(until).skip(at) {
+            if self.is_left_out(at) {
+                continue;
+            }
+            match self.before.close(item, self.work) {
+                Ok(is_new) => self.is_unsaved |= is_new,
+                Err(error) => self.fail(at, error)?,
+            }
         }
         Ok(())
     }
@@ -839,7 +872,7 @@ mod tests {
             probes: true,
             ..Owed::default()
         };
-        run.is_unsaved = run.before.adopt(&work, |_| false).0;
+        run.is_unsaved = run.before.adopt(&work, None, |_| false).0;
         run.owe(&items[1], &[]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(false, None));
         assert_eq!(

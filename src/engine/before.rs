@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::host::root::What;
-use crate::kind::origin::{Origin, Was};
+use crate::kind::origin::{self, Origin, Was};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
-use crate::kind::{Change, Item, Kick, Phase, Work, whole_of, with_place};
+use crate::kind::{Change, Item, Kick, Phase, Resource, Work, whole_of, with_place};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -36,6 +36,32 @@ struct Known {
     /// SHA-256 of the file as kpull left it; `None` when that is not known, or not to be written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
+    /// Whether nothing was changed here yet and a package may still bring what stands here: what kpull restores is then
+    /// what the package ships.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    open: bool,
+    /// Whether it is what a package of the run has brought.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    shipped: bool,
+}
+
+impl Known {
+    fn new(id: &str, origin: Origin) -> Self {
+        Self { id: id.to_owned(), origin, kicks: Vec::new(), made: None, open: false, shipped: false }
+    }
+
+    /// What gives it back; `None` for what is left as it is.
+    fn back(&self, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
+        match &self.origin {
+            Origin::Nothing { path } | Origin::File { path, .. } if self.shipped || self.origin.is_nothing() => {
+                match origin::shipped_beside(path, work)? {
+                    Some(file) => Ok(Some(file)),
+                    None => self.origin.resource(work.store),
+                }
+            }
+            origin => origin.resource(work.store),
+        }
+    }
 }
 
 /// What stood on this host before kpull came, by mark.
@@ -110,9 +136,15 @@ impl Before {
         Ok(())
     }
 
-    /// Remembers what stands where the catalog has something for the first time, but for what `skip` leaves out. Returns whether that was
-    /// anything; and what can't be remembered, so that it must not be touched.
-    pub fn adopt(&mut self, work: &Work<'_>, mut skip: impl FnMut(usize) -> bool) -> (bool, Vec<(usize, Error)>) {
+    /// Remembers what stands where the catalog has something for the first time, but for what `skip` leaves out. `package` is the
+    /// position of the first package that this run changes: what comes after it stays open until [`Before::close`]. Returns whether
+    /// that was anything; and what can't be remembered, so that it must not be touched.
+    pub fn adopt(
+        &mut self,
+        work: &Work<'_>,
+        package: Option<usize>,
+        mut skip: impl FnMut(usize) -> bool,
+    ) -> (bool, Vec<(usize, Error)>) {
         let mut kicks: BTreeMap<String, Vec<(String, Kick)>> = BTreeMap::new();
         for item in work.catalog {
             for (watched, kick) in item.resource.watches() {
@@ -125,7 +157,8 @@ impl Before {
             if skip(at) {
                 continue;
             }
-            if let Err(error) = self.adopt_one(item, &kicks, work) {
+            let open = package.is_some_and(|package| at > package) && item.resource.phase() != Phase::Packages;
+            if let Err(error) = self.adopt_one(item, &kicks, open, work) {
                 failed.push((at, error));
             }
         }
@@ -134,22 +167,26 @@ impl Before {
         (is_new, failed)
     }
 
-    fn adopt_one(&mut self, item: &Item, kicks: &[(String, Kick)], work: &Work<'_>) -> Result<()> {
+    fn adopt_one(&mut self, item: &Item, kicks: &[(String, Kick)], open: bool, work: &Work<'_>) -> Result<()> {
         for mark in item.resource.footprint(work.host)? {
             if self.in_way.contains_key(&mark) {
                 continue;
             }
             if let Some(known) = self.known.get_mut(&mark) {
-                self.is_changed |= known.id != item.id || known.kicks != kicks;
+                self.is_changed |= known.id != item.id || known.kicks != kicks || known.open;
                 (known.id, known.kicks) = (item.id.clone(), kicks.to_vec());
                 self.is_changed |= item.resource.refine(&mut known.origin, work)?;
+                if known.open && !open {
+                    // an earlier run ended before it changed anything here
+                    self.close_one(item, &mark, work)?;
+                }
                 continue;
             }
             // what is seen there now, through a link, has gone by then
             let is_in_way = self.is_in_way(&mark);
             if !is_in_way
                 && let Some(former) = self.other_name(&mark, work)
-                && let Some(mut known) = self.known.remove(&former)
+                && let Some(mut known) = self.known.remove(&former).filter(|known| !known.open)
             {
                 item.resource.refine(&mut known.origin, work)?;
                 self.known.insert(mark, Known { id: item.id.clone(), kicks: kicks.to_vec(), ..known });
@@ -161,9 +198,10 @@ impl Before {
                 None => item.resource.origin(&mark, work)?,
             };
             if let Some(path) = path_of(&mark) {
-                self.adopt_missing_above(path, &item.id, work)?;
+                self.adopt_missing_above(path, &item.id, open, work)?;
             }
-            self.known.insert(mark, Known { id: item.id.clone(), origin, kicks: kicks.to_vec(), made: None });
+            let open = open && !is_in_way;
+            self.known.insert(mark, Known { kicks: kicks.to_vec(), open, ..Known::new(&item.id, origin) });
             self.is_changed = true;
         }
         Ok(())
@@ -179,7 +217,7 @@ impl Before {
     }
 
     /// Remembers the directories above a path that there are none of: they are made along with it.
-    fn adopt_missing_above(&mut self, path: &Path, id: &str, work: &Work<'_>) -> Result<()> {
+    fn adopt_missing_above(&mut self, path: &Path, id: &str, open: bool, work: &Work<'_>) -> Result<()> {
         // the root is always there
         for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
             let Some(path) = dir.to_str().map(str::to_owned) else { break };
@@ -187,8 +225,39 @@ impl Before {
             if self.known.contains_key(&mark) || work.host.root.meta(dir)?.is_some() {
                 break;
             }
-            let origin = Origin::Nothing { path };
-            self.known.insert(mark, Known { id: id.to_owned(), origin, kicks: Vec::new(), made: None });
+            self.known.insert(mark, Known { open, ..Known::new(id, Origin::Nothing { path }) });
+        }
+        Ok(())
+    }
+
+    /// Looks again at what stands where an item has not changed anything yet, now that the packages before it are there. To be
+    /// written down before the item is changed. Returns whether that was anything.
+    pub fn close(&mut self, item: &Item, work: &Work<'_>) -> Result<bool> {
+        let mut is_new = false;
+        for mark in item.resource.footprint(work.host)? {
+            if self.known.get(&mark).is_some_and(|known| known.open) {
+                self.close_one(item, &mark, work)?;
+                is_new = true;
+            }
+        }
+        self.is_changed |= is_new;
+        Ok(is_new)
+    }
+
+    fn close_one(&mut self, item: &Item, mark: &str, work: &Work<'_>) -> Result<()> {
+        let Some(known) = self.known.get_mut(mark) else { return Ok(()) };
+        let origin = item.resource.origin(mark, work)?;
+        known.shipped = known.origin.is_nothing() && !origin.is_nothing();
+        (known.origin, known.open) = (origin, false);
+        let above = path_of(mark).into_iter().flat_map(Path::ancestors).skip(1);
+        for dir in above {
+            let mark = format!("path:{}", dir.display());
+            let Some(known) = self.known.get_mut(&mark).filter(|known| known.open) else { continue };
+            known.open = false;
+            if work.host.root.meta(dir)?.is_some() {
+                // the package has made it, not kpull
+                self.known.remove(&mark);
+            }
         }
         Ok(())
     }
@@ -200,14 +269,16 @@ impl Before {
         let is_in_way = |mark: &str| self.is_in_way(mark);
         wanted.retain(|mark| !self.in_way.contains_key(mark));
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
-        let mut left = self.known.iter().filter(|(mark, _)| !wanted.contains(*mark)).peekable();
+        // where nothing was changed, nothing is to be restored
+        let is_left = |(mark, known): &(&String, &Known)| !known.open && !wanted.contains(*mark);
+        let mut left = self.known.iter().filter(is_left).peekable();
         // a directory may have another name, by which it is wanted
         let places: HashSet<String> = match left.peek() {
             Some(_) => wanted.iter().filter(|mark| !is_in_way(mark)).map(|mark| place(mark, work.host)).collect(),
             None => HashSet::new(),
         };
         for (mark, known) in left.filter(|(mark, _)| !places.contains(&place(mark, work.host))) {
-            let resource = match known.origin.resource(work.store) {
+            let resource = match known.back(work) {
                 Ok(Some(resource)) => resource,
                 Ok(None) => continue,
                 Err(error) => {
@@ -312,7 +383,7 @@ impl Before {
     pub fn settle(&mut self, work: &Work<'_>) {
         let wanted = self.wanted(work);
         let count = self.known.len();
-        self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back());
+        self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back() && !known.open);
         self.is_changed |= self.known.len() != count;
     }
 
@@ -350,10 +421,7 @@ impl Before {
 
     /// Names of all contents that may have to come back.
     pub fn saved(&self) -> HashSet<String> {
-        let saved = |known: &Known| match &known.origin {
-            Origin::File { saved, .. } => Some(saved.clone()),
-            _ => None,
-        };
+        let saved = |known: &Known| known.origin.saved().map(str::to_owned);
         self.known.values().filter_map(saved).collect()
     }
 
@@ -437,7 +505,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
         let (world, mut before) = (world(), Before::default());
-        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work, |_| false).0);
+        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work, None, |_| false).0);
         assert_eq!((adopt(X), adopt(X)), (true, false));
         assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
         assert_eq!((adopt(&format!("{LINK}{Y}")), adopt(LINK)), (true, false));
@@ -446,7 +514,7 @@ mod tests {
     #[test]
     fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
         let (world, mut before) = (world(), Before::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work, |_| false).0);
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         let gone = |before: &mut Before, role: &str| -> Vec<String> {
             world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark).collect())
         };
@@ -460,7 +528,7 @@ mod tests {
     #[test]
     fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
         let (world, mut before) = (world(), Before::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work, |_| false).0);
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
         assert!(before.disown("file:/etc/x", "why"));
@@ -487,8 +555,8 @@ mod tests {
             is_there
         };
         assert!(!is_written(&mut before));
-        before.adopt(&work, |_| false);
-        before.adopt(&work, |_| false);
+        before.adopt(&work, None, |_| false);
+        before.adopt(&work, None, |_| false);
         before.settle(&work);
         before.forget("path:/etc/z");
         before.disown("file:/etc/z", "why");
@@ -516,7 +584,7 @@ mod tests {
         let (world, mut before) = (world(), Before::default());
         let items = catalog(X).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &items };
-        before.adopt(&work, |_| false);
+        before.adopt(&work, None, |_| false);
         before.made(&items[0], &work).unwrap();
         assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), ["/etc/x"]);
         std::fs::write(world.dir.path().join("etc/x"), "x").unwrap();
@@ -535,6 +603,83 @@ mod tests {
         assert!(gone(unit, Turn::Last).restart(false).is_none());
         assert!(gone(unit, Turn::First).restart(true).is_none());
         assert!(gone(X, Turn::Last).restart(true).is_none());
+    }
+
+    /// The role's package, which comes first, and what it has.
+    fn with_package(world: &World, look: impl FnOnce(&Work<'_>)) {
+        world.with(&format!("[[package]]\nname = 'p'\n{X}{Y}"), |work| {
+            assert_eq!(work.catalog[0].id, "package:p");
+            look(work);
+        });
+    }
+
+    #[test]
+    fn what_a_package_of_the_run_brings_is_what_stood_there_before() {
+        let (world, mut before) = (world(), Before::default());
+        let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
+        let back = |before: &mut Before, role: &str| -> Vec<String> {
+            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.item.id).collect())
+        };
+        with_package(&world, |work| {
+            assert!(before.adopt(work, Some(0), |_| false).0);
+            assert_eq!(back(&mut before, ""), [""; 0], "nothing was changed yet");
+            before.save(&world.store).unwrap();
+            // the run ends there, after the package has come; the next one has no package to change
+            put("y", "shipped");
+            let mut before = Before::load(&world.store).unwrap();
+            assert!(before.adopt(work, None, |_| false).0);
+            assert!(!work.catalog.iter().any(|item| before.close(item, work).unwrap()), "it is known already");
+            assert_eq!(back(&mut before, X), ["file:/etc/y"]);
+        });
+        with_package(&world, |work| {
+            assert!(before.close(&work.catalog[1], work).unwrap());
+            assert!(!before.close(&work.catalog[1], work).unwrap());
+            put("x", "a role's");
+            work.catalog.iter().for_each(|item| assert!(before.close(item, work).is_ok()));
+        });
+        assert_eq!(back(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
+        let content = |before: &Before, mark: &str| match &before.known[mark].origin {
+            Origin::File { saved, .. } => String::from_utf8(world.store.saved(saved).unwrap()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not looked at again");
+        assert_eq!(content(&before, "path:/etc/y"), "shipped");
+    }
+
+    #[test]
+    fn a_directory_that_a_package_of_the_run_makes_is_the_package_s_and_another_one_goes_with_what_is_in_it() {
+        let (world, mut before) = (world(), Before::default());
+        let role = "[[package]]\nname = 'p'\n[[file]]\npath = '/etc/p/conf/x'\ncontent = 'x'\n";
+        world.with(role, |work| {
+            assert!(before.adopt(work, Some(0), |_| false).0);
+            std::fs::create_dir(world.dir.path().join("etc/p")).unwrap();
+            assert!(before.close(&work.catalog[1], work).unwrap());
+        });
+        let gone: Vec<String> = world.with("", |work| before.gone(work).0.into_iter().map(|one| one.mark).collect());
+        assert_eq!(gone, ["path:/etc/p/conf/x", "path:/etc/p/conf"]);
+    }
+
+    #[test]
+    fn what_was_never_changed_is_forgotten_when_no_role_wants_it() {
+        let (world, mut before) = (world(), Before::default());
+        with_package(&world, |work| assert!(before.adopt(work, Some(0), |_| false).0));
+        world.with("", |work| before.settle(work));
+        assert_eq!(before.ids().count(), 0);
+    }
+
+    #[test]
+    fn the_version_that_lies_beside_a_shipped_file_is_given_back_and_never_in_place_of_somebody_s_own() {
+        let (world, mut before) = (world(), Before::default());
+        let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
+        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
+        put("x.dpkg-dist", "shipped");
+        put("y.rpmnew", "shipped");
+        let back: Vec<_> = world.with("", |work| {
+            let gone = before.gone(work).0.into_iter();
+            gone.map(|one| (one.mark, one.item.resource.content().map(|content| content.into_owned()))).collect()
+        });
+        let wanted = [("path:/etc/x", "theirs"), ("path:/etc/y", "shipped")];
+        assert_eq!(back, wanted.map(|(mark, text)| (mark.to_owned(), Some(text.as_bytes().to_vec()))));
     }
 
     #[test]
@@ -570,11 +715,11 @@ mod tests {
         let (world, mut before) = (world(), Before::default());
         let unit =
             |name: &str, running| Origin::Unit { name: name.to_owned(), state: Was { running, ..Was::default() } };
-        let package = Origin::NoPackage { name: "p".to_owned(), manager: None };
+        let package = Origin::NoPackage { name: "p".to_owned(), manager: None, beside: None, residue: false };
         let nothing = Origin::Nothing { path: "/etc/y".to_owned() };
         let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
-            before.known.insert(id.into(), Known { id: id.into(), origin, kicks: Vec::new(), made: None });
+            before.known.insert(id.into(), Known::new(id, origin));
         }
         let gone = world.with("", |work| before.gone(work).0);
         let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();
@@ -589,7 +734,7 @@ mod tests {
             items[0].is_secret = is_secret;
             let work = Work { host: &world.host, store: &world.store, catalog: &items };
             let mut before = Before::default();
-            before.adopt(&work, |_| false);
+            before.adopt(&work, None, |_| false);
             before.made(&items[0], &work).unwrap();
             before.known["path:/etc/x"].made.is_some()
         };

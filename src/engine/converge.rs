@@ -151,14 +151,14 @@ impl<'a> Earlier<'a> {
         Ok(good.map_or(Self::None, |good| Self::Other { agent, good: Box::new(good), catalog: OnceCell::new() }))
     }
 
-    /// Whether a resource fails like this without the release that is applied too: where its path refuses anything at all, where
+    /// Whether a resource fails like this without the release that is applied too: where its path or the host refuses anything at all, where
     /// the earlier release says the same of it, or what that says can't be observed either.
     fn fails(&self, item: &Item, error: &Error) -> bool {
         match self {
             Self::None => false,
             Self::Same => true,
             Self::Other { good, .. } if !good.resources.contains(&item.id) => false,
-            Self::Other { .. } if error.is_of_path() => true,
+            Self::Other { .. } if error.is_of_path() || error.is_of_host() => true,
             Self::Other { agent, good, catalog } => {
                 let read = || agent.look_back(good).ok().map(|(_, catalog)| catalog);
                 let Some(catalog) = catalog.get_or_init(read) else { return false };

@@ -32,7 +32,7 @@ impl World {
     /// Remembers what stands where this role has something.
     pub fn remember(&self, role: &str) {
         let mut before = Before::default();
-        self.with(role, |work| assert!(before.adopt(work, |_| false).1.is_empty()));
+        self.with(role, |work| assert!(before.adopt(work, None, |_| false).1.is_empty()));
         before.save(&self.store).unwrap();
     }
 

@@ -1,6 +1,6 @@
 //! Packages by apt, dnf or yum: what is installed is read from the database, changes are made by the program.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -11,13 +11,28 @@ use nix::libc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::read;
 use crate::host::root::{Access, Root};
 
 /// How long a package manager may take; most of it is the download.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Whether what stands at a path tells package managers where packages come from, and whose packages they trust.
+pub fn is_of_source(path: &str) -> bool {
+    const BELOW: [&str; 8] = [
+        "/etc/apt",
+        "/etc/dnf",
+        "/etc/pki/rpm-gpg",
+        "/etc/yum",
+        "/etc/yum.conf",
+        "/etc/yum.repos.d",
+        "/etc/zypp",
+        "/usr/share/keyrings",
+    ];
+    BELOW.iter().any(|below| path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
 
 /// The program that packages are installed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, Hash, JsonSchema)]
@@ -101,10 +116,14 @@ impl Manager {
         let mut known: Known = names.iter().map(|name| (name.clone(), Vec::new())).collect();
         match self {
             Self::Apt => {
-                let path = Path::new("/var/lib/dpkg/status");
-                if let Some((_, file)) = root.file(path)? {
-                    read_status(BufReader::with_capacity(128 * 1024, file), &mut known)
-                        .context(|| format!("can't read {}", path.display()))?;
+                let dpkg = Dpkg::read(root)?;
+                for (status, is_whole) in dpkg.there() {
+                    for name in dpkg.names(status) {
+                        if let Some(installed) = known.get_mut(&name) {
+                            let (version, arch) = (status.version.clone(), status.arch.clone());
+                            installed.push(Installed { version, arch, is_whole });
+                        }
+                    }
                 }
             }
             Self::Dnf | Self::Yum => {
@@ -113,15 +132,69 @@ impl Manager {
                 let argv = argv(words.into_iter().chain(names.iter().map(String::as_str)));
                 let output = run(&Command::new(&argv, Duration::from_secs(60)))?;
                 // its exit status is the number of packages that aren't installed
-                read_rpm(&String::from_utf8_lossy(&output.stdout), &mut known);
+                // this program is built for the host's own architecture
+                read_rpm(&String::from_utf8_lossy(&output.stdout), std::env::consts::ARCH, &mut known);
             }
         }
         Ok(known)
     }
 
+    /// The name of every package that is installed, as the package manager writes it; `None` where nobody needs that.
+    pub fn all(self, root: &Root) -> Result<Option<Vec<String>>> {
+        if self != Self::Apt {
+            return Ok(None);
+        }
+        let dpkg = Dpkg::read(root)?;
+        Ok(Some(dpkg.there().map(|(status, _)| dpkg.names(status).swap_remove(0)).collect()))
+    }
+
+    /// Whether the host has configuration of a package that is not installed any more.
+    pub fn is_left(self, root: &Root, name: &str) -> Result<bool> {
+        if self != Self::Apt {
+            return Ok(false);
+        }
+        let dpkg = Dpkg::read(root)?;
+        Ok(dpkg
+            .0
+            .iter()
+            .any(|status| status.state == "config-files" && dpkg.names(status).iter().any(|one| one == name)))
+    }
+
+    /// Has the lists of what its sources offer read anew.
+    pub fn refresh(self) -> Result<()> {
+        let options: &[&str] = match self {
+            Self::Apt => &["update", "-o", "APT::Update::Error-Mode=any"],
+            Self::Dnf => &["makecache", "--refresh", "--setopt=*.skip_if_unavailable=0"],
+            Self::Yum => &["makecache", "--setopt=*.skip_if_unavailable=0"],
+        };
+        if self == Self::Yum {
+            // its makecache takes lists for new until they expire
+            self.run(&["clean", "expire-cache"], &[])?;
+        }
+        let output = self.run(options, &[])?;
+        if output.is_success() {
+            return Ok(());
+        }
+        let error = self.failure(&output, "can't update the lists of packages".to_owned());
+        if is_locked(&output) {
+            return Err(error);
+        }
+        if is_mistaken(&output) {
+            return Err(
+                error.help("mend the source of packages or the key that is named: this host refuses it as it is")
+            );
+        }
+        Err(error
+            .passing()
+            .help("the source that is named can't be reached, or has nothing there; the next run tries again"))
+    }
+
     /// Installs packages, each in the version that is named with it. Nothing that is installed is removed for them, and
-    /// unless `start` is set their services aren't started.
-    pub fn install(self, root: &Root, packages: &[(&str, Option<&str>)], start: bool) -> Result<()> {
+    /// unless `start` is set their services aren't started. `is_fresh` says that the lists of packages are those of now.
+    ///
+    /// Fetched first and installed then, so that a source that is away is not taken for a package that fails: the error is then
+    /// a passing one.
+    pub fn install(self, root: &Root, packages: &[(&str, Option<&str>)], start: bool, is_fresh: bool) -> Result<()> {
         let separator = if self == Self::Apt { '=' } else { '-' };
         let specs: Vec<String> = packages
             .iter()
@@ -129,54 +202,87 @@ impl Manager {
                 version.map_or_else(|| (*name).to_owned(), |version| format!("{name}{separator}{version}"))
             })
             .collect();
-        let _quiet = if self == Self::Apt && !start { Some(Quiet::new(root)?) } else { None };
-        let options: &[&str] = match self {
-            Self::Apt => &["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"],
-            Self::Dnf | Self::Yum => &["install"],
-        };
-        let mut output = self.run(options, &specs)?;
-        if self == Self::Apt && !output.is_success() && is_index_stale(&output) {
-            let update = self.run(&["update"], &[])?;
-            if !update.is_success() {
-                return Err(self.failure(&update, "can't update the index of packages".to_owned()));
+        let (options, only_fetch): (&[&str], &str) = match self {
+            Self::Apt => {
+                (&["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"], "--download-only")
             }
-            output = self.run(options, &specs)?;
+            Self::Dnf | Self::Yum => (&["install"], "--downloadonly"),
+        };
+        let with = |more: &str| self.run(&[options, &[more]].concat(), &specs);
+        let mut fetched = with(only_fetch)?;
+        if self == Self::Apt && !is_fresh && !fetched.is_success() && may_be_stale(&fetched) {
+            let refreshed = self.refresh();
+            fetched = with(only_fetch)?;
+            if !fetched.is_success() {
+                refreshed?;
+            }
         }
-        if output.is_success() {
-            return Ok(());
+        let what = || format!("can't install {}", specs.join(", "));
+        if !fetched.is_success() {
+            let error = self.failure(&fetched, what());
+            // what can be worked out is only not to be had
+            let is_away = match self {
+                Self::Apt => with("--simulate")?.is_success(),
+                Self::Dnf | Self::Yum => NOT_FETCHED.iter().any(|words| says(&fetched, words)),
+            };
+            return Err(match is_away && may_be_stale(&fetched) && !is_mistaken(&fetched) {
+                true => error.passing().help("the source of a package can't be reached; the next run tries again"),
+                false => error,
+            });
         }
-        Err(self.failure(&output, format!("can't install {}", specs.join(", "))))
+        let _quiet = if self == Self::Apt && !start { Some(Quiet::new(root)?) } else { None };
+        let output = self.run(options, &specs)?;
+        if output.is_success() { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
-    /// Removes packages, but not when others, that need them, would go too.
-    pub fn remove(self, names: &[&str]) -> Result<()> {
-        let names = argv(names.iter().copied());
-        let what = || format!("can't remove {}", names.join(", "));
+    /// Which others would go if these packages went, since they need them.
+    pub fn needed_by(self, names: &[&str]) -> Result<Vec<String>> {
         if self == Self::Apt {
-            let tried = self.run(&["remove", "--simulate"], &names)?;
-            if !tried.is_success() {
-                return Err(self.failure(&tried, what()));
-            }
-            let others = removed(&String::from_utf8_lossy(&tried.stdout), &names);
-            if !others.is_empty() {
-                return Err(Error::new(what())
-                    .because(format!("{} would go too", others.join(", ")))
-                    .help("if they are to go as well, name them in the [[package]] that says `absent`"));
-            }
-        } else {
-            let words = argv(["rpm", "-e", "--test", "--"].into_iter().chain(names.iter().map(String::as_str)));
-            let tried = run(&Command::new(&words, Duration::from_secs(60)))?;
-            if !tried.is_success() {
-                return Err(tried
-                    .failure(what())
-                    .help("if those that need it are to go as well, name them in the [[package]] that says `absent`"));
-            }
+            return Ok(without(self.would_remove(names, false)?, names));
         }
+        let words = argv(["rpm", "-e", "--test", "--"].into_iter().chain(names.iter().copied()));
+        let tried = run(&Command::new(&words, Duration::from_secs(60)))?;
+        let others = needing(&String::from_utf8_lossy(&tried.stderr));
+        if tried.is_success() || !others.is_empty() {
+            return Ok(others);
+        }
+        Err(tried.failure(format!("can't remove {}", names.join(", "))))
+    }
+
+    /// What no package needs any more once `name` is gone, of what was not among the packages `beside` it when it came; the package
+    /// manager's own rules for what was installed for others only.
+    pub fn useless_without(self, name: &str, beside: &HashSet<String>) -> Result<Vec<String>> {
+        if self != Self::Apt {
+            return Ok(Vec::new());
+        }
+        let useless = self.would_remove(&[], true)?;
+        let mut others = without(self.would_remove(&[name], true)?, &[name]);
+        others.retain(|other| !beside.contains(other) && !useless.contains(other));
+        let all: Vec<&str> = std::iter::once(name).chain(others.iter().map(String::as_str)).collect();
+        // what stays may need some of them
+        if self.needed_by(&all)?.is_empty() { Ok(others) } else { Ok(Vec::new()) }
+    }
+
+    /// What apt would remove, and with `useless` also what nothing needs then.
+    fn would_remove(self, names: &[&str], useless: bool) -> Result<Vec<String>> {
+        let useless = if useless { "--auto-remove" } else { "--no-auto-remove" };
+        let tried = self.run(&["remove", "--simulate", useless], &argv(names.iter().copied()))?;
+        match tried.is_success() {
+            true => Ok(removed(&String::from_utf8_lossy(&tried.stdout))),
+            false => Err(self.failure(&tried, format!("can't remove {}", names.join(", ")))),
+        }
+    }
+
+    /// Removes packages, with `purge` their configuration too, where the package manager keeps that otherwise.
+    pub fn remove(self, names: &[&str], purge: bool) -> Result<()> {
+        let names = argv(names.iter().copied());
         let options: &[&str] = match self {
+            Self::Apt if purge => &["purge", "--no-auto-remove"],
             Self::Apt => &["remove", "--no-auto-remove"],
             Self::Dnf | Self::Yum => &["remove", "--setopt=clean_requirements_on_remove=0"],
         };
         let output = self.run(options, &names)?;
+        let what = || format!("can't remove {}", names.join(", "));
         if output.is_success() { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
@@ -188,7 +294,13 @@ impl Manager {
             return Ok(output);
         }
         let ended = run(&unattended(&argv(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])))?;
-        if ended.is_success() { self.try_run(options, names) } else { Ok(ended) }
+        if ended.is_success() {
+            return self.try_run(options, names);
+        }
+        Err(ended.failure("dpkg was interrupted earlier, and can't end that now").help(
+            "run `dpkg --configure -a` by hand: it names the package that fails, which can be mended, \
+             or removed with `dpkg --remove --force-remove-reinstreq NAME`",
+        ))
     }
 
     fn try_run(self, options: &[&str], names: &[String]) -> Result<Output> {
@@ -212,22 +324,26 @@ impl Manager {
     fn failure(self, output: &Output, what: String) -> Error {
         let says = |words: &str| says(output, words);
         let error = output.failure(what);
-        if says("Could not get lock") || says("is another process using it") || says("Another app is currently holding")
-        {
+        if is_locked(output) {
             let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
             error
                 .passing()
                 .help(format!("{holder} has the package manager's lock; the next run goes on when it has ended"))
-        } else if says(INTERRUPTED) {
-            error.help("run `dpkg --configure -a` by hand and look at what it says")
+        } else if says(HELD) {
+            let held = held(output).join(" ");
+            error
+                .of_host()
+                .help(format!("somebody has put that on hold here: `apt-mark unhold {held}` lets it be changed"))
         } else if says("but remove is disabled") {
             error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
         } else if says("Unable to locate package") || says("Unable to find a match") || says("No package") {
             error.help("check the name, and that the repository which has it is set up on this host")
-        } else if self == Self::Apt && says("was not found") {
-            error.help("see which versions there are with `apt-cache madison NAME`")
-        } else if says("No space left on device") {
-            error.help("free some space and run again")
+        } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
+            error.help(format!(
+                "`apt-cache policy {name}` tells which versions there are, and whether a pin in /etc/apt/preferences.d forbids them"
+            ))
+        } else if says(FULL) {
+            error.coded(&code::SPACE).help("free some space and run again")
         } else {
             error.help(format!("run the same with `{}` by hand to see all that it says", self.program()))
         }
@@ -235,6 +351,11 @@ impl Manager {
 }
 
 const INTERRUPTED: &str = "dpkg was interrupted";
+const HELD: &str = "Held packages were changed";
+const FULL: &str = "No space left on device";
+/// What dnf and yum say when something can't be had from where it should be.
+const NOT_FETCHED: [&str; 5] =
+    ["rror downloading packages", "Failed to download", "Cannot download", "Cannot retrieve", "Curl error"];
 
 fn says(output: &Output, words: &str) -> bool {
     String::from_utf8_lossy(&output.stderr).contains(words)
@@ -272,64 +393,155 @@ fn is_lock_time_set() -> Result<bool> {
     Ok(run_if_there(&Command::new(&ask, Duration::from_secs(60)))?.is_some_and(|output| !output.stdout.is_empty()))
 }
 
-/// Whether an update of the index may help.
-fn is_index_stale(output: &Output) -> bool {
-    ["Unable to locate package", "no installation candidate", "404  Not Found", "was not found", "Unable to fetch"]
+/// Whether another program has the package manager's lock.
+fn is_locked(output: &Output) -> bool {
+    ["Could not get lock", "is another process using it", "Another app is currently holding"]
         .iter()
         .any(|words| says(output, words))
 }
 
-/// What `apt-get remove --simulate` would remove besides `names`.
-fn removed(simulation: &str, names: &[String]) -> Vec<String> {
-    let gone = simulation.lines().filter_map(|line| line.strip_prefix("Remv ")?.split(' ').next());
-    let bare = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
-    gone.map(bare).filter(|name| !names.iter().any(|wanted| bare(wanted) == *name)).collect()
+/// What is on hold, of what apt was to change.
+fn held(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().skip_while(|line| !line.starts_with("The following held packages")).skip(1);
+    let names = lines.take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
+    names.map(|name| name.trim_end_matches('*').to_owned()).collect()
 }
 
-/// Goes through dpkg's status file, and notes what is installed of the names in `known`.
-fn read_status(mut status: impl BufRead, known: &mut Known) -> std::io::Result<()> {
+/// The package of which apt knows no version that it may take, or not the one that was asked for.
+fn not_there(output: &Output) -> Option<String> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line =
+        text.lines().find(|line| line.contains("was not found") || line.contains("no installation candidate"))?;
+    line.rsplit('\'').nth(1).map(str::to_owned)
+}
+
+/// Whether lists of now may help.
+fn may_be_stale(output: &Output) -> bool {
+    !is_locked(output) && ![HELD, FULL, "but remove is disabled"].iter().any(|words| says(output, words))
+}
+
+/// Whether a source was reached, or is described, in a way that this host refuses: no later run changes that.
+fn is_mistaken(output: &Output) -> bool {
+    [
+        "GPG",
+        "NO_PUBKEY",
+        "is not signed",
+        "unauthenticated packages",
+        "could not be read",
+        "could not be parsed",
+        "Malformed",
+        "is not known on line",
+        "Conflicting values set",
+        "onfig error",
+        "Parsing file",
+    ]
+    .iter()
+    .any(|words| says(output, words))
+}
+
+/// What goes, as `apt-get remove --simulate` says.
+fn removed(simulation: &str) -> Vec<String> {
+    let gone = |line: &str| {
+        let rest = line.strip_prefix("Remv ").or_else(|| line.strip_prefix("Purg "))?;
+        rest.split(' ').next().map(str::to_owned)
+    };
+    simulation.lines().filter_map(gone).collect()
+}
+
+/// Those that aren't in `names`, where an architecture may be left out or not.
+fn without(mut packages: Vec<String>, names: &[&str]) -> Vec<String> {
+    let bare = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+    packages.retain(|package| !names.iter().any(|name| name == package || bare(name) == *package));
+    packages
+}
+
+/// Those that need what is to be removed, as `rpm -e` complains.
+fn needing(complaint: &str) -> Vec<String> {
+    let others =
+        complaint.lines().filter_map(|line| line.split_once("(installed) ").map(|(_, name)| name.trim().to_owned()));
+    others.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What dpkg knows of one package.
+#[derive(Debug, Default)]
+struct Status {
+    name: String,
+    arch: String,
+    version: String,
+    /// The last word of its status: `installed`, `config-files`, …
+    state: String,
+}
+
+/// dpkg's database.
+struct Dpkg(Vec<Status>);
+
+impl Dpkg {
+    fn read(root: &Root) -> Result<Self> {
+        let path = Path::new("/var/lib/dpkg/status");
+        let Some((_, file)) = root.file(path)? else { return Ok(Self(Vec::new())) };
+        let read = read_status(BufReader::with_capacity(128 * 1024, file));
+        read.map(Self).context(|| format!("can't read {}", path.display()))
+    }
+
+    /// What is on the host, and whether all of it is done.
+    fn there(&self) -> impl Iterator<Item = (&Status, bool)> {
+        self.0.iter().filter_map(|status| match &*status.state {
+            "installed" | "triggers-awaited" | "triggers-pending" => Some((status, true)),
+            "unpacked" | "half-configured" | "half-installed" => Some((status, false)),
+            _ => None,
+        })
+    }
+
+    /// What a package goes by: its bare name only when it is of the host's own architecture, which is that of dpkg itself.
+    fn names(&self, status: &Status) -> Vec<String> {
+        let native = self.0.iter().find(|one| one.name == "dpkg").map(|dpkg| &*dpkg.arch);
+        let is_native = status.arch == "all" || native.is_none_or(|native| native == status.arch);
+        let full = format!("{}:{}", status.name, status.arch);
+        if is_native { vec![status.name.clone(), full] } else { vec![full] }
+    }
+}
+
+fn read_status(mut status: impl BufRead) -> std::io::Result<Vec<Status>> {
+    let mut all = Vec::new();
     let mut line = Vec::new();
-    let mut entry: HashMap<&str, String> = HashMap::new();
+    let mut entry = Status::default();
     loop {
         line.clear();
         let length = status.read_until(b'\n', &mut line)?;
         let text = line.trim_ascii_end();
-        for field in ["Package", "Status", "Architecture", "Version"] {
-            if let Some(value) = text.strip_prefix(field.as_bytes()).and_then(|rest| rest.strip_prefix(b": ")) {
-                entry.insert(field, String::from_utf8_lossy(value).into_owned());
+        let value = |field: &str| {
+            let value = text.strip_prefix(field.as_bytes())?.strip_prefix(b": ")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        // most lines are others
+        match text.first() {
+            Some(b'P') => entry.name = value("Package").unwrap_or(entry.name),
+            Some(b'A') => entry.arch = value("Architecture").unwrap_or(entry.arch),
+            Some(b'V') => entry.version = value("Version").unwrap_or(entry.version),
+            Some(b'S') => {
+                let state = value("Status").and_then(|status| status.rsplit(' ').next().map(str::to_owned));
+                entry.state = state.unwrap_or(entry.state);
             }
-        }
-        if text.is_empty() {
-            note(&entry, known);
-            entry.clear();
+            Some(_) => {}
+            None => all.push(std::mem::take(&mut entry)),
         }
         if length == 0 {
-            return Ok(());
+            return Ok(all);
         }
     }
 }
 
-fn note(entry: &HashMap<&str, String>, known: &mut Known) {
-    let field = |name: &str| entry.get(name).map(String::as_str).unwrap_or_default();
-    let is_whole = match field("Status").rsplit(' ').next().unwrap_or_default() {
-        "installed" | "triggers-awaited" | "triggers-pending" => true,
-        "unpacked" | "half-configured" | "half-installed" => false,
-        _ => return,
-    };
-    let (name, arch) = (field("Package"), field("Architecture"));
-    for asked in [name.to_owned(), format!("{name}:{arch}")] {
-        if let Some(installed) = known.get_mut(&asked) {
-            installed.push(Installed { version: field("Version").to_owned(), arch: arch.to_owned(), is_whole });
-        }
-    }
-}
-
-fn read_rpm(answer: &str, known: &mut Known) {
+/// Notes what is installed of the names in `known`. A name without an architecture is that of the host's own, `native`.
+fn read_rpm(answer: &str, native: &str, known: &mut Known) {
     for line in answer.lines() {
         let mut fields = line.split('\t');
         let (Some(name), Some(version), Some(arch)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        if let Some(installed) = known.get_mut(name) {
-            installed.push(Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true });
+        let bare = [native, "noarch"].contains(&arch).then(|| name.to_owned());
+        for name in bare.into_iter().chain([format!("{name}.{arch}")]) {
+            if let Some(installed) = known.get_mut(&name) {
+                installed.push(Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true });
+            }
         }
     }
 }
@@ -383,14 +595,23 @@ mod tests {
         Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true }
     }
 
+    /// What is known of `names` on a host whose dpkg has this status.
+    fn known(status: &str, names: &[&str]) -> Known {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("var/lib/dpkg")).unwrap();
+        std::fs::write(dir.path().join("var/lib/dpkg/status"), status).unwrap();
+        Manager::Apt
+            .query(&Root::open(dir.path()).unwrap(), &names.iter().map(|&name| name.to_owned()).collect())
+            .unwrap()
+    }
+
     #[test]
     fn dpkg_s_status_tells_what_is_installed() {
         let status = "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2-3\nDescription: x\n Package: c\n\n\
                       Package: b\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\n\
                       Package: d\nStatus: install ok half-configured\nArchitecture: all\nVersion: 1\n\n\
-                      Package: e\nStatus: install ok triggers-pending\nArchitecture: i386\nVersion: 4";
-        let mut known = asked(&["a", "b", "c", "d", "e", "e:i386", "e:amd64"]);
-        read_status(status.as_bytes(), &mut known).unwrap();
+                      Package: e\nStatus: hold ok triggers-pending\nArchitecture: i386\nVersion: 4";
+        let known = known(status, &["a", "b", "c", "d", "e", "e:i386", "e:amd64"]);
         assert_eq!(known["a"], [installed("1:2-3", "amd64")]);
         assert_eq!(known["e"], [installed("4", "i386")]);
         assert_eq!(known["e:i386"], known["e"]);
@@ -401,11 +622,29 @@ mod tests {
     }
 
     #[test]
+    fn a_package_of_another_architecture_is_another_package() {
+        let package = |name: &str, arch: &str| {
+            format!("Package: {name}\nStatus: install ok installed\nArchitecture: {arch}\nVersion: 1\n\n")
+        };
+        let status = [("multi", "i386"), ("both", "i386"), ("both", "amd64"), ("data", "all"), ("dpkg", "amd64")];
+        let status: String = status.iter().map(|(name, arch)| package(name, arch)).collect();
+        let known = known(&status, &["multi", "multi:i386", "multi:amd64", "both", "data", "data:all"]);
+        assert_eq!(known["multi"], []);
+        assert_eq!(known["multi:i386"], [installed("1", "i386")]);
+        assert_eq!(known["multi:amd64"], []);
+        assert_eq!(known["both"], [installed("1", "amd64")]);
+        assert_eq!((known["data"].len(), known["data:all"].len()), (1, 1));
+    }
+
+    #[test]
     fn rpm_s_answer_tells_what_is_installed() {
-        let mut known = asked(&["a", "b"]);
-        read_rpm("a\t0:1.2-3.el7\tx86_64\npackage b is not installed\n", &mut known);
+        let mut known = asked(&["a", "a.x86_64", "b", "c", "c.i686", "d"]);
+        let answer = "a\t0:1.2-3.el7\tx86_64\npackage b is not installed\nc\t0:1-1\ti686\nd\t0:1-1\tnoarch\n";
+        read_rpm(answer, "x86_64", &mut known);
         assert_eq!(known["a"], [installed("0:1.2-3.el7", "x86_64")]);
-        assert!(known["b"].is_empty());
+        assert_eq!(known["a.x86_64"], known["a"]);
+        assert_eq!((known["c"].len(), known["c.i686"].len()), (0, 1), "of another architecture");
+        assert_eq!((known["b"].len(), known["d"].len()), (0, 1));
     }
 
     #[test]
@@ -419,9 +658,38 @@ mod tests {
     }
 
     #[test]
+    fn what_tells_where_packages_come_from_is_known_by_its_path() {
+        for path in [
+            "/etc/apt/sources.list",
+            "/etc/apt/sources.list.d/x.sources",
+            "/etc/apt/keyrings",
+            "/etc/apt/preferences.d/x",
+            "/usr/share/keyrings/x.gpg",
+            "/etc/yum.repos.d/x.repo",
+            "/etc/yum.conf",
+            "/etc/pki/rpm-gpg/RPM-GPG-KEY-x",
+            "/etc/zypp/repos.d/x.repo",
+        ] {
+            assert!(is_of_source(path), "{path}");
+        }
+        for path in ["/etc/apticron/x", "/etc/pki/tls/x", "/usr/share/keyrings-x", "/etc", "/etc/nginx/nginx.conf"] {
+            assert!(!is_of_source(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn who_needs_an_rpm_is_found_in_what_rpm_complains_of() {
+        let complaint = "error: Failed dependencies:\n\tlib is needed by (installed) b-1-1.x86_64\n\
+                         \tlib.so is needed by (installed) b-1-1.x86_64\n\tlib is needed by (installed) a-1-1.noarch\n";
+        assert_eq!(needing(complaint), ["a-1-1.noarch", "b-1-1.x86_64"]);
+        assert_eq!(needing("error: package x is not installed\n"), [""; 0]);
+    }
+
+    #[test]
     fn what_would_be_removed_too_is_found_in_a_simulation() {
         let simulation = "Reading…\nRemv b [1] [c:amd64 ]\nRemv libx:i386 [2]\nRemv a [1]\n";
-        assert_eq!(removed(simulation, &argv(["a", "libx:i386"])), ["b"]);
+        assert_eq!(without(removed(simulation), &["a", "libx:i386"]), ["b"]);
+        assert_eq!(without(removed("Purg a:i386 [1]\n"), &["a"]), ["a:i386"], "it is another one");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::error::{Error, Place, Result};
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
 pub use crate::host::systemd::Kick;
-use crate::host::{Host, Missing};
+use crate::host::{Host, Missing, packages};
 use crate::kind::diff::Diff;
 use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
@@ -36,6 +36,8 @@ use crate::store::{Progress, Store};
 pub enum Phase {
     /// Users and groups.
     Accounts,
+    /// What describes where packages come from: files, keys, directories and the like, known by their paths.
+    Sources,
     /// Packages.
     Packages,
     /// Who is in which group: packages make groups.
@@ -296,6 +298,16 @@ pub trait Gate {
 }
 
 impl dyn Resource {
+    /// Whether it is of what describes where packages come from, by its paths: that has its turn before the packages.
+    pub fn is_of_source(&self) -> bool {
+        let is_of_source = |claim: &String| {
+            let whole = whole_of(claim).unwrap_or(claim);
+            whole.strip_prefix("path:").is_some_and(packages::is_of_source)
+        };
+        matches!(self.phase(), Phase::Directories | Phase::Files | Phase::Artifacts)
+            && self.claims().iter().any(is_of_source)
+    }
+
     /// Itself, so that one kind can look at the others of its kind in a catalog.
     pub fn as_any(&self) -> &dyn Any {
         self

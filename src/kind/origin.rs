@@ -14,7 +14,7 @@ use crate::kind::directory::Directory;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::firewall::{FormerTarget, NoZone, Restored};
-use crate::kind::package::Package;
+use crate::kind::package::Unwanted;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::Unit;
@@ -120,6 +120,13 @@ pub enum Origin {
         name: String,
         /// Whose package; the host's own when it is `None`.
         manager: Option<Manager>,
+        /// What was installed then, one name a line, in a content that the store has saved under this SHA-256; `None` when that is
+        /// not known, so that what came with the package can't be told from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<String>,
+        /// Whether configuration of the package was left on the host from an earlier time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        residue: bool,
     },
     /// A unit.
     Unit {
@@ -187,10 +194,6 @@ impl Origin {
 
     /// The resource that makes the host as it was; `None` for what is left as it is.
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
-        let at = |path: &str| {
-            AbsolutePath::try_from(path.to_owned())
-                .map_err(|why| Error::new("what is remembered of this host can't be read").because(why))
-        };
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
             Self::File { path, saved, mode, uid, gid, in_place } => {
@@ -218,7 +221,11 @@ impl Origin {
             Self::Open { zone, element } => Box::new(Restored { zone: zone.clone(), edit: Edit::Add(element.clone()) }),
             Self::NoZone { zone } => Box::new(NoZone { zone: zone.clone() }),
             Self::Target { zone, target } => Box::new(FormerTarget { zone: zone.clone(), target: *target }),
-            Self::NoPackage { name, manager } => Box::new(Package::absent(name, *manager)),
+            Self::NoPackage { name, manager, beside, residue } => {
+                // without it, no more than the package itself is taken away
+                let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
+                Box::new(Unwanted::new(name, *manager, beside.as_deref(), !residue))
+            }
             Self::Unit { name, state } => Box::new(Unit::as_it_was(name, *state)),
             Self::Same | Self::Kept { .. } => return Ok(None),
         }))
@@ -229,6 +236,20 @@ impl Origin {
         !matches!(self, Self::Same | Self::Kept { .. })
     }
 
+    /// Whether nothing stood there.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing { .. })
+    }
+
+    /// SHA-256 of the content that it needs the store to keep.
+    pub fn saved(&self) -> Option<&str> {
+        match self {
+            Self::File { saved, .. } => Some(saved),
+            Self::NoPackage { beside, .. } => beside.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What this host is left with that a way back does not undo, in a few words; `None` when nothing is.
     pub fn leftover(&self) -> Option<&str> {
         match self {
@@ -236,4 +257,29 @@ impl Origin {
             _ => None,
         }
     }
+}
+
+/// The file at `path` as its package ships it now, if dpkg or rpm has laid that beside the file because somebody had changed it.
+pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
+    for suffix in [".dpkg-dist", ".rpmnew"] {
+        let beside = format!("{path}{suffix}");
+        if let Some((meta, content)) = work.host.root.read(beside.as_ref())? {
+            let wanted = Wanted::numeric(meta.mode, meta.uid, meta.gid);
+            let sensitive = meta.mode & 0o077 == 0;
+            return Ok(Some(Box::new(File {
+                kind: "file",
+                path: at(path)?,
+                content: content.into(),
+                wanted,
+                sensitive,
+                in_place: false,
+            })));
+        }
+    }
+    Ok(None)
+}
+
+fn at(path: &str) -> Result<AbsolutePath> {
+    AbsolutePath::try_from(path.to_owned())
+        .map_err(|why| Error::new("what is remembered of this host can't be read").because(why))
 }

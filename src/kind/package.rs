@@ -1,16 +1,21 @@
 //! `[[package]]`: packages of the distribution that are installed, or not. For a tree nothing is done: packages belong to
 //! whoever made its base.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::host::packages::Manager;
+use crate::host::root::Seen;
 use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work};
+use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work, whole_of};
+
+/// The sources of packages as they were when the lists were read last.
+const SOURCES: &str = "package-sources.json";
 
 /// Fields of `[[package]]`. Exactly one of `name` and `names` is set.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -104,7 +109,13 @@ impl Set {
         }
         let versions = || installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
         Ok(match (self.state, &self.version) {
-            (State::Absent, _) => (!installed.is_empty()).then(|| Change::removal(format!("remove {}", versions()))),
+            (State::Absent, _) => (!installed.is_empty()).then(|| {
+                let version = versions();
+                Change::removal(match manager {
+                    Manager::Apt => format!("remove {version}, not its configuration"),
+                    Manager::Dnf | Manager::Yum => format!("remove {version}"),
+                })
+            }),
             (State::Present, None) => installed.is_empty().then(|| Change::addition("install")),
             (State::Present, Some(wanted)) if installed.is_empty() => {
                 Some(Change::addition(format!("install {wanted}")))
@@ -120,14 +131,6 @@ impl Set {
 pub struct Package {
     name: String,
     set: Arc<Set>,
-}
-
-impl Package {
-    /// That a host is without it.
-    pub(super) fn absent(name: &str, manager: Option<Manager>) -> Self {
-        let set = Set { names: vec![name.to_owned()], state: State::Absent, version: None, manager, start: false };
-        Self { name: name.to_owned(), set: Arc::new(set) }
-    }
 }
 
 impl Resource for Package {
@@ -156,11 +159,13 @@ impl Resource for Package {
     }
 
     fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
-        let installed = work.host.package(self.set.manager(work.host)?, &self.name)?;
-        Ok(match installed.is_empty() {
-            true => Origin::NoPackage { name: self.name.clone(), manager: self.set.manager },
-            false => Origin::Same,
-        })
+        let (host, manager) = (work.host, self.set.manager(work.host)?);
+        if !host.package(manager, &self.name)?.is_empty() {
+            return Ok(Origin::Same);
+        }
+        let residue = manager.is_left(&host.root, &self.name)?;
+        let beside = manager.all(&host.root)?.map(|names| work.store.save(names.join("\n").as_bytes())).transpose()?;
+        Ok(Origin::NoPackage { name: self.name.clone(), manager: self.set.manager, beside, residue })
     }
 
     fn announce(&self, wants: &mut Wants) {
@@ -190,9 +195,14 @@ impl Resource for Package {
         let done = match set.state {
             State::Present => {
                 let packages: Vec<_> = due.iter().map(|name| (*name, set.version.as_deref())).collect();
-                manager.install(&host.root, &packages, set.start)
+                refresh(work, manager).and_then(|is_fresh| manager.install(&host.root, &packages, set.start, is_fresh))
             }
-            State::Absent => manager.remove(&due),
+            State::Absent => match manager.needed_by(&due)? {
+                others if others.is_empty() => manager.remove(&due, false),
+                others => Err(Error::new(format!("can't remove {}", due.join(", ")))
+                    .because(format!("{} would go too", others.join(", ")))
+                    .help("if they are to go as well, name them in the [[package]] that says `absent`")),
+            },
         };
         // even a failed run may have done something; packages bring units and accounts
         host.forget_packages();
@@ -211,6 +221,119 @@ impl Resource for Package {
             }
         }
         Ok(())
+    }
+}
+
+/// Has the lists of packages read anew if what the catalog says of their sources has changed since that was done last. Returns
+/// whether it was.
+fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
+    let mut sources: BTreeMap<&str, Option<Seen>> = BTreeMap::new();
+    let described = work.catalog.iter().map(|item| &item.resource).filter(|resource| resource.is_of_source());
+    let claims: Vec<String> =
+        described.filter(|one| one.phase() != Phase::Directories).flat_map(|one| one.claims()).collect();
+    for claim in &claims {
+        if let Some(path) = whole_of(claim).unwrap_or(claim).strip_prefix("path:") {
+            sources.insert(path, work.host.root.seen(path.as_ref())?);
+        }
+    }
+    let sources = serde_json::to_value(sources).context(|| "can't note the sources of packages".to_owned())?;
+    let known = work.store.read::<serde_json::Value>(SOURCES)?.unwrap_or_else(|| serde_json::json!({}));
+    if sources == known {
+        return Ok(false);
+    }
+    manager.refresh()?;
+    work.store.write(SOURCES, &sources)?;
+    Ok(true)
+}
+
+/// A package that this host did not have, and that no role wants any more.
+#[derive(Debug)]
+pub struct Unwanted {
+    name: String,
+    manager: Option<Manager>,
+    /// What was installed before it, if that is known.
+    beside: Option<HashSet<String>>,
+    /// Whether its configuration goes too.
+    purge: bool,
+}
+
+/// What is to be done about a package that no role wants any more.
+enum Way {
+    /// It is not there.
+    Gone,
+    /// It stays, since these need it.
+    Needed(Vec<String>),
+    /// It goes, and these with it, that came with it and are of no use without it.
+    Remove(Vec<String>),
+}
+
+impl Unwanted {
+    /// `beside` has one name a line.
+    pub(super) fn new(name: &str, manager: Option<Manager>, beside: Option<&[u8]>, purge: bool) -> Self {
+        let beside = beside.map(|names| String::from_utf8_lossy(names).lines().map(str::to_owned).collect());
+        Self { name: name.to_owned(), manager, beside, purge }
+    }
+
+    fn manager(&self, host: &Host) -> Result<Manager> {
+        self.manager.map_or_else(|| Manager::detect(&host.root), Ok)
+    }
+
+    fn way(&self, host: &Host) -> Result<Way> {
+        let manager = self.manager(host)?;
+        if host.package(manager, &self.name)?.is_empty() {
+            return Ok(Way::Gone);
+        }
+        let needed_by = manager.needed_by(&[&self.name])?;
+        if !needed_by.is_empty() {
+            return Ok(Way::Needed(needed_by));
+        }
+        let others = match &self.beside {
+            Some(beside) => manager.useless_without(&self.name, beside)?,
+            None => Vec::new(),
+        };
+        Ok(Way::Remove(others))
+    }
+}
+
+impl Resource for Unwanted {
+    fn kind(&self) -> &'static str {
+        PackageFields::NAME
+    }
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Packages
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        if !work.host.is_live() {
+            return Ok(None);
+        }
+        let others = match self.way(work.host)? {
+            Way::Gone => return Ok(None),
+            Way::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
+            Way::Remove(others) => others,
+        };
+        let manager = self.manager(work.host)?;
+        let installed = work.host.package(manager, &self.name)?;
+        let versions = installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
+        let verb = if self.purge && manager == Manager::Apt { "purge" } else { "remove" };
+        let with =
+            if others.is_empty() { String::new() } else { format!(", and {} that came with it", others.join(", ")) };
+        Ok(Some(Change::removal(format!("{verb} {versions}{with}"))))
+    }
+
+    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
+        let host = work.host;
+        let Way::Remove(others) = self.way(host)? else { return Ok(()) };
+        let names: Vec<&str> = std::iter::once(&self.name).chain(&others).map(String::as_str).collect();
+        let done = self.manager(host)?.remove(&names, self.purge);
+        host.forget_packages();
+        host.unit_files_changed();
+        done
     }
 }
 
@@ -242,7 +365,7 @@ mod tests {
         assert_eq!(difference("name = 'a'"), None);
         assert_eq!(difference("name = 'a'\nversion = '1-1'"), None);
         assert_eq!(difference("name = 'a'\nversion = '1-2'").as_deref(), Some("version 1-1 → 1-2"));
-        assert_eq!(difference("name = 'a'\nstate = 'absent'").as_deref(), Some("remove 1-1"));
+        assert_eq!(difference("name = 'a'\nstate = 'absent'").as_deref(), Some("remove 1-1, not its configuration"));
         assert_eq!(difference("name = 'b'").as_deref(), Some("install"));
         assert_eq!(difference("name = 'b'\nstate = 'absent'"), None);
     }

@@ -15,7 +15,15 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let before = predecessors(&items)?;
     let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let has = |id: &str| known.contains(id);
-    let turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
+    let mut turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
+    let mut of_sources: Vec<usize> = (0..items.len()).filter(|&at| items[at].resource.is_of_source()).collect();
+    // what a source waits for, a package for instance, comes with the sources
+    while let Some(at) = of_sources.pop() {
+        if turns[at] > Phase::Sources {
+            turns[at] = Phase::Sources;
+            of_sources.extend(&before[at]);
+        }
+    }
     let order = topological(&items, &before, &turns)?;
     let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
     Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
@@ -116,5 +124,53 @@ fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
         None => {
             error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::resolve::testing::catalog;
+
+    fn order(role: &str) -> Vec<String> {
+        catalog(role).unwrap().items.into_iter().map(|item| item.id).collect()
+    }
+
+    #[test]
+    fn what_tells_where_packages_come_from_has_its_turn_before_packages_and_all_other_configuration_after() {
+        let role = "
+            [[file]]\npath = '/etc/app.conf'\ncontent = ''
+            [[directory]]\npath = '/etc/app'
+            [[package]]\nname = 'app'
+            [[file]]\npath = '/etc/apt/sources.list.d/app.sources'\ncontent = ''
+            [[block]]\npath = '/etc/apt/apt.conf.d/proxy'\nname = 'proxy'\ncontent = ''
+            [[symlink]]\npath = '/usr/share/keyrings/app.gpg'\ntarget = '/srv/app.gpg'
+            [[absent]]\npath = '/etc/yum.repos.d/old.repo'
+            [[file]]\npath = '/etc/apt/keyrings/app.asc'\ncontent = ''
+            [[directory]]\npath = '/etc/apt/keyrings'
+        ";
+        assert_eq!(
+            order(role),
+            [
+                "file:/etc/apt/sources.list.d/app.sources",
+                "block:/etc/apt/apt.conf.d/proxy#proxy",
+                "symlink:/usr/share/keyrings/app.gpg",
+                "absent:/etc/yum.repos.d/old.repo",
+                "directory:/etc/apt/keyrings",
+                "file:/etc/apt/keyrings/app.asc",
+                "package:app",
+                "directory:/etc/app",
+                "file:/etc/app.conf",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_package_that_a_source_needs_comes_before_it_and_the_packages_of_the_source_after() {
+        let role = "
+            [[package]]\nname = 'app'
+            [[package]]\nname = 'ca-certificates'
+            [[file]]\npath = '/etc/apt/sources.list.d/app.list'\ncontent = ''\nafter = ['package:ca-certificates']
+        ";
+        assert_eq!(order(role), ["package:ca-certificates", "file:/etc/apt/sources.list.d/app.list", "package:app"]);
     }
 }

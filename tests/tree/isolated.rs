@@ -170,7 +170,8 @@ fn what_cannot_be_restored_is_a_warning_until_it_is_disowned_and_blocks_no_relea
 fn a_first_run_without_an_artifact_brings_accounts_and_firewall_and_nothing_that_is_half() {
     let site = artifacts::site(&["http://127.0.0.1:1/tool".to_owned()], b"tool", "\".\" = \"/usr/bin/tool\"");
     let role = fs::read_to_string(site.path().join("roles/base/role.toml")).unwrap();
-    let basic = "[[user]]\nname = \"ops\"\n[[firewall]]\nzone = \"public\"\nports = [\"443/tcp\"]\n";
+    let basic = "[[user]]\nname = \"ops\"\n[[firewall]]\nzone = \"public\"\nports = [\"443/tcp\"]\n\
+        [[file]]\npath = \"/etc/apt/sources.list.d/x.list\"\ncontent = \"\"\n";
     site.file("roles/base/role.toml", format!("{role}{basic}")).sign();
     let tree = site.enroll();
     let first = tree.kpull("apply --json").exits(1);
@@ -179,6 +180,7 @@ fn a_first_run_without_an_artifact_brings_accounts_and_firewall_and_nothing_that
     let mut changed = first.changed();
     changed.sort();
     assert!(changed.contains(&"user:ops".to_owned()), "{changed:?}");
+    assert!(changed.contains(&"file:/etc/apt/sources.list.d/x.list".to_owned()), "packages need it: {changed:?}");
     assert!(tree.read("etc/firewalld/zones/public.xml").contains("443"));
     assert!(!tree.at("etc/tool.version").exists() && !tree.at("usr/bin/tool").exists());
     assert!(tree.kpull("history --json").exits(0).stdout.is_empty(), "no generation of what is not whole");

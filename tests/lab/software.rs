@@ -1,0 +1,430 @@
+//! `[[package]]` with the real apt, dpkg, dnf and rpm: what packages ship, bring along and leave.
+
+use std::net::TcpListener;
+
+use kpull::net::server::Server;
+
+use crate::alone::World;
+use crate::lab::Host;
+
+/// Makes a package for apt that ships `/etc/NAME/NAME.conf`, in the repository that the host installs from.
+const DEB: &str = r#"
+set -eu
+name=$1 version=$2 arch=$3 depends=$4
+dir=$(mktemp -d)
+chmod 755 "$dir"
+mkdir -p "$dir/DEBIAN" "$dir/etc/$name" "$dir/usr/share/$name"
+cat > "$dir/DEBIAN/control" <<END
+Package: $name
+Version: $version
+Architecture: $arch
+Maintainer: Lab <lab@example.org>
+Description: For a test
+END
+[ "$arch" = all ] || echo "Multi-Arch: same" >> "$dir/DEBIAN/control"
+[ -z "$depends" ] || echo "Depends: $depends" >> "$dir/DEBIAN/control"
+echo "shipped $version" > "$dir/etc/$name/$name.conf"
+echo "/etc/$name/$name.conf" > "$dir/DEBIAN/conffiles"
+echo "$version" > "$dir/usr/share/$name/version-$arch"
+[ ! -e "/srv/postinst-$name" ] || install -m 755 "/srv/postinst-$name" "$dir/DEBIAN/postinst"
+dpkg-deb --build --root-owner-group "$dir" /srv/apt >/dev/null
+rm -r "$dir"
+cd /srv/apt
+apt-ftparchive packages . > Packages
+rm -f Release
+apt-ftparchive release . > /tmp/Release
+mv /tmp/Release .
+"#;
+
+/// A package of the host's repository, of whose new index nobody has told apt yet.
+fn offer(host: Host<'_>, name: &str, version: &str, arch: &str, depends: &str) {
+    host.write("/srv/deb", DEB);
+    host.run(&format!("bash /srv/deb {name} {version} {arch} '{depends}'")).ok();
+}
+
+/// The file of a package as a role has it.
+fn file(path: &str) -> String {
+    format!("[[file]]\npath = {path:?}\ncontent = \"a role's\\n\"\n")
+}
+
+/// What is on the host of the packages of these tests, with content and mode.
+fn left(host: Host<'_>) -> String {
+    host.run(
+        "dpkg-query -Wf '${Package}:${Architecture} ${db:Status-Abbrev}\\n' | grep ^daemon;
+        find /etc/daemon* /usr/share/daemon* -printf '%p %m ' -exec sh -c 'cat {} 2>/dev/null || echo' \\; 2>/dev/null; true",
+    )
+    .ok()
+}
+
+const DAEMON: &str = "[[package]]\nname = \"daemon\"\n";
+
+#[test]
+fn what_a_package_ships_stands_there_again_when_no_role_wants_the_place_and_goes_with_the_package() {
+    let world = World::new();
+    let host = world.host();
+    offer(host, "daemon-data", "1", "all", "");
+    offer(host, "daemon", "1", "amd64", "daemon-data");
+    world.release("");
+    host.run("kpull apply").ok();
+    host.run("test -z \"$(dpkg --verify)\"").ok();
+
+    // a file of the package, one of what comes with it, a part of a file, a link, and what no package has
+    let all = [
+        DAEMON,
+        &file("/etc/daemon/daemon.conf"),
+        "mode = \"0600\"\n",
+        "[[block]]\npath = \"/etc/daemon-data/daemon-data.conf\"\nname = \"more\"\ncontent = \"more\"\n",
+        "[[symlink]]\npath = \"/usr/share/daemon/version-amd64\"\ntarget = \"/etc/hostname\"\n",
+        &file("/etc/daemon/extra.conf"),
+    ]
+    .concat();
+    world.release(&all);
+    world.converges();
+    assert!(host.run("dpkg --verify").stdout.contains("/etc/daemon/daemon.conf"), "the role has the file");
+    world.release(DAEMON);
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "shipped 1");
+    assert_eq!(host.run("dpkg --verify").ok(), "", "{}", left(host));
+    assert_eq!(host.run("stat -c %a /etc/daemon/daemon.conf").ok(), "644");
+    host.run("test ! -e /etc/daemon/extra.conf").ok();
+
+    // all of it in one release
+    world.release(&all);
+    world.converges();
+    world.release("");
+    let plan = host.run("kpull plan");
+    assert!(plan.stdout.contains("purge 1, and daemon-data that came with it"), "{plan}");
+    host.run("kpull apply").ok();
+    assert_eq!(left(host), "");
+    assert_eq!(host.run("dpkg --verify").ok(), "");
+    world.is_converged();
+}
+
+#[test]
+fn what_a_later_version_of_a_package_ships_is_what_stands_there_again() {
+    let world = World::new();
+    let host = world.host();
+    offer(host, "daemon", "1", "amd64", "");
+    let release = |version: u32, more: &str| world.release(&format!("{DAEMON}version = \"{version}\"\n{more}"));
+    release(1, &file("/etc/daemon/daemon.conf"));
+    world.converges();
+    offer(host, "daemon", "2", "amd64", "");
+    release(2, &file("/etc/daemon/daemon.conf"));
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "a role's");
+    release(2, "");
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "shipped 2");
+    assert_eq!(host.run("dpkg --verify").ok(), "");
+}
+
+#[test]
+fn a_run_that_dies_while_the_package_is_installed_remembers_what_the_package_ships_all_the_same() {
+    let world = World::new();
+    let host = world.host();
+    host.write(
+        "/srv/postinst-daemon",
+        "#!/bin/sh\n[ -e /srv/died ] || { touch /srv/died; kill -KILL $(pidof kpull); }\n",
+    );
+    offer(host, "daemon", "1", "amd64", "");
+    world.release(&format!("{DAEMON}{}", file("/etc/daemon/daemon.conf")));
+    host.run("kpull apply").fails(137);
+    host.run("timeout 60 sh -c 'while pidof dpkg apt-get; do sleep .1; done'").ok();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "shipped 1", "the run died before its own was written");
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf").ok(), "a role's");
+    world.release(DAEMON);
+    world.converges();
+    assert_eq!(host.run("dpkg --verify; cat /etc/daemon/daemon.conf").ok(), "shipped 1");
+}
+
+#[test]
+fn a_package_that_another_needs_by_now_stays_and_so_does_configuration_that_was_there_before_it() {
+    let world = World::new();
+    let host = world.host();
+    offer(host, "daemon-data", "1", "all", "");
+    offer(host, "daemon", "1", "amd64", "daemon-data");
+    host.run("apt-get -q update && apt-get -qy install daemon-data && apt-get -qy remove daemon-data").ok();
+    let was = left(host);
+    assert!(was.contains("daemon-data:all rc"), "{was}");
+    world.release("[[package]]\nname = \"daemon-data\"\n");
+    world.converges();
+    host.run("apt-get -qy install daemon").ok();
+    world.release("");
+    let plan = host.run("kpull plan");
+    assert!(plan.stdout.contains("kept because daemon needs it"), "{plan}");
+    world.converges();
+    assert_eq!(host.run("dpkg-query -Wf '${db:Status-Abbrev}' daemon daemon-data").ok(), "ii ii ");
+
+    // one that a role says is absent is not removed at the cost of others either
+    world.release("[[package]]\nname = \"daemon-data\"\nstate = \"absent\"\n");
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("daemon would go too"), "{told}");
+    host.run("apt-get -qy purge daemon").ok();
+    world.release("[[package]]\nname = \"daemon-data\"\n");
+    world.converges();
+    world.release("[[package]]\nname = \"daemon-data\"\nstate = \"absent\"\n");
+    let plan = host.run("kpull plan");
+    assert!(plan.stdout.contains("remove 1, not its configuration"), "{plan}");
+    world.converges();
+    assert_eq!(left(host), was);
+    assert_eq!(host.run("dpkg --verify").ok(), "");
+}
+
+#[test]
+fn what_an_rpm_ships_stands_there_again_when_no_role_wants_the_place_and_goes_with_the_package() {
+    let world = World::new();
+    let host = world.host();
+    host.write("/srv/daemon.spec", SPEC);
+    host.run("rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/rpm' /srv/daemon.spec").ok();
+    host.run("rm -r /srv/rpm/repodata && createrepo_c --quiet /srv/rpm").ok();
+    let package = "[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\n";
+    world.release("");
+    world.converges();
+    world.release(&format!("{package}{}", file("/etc/daemon-rpm/daemon.conf")));
+    world.converges();
+    assert!(host.run("rpm -V daemon-rpm").stdout.contains("/etc/daemon-rpm/daemon.conf"), "the role has the file");
+    world.release(package);
+    world.converges();
+    assert_eq!(host.run("rpm -V --nomtime daemon-rpm").ok(), "");
+    world.release(&format!("{package}{}", file("/etc/daemon-rpm/daemon.conf")));
+    world.converges();
+    world.release("");
+    let plan = host.run("kpull plan");
+    assert!(plan.stdout.contains("remove 0:1-1"), "{plan}");
+    world.converges();
+    host.run("test ! -e /etc/daemon-rpm && ! rpm -q daemon-rpm").ok();
+}
+
+const SPEC: &str = "Name: daemon-rpm\nVersion: 1\nRelease: 1\nSummary: For a test\nLicense: MIT\nBuildArch: noarch\n%description\nFor a test.\n\
+    %install\nmkdir -p %{buildroot}/etc/daemon-rpm\necho shipped > %{buildroot}/etc/daemon-rpm/daemon.conf\n\
+    %files\n%dir /etc/daemon-rpm\n%config(noreplace) /etc/daemon-rpm/daemon.conf\n";
+
+/// A world whose host can reach a repository of packages by HTTP, as long as it is served.
+struct Mirror {
+    world: World,
+    server: Option<Server>,
+}
+
+impl Mirror {
+    fn new() -> Self {
+        let mut mirror = Self { world: World::new(), server: None };
+        mirror.serve();
+        mirror
+    }
+
+    /// Serves what the host has in /srv/mirror.
+    fn serve(&mut self) {
+        let files = self.world.host().root().join("srv/mirror");
+        let listen = move || Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::web(files)).unwrap();
+        self.server = Some(self.world.0.in_network(listen));
+    }
+
+    fn goes_away(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.world.0.in_network(move || drop(server));
+        }
+    }
+
+    /// Has these packages there too, and nothing new on the host itself. With a key, the index is signed with that.
+    fn offer(&self, name: &str, version: &str, key: Option<&str>) {
+        let host = self.world.host();
+        offer(host, name, version, "amd64", "");
+        host.run("mkdir -p /srv/mirror && mv /srv/apt/daemon*.deb /srv/mirror").ok();
+        host.run("cd /srv/apt && apt-ftparchive packages . > Packages && rm Release && apt-ftparchive release . > /tmp/r && mv /tmp/r Release").ok();
+        let sign = key.map_or(String::new(), |key| {
+            format!("gpg -q --batch --yes --pinentry-mode loopback --passphrase '' -u {key} --clearsign -o InRelease Release")
+        });
+        host.run(&format!(
+            "cd /srv/mirror && apt-ftparchive packages . > Packages && rm -f Release InRelease &&
+            apt-ftparchive release . > /tmp/r && mv /tmp/r Release; {sign}"
+        ))
+        .ok();
+    }
+
+    fn is_blamed(&self) -> bool {
+        self.world.host().run("kpull status").ok().contains("and not")
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.goes_away();
+    }
+}
+
+const FABRIC: &str = "192.168.1.254";
+const LIST: &str = "[[file]]\npath = \"/etc/apt/sources.list.d/lab.list\"\ncontent = \"deb [trusted=yes] http://192.168.1.254/ ./\\n\"\n";
+const RULE: &str = "[[file]]\npath = \"/srv/rule\"\ncontent = \"1\\n\"\n";
+
+#[test]
+fn a_source_its_key_and_its_pin_come_before_the_packages_of_one_release_and_configuration_after() {
+    let mirror = Mirror::new();
+    let (world, host) = (&mirror.world, mirror.world.host());
+    for name in ["right", "wrong"] {
+        host.run(&format!("gpg -q --batch --passphrase '' --quick-gen-key {name}@lab && gpg --armor --export {name}@lab > /srv/{name}.asc")).ok();
+    }
+    mirror.offer("daemon", "1", Some("right@lab"));
+    mirror.offer("daemon", "2", Some("right@lab"));
+    let role = |key: &str, version: &str| {
+        let key = host.run(&format!("cat /srv/{key}.asc")).ok();
+        [
+            &file("/etc/daemon/daemon.conf"),
+            DAEMON,
+            &format!("[[file]]\npath = \"/etc/apt/preferences.d/lab\"\ncontent = '''\nPackage: daemon\nPin: version {version}\nPin-Priority: 1001\n'''\n"),
+            "[[file]]\npath = \"/etc/apt/sources.list.d/lab.list\"\ncontent = \"deb [signed-by=/etc/apt/keyrings/lab.asc] http://192.168.1.254/ ./\\n\"\n",
+            &format!("[[file]]\npath = \"/etc/apt/keyrings/lab.asc\"\ncontent = '''\n{key}\n'''\n"),
+            "[[directory]]\npath = \"/etc/apt/keyrings\"\n",
+        ]
+        .concat()
+    };
+    world.release("");
+    world.converges();
+
+    // the host refuses what is signed with another key, and that is the release's fault
+    world.release(&role("wrong", "1"));
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("can't update the lists of packages") && told.contains("NO_PUBKEY"), "{told}");
+    assert!(mirror.is_blamed());
+    host.run("test ! -e /etc/apt/sources.list.d/lab.list").ok();
+
+    world.release(&role("right", "1"));
+    world.converges();
+    assert_eq!(host.run("cat /etc/daemon/daemon.conf /usr/share/daemon/version-amd64").ok(), "a role's\n1");
+    world.release("");
+    world.converges();
+    assert_eq!(left(host), "");
+}
+
+#[test]
+fn lists_of_packages_are_read_anew_after_a_source_has_changed() {
+    let mirror = Mirror::new();
+    let (world, host) = (&mirror.world, mirror.world.host());
+    mirror.offer("daemon", "1", None);
+    host.run("mv /srv/mirror /srv/first && mkdir -p /srv/mirror && mv /srv/first /srv/mirror").ok();
+    mirror.offer("daemon", "2", None);
+    let list = |below: &str| LIST.replace(".254/", &format!(".254/{below}"));
+    world.release(&format!("{DAEMON}{}", list("first/")));
+    world.converges();
+    assert_eq!(host.run("cat /usr/share/daemon/version-amd64").ok(), "1");
+    world.release(&format!("{DAEMON}version = \"2\"\n{}", list("")));
+    world.converges();
+    assert_eq!(host.run("cat /usr/share/daemon/version-amd64").ok(), "2");
+
+    // the same for dnf
+    host.write("/srv/daemon.spec", SPEC);
+    host.run("rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/mirror/rpm' /srv/daemon.spec && createrepo_c --quiet /srv/mirror/rpm").ok();
+    world.release(&format!(
+        "{DAEMON}{}{REPO}[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\nwhen = \"false\"\n",
+        list("")
+    ));
+    world.converges();
+    world.release(&format!("{}{REPO}[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\n", list("")));
+    world.converges();
+    assert_eq!(host.run("rpm -q daemon-rpm").ok(), "daemon-rpm-1-1.noarch");
+}
+
+const REPO: &str = "[[file]]\npath = \"/etc/yum.repos.d/more.repo\"\ncontent = '''\n[more]\nname=more\nbaseurl=http://192.168.1.254/rpm/\ngpgcheck=0\n'''\n";
+
+#[test]
+fn a_mirror_that_is_away_is_waited_for_and_no_release_is_blamed_for_it() {
+    let mut mirror = Mirror::new();
+    mirror.offer("daemon", "1", None);
+    let role = format!("{RULE}{LIST}{DAEMON}{}", file("/etc/daemon/daemon.conf"));
+    mirror.world.release(RULE);
+    mirror.world.converges();
+
+    // before its lists were read
+    mirror.goes_away();
+    mirror.world.release(&role);
+    for _ in 0..2 {
+        let told = mirror.world.host().run("kpull apply").fails(1);
+        assert!(told.contains("can't update the lists of packages") && told.contains("http://192.168.1.254"), "{told}");
+        assert!(told.contains("the next run tries again"), "{told}");
+    }
+    assert!(!mirror.is_blamed());
+    mirror.serve();
+    mirror.world.converges();
+    assert_eq!(mirror.world.host().run("cat /etc/daemon/daemon.conf").ok(), "a role's");
+
+    // with lists of now, when the package itself is fetched
+    mirror.world.release(&format!("{RULE}{LIST}"));
+    mirror.world.converges();
+    mirror.world.host().run("apt-get clean").ok();
+    mirror.goes_away();
+    mirror.world.release(&role);
+    let told = mirror.world.host().run("kpull apply").fails(1);
+    assert!(told.contains("can't install daemon") || told.contains("can't update the lists of packages"), "{told}");
+    assert!(!mirror.is_blamed());
+    mirror.serve();
+    mirror.world.converges();
+
+    // dnf, that has not seen its repository yet
+    mirror.goes_away();
+    let rpm = "[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\n";
+    mirror.world.release(&format!("{RULE}{LIST}{DAEMON}{REPO}{rpm}"));
+    mirror.world.host().run("kpull apply").fails(1);
+    assert!(!mirror.is_blamed());
+    let host = mirror.world.host();
+    host.write("/srv/daemon.spec", SPEC);
+    host.run("rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/mirror/rpm' /srv/daemon.spec && createrepo_c --quiet /srv/mirror/rpm").ok();
+    mirror.serve();
+    mirror.world.converges();
+
+    // what the host itself answers is not the mirror's fault
+    mirror.world.host().write("/srv/postinst-daemon-bad", "#!/bin/sh\nexit 1\n");
+    mirror.offer("daemon-bad", "1", None);
+    for (name, why) in [("daemon-bad", "can't install daemon-bad"), ("daemon-none", "Unable to locate package")] {
+        mirror.world.release(&format!(
+            "{RULE}{LIST}{DAEMON}{REPO}{rpm}[[package]]\nname = {name:?}\n[[group]]\nname = {name:?}\n"
+        ));
+        let told = mirror.world.host().run("kpull apply").fails(3);
+        assert!(told.contains(why), "{told}");
+    }
+    assert!(mirror.is_blamed());
+}
+
+#[test]
+fn packages_of_another_architecture_on_hold_or_left_by_an_interrupted_dpkg_are_named_as_what_they_are() {
+    let world = World::new();
+    let host = world.host();
+    offer(host, "daemon", "1", "i386", "");
+    offer(host, "daemon", "1", "amd64", "");
+    host.run("dpkg --add-architecture i386 && apt-get -q update").ok();
+    world.release("[[package]]\nname = \"daemon:i386\"\n");
+    world.converges();
+    let which = "dpkg-query -Wf '${Architecture} ${db:Status-Abbrev}\\n' daemon";
+    assert_eq!(host.run(which).ok(), "i386 ii ");
+    // they share their configuration
+    world.release(&format!("[[package]]\nname = \"daemon:i386\"\n{DAEMON}"));
+    assert!(host.run("kpull plan").stdout.contains("package:daemon  install"), "{}", host.run("kpull plan"));
+    world.converges();
+    assert_eq!(host.run(which).ok(), "amd64 ii \ni386 ii ");
+    world.release(DAEMON);
+    world.converges();
+    assert_eq!(host.run(which).ok(), "amd64 ii ");
+
+    offer(host, "daemon", "2", "amd64", "");
+    host.run("apt-mark hold daemon").ok();
+    world.release(&format!("{DAEMON}version = \"2\"\n"));
+    let told = host.run("kpull apply").fails(1);
+    assert!(told.contains("can't install daemon=2") && told.contains("`apt-mark unhold daemon`"), "{told}");
+    // that is nobody's fault but this host's: the next run goes on
+    host.run("apt-mark unhold daemon").ok();
+    world.converges();
+    assert_eq!(host.run("cat /usr/share/daemon/version-amd64").ok(), "2");
+    host.write("/etc/apt/preferences.d/none", "Package: daemon-pinned\nPin: release *\nPin-Priority: -1\n");
+    offer(host, "daemon-pinned", "1", "amd64", "");
+    world.release("[[package]]\nname = \"daemon-pinned\"\n");
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("policy daemon-pinned`"), "{told}");
+
+    // dpkg dies in the middle, and the next run goes on where it was
+    host.run("rm /etc/apt/preferences.d/none").ok();
+    host.write("/srv/postinst-daemon-dies", "#!/bin/sh\n[ -e /srv/died ] || { touch /srv/died; kill -KILL $PPID; }\n");
+    offer(host, "daemon-dies", "1", "amd64", "");
+    world.release(&format!("{DAEMON}[[package]]\nname = \"daemon-dies\"\n"));
+    host.run("kpull apply").fails(3);
+    host.run("kpull apply --retry").ok();
+    world.is_converged();
+}
