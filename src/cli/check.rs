@@ -12,7 +12,7 @@ use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
 use crate::kind::artifact::Artifact;
-use crate::lint::{lint, unknown_sizes};
+use crate::lint::{lint, lint_hosts, unknown_sizes};
 use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
@@ -73,6 +73,9 @@ impl Run for Check {
             catalogs.push(catalog);
         }
         errors.extend(once(found));
+        // of a site that can't be resolved it is not known who uses what
+        let is_resolved = errors.is_empty();
+        errors.extend(lint_hosts(&site));
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
             if !self.json {
                 print(&format!("! the role {role} is used by no host, so its templates were not tried"));
@@ -82,8 +85,7 @@ impl Run for Check {
             self.warn(None, &warning);
         }
         let lost = if self.artifacts { self.check_artifacts(&site).err() } else { None };
-        // of a site that can't be resolved it is not known who uses what
-        if errors.is_empty() {
+        if is_resolved {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
             errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());

@@ -124,9 +124,9 @@ codes! {
         "`after`, `before`, `restart_when`, `reload_when` and slots name ids; the id is misspelt, or the role that has it is not used here."
         "`kpull graph HOST` lists the ids."
         "`unit:etcd.service` watches `template:/etc/etcd/etcd.evn`, and there is no such resource on this host"
-    VARIABLE "site.variable" []
-        "A variable is not set, or needs itself."
-        "Nobody gives it a value: neither the role, nor a group, nor host_vars."
+    VARIABLE "site.variable" ["resolve/assert.rs"]
+        "A variable is not set, needs itself, or is not what a role needs it to be."
+        "Nobody gives it a value: neither the role, nor a group, nor host_vars; or `[types]` or an `[[assert]]` of a role refuses it."
         "Set it under `[vars.ROLE]` in host_vars/HOST.toml, or in a group; `kpull explain` shows the layers."
         "`prot` is not defined"
     TEMPLATE "site.template" ["resolve/world.rs", "resolve/expression.rs", "resolve/functions.rs", "resolve/filters/mod.rs"]
@@ -164,6 +164,12 @@ codes! {
         "`dns` or `ip` of the `[[certificate]]` lack it."
         "Add it there, then `kpull pki issue`."
         "[[certificate]]\nname = \"kube-apiserver\"\nip = [\"10.0.0.9\"]"
+
+    LINT_HOST "check.host" ["lint/hosts.rs"]
+        "A host of the site can't be meant like this."
+        "Two have one address or key, one has no role, or no host can be called so."
+        "Correct its file in host_vars/, or rename that."
+        "node2 and node1 have one address, 10.0.0.1"
 
     SIGNATURE "trust.signature" ["trust/mod.rs", "trust/allowed.rs"]
         "A release is not signed by those whom this host believes."

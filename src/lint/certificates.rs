@@ -10,6 +10,7 @@ use crate::kind::file::File;
 use crate::kind::probe::Probe;
 use crate::lint::flags::flag_of;
 use crate::lint::{Host, Subject, place};
+use crate::resolve::once;
 use crate::text::around;
 
 /// An `https://` address that somebody asks.
@@ -33,6 +34,21 @@ struct Shown<'a> {
     certificate: &'a Installed,
 }
 
+/// Certificates of a host with the authority and the subject of another one there: whoever sees them can't tell them apart.
+fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
+    let mut known = BTreeMap::new();
+    host.all::<Installed>().filter_map(move |(item, certificate)| {
+        let field = |name: &str| item.fields.get(name).map(|value| value.to_string());
+        let common_name = field("common_name").unwrap_or_else(|| format!("{:?}", certificate.name()));
+        let subject = (field("authority"), common_name, field("organization"));
+        let what =
+            format!("the certificate {} has the subject of another one of the host, {}", certificate.name(), subject.1);
+        let other = known.insert(subject, &item.place)?;
+        let error = Error::new(what).at(item.place.clone(), "the same `common_name` and `organization`");
+        Some(error.help(format!("give it a `common_name` of its own, or use the other one: {other}")))
+    })
+}
+
 /// A certificate that is not for what is dialled: one mistake, however many hosts show it and however many dial.
 struct Wrong<'a> {
     /// The hosts that show it.
@@ -45,6 +61,7 @@ struct Wrong<'a> {
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors: Vec<Error> = subject.hosts.iter().flat_map(|host| missing(subject, host)).collect();
+    errors.extend(once(subject.hosts.iter().flat_map(|host| twins(host).map(|error| (host.name, error))).collect()));
     // by what is dialled, and where the certificate is written
     let mut found: BTreeMap<(String, String), Wrong<'_>> = BTreeMap::new();
     for dial in subject.hosts.iter().flat_map(dials) {
@@ -344,6 +361,26 @@ listens = [{ port = "6443/tcp", certificate = "api" }]
             )
         };
         assert_eq!(errors, [wanted("h1"), wanted("h2")]);
+    }
+
+    #[test]
+    fn two_certificates_of_one_subject_on_a_host_are_told() {
+        let certificate = |name: &str, more: &str| {
+            let files = format!("cert = '/etc/{name}.pem'\nkey = '/etc/{name}.key'\n");
+            format!("[[certificate]]\nname = '{name}'\nauthority = 'ca'\n{files}{more}")
+        };
+        let two = |one: &str, other: &str| {
+            let role = format!("summary = 'x'\n{}{}", certificate("a", one), certificate("b", other));
+            found(&[("roles/r/role.toml", &role)])
+        };
+        let help = "give it a `common_name` of its own, or use the other one: roles/r/role.toml:2:1";
+        let what =
+            |subject: &str| format!("the certificate b has the subject of another one of the host, \"{subject}\"");
+        let same = "common_name = 'web'\n";
+        assert_eq!(two(same, same), [told(&what("web"), "roles/r/role.toml:8:1", help)]);
+        assert_eq!(two("", "common_name = 'a'\n"), [told(&what("a"), "roles/r/role.toml:7:1", help)]);
+        assert_eq!(two("", ""), []);
+        assert_eq!(two(same, &format!("{same}organization = ['x']\n")), []);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod flags;
+mod hosts;
 mod needs;
 mod pins;
 mod place;
@@ -26,6 +27,7 @@ use crate::lint::systemd::UnitText;
 use crate::resolve::Catalog;
 use crate::site::Site;
 
+pub use hosts::lint as lint_hosts;
 pub use pins::unknown_sizes;
 
 /// Looks at a whole site for one sort of mistake.

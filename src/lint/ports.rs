@@ -18,6 +18,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let of_host = |host| {
         let mut errors = shut(subject, host);
         errors.extend(open(subject, host));
+        errors.extend(shared(subject, host));
         errors.extend(host.units.iter().flat_map(|unit| unsaid(subject, host, unit)));
         errors
     };
@@ -108,6 +109,26 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                     )),
             );
         }
+    }
+    errors
+}
+
+/// What two units of a host both listen at: one of them can't. A socket and the service that it starts are one.
+fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
+    let stem = |unit: &HostUnit<'_>| unit.unit.name().rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    let all: Vec<_> = listened(host).collect();
+    let mut errors = Vec::new();
+    for (index, (unit, at)) in all.iter().enumerate().filter(|(_, (_, at))| matches!(at, Traffic::Ports(_))) {
+        let is_other = |other: &HostUnit<'_>| stem(other) != stem(unit);
+        let is_at = |other: &Traffic| rest(at, &[other]) != rest(at, &[]);
+        let Some((other, _)) = all.iter().take(index).find(|(other, also)| is_other(other) && is_at(also)) else {
+            continue;
+        };
+        errors.push(
+            Error::new(format!("{} and {} of {} both listen at {at}", unit.unit.name(), other.unit.name(), host.name))
+                .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
+                .help(format!("give one of them another port; the other one is at {}", other.item.place)),
+        );
     }
     errors
 }
@@ -216,6 +237,26 @@ mod tests {
             [],
             "no [[firewall]]"
         );
+    }
+
+    #[test]
+    fn two_units_of_a_host_at_one_port_are_told_and_a_socket_with_its_service_is_not() {
+        let unit = |name: &str, at: &str| format!("[[unit]]\nname = '{name}'\nlistens = ['{at}']\n");
+        let two = |one: &str, other: &str| found(&[("roles/r/role.toml", &format!("summary = 'x'\n{one}{other}"))]);
+        let help = "give one of them another port; the other one is at roles/r/role.toml:2:1";
+        let told_of = |one: &str, other: &str| {
+            told(
+                &format!("b.service and a.service of h1 both listen at {other}"),
+                &format!("roles/r/role.toml:7:{one}"),
+                help,
+            )
+        };
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/tcp")), [told_of("13", "80/tcp")]);
+        assert_eq!(two(&unit("a.service", "80-90/tcp"), &unit("b.service", "85/tcp")), [told_of("13", "85/tcp")]);
+        assert_eq!(two(&unit("a.service", "85/tcp"), &unit("b.service", "80-90/tcp")), [told_of("13", "80-90/tcp")]);
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/udp")), []);
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "81/tcp")), []);
+        assert_eq!(two(&unit("a.socket", "80/tcp"), &unit("a.service", "80/tcp")), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::lint::lint;
+use crate::lint::{lint, lint_hosts};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::site::{Files, Site};
@@ -30,7 +30,8 @@ pub fn found(files: &[(&str, &str)]) -> Vec<(String, String, String)> {
         resolve(&site, name, &Facts::assumed(name, host.address, None).unwrap(), &Secrets::expected()).unwrap()
     };
     let catalogs: Vec<_> = site.hosts.iter().map(catalog).collect();
-    Error::distinct(lint(&site, &catalogs)).into_iter().flat_map(Error::each).map(|error| tell(&error)).collect()
+    let found = [lint_hosts(&site), lint(&site, &catalogs)].concat();
+    Error::distinct(found).into_iter().flat_map(Error::each).map(|error| tell(&error)).collect()
 }
 
 /// A finding as [`found`] gives it.

@@ -29,6 +29,7 @@ pub const FILTERS: &[&str] = &[
     "cidr_netmask",
     "cidr_prefix",
     "cidr_contains",
+    "cidr_overlaps",
     "abs",
     "attr",
     "batch",
@@ -137,6 +138,10 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("cidr_prefix", |text: String| network(&text).map(|net| net.prefix_len()));
     env.add_filter("cidr_contains", |text: String, other: String| {
         Ok::<_, Error>(network(&text)?.contains(&address(&other)?))
+    });
+    env.add_filter("cidr_overlaps", |text: String, other: String| {
+        let (one, other) = (network(&text)?, network(&other)?);
+        Ok::<_, Error>(one.contains(&other.network()) || other.contains(&one.network()))
     });
     env.add_function("interface_of", interface_of);
     env.add_function("make_kubeconfig", make_kubeconfig);

@@ -1,6 +1,7 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
 mod all;
+mod assert;
 mod claims;
 mod expression;
 mod facts;
@@ -83,6 +84,7 @@ fn resolve_into(
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
         let missing: Vec<Error> = unset(&world, role).collect();
         if missing.is_empty() {
+            errors.extend(assert::errors(&world, role));
             for entry in &role.entries {
                 let expanded = expand(&world, role, entry, facts, &mut |turn| {
                     let Some(shown) = &mut shown else {

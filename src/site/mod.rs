@@ -1,5 +1,6 @@
 //! What people write: TOML files as types that know file, line and column.
 
+mod checked;
 mod doc;
 mod files;
 pub mod fmt;
@@ -10,6 +11,7 @@ mod role;
 mod rollout;
 pub mod schema;
 
+pub use checked::{Assert, Type};
 pub use doc::{Doc, Path, dotted, quoted, utf8};
 pub use files::{Files, PARTS, read_if_there, replace};
 pub use format::{Format, READABLE};

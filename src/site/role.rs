@@ -1,11 +1,14 @@
 //! `roles/NAME/role.toml`: a named set of resources with default variables.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::kind::{self, fields::names_of};
+use crate::site::checked::{Assert, Type};
 use crate::site::{Doc, Files, Path, RESERVED, reserved, utf8};
 
 /// A role.
@@ -23,6 +26,10 @@ pub struct Role {
     pub required: Vec<String>,
     /// Variables with a default.
     pub vars: Map<String, Value>,
+    /// Types of variables, its own and the site's.
+    pub types: BTreeMap<String, Type>,
+    /// What has to be true.
+    pub asserts: Vec<Assert>,
     /// Its resources, in the order of the file.
     pub entries: Vec<Entry>,
 }
@@ -60,6 +67,12 @@ pub(super) struct Head {
     /// Variables with a default.
     #[serde(default)]
     vars: Map<String, Value>,
+    /// Types of variables, its own and the site's.
+    #[serde(default)]
+    types: BTreeMap<String, Type>,
+    /// What has to be true of them.
+    #[serde(default)]
+    assert: Vec<Assert>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -83,6 +96,7 @@ const COMMON: &[&str] = &["when", "for_each", "after", "needs"];
 fn tables(path: &[String]) -> &'static [&'static str] {
     match path {
         [] => names_of::<Head>(),
+        [name, _] if name == "assert" => names_of::<Assert>(),
         [name, _] => kind::find(name).map_or(&[], |kind| (kind.fields)()),
         _ => &[],
     }
@@ -138,8 +152,8 @@ impl Role {
             return Err(error);
         }
         entries.sort_by_key(|entry| doc.place(&entry.path).span.start);
-        let Head { summary, requires, required, vars } = head;
-        Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, entries })
+        let Head { summary, requires, required, vars, types, assert: asserts } = head;
+        Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, types, asserts, entries })
     }
 
     /// Whether the role has a variable of this name.

@@ -100,6 +100,7 @@ fn page(name: &str) -> String {
         let rows = group.rows.iter().map(|row| vec![code(&row.name), row.default.clone(), row.about.clone()]);
         table(&mut page, &[of, "default", ""], rows);
     }
+    section(&mut page, "Refused", &["what", "unless"], asserts(&doc));
     section(&mut page, "Resources", &["resource", ""], resources(&doc));
     section(&mut page, "Probes", &["probe", "asks", "passes when", ""], probes(&doc));
     section(&mut page, "Listens", &["unit", "at", ""], listens(&doc));
@@ -142,8 +143,14 @@ fn entries<'a>(doc: &'a DocumentMut, kind: &str) -> impl Iterator<Item = &'a Tab
     doc.get(kind).and_then(Item::as_array_of_tables).into_iter().flatten()
 }
 
+fn asserts(doc: &DocumentMut) -> Vec<Vec<String>> {
+    let text = |entry: &Table, name: &str| entry.get(name).and_then(Item::as_str).unwrap_or_default().to_owned();
+    let row = |entry: &Table| vec![text(entry, "message").replace('|', "\\|"), code(&text(entry, "that"))];
+    entries(doc, "assert").map(row).collect()
+}
+
 fn resources(doc: &DocumentMut) -> Vec<Vec<String>> {
-    let elsewhere = ["probe", "firewall", "certificate", "secret"];
+    let elsewhere = ["probe", "firewall", "certificate", "secret", "assert"];
     let kinds = doc.iter().filter(|(kind, item)| item.is_array_of_tables() && !elsewhere.contains(kind));
     let row = |kind: &str, entry: &Table| {
         let key = match kind {

@@ -237,3 +237,43 @@ fn what_no_host_of_a_site_writes_is_told_with_the_role_and_a_host() {
         assert!(said.contains(what) && said.contains("the same on"), "{said}");
     }
 }
+
+#[test]
+fn a_mistake_in_the_address_plan_is_told_where_it_was_made() {
+    let made = Made::shipped();
+    let copy = tempfile::tempdir().unwrap();
+    let at = copy.path().join("site");
+    assert!(std::process::Command::new("cp").arg("-r").args([made.path(), at.clone()]).status().unwrap().success());
+    let (site, master2) = ("site.toml", "host_vars/master2.toml");
+    for (file, from, to, what, line) in [
+        (site, "192.168.1.201", "192.168.1.102", "`vip` is the address of the host master2", "vip ="),
+        (site, "192.168.1.201", "192.168.2.201", "is outside the network of master1", "vip ="),
+        (site, "vip_prefix = 24", "vip_prefix = 33", "a prefix of 33 is longer than the address", "vip_prefix ="),
+        (site, "172.30.0.0/16", "10.0.0.0/8", "and `pod_network` 10.0.0.0/8 overlap", "service_network ="),
+        (site, "172.30.0.0/16", "192.168.0.0/16", "master1 has an address in `pod_network`", "pod_network ="),
+        (site, "10.254.0.0/16", "192.168.1.0/24", "has an address in `service_network`", "service_network ="),
+        (site, "172.30.0.0/16", "172.30.0.0", "`pod_network` is a network without a prefix", "pod_network ="),
+        (site, "172.30.0.0/16", "172.30.0.0/33", "is a network with an impossible prefix", "pod_network ="),
+        (
+            site,
+            "service_network | cidr_host(2)",
+            "pod_network | cidr_host(2)",
+            "is outside `service_network`",
+            "dns_ip =",
+        ),
+        (site, "apiserver_port = 6443", "apiserver_port = 2379", "both listen at 2379/tcp", ""),
+        (master2, "192.168.1.102", "192.168.1.101", "master1 and master2 have one address", "address ="),
+        (master2, "\"etcd1\"", "\"etcd3\"", "are both the member `etcd3` of etcd", "name ="),
+        ("host_vars/node1.toml", "groups = [\"nodes\"]", "", "node1 has no role", "address ="),
+    ] {
+        let text = fs::read_to_string(at.join(file)).unwrap();
+        assert!(text.contains(from), "{file}: {from}");
+        fs::write(at.join(file), text.replace(from, to)).unwrap();
+        let said = crate::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(1).stderr;
+        let number = text.lines().position(|known| known.starts_with(line)).unwrap() + 1;
+        let place = if line.is_empty() { "kube-apiserver/role.toml:".to_owned() } else { format!("{file}:{number}:") };
+        assert!(said.contains(what) && said.contains(&place), "{to}: {what}, {place}\n{said}");
+        fs::write(at.join(file), text).unwrap();
+    }
+    made.kpull("check").exits(0);
+}

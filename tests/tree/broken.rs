@@ -423,7 +423,7 @@ fn all_mistakes_are_told_at_once_and_each_once() {
         ["unknown key `domian`", "unknown key `prot`", "there is no group `wbe`", "there is no role `bsae`"]
     );
     // in a role that both hosts have: once, and beside the other mistakes of the role
-    site.host("h1", HOST).host("h2", HOST);
+    site.host("h1", HOST).host("h2", &HOST.replace("10.0.0.1", "10.0.0.2"));
     site.file("roles/base/templates/base.conf", "{{ prot }}");
     site.file("roles/base/role.toml", role("[[file]]\npath = \"/x\"\nsource = \"none\""));
     assert_eq!(
@@ -432,7 +432,7 @@ fn all_mistakes_are_told_at_once_and_each_once() {
     );
     // and what only the second host has is told although they share a mistake
     site.role("more", "[[file]]\npath = \"/y\"\nsource = \"nothing\"\n");
-    site.host("h2", &format!("{HOST}roles = [\"more\"]\n"));
+    site.host("h2", &format!("{}roles = [\"more\"]\n", HOST.replace("10.0.0.1", "10.0.0.2")));
     assert_eq!(
         told(kpull(&["check", "--json", "--site", &dir])),
         ["`prot` is not defined", "there is no roles/base/files/none", "there is no roles/more/files/nothing"]

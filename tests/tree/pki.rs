@@ -488,10 +488,11 @@ fn shipped() -> (tempfile::TempDir, String) {
     let mut text = fs::read_to_string(site.join("site.toml")).unwrap();
     text.push_str(&format!("\n[secrets]\nrecipients = [{:?}]\n", public(key())));
     fs::write(site.join("site.toml"), text).unwrap();
-    for entry in fs::read_dir(site.join("host_vars")).unwrap() {
+    for (entry, seed) in fs::read_dir(site.join("host_vars")).unwrap().zip(100..) {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("recipient = {:?}\n{text}", public(&host_key()))).unwrap();
+        let key = ssh_key::private::Ed25519Keypair::from_seed(&[seed; 32]).into();
+        fs::write(&path, format!("recipient = {:?}\n{text}", public(&key))).unwrap();
     }
     (dir, site.display().to_string())
 }

@@ -67,9 +67,11 @@ impl World {
         let world = Self { site: Site::new("test"), keys: tempfile::tempdir().unwrap() };
         let operator = world.keygen("operator");
         world.site.file("site.toml", format!("name = \"test\"\n[secrets]\nrecipients = [\"{operator}\"]\n"));
-        for (host, role) in [("h1", "app"), ("h2", "other")] {
+        for (host, role, last) in [("h1", "app", 1), ("h2", "other", 2)] {
             let key = world.keygen(host);
-            world.site.host(host, &format!("address = \"10.0.0.1\"\nrecipient = \"{key}\"\nroles = [\"{role}\"]\n"));
+            world
+                .site
+                .host(host, &format!("address = \"10.0.0.{last}\"\nrecipient = \"{key}\"\nroles = [\"{role}\"]\n"));
         }
         world.site.role("app", ROLE).file("roles/app/templates/app.conf", "password = {{ password }}\n");
         world.site.role("other", "[[file]]\npath = \"/etc/token\"\ncontent = \"{{ secret('token') }}\"\n");
