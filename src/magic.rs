@@ -1,6 +1,7 @@
 //! What the first bytes of a file tell that it is.
 
 use std::fmt;
+use std::io::Read as _;
 
 /// What the first bytes of a file tell that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,45 @@ impl Container {
         found.or_else(|| is_page().then_some(Self::Page))
     }
 }
+
+/// What became of a file on its way, as its bytes tell, and what to do about it. `is_signed` knows the bytes that were signed.
+pub fn changed_by(bytes: &[u8], is_signed: impl Fn(&[u8]) -> bool) -> Option<(&'static str, &'static str)> {
+    const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+    match Container::of(bytes.get(..Container::HEAD).unwrap_or(bytes)) {
+        Some(Container::Page) => return Some((PAGE, NO_PAGE)),
+        Some(Container::Gzip) => {
+            let mut plain = Vec::new();
+            let most = (bytes.len() as u64).saturating_mul(64);
+            let read = flate2::read::GzDecoder::new(bytes).take(most).read_to_end(&mut plain);
+            if read.is_ok() && is_signed(&plain) {
+                return Some(("the server has compressed it with gzip", NO_GZIP));
+            }
+        }
+        _ if bytes.starts_with(LFS) => {
+            return Some((
+                "git has a pointer of Git LFS in its place, and its content elsewhere",
+                "keep the files of a site out of LFS: `git lfs untrack` it, remove it from .gitattributes, and commit it anew",
+            ));
+        }
+        _ => {}
+    }
+    let unix: Vec<u8> = bytes
+        .split(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join(&b'\n');
+    let dos = unix.split(|&byte| byte == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..]);
+    (is_signed(&unix) || is_signed(&dos)).then_some(("a filter changed its line ends", KEEP))
+}
+
+/// What to do about filters of git.
+pub const KEEP: &str = "have git keep files as they are: `* -text` in .gitattributes, and no core.autocrlf where the site is signed or checked out; then sign again";
+/// That a server has sent a web page.
+pub const PAGE: &str = "the server sends a web page in its place, such as one to log in or of an error";
+/// What to do then.
+pub const NO_PAGE: &str = "open the address in a browser, or with `curl -L`: correct it, or let hosts read it without a log-in page (`bearer`, `basic`, `client_cert`)";
+/// What to do about a server that compresses whatever was asked for.
+pub const NO_GZIP: &str = "have the server send files as they are: nobody asked for `Content-Encoding: gzip`";
 
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

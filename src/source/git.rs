@@ -83,7 +83,13 @@ pub(super) fn check(address: &str, commit: Option<&str>) -> Result<()> {
 
 fn commit_id(hex: &str) -> Result<ObjectId> {
     ObjectId::from_hex(hex.as_bytes()).map_err(|_| {
-        Error::new(format!("`{hex}` is not a commit")).help("write the whole id, 40 hex digits: `git rev-parse HEAD`")
+        let error = Error::new(format!("`{hex}` is not a commit"));
+        if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return error
+                .because("it is one of a repository with objects named by SHA-256, which kpull does not read")
+                .help("push the site to a repository of `git init --object-format=sha1`");
+        }
+        error.help("write the whole id, 40 hex digits: `git rev-parse HEAD`")
     })
 }
 
@@ -192,6 +198,9 @@ impl Git {
     /// A repository on this host is read where it is.
     fn poll_local(&self, path: &Path, mark: Option<&str>) -> Result<Poll> {
         let not_one = |why: &gix::Error| {
+            if first_words(why).contains("Object format") {
+                return self.other_format();
+            }
             Error::new(format!("{} is not a git repository", self.name))
                 .because(first_words(why))
                 .help("correct `git`; a plain directory is a source too: dir = \"PATH\"")
@@ -220,6 +229,12 @@ impl Git {
                 .help("`git fsck` tells what is missing"),
         })?;
         Ok(Poll::News(Box::new(tree), id.to_string()))
+    }
+
+    fn other_format(&self) -> Error {
+        Error::new(format!("{} has objects named by SHA-256", self.name))
+            .because("kpull reads repositories with the object format sha1 only")
+            .help("push the site to one of `git init --object-format=sha1`; files are checked by SHA-256 all the same, against the signed release.toml. Or publish it with `kpull publish`")
     }
 
     fn no_commit(&self, id: ObjectId) -> Error {
@@ -336,6 +351,9 @@ impl Git {
             (Err(why), None) if matches!(self.remote, Remote::Ssh { .. }) => {
                 let again = if refused { Again::Never } else { Again::Later(None) };
                 return Err(Failure { error: self.ssh_failed(&why), again });
+            }
+            (Err(why), None) if first_words(&why).contains("64 hexadecimal") => {
+                return Err(Failure::hopeless(self.other_format()));
             }
             (Err(why), None) => return Err(Failure::hopeless(self.not_a_repository(&first_words(&why)))),
         };
@@ -678,6 +696,11 @@ impl Tree for GitTree {
             let tree = self.repo.find_tree(id).map_err(broken)?;
             let Some(entry) = tree.find_entry(name) else { return Ok(None) };
             id = entry.object_id();
+            if entry.mode().is_commit() {
+                return Err(Error::refused(format!("{}: {path} is in a submodule", self.name))
+                    .because("that is another repository, of which this one has a link only")
+                    .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or take roles of other sites with `kpull vendor`"));
+            }
             if names.peek().is_some() && !entry.mode().is_tree() {
                 return Ok(None);
             }
@@ -698,7 +721,10 @@ impl Tree for GitTree {
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
         self.walk(|prefix, entry| {
-            found.push([prefix, entry.filename()].concat());
+            // a submodule is no file, and whoever reads one is told
+            if !entry.mode().is_commit() {
+                found.push([prefix, entry.filename()].concat());
+            }
             Ok(())
         })
         .map_err(|why| self.broken(&why))?;
@@ -1189,6 +1215,31 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_with_objects_of_sha256_is_called_that() {
+        let dir = tempfile::tempdir().unwrap();
+        git(dir.path(), &["init", "-q", "--object-format=sha256", "-b", "main", "site"]);
+        let fixture = Fixture { dir };
+        let id = fixture.commit("release.toml", "first");
+        let (server, path) = (fixture.serve(), fixture.site().display().to_string());
+        for error in [
+            problem(&mut fixture.source(&format!("git = '{path}'"))),
+            problem(&mut fixture.over(&server, "")),
+            problem(&mut fixture.over(&server, "branch = 'main'")),
+        ] {
+            let said = error.to_string();
+            assert!(
+                said.ends_with(
+                    "has objects named by SHA-256: kpull reads repositories with the object format sha1 only"
+                ),
+                "{said}"
+            );
+            assert!(error.advice().unwrap_or_default().contains("`git init --object-format=sha1`"), "{said}");
+        }
+        let config: Config = toml::from_str(&format!("git = '{path}'\ncommit = '{id}'")).unwrap();
+        assert!(config.check().unwrap_err().to_string().contains("with objects named by SHA-256"));
+    }
+
+    #[test]
     fn a_missing_branch_is_named_with_the_nearest_one() {
         let fixture = Fixture::new();
         let server = fixture.serve();
@@ -1227,12 +1278,14 @@ mod tests {
         fixture.git(&["commit", "-q", "-m", "odd things"]);
         let server = fixture.serve();
         let (tree, _) = news(&mut fixture.over(&server, ""), None);
-        assert_eq!(tree.list().unwrap().unwrap(), ["link", "module", "release.toml"]);
-        for path in ["link", "module"] {
-            let error = tree.read(path, 100).unwrap_err();
-            assert!(error.to_string().ends_with(&format!("{path} is not a file")), "{error}");
+        assert_eq!(tree.list().unwrap().unwrap(), ["link", "release.toml"]);
+        let error = tree.read("link", 100).unwrap_err();
+        assert!(error.to_string().ends_with("link is not a file"), "{error}");
+        for path in ["module", "module/x"] {
+            let error = tree.read(path, 100).unwrap_err().to_string();
+            assert!(error.contains(&format!("{path} is in a submodule: ")), "{error}");
         }
-        for path in ["module/x", "link/x", "release.toml/x"] {
+        for path in ["link/x", "release.toml/x"] {
             assert!(tree.read(path, 100).unwrap().is_none(), "{path}");
         }
         assert!(fixture.cache().exists());

@@ -4,9 +4,11 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use reqwest::Url;
+use reqwest::header::CONTENT_TYPE;
 
 use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
+use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};
 use crate::site::is_sha256;
 use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer};
@@ -162,8 +164,24 @@ impl Files {
 
 /// The head of a layout, and the mark of it.
 fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
-    let etag = reply.etag.clone();
-    let bytes = net::read_all(reply, layout.head().1)?;
+    let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
+    let page = || Error::new(format!("{url} is no release: {PAGE}")).help(NO_PAGE);
+    let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+    let bytes = match net::read_all(reply, layout.head().1) {
+        // a long one is not read to its end
+        Err(error) if is_page && error.exit_code() == Exit::Refused => return Err(page()),
+        read => read?,
+    };
+    // neither is a release, whoever has signed it
+    match Container::of(bytes.get(..Container::HEAD).unwrap_or(&bytes)) {
+        Some(Container::Page) => return Err(page()),
+        Some(Container::Gzip) => {
+            return Err(
+                Error::new(format!("{url} is no release: the server has compressed it with gzip")).help(NO_GZIP)
+            );
+        }
+        _ => {}
+    }
     Ok((Mark { layout, digest: digest(&[Some(&bytes)]), etag }, bytes))
 }
 
@@ -360,6 +378,35 @@ mod tests {
     }
 
     #[test]
+    fn a_web_page_and_what_a_server_compressed_unasked_are_no_release() {
+        let page = "\n<!DOCTYPE html>\n<title>Log in</title>";
+        let login = Server::plain(move |_| Answer::new(200, page).with("Content-Type", "text/html"));
+        let to = login.url("login");
+        let redirecting = Server::plain(move |_| Answer::new(302, "").with("Location", to.clone()));
+        let plain = Server::plain(move |request| match request.path.as_str() {
+            "/release.toml" => Answer::new(200, page),
+            _ => Answer::new(404, ""),
+        });
+        for (server, shown) in [
+            (&login, login.url("current.toml")),
+            (&plain, plain.url("release.toml")),
+            (&redirecting, login.url("login")),
+        ] {
+            let error = source(server, "").poll(None).err().unwrap();
+            assert_eq!(error.to_string(), format!("{shown} is no release: {PAGE}"));
+            assert_eq!(error.advice(), Some(NO_PAGE));
+        }
+        let long =
+            Server::plain(|_| Answer::new(200, vec![b' '; 5000]).with("Content-Type", "text/html; charset=utf-8"));
+        let error = source(&long, "").poll(None).err().unwrap();
+        assert_eq!(error.to_string(), format!("{} is no release: {PAGE}", long.url("current.toml")));
+        let gzip = Server::plain(|_| Answer::new(200, *b"\x1f\x8b\x08\0").with("Content-Encoding", "gzip"));
+        let error = source(&gzip, "").poll(None).err().unwrap();
+        assert!(error.to_string().ends_with("is no release: the server has compressed it with gzip"), "{error}");
+        assert_eq!(error.advice(), Some(NO_GZIP));
+    }
+
+    #[test]
     fn a_release_that_is_too_big_is_not_read() {
         let server = Server::plain(|request| match request.path.as_str() {
             "/release.toml" => Answer::new(200, vec![b' '; RELEASE_MAX as usize + 1]),
@@ -504,7 +551,7 @@ mod tests {
             refusal().to_string(),
             format!("{}: the release that current.toml leads to is not there", server.url(""))
         );
-        files.lock().unwrap().insert("/current.toml".into(), b"<html>".to_vec());
+        files.lock().unwrap().insert("/current.toml".into(), b"<release>".to_vec());
         assert!(refusal().to_string().contains("current.toml is not the pointer to a release: "), "{}", refusal());
         files.lock().unwrap().insert("/current.toml".into(), vec![b' '; 5000]);
         assert!(refusal().to_string().ends_with("current.toml has more than 4096 bytes"), "{}", refusal());

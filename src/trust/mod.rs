@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Exit, Result, code};
+use crate::magic::{KEEP, changed_by};
 use crate::secret::index::Index;
 use crate::secret::name::name_in;
 use crate::site::{Files, PARTS, Site};
@@ -133,7 +134,12 @@ impl Announced {
                 .help("sign the site with `kpull sign`")
         })?;
         let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
-        let signers = keys.signers.check(&message, &signatures, keys.release)?;
+        // kpull writes no line of it with a carriage return: whoever has signed it, these are other bytes
+        let filtered = |error: Error| match bytes.contains(&b'\r') {
+            true => error.because("a filter changed its line ends").help(KEEP),
+            false => error,
+        };
+        let signers = keys.signers.check(&message, &signatures, keys.release).map_err(filtered)?;
         let signers = signers.into_iter().map(str::to_owned).collect();
         let manifest = Manifest::parse(&bytes)?;
         Ok(Self { manifest: manifest.into(), bytes, signatures, signers, keys: keys.number })
@@ -228,6 +234,9 @@ impl Announced {
     }
 }
 
+/// The most bytes of a text of which it is looked into what became of it on its way.
+const LARGEST_TEXT: u64 = 64 << 10;
+
 /// Whether `host` reads the file at `path`, beside those that every host reads.
 fn is_for(host: &str, site: &Site, secrets: &Index, path: &str) -> bool {
     match path.split('/').collect::<Vec<_>>()[..] {
@@ -264,11 +273,24 @@ fn gather(
 }
 
 fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
-    let content = tree.read(path, listed.size)?.ok_or_else(|| {
+    let read = tree.read(path, listed.size).map_err(|error| match listed.size {
+        // of what has more bytes so many are looked at that it can be told what became of it
+        ..=LARGEST_TEXT if error.exit_code() == Exit::Refused => {
+            let more = tree.read(path, listed.size.saturating_mul(2).max(LARGEST_TEXT)).ok().flatten();
+            more.and_then(|content| disguised(path, listed, &content)).unwrap_or(error)
+        }
+        _ => error,
+    });
+    let content = read?.ok_or_else(|| {
         Error::refused(format!("{path} is listed in the release, and the source does not have it"))
             .help("publish every file of the site; was the push complete?")
             .coded(&code::TAMPERED)
     })?;
+    if !listed.matches(&content)
+        && let Some(error) = disguised(path, listed, &content)
+    {
+        return Err(error);
+    }
     if content.len() as u64 != listed.size {
         return Err(Error::refused(format!(
             "{path} has {} bytes, and the release says {}",
@@ -284,6 +306,13 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
             .coded(&code::TAMPERED));
     }
     Ok(content)
+}
+
+/// The error for a file that is not the one that was signed, where its bytes tell what became of it.
+fn disguised(path: &str, listed: &Listed, content: &[u8]) -> Option<Error> {
+    let (what, help) = changed_by(content, |bytes| listed.matches(bytes))?;
+    let error = Error::refused(format!("{path} is not the file that was signed: {what}"));
+    Some(error.help(help).coded(&code::TAMPERED))
 }
 
 fn clock(now: Timestamp, created: Timestamp) -> Error {

@@ -1,7 +1,9 @@
 //! One release, whichever way it comes: the tree is the same; and when nothing comes, the last good one still holds.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
@@ -324,4 +326,98 @@ fn two_sites_share_a_repository_and_each_host_has_its_own() {
     assert!(tree.read("etc/kpull/kpull.toml").contains("\npath = \"more/green\"\n"));
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/which"), "green\n");
+}
+
+/// A site of which one file has the line ends of Windows, and one is binary.
+fn mixed() -> Site {
+    let site = site();
+    site.file("roles/base/templates/base.conf", "port = {{ port }}\n");
+    site.file("roles/base/files/unix", "one\ntwo\n").file("roles/base/files/dos", "one\r\ntwo\r\n");
+    site
+}
+
+/// What a host says of a repository into which a site was pushed, after `change`.
+fn said_of_git(site: &Site, change: impl Fn(&Site)) -> String {
+    site.sign();
+    change(site);
+    let hub = tempfile::tempdir().unwrap();
+    push(site, hub.path());
+    let tree = enrolled(&[&format!("git = {:?}", hub.path().join("site.git"))]);
+    let error = tree.kpull("apply --json").exits(4).error();
+    format!("{}; {}", error["error"].as_str().unwrap(), error["help"].as_str().unwrap_or_default())
+}
+
+#[test]
+fn what_git_has_changed_is_called_that_and_not_changed_after_signing() {
+    // signed as it lies there, and normalised by git when it is added
+    let said = said_of_git(&mixed(), |site| {
+        site.file(".gitattributes", "* text=auto\n");
+    });
+    assert!(
+        said.contains("roles/base/files/dos is not the file that was signed: a filter changed its line ends; "),
+        "{said}"
+    );
+    assert!(said.contains("`* -text` in .gitattributes"), "{said}");
+    // the other way round: it gets longer
+    let said = said_of_git(&mixed(), |site| {
+        site.file("roles/base/files/unix", "one\r\ntwo\r\n");
+    });
+    assert!(
+        said.contains("roles/base/files/unix is not the file that was signed: a filter changed its line ends; "),
+        "{said}"
+    );
+    let said = said_of_git(&mixed(), |site| {
+        let release = fs::read_to_string(site.path().join("release.toml")).unwrap();
+        site.file("release.toml", release.replace('\n', "\r\n"));
+    });
+    assert!(said.contains("a filter changed its line ends; "), "{said}");
+    let said = said_of_git(&mixed(), |site| {
+        let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 8\n", "0".repeat(64));
+        site.file("roles/base/files/unix", pointer);
+    });
+    assert!(
+        said.contains(
+            "roles/base/files/unix is not the file that was signed: git has a pointer of Git LFS in its place"
+        ),
+        "{said}"
+    );
+    let said = said_of_git(&mixed(), |site| {
+        let inner = site.path().join("roles/base/files");
+        git(&inner, &["init", "-q", "-b", "main"]);
+        git(&inner, &["add", "-A"]);
+        git(&inner, &["commit", "-q", "-m", "a repository of its own"]);
+    });
+    assert!(said.contains("roles/base/files/deep/er/binary is in a submodule: "), "{said}");
+    // what somebody has changed is still that
+    let said = said_of_git(&mixed(), |site| {
+        site.file("roles/base/files/unix", "one\ntwa\n");
+    });
+    assert!(said.contains("its SHA-256 differs; the file was changed after signing"), "{said}");
+}
+
+#[test]
+fn a_web_page_or_gzip_in_the_place_of_a_file_is_called_that() {
+    for (answer, says) in [
+        (Answer::new(200, "<html><body>Please log in</body></html>"), "the server sends a web page in its place"),
+        (gzipped(b"one\ntwo\n").with("Content-Encoding", "gzip"), "the server has compressed it with gzip"),
+    ] {
+        let site = mixed();
+        site.sign();
+        let dir = site.path().to_owned();
+        let server = Server::plain(move |request: &Seen| match request.path.trim_start_matches('/') {
+            "roles/base/files/unix" => answer.clone(),
+            path => fs::read(dir.join(path)).map_or_else(|_| Answer::new(404, ""), |content| Answer::new(200, content)),
+        })
+        .unwrap();
+        let tree = enrolled(&[&format!("http = {:?}\nretries = 0", server.url(""))]);
+        let error = tree.kpull("apply --json").exits(4).error();
+        let said = format!("roles/base/files/unix is not the file that was signed: {says}");
+        assert!(error["error"].as_str().unwrap().contains(&said), "{error}");
+    }
+}
+
+fn gzipped(content: &[u8]) -> Answer {
+    let mut child = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    Answer::new(200, child.wait_with_output().unwrap().stdout)
 }
