@@ -20,6 +20,8 @@ mod compare;
 mod disk;
 #[path = "tree/example.rs"]
 mod example;
+#[path = "tree/extract.rs"]
+mod extract;
 #[path = "tree/faults.rs"]
 mod faults;
 #[path = "tree/firewall.rs"]

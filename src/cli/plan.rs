@@ -90,7 +90,7 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
     for (item, change) in plan.given_back() {
         report.event(&Event::Planned(item, change));
     }
-    for (id, error) in &plan.lost {
+    for (id, error) in &plan.leaving.lost {
         report.event(&Event::Lost { id, error });
     }
     for (id, error) in &plan.overruled {

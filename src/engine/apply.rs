@@ -1,7 +1,7 @@
 //! The plan, carried out.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::engine::before::{Before, Gone, Turn};
 use crate::engine::check;
 use crate::engine::fault::{LeftOut, needed};
-use crate::engine::plan::{Plan, difference, locate};
+use crate::engine::plan::{Leaving, Plan, difference, locate};
 use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result};
@@ -73,7 +73,7 @@ pub fn apply(
     let serial = manifest.serial;
     let mut plan = plan.into_inner();
     let left_out = std::mem::take(&mut plan.left_out);
-    let gone = std::mem::take(&mut plan.gone);
+    let mut leaving = std::mem::take(&mut plan.leaving);
     let items = &plan.catalog.items;
     let work = Work { host, store, catalog: items };
     let is_new = plan.is_new;
@@ -82,7 +82,6 @@ pub fn apply(
     run.cuts_off = stamp.confirm_by;
     run.release = is_new.then(|| stamp.digest.clone());
     run.is_old = is_old;
-    run.gone_stays = plan.gone_stays;
     run.owed.probes |= !plan.news.is_empty();
     run.news = std::mem::take(&mut plan.news);
     let new_fault = left_out.faults().iter().find(|(at, error)| !is_old(&items[*at], error));
@@ -94,8 +93,14 @@ pub fn apply(
     if matches!(outcome, Outcome::Well) {
         run.prepare(plan.changes.iter().map(|(at, _)| *at))?;
     }
+    if let Some(before) = plan.before.as_mut().filter(|_| leaving.is_partial) {
+        // by now it is known what artifacts have in them
+        leaving = Leaving::of(before, &work, &plan.held)?;
+    }
+    let Leaving { gone, stays, lost, .. } = leaving;
+    run.gone_stays = stays;
     let is_empty = plan.changes.is_empty() && gone.is_empty() && plan.is_owed_nothing();
-    for (id, error) in &plan.lost {
+    for (id, error) in &lost {
         report.event(&Event::Lost { id, error });
     }
     for (id, error) in &plan.overruled {
@@ -107,7 +112,9 @@ pub fn apply(
             None => Before::load(store)?,
         };
         run.brings = plan.changes.iter().map(|(at, _)| *at).filter(|&at| is_package(&items[at])).collect();
-        let (is_unsaved, failed) = before.adopt(&work, run.brings.first().copied(), |at| run.left_out.has(at));
+        let package = run.brings.first().copied();
+        let (is_unsaved, failed) =
+            before.adopt(&work, package, |at| run.is_left_out(at) || run.held.contains(&items[at].id));
         (run.is_unsaved, run.before) = (is_unsaved, before);
         let ended =
             failed.into_iter().try_for_each(|(at, error)| run.fail(at, error)).and_then(|()| run.all(items, &gone));
@@ -188,9 +195,10 @@ fn is_package(item: &Item) -> bool {
     item.resource.phase() == Phase::Packages
 }
 
-/// The paths that a resource alone decides about.
-fn paths(item: &Item) -> Vec<PathBuf> {
-    item.resource.claims().iter().filter_map(|claim| claim.strip_prefix("path:")).map(PathBuf::from).collect()
+/// The paths that a resource alone decides about, and those of what it has in them.
+fn paths(item: &Item, work: &Work<'_>) -> BTreeSet<PathBuf> {
+    let marks = item.resource.claims().into_iter().chain(item.resource.footprint(work).unwrap_or_default());
+    marks.filter_map(|mark| mark.strip_prefix("path:").map(PathBuf::from)).collect()
 }
 
 struct Run<'a> {
@@ -331,7 +339,7 @@ impl<'a> Run<'a> {
         }
         let labels = self.work.host.root.labels();
         if labels.is_on() {
-            labels.expect(items.iter().flat_map(paths).collect());
+            labels.expect(items.iter().flat_map(|item| paths(item, self.work)).collect());
         }
         let mut watchers: BTreeMap<String, Vec<(&str, Kick)>> = BTreeMap::new();
         for item in items {
@@ -418,7 +426,7 @@ impl<'a> Run<'a> {
         let items = self.work.catalog;
         let until = self.brings.first().copied().unwrap_or(items.len());
         for (at, item) in items.iter().enumerate().take(until).skip(at) {
-            if self.is_left_out(at) {
+            if self.is_left_out(at) || self.held.contains(&item.id) {
                 continue;
             }
             match self.before.close(item, self.work) {
@@ -441,7 +449,7 @@ impl<'a> Run<'a> {
             self.finish(at, change)?;
         }
         let Err((path, error)) = settled else { return Ok(()) };
-        match items.iter().position(|item| paths(item).contains(&path)) {
+        match items.iter().position(|item| paths(item, self.work).contains(&path)) {
             Some(at) => self.fail(at, error)?,
             None => return Err(error.into()),
         }
@@ -521,7 +529,7 @@ impl<'a> Run<'a> {
         if item.resource.can_cut_off() {
             self.owed.contact = self.owed.contact.or(self.cuts_off);
         }
-        let paths = paths(item);
+        let paths = paths(item, self.work);
         self.owed.unit_files |= paths.iter().any(|path| is_unit_file(path));
         self.owed.firewall_files |= paths.iter().any(|path| is_firewall_file(path));
         for (unit, kick) in watchers {

@@ -1,8 +1,9 @@
 //! What stood on this host before kpull came: remembered before the first change, and given back when no role wants the place
 //! any more. Going back to another release rests on it too: what only the newer one has is given back like this.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -152,13 +153,14 @@ impl Before {
             }
         }
         let (was_changed, mut failed) = (std::mem::take(&mut self.is_changed), Vec::new());
+        let names = OnceCell::new();
         for (at, item) in work.catalog.iter().enumerate() {
             let kicks = kicks.remove(&item.id).unwrap_or_default();
             if skip(at) {
                 continue;
             }
             let open = package.is_some_and(|package| at > package) && item.resource.phase() != Phase::Packages;
-            if let Err(error) = self.adopt_one(item, &kicks, open, work) {
+            if let Err(error) = self.adopt_one(item, &kicks, open, &names, work) {
                 failed.push((at, error));
             }
         }
@@ -167,8 +169,16 @@ impl Before {
         (is_new, failed)
     }
 
-    fn adopt_one(&mut self, item: &Item, kicks: &[(String, Kick)], open: bool, work: &Work<'_>) -> Result<()> {
-        for mark in item.resource.footprint(work.host)? {
+    /// `names` is what is known already, by place: one may be known by another name of its directory.
+    fn adopt_one(
+        &mut self,
+        item: &Item,
+        kicks: &[(String, Kick)],
+        open: bool,
+        names: &OnceCell<HashMap<String, String>>,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        for mark in item.resource.footprint(work)? {
             if self.in_way.contains_key(&mark) {
                 continue;
             }
@@ -184,9 +194,11 @@ impl Before {
             }
             // what is seen there now, through a link, has gone by then
             let is_in_way = self.is_in_way(&mark);
+            let names =
+                names.get_or_init(|| self.known.keys().map(|known| (place(known, work.host), known.clone())).collect());
             if !is_in_way
-                && let Some(former) = self.other_name(&mark, work)
-                && let Some(mut known) = self.known.remove(&former).filter(|known| !known.open)
+                && let Some(former) = names.get(&place(&mark, work.host))
+                && let Some(mut known) = self.known.remove(former).filter(|known| !known.open)
             {
                 item.resource.refine(&mut known.origin, work)?;
                 self.known.insert(mark, Known { id: item.id.clone(), kicks: kicks.to_vec(), ..known });
@@ -207,15 +219,6 @@ impl Before {
         Ok(())
     }
 
-    /// What is known already of the place of a mark, by another name of its directory; `None` too for what is no path.
-    fn other_name(&self, mark: &str, work: &Work<'_>) -> Option<String> {
-        let wanted = place(mark, work.host);
-        // most names are not even alike
-        let name = |mark: &str| mark.rsplit('/').next().map(str::to_owned);
-        let mut alike = self.known.keys().filter(|known| name(known) == name(mark));
-        alike.find(|known| place(known, work.host) == wanted).cloned()
-    }
-
     /// Remembers the directories above a path that there are none of: they are made along with it.
     fn adopt_missing_above(&mut self, path: &Path, id: &str, open: bool, work: &Work<'_>) -> Result<()> {
         // the root is always there
@@ -234,7 +237,7 @@ impl Before {
     /// written down before the item is changed. Returns whether that was anything.
     pub fn close(&mut self, item: &Item, work: &Work<'_>) -> Result<bool> {
         let mut is_new = false;
-        for mark in item.resource.footprint(work.host)? {
+        for mark in item.resource.footprint(work)? {
             if self.known.get(&mark).is_some_and(|known| known.open) {
                 self.close_one(item, &mark, work)?;
                 is_new = true;
@@ -320,7 +323,7 @@ impl Before {
     /// What earlier releases made where the catalog has something of another type now: a file or link in place of a directory, or the
     /// other way round.
     fn in_way(&self, wanted: &HashSet<String>, work: &Work<'_>) -> BTreeMap<String, String> {
-        let marks = |item: &Item| item.resource.footprint(work.host).unwrap_or_default();
+        let marks = |item: &Item| item.resource.footprint(work).unwrap_or_default();
         let claims: Vec<(String, &Item)> =
             work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
         let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
@@ -360,7 +363,7 @@ impl Before {
     fn wanted(&self, work: &Work<'_>) -> HashSet<String> {
         let mut marks = HashSet::new();
         for item in work.catalog {
-            match item.resource.footprint(work.host) {
+            match item.resource.footprint(work) {
                 Ok(own) => marks.extend(own),
                 Err(_) => {
                     let own = self.known.iter().filter(|(_, known)| known.id == item.id);
@@ -429,7 +432,7 @@ impl Before {
     pub fn save_edits(&self, item: &Item, mark: Option<&str>, work: &Work<'_>) -> Result<Vec<String>> {
         let marks = match mark {
             Some(mark) => vec![mark.to_owned()],
-            None => item.resource.footprint(work.host)?,
+            None => item.resource.footprint(work)?,
         };
         let mut saved = Vec::new();
         for mark in marks {
@@ -451,7 +454,7 @@ impl Before {
     pub fn made(&mut self, item: &Item, work: &Work<'_>) -> Result<()> {
         // an edit of a secret would be a second copy of it, and even its digest tells something
         let is_sensitive = item.is_secret || item.resource.is_sensitive();
-        for mark in item.resource.footprint(work.host)? {
+        for mark in item.resource.footprint(work)? {
             let Some(path) = mark.strip_prefix("path:") else { continue };
             let Some(known) = self.known.get_mut(&mark) else { continue };
             let made = match item.resource.content() {

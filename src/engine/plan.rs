@@ -20,18 +20,14 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Positions in the catalog, in order, with what is to be done there.
     pub changes: Vec<(usize, Change)>,
-    /// What no role wants any more, in the order in which it is given back, with what is to be done, if that can be told.
-    pub gone: Vec<(Gone, Option<Change>)>,
+    /// What no role wants any more.
+    pub leaving: Leaving,
     /// Whether the release is not the last generation's, or an earlier run has not come to an end with it.
     pub is_new: bool,
     /// What stood on the host before kpull came; `None` when the catalog has all of that.
     pub before: Option<Before>,
     /// Resources that are left alone for a while.
     pub held: Vec<HeldBack>,
-    /// Whether something that no role wants any more stays for now: it is held, or it can't be restored.
-    pub gone_stays: bool,
-    /// What can't be restored, by the id of the resource that had it, and why.
-    pub lost: Vec<(String, Error)>,
     /// What something else on this host will undo at the next boot, by id, and what that is.
     pub overruled: Vec<(String, Error)>,
     /// What can't be observed, and what depends on it.
@@ -52,12 +48,12 @@ impl Plan {
 
     /// Whether the host is as it should be, and owed nothing now.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.gone.is_empty() && self.is_owed_nothing()
+        self.changes.is_empty() && self.leaving.gone.is_empty() && self.is_owed_nothing()
     }
 
     /// What is given back, with what is to be done.
     pub fn given_back(&self) -> impl Iterator<Item = (&Item, &Change)> {
-        self.gone.iter().filter_map(|(one, change)| Some((&one.item, change.as_ref()?)))
+        self.leaving.gone.iter().filter_map(|(one, change)| Some((&one.item, change.as_ref()?)))
     }
 }
 
@@ -71,43 +67,15 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     host.expect(wants);
     let work = Work { host, store, catalog: &catalog.items };
     let held = HeldBack::now(store)?;
-    let is_held = |id: &str| held.iter().any(|one| one.id == id);
     let is_new = !(owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut before = None;
-    let mut gone: Vec<(Gone, Option<Change>)> = Vec::new();
-    let mut is_any_held = false;
-    let mut lost = Vec::new();
+    let mut leaving = Leaving::default();
     if is_new || owed.gone {
         let mut known = Before::load(store)?;
-        let mut leaves = HashSet::new();
-        let (all, unknown) = known.gone(&work);
-        lost = unknown;
-        for one in all {
-            if is_held(&one.id) {
-                is_any_held = true;
-                continue;
-            }
-            let observed = match one.item.resource.observe(&work) {
-                Ok(observed) => observed,
-                Err(error) => {
-                    lost.push((one.id, error));
-                    continue;
-                }
-            };
-            let others = gone.iter().any(|(_, change)| change.is_some());
-            let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
-            let change = match change {
-                None => one.empties(&leaves, host)?,
-                change => change,
-            };
-            if let Some(change) = &change {
-                leaves.extend(one.path());
-                leaves.extend(change.unlinks.iter().cloned());
-            }
-            gone.push((one, change));
-        }
+        leaving = Leaving::of(&mut known, &work, &held)?;
         before = Some(known);
     }
+    let is_held = |id: &str| held.iter().any(|one| one.id == id);
     let mut changed = HashSet::new();
     let mut changes = Vec::new();
     let mut left_out = LeftOut::default();
@@ -160,22 +128,56 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         Some((item.id.clone(), error))
     };
     let overruled = catalog.items.iter().filter_map(overruled).collect();
-    let gone_stays = is_any_held || !lost.is_empty();
-    Ok(Plan {
-        is_new,
-        changes,
-        gone,
-        before,
-        held,
-        gone_stays,
-        lost,
-        overruled,
-        left_out,
-        news,
-        uncompared,
-        owed,
-        catalog,
-    })
+    Ok(Plan { is_new, changes, leaving, before, held, overruled, left_out, news, uncompared, owed, catalog })
+}
+
+/// What no role wants any more.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// That, in the order in which it is given back, with what is to be done, if that can be told.
+    pub gone: Vec<(Gone, Option<Change>)>,
+    /// Whether something stays for now: it is held, or it can't be restored.
+    pub stays: bool,
+    /// What can't be restored, by the id of the resource that had it, and why.
+    pub lost: Vec<(String, Error)>,
+    /// Whether there may be more, in artifacts that are not here yet.
+    pub is_partial: bool,
+}
+
+impl Leaving {
+    /// What the catalog has no more of all that is known.
+    pub(super) fn of(known: &mut Before, work: &Work<'_>, held: &[HeldBack]) -> Result<Self> {
+        let mut leaves = HashSet::new();
+        let (all, lost) = known.gone(work);
+        let is_partial = work.catalog.iter().any(|item| item.resource.footprint(work).is_err());
+        let mut leaving = Self { lost, is_partial, ..Self::default() };
+        for one in all {
+            if held.iter().any(|held| held.id == one.id) {
+                leaving.stays = true;
+                continue;
+            }
+            let observed = match one.item.resource.observe(work) {
+                Ok(observed) => observed,
+                Err(error) => {
+                    leaving.lost.push((one.id, error));
+                    continue;
+                }
+            };
+            let others = leaving.gone.iter().any(|(_, change)| change.is_some());
+            let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
+            let change = match change {
+                None => one.empties(&leaves, work.host)?,
+                change => change,
+            };
+            if let Some(change) = &change {
+                leaves.extend(one.path());
+                leaves.extend(change.unlinks.iter().cloned());
+            }
+            leaving.gone.push((one, change));
+        }
+        leaving.stays |= !leaving.lost.is_empty();
+        Ok(leaving)
+    }
 }
 
 /// What is to be done about one resource, given what else has changed and what it is owed.
@@ -312,8 +314,8 @@ mod tests {
         reach(&world, "d");
         let gone = |digest: &str| {
             let plan = planned(&world, "", digest);
-            let ids: Vec<String> = plan.gone.into_iter().map(|(one, _)| one.id).collect();
-            (ids, plan.gone_stays, plan.before.is_some())
+            let ids: Vec<String> = plan.leaving.gone.into_iter().map(|(one, _)| one.id).collect();
+            (ids, plan.leaving.stays, plan.before.is_some())
         };
         let x = || vec!["file:/x".to_owned()];
         assert_eq!(gone("d"), (vec![], false, false), "nothing can be gone");
@@ -345,7 +347,7 @@ mod tests {
         world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
         assert!(!planned(&world, "", "d").is_empty(), "its time is over");
         let mut plan = planned(&world, "", "d");
-        plan.gone.clear();
+        plan.leaving.gone.clear();
         assert!(plan.is_empty(), "it is held");
     }
 }

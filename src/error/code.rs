@@ -273,7 +273,7 @@ codes! {
         "It is missing in the site, is not what the roles want now, or its key can't be decrypted by you."
         "`kpull pki list` shows how all stand; `kpull pki init` and `kpull pki issue` make what is missing."
         "kpull pki issue"
-    ARTIFACT "artifact.failed" ["store/artifact.rs", "store/archive.rs", "store/unpack.rs", "kind/artifact.rs"]
+    ARTIFACT "artifact.failed" ["store/artifact.rs", "store/archive.rs", "store/tree.rs", "store/unpack.rs", "kind/artifact.rs", "kind/artifact/"]
         "An upstream file can't be used."
         "No mirror has it, its digest is another one than pinned, it is damaged, or it lacks a member that a role installs."
         "`kpull check --artifacts` asks every address and looks for members. Never change a digest without knowing why it differs."

@@ -1,5 +1,7 @@
 //! `[[artifact]]`: members of a pinned upstream file, put where they belong.
 
+mod tree;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,10 +14,12 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::process;
 use crate::host::root::Meta;
+use crate::kind::artifact::tree::Trees;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::site::Pin;
+use crate::store::tree::prefix_problem;
 use crate::store::{OPEN_FILES, Progress, Taken};
 
 /// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
@@ -24,7 +28,8 @@ use crate::store::{OPEN_FILES, Progress, Taken};
 pub struct ArtifactFields {
     /// Its name in `artifacts.toml`.
     name: String,
-    /// From the member's name in the archive to its place on the host. For a file that is no archive, any name.
+    /// From the member's name in the archive to its place on the host. For a file that is no archive, any name. A name that ends with
+    /// `/` is a directory in the archive, and all that is below it goes into the directory on the host; `/` is the whole archive.
     #[serde(default)]
     install: BTreeMap<String, AbsolutePath>,
     /// Members that are put into one directory under their own names.
@@ -34,7 +39,8 @@ pub struct ArtifactFields {
     from: Option<String>,
     /// The directory on the host that `members` are put into.
     into: Option<AbsolutePath>,
-    /// Permissions; `0755` when left out.
+    /// Permissions; `0755` when left out. In a directory they are those of programs, and other files get them without the
+    /// permission to run them.
     mode: Option<Mode>,
     /// The user that owns it; `root` when left out.
     owner: Option<AccountName>,
@@ -57,23 +63,42 @@ impl Fields for ArtifactFields {
             (Some(into), false, true) => {
                 let place = |name: &String| {
                     let member = self.from.iter().chain([name]).cloned().collect::<Vec<_>>().join("/");
-                    let path = AbsolutePath::try_from(format!("{into}/{name}"));
+                    let path = AbsolutePath::try_from(format!("{into}/{}", name.strip_suffix('/').unwrap_or(name)));
                     path.map(|path| (member, path)).map_err(|why| build.invalid("members", &why))
                 };
                 self.members.iter().map(place).collect::<Result<_>>()?
             }
             _ => return Err(build.invalid("name", "set `install`, or `members` with `into`")),
         };
+        let field = if self.members.is_empty() { "install" } else { "members" };
+        let (trees, install): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            install.into_iter().partition(|(name, _)| name.ends_with('/'));
+        if let Some((prefix, why)) = trees.keys().find_map(|prefix| Some((prefix, prefix_problem(prefix)?))) {
+            return Err(build.invalid(field, &format!("`{prefix}`: {why}")));
+        }
+        let is_nested = |into: &AbsolutePath| trees.values().any(|other| other != into && into.starts_with(&**other));
+        if let Some(into) = trees.values().find(|into| is_nested(into)) {
+            return Err(
+                build.invalid(field, &format!("`{into}` is in another directory that this artifact is extracted into"))
+            );
+        }
+        if self.self_test.is_some() && install.is_empty() {
+            return Err(
+                build.invalid("self_test", "no program is named; name the one that is to be run in `install` too")
+            );
+        }
         if self.self_test.as_ref().is_some_and(Vec::is_empty) {
             return Err(build.invalid("self_test", "name at least one argument"));
         }
         let pin = build.artifact(&self.name)?;
-        if install.len() > 1 && !pin.format.is_archive() {
+        if !pin.format.is_archive() && (install.len() > 1 || !trees.is_empty()) {
             let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
-            return Err(build.invalid(if self.members.is_empty() { "install" } else { "members" }, why));
+            return Err(build.invalid(field, why));
         }
         let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
-        Ok(vec![Box::new(Artifact { pin, install, wanted, self_test: self.self_test, staged: RefCell::default() })])
+        let trees = Trees::new(trees, &wanted);
+        let staged = RefCell::default();
+        Ok(vec![Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged })])
     }
 }
 
@@ -82,6 +107,7 @@ impl Fields for ArtifactFields {
 pub(crate) struct Artifact {
     pin: Pin,
     install: BTreeMap<String, AbsolutePath>,
+    trees: Trees,
     wanted: Wanted,
     self_test: Option<Vec<String>>,
     /// What was taken out of it and waits for its place.
@@ -96,8 +122,9 @@ impl Artifact {
 }
 
 impl Resource for Artifact {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).collect()))
+    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let Some(trees) = self.trees.traces(&self.pin, work)? else { return Ok(None) };
+        Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).chain(trees).collect()))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -117,8 +144,13 @@ impl Resource for Artifact {
     }
 
     fn claims(&self) -> Vec<String> {
-        let paths = self.install.values().map(|path| format!("path:{path}"));
+        let paths = self.install.values().chain(self.trees.directories()).map(|path| format!("path:{path}"));
         paths.chain([format!("artifact:{}", self.pin.name)]).collect()
+    }
+
+    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        let trees = self.trees.paths(&self.pin, work)?;
+        Ok(self.install.values().map(|path| format!("path:{path}")).chain(trees).collect())
     }
 
     fn after(&self) -> Vec<String> {
@@ -126,6 +158,7 @@ impl Resource for Artifact {
     }
 
     fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
+        self.trees.prepare(&self.pin, work, progress)?;
         let known = work.store.members(&self.pin)?;
         let wanted = match self.install.keys().all(|member| known.contains_key(member)) {
             true => self.stale(work, &known)?,
@@ -150,7 +183,7 @@ impl Resource for Artifact {
         let (mut parts, mut is_new) = (Vec::new(), true);
         for (member, path) in &self.install {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            match self.installed(work, path)? {
+            match installed(work, path)? {
                 None => {
                     self.wanted.check(work, path)?;
                     parts.push(format!("install {name}"));
@@ -165,6 +198,9 @@ impl Resource for Artifact {
                 }
             }
         }
+        let (more, has_none) = self.trees.observe(&self.pin, work)?;
+        parts.extend(more);
+        is_new &= has_none;
         Ok(Change::of(parts).map(|change| change.added_if(is_new)))
     }
 
@@ -195,8 +231,19 @@ impl Resource for Artifact {
                 work.host.root.set_access(path, self.wanted.access(work.host, path)?)?;
             }
         }
-        Ok(())
+        self.trees.apply(&self.pin, work)
     }
+}
+
+/// What is installed at `path`, and its digest.
+fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
+    let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
+    Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
+}
+
+/// Whether a file may stay as it is: its owner is right, and nobody else could have it open for writing.
+fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Wanted) -> Result<bool> {
+    Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
 }
 
 /// Runs the new file that is to be at `path`.
@@ -212,9 +259,14 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
 }
 
 impl Artifact {
-    /// The pin, and the members that are installed.
+    /// The pin, and the members that are installed; a directory ends with `/`.
     pub(crate) fn members(&self) -> (&Pin, impl Iterator<Item = &String>) {
-        (&self.pin, self.install.keys())
+        (&self.pin, self.install.keys().chain(self.trees.prefixes()))
+    }
+
+    /// The directories that directories of the archive are extracted into.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
+        self.trees.directories()
     }
 
     /// Where its members are put.
@@ -222,23 +274,13 @@ impl Artifact {
         self.install.values()
     }
 
-    /// What is installed at `path`, and its digest.
-    fn installed(&self, work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
-        let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
-        Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
-    }
-
     /// The members that are not in their places, given what they have to be. One that somebody else could have open for
     /// writing is as good as not there.
     fn stale(&self, work: &Work<'_>, known: &BTreeMap<String, String>) -> Result<BTreeMap<&String, &AbsolutePath>> {
         let mut stale = BTreeMap::new();
         for (member, path) in &self.install {
-            let stays = match self.installed(work, path)? {
-                Some((meta, digest)) => {
-                    known.get(member) == Some(&digest)
-                        && meta.mode & 0o022 == 0
-                        && self.wanted.is_owned(work.host, &meta)?
-                }
+            let stays = match installed(work, path)? {
+                Some((meta, digest)) => known.get(member) == Some(&digest) && is_safe(work, &meta, &self.wanted)?,
                 None => false,
             };
             if !stays {
@@ -267,5 +309,28 @@ impl Artifact {
             files.collect()
         };
         work.store.unpack(&self.pin, &blank, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::refusal;
+
+    #[test]
+    fn what_is_extracted_is_named_in_one_way_and_has_a_place_of_its_own() {
+        for (fields, why) in [
+            ("install = { 'a/../' = '/x' }", "`install`: `a/../`: a directory of an archive is written like"),
+            ("members = ['../a/']\ninto = '/x'", "`members`: `/x/../a` has to be written without"),
+            (
+                "install = { '/' = '/x', 'a/' = '/x/y' }",
+                "`install`: `/x/y` is in another directory that this artifact is extracted into",
+            ),
+            ("install = { 'a/' = '/x' }\nself_test = ['-v']", "`self_test`: no program is named"),
+            ("install = { 'a/' = '/x/' }", "`/x/` has to be written without"),
+            ("install = { 'a/' = '/x' }", "the artifact `n` is not pinned"),
+        ] {
+            let refusal = refusal("artifact", &format!("name = 'n'\n{fields}"));
+            assert!(refusal.contains(why), "{refusal} does not say {why}");
+        }
     }
 }

@@ -182,7 +182,7 @@ impl Resource for Block {
         vec![format!("part:{}@path:{}", self.name, self.path)]
     }
 
-    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
         Ok(self.claims())
     }
 

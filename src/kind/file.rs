@@ -216,6 +216,12 @@ impl Wanted {
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
     }
 
+    /// The same for what can't be run.
+    pub(super) fn not_executable(&self) -> Self {
+        // setuid and setgid are about what is run
+        Self { mode: self.mode & 0o666, ..self.clone() }
+    }
+
     /// With owners by number, for what comes back.
     pub(super) fn numeric(mode: u32, uid: u32, gid: u32) -> Self {
         Self { mode, owner: uid.to_string(), group: gid.to_string() }

@@ -879,8 +879,8 @@ impl Resource for Firewall {
         part_of_file(self.zone.as_deref(), &self.key()).into_iter().collect()
     }
 
-    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
-        let zone = self.zone_name(host)?;
+    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        let zone = self.zone_name(work.host)?;
         let listed = self.listed.elements().into_iter().map(|element| format!("firewall:{zone} {element}"));
         let bars = self.bars.iter().map(|element| format!("firewall:{zone} no {element}"));
         Ok(listed.chain(bars).chain([own::mark(&zone)]).collect())

@@ -166,9 +166,9 @@ pub trait Resource: fmt::Debug + Any + Send {
     }
 
     /// What is on the host because of it, each as `path:/etc/hosts` or alike: what stood there before is remembered, and
-    /// comes back when nothing has the mark any more.
-    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
-        let _ = host;
+    /// comes back when nothing has the mark any more. An error while that is not known.
+    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        let _ = work;
         Ok(self.claims().into_iter().filter(|claim| claim.starts_with("path:")).collect())
     }
 

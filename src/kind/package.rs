@@ -154,8 +154,8 @@ impl Resource for Package {
         Phase::Packages
     }
 
-    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
-        Ok(if host.is_live() { self.claims() } else { Vec::new() })
+    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        Ok(if work.host.is_live() { self.claims() } else { Vec::new() })
     }
 
     fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {

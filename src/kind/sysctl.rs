@@ -8,7 +8,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::host::root::Root;
 use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
@@ -252,7 +251,7 @@ impl Resource for Sysctl {
         [vec![format!("sysctl:{}", self.name)], self.file.iter().flat_map(Resource::claims).collect()].concat()
     }
 
-    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
         Ok(self.claims())
     }
 

@@ -881,7 +881,7 @@ impl Resource for Unit {
         if self.state == State::Stopped { Phase::Stops } else { Phase::Units }
     }
 
-    fn footprint(&self, _: &Host) -> Result<Vec<String>> {
+    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
         Ok(self.claims())
     }
 

@@ -162,6 +162,12 @@ template = "app.service"
     }
 
     #[test]
+    fn programs_of_an_archive_that_is_extracted_are_of_its_version() {
+        let role = ROLE.replace("data-dir", "data-dri").replace("\"app\" = \"/opt/bin/app\"", "\"/\" = \"/opt\"");
+        assert_eq!(site(&role, UNIT, &[V1])[0].0, "app 1.0 has no flag `--data-dri`");
+    }
+
+    #[test]
     fn a_flag_of_another_version_is_told_with_that_version() {
         let unit = UNIT.replace("-v 2", "-v 2 -new-one=x");
         let wanted = told("app 1.0 has no flag `--new-one`", "roles/r/templates/app.service:2:59", "2.0 has it");

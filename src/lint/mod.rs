@@ -66,6 +66,8 @@ struct Host<'a> {
     units: Vec<HostUnit<'a>>,
     /// The pins of what artifacts install, by path.
     artifacts: BTreeMap<String, &'a str>,
+    /// The pins of what is extracted as a whole, by directory.
+    trees: Vec<(&'a Path, &'a str)>,
 }
 
 /// A unit of a host.
@@ -80,12 +82,13 @@ impl<'a> Host<'a> {
         let items = catalog.items.as_slice();
         let units =
             of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
-        let mut artifacts = BTreeMap::new();
+        let (mut artifacts, mut trees) = (BTreeMap::new(), Vec::new());
         for (_, artifact) in of_kind::<Artifact>(items) {
             let name = artifact.members().0.name.as_str();
             artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
+            trees.extend(artifact.directories().map(|path| (&**path, name)));
         }
-        Self { name: &catalog.host, items, units: units.collect(), artifacts }
+        Self { name: &catalog.host, items, units: units.collect(), artifacts, trees }
     }
 
     /// The resources of one kind.
@@ -95,7 +98,11 @@ impl<'a> Host<'a> {
 
     /// The name of the artifact that the program at a path is from, if it is from one.
     fn artifact_of(&self, path: &str) -> Option<&'a str> {
-        self.artifacts.get(path).copied().or_else(|| self.artifacts.get(&self.behind_links(path)).copied())
+        let find = |path: &str| {
+            let in_tree = || self.trees.iter().find(|(dir, _)| Path::new(path).starts_with(dir)).map(|(_, name)| *name);
+            self.artifacts.get(path).copied().or_else(in_tree)
+        };
+        find(path).or_else(|| find(&self.behind_links(path)))
     }
 
     /// Where a path leads, as far as the host's own links tell.

@@ -64,6 +64,8 @@ fn is_there(host: &Host<'_>, installed: &BTreeSet<String>, program: &str) -> boo
     let path = Path::new(program);
     SYSTEM.iter().any(|dir| path.starts_with(dir))
         || installed.contains(program)
+        // what is in an archive, only the host knows
+        || host.trees.iter().any(|(dir, _)| path.starts_with(dir))
         // what is behind a link to a directory, only the host knows
         || host.all::<Symlink>().any(|(_, link)| path.starts_with(link.ends().0))
 }
@@ -91,6 +93,7 @@ mod tests {
             "[[symlink]]\npath = '/opt/x/y'\ntarget = '/z'",
             "[[symlink]]\npath = '/opt/x'\ntarget = '/z'",
             "[[command]]\nrun = ['make']\ncreates = '/opt/x/y'",
+            "[[artifact]]\nname = 'app'\ninstall = { '/' = '/opt/x' }",
         ] {
             assert_eq!(site("ExecStart=/opt/x/y", resource), [], "{resource}");
         }

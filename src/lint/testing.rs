@@ -11,8 +11,8 @@ use crate::site::{Files, Site};
 /// `artifacts.toml` with one artifact, `app` 1.0.
 pub const ARTIFACTS: &str = r#"[app]
 version = "1.0"
-amd64 = { url = "https://example.org/app", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", size = 4 }
-arm64 = { url = "https://example.org/app", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", size = 4 }
+amd64 = { url = "https://example.org/app.tar", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", size = 4 }
+arm64 = { url = "https://example.org/app.tar", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", size = 4 }
 "#;
 
 /// What is found in a site with these files, each as message, place and help. Without hosts of its own it has one, `h1`

@@ -48,6 +48,8 @@ pub struct Member {
     pub size: Option<u64>,
     /// Whether anybody may execute it, as far as the archive says.
     pub executable: bool,
+    /// What it is; [`Kind::Regular`], unless all is [handed out](walk).
+    pub kind: Kind,
 }
 
 /// Hands each of the `wanted` members of `input` to `sink` as a bounded reader, in the archive's order.
@@ -88,6 +90,21 @@ pub fn extract_stream(
     pass.finish()
 }
 
+/// Hands out every member of an archive, whatever it is, as [`extract`] does the wanted ones. Of what is no regular file there is
+/// no content; of a link there is where it leads. Whether names fit together is for `sink` to see.
+pub fn walk(
+    archive: &str,
+    input: impl Read + Seek,
+    format: Format,
+    limits: &Limits,
+    sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let nothing = BTreeSet::new();
+    let mut pass = Pass::new(archive, &nothing, limits, sink)?;
+    pass.wants_all = true;
+    pass.read(input, format)
+}
+
 /// The names of the regular files in `input`, in its order; none for what is no archive. Errors as for
 /// [`extract`]. Of very many names, only the first mebibyte is given.
 pub fn list(archive: &str, input: impl Read + Seek, format: Format, limits: &Limits) -> Result<Vec<String>> {
@@ -117,21 +134,30 @@ const PUBLISHER: &str = "the file has the pinned digest, so fetching it again gi
 /// Advice about an archive that holds too much.
 const RAISE: &str = "a small file that unpacks to very much is a known attack; if this size is right, raise the limit";
 
-/// What an entry is, as far as it matters to somebody who wants a regular file.
-enum Kind {
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
     Regular,
+    /// A directory.
     Directory,
+    /// A symbolic link, and where it leads, if that was read.
     Symlink(Option<String>),
+    /// Another name of a member.
     HardLink(String),
+    /// A device or alike.
     Special(&'static str),
+    /// A file with holes.
     Sparse,
+    /// A file that is compressed in an unusual way.
     Method(CompressionMethod),
+    /// Something else.
     Unknown(u8),
 }
 
 impl Kind {
     /// Why an entry can't be handed out, and what to do about it; `None` for a regular file.
-    fn problem(&self) -> Option<(String, &'static str)> {
+    pub fn problem(&self) -> Option<(String, &'static str)> {
         let (why, help) = match self {
             Self::Regular => return None,
             Self::Directory => ("is a directory".into(), "name the files in it that are wanted"),
@@ -158,7 +184,7 @@ impl Kind {
 }
 
 /// A name from the archive, short enough for a message.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     const MOST: usize = 200;
     shortened(name, MOST)
 }
@@ -198,6 +224,8 @@ struct Pass<'a> {
     limits: &'a Limits,
     /// By the name without its leading `./`.
     wanted: BTreeMap<&'a str, Wanted<'a>>,
+    /// Whether every entry is handed out.
+    wants_all: bool,
     sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
     members: u64,
     bytes: u64,
@@ -223,7 +251,9 @@ impl<'a> Pass<'a> {
                 .help("name it once"));
             }
         }
-        Ok(Self { archive, limits, wanted: names, sink, members: 0, bytes: 0, names: Vec::new(), names_length: 0 })
+        let wanted = names;
+        let names = Vec::new();
+        Ok(Self { archive, limits, wanted, wants_all: false, sink, members: 0, bytes: 0, names, names_length: 0 })
     }
 
     /// Goes through the whole archive.
@@ -316,6 +346,9 @@ impl<'a> Pass<'a> {
         }
         self.count(size)?;
         let name = plain(name);
+        if self.wants_all {
+            return Ok(Some(name.to_owned()));
+        }
         let Some(wanted) = self.wanted.get_mut(name) else {
             if matches!(kind, Kind::Regular) && self.names_length + name.len() <= KEPT_NAMES {
                 self.names_length += name.len();
@@ -336,6 +369,9 @@ impl<'a> Pass<'a> {
 
     /// Gives one member to the sink, and reads what the sink left.
     fn hand(&mut self, member: &Member, content: &mut dyn Read) -> Result<()> {
+        if member.kind != Kind::Regular {
+            return (self.sink)(member, &mut io::empty());
+        }
         let most = member.size.unwrap_or(self.limits.member.min(self.limits.bytes));
         if most > self.limits.member {
             let what = format!("has {most} bytes, and {} are allowed", self.limits.member);
@@ -365,7 +401,7 @@ impl<'a> Pass<'a> {
         let Some(wanted) = self.wanted.values_mut().next() else { return Ok(()) };
         wanted.found = true;
         let name = wanted.spelling.to_owned();
-        self.hand(&Member { name, size, executable: false }, &mut stream)
+        self.hand(&Member { name, size, executable: false, kind: Kind::Regular }, &mut stream)
     }
 
     fn tar(&mut self, stream: impl Read) -> Result<()> {
@@ -395,7 +431,7 @@ impl<'a> Pass<'a> {
             if let Some(name) = self.admit(&name, &kind, unread)? {
                 let mode = entry.header().mode().map_err(|error| fault(self.archive, Some(&name), error))?;
                 meter.allow(u64::MAX);
-                self.hand(&Member { name, size: Some(unread), executable: mode & 0o111 != 0 }, &mut entry)?;
+                self.hand(&Member { name, size: Some(unread), executable: mode & 0o111 != 0, kind }, &mut entry)?;
             }
         }
         meter.allow(u64::MAX);
@@ -463,10 +499,22 @@ impl<'a> Pass<'a> {
         archive.validate_header_consistency().map_err(|error| self.zip_fault(error))?;
         for index in 0..directory.len() {
             let entry = directory.entry(index).map_err(|error| self.zip_fault(error))?;
-            if let Some(name) = self.admit(entry.name_raw(), &zip_kind(&entry), entry.size())? {
-                let mut content = archive.by_index(index).map_err(|error| self.zip_fault(error))?;
+            let mut kind = zip_kind(&entry);
+            if let Some(name) = self.admit(entry.name_raw(), &kind, entry.size())? {
+                let mut content: Box<dyn Read> = match kind {
+                    Kind::Regular | Kind::Symlink(_) => {
+                        Box::new(archive.by_index(index).map_err(|error| self.zip_fault(error))?)
+                    }
+                    _ => Box::new(io::empty()),
+                };
+                if let Kind::Symlink(to) = &mut kind {
+                    let mut target = Vec::new();
+                    let read = (&mut content).take(LONGEST_NAME as u64 + 1).read_to_end(&mut target);
+                    read.map_err(|error| fault(self.archive, Some(&name), error))?;
+                    *to = Some(String::from_utf8_lossy(&target).into_owned());
+                }
                 let executable = zip_mode(&entry) & 0o111 != 0;
-                self.hand(&Member { name, size: Some(entry.size()), executable }, &mut content)?;
+                self.hand(&Member { name, size: Some(entry.size()), executable, kind }, &mut content)?;
             }
         }
         Ok(())
@@ -1016,7 +1064,8 @@ mod tests {
     fn a_wanted_member_comes_out_of_every_format_and_an_unwanted_one_does_not() {
         for (format, bytes) in in_every_format() {
             let taken = take(format, &bytes, &["r/tool"]).unwrap();
-            let member = Member { name: "r/tool".into(), size: Some(TOOL.len() as u64), executable: true };
+            let member =
+                Member { name: "r/tool".into(), size: Some(TOOL.len() as u64), executable: true, kind: Kind::Regular };
             assert_eq!(taken, [(member, TOOL.to_vec())], "{format:?}");
         }
     }
@@ -1049,11 +1098,19 @@ mod tests {
     #[test]
     fn a_plain_or_compressed_file_comes_out_under_whatever_name_is_wanted() {
         let taken = take(Format::Plain, TOOL, &["/usr/bin/tool"]).unwrap();
-        let member = Member { name: "/usr/bin/tool".into(), size: Some(TOOL.len() as u64), executable: false };
+        let member = Member {
+            name: "/usr/bin/tool".into(),
+            size: Some(TOOL.len() as u64),
+            executable: false,
+            kind: Kind::Regular,
+        };
         assert_eq!(taken, [(member, TOOL.to_vec())]);
         for (format, bytes) in [(Format::Gz, gz(TOOL)), (Format::Xz, xz(TOOL)), (Format::Zst, zst(TOOL))] {
             let taken = take(format, &bytes, &["tool"]).unwrap();
-            assert_eq!(taken, [(Member { name: "tool".into(), size: None, executable: false }, TOOL.to_vec())]);
+            assert_eq!(
+                taken,
+                [(Member { name: "tool".into(), size: None, executable: false, kind: Kind::Regular }, TOOL.to_vec())]
+            );
         }
     }
 

@@ -5,6 +5,7 @@ mod artifact;
 mod generation;
 mod release;
 mod saved;
+pub mod tree;
 mod unpack;
 
 pub use crate::net::download::Progress;

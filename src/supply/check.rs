@@ -9,6 +9,7 @@ use crate::net::download::{Progress, Wanted, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::site::{Artifact, Doc, Files, Pin};
 use crate::store::archive::{self, Limits};
+use crate::store::tree;
 use crate::supply::pin::ARTIFACTS;
 
 /// How to check.
@@ -82,12 +83,24 @@ pub fn check(
                 );
             }
             if let (Some(file), Some(members)) = (local, checking.members.get(&pin.sha256)) {
-                let read = archive::extract(name, file, pin.format, members, &Limits::default(), &mut |_, _| Ok(()));
+                let read = has(name, &file, pin, members);
                 errors.extend(read.err().map(|error| error.at(place(), "the artifact that a role installs from")));
             }
         }
     }
     Error::all(errors).map_or(Ok(()), Err)
+}
+
+/// That the members are in an artifact, and that all below a name that ends with `/` can be extracted.
+fn has(name: &str, file: &File, pin: &Pin, members: &BTreeSet<String>) -> Result<()> {
+    let (trees, files): (BTreeSet<_>, BTreeSet<_>) = members.iter().cloned().partition(|member| member.ends_with('/'));
+    if !files.is_empty() {
+        archive::extract(name, file, pin.format, &files, &Limits::default(), &mut |_, _| Ok(()))?;
+    }
+    if !trees.is_empty() {
+        tree::list(name, file, pin.format, &trees, &Limits::default())?;
+    }
+    Ok(())
 }
 
 /// Where the address with this position in [`Pin::urls`] is written.

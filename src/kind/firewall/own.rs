@@ -123,8 +123,8 @@ impl Resource for OwnZone {
         target.into_iter().chain(part_of_file(self.zone.as_deref(), &self.key)).collect()
     }
 
-    fn footprint(&self, host: &Host) -> Result<Vec<String>> {
-        let zone = zone_name(self.zone.as_deref(), host)?;
+    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+        let zone = zone_name(self.zone.as_deref(), work.host)?;
         let target = self.target.map(|_| format!("{} target", mark(&zone)));
         Ok(target.into_iter().chain([mark(&zone)]).collect())
     }

@@ -1,0 +1,298 @@
+//! Directories of archives, extracted as a whole into directories of the host: all that is in them, and nothing that is beside it.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, code, counted};
+use crate::host::root::{Access, What, failed_io};
+use crate::kind::artifact::{installed, is_safe};
+use crate::kind::fields::AbsolutePath;
+use crate::kind::file::Wanted;
+use crate::kind::{Trace, Work, whole_of};
+use crate::site::Pin;
+use crate::store::Progress;
+use crate::store::tree::Entry;
+
+/// Bytes of a file above which it is not held in memory, and written alone.
+const LARGE: u64 = 1 << 20;
+/// Directories are everybody's to look into.
+const DIRECTORY: Access = Access { mode: 0o755, uid: None, gid: None };
+/// More changes of a sort than this are only counted.
+const NAMED: usize = 3;
+
+/// What is extracted from one artifact.
+#[derive(Debug)]
+pub(super) struct Trees {
+    /// From the directory in the archive to that on the host.
+    into: BTreeMap<String, AbsolutePath>,
+    program: Wanted,
+    other: Wanted,
+    /// Everything that is extracted, once that is known.
+    places: OnceCell<BTreeMap<PathBuf, Entry>>,
+}
+
+/// How a path differs from the archive.
+enum Difference {
+    /// Nothing is there.
+    Missing,
+    /// Something else is there.
+    Other,
+    /// Only its mode or owner is another, in words.
+    Access(Vec<String>),
+}
+
+/// A path that differs, with what is to be there.
+type Differing<'a> = (&'a Path, &'a Entry, Difference);
+
+impl Trees {
+    pub(super) fn new(into: BTreeMap<String, AbsolutePath>, program: &Wanted) -> Self {
+        Self { into, program: program.clone(), other: program.not_executable(), places: OnceCell::new() }
+    }
+
+    /// The directories in the archive.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = &String> {
+        self.into.keys()
+    }
+
+    /// The directories on the host.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &AbsolutePath> {
+        self.into.values()
+    }
+
+    /// Everything that is extracted, by path; `None` while that is not known.
+    fn places(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<&BTreeMap<PathBuf, Entry>>> {
+        if self.places.get().is_none() {
+            let mut known = if self.into.is_empty() { BTreeMap::new() } else { work.store.listings(pin)? };
+            let mut places = BTreeMap::new();
+            for (prefix, into) in &self.into {
+                let Some(listing) = known.remove(prefix) else { return Ok(None) };
+                for (below, entry) in listing {
+                    let path = AbsolutePath::try_from(format!("{into}/{below}"))
+                        .map_err(|why| Error::new(format!("{}: can't be extracted", pin.name)).because(why))?;
+                    places.insert(path.to_path_buf(), entry);
+                }
+            }
+            let _ = self.places.set(places);
+        }
+        Ok(self.places.get())
+    }
+
+    /// A mark for each path.
+    pub(super) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = String>> {
+        let places = self.places(pin, work)?.ok_or_else(|| {
+            Error::new(format!("what {} has in it is not known yet", pin.name))
+                .help("the next `kpull apply` fetches it")
+        })?;
+        Ok(places.keys().map(|path| format!("path:{}", path.display())))
+    }
+
+    /// What changes when somebody touches a path.
+    pub(super) fn traces(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<impl Iterator<Item = Trace>>> {
+        let Some(places) = self.places(pin, work)? else { return Ok(None) };
+        Ok(Some(places.iter().map(|(path, entry)| match entry {
+            Entry::Directory => Trace::Place(path.clone()),
+            _ => Trace::Path(path.clone()),
+        })))
+    }
+
+    /// Knows what is to be extracted, that it can be, and that it is here.
+    pub(super) fn prepare(&self, pin: &Pin, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
+        if self.places(pin, work)?.is_none() {
+            work.store.learn_listings(pin, &self.into.keys().cloned().collect(), progress)?;
+        }
+        if self.differences(pin, work)?.is_some_and(|differences| !differences.is_empty()) {
+            work.store.fetch(pin, progress)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be done, in a few words each; and whether nothing of it is there yet.
+    pub(super) fn observe(&self, pin: &Pin, work: &Work<'_>) -> Result<(Vec<String>, bool)> {
+        let Some(differences) = self.differences(pin, work)? else {
+            let mut is_new = true;
+            for into in self.directories() {
+                is_new &= work.host.root.meta(into)?.is_none();
+            }
+            let parts = self.into.iter().map(|(prefix, into)| format!("extract {prefix} into {into}"));
+            return Ok((parts.collect(), is_new));
+        };
+        let (mut missing, mut others, mut accesses) = (0, Vec::new(), Vec::new());
+        for (path, _, difference) in differences {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match difference {
+                Difference::Missing => missing += 1,
+                Difference::Other => others.push(name.into_owned()),
+                Difference::Access(parts) => accesses.push(format!("{name}: {}", parts.join(", "))),
+            }
+        }
+        let mut parts = Vec::new();
+        if missing > 0 {
+            parts.push(format!("extract {}", counted(missing, "file")));
+        }
+        match others.len() {
+            0 => {}
+            1..=NAMED => parts.push(format!("replace {}", others.join(", "))),
+            many => parts.push(format!("replace {}", counted(many, "file"))),
+        }
+        match accesses.len() {
+            0..=NAMED => parts.append(&mut accesses),
+            many => parts.push(format!("mode or owner of {}", counted(many, "file"))),
+        }
+        Ok((parts, self.places.get().is_some_and(|places| places.len() == missing)))
+    }
+
+    fn wanted(&self, executable: bool) -> &Wanted {
+        if executable { &self.program } else { &self.other }
+    }
+
+    /// Every path that is not as the archive has it; `None` while that is not known.
+    fn differences(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<Vec<Differing<'_>>>> {
+        let Some(places) = self.places(pin, work)? else { return Ok(None) };
+        self.check(places, &pin.name, work)?;
+        let root = &work.host.root;
+        let mut differences = Vec::new();
+        for (path, entry) in places {
+            let difference = match (entry, root.meta(path)?.map(|meta| meta.what)) {
+                (Entry::File { executable, .. }, None) => {
+                    self.wanted(*executable).check(work, path)?;
+                    Difference::Missing
+                }
+                (_, None) => Difference::Missing,
+                (Entry::Directory, Some(What::Directory)) => continue,
+                (Entry::Directory, Some(_)) => return Err(in_the_way(path, "a directory")),
+                (_, Some(What::Directory | What::Special)) => return Err(in_the_way(path, "a file or link")),
+                (Entry::Link(target), Some(_)) => match root.link(path)? {
+                    Some(now) if now == Path::new(target) => continue,
+                    _ => Difference::Other,
+                },
+                (Entry::File { sha256, executable, .. }, Some(_)) => match installed(work, path)? {
+                    Some((meta, digest)) if digest == *sha256 => {
+                        let parts = self.wanted(*executable).differences(work, path, &meta)?;
+                        if parts.is_empty() {
+                            continue;
+                        }
+                        Difference::Access(parts)
+                    }
+                    _ => Difference::Other,
+                },
+            };
+            differences.push((path.as_path(), entry, difference));
+        }
+        Ok(Some(differences))
+    }
+
+    /// That no other resource decides about a path of the archive, and that none of them is behind a link.
+    fn check(&self, places: &BTreeMap<PathBuf, Entry>, name: &str, work: &Work<'_>) -> Result<()> {
+        let mut directories = BTreeSet::new();
+        for path in places.keys() {
+            let Some(into) = self.directories().find(|into| path.starts_with(&***into)) else { continue };
+            directories.extend(path.ancestors().skip(1).take_while(|above| *above != &**into));
+        }
+        for directory in &directories {
+            if work.host.root.meta(directory)?.is_some_and(|meta| meta.what != What::Directory) {
+                return Err(in_the_way(directory, "a directory"));
+            }
+        }
+        // another may call the directory by another name
+        let own: HashSet<String> = places.keys().map(|path| work.host.root.place_of(path)).collect();
+        for item in work.catalog {
+            for claim in item.resource.claims() {
+                let claim = whole_of(&claim).unwrap_or(&claim);
+                let Some(path) = claim.strip_prefix("path:").map(Path::new) else { continue };
+                let is_clash = own.contains(&work.host.root.place_of(path))
+                    || directories.contains(path) && item.resource.kind() != "directory"
+                    || path
+                        .ancestors()
+                        .skip(1)
+                        .any(|above| places.get(above).is_some_and(|entry| *entry != Entry::Directory));
+                if is_clash {
+                    let what = format!("two resources decide about `{}`", path.display());
+                    return Err(Error::new(what)
+                        .because(format!("it is in the archive {name}, and {} has it too, at {}", item.id, item.place))
+                        .help(
+                            "leave it to one of them: install the members of the archive that you need by their names",
+                        )
+                        .coded(&code::CLASH));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Extracts what differs.
+    pub(super) fn apply(&self, pin: &Pin, work: &Work<'_>) -> Result<()> {
+        let root = &work.host.root;
+        let mut contents: HashMap<&str, Vec<(&Path, &Wanted)>> = HashMap::new();
+        root.together(|| {
+            for (path, entry, difference) in self.differences(pin, work)?.unwrap_or_default() {
+                match entry {
+                    Entry::Directory => root.make_directory(path, DIRECTORY)?,
+                    Entry::Link(target) => root.make_link(path, target.as_ref())?,
+                    Entry::File { member, executable, .. } => {
+                        let wanted = self.wanted(*executable);
+                        if let Difference::Access(_) = difference
+                            && let Some(meta) = root.meta(path)?
+                            && is_safe(work, &meta, wanted)?
+                        {
+                            root.set_access(path, wanted.access(work.host, path)?)?;
+                        } else {
+                            contents.entry(member).or_default().push((path, wanted));
+                            continue;
+                        }
+                    }
+                }
+                work.host.file_changed(path);
+            }
+            if contents.is_empty() {
+                return Ok(());
+            }
+            work.store.extract(pin, &|member| contents.contains_key(member), &mut |member, content| {
+                let places = contents.get(member.name.as_str()).map_or(&[][..], Vec::as_slice);
+                write(work, member.size.unwrap_or(u64::MAX), content, places)
+            })
+        })
+    }
+}
+
+/// Writes one content to each of its places.
+fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &Wanted)]) -> Result<()> {
+    let root = &work.host.root;
+    let mut small = None;
+    let mut first: Option<&Path> = None;
+    for (path, wanted) in places {
+        let access = wanted.access(work.host, path)?;
+        if size <= LARGE && small.is_none() {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|error| failed_io("unpack", path, error))?;
+            small = Some(bytes);
+        }
+        match (&small, first) {
+            (Some(bytes), _) => root.write(path, bytes, access)?,
+            (None, first) => {
+                // a hard link is a copy of the one that was written before
+                let mut copy = first.map(|first| root.file(first)).transpose()?.flatten();
+                root.write_with(path, access, |file| {
+                    let copied = match &mut copy {
+                        Some((_, copy)) => std::io::copy(copy, file),
+                        None => std::io::copy(content, file),
+                    };
+                    copied.map(drop).map_err(|error| failed_io("unpack", path, error))
+                })?;
+            }
+        }
+        first = first.or(Some(path));
+        work.host.file_changed(path);
+        if root.has_gathered_enough() {
+            root.settle().map_err(|(_, error)| error)?;
+            root.gather();
+        }
+    }
+    Ok(())
+}
+
+fn in_the_way(path: &Path, what: &str) -> Error {
+    Error::new(format!("{} is something else, and the archive has {what} there", path.display()))
+        .help("move it away; what is extracted is never put behind a link")
+}

@@ -1,0 +1,295 @@
+//! What an archive has below a directory of it: listed once, held against what could lead out of the directory that it is put into.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::net::download::{Progress, hash};
+use crate::site::{Format, Pin};
+use crate::store::Store;
+use crate::store::archive::{Kind, Limits, Member, short, walk};
+
+/// No file on Linux has a longer name, in bytes.
+const LONGEST_NAME: usize = 255;
+/// How many names the message about an empty directory gives.
+const SHOWN: usize = 5;
+/// Advice about an archive that must not be extracted.
+const REFUSED: &str = "nothing of it was extracted; install the members that you need by their names, or repack it";
+
+/// One thing that an archive has.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Entry {
+    /// A file.
+    File {
+        /// The member that its content is in: another one's for a hard link.
+        member: String,
+        /// Lower-case hex of its SHA-256.
+        sha256: String,
+        /// Whether it can be run.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Link(String),
+    /// A directory with nothing in it.
+    Directory,
+}
+
+/// What is below one directory of an archive, by path from there.
+pub type Listing = BTreeMap<String, Entry>;
+
+/// Why a directory of an archive can't be named like this; each ends with `/`, and `/` is the whole archive.
+pub fn prefix_problem(prefix: &str) -> Option<&'static str> {
+    let parts = prefix.strip_suffix('/').unwrap_or(prefix);
+    let is_plain = parts.is_empty() || parts.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    (!is_plain).then_some("a directory of an archive is written like `dir/sub/`, and the whole archive is `/`")
+}
+
+/// Lists what the archive `name` has below each of `prefixes`.
+///
+/// # Errors
+/// As for [`walk`]. When there is nothing below one; and when there is something that can't be extracted: a device, a link that leads
+/// out of the directory, a path twice or below a file or link, a name that no file can have.
+pub fn list(
+    name: &str,
+    input: impl Read + Seek,
+    format: Format,
+    prefixes: &BTreeSet<String>,
+    limits: &Limits,
+) -> Result<BTreeMap<String, Listing>> {
+    let mut listings: BTreeMap<String, Listing> =
+        prefixes.iter().map(|prefix| (prefix.clone(), Listing::new())).collect();
+    let mut tops = BTreeSet::new();
+    walk(name, input, format, limits, &mut |member, content| {
+        let path = plain(&member.name);
+        if let Some(top) = path.split('/').next().filter(|_| tops.len() < SHOWN) {
+            tops.insert(format!("`{}`", short(top)));
+        }
+        let mut digest = None;
+        for (prefix, listing) in &mut listings {
+            let Some(below) = below(&path, prefix) else { continue };
+            if member.kind == Kind::Regular && digest.is_none() {
+                let read = hash(&mut { &mut *content });
+                digest = Some(read.map_err(|error| refuse(name, member, &error.to_string()))?.sha256);
+            }
+            let entry =
+                entry(member, below, prefix, listing, digest.clone()).map_err(|why| refuse(name, member, &why))?;
+            let is_directory = entry == Entry::Directory;
+            if listing.insert(below.to_owned(), entry).is_some_and(|first| !is_directory || first != Entry::Directory) {
+                return Err(refuse(name, member, "is there twice, and only one can be meant"));
+            }
+        }
+        Ok(())
+    })?;
+    for (prefix, listing) in &mut listings {
+        settle(name, listing)?;
+        if listing.is_empty() {
+            let tops = tops.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(format!("{name}: has nothing below `{prefix}`"))
+                .help(format!("at its top it has {tops}; `/` is all of it")));
+        }
+    }
+    Ok(listings)
+}
+
+/// A name from an archive without empty parts and `.`.
+fn plain(name: &str) -> String {
+    name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
+}
+
+/// What of a path is below a prefix; `None` when it is not, or is the directory itself.
+fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = if prefix == "/" { path } else { path.strip_prefix(prefix)? };
+    (!rest.is_empty()).then_some(rest)
+}
+
+fn refuse(archive: &str, member: &Member, why: &str) -> Error {
+    Error::new(format!("{archive}: member `{}` {why}", short(&member.name))).help(REFUSED)
+}
+
+/// What a member is to become at `path`, or why it can't be extracted.
+fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Option<String>) -> Result<Entry, String> {
+    if path.split('/').any(|part| part.len() > LONGEST_NAME) || path.contains(char::is_control) {
+        return Err("has a name that no file should have".to_owned());
+    }
+    match &member.kind {
+        Kind::Regular => Ok(Entry::File {
+            member: member.name.clone(),
+            sha256: digest.unwrap_or_default(),
+            executable: member.executable,
+        }),
+        Kind::Directory => Ok(Entry::Directory),
+        Kind::Symlink(target) => {
+            let target = target.as_deref().unwrap_or_default();
+            match leads_out(path, target) {
+                false => Ok(Entry::Link(target.to_owned())),
+                true => Err(format!(
+                    "is a symbolic link to `{}`, which can lead out of the directory that it is extracted into",
+                    short(target)
+                )),
+            }
+        }
+        Kind::HardLink(target) => match below(&plain(target), prefix).and_then(|target| others.get(target)) {
+            Some(file @ Entry::File { .. }) => Ok(file.clone()),
+            _ => Err(format!(
+                "is a hard link to `{}`, which is no file before it in the directory that is extracted",
+                short(target)
+            )),
+        },
+        other => Err(other.problem().map_or_else(String::new, |(why, _)| why)),
+    }
+}
+
+/// Whether a link at `path` may lead out of the top. It can go up only at its beginning, where it is in real directories: behind a name,
+/// which may be a link again, nobody knows what `..` is.
+fn leads_out(path: &str, target: &str) -> bool {
+    let mut parts = target.split('/').filter(|part| !matches!(*part, "" | ".")).peekable();
+    let mut up = 0;
+    while parts.next_if_eq(&"..").is_some() {
+        up += 1;
+    }
+    target.is_empty()
+        || target.starts_with('/')
+        || target.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+        || up > path.matches('/').count()
+        || parts.any(|part| part == "..")
+}
+
+/// Takes out directories that have something in them, and refuses what is below a file or link.
+fn settle(name: &str, listing: &mut Listing) -> Result<()> {
+    let mut above = BTreeSet::new();
+    for path in listing.keys() {
+        for (end, _) in path.match_indices('/') {
+            let Some(directory) = path.get(..end) else { continue };
+            match listing.get(directory) {
+                None | Some(Entry::Directory) => above.insert(directory.to_owned()),
+                Some(_) => {
+                    let (path, directory) = (short(path), short(directory));
+                    return Err(Error::new(format!("{name}: `{path}` is below `{directory}`, which is no directory"))
+                        .help(REFUSED));
+                }
+            };
+        }
+    }
+    listing.retain(|path, _| !above.contains(path));
+    Ok(())
+}
+
+/// Where listings of an artifact are kept.
+fn file(pin: &Pin) -> String {
+    format!("artifacts/{}.trees.json", pin.sha256)
+}
+
+impl Store {
+    /// What is known of what an artifact has below directories of it.
+    pub fn listings(&self, pin: &Pin) -> Result<BTreeMap<String, Listing>> {
+        Ok(self.read(&file(pin))?.unwrap_or_default())
+    }
+
+    /// Fetches the pinned file if it isn't here, and remembers what it has below each of `prefixes`.
+    pub fn learn_listings(&self, pin: &Pin, prefixes: &BTreeSet<String>, progress: Progress<'_>) -> Result<()> {
+        let archive = self.fetch(pin, progress)?;
+        let mut known = self.listings(pin)?;
+        known.extend(list(&pin.name, archive, pin.format, prefixes, &Limits::default())?);
+        self.write(&file(pin), &known)
+    }
+
+    /// Hands out the content of each of `members` of the pinned file, which are called as in its listings.
+    pub fn extract(
+        &self,
+        pin: &Pin,
+        members: &dyn Fn(&str) -> bool,
+        sink: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let archive = self.fetch(pin, &|_, _, _| {})?;
+        walk(&pin.name, archive, pin.format, &Limits::default(), &mut |member, content| {
+            if member.kind == Kind::Regular && members(&member.name) { sink(member, content) } else { Ok(()) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn a_link_may_lead_anywhere_in_the_directory_by_a_way_that_no_other_link_can_turn_out_of_it() {
+        for (path, target) in [
+            ("x", "y"),
+            ("x", "./y/"),
+            ("x", "."),
+            ("a/x", ".."),
+            ("a/x", "../y"),
+            ("a/b/x", "../../c/d"),
+            ("a/b/x", ".././.././c"),
+        ] {
+            assert!(!leads_out(path, target), "{path} → {target}");
+        }
+        for (path, target) in [
+            ("x", ""),
+            ("x", "/"),
+            ("x", "//y"),
+            ("x", ".."),
+            ("x", "./../y"),
+            ("a/x", "../../y"),
+            ("a/x", "b/.."),
+            ("a/x", "../b/../.."),
+            ("x", "a\nb"),
+            ("x", "a\u{fffd}"),
+        ] {
+            assert!(leads_out(path, target), "{path} → {target}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_an_archive_is_written_in_one_way() {
+        for good in ["/", "a/", "a/b.c/", "..a/"] {
+            assert_eq!(prefix_problem(good), None, "{good}");
+        }
+        for bad in ["./", "../", "/a/", "a//", "a/./b/", "a/../", "//"] {
+            assert!(prefix_problem(bad).unwrap().ends_with("the whole archive is `/`"), "{bad}");
+        }
+    }
+
+    /// An archive of two files with so many bytes.
+    fn archive(sizes: [usize; 2]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, size) in ["d/a", "d/b"].into_iter().zip(sizes) {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size as u64);
+            header.set_mode(0o600);
+            archive.append_data(&mut header, name, vec![7; size].as_slice()).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_holds_too_much_is_refused() {
+        let listed = |limits: Limits| {
+            let prefixes = BTreeSet::from(["/".to_owned()]);
+            let listed = list("x", Cursor::new(archive([10, 20])), Format::Tar, &prefixes, &limits);
+            listed.map(|listed| listed["/"].len()).map_err(|error| error.to_string())
+        };
+        // headers and what fills a block count too
+        let bytes = archive([10, 20]).len() as u64;
+        let limits = Limits { members: 2, bytes, member: 20 };
+        assert_eq!(listed(limits), Ok(2));
+        assert_eq!(listed(Limits { members: 1, ..limits }), Err("x: has more than 1 members".to_owned()));
+        let error = listed(Limits { bytes: bytes - 1, ..limits }).unwrap_err();
+        assert_eq!(error, format!("x: unpacks to more than {} bytes", bytes - 1));
+        let error = listed(Limits { member: 19, ..limits }).unwrap_err();
+        assert_eq!(error, "x: member `d/b` has 20 bytes, and 19 are allowed");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_told_with_what_is() {
+        let prefixes = BTreeSet::from(["e/".to_owned()]);
+        let error = list("x", Cursor::new(archive([1, 1])), Format::Tar, &prefixes, &Limits::default()).unwrap_err();
+        assert_eq!(error.to_string(), "x: has nothing below `e/`");
+        assert_eq!(error.advice(), Some("at its top it has `d`; `/` is all of it"));
+    }
+}
