@@ -206,15 +206,20 @@ impl Tables {
         })
     }
 
-    /// Takes in what NSS has of a user or group that is in no file, by its name or number.
-    pub fn learn(&mut self, accounts: &Accounts, database: Database, key: &str) -> Result<()> {
+    /// Takes in what NSS has of a name that is in no file; or if nobody has that, of the number that it is to get.
+    pub fn learn(&mut self, accounts: &Accounts, database: Database, name: &str, number: Option<u32>) -> Result<()> {
         let table = match database {
             Database::Passwd => &mut self.passwd,
             Database::Group => &mut self.group,
         };
-        if !table.has(key) {
-            table.others.extend(accounts.ask(database, key)?);
+        if table.has(name) {
+            return Ok(());
         }
+        let known = match (accounts.ask(database, name)?, number) {
+            (None, Some(number)) => accounts.ask(database, &number.to_string())?,
+            (known, _) => known,
+        };
+        table.others.extend(known);
         Ok(())
     }
 
@@ -590,7 +595,8 @@ pub fn lock(root: &Root, patience: Duration) -> Result<Lock> {
                     path.display(),
                     patience.as_secs()
                 ))
-                .help("see who it is (`fuser -v /etc/.pwd.lock`), wait until it is done, and run again"));
+                .help("see who it is (`fuser -v /etc/.pwd.lock`), wait until it is done, and run again")
+                .passing());
             }
             Err(errno) => {
                 return Err(Error::new(format!("can't lock {}", path.display())).because(errno.desc()));

@@ -32,6 +32,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use account_files::Tables;
+use accounts::Accounts;
 use process::Ended;
 use root::{Access, Root, Seen, Trace};
 
@@ -78,7 +80,7 @@ pub struct Host {
     pub root: Root,
     may_chown: bool,
     wants: RefCell<Wants>,
-    accounts: RefCell<Option<accounts::Accounts>>,
+    accounts: RefCell<Option<Accounts>>,
     bus: OnceCell<bus::Bus>,
     etcd: RefCell<Vec<Rc<etcd::Client>>>,
     firewalld: OnceCell<firewalld::Firewalld>,
@@ -158,24 +160,20 @@ impl Host {
     }
 
     /// What is asked of the users and groups, which are read once until [`Host::forget_accounts`].
-    pub fn with_accounts<T>(&self, f: impl FnOnce(&accounts::Accounts) -> Result<T>) -> Result<T> {
+    pub fn with_accounts<T>(&self, f: impl FnOnce(&Accounts) -> Result<T>) -> Result<T> {
         let mut known = self.accounts.borrow_mut();
         let accounts = match known.take() {
             Some(accounts) => accounts,
-            None => accounts::Accounts::read(&self.root)?,
+            None => Accounts::read(&self.root)?,
         };
         f(known.insert(accounts))
     }
 
-    /// The account files, with what NSS has beside them of these users and groups, by name or number.
-    pub fn tables(&self, users: &[&str], groups: &[&str]) -> Result<account_files::Tables> {
-        let mut tables = account_files::Tables::read(&self.root)?;
-        self.with_accounts(|accounts| {
-            for (database, keys) in [(accounts::Database::Passwd, users), (accounts::Database::Group, groups)] {
-                keys.iter().try_for_each(|key| tables.learn(accounts, database, key))?;
-            }
-            Ok(tables)
-        })
+    /// The account files, with what `learn` takes in beside them.
+    pub fn tables(&self, learn: impl FnOnce(&mut Tables, &Accounts) -> Result<()>) -> Result<Tables> {
+        let mut tables = Tables::read(&self.root)?;
+        self.with_accounts(|accounts| learn(&mut tables, accounts))?;
+        Ok(tables)
     }
 
     /// Users or groups have been changed, by us or by a package.

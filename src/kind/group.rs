@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::host::account_files::{PATIENCE, Tables, WantedGroup, lock};
-use crate::host::accounts::FILES;
+use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
 use crate::kind::fields::AccountName;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -66,11 +66,10 @@ impl Resource for Group {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let gid = self.gid.map(|gid| gid.to_string());
-        let keys: Vec<&str> = [&*self.name].into_iter().chain(gid.as_deref()).collect();
-        let parts = work.host.tables(&[], &keys)?.group_differences(&self.wanted())?;
+        let tables =
+            work.host.tables(|tables, accounts| tables.learn(accounts, Database::Group, &self.name, self.gid))?;
         // one that is there is never changed
-        Ok(Change::of(parts).map(|change| change.added_if(true)))
+        Ok(Change::of(tables.group_differences(&self.wanted())?).map(|change| change.added_if(true)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::host::account_files::{PATIENCE, Tables, WantedUser, lock};
-use crate::host::accounts::FILES;
+use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, What};
 use crate::host::{Missing, home, useradd};
 use crate::kind::fields::{AbsolutePath, AccountName};
@@ -106,9 +106,14 @@ impl User {
 
     /// The account files, with what else the host knows of it.
     fn tables(&self, work: &Work<'_>) -> Result<Tables> {
-        let uid = self.uid.map(|uid| uid.to_string());
-        let users: Vec<&str> = [&*self.name].into_iter().chain(uid.as_deref()).collect();
-        let tables = work.host.tables(&users, &[self.group.as_deref().unwrap_or(&self.name)])?;
+        let tables = work.host.tables(|tables, accounts| {
+            tables.learn(accounts, Database::Passwd, &self.name, self.uid)?;
+            let own = (!tables.has_user(&self.name)).then_some(&self.name);
+            match self.group.as_ref().or(own) {
+                Some(group) => tables.learn(accounts, Database::Group, group, None),
+                None => Ok(()),
+            }
+        })?;
         match self.name.why_not_new().filter(|_| !tables.has_user(&self.name)) {
             Some(why) => Err(Error::new(format!("there is no user {}, and none can be made: {why}", self.name)).help(
                 format!(
@@ -241,7 +246,9 @@ pub struct Members {
 
 impl Members {
     fn tables(&self, work: &Work<'_>) -> Result<Tables> {
-        work.host.tables(&[], &self.groups.iter().map(|group| &**group).collect::<Vec<_>>())
+        work.host.tables(|tables, accounts| {
+            self.groups.iter().try_for_each(|group| tables.learn(accounts, Database::Group, group, None))
+        })
     }
 }
 

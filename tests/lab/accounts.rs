@@ -56,6 +56,7 @@ system = true
 [[user]]
 name = "ci"
 group = "labsock"
+home = "/srv/deep/er/ci"
 [[user]]
 name = "far.ann"
 groups = ["web"]
@@ -113,7 +114,10 @@ fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_kn
     assert_eq!(host.run("grep -c '^app:' /etc/subuid").stdout, "0\n");
     assert_eq!(host.run("passwd --status ann | cut -d' ' -f2; passwd --status app | cut -d' ' -f2").ok(), "L\nL");
     assert_eq!(host.run("id -nG ann | xargs -n1 | sort | xargs").ok(), "ann labsock three web");
-    assert_eq!(host.run("id -ng ci").ok(), "labsock");
+    assert_eq!(
+        host.run("id -ng ci; stat -c '%a %U:%G' /srv/deep /srv/deep/er/ci").ok(),
+        "labsock\n755 root:root\n700 ci:labsock"
+    );
     let app = host.run("/usr/bin/getent passwd app | cut -d: -f6,7; id -u app").ok();
     let (line, uid) = app.split_once('\n').unwrap();
     assert_eq!(line, "/nonexistent:/usr/sbin/nologin");
@@ -150,6 +154,7 @@ fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_kn
     host.run("sed -i '/^ann:/d' /etc/shadow").ok();
     release(host, &changed);
     host.run("kpull apply").ok();
+    assert_eq!(asked(host), "group far-staff, passwd far.ann, ");
     assert_eq!(host.run("/usr/bin/getent passwd ann").ok(), "ann:x:1600:1600:Ann B:/srv/ann:/bin/sh");
     assert_eq!(host.run("stat -c '%a %U:%G' /srv/ann /srv/ann/.labrc").ok(), "700 ann:ann\n644 ann:ann");
     assert_eq!(host.run("passwd --status ann | cut -d' ' -f2").ok(), "L");
@@ -186,7 +191,15 @@ fn an_account_that_can_t_be_made_is_told_with_what_to_do() {
     // somebody holds the files: the host's own words, and the next run does it
     release(host, "summary = \"For a test\"\n[[user]]\nname = \"late\"\n");
     host.run("echo 1 > /etc/passwd.lock").ok();
-    let why = host.run("kpull apply").stderr;
+    let why = host.run("kpull apply").fails(1);
     assert!(why.contains("can't make the user late") && why.contains("/etc/passwd"), "{why}");
-    host.run("rm /etc/passwd.lock && kpull apply --retry && id late").ok();
+    host.run("rm /etc/passwd.lock && kpull apply && id late").ok();
+
+    // what useradd refuses is in its own words
+    release(host, "summary = \"For a test\"\n[[user]]\nname = \"busy\"\n");
+    host.run("kpull apply && systemd-run --uid=busy sleep infinity").ok();
+    host.run("until pgrep -u busy sleep; do sleep .1; done").ok();
+    release(host, "summary = \"For a test\"\n[[user]]\nname = \"busy\"\nhome = \"/srv/busy\"\n");
+    let why = host.run("kpull apply").stderr;
+    assert!(why.contains("can't change the user busy") && why.contains("used by process"), "{why}");
 }
