@@ -88,8 +88,8 @@ impl Asked {
     /// What `pki_file("NAME")` is in a template: a file of the site below `pki/`, as an authority's public half is.
     fn pki_file(&self, name: &str) -> Result<String, minijinja::Error> {
         let found = self.files.get(&format!("pki/{name}")).ok_or_else(|| {
-            let make = if name.contains('/') { "issue" } else { "init" };
-            let error = Error::new(format!("the site has no pki/{name}")).help(format!("run `kpull pki {make}`"));
+            let make = if name.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" };
+            let error = Error::new(format!("the site has no pki/{name}")).help(make);
             let known = self.files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
             match nearest(name, known) {
                 Some(near) => error.help_more(&format!("did you mean `{near}`?")),
