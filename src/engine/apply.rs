@@ -392,7 +392,10 @@ impl<'a> Run<'a> {
                 self.pass(gate, item).map_err(Stop::Waits)?;
             }
             let held = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
-            self.owe(item, watchers.get(&item.id).map_or(&[], Vec::as_slice))?;
+            let along = self.along(at, items);
+            let all = std::iter::once(at).chain(along.iter().map(|(other, _)| *other));
+            let owed: Vec<_> = all.filter_map(|at| watchers.get(&items[at].id)).flatten().copied().collect();
+            self.owe(item, &owed)?;
             if can_wait {
                 self.work.host.root.gather();
             }
@@ -400,8 +403,10 @@ impl<'a> Run<'a> {
                 self.fail(at, error)?;
                 continue;
             }
-            changed.insert(&item.id);
-            self.waiting.push((at, change));
+            for (at, change) in std::iter::once((at, change)).chain(along) {
+                changed.insert(&items[at].id);
+                self.waiting.push((at, change));
+            }
             if !can_wait || self.work.host.root.has_gathered_enough() {
                 self.settle()?;
             }
@@ -414,6 +419,20 @@ impl<'a> Run<'a> {
             self.give_back(gone, Turn::Middle)?;
         }
         Ok(())
+    }
+
+    /// What the change of an item changes too, and how.
+    fn along(&mut self, at: usize, items: &[Item]) -> Vec<(usize, Change)> {
+        let ids = items[at].resource.along();
+        let meant = (at + 1..items.len()).filter(|&other| ids.contains(&items[other].id));
+        let mut along = Vec::new();
+        for other in meant {
+            // what can't be told of it is told at its own turn
+            if let Ok(Some(change)) = items[other].resource.observe(self.work) {
+                along.push((other, change));
+            }
+        }
+        along
     }
 
     /// Once packages before the item at `at` were changed, has another look at what stands where the items up to the next package

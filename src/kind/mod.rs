@@ -203,6 +203,11 @@ pub trait Resource: fmt::Debug + Any + Send {
         let _ = wants;
     }
 
+    /// Ids of resources that its change changes too: the other packages of one entry are installed along with the first.
+    fn along(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What it does when it is owed a restart or reload; `None` when that means nothing now: for a unit that does not run, and in a
     /// tree.
     fn answer(&self, work: &Work<'_>, kick: Kick) -> Result<Option<Kick>> {

@@ -172,6 +172,10 @@ impl Resource for Package {
         wants.packages.insert(self.name.clone());
     }
 
+    fn along(&self) -> Vec<String> {
+        self.set.names.iter().map(|name| format!("{}:{name}", PackageFields::NAME)).collect()
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         if !work.host.is_live() {
             return Ok(None);

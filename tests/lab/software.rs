@@ -428,3 +428,27 @@ fn packages_of_another_architecture_on_hold_or_left_by_an_interrupted_dpkg_are_n
     host.run("kpull apply --retry").ok();
     world.is_converged();
 }
+
+#[test]
+fn every_package_of_an_entry_is_told_of_and_restarts_what_watches_it() {
+    let world = World::new();
+    let host = world.host();
+    for name in ["daemon", "daemon-data"] {
+        offer(host, name, "1", "all", "");
+    }
+    let unit = "[[unit]]\nname = \"lab.service\"\ncontent = \"[Service]\\nExecStart=/bin/sleep infinity\\n\"\nstate = \"running\"\n";
+    world.release(unit);
+    world.converges();
+    let life = || host.run("systemctl show -p InvocationID --value lab").ok();
+    let before = life();
+    world.release(&format!(
+        "[[package]]\nnames = [\"daemon\", \"daemon-data\"]\n{unit}restart_when = [\"package:daemon-data\"]\n"
+    ));
+    let plan = host.run("kpull plan").stdout;
+    let told = host.run("kpull apply").ok();
+    for part in ["package:daemon  install", "package:daemon-data  install", "unit:lab.service  restart"] {
+        assert!(plan.contains(part) && told.contains(part), "{part}: {plan}{told}");
+    }
+    assert_ne!(life(), before);
+    world.is_converged();
+}
