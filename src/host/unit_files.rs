@@ -88,10 +88,14 @@ impl Link {
 /// Takes a link away that enabled a unit, and the directory for such links when it was the last one there.
 pub fn unlink(root: &Root, at: &Path) -> Result<()> {
     root.remove(at)?;
-    match at.parent() {
-        Some(dir) if dir != Path::new(ETC) && root.names(dir)?.is_empty() => root.remove(dir),
-        _ => Ok(()),
-    }
+    emptied(root, at)?.map_or(Ok(()), |dir| root.remove(&dir))
+}
+
+/// The directory that a link which enables a unit would be in, when there is nothing in it.
+pub fn emptied(root: &Root, at: &Path) -> Result<Option<PathBuf>> {
+    let Some(dir) = at.parent().filter(|dir| *dir != Path::new(ETC) && dir.starts_with(ETC)) else { return Ok(None) };
+    let is_there = root.meta(dir)?.is_some_and(|meta| meta.what == What::Directory);
+    Ok((is_there && root.names(dir)?.is_empty()).then(|| dir.to_owned()))
 }
 
 /// Links that are going to be taken away by [`unlink`], with the directories that go along.

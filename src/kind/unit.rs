@@ -525,6 +525,8 @@ impl Unit {
             match enable {
                 true if !is_there => links.missing.push(link),
                 false if is_there => links.stale.push(link.at),
+                // a run that died between the two has left the links' directory
+                false => links.stale.extend(unit_files::emptied(root, &link.at)?),
                 _ => {}
             }
         }
