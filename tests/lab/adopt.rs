@@ -31,7 +31,8 @@ fn a_host_that_was_set_up_by_hand_becomes_a_role_that_changes_nothing_there() {
     .ok();
     let plan = host.run("kpull plan --site /srv/site --host h1").stdout;
     // the file that kpull keeps a setting in is its own
-    let changes: Vec<&str> = plan.lines().filter(|line| line.trim_start().starts_with('~')).collect();
+    let changes: Vec<&str> =
+        plan.lines().filter(|line| ["+ ", "~ ", "- "].iter().any(|mark| line.trim_start().starts_with(mark))).collect();
     assert_eq!(changes.len(), 1, "{plan}");
     assert!(changes[0].contains("sysctl:net.ipv4.ip_forward"), "{plan}");
 }
