@@ -320,8 +320,9 @@ fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
         let is_said = matches.value_source(name) == Some(ValueSource::CommandLine);
         values.next_back().filter(|_| is_said).map(|value| (name, value.to_string_lossy().into_owned()))
     };
-    // a host that is named beside a root is the one that it is; others are what the command is about
-    let host = |name| if matches.try_contains_id("root").is_ok() { said(name) } else { None };
+    let has = |name| matches.try_contains_id(name).is_ok();
+    // a host that is named beside a root is the one that it is; others are what the command is about. `enroll` writes it down
+    let host = |name| if has("root") && !has("fingerprint") { said(name) } else { None };
     [said("root"), said("config"), host("host"), said("site")].into_iter().flatten().collect()
 }
 
@@ -486,6 +487,7 @@ mod tests {
         let one = |name: &'static str, value: &str| (name, value.to_owned());
         assert_eq!(given_by("apply -v"), []);
         assert_eq!(given_by("apply --root /t --host h"), [one("root", "/t"), one("host", "h")]);
+        assert_eq!(given_by("enroll https://x --root /t --host h --fingerprint f"), [one("root", "/t")]);
         assert_eq!(given_by("plan --site s --root /t"), [one("root", "/t"), one("site", "s")]);
         assert_eq!(given_by("pki --site s list"), [one("site", "s")]);
         assert_eq!(given_by("pki renew --site s --host h"), [one("site", "s")]);
