@@ -373,7 +373,8 @@ impl<'a> Run<'a> {
                 continue;
             }
             let can_wait = item.resource.is_self_contained() && !gates.contains_key(&item.id);
-            if !can_wait || self.waiting.iter().any(|(first, _)| item.after.contains(&items[*first].id)) {
+            let is_after = |first: usize| item.after.contains(&items[first].id);
+            if !can_wait || (!item.after.is_empty() && self.waiting.iter().any(|(first, _)| is_after(*first))) {
                 self.settle()?;
             }
             // what was written until now may have failed, and this one depend on it
@@ -422,17 +423,14 @@ impl<'a> Run<'a> {
     }
 
     /// What the change of an item changes too, and how.
-    fn along(&mut self, at: usize, items: &[Item]) -> Vec<(usize, Change)> {
+    fn along(&self, at: usize, items: &[Item]) -> Vec<(usize, Change)> {
         let ids = items[at].resource.along();
-        let meant = (at + 1..items.len()).filter(|&other| ids.contains(&items[other].id));
-        let mut along = Vec::new();
-        for other in meant {
-            // what can't be told of it is told at its own turn
-            if let Ok(Some(change)) = items[other].resource.observe(self.work) {
-                along.push((other, change));
-            }
+        if ids.is_empty() {
+            return Vec::new();
         }
-        along
+        let meant = (at + 1..items.len()).filter(|&other| ids.contains(&items[other].id));
+        // what can't be told of one is told at its own turn
+        meant.filter_map(|other| Some((other, items[other].resource.observe(self.work).ok()??))).collect()
     }
 
     /// Once packages before the item at `at` were changed, has another look at what stands where the items up to the next package

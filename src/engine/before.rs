@@ -323,16 +323,24 @@ impl Before {
     /// What earlier releases made where the catalog has something of another type now: a file or link in place of a directory, or the
     /// other way round.
     fn in_way(&self, wanted: &HashSet<String>, work: &Work<'_>) -> BTreeMap<String, String> {
+        let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
+        let candidates: Vec<(&String, &String)> = self
+            .known
+            .iter()
+            .filter(|(mark, known)| wanted.contains(*mark) && !ids.contains(known.id.as_str()))
+            .filter_map(|(mark, known)| match &known.origin {
+                Origin::Nothing { path } => Some((mark, path)),
+                _ => None,
+            })
+            .collect();
+        let mut found = BTreeMap::new();
+        if candidates.is_empty() {
+            return found;
+        }
         let marks = |item: &Item| item.resource.footprint(work).unwrap_or_default();
         let claims: Vec<(String, &Item)> =
             work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
-        let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
-        let mut found = BTreeMap::new();
-        for (mark, known) in &self.known {
-            let Origin::Nothing { path } = &known.origin else { continue };
-            if !wanted.contains(mark) || ids.contains(known.id.as_str()) {
-                continue;
-            }
+        for (mark, path) in candidates {
             let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
             let is_directory = meta.what == What::Directory;
             let claim = claims.iter().find(|(claim, _)| claim == mark);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::host::packages::Manager;
+use crate::host::packages::{Installed, Manager};
 use crate::host::root::Seen;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work, whole_of};
@@ -85,6 +85,11 @@ fn is_name(name: &str) -> bool {
         && arch.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
+/// The versions of what is installed, in one line.
+fn versions(installed: &[Installed]) -> String {
+    installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// What one entry of a role says of all its packages.
 #[derive(Debug)]
 struct Set {
@@ -107,7 +112,7 @@ impl Set {
         if self.state == State::Present {
             installed.retain(|one| one.is_whole);
         }
-        let versions = || installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
+        let versions = || versions(&installed);
         Ok(match (self.state, &self.version) {
             (State::Absent, _) => (!installed.is_empty()).then(|| {
                 let version = versions();
@@ -323,7 +328,7 @@ impl Resource for Unwanted {
         };
         let manager = self.manager(work.host)?;
         let installed = work.host.package(manager, &self.name)?;
-        let versions = installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ");
+        let versions = versions(&installed);
         let verb = if self.purge && manager == Manager::Apt { "purge" } else { "remove" };
         let with =
             if others.is_empty() { String::new() } else { format!(", and {} that came with it", others.join(", ")) };

@@ -46,6 +46,13 @@ impl Links {
         straight
     }
 
+    /// The paths that a resource alone decides about, each as by [`Links::straight`].
+    pub(super) fn paths_of(&self, item: &Item) -> Vec<PathBuf> {
+        let claims = item.resource.claims();
+        let paths = claims.iter().filter_map(|claim| claim.strip_prefix("path:"));
+        paths.map(|path| self.straight(path.as_ref())).collect()
+    }
+
     fn text(&self, path: &str) -> String {
         self.straight(Path::new(path)).display().to_string()
     }
@@ -133,22 +140,14 @@ fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, 
 
 /// An error for each path below one where a file is to be.
 fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
-    let paths = |item: &Item| -> Vec<PathBuf> {
-        let claims = item.resource.claims();
-        claims
-            .iter()
-            .filter_map(|claim| claim.strip_prefix("path:"))
-            .map(|path| links.straight(path.as_ref()))
-            .collect()
-    };
     let files: HashMap<PathBuf, &Item> = items
         .iter()
         .filter(|item| item.resource.as_any().is::<File>())
-        .flat_map(|item| paths(item).into_iter().map(move |path| (path, item)))
+        .flat_map(|item| links.paths_of(item).into_iter().map(move |path| (path, item)))
         .collect();
     let mut errors = Vec::new();
     for item in items {
-        for path in paths(item) {
+        for path in links.paths_of(item) {
             let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
             let Some((above, file)) = above else { continue };
             let (path, above) = (path.display(), above.display());

@@ -33,15 +33,7 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
 pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
     let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
     let links = Links::of(items);
-    let own = |item: &Item| -> Vec<PathBuf> {
-        let claims = item.resource.claims();
-        claims
-            .iter()
-            .filter_map(|claim| claim.strip_prefix("path:"))
-            .map(|path| links.straight(path.as_ref()))
-            .collect()
-    };
-    let own: Vec<Vec<PathBuf>> = items.iter().map(own).collect();
+    let own: Vec<Vec<PathBuf>> = items.iter().map(|item| links.paths_of(item)).collect();
     let paths: HashMap<&Path, usize> =
         own.iter().enumerate().flat_map(|(at, paths)| paths.iter().map(move |path| (path.as_path(), at))).collect();
     let mut before: Vec<Vec<usize>> = vec![Vec::new(); items.len()];

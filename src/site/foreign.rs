@@ -108,7 +108,7 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         "that is `for_each`",
     ),
     (&["if", "condition", "only_when"], "when", "that is `when`, an expression"),
-    (&["require", "requires", "depends_on", "needs", "dependencies"], "after", "that is `after = [\"KIND:KEY\"]`"),
+    (&["require", "requires", "depends_on", "dependencies"], "after", "that is `after = [\"KIND:KEY\"]`"),
     (
         &["register", "become", "delegate_to", "run_once", "changed_when", "failed_when", "ignore_errors", "tags"],
         "after",
