@@ -2,17 +2,11 @@
 
 use crate::H1;
 use crate::lab::{Host, Lab};
+use crate::software::offer_script;
 
-/// A package whose script makes a user and a group.
-const PACKAGE: &str = r#"
-mkdir -p /tmp/made/DEBIAN && cd /tmp/made/DEBIAN
-printf 'Package: lab-daemon\nVersion: 1\nArchitecture: all\nMaintainer: lab\nDescription: lab\n' > control
-printf '#!/bin/sh\nset -e\ngroupadd --system labsock\nuseradd --system --no-create-home --user-group Lab-daemon\n' > postinst
-chmod 755 postinst
-dpkg-deb --build /tmp/made /srv/apt/lab-daemon_1_all.deb
-cd /srv/apt && apt-ftparchive packages . > Packages && apt-ftparchive release . > /tmp/Release && mv /tmp/Release .
-apt-get -q update
-"#;
+/// What the script of a package does: it makes a user and a group.
+const SCRIPT: &str = r"groupadd --system labsock
+useradd --system --no-create-home --user-group Lab-daemon";
 
 /// Users that only a module of NSS knows, as those of a directory service are; and what else real hosts have.
 const NSS: &str = r#"
@@ -74,7 +68,7 @@ group = "{{ item[1] }}"
 
 fn prepare(lab: &Lab) -> Host<'_> {
     let host = lab.host("h1");
-    host.run(PACKAGE).ok();
+    offer_script(host, "lab-daemon", SCRIPT);
     host.run(NSS).ok();
     host.write("/usr/local/sbin/getent", GETENT);
     host.run("chmod 755 /usr/local/sbin/getent").ok();

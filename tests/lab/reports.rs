@@ -2,6 +2,7 @@
 
 use crate::alone::World;
 use crate::lab::Host;
+use crate::software::offer_script;
 
 fn state(host: Host<'_>, unit: &str) -> String {
     host.run(&format!("systemctl show -p ActiveState -p SubState --value {unit}")).ok().replace('\n', " ")
@@ -122,22 +123,11 @@ fn the_home_of_a_user_whose_process_runs_is_not_changed_and_the_unit_is_named() 
     world.is_converged();
 }
 
-/// A package whose script succeeds where `/srv/works` is.
-const PACKAGE: &str = r#"
-mkdir -p /tmp/made/DEBIAN && cd /tmp/made/DEBIAN
-printf 'Package: lab-broken\nVersion: 1\nArchitecture: all\nMaintainer: lab\nDescription: lab\n' > control
-printf '#!/bin/sh\ntest -e /srv/works\n' > postinst
-chmod 755 postinst
-dpkg-deb --build /tmp/made /srv/apt/lab-broken_1_all.deb
-cd /srv/apt && apt-ftparchive packages . > Packages && apt-ftparchive release . > /tmp/Release && mv /tmp/Release .
-apt-get -q update
-"#;
-
 #[test]
 fn a_package_whose_script_failed_is_removed_and_one_that_is_only_unpacked_is_configured() {
     let world = World::new();
     let host = world.host();
-    host.run(PACKAGE).ok();
+    offer_script(host, "lab-broken", "test -e /srv/works");
     let status = || host.run("dpkg-query -W -f '${Status}' lab-broken 2>&1").stdout;
     host.run("apt-get install -y lab-broken").fails(100);
     assert_eq!(status(), "install ok half-configured");

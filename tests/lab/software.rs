@@ -42,6 +42,20 @@ fn offer(host: Host<'_>, name: &str, version: &str, arch: &str, depends: &str) {
     host.run(&format!("bash /srv/deb {name} {version} {arch} '{depends}'")).ok();
 }
 
+/// A package of the host's repository, which apt knows, with nothing in it but a script that runs when it is installed.
+pub fn offer_script(host: Host<'_>, name: &str, script: &str) {
+    host.write("/srv/made/postinst", format!("#!/bin/sh\nset -e\n{script}\n"));
+    host.run(&format!(
+        r"cd /srv/made && mkdir -p {name}/DEBIAN && mv postinst {name}/DEBIAN
+        printf 'Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: lab\nDescription: lab\n' > {name}/DEBIAN/control
+        chmod 755 {name}/DEBIAN/postinst
+        dpkg-deb --build {name} /srv/apt/{name}_1_all.deb
+        cd /srv/apt && apt-ftparchive packages . > Packages && apt-ftparchive release . > /tmp/Release && mv /tmp/Release .
+        apt-get -q update"
+    ))
+    .ok();
+}
+
 /// The file of a package as a role has it.
 fn file(path: &str) -> String {
     format!("[[file]]\npath = {path:?}\ncontent = \"a role's\\n\"\n")
