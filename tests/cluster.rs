@@ -117,7 +117,15 @@ struct Web {
 
 fn web() -> Web {
     let cluster = cluster();
-    cluster.wait("two pods run", SOON, || running_pods(cluster).len() == 2);
+    // of a host that died a moment ago, its pods are said to be running still
+    let serves = |pod: &Pod| {
+        let page = format!("curl -sS --max-time 5 http://{}:8080/", pod.address);
+        cluster.host("node1").run(&page).stdout.trim_end() == pod.name
+    };
+    cluster.wait("two pods serve", SOON, || {
+        let pods = running_pods(cluster);
+        pods.len() == 2 && pods.iter().all(serves)
+    });
     let service = ask(cluster, "get service web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
     Web { service, pods: running_pods(cluster) }
 }
