@@ -10,6 +10,8 @@ mod alone;
 mod authority;
 #[path = "lab/back.rs"]
 mod back;
+#[path = "lab/cgroups.rs"]
+mod cgroups;
 #[path = "lab/converge.rs"]
 mod converge;
 #[path = "lab/faults.rs"]

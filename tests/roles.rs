@@ -11,6 +11,8 @@ mod named;
 mod pages;
 #[path = "roles/rendered.rs"]
 mod rendered;
+#[path = "roles/runtime.rs"]
+mod runtime;
 #[path = "support/shipped.rs"]
 mod shipped;
 #[path = "support/site.rs"]

@@ -404,6 +404,16 @@ impl Root {
         }
     }
 
+    /// The type of the file system that has the directory at `path`; `None` when there is no such directory.
+    pub fn file_system(&self, path: &Path) -> Result<Option<FsType>> {
+        let Some(dir) = self.directory(path)? else { return Ok(None) };
+        // before Linux 3.12 a descriptor of a path alone is not enough
+        let open =
+            nix::fcntl::openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        let told = open.and_then(nix::sys::statfs::fstatfs).map_err(|errno| self.failed("look at", path, errno))?;
+        Ok(Some(told.filesystem_type()))
+    }
+
     /// The names in the directory at `path`, sorted; none when there is no such directory.
     pub fn names(&self, path: &Path) -> Result<Vec<String>> {
         let Some(dir) = self.directory(path)? else { return Ok(Vec::new()) };

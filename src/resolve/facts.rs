@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::{Host, meminfo};
 use crate::resolve::world::merge;
 use crate::site::{Doc, read_if_there};
@@ -32,6 +33,9 @@ pub struct Facts {
     pub boot_id: String,
     /// `enforcing`, `permissive` or `disabled`.
     pub selinux: String,
+    /// The control groups: `v1`, `hybrid` (version 1, with systemd's own in version 2), `v2`; `unknown` where nobody has looked.
+    #[serde(default = "unknown")]
+    pub cgroup: String,
     /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
     pub live: bool,
 }
@@ -79,6 +83,7 @@ impl Facts {
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             selinux: selinux.to_owned(),
+            cgroup: cgroup(host)?.to_owned(),
             live: true,
         })
     }
@@ -96,6 +101,7 @@ impl Facts {
             cores: 2,
             boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
             selinux: "disabled".to_owned(),
+            cgroup: unknown(),
             live: false,
         })
     }
@@ -140,6 +146,23 @@ impl Os {
     }
 }
 
+/// What a host's control groups are told as in facts that were recorded before there was this one.
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+/// Which control groups the host has. As container runtimes do, it asks for the file systems at the places that systemd mounts
+/// them at.
+fn cgroup(host: &Host) -> Result<&'static str> {
+    let is = |path: &str, wanted| Ok::<_, Error>(host.root.file_system(Path::new(path))? == Some(wanted));
+    Ok(match () {
+        () if is("/sys/fs/cgroup", CGROUP2_SUPER_MAGIC)? => "v2",
+        () if !is("/sys/fs/cgroup", TMPFS_MAGIC)? => "unknown",
+        () if is("/sys/fs/cgroup/unified", CGROUP2_SUPER_MAGIC)? => "hybrid",
+        () => "v1",
+    })
+}
+
 fn arch() -> String {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -174,5 +197,20 @@ mod tests {
     fn the_machine_tells_its_memory_and_boot() {
         let facts = Facts::of_machine(&Host::open(Path::new("/")).unwrap()).unwrap();
         assert!(facts.memory > 0 && facts.cores > 0 && facts.boot_id.len() == 36, "{facts:?}");
+    }
+
+    #[test]
+    fn facts_that_were_recorded_without_control_groups_say_that_nobody_has_looked() {
+        let site = tempfile::tempdir().unwrap();
+        let assumed =
+            Facts { cgroup: "v2".to_owned(), ..Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), None).unwrap() };
+        let text = toml::to_string(&assumed).unwrap();
+        let recorded = |text: &str| {
+            std::fs::create_dir_all(site.path().join("facts")).unwrap();
+            std::fs::write(site.path().join("facts/h.toml"), text).unwrap();
+            Facts::recorded(Some(site.path()), "h", IpAddr::from([10, 0, 0, 1])).unwrap().cgroup
+        };
+        assert_eq!(recorded(&text), "v2");
+        assert_eq!(recorded(&text.replace("cgroup = \"v2\"\n", "")), "unknown");
     }
 }
