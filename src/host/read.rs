@@ -47,6 +47,11 @@ pub fn kernel(path: &str) -> io::Result<String> {
     String::from_utf8(content).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// A path of one of the kernel's tables, where what separates its columns and lines is written in octal.
+pub fn unescaped(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
 /// Reads what comes behind `content`, as far as that has room.
 fn next(file: &File, content: &mut Vec<u8>) -> io::Result<usize> {
     let at = content.len() as u64;

@@ -1,10 +1,10 @@
 //! A directory that stands for a machine's `/`: the live one, or a tree that is being made.
 //!
-//! Every path is resolved inside it (`openat2` with `RESOLVE_IN_ROOT`), so that no link in a tree leads out of it, and
-//! the last name is never followed when it is a link.
+//! Every path is resolved inside it, name by name, so that no link in a tree leads out of it; where there is no link on the way, the
+//! kernel does it in one call (`openat2`, Linux 5.6). The last name is never followed when it is a link.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -895,13 +896,11 @@ impl Root {
         }
         let inner = path.strip_prefix("/").unwrap_or(path);
         let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
-        let plain =
-            OpenHow::new().flags(PLACE).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        let opened = match openat2(self.top.as_fd(), inner, plain) {
-            // there are links; or Linux before 5.6
-            Err(Errno::ELOOP) => self.follow(path)?,
-            Err(Errno::ENOSYS) if self.is_live() => self.follow(path)?,
-            opened => opened,
+        let plain = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let opened = match open_within(&self.top, inner, PLACE, plain) {
+            // there are links; or the kernel has no such call
+            None | Some(Err(Errno::ELOOP)) => self.follow(path)?,
+            Some(opened) => opened,
         };
         match opened {
             Ok(fd) => {
@@ -942,6 +941,15 @@ impl Root {
                 b".." => drop(way.pop()),
                 _ => {
                     let at = way.last().unwrap_or(&self.top);
+                    match open(at, &name, OFlag::O_DIRECTORY) {
+                        Ok(fd) => {
+                            way.push(fd);
+                            continue;
+                        }
+                        // a link, or something that leads nowhere
+                        Err(Errno::ENOTDIR) => {}
+                        Err(errno) => return Ok(Err(errno)),
+                    }
                     let fd = match open(at, &name, OFlag::empty()) {
                         Ok(fd) => fd,
                         Err(errno) => return Ok(Err(errno)),
@@ -949,8 +957,7 @@ impl Root {
                     let meta =
                         Meta::from(nix::sys::stat::fstat(&fd).map_err(|errno| self.failed("look at", path, errno))?);
                     if meta.what != What::Link {
-                        way.push(fd);
-                        continue;
+                        return Ok(Err(Errno::ENOTDIR));
                     }
                     links += 1;
                     if links > LINKS_MAX {
@@ -966,8 +973,7 @@ impl Root {
                 }
             }
         }
-        let last = way.last().unwrap_or(&self.top);
-        Ok(nix::fcntl::openat(last, ".", PLACE, Mode::empty()))
+        Ok(way.pop().map_or_else(|| nix::fcntl::openat(&self.top, ".", PLACE, Mode::empty()), Ok))
     }
 
     /// The directory that holds `path`, and the last name; `None` when there is no such directory.
@@ -1026,9 +1032,22 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
 
     const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let mut path = path.to_owned();
+    let mounts = OnceCell::new();
+    let open = |above: &OwnedFd, name: &Path| -> nix::Result<OwnedFd> {
+        if let Some(opened) = open_within(above, name, DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV) {
+            return opened;
+        }
+        let dir = nix::fcntl::openat(above, name, DIRECTORY, Mode::empty())?;
+        let is_mount =
+            || mounts.get_or_init(mount_points).contains(&std::fs::read_link(through(&dir)).unwrap_or_default());
+        // a directory can be mounted elsewhere on its own file system, too
+        if identity(&dir)?.0 != identity(above)?.0 || is_mount() {
+            return Err(Errno::EXDEV);
+        }
+        Ok(dir)
+    };
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
-        let how = OpenHow::new().flags(DIRECTORY).resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_BENEATH);
-        let dir = openat2(above, name, how).map_err(|errno| match errno {
+        let dir = open(above, name).map_err(|errno| match errno {
             Errno::EXDEV => Error::new(format!("can't remove {}: something is mounted there", path.display()))
                 .help("unmount it first (findmnt shows it); nothing of it was removed"),
             _ => failed("open", path, errno),
@@ -1080,6 +1099,29 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         path.pop();
     }
     Ok(())
+}
+
+/// Opens `path` from `at` with `openat2`; `None` where the kernel has no such call (Linux before 5.6), or may not be asked for it.
+fn open_within(at: &OwnedFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Option<nix::Result<OwnedFd>> {
+    static IS_ABSENT: AtomicBool = AtomicBool::new(false);
+    if IS_ABSENT.load(Ordering::Relaxed) {
+        return None;
+    }
+    match openat2(at, path, OpenHow::new().flags(flags).resolve(resolve)) {
+        // filters for system calls that are older than this one answer EPERM, which no directory does
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            IS_ABSENT.store(true, Ordering::Relaxed);
+            None
+        }
+        opened => Some(opened),
+    }
+}
+
+/// Where something is mounted, as far as this process can see that.
+fn mount_points() -> HashSet<PathBuf> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    places.map(|place| read::unescaped(&String::from_utf8_lossy(place)).into()).collect()
 }
 
 /// Device and inode of what is open.
@@ -1221,7 +1263,6 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
         Errno::EISDIR | Errno::EEXIST | Errno::ENOTDIR => {
             error.help("something of another type stands there; move it away")
         }
-        Errno::ENOSYS => error.help("this needs Linux 5.6 or later (openat2), to keep links inside the tree"),
         Errno::ELOOP | Errno::EXDEV => error.help("a link on the way leads in a circle or out of the root"),
         _ => error,
     }

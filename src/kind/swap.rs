@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
+use crate::host::read::unescaped;
 use crate::host::root::Access;
 use crate::kind::diff::Diff;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -51,10 +52,7 @@ fn in_use(host: &Host) -> Result<Vec<String>> {
 }
 
 fn devices(proc_swaps: &str) -> Vec<String> {
-    // white space in a name is written as an octal number
-    let plain =
-        |name: &str| name.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-    proc_swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(plain).collect()
+    proc_swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescaped).collect()
 }
 
 /// The lines of `/etc/fstab` with their ends, as bytes: labels and mount points may be in any encoding.

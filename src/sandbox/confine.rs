@@ -16,6 +16,7 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::filter;
 use crate::error::{Context, Error, Result};
 use crate::host::read;
 
@@ -97,7 +98,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     let status =
         ruleset.restrict_self().map_err(|why| Error::new("can't confine a process to its files").because(why))?;
     for filter in &filters {
-        seccompiler::apply_filter(filter).map_err(|why| {
+        filter::apply(filter).map_err(|why| {
             Error::new("can't confine a process to its system calls")
                 .because(why)
                 .help("kpull needs a kernel with seccomp filters, and in a container the right to use them")

@@ -15,6 +15,7 @@
 
 mod child;
 mod confine;
+mod filter;
 mod parent;
 mod wire;
 
