@@ -4,5 +4,7 @@
 mod kernel;
 #[path = "platforms/kernels.rs"]
 mod kernels;
+#[path = "platforms/packages.rs"]
+mod packages;
 #[path = "support/site.rs"]
 mod site;

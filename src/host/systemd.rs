@@ -58,7 +58,7 @@ pub struct Details {
     pub unit: Unit,
     /// How a service says that it is up: `simple`, `oneshot`, `notify`, …; empty for other units.
     pub service: String,
-    /// How the last run of a service went: `success`, `exit-code`, `timeout`, `start-limit-hit`, …
+    /// How the last run of a service went: `success`, `exit-code`, `timeout`, `start-limit-hit` (`start-limit` before systemd 231), …
     pub result: String,
     /// When its main process has come to an end, in microseconds since 1970; 0 when it has not since boot.
     pub ended: u64,
@@ -440,7 +440,10 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
     match (verdict, details.result.as_str(), details.status) {
         ("dependency", ..) => "a unit that it requires did not start; `systemctl list-dependencies` shows which",
         ("canceled", ..) => "somebody gave it another job meanwhile; run again",
-        (_, "start-limit-hit", _) => "it ended too often in a short time; repair what ends it, then run again",
+        // `start-limit` before systemd 231
+        (_, "start-limit-hit" | "start-limit", _) => {
+            "it ended too often in a short time; repair what ends it, then run again"
+        }
         (_, "exit-code", 203) => "its program can't be run: look whether ExecStart= names an executable file",
         (_, "exit-code", 200) => "its WorkingDirectory= does not exist",
         (_, "exit-code", 216 | 217) => "its User= or Group= does not exist on this host",
@@ -561,5 +564,13 @@ mod tests {
         let details = Details { result: "exit-code".into(), code: 1, status: 203, ..Details::default() };
         assert!(advice("failed", &details).contains("ExecStart="));
         assert!(advice("dependency", &details).contains("requires"));
+    }
+
+    #[test]
+    fn a_unit_that_ends_too_often_has_its_own_advice_whatever_its_systemd_calls_that() {
+        for result in ["start-limit", "start-limit-hit"] {
+            let details = Details { result: result.into(), ..Details::default() };
+            assert!(advice("failed", &details).contains("too often"), "{result}");
+        }
     }
 }

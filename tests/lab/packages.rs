@@ -190,4 +190,15 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_leaves_what_the_host_kno
     assert_eq!(host.run("chroot /srv/root /usr/bin/kpull --version").ok(), "kpull 0.1.0");
     host.run("rpm --root /srv/root -e kpull").ok();
     assert_eq!(host.run(files).ok(), before);
+
+    // the limit of memory that systemd of CentOS 7 knows
+    let systemctl = "#!/bin/sh\nprintf 'systemd 219\\n+PAM +AUDIT\\n'\n";
+    host.write("/srv/root/bin/systemctl", systemctl);
+    host.run("chmod 755 /srv/root/bin/systemctl && mkdir /srv/root/dev && touch /srv/root/dev/null").ok();
+    host.run("rpm --root /srv/root -i --nodeps /opt/kpull-1.x86_64.rpm").ok();
+    let dropin = "/usr/lib/systemd/system/kpull.service.d/memory.conf";
+    assert_eq!(host.run(&format!("cat /srv/root{dropin}")).ok(), "[Service]\nMemoryLimit=1G");
+    assert_eq!(host.run("rpm --root /srv/root -V --nodeps kpull").ok(), "");
+    host.run("rpm --root /srv/root -e kpull && rm -r /srv/root/bin/systemctl /srv/root/dev").ok();
+    assert_eq!(host.run(files).ok(), before);
 }
