@@ -1,7 +1,11 @@
 //! The sandbox holds: what somebody who has taken over the process that talks to the network can't do.
 //!
 //! Each attempt is made in a process of its own, this very program started again, which first confines itself with the
-//! function that the real child uses. Run as root to see all of it; as another user the change of user is left out.
+//! function that the real child uses. Run as root to see all of it; as another user the change of user is left out. All of it is
+//! shown on older kernels too: those before 5.13 have no Landlock, and what that alone forbids is possible there.
+
+#[path = "support/kernel.rs"]
+mod kernel;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,6 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use kernel::{Version, like};
 use kpull::sandbox::{Confinement, confine, has_landlock};
 use nix::errno::Errno;
 use nix::libc;
@@ -35,10 +40,13 @@ use End::{Fails, Killed, Works};
 const CLOSED: End = Fails(&[libc::EACCES]);
 const FORBIDDEN: End = Fails(&[libc::EPERM]);
 
+/// Kernels that it is shown on; `None` is this machine's.
+const KERNELS: [Option<Version>; 5] = [None, Some((5, 14)), Some((5, 4)), Some((4, 18)), Some((3, 10))];
+
 struct Attempt {
     name: &'static str,
     end: End,
-    /// Whether it is Landlock alone that keeps the process from it.
+    /// Whether it is Landlock alone that keeps the process from it: without, it works.
     landlock: bool,
     act: fn(&Outside) -> io::Result<()>,
 }
@@ -231,26 +239,42 @@ fn main() -> ExitCode {
     });
     let filter = words.iter().find(|word| !word.starts_with('-'));
     let mut failed = 0;
-    for attempt in ATTEMPTS.iter().filter(|attempt| filter.is_none_or(|filter| attempt.name.contains(filter.as_str())))
-    {
-        let output = start(attempt.name, &address);
-        let verdict = match attempt.end {
-            _ if attempt.landlock && !has_landlock() => false,
-            Works => output.status.code() == Some(0),
-            Fails(numbers) => output.status.code().is_some_and(|code| numbers.contains(&code)),
-            Killed => output.status.signal() == Some(libc::SIGSYS),
-        };
-        println!("test {} ... {}", attempt.name, if verdict { "ok" } else { "FAILED" });
-        if !verdict {
+    for kernel in KERNELS {
+        let on = kernel.map_or_else(String::new, |(major, minor)| format!(" on Linux {major}.{minor}"));
+        let has_landlock = on_kernel(kernel, has_landlock);
+        if kernel.is_none_or(|version| version >= (5, 13)) && !has_landlock {
+            println!("this kernel has no Landlock, which this is shown with");
             failed += 1;
-            if attempt.landlock && !has_landlock() {
-                println!("this kernel has no Landlock, which this is shown with");
+        }
+        for attempt in ATTEMPTS {
+            let name = format!("{}{on}", attempt.name);
+            if filter.is_some_and(|filter| !name.contains(filter.as_str())) {
+                continue;
             }
-            println!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+            let output = on_kernel(kernel, || start(attempt.name, &address));
+            let verdict = match attempt.end {
+                _ if attempt.landlock && !has_landlock => output.status.code() == Some(0),
+                Works => output.status.code() == Some(0),
+                Fails(numbers) => output.status.code().is_some_and(|code| numbers.contains(&code)),
+                Killed => output.status.signal() == Some(libc::SIGSYS),
+            };
+            println!("test {name} ... {}", if verdict { "ok" } else { "FAILED" });
+            if !verdict {
+                failed += 1;
+                println!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+            }
         }
     }
     println!("\n{failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Does `work` as on a kernel.
+fn on_kernel<T: Send>(kernel: Option<Version>, work: impl FnOnce() -> T + Send) -> T {
+    match kernel {
+        Some(version) => like(version, work),
+        None => work(),
+    }
 }
 
 /// Makes an attempt in a process of its own, in a directory that is its cache.

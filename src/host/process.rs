@@ -1,16 +1,15 @@
 //! Running other programs: never through a shell, with a clean environment, bounded in time and output.
 
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -55,7 +54,7 @@ pub struct Command<'a> {
     pub identity: Option<Identity>,
     /// When it is ended.
     pub timeout: Duration,
-    /// What it reads from its standard input; nothing when left out. It is handed over in memory.
+    /// What it reads from its standard input, a pipe; nothing when left out. It never is on a disk.
     pub input: Option<&'a [u8]>,
     /// Whether its output is of no use: it goes nowhere then. What it says of errors is kept all the same.
     pub mute: bool,
@@ -162,13 +161,13 @@ impl Output {
 
 /// Runs a program to its end. That it can't be started is an error; how it ends is the caller's to judge.
 pub fn run(command: &Command<'_>) -> Result<Output> {
-    start(command)?.and_then(|child| wait(child, command.timeout))
+    start(command)?.and_then(|child| wait(child, command))
 }
 
 /// [`run`], but `None` when there is no such program.
 pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
     match start(command)? {
-        Ok(child) => wait(child, command.timeout).map(Some),
+        Ok(child) => wait(child, command).map(Some),
         Err(_) => Ok(None),
     }
 }
@@ -192,7 +191,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home)])
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir(command.cwd)
-        .stdin(command.input.map_or(Ok(Stdio::null()), in_memory)?)
+        .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
         .stderr(Stdio::piped())
         .process_group(0);
@@ -222,15 +221,6 @@ pub fn not_started(what: &str, why: &std::io::Error) -> Error {
     }
 }
 
-/// Bytes as something to read from.
-fn in_memory(bytes: &[u8]) -> Result<Stdio> {
-    let what = || "can't hand a program its input".to_owned();
-    let fd = memfd_create(c"kpull", MFdFlags::MFD_CLOEXEC).context(what)?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(bytes).and_then(|()| file.rewind()).context(what)?;
-    Ok(file.into())
-}
-
 /// Starts a program with the umask that programs expect: what a package's script makes is for everybody to read. Ours is
 /// for root's eyes only, see [`keep_private`]; it is the process's, so it is put back at once, and one thread has its turn
 /// after the other.
@@ -246,6 +236,43 @@ fn with_usual_umask<T>(start: impl FnOnce() -> T) -> T {
 /// From here on what this process makes is for its user only, unless it says otherwise.
 pub fn keep_private() {
     umask(Mode::from_bits_truncate(0o077));
+}
+
+/// What a program still has to be given to read.
+struct Feed<'a> {
+    /// Its standard input, while there is more for it.
+    to: Option<ChildStdin>,
+    left: &'a [u8],
+}
+
+impl<'a> Feed<'a> {
+    fn new(to: Option<ChildStdin>, left: &'a [u8]) -> Result<Self> {
+        if let Some(to) = &to {
+            // so that a program which does not read can't hold us
+            fcntl(to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(not_fed)?;
+        }
+        Ok(Self { to, left })
+    }
+
+    /// Gives it what there is room for. At its end, or when the program reads no more, the pipe is closed.
+    fn give(&mut self) -> Result<()> {
+        let Some(to) = &mut self.to else { return Ok(()) };
+        while !self.left.is_empty() {
+            match to.write(self.left) {
+                Ok(length) => self.left = self.left.get(length..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(Error::new(not_fed()).because(error)),
+            }
+        }
+        self.to = None;
+        Ok(())
+    }
+}
+
+fn not_fed() -> String {
+    "can't hand a program its input".to_owned()
 }
 
 /// One output of a program, as far as it is kept.
@@ -294,8 +321,8 @@ impl<R: Read + AsFd> Tail<R> {
     }
 }
 
-fn wait(mut child: Child, timeout: Duration) -> Result<Output> {
-    let outcome = watch(&mut child, timeout);
+fn wait(mut child: Child, command: &Command<'_>) -> Result<Output> {
+    let outcome = watch(&mut child, command.input.unwrap_or_default(), command.timeout);
     if outcome.is_err() {
         // whatever went wrong here, nothing is left running
         let _ = killpg(group(&child), Signal::SIGKILL);
@@ -308,15 +335,17 @@ fn group(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-fn watch(child: &mut Child, timeout: Duration) -> Result<Output> {
+fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
     let started = Instant::now();
+    let mut stdin = Feed::new(child.stdin.take(), input)?;
     let mut stdout = Tail::new(child.stdout.take())?;
     let mut stderr = Tail::new(child.stderr.take())?;
     let group = group(child);
     let mut pause = 1;
     let (mut asked, mut timed_out) = (false, false);
     loop {
-        listen(&stdout, &stderr, pause)?;
+        stdin.give()?;
+        listen(&stdin, &stdout, &stderr, pause)?;
         pause = (pause * 2).min(20);
         stdout.take()?;
         stderr.take()?;
@@ -344,10 +373,14 @@ fn watch(child: &mut Child, timeout: Duration) -> Result<Output> {
     Ok(Output { ended, stdout: stdout.into_kept(), stderr: stderr.into_kept() })
 }
 
-/// Waits until a program says something or ends its output, but at most `pause` milliseconds.
-fn listen<A: AsFd, B: AsFd>(one: &Tail<A>, other: &Tail<B>, pause: u8) -> Result<()> {
-    let fds = [one.from.as_ref().map(AsFd::as_fd), other.from.as_ref().map(AsFd::as_fd)];
-    let mut fds: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+/// Waits until a program reads or says something, or ends its output, but at most `pause` milliseconds.
+fn listen<A: AsFd, B: AsFd>(input: &Feed<'_>, one: &Tail<A>, other: &Tail<B>, pause: u8) -> Result<()> {
+    let fds = [
+        (input.to.as_ref().map(AsFd::as_fd), PollFlags::POLLOUT),
+        (one.from.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
+        (other.from.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
+    ];
+    let mut fds: Vec<PollFd<'_>> = fds.into_iter().filter_map(|(fd, what)| Some(PollFd::new(fd?, what))).collect();
     match poll(&mut fds, PollTimeout::from(pause)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(errno) => Err(Error::new("can't read a program's output").because(errno.desc())),
@@ -407,6 +440,46 @@ mod tests {
         let argv = argv(["cat"]);
         let output = run(&Command { input: Some(b"a\0b"), ..Command::new(&argv, MINUTE) }).unwrap();
         assert_eq!(output.stdout, b"a\0b");
+    }
+
+    #[test]
+    fn a_program_reads_more_than_a_pipe_holds_while_it_says_as_much() {
+        let input: Vec<u8> = (0..3 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
+        let argv = argv(["sh", "-c", "cat; echo end"]);
+        let output = run(&Command { input: Some(&input), ..Command::new(&argv, MINUTE) }).unwrap();
+        let kept = KEPT - b"end\n".len();
+        assert!(output.is_success() && output.stdout.len() == KEPT);
+        assert_eq!(output.stdout[..kept], input[input.len() - kept..]);
+    }
+
+    #[test]
+    fn a_program_need_not_read_what_it_is_given() {
+        let input = vec![b'x'; 1 << 20];
+        let ended = |script: &str, timeout| {
+            let argv = argv(["sh", "-c", script]);
+            run(&Command { input: Some(&input), ..Command::new(&argv, timeout) }).unwrap().ended
+        };
+        assert!(matches!(ended("exit 7", MINUTE), Ended::Exited(status) if status.code() == Some(7)));
+        // closed long before the end, and never read
+        assert!(matches!(ended("exec <&-; sleep .2; exit 0", MINUTE), Ended::Exited(status) if status.success()));
+        let limit = Duration::from_secs(1);
+        assert_eq!(ended("sleep 1000", limit), Ended::TimedOut(limit));
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_input_open_reads_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = dir.path().join("heard");
+        let script = r#"exec 3<&0; (cat <&3 > "$0"; mv "$0" "$1") >/dev/null 2>&1 & exit 0"#;
+        let part = dir.path().join("part");
+        let argv = argv(["sh", "-c", script, part.to_str().unwrap(), heard.to_str().unwrap()]);
+        assert!(run(&Command { input: Some(b"all"), ..Command::new(&argv, MINUTE) }).unwrap().is_success());
+        let until = Instant::now() + MINUTE;
+        while !heard.exists() {
+            assert!(Instant::now() < until, "it still reads");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(std::fs::read(&heard).unwrap(), b"all");
     }
 
     #[test]
