@@ -1,10 +1,16 @@
 //! Systems that are not the one the other suites run on: older kernels, other distributions, other architectures.
 
+#[path = "lab/alone.rs"]
+mod alone;
 #[path = "support/kernel.rs"]
 mod kernel;
 #[path = "platforms/kernels.rs"]
 mod kernels;
+#[path = "support/lab.rs"]
+mod lab;
 #[path = "platforms/packages.rs"]
 mod packages;
 #[path = "support/site.rs"]
 mod site;
+
+const H1: (&str, &str) = ("h1", "192.168.1.11");

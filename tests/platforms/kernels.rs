@@ -7,7 +7,9 @@ use nix::fcntl::{OFlag, OpenHow, open, openat2};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 
+use crate::alone::World;
 use crate::kernel::{Version, like};
+use crate::lab;
 use crate::site::{Output, Site, Tree, command};
 
 /// What a tree is made of at first: each way of writing, links on the way, and a directory to be removed with all that is in it.
@@ -125,4 +127,147 @@ fn prepare(tree: &Tree) {
     std::os::unix::fs::symlink("/real", tree.at("link")).unwrap();
     std::os::unix::fs::symlink("../../real", tree.at("srv/old/out")).unwrap();
     fs::create_dir(tree.at("srv/old/empty")).unwrap();
+}
+
+/// All that a host is asked for and told, with a server of its own for the release and an artifact.
+const LIVE: &str = r#"
+[[user]]
+name = "app"
+[[package]]
+name = "hello"
+[[artifact]]
+name = "tool"
+install = { "bin/tool" = "/opt/tool" }
+[[file]]
+path = "/etc/app.conf"
+content = "VALUE\n"
+owner = "app"
+[[sysctl]]
+name = "net.ipv4.ip_forward"
+value = 1
+[[command]]
+run = ["sh", "-c", "cp /etc/app.conf /srv/copied"]
+unless = ["cmp", "-s", "/etc/app.conf", "/srv/copied"]
+[[absent]]
+path = "/srv/old"
+recursive = true
+[[firewall]]
+zone = "public"
+ports = ["8080/tcp"]
+[[secret]]
+name = "db"
+credential = "db"
+unit = "app.service"
+[[unit]]
+name = "app.service"
+content = """
+[Service]
+ExecStart=/bin/sh -c 'cat "$CREDENTIALS_DIRECTORY/db" > /run/app && sleep infinity'
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+restart_when = ["file:/etc/app.conf", "secret:db"]
+[[probe]]
+name = "app"
+command = ["/opt/tool"]
+within = "20s"
+"#;
+
+const PREPARE: &str = r#"
+set -e
+mkdir -p /srv/www/tool/bin /srv/old/deep/er
+touch /srv/old/deep/er/file
+printf '#!/bin/sh\ncat /srv/answer\n' > /srv/www/tool/bin/tool
+chmod 755 /srv/www/tool/bin/tool
+tar -czf /srv/www/tool.tar.gz -C /srv/www/tool bin
+cat > /srv/site/artifacts.toml <<END
+[tool]
+version = "1"
+[tool.amd64]
+url = "http://127.0.0.1:8000/www/tool.tar.gz"
+sha256 = "$(sha256sum /srv/www/tool.tar.gz | cut -d' ' -f1)"
+size = "unknown"
+END
+mkdir -p /etc/ssh && ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+printf 'name = "lab"\n[secrets]\nrecipients = ["%s"]\n' "$(cat /root/key.pub)" > /srv/site/site.toml
+printf 'recipient = "%s"\n' "$(cat /etc/ssh/ssh_host_ed25519_key.pub)" >> /srv/site/host_vars/h1.toml
+cd /srv/site && printf %s a-secret-of-the-lab | kpull secret set db
+systemd-run -q --unit=web python3 -m http.server --bind 127.0.0.1 --directory /srv 8000
+timeout 20 sh -c 'until curl -fs http://127.0.0.1:8000/ >/dev/null; do sleep .1; done'
+cat > /etc/kpull/kpull.toml <<END
+host = "h1"
+[trust]
+site = "lab"
+allowed_signers = "allowed_signers"
+[[source]]
+http = "http://127.0.0.1:8000/site"
+[[hook]]
+on = ["change", "back"]
+command = ["sh", "-c", "cat >> /srv/told; echo >> /srv/told"]
+END
+touch /srv/answer
+"#;
+
+#[test]
+fn on_a_real_host_with_linux_3_10_everything_is_made_mended_and_taken_back() {
+    let world = World::new();
+    let host = world.host();
+    let run = |command: &str| like((3, 10), || host.run(command));
+    let first = LIVE.replace("VALUE", "first");
+    host.write("/srv/site/roles/app/role.toml", format!("summary = \"For a test\"\n{first}"));
+    host.run(PREPARE).ok();
+    world.release(&first);
+
+    let plan = run("kpull plan");
+    assert_eq!(plan.code(), 2, "{plan}");
+    // something is mounted below what is to be removed, of the same file system
+    host.run("mkdir /srv/mine && touch /srv/mine/kept && mount --bind /srv/mine /srv/old/deep/er").ok();
+    let refused = run("NO_COLOR=1 COLUMNS=300 kpull apply");
+    assert_eq!(refused.code(), 1, "{refused}");
+    assert!(refused.stderr.contains("can't remove /srv/old/deep/er: something is mounted there"), "{refused}");
+    host.run("test -e /srv/mine/kept && umount /srv/old/deep/er && test -e /srv/old/deep/er/file").ok();
+
+    run("kpull apply").ok();
+    assert_eq!(host.run("ls -d /srv/old").code(), 2, "it is removed");
+    assert_eq!(
+        host.run("cat /run/app /srv/copied; stat -c %U /etc/app.conf; hello").ok(),
+        "a-secret-of-the-labfirst\napp\nHello, world!"
+    );
+    assert_eq!(host.run("firewall-cmd --list-ports; sysctl -n net.ipv4.ip_forward").ok(), "8080/tcp\n1");
+    host.run("! grep -r a-secret-of-the-lab /etc /srv /var/lib/kpull").ok();
+    assert!(host.run("cat /srv/told").ok().contains("\"file:/etc/app.conf\""), "a hook gets its input");
+    assert!(run("kpull apply").ok().contains("nothing to do"));
+    assert_eq!(run("kpull verify").code(), 0);
+    assert!(run("kpull status").ok().contains("no Landlock"));
+
+    for drift in [
+        "systemctl stop app.service",
+        "echo drift > /etc/app.conf",
+        "firewall-cmd -q --remove-port=8080/tcp",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "rm /opt/tool",
+        "dpkg --purge hello",
+        "rm /srv/copied",
+    ] {
+        host.run(drift).ok();
+        let plan = run("kpull plan");
+        assert_eq!(plan.code(), 2, "{drift}: {plan}");
+        run("kpull apply").ok();
+        assert_eq!(run("kpull plan").code(), 0, "{drift}");
+    }
+
+    // the probe fails, so the host goes back by itself
+    world.release(&LIVE.replace("VALUE", "second").replace("[\"/opt/tool\"]", "[\"false\"]").replace("20s", "1s"));
+    assert_eq!(run("kpull apply").code(), 3);
+    assert_eq!(host.run("cat /etc/app.conf").ok(), "first");
+    assert!(run("kpull apply").ok().contains("nothing to do"));
+
+    // and with a role that wants nothing any more, all of it goes
+    world.release("");
+    run("kpull apply --retry").ok();
+    let left = host
+        .run("ls -d /etc/app.conf /opt/tool /etc/systemd/system/app.service; firewall-cmd --list-ports; dpkg -s hello");
+    assert_eq!(left.stdout.trim(), "", "{left}");
+    lab::Output::ok(run("kpull plan"));
 }
