@@ -2,6 +2,8 @@
 
 #[path = "lab/alone.rs"]
 mod alone;
+#[path = "platforms/families.rs"]
+mod families;
 #[path = "support/kernel.rs"]
 mod kernel;
 #[path = "platforms/kernels.rs"]

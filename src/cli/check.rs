@@ -113,7 +113,7 @@ impl Check {
     /// Tells of certificates that need attention; those that are no good any more are errors.
     fn certificates(&self, site: &Arc<Site>) -> Result<Vec<Error>> {
         let now = Timestamp::now();
-        let standings = survey(site, now)?;
+        let standings = survey(site, self.site.dir().as_deref(), now)?;
         // what one command renews is told once
         let is_due = |standing: &&Standing| standing.is_due();
         let first = standings.iter().filter(is_due).min_by_key(|standing| standing.left(now));
@@ -147,7 +147,12 @@ impl Check {
     fn check_artifacts(&self, site: &Arc<Site>) -> Result<()> {
         let mirror = self.mirror.iter().map(|dir| dir.join(layout::ARTIFACTS));
         let stores = mirror.chain([PathBuf::from("/var/lib/kpull/artifacts")]).collect();
-        let checking = Checking { net: self.net.options(), download: self.download, stores, members: installed(site) };
+        let checking = Checking {
+            net: self.net.options(),
+            download: self.download,
+            stores,
+            members: installed(site, self.site.dir().as_deref()),
+        };
         let report = Text::new(false);
         let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
         check(&site.files, &site.artifacts, &checking, &progress, &mut |asked| {
@@ -170,11 +175,11 @@ impl Check {
 }
 
 /// What roles take out of artifacts, by digest: for every host, whichever architecture it may have.
-fn installed(site: &Arc<Site>) -> BTreeMap<String, BTreeSet<String>> {
+fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<String>> {
     let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, host) in &site.hosts {
         for arch in ["amd64", "arm64"] {
-            let facts = Facts::assumed(name, host.address, None).map(|facts| Facts { arch: arch.to_owned(), ..facts });
+            let facts = Facts::recorded(dir, name, host.address).map(|facts| Facts { arch: arch.to_owned(), ..facts });
             // a host that has no such pins can't be of this architecture; other errors were told
             let Ok(catalog) = facts.and_then(|facts| resolve(site, name, &facts, &Secrets::sealed())) else { continue };
             for item in &catalog.items {

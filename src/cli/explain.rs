@@ -24,9 +24,10 @@ pub struct Explain {
 
 impl Run for Explain {
     fn run(&self) -> Result<Exit> {
-        let site = self.site.load()?;
+        let (site, dir) = (self.site.load()?, self.site.dir());
         let host = site.find_host(&self.host)?;
-        let facts = Facts::assumed(&self.host, host.address, None)?;
+        let facts = Facts::recorded(dir.as_deref(), &self.host, host.address)?;
+        let recorded = facts.live.then(|| Facts::file_of(&self.host));
         let (role, way) = match self.variable.split_once('.') {
             Some((role, rest)) if site.roles.contains_key(role) => (Some(role), rest),
             _ => (None, self.variable.as_str()),
@@ -34,20 +35,33 @@ impl Run for Explain {
         let way: Vec<String> = way.split('.').map(str::to_owned).collect();
         let world = World::new(site.clone(), &self.host, &facts, &Secrets::sealed());
         let layers = world.layers(&self.host, role);
-        let set: Vec<_> = layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(&way)?))).collect();
+        let set_at = |way: &[String]| -> Vec<_> {
+            layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(way)?))).collect()
+        };
+        // a part of what an expression makes is set where the expression is
+        let set =
+            (1..=way.len()).rev().map(|parts| set_at(&way[..parts])).find(|set| !set.is_empty()).unwrap_or_default();
         let Some(value) = world.variable(&self.host, role, &way[0]).filter(|_| !set.is_empty()) else {
             return Err(self.unknown(&site, role, &way));
         };
         let mut value = serde_json::to_value(&value)
             .map_err(|_| world.take_failure().unwrap_or_else(|| Error::new("the variable can't be made")))?;
-        for key in &way[1..] {
-            value = value.get_mut(key).map(serde_json::Value::take).unwrap_or_default();
+        for (at, key) in way.iter().enumerate().skip(1) {
+            let Some(part) = value.get_mut(key).map(serde_json::Value::take) else {
+                let whole = self.variable.rsplitn(way.len() - at + 1, '.').last().unwrap_or_default();
+                let names = value.as_object().into_iter().flatten().map(|(name, _)| format!("`{name}`"));
+                return Err(self.unset().help(match names.collect::<Vec<_>>().join(", ") {
+                    none if none.is_empty() => format!("{value} has no parts"),
+                    names => format!("`{whole}` has no `{key}`: it has {names}"),
+                }));
+            };
+            value = part;
         }
         if self.json {
             let layers: Vec<_> =
                 set.iter().map(|(name, place)| json!({ "layer": name, "place": place.to_string() })).collect();
             print_json(
-                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers }),
+                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers, "facts": recorded }),
             );
             return Ok(Exit::Done);
         }
@@ -55,6 +69,9 @@ impl Run for Explain {
         for (index, (name, place)) in set.iter().enumerate().rev() {
             let note = if index + 1 == set.len() { "" } else { "   (overruled)" };
             print(&format!("  {name:<20} {place}{note}"));
+        }
+        if let Some(file) = recorded {
+            print(&format!("  {:<20} {file}", "facts"));
         }
         Ok(Exit::Done)
     }
@@ -65,8 +82,12 @@ impl Run for Explain {
 }
 
 impl Explain {
+    fn unset(&self) -> Error {
+        Error::new(format!("nothing sets `{}` for {}", self.variable, self.host))
+    }
+
     fn unknown(&self, site: &crate::site::Site, role: Option<&str>, way: &[String]) -> Error {
-        let error = Error::new(format!("nothing sets `{}` for {}", self.variable, self.host));
+        let error = self.unset();
         let role = role.and_then(|role| site.roles.get(role));
         match role.and_then(|role| Some((role, nearest(&way[0], role.names())?))) {
             Some((role, near)) => error.help(format!("did you mean `{}.{near}`?", role.name)),

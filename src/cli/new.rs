@@ -159,7 +159,7 @@ fn host(dir: &Path, name: &str, text: &str) -> Result<Made> {
     check_name("host", name)?;
     let made = vec![(format!("host_vars/{name}.toml"), text.to_owned())];
     let site = Arc::new(loads(Files::in_directory(dir)?, &made)?);
-    let facts = Facts::assumed(name, site.find_host(name)?.address, None)?;
+    let facts = Facts::recorded(Some(dir), name, site.find_host(name)?.address)?;
     // certificates and secrets are made for a host that is there
     resolve(&site, name, &facts, &Secrets::expected())?;
     Ok(made)

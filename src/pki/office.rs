@@ -89,7 +89,7 @@ impl Office {
 
     /// How every certificate stands.
     pub fn survey(&self) -> Result<Vec<Standing>> {
-        survey(&self.site, self.now)
+        survey(&self.site, Some(&self.dir), self.now)
     }
 
     /// Makes the authorities and key pairs that are missing. What is there stays as it is.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -114,12 +115,12 @@ impl Standing {
     }
 }
 
-/// Every certificate of a site, by host and name. What can't be resolved is an error.
-pub fn survey(site: &Arc<Site>, now: Timestamp) -> Result<Vec<Standing>> {
+/// Every certificate of a site, by host and name, with the facts that were recorded in `dir`. What can't be resolved is an error.
+pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Vec<Standing>> {
     let mut errors = Vec::new();
     let mut standings = BTreeMap::new();
     for (host, vars) in &site.hosts {
-        match Facts::assumed(host, vars.address, None).and_then(|facts| wishes(site, host, &facts)) {
+        match Facts::recorded(dir, host, vars.address).and_then(|facts| wishes(site, host, &facts)) {
             Ok(found) => {
                 for (wish, place) in found {
                     match stand(site, host, wish, place, now) {

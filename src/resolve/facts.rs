@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Context, Error, Result};
 use crate::host::{Host, meminfo};
+use crate::resolve::os::Os;
 use crate::resolve::world::merge;
 use crate::site::{Doc, read_if_there};
 
@@ -38,18 +39,6 @@ pub struct Facts {
     pub cgroup: String,
     /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
     pub live: bool,
-}
-
-/// The system, from os-release.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Os {
-    /// `debian`, `centos`, …
-    pub id: String,
-    /// `12`, `7`, …; empty where the system has none.
-    pub version: String,
-    /// `debian` or `rhel`: the family whose package manager and paths it has; the id itself when it has none.
-    pub family: String,
 }
 
 impl Facts {
@@ -95,7 +84,7 @@ impl Facts {
         Ok(Self {
             hostname: name.to_owned(),
             arch: arch(),
-            os: os.unwrap_or_else(|| Os { id: "debian".into(), version: "12".into(), family: "debian".into() }),
+            os: os.unwrap_or_else(Os::assumed),
             interfaces: BTreeMap::from([("eth0".to_owned(), vec![address])]),
             memory: 4096,
             cores: 2,
@@ -114,35 +103,18 @@ impl Facts {
         doc.read_at(at, merge(own, &Value::Object(some.clone())))
     }
 
+    /// The file of a site that a host's facts are recorded in.
+    pub fn file_of(name: &str) -> String {
+        format!("facts/{name}.toml")
+    }
+
     /// What `kpull facts` told on the host, in `facts/NAME.toml` beside the site; else what is assumed of it.
     pub fn recorded(site: Option<&Path>, name: &str, address: IpAddr) -> Result<Self> {
-        let path = site.map(|dir| dir.join("facts").join(format!("{name}.toml")));
-        match path.as_deref().map(read_if_there).transpose()?.flatten() {
-            Some(bytes) => Doc::parse(&format!("facts/{name}.toml"), &bytes)?.read(),
+        let file = Self::file_of(name);
+        match site.map(|dir| read_if_there(&dir.join(&file))).transpose()?.flatten() {
+            Some(bytes) => Doc::parse(&file, &bytes)?.read(),
             None => Self::assumed(name, address, None),
         }
-    }
-}
-
-impl Os {
-    /// Reads a machine's, or a tree's.
-    pub fn of(host: &Host) -> Result<Self> {
-        let mut text = host.root.text(Path::new("/etc/os-release"))?;
-        if text.is_empty() {
-            text = host.root.text(Path::new("/usr/lib/os-release"))?;
-        }
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .map(|value| value.trim_matches(['"', '\'']).to_owned())
-                .unwrap_or_default()
-        };
-        let (id, like) = (value("ID"), value("ID_LIKE"));
-        let family = ["debian", "rhel"]
-            .into_iter()
-            .find(|family| id == *family || like.split(' ').any(|word| word == *family))
-            .map_or_else(|| id.clone(), str::to_owned);
-        Ok(Self { version: value("VERSION_ID"), id, family })
     }
 }
 

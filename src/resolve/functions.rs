@@ -7,6 +7,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use crate::resolve::filters;
+use crate::resolve::os::for_os;
 use crate::resolve::world::HostObject;
 
 /// Functions, the engine's too, for a suggestion when somebody misspells one.
@@ -18,6 +19,7 @@ pub const FILTERS: &[&str] = &[
     "with_role",
     "in_group",
     "exec",
+    "for_os",
     "systemd_quote",
     "url_host",
     "urls",
@@ -127,6 +129,7 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
     env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
     env.add_filter("exec", exec);
+    env.add_filter("for_os", for_os);
     env.add_filter("url_host", |text: String| url_host(&text));
     env.add_filter("address", |text: String| address(&text).map(|address| address.to_string()));
     env.add_filter("urls", urls);

@@ -8,6 +8,7 @@ mod facts;
 mod filters;
 mod functions;
 mod order;
+mod os;
 mod shown;
 #[cfg(test)]
 pub mod testing;
@@ -16,8 +17,9 @@ mod world;
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
 pub use expression::Expression;
-pub use facts::{Facts, Os};
+pub use facts::Facts;
 pub use order::predecessors;
+pub use os::Os;
 pub use shown::{Shown, digest};
 pub use world::{Layer, World, layers};
 

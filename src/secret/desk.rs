@@ -46,7 +46,7 @@ impl Desk {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
         let (mut users, mut errors) = (Users::default(), Vec::new());
         for (name, host) in &site.hosts {
-            let resolved = Facts::assumed(name, host.address, None)
+            let resolved = Facts::recorded(Some(dir), name, host.address)
                 .and_then(|facts| resolve(&site, name, &facts, &Secrets::expected()));
             match resolved {
                 Ok(catalog) => users.add(&catalog),

@@ -43,7 +43,7 @@ fn every_variable_of_a_role_says_what_it_is() {
     let mut silent = Vec::new();
     for name in Made::shipped().site.roles.keys() {
         for group in groups(&role(name)) {
-            let tells_itself = group.is_of_flags();
+            let tells_itself = group.tells_itself();
             let rows = group.rows.into_iter().filter(|_| !tells_itself).map(|row| (row.name, row.about));
             let all = rows.chain([(group.name, group.about)]).filter(|(_, about)| about.is_empty());
             silent.extend(all.map(|(variable, _)| format!("roles/{name}/role.toml: {variable}")));
@@ -61,9 +61,9 @@ struct Group {
 }
 
 impl Group {
-    /// Whether these are a program's flags, which tell by their names what they are.
-    fn is_of_flags(&self) -> bool {
-        self.name == "flags"
+    /// Whether these are a program's flags, or systems, which tell by their names what they are.
+    fn tells_itself(&self) -> bool {
+        matches!(self.name.as_str(), "flags" | "systems")
     }
 }
 
@@ -88,7 +88,11 @@ fn page(name: &str) -> String {
         write!(page, "\nIt comes with {}.\n", links.join(", ")).unwrap();
     }
     for group in groups(&doc).iter().filter(|group| !group.rows.is_empty()) {
-        let of = if group.is_of_flags() { "flag" } else { "variable" };
+        let of = match group.name.as_str() {
+            "flags" => "flag",
+            "systems" => "system",
+            _ => "variable",
+        };
         match group.name.as_str() {
             "variables" => write!(
                 page,
@@ -125,13 +129,21 @@ fn groups(doc: &DocumentMut) -> Vec<Group> {
     for (name, item) in doc.get("vars").and_then(Item::as_table).into_iter().flat_map(Table::iter) {
         match item.as_table() {
             Some(table) => {
-                let rows = table.iter().map(|(name, item)| variable(name, item)).collect();
+                let rows = table.iter().flat_map(|(name, item)| variables(name, item)).collect();
                 tables.push(Group { name: name.into(), about: comment(table.decor().suffix()), rows });
             }
             None => own.rows.push(variable(name, item)),
         }
     }
     [own].into_iter().chain(tables).collect()
+}
+
+/// A variable, or those of a table of them.
+fn variables(name: &str, item: &Item) -> Vec<Row> {
+    match item.as_table() {
+        Some(table) => table.iter().flat_map(|(key, item)| variables(&format!("{name}.{key}"), item)).collect(),
+        None => vec![variable(name, item)],
+    }
 }
 
 fn variable(name: &str, item: &Item) -> Row {

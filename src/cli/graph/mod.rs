@@ -73,7 +73,7 @@ impl Graph {
             let site = Arc::new(Site::load(Files::in_directory(&dir)?)?);
             let name = self.only(&site)?;
             let address = site.find_host(&name)?.address;
-            return resolve(&site, &name, &Facts::assumed(&name, address, None)?, &Secrets::sealed());
+            return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &Secrets::sealed());
         }
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;

@@ -1,0 +1,228 @@
+//! What roles name otherwise on other systems: packages, programs and paths, by the os-release files of these systems.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use kpull::host::Host;
+use kpull::resolve::{Catalog, Facts, resolve};
+use kpull::secret::Secrets;
+use kpull::site::{Files, Site as Loaded};
+
+use crate::site::{Site, kpull};
+
+/// The first master of the shipped site, with Docker as the distribution has it and nginx in place of HAProxy, and a role that names the
+/// directory that a system's own certificates of authorities are put into.
+static SITE: LazyLock<Arc<Loaded>> = LazyLock::new(|| {
+    let mut files = Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let site = String::from_utf8(files.get("site.toml").unwrap().to_vec()).unwrap();
+    let roles = site.replace("\"etcd\", \"haproxy\",", "\"etcd\", \"nginx\",");
+    assert_ne!(roles, site, "the masters' roles are written otherwise now");
+    let master = "address = '192.168.1.101'\ngroups = ['masters']\n[vars.etcd]\nname = 'e'\n[vars.docker]\npackage = \"{{ docker.system.package }}\"\n[vars.kube-proxy.flags]\nproxy-mode = 'ipvs'\n";
+    let authority = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let pki = ["kubernetes.pem", "etcd.pem", "front-proxy.pem", "service-account.pub"]
+        .map(|name| (format!("pki/{name}"), authority));
+    let own = [("site.toml".to_owned(), roles.as_str()), ("host_vars/master1.toml".to_owned(), master)];
+    files.extend(own.into_iter().chain(pki).map(|(path, text)| (path, text.as_bytes().into())));
+    Arc::new(Loaded::load(files).unwrap())
+});
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/platforms/os-release")
+}
+
+/// What a host knows of itself that has this os-release file.
+fn facts(name: &str) -> Facts {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir_all(tree.path().join("etc")).unwrap();
+    fs::copy(fixtures().join(name), tree.path().join("etc/os-release")).unwrap();
+    let address = SITE.find_host("master1").unwrap().address;
+    Facts::assumed("master1", address, Some(&Host::open(tree.path()).unwrap())).unwrap()
+}
+
+fn catalog(facts: &Facts) -> Catalog {
+    resolve(&SITE, "master1", facts, &Secrets::expected()).unwrap_or_else(|error| panic!("{}: {error}", facts.os.id))
+}
+
+/// The text of a file that the catalog has.
+fn text(catalog: &Catalog, id: &str) -> String {
+    let item = catalog.items.iter().find(|item| item.id == id).unwrap_or_else(|| panic!("no {id}"));
+    String::from_utf8(item.resource.content().unwrap().into_owned()).unwrap()
+}
+
+/// What a system has otherwise than others.
+struct System {
+    /// Its file in `os-release/`.
+    file: &'static str,
+    /// Its id, version, variant and family, as facts.
+    facts: [&'static str; 4],
+    /// Packages of nginx, and the user that it runs as.
+    nginx: (&'static [&'static str], &'static str),
+    /// The directive that nginx loads its module for TCP by.
+    load: &'static str,
+    /// The distribution's own Docker, and its daemon.
+    docker: [&'static str; 2],
+    /// Packages of what kube-proxy and kubelet call.
+    tools: &'static [&'static str],
+}
+
+const RHEL: System = System {
+    file: "rhel-9",
+    facts: ["rhel", "9.4", "", "rhel"],
+    nginx: (&["nginx", "nginx-mod-stream"], "nginx"),
+    load: "include /usr/share/nginx/modules/*.conf;",
+    docker: ["docker", "/usr/bin/dockerd"],
+    tools: &["conntrack-tools", "ipset", "socat"],
+};
+const RHEL_7: System = System { docker: ["docker", "/usr/bin/dockerd-current"], ..RHEL };
+const FEDORA: System = System { docker: ["moby-engine", "/usr/bin/dockerd"], ..RHEL };
+const SUSE: System =
+    System { nginx: (&["nginx"], "nginx"), load: "load_module lib64/nginx/modules/ngx_stream_module.so;", ..RHEL };
+const DEBIAN: System = System {
+    file: "debian-12",
+    facts: ["debian", "12", "", "debian"],
+    nginx: (&["nginx", "libnginx-mod-stream"], "www-data"),
+    load: "include /etc/nginx/modules-enabled/*.conf;",
+    docker: ["docker.io", "/usr/sbin/dockerd"],
+    tools: &["conntrack", "ipset", "socat"],
+};
+const UBUNTU: System = System { docker: ["docker.io", "/usr/bin/dockerd"], ..DEBIAN };
+
+const SYSTEMS: &[System] = &[
+    System { file: "alma-9", facts: ["almalinux", "9.4", "", "rhel"], ..RHEL },
+    System { file: "amazon-2", facts: ["amzn", "2", "", "rhel"], ..RHEL },
+    System { file: "amazon-2023", facts: ["amzn", "2023", "", "rhel"], ..RHEL },
+    System { file: "centos-7", facts: ["centos", "7", "", "rhel"], ..RHEL_7 },
+    System { file: "debian-11", facts: ["debian", "11", "", "debian"], ..DEBIAN },
+    DEBIAN,
+    System { file: "debian-13", facts: ["debian", "13", "", "debian"], ..DEBIAN },
+    System { file: "debian-sid", facts: ["debian", "", "", "debian"], ..DEBIAN },
+    System { file: "fedora-41", facts: ["fedora", "41", "server", "rhel"], ..FEDORA },
+    System { file: "fedora-coreos-41", facts: ["fedora", "41", "coreos", "rhel"], ..FEDORA },
+    System { file: "flatcar", facts: ["flatcar", "3975.2.2", "", "flatcar"], tools: &[], ..RHEL },
+    System { file: "leap-15.6", facts: ["opensuse-leap", "15.6", "", "suse"], ..SUSE },
+    System { file: "oracle-7", facts: ["ol", "7.9", "server", "rhel"], ..RHEL_7 },
+    System { file: "rhel-10", facts: ["rhel", "10.0", "", "rhel"], ..RHEL },
+    RHEL,
+    System { file: "rocky-8", facts: ["rocky", "8.10", "", "rhel"], ..RHEL },
+    System { file: "sles-15", facts: ["sles", "15.6", "", "suse"], ..SUSE },
+    System { file: "tumbleweed", facts: ["opensuse-tumbleweed", "20241111", "", "suse"], ..SUSE },
+    System { file: "ubuntu-18.04", facts: ["ubuntu", "18.04", "", "debian"], ..UBUNTU },
+    System { file: "ubuntu-20.04", facts: ["ubuntu", "20.04", "", "debian"], ..UBUNTU },
+    System { file: "ubuntu-22.04", facts: ["ubuntu", "22.04", "", "debian"], ..UBUNTU },
+    System { file: "ubuntu-24.04", facts: ["ubuntu", "24.04", "", "debian"], ..UBUNTU },
+];
+
+#[test]
+fn every_os_release_file_is_read_as_the_system_that_it_is_of() {
+    let mut files: Vec<String> =
+        fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, SYSTEMS.iter().map(|system| system.file).collect::<Vec<_>>());
+    for system in SYSTEMS {
+        let os = facts(system.file).os;
+        assert_eq!([os.id, os.version, os.variant, os.family], system.facts, "{}", system.file);
+    }
+}
+
+#[test]
+fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
+    for system in SYSTEMS {
+        let catalog = catalog(&facts(system.file));
+        let packages = |role: &str| -> Vec<String> {
+            let of_role = catalog.items.iter().filter(|item| &*item.role == role && item.resource.kind() == "package");
+            of_role.map(|item| item.resource.key()).collect()
+        };
+        assert_eq!(packages("nginx"), system.nginx.0, "{}", system.file);
+        assert_eq!(packages("keepalived"), ["keepalived"], "{}", system.file);
+        assert!(packages("firewall").contains(&"firewalld".to_owned()), "{}", system.file);
+        let conf = text(&catalog, "template:/etc/nginx/nginx.conf");
+        assert!(conf.contains(&format!("\nuser {};\n", system.nginx.1)), "{}: {conf}", system.file);
+        assert!(conf.contains(&format!("\n{}\n", system.load)), "{}: {conf}", system.file);
+        let [docker, daemon] = system.docker;
+        assert_eq!(packages("docker"), [docker], "{}", system.file);
+        let unit = text(&catalog, "unit-file:/etc/systemd/system/docker.service");
+        assert!(unit.contains(&format!("\nExecStart={daemon} $DOCKER_OPTS\n")), "{}: {unit}", system.file);
+        let config = text(&catalog, "file:/etc/docker/daemon.json");
+        let is_named = config.contains("/usr/libexec/docker/docker-runc-current");
+        assert_eq!(is_named, daemon.ends_with("-current"), "{}: {config}", system.file);
+        assert!(config.contains("\"live-restore\": true"), "{}: {config}", system.file);
+        let mut tools = packages("kube-proxy");
+        tools.extend(packages("kubelet"));
+        assert_eq!(tools, system.tools, "{}", system.file);
+    }
+}
+
+/// A site with a role that names, for each system, where its administrator's own authorities are put.
+fn trusting(rows: &str) -> Site {
+    let site = Site::new("test");
+    site.role("trust", &format!("[vars]\nsystem = \"{{{{ systems | for_os }}}}\"\n[vars.systems]\n{rows}\n[[directory]]\npath = \"{{{{ system.dir }}}}\"\n"));
+    site.host("h1", "address = \"192.0.2.1\"\nroles = [\"trust\"]\n");
+    site
+}
+
+const ANCHORS: &str = "default = { dir = \"/etc/pki/ca-trust/source/anchors\", update = [\"update-ca-trust\"] }\ndebian = { dir = \"/usr/local/share/ca-certificates\", update = [\"update-ca-certificates\"] }\nsuse = { dir = \"/etc/pki/trust/anchors\", update = [\"update-ca-certificates\"] }";
+
+/// Writes down the facts of `h1` as `kpull facts` prints them, with the system of an os-release file.
+fn record(site: &Site, file: &str) {
+    site.file("facts/h1.toml", toml::to_string(&Facts { live: true, ..facts(file) }).unwrap());
+}
+
+/// What a command says with the site's directory.
+fn told(site: &Site, words: &str) -> crate::site::Output {
+    kpull(&words.split(' ').chain(["--site", site.path().to_str().unwrap()]).collect::<Vec<_>>())
+}
+
+#[test]
+fn explain_and_graph_go_by_the_facts_that_were_recorded() {
+    let site = trusting(ANCHORS);
+    assert_eq!(
+        told(&site, "explain h1 trust.system.dir").exits(0).stdout.lines().next(),
+        Some("trust.system.dir = \"/usr/local/share/ca-certificates\"")
+    );
+    for (file, dir) in [
+        ("centos-7", "/etc/pki/ca-trust/source/anchors"),
+        ("amazon-2023", "/etc/pki/ca-trust/source/anchors"),
+        ("sles-15", "/etc/pki/trust/anchors"),
+        ("ubuntu-20.04", "/usr/local/share/ca-certificates"),
+    ] {
+        record(&site, file);
+        let explained = told(&site, "explain h1 trust.system.dir").exits(0).stdout;
+        assert!(explained.starts_with(&format!("trust.system.dir = \"{dir}\"\n")), "{file}: {explained}");
+        assert!(explained.ends_with("  facts                facts/h1.toml\n"), "{file}: {explained}");
+        let json = told(&site, "explain h1 trust.system --json").exits(0).json().remove(0);
+        assert_eq!((&json["value"]["dir"], &json["facts"]), (&dir.into(), &"facts/h1.toml".into()), "{file}");
+        let graph = told(&site, "graph h1").exits(0).stdout;
+        assert!(graph.contains(&format!("directory:{dir}")), "{file}: {graph}");
+    }
+    let unknown = told(&site, "explain h1 trust.system.drr --json").exits(1).error();
+    assert_eq!(unknown["error"], "nothing sets `trust.system.drr` for h1");
+    assert_eq!(unknown["help"], "`trust.system` has no `drr`: it has `dir`, `update`");
+    let unknown = told(&site, "explain h1 trust.system.dir.a.b --json").exits(1).error();
+    assert_eq!(unknown["help"], "\"/usr/local/share/ca-certificates\" has no parts");
+    let unknown = told(&site, "explain h1 trust.systems.suse.a.b --json").exits(1).error();
+    assert_eq!(unknown["help"], "`trust.systems.suse` has no `a`: it has `dir`, `update`");
+    // older versions of kpull recorded fewer facts
+    let path = site.path().join("facts/h1.toml");
+    let old = fs::read_to_string(&path).unwrap().replace("variant = \"\"\n", "");
+    fs::write(&path, old).unwrap();
+    told(&site, "check").exits(0);
+}
+
+#[test]
+fn a_table_without_a_row_for_a_system_says_which_rows_it_has_and_which_would_do() {
+    let site = trusting("debian = { dir = \"/a\" }\nubuntu = { dir = \"/b\" }");
+    record(&site, "centos-7");
+    let error = told(&site, "check --json").exits(1).error();
+    assert_eq!((&error["file"], &error["line"]), (&"roles/trust/role.toml".into(), &3.into()), "{error}");
+    assert_eq!(
+        error["error"],
+        "the value can't be made: no row is for centos 7: there is `debian`, `ubuntu`, and none of `default`, `rhel`, `rhel-7`, `centos`, `centos-7`"
+    );
+    record(&site, "ubuntu-18.04");
+    assert!(told(&site, "explain h1 trust.system").exits(0).stdout.starts_with("trust.system = {\"dir\":\"/b\"}\n"));
+    let site = trusting("debian = 1");
+    site.role("trust", "[vars]\nsystem = \"{{ 'text' | for_os }}\"\n[[directory]]\npath = \"{{ system }}\"\n");
+    let error = told(&site, "check --json").exits(1).error();
+    assert_eq!(error["error"], "the value can't be made: `for_os` takes a table with a row for each system", "{error}");
+}
