@@ -130,6 +130,14 @@ fn nothing_is_for_amd64_alone_where_there_are_pins_for_arm64() {
             assert!(!text.contains("amd64"), "{host}: {path}:\n{text}");
         }
     }
+    // without it etcd before 3.5 refuses to start
+    let of_etcd = |arch| {
+        let tree = pinned.tree("m1", arch);
+        let unit = tree.file("etc/systemd/system/etcd.service");
+        unit.lines().filter(|line| line.starts_with("Environment=")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(of_etcd("arm64"), ["Environment=ETCD_UNSUPPORTED_ARCH=arm64"]);
+    assert_eq!(of_etcd("amd64"), [""; 0]);
 }
 
 /// A site in which each of these hosts sets flannel's network in etcd, and each of the others waits for it.
