@@ -14,8 +14,9 @@ use crate::host::root::Root;
 use crate::kind::fields::Span;
 use crate::metrics;
 use crate::net;
+use crate::sandbox::Need;
 use crate::site::Doc;
-use crate::source;
+use crate::source::{self, Reach};
 use crate::store::Keep;
 use crate::trust::{AllowedSigners, KeySet, Purpose};
 
@@ -38,6 +39,9 @@ pub struct Config {
     /// What the host reads its secrets with.
     #[serde(default)]
     pub secrets: Secrets,
+    /// What is required of the process that talks to the network.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// When this host goes back to an earlier release by itself.
     #[serde(default)]
     pub rollback: Rollback,
@@ -160,6 +164,15 @@ impl Artifacts {
     }
 }
 
+/// `[sandbox]`: what is required of the process that talks to the network.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Without which parts of the sandbox nothing is fetched; none when left out.
+    #[serde(default)]
+    pub require: Vec<Need>,
+}
+
 /// `[rollback]`: when this host goes back to an earlier release by itself.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -227,6 +240,11 @@ impl Config {
             source
                 .check()
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
+            if !config.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
+                return Err(Error::new("git over ssh is never in the sandbox, of which [sandbox] requires something")
+                    .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
+                    .help("use https, or remove `require` under [sandbox]"));
+            }
             source.paths().for_each(settle);
         }
         config.artifacts.check(&doc)?;

@@ -134,12 +134,12 @@ impl Config {
     }
 
     /// Tells it; the error says who did not take it, and never the whole address, which may be as good as a password.
-    fn tell(&self, told: &Value) -> Result<()> {
+    fn tell(&self, told: &Value, required: &[sandbox::Need]) -> Result<()> {
         let text = told.to_string();
         if let Some(url) = &self.post {
             let address = net::parse(url)?;
             mask::remember("hook's address", address.path().as_bytes());
-            return sandbox::post(&self.net(), url, text).map_err(|why| {
+            return sandbox::post(&self.net(), url, text, required).map_err(|why| {
                 let error = Error::new(format!("the hook at {} was not told", origin(&address))).because(&why);
                 why.advice().map_or(error.clone(), |help| error.help(help))
             });
@@ -185,7 +185,8 @@ pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>
             When::Recovery => is_well && known.is_some(),
         };
         let event = hook.on.iter().copied().filter(happened).min();
-        let sent = event.map_or(Ok(()), |event| hook.tell(&describe(agent, event, run, note, error)));
+        let required = &agent.config.sandbox.require;
+        let sent = event.map_or(Ok(()), |event| hook.tell(&describe(agent, event, run, note, error), required));
         let now = match (&sent, error) {
             (Err(_), _) => known,
             (Ok(()), Some(_)) => failure.clone().or(known),

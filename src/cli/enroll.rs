@@ -215,8 +215,7 @@ impl Enroll {
         let mut trust = agent.first_trust(agent.config.trust.start()?);
         let mut failed = None;
         for (index, config) in agent.config.sources.iter().enumerate() {
-            let asked = sandbox::open(config, &agent.store.source_cache(index))
-                .and_then(|mut source| source::state(&mut *source));
+            let asked = agent.source(index, config).and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
                 agent.rotate(&mut trust, &*tree, now)?;
                 let announced = trust.policy.announce(&*tree, now)?;
@@ -270,7 +269,7 @@ impl Enroll {
 /// What a source has, unverified.
 fn ask(config: &source::Config) -> Result<(Manifest, Box<dyn Tree>)> {
     let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
-    let tree = source::state(&mut *sandbox::open(config, &cache.path().join("source"))?)?;
+    let tree = source::state(&mut *sandbox::open(config, &cache.path().join("source"), &[])?)?;
     let bytes = tree.read(trust::MANIFEST, 8 << 20)?.ok_or_else(|| {
         Error::refused(format!("the source has no {}", trust::MANIFEST)).help("publish a signed release there first")
     })?;

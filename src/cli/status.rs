@@ -45,12 +45,13 @@ impl Run for Status {
         let troubles = Vitals::load(&agent.store).unwrap_or_default().troubles(now);
         let health = health(generation.as_ref(), &owed, &troubles);
         let next = next_run(&agent.host);
+        let lacking = sandbox::lacking()?;
         let failed = last.as_ref().and_then(|last| last.failed.clone());
         if self.host.json {
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
                 "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "owed": owed, "hold": hold, "held": held,
-                "sandbox": sandbox::describe()?,
+                "sandbox": sandbox::describe()?, "sandbox_lacks": lacking,
             });
             print_json(&value);
             return Ok(Exit::Done);
@@ -117,10 +118,15 @@ impl Run for Status {
             let when = next.map_or_else(|why| why, until);
             let _ = writeln!(text, "  next run    {when}");
         }
-        if !sandbox::has_landlock() {
-            text.push_str(
-                "  sandbox     this kernel has no Landlock: only its user keeps what talks to the network from files\n",
-            );
+        for need in lacking {
+            let cause = need.cause();
+            let _ = match agent.config.sandbox.require.contains(&need) {
+                true => writeln!(text, "  sandbox     nothing is fetched: {cause}, and [sandbox] requires it"),
+                false => {
+                    let can = need.consequence();
+                    writeln!(text, "  sandbox     {cause}: the process that talks to the network {can}")
+                }
+            };
         }
         print(text.trim_end());
         Ok(Exit::Done)

@@ -15,7 +15,7 @@ use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, FleetLock, Site};
-use crate::source::{Poll, Source, Tree};
+use crate::source::{self, Poll, Source, Tree};
 use crate::store::{CachedRelease, Generation, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
@@ -104,6 +104,7 @@ impl<'a> Agent<'a> {
         store.net = Box::new(sandbox::Downloads {
             options: config.artifacts.net(),
             connections: config.artifacts.connections(),
+            required: config.sandbox.require.clone(),
         });
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
@@ -112,6 +113,11 @@ impl<'a> Agent<'a> {
             Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME").coded(&code::NAME)
         })?;
         Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
+    }
+
+    /// One of the host's sources.
+    pub fn source(&self, index: usize, config: &source::Config) -> Result<Box<dyn Source>> {
+        sandbox::open(config, &self.store.source_cache(index), &self.config.sandbox.require)
     }
 
     /// What this host believes. Refused when its memory and its configuration contradict each other.
@@ -173,7 +179,7 @@ impl<'a> Agent<'a> {
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
         for (index, config) in self.config.sources.iter().enumerate() {
-            let mut source = sandbox::open(config, &self.store.source_cache(index))?;
+            let mut source = self.source(index, config)?;
             let name = source.name();
             let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());
@@ -303,7 +309,7 @@ impl<'a> Agent<'a> {
     pub fn sources_are_quiet(&self) -> bool {
         let marks = self.store.marks();
         let Some(config) = self.config.sources.first() else { return false };
-        sandbox::open(config, &self.store.source_cache(0)).is_ok_and(|mut source| {
+        self.source(0, config).is_ok_and(|mut source| {
             let mark = marks.get(&source.name());
             mark.is_some() && matches!(source.poll(mark.map(String::as_str)), Ok(Poll::Unchanged))
         })
@@ -314,7 +320,8 @@ impl<'a> Agent<'a> {
         let marks = self.store.marks();
         let mut last = Error::new("there is no source to reach");
         for (index, config) in self.config.sources.iter().enumerate() {
-            let asked = sandbox::open(config, &self.store.source_cache(index))
+            let asked = self
+                .source(index, config)
                 .and_then(|mut source| source.poll(marks.get(&source.name()).map(String::as_str)).map(drop));
             match asked {
                 Ok(()) => return Ok(()),

@@ -249,8 +249,8 @@ codes! {
         "GET https://releases.example/tool.tar.gz: the file has changed while it was downloaded"
     SANDBOX "net.sandbox" ["sandbox/"]
         "The process that talks to the network could not be started or was ended."
-        "The kernel refused what keeps it apart, it was killed (memory), or it asked for something that it must not."
-        "Look at `journalctl -k`; the page on the sandbox lists what it needs."
+        "The kernel refused what keeps it apart or lacks what [sandbox] in kpull.toml requires, it was killed (memory), or it asked for something that it must not."
+        "Look at `journalctl -k`; the page on the sandbox lists what it needs, and `kpull status` shows what this host lacks."
         "git https://example/site: the process that asks it failed"
 
     SECRET "secret.read" ["secret/mod.rs", "secret/vault.rs", "secret/mask.rs", "secret/name.rs"]

@@ -16,11 +16,13 @@
 mod child;
 mod confine;
 mod filter;
+mod need;
 mod parent;
 mod wire;
 
 pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};
+pub use need::{Need, lacking};
 pub use parent::{Downloads, describe, open, post};
 
 /// The argument that makes this program the child.

@@ -19,6 +19,7 @@ use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, getuid};
 
 use super::COMMAND;
 use super::confine::{Confinement, has_landlock};
+use super::need::{Need, demand};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
@@ -59,8 +60,8 @@ const NOBODY: (u32, u32) = (65534, 65534);
 
 /// Opens the source that `config` describes, like [`source::open`]; what talks to the network for it is a child. A source
 /// on this host has none. Over ssh the child keeps its rights, since ssh needs root's keys and programs of its own: there
-/// it only bounds the time.
-pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
+/// it only bounds the time. A poll fails where the sandbox lacks what is `required` of it.
+pub fn open(config: &Config, cache: &Path, required: &[Need]) -> Result<Box<dyn Source>> {
     config.check()?;
     let confinement = match config.reach()? {
         Reach::Local => return source::open(config, cache),
@@ -69,7 +70,8 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
     };
     let owner = confinement.as_ref().and_then(|confinement| confinement.user);
     let cache = Cache { path: cache.to_owned(), owner: owner.unwrap_or((getuid().as_raw(), getgid().as_raw())) };
-    Ok(Box::new(Remote { name: source::name(config)?, config: config.clone(), confinement, cache }))
+    let (name, required) = (source::name(config)?, required.to_vec());
+    Ok(Box::new(Remote { name, config: config.clone(), confinement, cache, required }))
 }
 
 /// Downloads through a child, one for each.
@@ -79,10 +81,13 @@ pub struct Downloads {
     pub options: Options,
     /// The most connections for one of them.
     pub connections: usize,
+    /// What the sandbox must not lack.
+    pub required: Vec<Need>,
 }
 
 /// Posts JSON through a child, which has the time of every try that the options allow, and ten seconds for the pauses.
-pub fn post(options: &Options, url: &str, body: String) -> Result<()> {
+pub fn post(options: &Options, url: &str, body: String, required: &[Need]) -> Result<()> {
+    demand(required)?;
     let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
     let setup = Setup { job: Job::Downloads, net: options.load()?, confinement };
     let limit = options.patience() * (options.tries_again() + 1) + Duration::from_secs(10);
@@ -104,7 +109,7 @@ pub fn describe() -> Result<String> {
 }
 
 /// The user that a child becomes; `None` when this isn't root, or a root that has no other users.
-fn user() -> Result<Option<(u32, u32)>> {
+pub(super) fn user() -> Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
         return Ok(None);
     }
@@ -134,6 +139,7 @@ struct Remote {
     config: Config,
     confinement: Option<Confinement>,
     cache: Cache,
+    required: Vec<Need>,
 }
 
 impl Source for Remote {
@@ -148,6 +154,7 @@ impl Source for Remote {
         {
             return Ok(Poll::Unchanged);
         }
+        demand(&self.required)?;
         self.cache.prepare()?;
         let options = self.config.net();
         let limit = PATIENCE.max(options.patience() * 2);
@@ -246,6 +253,7 @@ impl Tree for RemoteTree {
 
 impl Get for Downloads {
     fn get(&self, ask: &Ask<'_>) -> Result<Download> {
+        demand(&self.required)?;
         let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
         let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
         let patience = self.options.patience();

@@ -60,7 +60,7 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
         client_key: net.client_key.clone(),
         ..Config::default()
     };
-    let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"))?)?;
+    let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
     let keys = KeySet::start(&upstream.site, upstream.signers.clone(), upstream.threshold, 1);
     let announced = Announced::by(&keys, &*tree, Timestamp::now())?;
     let manifest = announced.manifest();

@@ -24,6 +24,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/enrolling.md", "`[trust]`", 0, "kpull", "trust"),
     ("usage/enrolling.md", "`[[source]]`", 0, "kpull", "source"),
     ("usage/enrolling.md", "`[secrets]`", 0, "kpull", "secrets"),
+    ("usage/enrolling.md", "`[sandbox]`", 0, "kpull", "sandbox"),
     ("usage/enrolling.md", "`[artifacts]`", 0, "kpull", "artifacts"),
     ("usage/back.md", "Cut off", 0, "kpull", "rollback"),
     ("usage/back.md", "How much is kept", 0, "kpull", "keep"),

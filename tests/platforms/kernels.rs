@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use kpull::net::server::{Answer, Seen, Server};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, open, openat2};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use serde_json::json;
 
 use crate::alone::World;
 use crate::kernel::{Version, like};
@@ -127,6 +129,74 @@ fn prepare(tree: &Tree) {
     std::os::unix::fs::symlink("/real", tree.at("link")).unwrap();
     std::os::unix::fs::symlink("../../real", tree.at("srv/old/out")).unwrap();
     fs::create_dir(tree.at("srv/old/empty")).unwrap();
+}
+
+/// A tree whose release comes over HTTP.
+fn served(tables: &str) -> (Site, Tree, Server) {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", NEW).sign();
+    let dir = site.path().to_owned();
+    let server = Server::plain(move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+        Ok(content) => Answer::new(200, content),
+        Err(_) => Answer::new(404, ""),
+    })
+    .unwrap();
+    let tree = Tree::new();
+    tree.configure(&format!("[[source]]\nhttp = \"{}\"\nretries = 0\n{tables}", server.url("/")));
+    (site, tree, server)
+}
+
+#[test]
+fn without_landlock_a_host_says_what_is_missing_and_goes_on() {
+    let (_site, tree, _server) = served("");
+    let on = |version, command: &str| like(version, || tree.kpull(command));
+    let words = "has no Landlock: the process that talks to the network can read what everybody may read";
+    on((5, 4), "apply").exits(0);
+    let told = on((5, 4), "status").exits(0);
+    assert!(told.stdout.contains(words), "{told:?}");
+    assert_eq!(on((5, 4), "status --json").exits(0).json()[0]["sandbox_lacks"], json!(["landlock"]));
+    let told = on((5, 14), "status").exits(0);
+    assert!(!told.stdout.contains("Landlock"), "{told:?}");
+    assert_eq!(on((5, 14), "status --json").exits(0).json()[0]["sandbox_lacks"], json!([]));
+}
+
+#[test]
+fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_what_it_has() {
+    let (site, tree, server) = served("[sandbox]\nrequire = [\"landlock\", \"user\"]\n");
+    let on = |version, command: &str| like(version, || tree.kpull(command));
+    let asked = || server.seen().len();
+    let error = on((5, 4), "apply --json").exits(1).error();
+    assert_eq!((error["code"].as_str(), asked()), (Some("net.sandbox"), 0));
+    let text = error["error"].as_str().unwrap();
+    let words =
+        "nothing is fetched: `require` under [sandbox] in kpull.toml names \"landlock\": this host's kernel, Linux ";
+    assert!(text.starts_with(words) && text.ends_with("has no Landlock"), "{text}");
+    assert!(error["help"].as_str().unwrap().starts_with("boot Linux 5.13 or later with Landlock enabled"), "{error}");
+
+    on((5, 14), "apply").exits(0);
+    let before = asked();
+    assert!(before > 0);
+    tree.write("srv/data/1", "drift\n");
+    site.role("base", &NEW.replace("new", "newer")).sign();
+    on((5, 4), "apply").exits(1);
+    assert_eq!((tree.read("srv/data/1").as_str(), asked()), ("new\n", before), "drift is corrected all the same");
+    let told = on((5, 4), "status").exits(0);
+    assert!(told.stdout.contains("has no Landlock, and [sandbox] requires it"), "{told:?}");
+    on((5, 14), "apply").exits(0);
+    assert_eq!(tree.read("srv/data/1"), "newer\n");
+}
+
+#[test]
+fn what_a_sandbox_can_t_be_required_to_have_is_an_error_of_the_configuration() {
+    for (source, require, told) in [
+        ("dir = \"/x\"", "selinux", "unknown variant `selinux`, expected `landlock` or `user`"),
+        ("git = \"ssh://git@h/x\"", "landlock", "git over ssh is never in the sandbox"),
+    ] {
+        let tree = Tree::new();
+        tree.configure(&format!("[[source]]\n{source}\n[sandbox]\nrequire = [\"{require}\"]\n"));
+        let output = tree.kpull("status").exits(1);
+        assert!(output.stderr.contains(told) && output.stderr.contains("kpull.toml:"), "{output:?}");
+    }
 }
 
 /// All that a host is asked for and told, with a server of its own for the release and an artifact.
