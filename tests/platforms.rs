@@ -4,6 +4,8 @@
 mod alone;
 #[path = "platforms/families.rs"]
 mod families;
+#[path = "platforms/firewalld.rs"]
+mod firewalld;
 #[path = "support/kernel.rs"]
 mod kernel;
 #[path = "platforms/kernels.rs"]

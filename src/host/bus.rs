@@ -171,10 +171,19 @@ pub fn reason(error: &zbus::Error) -> String {
         zbus::Error::MethodError(_, Some(detail), _) => detail.clone(),
         other => other.to_string(),
     };
-    // a service in Python answers with a traceback, of which only the last line says why
-    match text.contains("Traceback (most recent call last)") {
-        true => text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned(),
-        false => text,
+    last_exception(&text)
+}
+
+/// What a traceback of Python, which services in it may answer with, says at its end; any other text as it is.
+fn last_exception(text: &str) -> String {
+    match text.rsplit_once("Traceback (most recent call last):") {
+        // every line but the exception's own is indented
+        Some((_, trace)) => {
+            let indented = |line: &&str| line.trim().is_empty() || line.starts_with(char::is_whitespace);
+            let said: Vec<&str> = trace.lines().skip_while(indented).collect();
+            said.join("\n").trim_end().to_owned()
+        }
+        None => text.to_owned(),
     }
 }
 
@@ -253,6 +262,28 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_traceback_only_the_last_exception_is_said_with_all_of_its_lines() {
+        let inner = "  File \"/usr/lib/python2.7/site-packages/dbus/service.py\", line 707, in _message_cb\n    retval = f()\n           ^^^\n";
+        let trace = format!("Traceback (most recent call last):\n{inner}");
+        for (text, said) in [
+            (
+                format!("{trace}TypeError: More items found in D-Bus signature\n"),
+                "TypeError: More items found in D-Bus signature",
+            ),
+            (
+                format!(
+                    "{trace}KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n{trace}FirewallError: INVALID_RULE: Wrong reject type x.\nUse one of: y."
+                ),
+                "FirewallError: INVALID_RULE: Wrong reject type x.\nUse one of: y.",
+            ),
+            (format!("org.freedesktop.DBus.Python.ValueError: {trace}\nValueError: no"), "ValueError: no"),
+            ("INVALID_ZONE: x".to_owned(), "INVALID_ZONE: x"),
+        ] {
+            assert_eq!(last_exception(&text), said);
+        }
+    }
 
     #[test]
     fn a_wait_ends_with_what_it_waited_for_or_with_its_limit() {

@@ -2,6 +2,7 @@
 //!
 //! Every firewalld since 0.4 is talked to: where the interface with named settings is missing, the older one has tuples.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
@@ -10,6 +11,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 use crate::error::{Error, Result};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
+use crate::host::rich_rule::RichRule;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
@@ -27,6 +29,8 @@ const BUS: Object<'static> =
 /// firewalld's daemon.
 pub struct Firewalld {
     bus: Bus,
+    /// Whether the one that was asked last for a zone is older than 0.9.
+    is_old: Cell<bool>,
 }
 
 /// A zone's settings; `None` where firewalld knows no such zone.
@@ -90,7 +94,7 @@ impl<T> Answer<T> {
 impl Firewalld {
     /// Talks to the daemon on `bus`.
     pub fn new(bus: Bus) -> Self {
-        Self { bus }
+        Self { bus, is_old: Cell::new(false) }
     }
 
     /// A zone's settings: two questions. `None` when firewalld isn't running.
@@ -118,13 +122,45 @@ impl Firewalld {
         method: &str,
         arguments: &B,
     ) -> zbus::Result<Settings> {
-        match self.bus.call::<_, HashMap<String, OwnedVariant>>(object, &format!("{method}2"), arguments) {
+        let reply = self.bus.call::<_, HashMap<String, OwnedVariant>>(object, &format!("{method}2"), arguments);
+        self.is_old.set(reply.as_ref().is_err_and(bus::is_unknown_method));
+        match reply {
             Err(error) if bus::is_unknown_method(&error) => {
                 // the older one of the zones that hold is the daemon's own
                 let object = if object.interface == ZONE.interface { MAIN } else { object };
                 self.bus.call::<_, OldSettings>(object, method, arguments).map(settings_of_old)
             }
             reply => reply.map(|reply| settings(&reply)),
+        }
+    }
+
+    /// An error when it is too old for an element of a zone that it was asked for, before anything is changed.
+    pub fn check(&self, zone: &str, element: &Element) -> Result<()> {
+        match element {
+            Element::Forward if self.is_old.get() => Err(no_forward(zone)),
+            Element::Rule(rule) if newest_word(rule).is_some() => {
+                match self.bus.call::<_, bool>(ZONE, "queryRichRule", &(zone, rule)) {
+                    Err(error) if bus::reason(&error).starts_with("INVALID_RULE") => {
+                        Err(refused(zone, &Edit::Add(element.clone()), &error))
+                    }
+                    // what else may be wrong is told when the rule is added
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An error when the daemon that runs is older than `first`, the version since which `what` is known.
+    pub fn require(&self, what: &str, first: &str) -> Result<()> {
+        let interface = "org.freedesktop.DBus.Properties";
+        let version = self.bus.call::<_, OwnedVariant>(Object { interface, ..MAIN }, "Get", &(SERVICE, "version"));
+        // one that isn't running is another by the time that it reads its files
+        let Some(version) = version.ok().and_then(|version| String::try_from(version).ok()) else { return Ok(()) };
+        match is_older(&version, first) {
+            true => Err(Error::new(format!("firewalld {version} has no {what}"))
+                .help(format!("it takes {first} or newer: leave that out for this host, with `when` for instance"))),
+            false => Ok(()),
         }
     }
 
@@ -351,13 +387,20 @@ fn is_done(reason: &str) -> bool {
 
 /// The error for a zone that firewalld refuses to edit.
 fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
+    if bus::is_unknown_method(error) {
+        return no_forward(zone);
+    }
     let reason = bus::reason(error);
     let message = Error::new(format!("firewalld refuses `{edit}` in the zone {zone}")).because(&reason);
-    if bus::is_unknown_method(error) {
-        return message
-            .help("it is older than 0.9 and has no `forward`: leave that out for this host, with `when` for instance");
-    }
+    let word = match edit {
+        Edit::Add(Element::Rule(rule)) => newest_word(rule),
+        _ => None,
+    };
     match reason.split(':').next().unwrap_or_default() {
+        "INVALID_RULE" if let Some((word, first)) = word => message.help(format!(
+            "`{word}` takes firewalld {first} or newer, and `firewall-cmd --version` tells which one this is: leave the rule \
+             out for this host, with `when` for instance"
+        )),
         "INVALID_SERVICE" => message.help(UNKNOWN_SERVICE),
         "COMMAND_FAILED" => message.help("the kernel's packet filter refused it; `journalctl -u firewalld` says why"),
         "PANIC_MODE" | "NOT_RUNNING" => {
@@ -367,6 +410,24 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
         "ACCESS_DENIED" | "NOT_AUTHORIZED" => message.help("run as root; firewalld's lockdown keeps others out too"),
         _ => message.help("`journalctl -u firewalld` may say more"),
     }
+}
+
+/// The error for `forward` where only an older firewalld is: all others know the methods that set it.
+fn no_forward(zone: &str) -> Error {
+    Error::new(format!("firewalld has no `forward`, which the zone {zone} is to have"))
+        .because("it is older than 0.9")
+        .help("leave `forward` out for this host, with `when` for instance")
+}
+
+/// What in a rule came to firewalld last, and with which version.
+fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
+    RichRule::parse(rule).ok()?.newest_word()
+}
+
+/// Whether a version of firewalld is older than another; of what can't be read nothing is known.
+fn is_older(version: &str, first: &str) -> bool {
+    let numbers = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
+    matches!((numbers(version), numbers(first)), (Some(version), Some(first)) if version < first)
 }
 
 /// What to do about a service that firewalld doesn't know.
@@ -407,6 +468,19 @@ mod tests {
         assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1-2/tcp"]);
         assert!(settings.masquerade && !settings.forward && settings.rules.is_empty());
         assert_eq!(settings.target, Target::Reject);
+    }
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        for (version, first, older) in [
+            ("0.6.3", "0.7", true),
+            ("0.10.0", "0.7", false),
+            ("0.7.0", "0.7", false),
+            ("1.0", "1.0", false),
+            ("git", "0.7", false),
+        ] {
+            assert_eq!(is_older(version, first), older, "{version} {first}");
+        }
     }
 
     #[test]

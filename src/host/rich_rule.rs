@@ -143,6 +143,18 @@ impl RichRule {
         element.as_ref().filter(|_| action.as_ref().is_some_and(|action| action.name == "accept"))
     }
 
+    /// What in it came to firewalld last, and with which version; `None` when every version that is talked to knows all of it.
+    pub fn newest_word(&self) -> Option<(&'static str, &'static str)> {
+        let has = |name: &str| self.parts.iter().flatten().any(|part| part.name == name);
+        match () {
+            () if has("nflog") => Some(("nflog", "1.1")),
+            () if has("tcp-mss-clamp") => Some(("tcp-mss-clamp", "1.0")),
+            () if self.priority != 0 => Some(("priority", "0.7")),
+            () if has("icmp-type") => Some(("icmp-type", "0.4.4.3")),
+            () => None,
+        }
+    }
+
     /// The rule as it stands in a zone's file, indented as a child of the zone.
     pub fn to_xml(&self) -> String {
         let mut xml = "  <rule".to_owned();

@@ -452,18 +452,18 @@ impl Firewall {
         Ok(Some(Edits { runtime: self.edits(&runtime, &siblings), permanent: self.edits(&permanent, &siblings) }))
     }
 
-    /// An error for a service that is to be added and that firewalld doesn't know, before anything is changed. Those of the catalog's own
-    /// it knows by the time that this has its turn.
-    fn check_services(host: &Host, catalog: &[Item], edits: &Edits) -> Result<()> {
-        let added = edits.runtime.iter().chain(&edits.permanent).filter_map(|edit| match edit {
-            Edit::Add(Element::Service(name)) => Some(name),
-            _ => None,
-        });
+    /// An error for what is to be added and firewalld can't take, before anything is changed: what its version does not have, and services
+    /// that it doesn't know. Those of the catalog's own it knows by the time that this has its turn.
+    fn check_added(host: &Host, catalog: &[Item], zone: &str, edits: &Edits) -> Result<()> {
+        let firewalld = host.firewalld()?;
         let mut known: Option<Vec<String>> = None;
-        for name in added {
+        for edit in edits.all() {
+            let Edit::Add(element) = edit else { continue };
+            firewalld.check(zone, element)?;
+            let Element::Service(name) = element else { continue };
             let known = match &mut known {
                 Some(known) => known,
-                none => none.insert(host.firewalld()?.services()?),
+                none => none.insert(firewalld.services()?),
             };
             let file = format!("path:/etc/firewalld/services/{name}.xml");
             if known.contains(name) || catalog.iter().any(|item| item.resource.claims().contains(&file)) {
@@ -495,7 +495,7 @@ impl Firewall {
         }
         match self.live_edits(host, catalog, &zone)? {
             Some(edits) => {
-                Self::check_services(host, catalog, &edits)?;
+                Self::check_added(host, catalog, &zone, &edits)?;
                 Ok(change_of(edits.words(), edits.all()))
             }
             // it will run by the time that this has its turn
@@ -620,7 +620,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
         return Err(unknown_zone(host, zone)?);
     };
     let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
-    Firewall::check_services(host, catalog, &edits)?;
+    Firewall::check_added(host, catalog, zone, &edits)?;
     let firewalld = host.firewalld()?;
     for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
         firewalld.edit_permanent(&other, &Edit::Remove(element))?;

@@ -209,39 +209,6 @@ fn a_source_in_other_words_is_the_same_and_one_of_another_zone_moves_and_comes_b
 }
 
 #[test]
-fn a_firewalld_that_has_only_the_interface_of_0_4_is_managed_all_the_same() {
-    let world = World::new();
-    let host = world.host();
-    host.run(
-        "sed -i -E 's/def ((get|set)ZoneSettings2|getSettings2|update2|add(Zone|Service)2)\\(/def hidden_\\1(/' \
-         /usr/lib/python3/dist-packages/firewall/server/*.py && systemctl restart firewalld",
-    )
-    .ok();
-    let asked = "busctl call org.fedoraproject.FirewallD1 /org/fedoraproject/FirewallD1 org.fedoraproject.FirewallD1.zone getZoneSettings2 s public";
-    assert!(host.run(asked).fails(1).contains("getZoneSettings2"), "it is hidden");
-    let old = OWN.replace("forward = true\n", "");
-    world.release(&old);
-    world.converges();
-    for (what, told) in [
-        ("--zone=friends --list-sources | tr ' ' '\\n' | sort", "10.7.0.0/16\nipset:friends"),
-        ("--zone=storage --list-ports", "3260/tcp"),
-        ("--zone=public --query-service=app", "yes"),
-        ("--ipset=friends --get-entries | sort", "10.9.0.0/16\n192.168.1.12"),
-    ] {
-        for how in ["", "--permanent"] {
-            assert_eq!(host.run(&format!("firewall-cmd {how} {what}")).ok(), told, "{how} {what}");
-        }
-    }
-    world.release(&old.replace("forward", "").replace("target = \"DROP\"", "target = \"DROP\"\nforward = true"));
-    let told = host.run("kpull apply").fails(3);
-    let told = told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
-    assert!(told.contains("it is older than 0.9") && !told.contains("Traceback"), "{told}");
-    world.release("");
-    world.converges();
-    assert!(!host.run("firewall-cmd --get-zones").ok().contains("friends"));
-}
-
-#[test]
 fn a_service_that_is_a_file_of_the_same_release_is_known_by_the_time_that_a_zone_lists_it() {
     let world = World::new();
     let host = world.host();

@@ -19,6 +19,26 @@ pub fn fabric_of(address: &str) -> String {
     format!("{network}.254")
 }
 
+/// A Debian release.
+#[derive(Clone, Copy, Debug)]
+pub enum Suite {
+    Bullseye,
+    Bookworm,
+    Trixie,
+    Sid,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bullseye => "bullseye",
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+}
+
 /// Hosts on a private network, a /24 that their addresses are in; all of it ends when this is dropped.
 pub struct Lab {
     /// Holds the lab as long as its stdin is open, which ends with this process however that ends.
@@ -26,18 +46,24 @@ pub struct Lab {
     dir: PathBuf,
     /// `1` for the legacy control groups, else `2`.
     cgroup: &'static str,
+    suite: Suite,
 }
 
 impl Lab {
     /// Boots hosts, given as name and address, and returns when all of them are up.
     pub fn new(hosts: &[(&str, &str)]) -> Self {
-        Self::boot(hosts, "2")
+        Self::of(Suite::Bookworm, hosts)
+    }
+
+    /// The same, with hosts of another Debian release.
+    pub fn of(suite: Suite, hosts: &[(&str, &str)]) -> Self {
+        Self::boot(hosts, "2", suite)
     }
 
     /// The same, with hosts that containers run on: they have the legacy control groups, which kubelets before 1.19 and
     /// cAdvisor want, and what else the lab has to make up for.
     pub fn for_containers(hosts: &[(&str, &str)]) -> Self {
-        let lab = Self::boot(hosts, "1");
+        let lab = Self::boot(hosts, "1", Suite::Bookworm);
         for (name, _) in hosts {
             lab.host(name).prepare_for_containers();
         }
@@ -50,12 +76,13 @@ impl Lab {
         self.host(name).prepare_for_containers();
     }
 
-    fn boot(hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
+    fn boot(hosts: &[(&str, &str)], cgroup: &'static str, suite: Suite) -> Self {
         // The first time this takes minutes, and an interrupt from the terminal should end it.
-        Output::of(Command::new(LAB).arg("base")).ok();
+        Output::of(Command::new(LAB).arg("base").env("SUITE", suite.name())).ok();
         let mut keeper = Command::new(LAB)
             .arg("hold")
             .env("CGROUP", cgroup)
+            .env("SUITE", suite.name())
             .process_group(0) // an interrupt from the terminal must not reach it: it has to clean up
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -64,7 +91,7 @@ impl Lab {
         let mut dir = String::new();
         BufReader::new(keeper.stdout.take().expect("its stdout")).read_line(&mut dir).expect("read its directory");
         assert!(dir.ends_with('\n'), "the lab did not start: {:?}", keeper.wait());
-        let lab = Self { keeper, dir: dir.trim_end().into(), cgroup };
+        let lab = Self { keeper, dir: dir.trim_end().into(), cgroup, suite };
         let hosts: Vec<_> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
         Output::of(lab.command("up").args(hosts)).ok();
         lab
@@ -106,7 +133,7 @@ impl Lab {
 
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(LAB);
-        command.arg(verb).env("LAB", &self.dir).env("CGROUP", self.cgroup);
+        command.arg(verb).env("LAB", &self.dir).env("CGROUP", self.cgroup).env("SUITE", self.suite.name());
         command
     }
 }

@@ -345,6 +345,15 @@ impl ServiceFields {
         Ok(format!("{HEAD}<service>\n  <short>{short}</short>\n{description}{inner}</service>\n"))
     }
 
+    /// Its field that came to firewalld last, and with which version.
+    fn newest(&self) -> Option<(&'static str, &'static str)> {
+        match (self.helpers.is_empty(), self.includes.is_empty()) {
+            (false, _) => Some(("`helpers` in its services", "0.8")),
+            (true, false) => Some(("`includes` in its services", "0.7")),
+            (true, true) => None,
+        }
+    }
+
     fn traffic(&self) -> Vec<Traffic> {
         let ports = self.ports.iter().cloned().map(Traffic::Ports);
         let protocols = self.protocols.iter().map(|name| Traffic::Protocol(name.0.to_ascii_lowercase()));
@@ -516,6 +525,8 @@ pub struct Definition {
     name: String,
     /// What a service lets in; nothing for a set.
     lets_in: Vec<Traffic>,
+    /// What of a service came to firewalld last, and with which version.
+    newest: Option<(&'static str, &'static str)>,
     /// The set, if it is one.
     set: Option<IpSet>,
 }
@@ -523,8 +534,8 @@ pub struct Definition {
 impl Definition {
     /// A service.
     pub(super) fn service(name: &str, fields: &ServiceFields, sensitive: bool) -> Result<Self, String> {
-        let (text, lets_in) = (fields.file(name)?, fields.traffic());
-        Self::new("service", name, &text, sensitive).map(|definition| Self { lets_in, ..definition })
+        let (text, lets_in, newest) = (fields.file(name)?, fields.traffic(), fields.newest());
+        Self::new("service", name, &text, sensitive).map(|definition| Self { lets_in, newest, ..definition })
     }
 
     /// A set of addresses.
@@ -543,7 +554,14 @@ impl Definition {
             sensitive,
             in_place: false,
         };
-        Ok(Self { key: format!("{sort} {name}"), file, name: name.to_owned(), lets_in: Vec::new(), set: None })
+        Ok(Self {
+            key: format!("{sort} {name}"),
+            file,
+            name: name.to_owned(),
+            lets_in: Vec::new(),
+            newest: None,
+            set: None,
+        })
     }
 
     /// The service's name and what it lets in; `None` for a set.
@@ -631,6 +649,9 @@ impl Resource for Definition {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let file = self.file.observe(work)?;
+        if let Some((what, first)) = self.newest.filter(|_| file.is_some() && work.host.is_live()) {
+            work.host.firewalld()?.require(what, first)?;
+        }
         let live = self.live_edits(work.host)?.words();
         Ok(match (file, live.is_empty()) {
             (None, true) => None,
