@@ -1,8 +1,10 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
-//! leaves it well, or the next one waits until it is. Only the tests of `sites` have clusters of their own.
+//! leaves it well, or the next one waits until it is. Only the tests of `sites` and `containerd` have clusters of their own.
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "cluster/containerd.rs"]
+mod containerd;
 #[path = "cluster/days.rs"]
 mod days;
 #[path = "cluster/faults.rs"]
@@ -32,12 +34,11 @@ const KUBELET_SUBJECT: &str = "cd /var/lib/kubelet/pki && openssl x509 -noout -s
 /// The cluster: made by whoever asks first.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| come_up(None, 2))
+    CLUSTER.get_or_init(|| come_up(Cluster::new(None), 2))
 }
 
-/// A site from nothing to a pod on each of so many hosts, and how long each step took.
-fn come_up(site: Option<&str>, pods: usize) -> Cluster {
-    let made = Cluster::new(site);
+/// A cluster from nothing to a pod on each of so many hosts, and how long each step took.
+fn come_up(made: Cluster, pods: usize) -> Cluster {
     let cluster = &made;
     let start = Instant::now();
     let reached = |what: &str| eprintln!("{what} after {} s", start.elapsed().as_secs());

@@ -155,7 +155,7 @@ fn a_crash_ends_everything_on_a_host_but_its_disk() {
 
 #[test]
 fn containers_run_and_belong_to_their_host_alone() {
-    let lab = Lab::for_containers(&[H1, H2]);
+    let lab = Lab::for_containers(&[H1, H2], "1");
     let machine = std::fs::read_to_string("/proc/sys/kernel/panic").unwrap();
     for (name, _) in [H1, H2] {
         let host = lab.host(name);

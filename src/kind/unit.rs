@@ -1,7 +1,7 @@
 //! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -200,6 +200,9 @@ impl Fields for UnitFields {
         after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
         watches.extend(self.restart_when.into_iter().map(|id| (id, Kick::Restart)));
         watches.extend(self.reload_when.into_iter().map(|id| (id, Kick::Reload)));
+        // an expression can come to one that is there already
+        let mut seen = BTreeSet::new();
+        watches.retain(|(id, kick)| seen.insert((id.clone(), *kick == Kick::Restart)));
         let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
         let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
         let default = match (self.mask, self.enable) {

@@ -11,7 +11,7 @@ const VIP: &str = "10.20.0.100";
 /// One test, since each step needs what the one before left, and no other test needs the cluster.
 #[test]
 fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_and_fro() {
-    let cluster = come_up(Some("one-master"), 1);
+    let cluster = come_up(Cluster::new(Some("one-master")), 1);
     one_host_is_all_of_it(&cluster);
     one_master_becomes_three(&cluster);
     the_cluster_goes_on_without_its_founder(&cluster);
@@ -24,7 +24,7 @@ fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_an
 
 /// A site that comes up with pods that answer on these hosts.
 fn comes_up_with_pods_on(site: &str, nodes: &[&str], pods: usize) -> Cluster {
-    let cluster = come_up(Some(site), pods);
+    let cluster = come_up(Cluster::new(Some(site)), pods);
     all_is_well(&cluster);
     assert_eq!(cluster.nodes(), nodes);
     for name in nodes {
@@ -169,7 +169,7 @@ fn listener(cluster: &Cluster, host: &str) -> String {
 }
 
 /// How many pods answer on the service's address, as a host sees it. Each answers with its name.
-fn pods_that_answer(cluster: &Cluster, host: &str) -> usize {
+pub fn pods_that_answer(cluster: &Cluster, host: &str) -> usize {
     let service = ask(cluster, "get service web")["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let ask = format!("for i in $(seq 40); do curl -sS --max-time 10 http://{service}/; done | sort -u | wc -l");
     cluster.host(host).run(&ask).ok().parse().unwrap()

@@ -44,7 +44,7 @@ fn with_cgroup_v2_what_needs_v1_is_refused_before_anything_is_changed() {
 
 #[test]
 fn with_cgroup_v1_what_needs_it_is_applied() {
-    let world = world(Lab::for_containers(&[H1]));
+    let world = world(Lab::for_containers(&[H1], "1"));
     let facts = world.host().run("kpull facts").ok();
     assert!(facts.lines().any(|line| ["cgroup = \"v1\"", "cgroup = \"hybrid\""].contains(&line)), "{facts}");
     world.converges();

@@ -412,7 +412,7 @@ fn a_package_manager_that_somebody_else_has_is_waited_for_and_then_named_and_no_
 #[test]
 fn a_run_that_memory_or_processes_run_out_for_is_ended_by_the_next_one_with_enough() {
     // where memory and processes can be counted
-    let world = World::on(Lab::for_containers(&[H1]));
+    let world = World::on(Lab::for_containers(&[H1], "1"));
     let host = world.host();
     // it has looked for the memory's control groups before they could be written to
     host.run("systemctl daemon-reexec").ok();

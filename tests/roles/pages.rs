@@ -43,7 +43,7 @@ fn every_variable_of_a_role_says_what_it_is() {
     let mut silent = Vec::new();
     for name in Made::shipped().site.roles.keys() {
         for group in groups(&role(name)) {
-            let tells_itself = group.tells_itself();
+            let tells_itself = group.tells_itself().is_some();
             let rows = group.rows.into_iter().filter(|_| !tells_itself).map(|row| (row.name, row.about));
             let all = rows.chain([(group.name, group.about)]).filter(|(_, about)| about.is_empty());
             silent.extend(all.map(|(variable, _)| format!("roles/{name}/role.toml: {variable}")));
@@ -61,9 +61,14 @@ struct Group {
 }
 
 impl Group {
-    /// Whether these are a program's flags, or systems, which tell by their names what they are.
-    fn tells_itself(&self) -> bool {
-        matches!(self.name.as_str(), "flags" | "systems")
+    /// What a row is, where these are a program's own flags or fields, or systems, which tell by their names what they are.
+    fn tells_itself(&self) -> Option<&'static str> {
+        match self.name.as_str() {
+            "flags" => Some("flag"),
+            "configuration" => Some("field"),
+            "systems" => Some("system"),
+            _ => None,
+        }
     }
 }
 
@@ -88,11 +93,7 @@ fn page(name: &str) -> String {
         write!(page, "\nIt comes with {}.\n", links.join(", ")).unwrap();
     }
     for group in groups(&doc).iter().filter(|group| !group.rows.is_empty()) {
-        let of = match group.name.as_str() {
-            "flags" => "flag",
-            "systems" => "system",
-            _ => "variable",
-        };
+        let of = group.tells_itself().unwrap_or("variable");
         match group.name.as_str() {
             "variables" => write!(
                 page,

@@ -1,14 +1,18 @@
 //! What runs containers: which control groups it needs, and what goes with it.
 
-use kpull::resolve::{Facts, resolve};
+use std::path::Path;
+use std::sync::Arc;
+
+use kpull::resolve::{Facts, Os, resolve};
 use kpull::secret::Secrets;
+use kpull::site::{Files, Site};
 
 use crate::made::{Made, facts};
 
 /// What is wrong with a host that has these control groups: messages with their places and advice.
-fn refused(made: &Made, host: &str, cgroup: &str) -> Vec<[String; 3]> {
-    let facts = Facts { cgroup: cgroup.to_owned(), ..facts(&made.site, host, "amd64") };
-    let errors = resolve(&made.site, host, &facts, &Secrets::sealed()).err().into_iter().flat_map(|error| error.each());
+fn refused(site: &Arc<Site>, host: &str, cgroup: &str) -> Vec<[String; 3]> {
+    let facts = Facts { cgroup: cgroup.to_owned(), ..facts(site, host, "amd64") };
+    let errors = resolve(site, host, &facts, &Secrets::sealed()).err().into_iter().flat_map(|error| error.each());
     let tell = |error: kpull::error::Error| {
         let place = error.place().map(ToString::to_string).unwrap_or_default();
         [error.to_string(), place, error.advice().unwrap_or_default().to_owned()]
@@ -17,14 +21,16 @@ fn refused(made: &Made, host: &str, cgroup: &str) -> Vec<[String; 3]> {
 }
 
 /// The shipped site with other texts in its files.
-fn edited(edits: &'static [(&str, &str, &str)]) -> Made {
-    Made::new(None, |site| {
-        for (path, old, new) in edits {
-            let text = std::fs::read_to_string(site.join(path)).unwrap();
-            assert!(text.contains(old), "{path} has no {old}");
-            std::fs::write(site.join(path), text.replace(old, new)).unwrap();
-        }
-    })
+fn edited(edits: &[(&str, &str, &str)]) -> Made {
+    Made::new(None, |site| edit(site, edits))
+}
+
+fn edit(site: &Path, edits: &[(&str, &str, &str)]) {
+    for (path, old, new) in edits {
+        let text = std::fs::read_to_string(site.join(path)).unwrap();
+        assert!(text.contains(old), "{path} has no {old}");
+        std::fs::write(site.join(path), text.replace(old, new)).unwrap();
+    }
 }
 
 #[test]
@@ -32,9 +38,9 @@ fn the_shipped_versions_are_refused_on_cgroup_v2_and_nowhere_else() {
     let made = Made::shipped();
     for host in made.site.hosts.keys() {
         for fine in ["v1", "hybrid", "unknown"] {
-            assert_eq!(refused(made, host, fine), Vec::<[String; 3]>::new(), "{host} with {fine}");
+            assert_eq!(refused(&made.site, host, fine), Vec::<[String; 3]>::new(), "{host} with {fine}");
         }
-        let told = refused(made, host, "v2");
+        let told = refused(&made.site, host, "v2");
         let whats: Vec<&str> = told.iter().map(|[what, ..]| what.as_str()).collect();
         let booted = "needs cgroup v1, and this host has booted with v2";
         assert_eq!(whats, [format!("Docker 1.13.1 {booted}"), format!("kubelet 1.9.2 {booted}")], "{host}");
@@ -69,6 +75,106 @@ fn the_distribution_s_docker_and_a_newer_kubernetes_go_with_cgroup_v2() {
         ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.20.2\""),
     ]);
     for host in made.site.hosts.keys() {
-        assert_eq!(refused(&made, host, "v2"), Vec::<[String; 3]>::new(), "{host}");
+        assert_eq!(refused(&made.site, host, "v2"), Vec::<[String; 3]>::new(), "{host}");
     }
+}
+
+/// The shipped site with containerd in place of Docker, and a Kubernetes that goes with it.
+fn with_containerd() -> Made {
+    edited(&[
+        ("site.toml", "\"docker\"", "\"containerd\""),
+        ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.20.2\""),
+    ])
+}
+
+#[test]
+fn containerd_takes_the_place_of_docker_where_the_roles_say_so() {
+    let made = with_containerd();
+    let tree = made.tree("node1", "amd64");
+    let config: toml::Table = tree.file("etc/containerd/config.toml").parse().unwrap();
+    let cri = &config["plugins"]["io.containerd.grpc.v1.cri"];
+    assert_eq!(cri["cni"]["bin_dir"].as_str(), Some("/usr/lib/cni"));
+    let runc = &cri["containerd"]["runtimes"]["runc"];
+    assert_eq!(runc["options"]["SystemdCgroup"].as_bool(), Some(true));
+    let flags = tree.flags("kubelet");
+    let endpoint = ("remote", format!("unix://{}", config["grpc"]["address"].as_str().unwrap()));
+    assert_eq!((flags["container-runtime"], flags["container-runtime-endpoint"].to_owned()), endpoint);
+    let unit = tree.file("etc/systemd/system/kubelet.service");
+    assert!(unit.contains("After=network-online.target containerd.service\n"), "{unit}");
+    assert!(!tree.files().any(|(path, text)| path.contains("docker") || text.contains("docker.service")));
+    for host in made.site.hosts.keys() {
+        assert_eq!(refused(&made.site, host, "v2"), Vec::<[String; 3]>::new(), "{host}");
+    }
+}
+
+#[test]
+fn each_family_s_containerd_comes_from_its_own_packages() {
+    let made = with_containerd();
+    let mut facts = facts(&made.site, "node1", "amd64");
+    let of = |facts: &Facts| {
+        let catalog = resolve(&made.site, "node1", facts, &Secrets::sealed()).unwrap();
+        let own = catalog.items.iter().filter(|item| &*item.role == "containerd").map(|item| item.id.clone());
+        own.filter(|id| id.starts_with("package:") || id.starts_with("artifact:")).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&facts), ["package:containerd", "package:containernetworking-plugins"]);
+    for (family, id, packages) in [
+        ("rhel", "rocky", ["package:containerd.io", "package:containernetworking-plugins"]),
+        ("rhel", "fedora", ["package:containerd", "package:containernetworking-plugins"]),
+        ("suse", "sles", ["package:containerd", "package:cni-plugins"]),
+    ] {
+        facts.os = Os { family: family.to_owned(), id: id.to_owned(), ..facts.os };
+        assert_eq!(of(&facts), packages, "{id}");
+    }
+}
+
+#[test]
+fn a_kubelet_s_file_says_what_its_flags_say_and_a_site_changes_both_in_one_place() {
+    let made = edited(&[
+        (
+            "site.toml",
+            "[groups.masters]\n",
+            "[vars.kubelet.flags]\nread-only-port = 10255\ncluster-dns = \"10.254.0.2,10.254.0.3\"\nmax-pods = 50\n\n[groups.masters]\n",
+        ),
+        ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.20.2\""),
+    ]);
+    let tree = made.tree("node1", "amd64");
+    let file: serde_json::Value = serde_json::from_str(tree.file("etc/kubernetes/kubelet.json")).unwrap();
+    let flags = tree.flags("kubelet");
+    assert_eq!((flags["config"], flags["max-pods"]), ("/etc/kubernetes/kubelet.json", "50"));
+    assert_eq!((&file["readOnlyPort"], &file["port"]), (&10255.into(), &10250.into()));
+    assert_eq!(file["clusterDNS"], serde_json::json!(["10.254.0.2", "10.254.0.3"]));
+    assert_eq!(file["authentication"]["x509"]["clientCAFile"], "/etc/kubernetes/ssl/ca.pem");
+    let twice = ["read-only-port", "cluster-dns", "client-ca-file", "anonymous-auth", "cgroup-driver"];
+    assert!(twice.iter().all(|flag| !flags.contains_key(flag)), "{flags:?}");
+    let old = Made::shipped().tree("node1", "amd64");
+    assert!(twice.iter().all(|flag| old.flags("kubelet").contains_key(flag)));
+    assert!(!old.flags("kubelet").contains_key("config") && !old.entries.contains_key("etc/kubernetes/kubelet.json"));
+}
+
+#[test]
+fn what_a_kubelet_can_not_work_with_is_refused() {
+    let whats = |edits: &[(&str, &str, &str)]| {
+        let made = tempfile::tempdir().unwrap();
+        let files = Files::in_directory(&Made::shipped().path()).unwrap();
+        for (path, bytes) in files.iter() {
+            let path = made.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        edit(made.path(), edits);
+        let site = Site::load(Files::in_directory(made.path()).unwrap()).unwrap().into();
+        refused(&site, "node1", "v1").into_iter().map(|[what, ..]| what).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        whats(&[("artifacts.toml", "version = \"1.9.2\"", "version = \"1.24.0\"")]),
+        ["kubelet 1.24.0 runs no containers through Docker: 1.23 is the last that does"]
+    );
+    assert_eq!(
+        whats(&[("site.toml", "\"flannel\", \"docker\", \"kubelet\"", "\"flannel\", \"kubelet\"")]),
+        ["a kubelet needs what runs containers, and node1 has no role docker"]
+    );
+    assert_eq!(
+        whats(&[("site.toml", "\"docker\"", "\"containerd\"")]),
+        ["kubelet 1.9.2 goes with Docker only: 1.20 is the first that this role gives containerd"]
+    );
 }

@@ -42,9 +42,15 @@ impl Cluster {
     /// `tests/cluster/kubernetes-VERSION`: each of their TOML files is merged into the site's of the same name, or stands beside
     /// it. `secrets.toml` is no part of the site: it has the values of secrets by name.
     pub fn new(name: Option<&str>) -> Self {
+        Self::with(name, "1", |_| {})
+    }
+
+    /// The same, on hosts with this version of control groups; `change` edits the site's directory first.
+    pub fn with(name: Option<&str>, cgroup: &'static str, change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let site = dir.path().join("site");
         assemble(&site, name);
+        change(&site);
         let hosts = hosts_of(&site);
         let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
         let fabric = fabric_of(named[0].1);
@@ -57,7 +63,7 @@ impl Cluster {
         keygen(&dir.path().join("operator"));
         let operator = fs::read_to_string(dir.path().join("operator.pub")).unwrap();
         edit(&site.join("site.toml"), |doc| doc["secrets"]["recipients"] = array([operator.trim()]));
-        let lab = Lab::for_containers(&named);
+        let lab = Lab::for_containers(&named, cgroup);
         let (releases, more) = (dir.path().join("releases"), dir.path().join("more"));
         let at = format!("{fabric}:80");
         let server = lab.in_network(move || {

@@ -60,10 +60,10 @@ impl Lab {
         Self::boot(hosts, "2", suite)
     }
 
-    /// The same, with hosts that containers run on: they have the legacy control groups, which kubelets before 1.19 and
-    /// cAdvisor want, and what else the lab has to make up for.
-    pub fn for_containers(hosts: &[(&str, &str)]) -> Self {
-        let lab = Self::boot(hosts, "1", Suite::Bookworm);
+    /// The same, with hosts that containers run on: they have control groups of this version, and what else the lab has to make
+    /// up for.
+    pub fn for_containers(hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
+        let lab = Self::boot(hosts, cgroup, Suite::Bookworm);
         for (name, _) in hosts {
             lab.host(name).prepare_for_containers();
         }
@@ -72,7 +72,7 @@ impl Lab {
 
     /// Boots one more host in a lab for containers.
     pub fn add_for_containers(&self, name: &str, address: &str) {
-        Output::of(self.command("up").env("CGROUP", "1").arg(format!("{name}={address}"))).ok();
+        Output::of(self.command("up").arg(format!("{name}={address}"))).ok();
         self.host(name).prepare_for_containers();
     }
 
@@ -159,8 +159,8 @@ impl Host<'_> {
     fn prepare_for_containers(&self) {
         Output::of(Command::new("cp").args(["-r", "--preserve=mode", "--", CONTAINERS]).arg(self.root())).ok();
         self.run(
-            "systemctl daemon-reload && systemctl enable -q --now lab-prepare.service var-lib-docker.mount &&
-            systemctl enable -q lab-images.service",
+            "systemctl daemon-reload && systemctl enable -q --now lab-prepare.service var-lib-{docker,containerd}.mount &&
+            systemctl enable -q lab-images.service lab-images-containerd.service",
         )
         .ok();
     }

@@ -1,0 +1,65 @@
+//! containerd in place of Docker, and both versions of control groups, which systemd makes.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::sites::pods_that_answer;
+use crate::{all_is_well, ask, come_up, items, running_pods};
+
+#[test]
+fn pods_run_behind_a_service_with_cgroup_v1() {
+    let cluster = pods_run("containerd", "1");
+    for name in cluster.names() {
+        cluster.host(&name).run("[ -d /sys/fs/cgroup/memory/kubepods.slice/kubepods-besteffort.slice ]").ok();
+    }
+}
+
+#[test]
+fn pods_run_behind_a_service_with_cgroup_v2() {
+    let cluster = pods_run("containerd", "2");
+    for name in cluster.names() {
+        cluster.host(&name).run("[ -d /sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice ]").ok();
+        assert!(cluster.host(&name).run("kpull facts").ok().contains("cgroup = \"v2\""));
+    }
+}
+
+#[test]
+fn the_distribution_s_docker_runs_pods_with_cgroup_v2() {
+    pods_run("docker", "2");
+}
+
+/// A master and a worker, with a pod on each, which answer on their service's address.
+fn pods_run(runtime: &str, cgroup: &'static str) -> Cluster {
+    let made = Cluster::with(Some("two-hosts"), cgroup, |site| {
+        let file = site.join("site.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text.matches("\"docker\"").count(), 2);
+        fs::write(file, text.replace("\"docker\"", &format!("\"{runtime}\""))).unwrap();
+    });
+    let cluster = come_up(made, 2);
+    all_is_well(&cluster);
+    let nodes = ask(&cluster, "get nodes");
+    for node in items(&nodes) {
+        let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap();
+        assert!(version.starts_with(&format!("{runtime}://")), "{version}");
+        let name = node["metadata"]["name"].as_str().unwrap();
+        let told = cluster.kubectl("m1", &format!("get --raw /api/v1/nodes/{name}/proxy/configz")).ok();
+        let config: Value = serde_json::from_str(&told).unwrap();
+        let config = &config["kubeletconfig"];
+        assert_eq!((&config["cgroupDriver"], &config["clusterDomain"]), (&"systemd".into(), &"cluster.local".into()));
+        let line = cluster.host(name).run("tr '\\0' '\\n' < /proc/$(pidof kubelet)/cmdline").ok();
+        assert!(line.contains("--config=/etc/kubernetes/kubelet.json") && !line.contains("--cgroup-driver"), "{line}");
+        assert_eq!(pods_that_answer(&cluster, name), 2, "from {name}");
+    }
+    let pods = running_pods(&cluster);
+    for pod in &pods {
+        assert_eq!(cluster.kubectl("m1", &format!("exec {} -- /bin/hostname", pod.name)).ok(), pod.name);
+        for other in &pods {
+            let ask = format!("exec {} -- wget -qO- http://{}:8080/", pod.name, other.address);
+            assert_eq!(cluster.kubectl("m1", &ask).ok(), other.name, "from {} to {}", pod.host, other.host);
+        }
+    }
+    cluster
+}
