@@ -196,7 +196,6 @@ fn allowed() -> Result<BpfProgram> {
         SYS_getcwd,
         SYS_mkdirat,
         SYS_unlinkat,
-        SYS_renameat,
         SYS_renameat2,
         SYS_linkat,
         SYS_ftruncate,
@@ -369,7 +368,7 @@ fn filter_error(why: &seccompiler::BackendError) -> Error {
     Error::new("can't make a filter for system calls").because(why)
 }
 
-/// What x86_64 has besides, or by another name.
+/// Calls that not every architecture has, which is what older ones have besides, or by another name.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[i64] = &[
     libc::SYS_open,
@@ -381,6 +380,7 @@ const OLD_CALLS: &[i64] = &[
     libc::SYS_rmdir,
     libc::SYS_unlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_link,
     libc::SYS_chmod,
     libc::SYS_dup2,
@@ -393,5 +393,7 @@ const OLD_CALLS: &[i64] = &[
     libc::SYS_time,
     libc::SYS_fadvise64,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "riscv64")]
 const OLD_CALLS: &[i64] = &[];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "riscv64")))]
+const OLD_CALLS: &[i64] = &[libc::SYS_renameat];
