@@ -12,8 +12,12 @@ mod kernel;
 mod kernels;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/machine.rs"]
+mod machine;
 #[path = "platforms/packages.rs"]
 mod packages;
+#[path = "platforms/selinux.rs"]
+mod selinux;
 #[path = "support/site.rs"]
 mod site;
 

@@ -408,7 +408,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
         }
         "INVALID_ZONE" => message.help(UNKNOWN_ZONE),
         "ACCESS_DENIED" | "NOT_AUTHORIZED" => message.help("run as root; firewalld's lockdown keeps others out too"),
-        _ => message.help("`journalctl -u firewalld` may say more"),
+        _ => message.help(MORE),
     }
 }
 
@@ -430,6 +430,9 @@ fn is_older(version: &str, first: &str) -> bool {
     matches!((numbers(version), numbers(first)), (Some(version), Some(first)) if version < first)
 }
 
+/// Where there may be more to read. A policy that lets nobody answer shows here as no answer.
+const MORE: &str = "`journalctl -u firewalld` may say more; where SELinux is on, `ausearch -m USER_AVC -ts recent` tells what it refused";
+
 /// What to do about a service that firewalld doesn't know.
 pub const UNKNOWN_SERVICE: &str =
     "`firewall-cmd --get-services` lists those it knows; write `ports` instead, or say what it is in `define_services`";
@@ -444,11 +447,7 @@ fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     if bus::is_unknown_method(error) {
         return message.help("this firewalld is older than 0.4, which kpull can't talk to");
     }
-    if reason.starts_with("INVALID_ZONE") {
-        message.help(UNKNOWN_ZONE)
-    } else {
-        message.help("`journalctl -u firewalld` may say more")
-    }
+    if reason.starts_with("INVALID_ZONE") { message.help(UNKNOWN_ZONE) } else { message.help(MORE) }
 }
 
 #[cfg(test)]

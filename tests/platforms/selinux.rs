@@ -1,0 +1,232 @@
+//! SELinux, enforcing: Debian's kernel and policy in a machine of their own.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::machine::{Machine, made_by, need, run};
+use crate::site::Output;
+
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
+
+/// What the steps have left on the machine's second disk.
+struct Results {
+    dir: tempfile::TempDir,
+    console: String,
+}
+
+impl Results {
+    fn read(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}\n{}", self.console))
+    }
+
+    /// What a step said, which has to have ended with this exit code.
+    #[track_caller]
+    fn step(&self, name: &str, code: i32) -> String {
+        let said = self.read(name);
+        assert_eq!(self.read(&format!("{name}.code")), format!("{code}\n"), "{name}: {said}\n{}", self.read("audit"));
+        said
+    }
+}
+
+/// Boots the machine, in which root runs these steps with the files of `dir` at /mnt.
+fn boot(dir: &Path, steps: &str) -> Results {
+    let made = made_by("selinux-image");
+    fs::write(dir.join("steps"), steps).unwrap();
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    let path = disk.path().to_str().unwrap();
+    run("mke2fs", ["-q", "-t", "ext4", "-d", dir.to_str().unwrap(), path, "256M"]);
+    let drive = |path: &str, more: &str| ["-drive".to_owned(), format!("file={path},if=virtio,format=raw{more}")];
+    let base = made.join("disk");
+    let disks = [drive(base.to_str().unwrap(), ",snapshot=on"), drive(path, "")].concat();
+    let console = Machine {
+        program: "qemu-system-x86_64",
+        options: [vec!["-cpu".to_owned(), "max".to_owned()], disks].concat(),
+        kernel: made.join("kernel"),
+        initrd: made.join("initrd"),
+        append: "console=ttyS0 root=/dev/vda rw security=selinux selinux=1 enforcing=1",
+    }
+    .run();
+    let dir = tempfile::tempdir().unwrap();
+    run("debugfs", ["-R", &format!("rdump / {}", dir.path().display()), path]);
+    Results { dir, console }
+}
+
+#[test]
+fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_writes() {
+    need(&[
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("setfiles", "policycoreutils"),
+        ("mke2fs", "e2fsprogs"),
+        ("mmdebstrap", "mmdebstrap"),
+    ]);
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("kpull");
+    Output::of(Command::new("strip").arg("-o").arg(&program).arg(KPULL).output().unwrap()).exits(0);
+    let mut build = Command::new(format!("{REPOSITORY}/packaging/build"));
+    build.arg("--binary").arg(&program).arg("--fast").arg(dir.path()).arg("deb");
+    Output::of(build.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap()).exits(0);
+    fs::remove_file(&program).unwrap();
+    let role = [ROLE, boolean("haproxy"), boolean("nginx")].join("\n");
+    fs::write(dir.path().join("role.toml"), role).unwrap();
+    fs::write(dir.path().join("nginx.conf"), NGINX).unwrap();
+
+    let results = boot(dir.path(), STEPS);
+    assert_eq!(results.step("mode", 0), "Enforcing\n");
+
+    // without the module the firewall is what fails, and nothing else does
+    results.step("unpacked", 0);
+    let said = results.step("without", 1);
+    assert!(said.contains("in firewalld: no answer") && said.contains("ausearch -m USER_AVC"), "{said}");
+    assert!(results.read("denied-without").contains("send_msg"), "{}", results.read("denied-without"));
+
+    let said = results.step("install", 0);
+    assert!(!said.contains("kpull:"), "{said}");
+    assert_eq!(results.step("modules", 0), "kpull\n");
+    results.step("with", 0);
+    assert_eq!(results.step("made", 0), "Hello, world!\n6443/tcp\nactive\n1\n");
+    results.step("idle", 0);
+    results.step("drift", 0);
+    results.step("proxy", 0);
+    assert_eq!(results.read("labels-before") + &results.step("labels", 0), "", "restorecon would set these otherwise");
+    assert!(results.step("spoilt", 0).contains("/etc/app/app.conf"), "restorecon tells of what is labelled otherwise");
+    assert_eq!(results.read("denied-with"), "", "denied with the module");
+    results.step("remove", 0);
+    assert_eq!(results.step("modules-after", 1), "");
+}
+
+/// The command of a shipped role that lets its program connect.
+fn boolean(role: &str) -> &'static str {
+    let text = match role {
+        "haproxy" => include_str!("../../roles/haproxy/role.toml"),
+        _ => include_str!("../../roles/nginx/role.toml"),
+    };
+    text.split("\n\n").find(|part| part.contains("setsebool")).expect("such a command")
+}
+
+/// Of each way in which kpull writes, one; and a proxy for the port of an API server.
+const ROLE: &str = r##"
+summary = "One of each"
+[[user]]
+name = "worker"
+[[file]]
+path = "/etc/app/app.conf"
+content = "x\n"
+[[symlink]]
+path = "/etc/app/link"
+target = "app.conf"
+[[directory]]
+path = "/var/lib/app"
+[[file]]
+path = "/usr/local/bin/app"
+content = "#!/bin/sh\nsleep infinity\n"
+mode = "0755"
+[[file]]
+path = "/root/.app"
+content = "x\n"
+[[file]]
+path = "/var/www/app/index.html"
+content = "x\n"
+[[block]]
+path = "/etc/hosts"
+name = "cluster"
+content = "10.0.0.1 one"
+[[package]]
+name = "hello"
+[[sysctl]]
+name = "net.ipv4.ip_forward"
+value = "1"
+[[firewall]]
+zone = "public"
+ports = ["6443/tcp"]
+[[unit]]
+name = "app.service"
+enable = true
+content = "[Service]\nExecStart=/usr/local/bin/app\n[Install]\nWantedBy=multi-user.target\n"
+[[command]]
+name = "mark"
+run = ["touch", "/var/lib/app/mark"]
+creates = "/var/lib/app/mark"
+[[file]]
+path = "/etc/nginx/nginx.conf"
+source = "nginx.conf"
+[[unit]]
+name = "nginx.service"
+enable = true
+restart_when = ["file:/etc/nginx/nginx.conf"]
+"##;
+
+const NGINX: &str = r#"
+load_module modules/ngx_stream_module.so;
+events {}
+stream { server { listen 127.0.0.1:8443; proxy_pass 127.0.0.1:6443; } }
+"#;
+
+/// Runs as root who has logged in. What a step says and its exit code are files beside this one.
+const STEPS: &str = r#"
+step() { "${@:2}" 2>&1 | cat > "/mnt/$1"; echo "${PIPESTATUS[0]}" > "/mnt/$1.code"; }
+converge() {
+    local code=0
+    systemctl start kpull.service || code=$?
+    journalctl --no-pager -o cat -u kpull.service
+    return $code
+}
+denied() { grep denied /var/log/audit/audit.log > "/mnt/all-$1"; grep -h 'denied' /var/log/audit/audit.log | grep -E 'comm="kpull|initrc_t' > "/mnt/$1"; : > /var/log/audit/audit.log; }
+until_true() { for _ in {1..600}; do ! "$@" || return 0; sleep 1; done; "$@"; }
+
+step mode getenforce
+labels() { restorecon -nvR /etc /root /srv /usr/bin /usr/local /usr/share/doc/hello /var/lib/app /var/lib/kpull /var/www 2>/dev/null; }
+labels | cat > /mnt/labels-before
+until_true systemctl --quiet is-active firewalld.service
+: > /var/log/audit/audit.log
+
+unpacked() {
+    dpkg-deb -x /mnt/kpull_*.deb / && restorecon -R /usr/bin/kpull /usr/lib/systemd/system && systemctl daemon-reload || return 1
+    mkdir -p /srv/site/roles/app/files /srv/site/host_vars
+    echo 'name = "lab"' > /srv/site/site.toml
+    printf 'address = "10.0.2.15"\nroles = ["app"]\n' > /srv/site/host_vars/h1.toml
+    cp /mnt/role.toml /srv/site/roles/app/
+    cp /mnt/nginx.conf /srv/site/roles/app/files/
+    ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key &&
+        kpull enroll /srv/site --host h1 --fingerprint "$(ssh-keygen -lf /root/key.pub | cut -d' ' -f2)"
+}
+step unpacked unpacked
+step without converge
+denied denied-without
+
+step install dpkg -i /mnt/kpull_*.deb
+step modules sh -c 'semodule -l | grep -x kpull'
+systemctl stop kpull.timer
+step with converge
+step made sh -c 'hello; firewall-cmd --zone=public --list-ports; systemctl is-active app.service; sysctl -n net.ipv4.ip_forward'
+step idle kpull plan
+
+drift() {
+    echo y > /etc/app/app.conf
+    firewall-cmd --zone=public --remove-port=6443/tcp
+    systemctl start kpull.timer
+    until_true grep -qx x /etc/app/app.conf && until_true firewall-cmd --zone=public --query-port=6443/tcp &&
+        systemctl stop kpull.timer && until_true kpull plan
+}
+step drift drift
+
+proxy() {
+    python3 -c '
+import socket
+server = socket.create_server(("127.0.0.1", 6443))
+client = socket.create_connection(("127.0.0.1", 8443))
+server.settimeout(60)
+server.accept()[0].sendall(b"hello")
+print(client.recv(5))
+'
+}
+step proxy proxy
+step labels labels
+chcon -t tmp_t /etc/app/app.conf
+step spoilt labels
+denied denied-with
+step remove dpkg -r kpull
+step modules-after sh -c 'semodule -l | grep -x kpull'
+"#;

@@ -1,0 +1,85 @@
+//! Virtual machines, for what needs a kernel of its own: QEMU in software, which every machine can run.
+#![allow(dead_code, reason = "each test uses the part that it needs")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+
+/// After this many seconds a machine that has not switched itself off is ended: many times what it takes where nothing else runs.
+const PATIENCE: &str = "1800";
+
+/// Installs the Debian packages of those commands that are missing, each given as command and package.
+pub fn need(tools: &[(&str, &str)]) {
+    let is_there = |tool: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|dir| dir.join(tool).exists())
+    };
+    let missing: Vec<_> = tools.iter().filter(|(tool, _)| !is_there(tool)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        run("apt-get", ["-qq", "update"]);
+        run("apt-get", [&["-qq", "-y", "--no-install-recommends", "install"], &missing[..]].concat());
+    }
+}
+
+/// Runs a program that has to succeed; what it says goes to the test's own output.
+pub fn run(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) {
+    let mut command = Command::new(program);
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    let status = command.status().unwrap_or_else(|error| panic!("start {program}: {error}"));
+    assert!(status.success(), "{program}: {status}");
+}
+
+/// The user's directory for what tests make once.
+pub fn cache() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").expect("a home")).join(".cache")).join("kpull")
+}
+
+/// The directory that a recipe of `tests/platforms/` makes, made once: it bears the recipe's digest.
+pub fn made_by(recipe: &str) -> PathBuf {
+    let path = Path::new(REPOSITORY).join("tests/platforms").join(recipe);
+    let digest = hex::encode(Sha256::digest(fs::read(&path).expect("a recipe")));
+    let dir = cache().join("machines").join(format!("{recipe}-{}", &digest[..12]));
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    let lock = fs::File::create(dir.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !dir.exists() {
+        let part = dir.with_extension("part");
+        run("rm", [OsStr::new("-rf"), OsStr::new("--one-file-system"), part.as_os_str()]);
+        run("unshare", [OsStr::new("--mount"), path.as_os_str(), part.as_os_str()]);
+        fs::rename(&part, &dir).unwrap();
+    }
+    dir
+}
+
+/// What a machine is booted with.
+pub struct Machine {
+    /// QEMU's program, and what it says of the machine.
+    pub program: &'static str,
+    pub options: Vec<String>,
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    /// The kernel's command line.
+    pub append: &'static str,
+}
+
+impl Machine {
+    /// Boots it without a network, and waits until it has switched itself off; what it said on its console.
+    pub fn run(&self) -> String {
+        let console = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", PATIENCE, "nice", self.program, "-accel", "tcg", "-display", "none"]);
+        command.args(["-no-reboot", "-nic", "none", "-smp", "2", "-m", "2048"]).args(&self.options);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).args(["-append", self.append]);
+        command.arg("-serial").arg(format!("file:{}", console.path().display()));
+        let status = command.stdin(Stdio::null()).status().expect("start QEMU");
+        let said = String::from_utf8_lossy(&fs::read(console.path()).unwrap()).into_owned();
+        assert!(status.success(), "{}: {status}\n{said}", self.program);
+        said
+    }
+}
