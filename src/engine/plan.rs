@@ -8,7 +8,7 @@ use crate::engine::fault::LeftOut;
 use crate::engine::held::HeldBack;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::kind::{Change, Item, Kick, Wants, Work};
+use crate::kind::{Change, Item, Kick, Wants, Work, whole_of};
 use crate::resolve::{Catalog, clashes};
 use crate::secret::mask;
 use crate::store::{Owed, Store};
@@ -98,7 +98,9 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
             continue;
         }
         let is_in_way = before.as_ref().is_some_and(|before: &Before| before.is_in_way_of(item));
-        let difference = match difference(item, &work, &changed, &owed.kicks) {
+        let difference = difference(item, &work, &changed, &owed.kicks)
+            .and_then(|change| if change.is_some() { writable(item, host).map(|()| change) } else { Ok(None) });
+        let difference = match difference {
             // looked at again when that has gone
             Err(_) if is_in_way => Ok((item.resource.kind() != "absent").then(|| Change::new("create"))),
             difference => difference,
@@ -129,6 +131,16 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
     };
     let overruled = catalog.items.iter().filter_map(overruled).collect();
     Ok(Plan { is_new, changes, leaving, before, held, overruled, left_out, news, uncompared, owed, catalog })
+}
+
+/// An error when a path that a resource decides about can't be written at all.
+fn writable(item: &Item, host: &Host) -> Result<()> {
+    for claim in item.resource.claims() {
+        if let Some(path) = whole_of(&claim).unwrap_or(&claim).strip_prefix("path:") {
+            host.root.check_writable(path.as_ref()).map_err(|error| locate(error, item))?;
+        }
+    }
+    Ok(())
 }
 
 /// What no role wants any more.

@@ -69,6 +69,28 @@ impl Installed {
 /// What is installed of the packages that were asked for, by the name that they were asked by.
 pub type Known = HashMap<String, Vec<Installed>>;
 
+/// Where a host is told to have booted from an image of ostree, as Fedora CoreOS, Silverblue and what bootc makes do.
+const OSTREE: &str = "/run/ostree-booted";
+
+/// An error for a package on a host whose system is an image, which nothing is installed into.
+pub fn check_changeable(root: &Root, name: &str) -> Result<()> {
+    let elsewhere = "bring the program as an [[artifact]] below /opt, and leave the package out here with `when`";
+    let (why, way) = match () {
+        () if root.meta(Path::new(OSTREE))?.is_some() => (
+            "this host's system is an image of ostree".to_owned(),
+            format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image; else {elsewhere}"),
+        ),
+        () => match root.check_writable(Path::new("/usr/bin/.new")) {
+            Ok(()) => return Ok(()),
+            Err(_) => (
+                "/usr is read-only on this host, as that of a system that is an image".to_owned(),
+                format!("add it as a system extension (systemd-sysext) or build it into the image; else {elsewhere}"),
+            ),
+        },
+    };
+    Err(Error::new(format!("can't change the package {name}")).because(why).help(way))
+}
+
 impl Manager {
     /// The one that this host has.
     pub fn detect(root: &Root) -> Result<Self> {
@@ -82,6 +104,10 @@ impl Manager {
             }
             if has("/usr/bin/yum")? {
                 return Ok(Self::Yum);
+            }
+            // rpm tells what is installed; nothing is installed while it runs
+            if has(OSTREE)? {
+                return Ok(Self::Dnf);
             }
         }
         Err(Error::new("this host has none of the package managers apt, dnf and yum")

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, SMB_SUPER_MAGIC};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{AccessFlags, Gid, Uid};
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
@@ -329,6 +329,29 @@ impl Root {
             return format!("{device:x}:{inode:x}/{}", below.display());
         }
         path.display().to_string()
+    }
+
+    /// An error when `path` is on a file system that is mounted read-only: neither it nor anything else can be made there.
+    pub fn check_writable(&self, path: &Path) -> Result<()> {
+        let refuses = |dir: &OwnedFd, name: &Path| {
+            nix::unistd::faccessat(dir, name, AccessFlags::W_OK, AtFlags::empty()) == Err(Errno::EROFS)
+        };
+        // it may be a mount of its own, below a directory that is read-only
+        let is_link = |stat: FileStat| Meta::from(stat).what == What::Link;
+        if self.stat(path)?.is_some_and(|stat| !is_link(stat))
+            && let Some((parent, name)) = self.parent(path)?
+            && !refuses(&parent, &name)
+        {
+            return Ok(());
+        }
+        let is_read_only = |dir: &&Path| matches!(self.directory(dir), Ok(Some(fd)) if refuses(&fd, Path::new(".")));
+        // what is not there yet is made where the nearest one above it is
+        let there = path.ancestors().skip(1).skip_while(|dir| !matches!(self.directory(dir), Ok(Some(_))));
+        let Some(top) = there.take_while(is_read_only).last() else { return Ok(()) };
+        Err(Error::new(format!("{} can't be written: {} is read-only on this host", path.display(), top.display())).help(
+            "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
+             where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`",
+        ))
     }
 
     /// What `lstat` tells of a path; `None` when nothing stands there.

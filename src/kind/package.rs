@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::host::packages::{Installed, Manager};
+use crate::host::packages::{Installed, Manager, check_changeable};
 use crate::host::root::Seen;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work, whole_of};
@@ -107,13 +107,13 @@ impl Set {
 
     /// What is to be done with one of the packages.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
-        let manager = self.manager(host)?;
+        let manager = self.manager(host).or_else(|none| check_changeable(&host.root, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
         if self.state == State::Present {
             installed.retain(|one| one.is_whole);
         }
         let versions = || versions(&installed);
-        Ok(match (self.state, &self.version) {
+        let change = match (self.state, &self.version) {
             (State::Absent, _) => (!installed.is_empty()).then(|| {
                 let version = versions();
                 Change::removal(match manager {
@@ -127,7 +127,11 @@ impl Set {
             }
             (State::Present, Some(wanted)) => (!installed.iter().any(|one| one.is(wanted, manager)))
                 .then(|| Change::new(format!("version {} → {wanted}", versions()))),
-        })
+        };
+        if change.is_some() {
+            check_changeable(&host.root, name)?;
+        }
+        Ok(change)
     }
 }
 
@@ -359,6 +363,30 @@ mod tests {
         let mut wants = Wants::default();
         packages.iter().for_each(|package| package.announce(&mut wants));
         assert_eq!(wants.packages.len(), 2);
+    }
+
+    #[test]
+    fn what_an_image_lacks_is_refused_with_what_to_do_and_what_it_has_is_fine() {
+        let tree = Tree::new();
+        let difference = |name: &str| {
+            let package = one("package", &format!("name = '{name}'"));
+            let package = package.as_any().downcast_ref::<Package>().unwrap();
+            package.set.difference(&tree.host, &package.name)
+        };
+        let none = difference("socat").unwrap_err();
+        assert_eq!(none.to_string(), "this host has none of the package managers apt, dnf and yum");
+        tree.put("/run/ostree-booted", "");
+        let refused = |name: &str| {
+            let error = difference(name).unwrap_err();
+            (error.to_string(), error.advice().unwrap_or_default().to_owned())
+        };
+        let (what, help) = refused("socat");
+        assert_eq!(what, "can't change the package socat: this host's system is an image of ostree");
+        assert!(help.starts_with("layer it (`rpm-ostree install socat`, then reboot)"), "{help}");
+        tree.put("/var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: 1-1\n");
+        tree.put("/usr/bin/apt-get", "");
+        assert_eq!(difference("a").unwrap().map(|change| change.summary), None);
+        assert!(refused("b").1.contains("`rpm-ostree install b`"));
     }
 
     #[test]

@@ -95,6 +95,40 @@ fn a_place_that_refuses_is_named_and_keeps_nothing_away_but_what_depends_on_it()
 }
 
 #[test]
+fn a_usr_that_is_read_only_is_named_before_anything_is_touched_and_what_goes_below_opt_is_applied() {
+    let world = World::new();
+    let host = world.host();
+    host.run("mount --bind /usr /usr && mount -o remount,bind,ro /usr").ok();
+    let role = |bin: &str| {
+        format!(
+            "[[directory]]\npath = '{bin}'\n[[file]]\npath = '{bin}/env.sh'\ncontent = 'x'\n\
+             [[file]]\npath = '/etc/first'\ncontent = 'x'\n"
+        )
+    };
+    let refused = |wants: &str, words: &[&str]| {
+        world.release(wants);
+        for command in ["kpull plan --json", "kpull apply --json"] {
+            let run = host.run(command);
+            assert_eq!(run.code(), 1, "{command}: {run}");
+            words.iter().for_each(|word| assert!(run.stdout.contains(word), "{command}: no {word} in {run}"));
+        }
+        host.run("ls /etc/first").fails(2);
+    };
+    let programs = "/usr/k8s/bin can't be written: /usr is read-only on this host";
+    refused(&role("/usr/k8s/bin"), &[programs, "`base.bin`"]);
+    let link = "[[symlink]]\npath = '/usr/local/bin/x'\ntarget = '/opt/x'\n";
+    refused(&format!("{}{link}", role("/opt/bin")), &["/usr/local/bin/x can't be written: /usr is read-only"]);
+    let package = |name: &str| format!("[[package]]\nname = '{name}'\n");
+    let sysext = ["can't change the package sl: /usr is read-only on this host", "systemd-sysext"];
+    refused(&(role("/opt/bin") + &package("sl")), &sysext);
+    // what may be written there is a mount of its own, and what is there is fine
+    host.run("mkdir /srv/local && mount --bind /srv/local /usr/local").ok();
+    world.release(&(role("/opt/bin") + &package("socat") + "[[file]]\npath = '/usr/local/x'\ncontent = 'x'\n"));
+    world.converges();
+    assert_eq!(host.run("cat /opt/bin/env.sh /srv/local/x /etc/first").ok(), "xxx");
+}
+
+#[test]
 fn a_file_stays_when_a_release_names_its_directory_otherwise() {
     let world = World::new();
     let host = world.host();

@@ -11,21 +11,25 @@ use kpull::site::{Files, Site as Loaded};
 
 use crate::site::{Site, kpull};
 
-/// The first master of the shipped site, with Docker as the distribution has it and nginx in place of HAProxy, and a role that names the
-/// directory that a system's own certificates of authorities are put into.
+/// The first master has Docker as the distribution has it.
 static SITE: LazyLock<Arc<Loaded>> = LazyLock::new(|| {
+    site("[vars.docker]\npackage = \"{{ docker.system.package }}\"\n[vars.kube-proxy.flags]\nproxy-mode = 'ipvs'\n")
+});
+
+/// The shipped site with nginx in place of HAProxy, and of its first master these variables.
+fn site(vars: &str) -> Arc<Loaded> {
     let mut files = Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     let site = String::from_utf8(files.get("site.toml").unwrap().to_vec()).unwrap();
     let roles = site.replace("\"etcd\", \"haproxy\",", "\"etcd\", \"nginx\",");
     assert_ne!(roles, site, "the masters' roles are written otherwise now");
-    let master = "address = '192.168.1.101'\ngroups = ['masters']\n[vars.etcd]\nname = 'e'\n[vars.docker]\npackage = \"{{ docker.system.package }}\"\n[vars.kube-proxy.flags]\nproxy-mode = 'ipvs'\n";
+    let master = format!("address = '192.168.1.101'\ngroups = ['masters']\n[vars.etcd]\nname = 'e'\n{vars}");
     let authority = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let pki = ["kubernetes.pem", "etcd.pem", "front-proxy.pem", "service-account.pub"]
         .map(|name| (format!("pki/{name}"), authority));
-    let own = [("site.toml".to_owned(), roles.as_str()), ("host_vars/master1.toml".to_owned(), master)];
+    let own = [("site.toml".to_owned(), roles.as_str()), ("host_vars/master1.toml".to_owned(), master.as_str())];
     files.extend(own.into_iter().chain(pki).map(|(path, text)| (path, text.as_bytes().into())));
     Arc::new(Loaded::load(files).unwrap())
-});
+}
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/platforms/os-release")
@@ -40,8 +44,8 @@ fn facts(name: &str) -> Facts {
     Facts::assumed("master1", address, Some(&Host::open(tree.path()).unwrap())).unwrap()
 }
 
-fn catalog(facts: &Facts) -> Catalog {
-    resolve(&SITE, "master1", facts, &Secrets::expected()).unwrap_or_else(|error| panic!("{}: {error}", facts.os.id))
+fn catalog(site: &Arc<Loaded>, facts: &Facts) -> Catalog {
+    resolve(site, "master1", facts, &Secrets::expected()).unwrap_or_else(|error| panic!("{}: {error}", facts.os.id))
 }
 
 /// The text of a file that the catalog has.
@@ -128,7 +132,7 @@ fn every_os_release_file_is_read_as_the_system_that_it_is_of() {
 #[test]
 fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
     for system in SYSTEMS {
-        let catalog = catalog(&facts(system.file));
+        let catalog = catalog(&SITE, &facts(system.file));
         let packages = |role: &str| -> Vec<String> {
             let of_role = catalog.items.iter().filter(|item| &*item.role == role && item.resource.kind() == "package");
             of_role.map(|item| item.resource.key()).collect()
@@ -151,6 +155,17 @@ fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
         tools.extend(packages("kubelet"));
         assert_eq!(tools, system.tools, "{}", system.file);
     }
+}
+
+#[test]
+fn nothing_of_the_shipped_roles_is_below_usr_where_programs_go_below_opt() {
+    let below_usr = |vars: &str| -> Vec<String> {
+        let catalog = catalog(&site(vars), &facts("flatcar"));
+        let claims = catalog.items.iter().flat_map(|item| item.resource.claims());
+        claims.filter(|claim| claim.contains("path:/usr")).collect()
+    };
+    assert!(below_usr("").iter().any(|claim| claim == "path:/usr/k8s/bin/etcd"));
+    assert_eq!(below_usr("[vars.base]\nbin = '/opt/bin'\n"), Vec::<String>::new());
 }
 
 /// A site with a role that names, for each system, where its administrator's own authorities are put.
