@@ -353,7 +353,7 @@ impl Adoption<'_> {
 /// What somebody has made or changed below /etc, as far as the package manager tells: files that no package has, and files that
 /// are not as their package brought them.
 pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
-    let is_dpkg = root.meta(Path::new("/var/lib/dpkg/status"))?.is_some();
+    let is_dpkg = matches!(Manager::detect(root), Ok(Manager::Apt));
     let dir = root.dir().display().to_string();
     let (list, verify) = match is_dpkg {
         true => (Vec::new(), vec!["dpkg", "--root", &dir, "--verify"]),

@@ -97,7 +97,7 @@ fn facts(agent: &Agent<'_>) -> Result<String> {
     let facts = match agent.host.is_live() {
         true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
         // in a tree all others follow from the site
-        false => serde_json::to_vec(&Os::of(&agent.host)?),
+        false => serde_json::to_vec(&Os::of(&agent.host.root)?),
     };
     Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }

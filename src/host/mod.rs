@@ -11,6 +11,7 @@ pub mod home;
 pub mod kube;
 pub mod label;
 pub mod meminfo;
+pub mod os;
 pub mod packages;
 pub mod process;
 pub mod read;

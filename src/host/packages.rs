@@ -1,4 +1,4 @@
-//! Packages by apt, dnf or yum: what is installed is read from the database, changes are made by the program.
+//! Packages by apt, dnf, yum, microdnf or zypper: what is installed is read from the database, changes are made by the program.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code};
+use crate::host::os::Os;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::read;
 use crate::host::root::{Access, Root};
@@ -40,11 +41,18 @@ pub fn is_of_source(path: &str) -> bool {
 pub enum Manager {
     /// Debian and those after it.
     Apt,
-    /// Fedora, RHEL from 8 on and those after them.
+    /// Fedora, RHEL from 8 on and those after them; `dnf` of Fedora from 41 on is dnf5.
     Dnf,
     /// RHEL up to 7 and those after it.
     Yum,
+    /// What small images of Fedora and RHEL have in place of dnf.
+    Microdnf,
+    /// SUSE and openSUSE.
+    Zypper,
 }
+
+/// In the order in which they are looked for on a system that is of none of the known families.
+const ALL: [Manager; 5] = [Manager::Apt, Manager::Dnf, Manager::Yum, Manager::Microdnf, Manager::Zypper];
 
 /// One installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,25 +100,28 @@ pub fn check_changeable(root: &Root, name: &str) -> Result<()> {
 }
 
 impl Manager {
-    /// The one that this host has.
+    /// The one that this host has. Of several, the one of the host's own family: programs of others are there to build packages
+    /// for other systems.
     pub fn detect(root: &Root) -> Result<Self> {
         let has = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
-        if has("/var/lib/dpkg/status")? && has("/usr/bin/apt-get")? {
-            return Ok(Self::Apt);
-        }
-        if has("/var/lib/rpm")? || has("/usr/lib/sysimage/rpm")? {
-            if has("/usr/bin/dnf")? {
-                return Ok(Self::Dnf);
-            }
-            if has("/usr/bin/yum")? {
-                return Ok(Self::Yum);
+        let (is_dpkg, is_rpm) = (has("/var/lib/dpkg/status")?, has("/var/lib/rpm")? || has("/usr/lib/sysimage/rpm")?);
+        let managers: &[Self] = match &*Os::of(root)?.family {
+            "debian" => &[Self::Apt],
+            "rhel" => &[Self::Dnf, Self::Yum, Self::Microdnf],
+            "suse" => &[Self::Zypper],
+            _ => &ALL,
+        };
+        for manager in managers {
+            let has_database = if *manager == Self::Apt { is_dpkg } else { is_rpm };
+            if has_database && has(&format!("/usr/bin/{}", manager.program()))? {
+                return Ok(*manager);
             }
             // rpm tells what is installed; nothing is installed while it runs
             if has(OSTREE)? {
                 return Ok(Self::Dnf);
             }
         }
-        Err(Error::new("this host has none of the package managers apt, dnf and yum")
+        Err(Error::new("this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own")
             .help("install what is needed with an [[artifact]], or leave the packages out here with `when`"))
     }
 
@@ -119,18 +130,28 @@ impl Manager {
             Self::Apt => "apt-get",
             Self::Dnf => "dnf",
             Self::Yum => "yum",
+            Self::Microdnf => "microdnf",
+            Self::Zypper => "zypper",
         }
+    }
+
+    /// Whether it did what it was told. zypper also says with its exit code that a reboot or a restart of programs is due (102,
+    /// 103), that a repository was left out which nothing was needed from (106), or that the script of a package failed that is
+    /// installed (107), of which dnf and yum only warn.
+    fn has_done(self, output: &Output) -> bool {
+        output.is_success() || (self == Self::Zypper && matches!(output.code(), Some(102 | 103 | 106 | 107)))
     }
 
     /// The files that change when a package does.
     pub fn database(self) -> &'static [&'static str] {
         match self {
             Self::Apt => &["/var/lib/dpkg/status"],
-            Self::Dnf | Self::Yum => &[
+            _ => &[
                 "/var/lib/rpm/Packages",
                 "/var/lib/rpm/Packages.db",
                 "/var/lib/rpm/rpmdb.sqlite",
                 "/var/lib/rpm/rpmdb.sqlite-wal",
+                "/usr/lib/sysimage/rpm/Packages.db",
                 "/usr/lib/sysimage/rpm/rpmdb.sqlite",
                 "/usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
             ],
@@ -152,7 +173,7 @@ impl Manager {
                     }
                 }
             }
-            Self::Dnf | Self::Yum => {
+            _ => {
                 let format = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{ARCH}\\n";
                 let words = ["rpm", "-q", "--qf", format, "--"];
                 let argv = argv(words.into_iter().chain(names.iter().map(String::as_str)));
@@ -192,6 +213,8 @@ impl Manager {
             Self::Apt => &["update", "-o", "APT::Update::Error-Mode=any"],
             Self::Dnf => &["makecache", "--refresh", "--setopt=*.skip_if_unavailable=0"],
             Self::Yum => &["makecache", "--setopt=*.skip_if_unavailable=0"],
+            Self::Microdnf => &["makecache", "--refresh"],
+            Self::Zypper => &["refresh"],
         };
         if self == Self::Yum {
             // its makecache takes lists for new until they expire
@@ -221,44 +244,50 @@ impl Manager {
     /// Fetched first and installed then, so that a source that is away is not taken for a package that fails: the error is then
     /// a passing one.
     pub fn install(self, root: &Root, packages: &[(&str, Option<&str>)], start: bool, is_fresh: bool) -> Result<()> {
-        let separator = if self == Self::Apt { '=' } else { '-' };
+        let separator = if matches!(self, Self::Apt | Self::Zypper) { '=' } else { '-' };
         let specs: Vec<String> = packages
             .iter()
             .map(|(name, version)| {
                 version.map_or_else(|| (*name).to_owned(), |version| format!("{name}{separator}{version}"))
             })
             .collect();
-        let (options, only_fetch): (&[&str], &str) = match self {
+        let (options, only_fetch): (&[&str], Option<&str>) = match self {
             Self::Apt => {
-                (&["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"], "--download-only")
+                (&["install", "--no-install-recommends", "--no-remove", "--allow-downgrades"], Some("--download-only"))
             }
-            Self::Dnf | Self::Yum => (&["install"], "--downloadonly"),
+            Self::Dnf | Self::Yum => (&["install"], Some("--downloadonly")),
+            // it can't fetch only, but fetches all before it changes anything
+            Self::Microdnf => (&["install"], None),
+            Self::Zypper => (&["install", "--name", "--no-recommends", "--oldpackage"], Some("--download-only")),
         };
-        let with = |more: &str| self.run(&[options, &[more]].concat(), &specs);
+        let with = |more: Option<&str>| self.run(&[options, more.as_slice()].concat(), &specs);
         let mut fetched = with(only_fetch)?;
-        if self == Self::Apt && !is_fresh && !fetched.is_success() && may_be_stale(&fetched) {
+        if self == Self::Apt && !is_fresh && !self.has_done(&fetched) && may_be_stale(&fetched) {
             let refreshed = self.refresh();
             fetched = with(only_fetch)?;
-            if !fetched.is_success() {
+            if !self.has_done(&fetched) {
                 refreshed?;
             }
         }
         let what = || format!("can't install {}", specs.join(", "));
-        if !fetched.is_success() {
+        if !self.has_done(&fetched) {
             let error = self.failure(&fetched, what());
             // what can be worked out is only not to be had
             let is_away = match self {
-                Self::Apt => with("--simulate")?.is_success(),
-                Self::Dnf | Self::Yum => NOT_FETCHED.iter().any(|words| says(&fetched, words)),
+                Self::Apt => with(Some("--simulate"))?.is_success(),
+                _ => NOT_FETCHED.iter().any(|words| says(&fetched, words)),
             };
             return Err(match is_away && may_be_stale(&fetched) && !is_mistaken(&fetched) {
                 true => error.passing().help("the source of a package can't be reached; the next run tries again"),
                 false => error,
             });
         }
+        if only_fetch.is_none() {
+            return Ok(());
+        }
         let _quiet = if self == Self::Apt && !start { Some(Quiet::new(root)?) } else { None };
-        let output = self.run(options, &specs)?;
-        if output.is_success() { Ok(()) } else { Err(self.failure(&output, what())) }
+        let output = with(None)?;
+        if self.has_done(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
     /// Which others would go if these packages went, since they need them.
@@ -306,10 +335,12 @@ impl Manager {
             Self::Apt if purge => &["purge", "--no-auto-remove"],
             Self::Apt => &["remove", "--no-auto-remove"],
             Self::Dnf | Self::Yum => &["remove", "--setopt=clean_requirements_on_remove=0"],
+            Self::Microdnf => &["remove"],
+            Self::Zypper => &["remove", "--name", "--no-clean-deps"],
         };
         let output = self.run(options, &names)?;
         let what = || format!("can't remove {}", names.join(", "));
-        if output.is_success() { Ok(()) } else { Err(self.failure(&output, what())) }
+        if self.has_done(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
     }
 
     /// Runs the program. A dpkg that was interrupted, by a power cut for instance, ends its work first: apt refuses to go on
@@ -331,8 +362,9 @@ impl Manager {
 
     fn try_run(self, options: &[&str], names: &[String]) -> Result<Output> {
         let mut words = vec![self.program()];
+        words.extend((self == Self::Zypper).then_some("--non-interactive"));
         words.extend(options);
-        words.push("-y");
+        words.extend((self != Self::Zypper).then_some("-y"));
         if self == Self::Apt {
             if !is_lock_time_set()? {
                 words.extend(["-o", "DPkg::Lock::Timeout=300"]);
@@ -360,9 +392,13 @@ impl Manager {
             error
                 .of_host()
                 .help(format!("somebody has put that on hold here: `apt-mark unhold {held}` lets it be changed"))
+        } else if prints(output, "remove lock to allow") {
+            error
+                .of_host()
+                .help("somebody has locked that here: `zypper locks` lists it, `zypper removelock` lets it be changed")
         } else if says("but remove is disabled") {
             error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
-        } else if says("Unable to locate package") || says("Unable to find a match") || says("No package") {
+        } else if NO_SUCH.iter().any(|words| says(words) || prints(output, words)) {
             error.help("check the name, and that the repository which has it is set up on this host")
         } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
             error.help(format!(
@@ -379,12 +415,33 @@ impl Manager {
 const INTERRUPTED: &str = "dpkg was interrupted";
 const HELD: &str = "Held packages were changed";
 const FULL: &str = "No space left on device";
-/// What dnf and yum say when something can't be had from where it should be.
-const NOT_FETCHED: [&str; 5] =
-    ["rror downloading packages", "Failed to download", "Cannot download", "Cannot retrieve", "Curl error"];
+/// What all but apt say when something can't be had from where it should be.
+const NOT_FETCHED: [&str; 7] = [
+    "rror downloading packages",
+    "Failed to download",
+    "Cannot download",
+    "Cannot retrieve",
+    "Curl error",
+    // zypper
+    "Download (curl) error",
+    "not found on medium",
+];
+/// What they say of a package that no source has; yum says it on its standard output.
+const NO_SUCH: [&str; 6] = [
+    "Unable to locate package",
+    "Unable to find a match",
+    "No match for argument",
+    "No package ",
+    "No provider of '",
+    "' not found.",
+];
 
 fn says(output: &Output, words: &str) -> bool {
     String::from_utf8_lossy(&output.stderr).contains(words)
+}
+
+fn prints(output: &Output, words: &str) -> bool {
+    String::from_utf8_lossy(&output.stdout).contains(words)
 }
 
 /// Who has the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always say.
@@ -406,8 +463,8 @@ fn lock_holder(output: &Output) -> Option<String> {
 
 /// A program of a package manager, with nobody there to answer its questions.
 fn unattended(argv: &[String]) -> Command<'_> {
-    static ENV: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
-        [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1")]
+    static ENV: LazyLock<[(String, String); 3]> = LazyLock::new(|| {
+        [("DEBIAN_FRONTEND", "noninteractive"), (QUIET_MARK, "1"), ("ZYPP_LOCK_TIMEOUT", "300")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     });
     Command { env: &*ENV, ..Command::new(argv, PATIENCE) }
@@ -421,9 +478,14 @@ fn is_lock_time_set() -> Result<bool> {
 
 /// Whether another program has the package manager's lock.
 fn is_locked(output: &Output) -> bool {
-    ["Could not get lock", "is another process using it", "Another app is currently holding"]
-        .iter()
-        .any(|words| says(output, words))
+    [
+        "Could not get lock",
+        "is another process using it",
+        "Another app is currently holding",
+        "System management is locked",
+    ]
+    .iter()
+    .any(|words| says(output, words))
 }
 
 /// What is on hold, of what apt was to change.
@@ -461,6 +523,11 @@ fn is_mistaken(output: &Output) -> bool {
         "Conflicting values set",
         "onfig error",
         "Parsing file",
+        // zypper
+        "Signature verification failed",
+        "contains garbage",
+        // dnf5
+        "OpenPGP",
     ]
     .iter()
     .any(|words| says(output, words))
@@ -617,6 +684,12 @@ mod tests {
         names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect()
     }
 
+    fn exited(code: i32, stdout: Vec<u8>, stderr: Vec<u8>) -> Output {
+        use std::os::unix::process::ExitStatusExt;
+        let status = std::process::ExitStatus::from_raw(code << 8);
+        Output { ended: crate::host::process::Ended::Exited(status), stdout, stderr }
+    }
+
     fn installed(version: &str, arch: &str) -> Installed {
         Installed { version: version.to_owned(), arch: arch.to_owned(), is_whole: true }
     }
@@ -747,9 +820,102 @@ mod tests {
     }
 
     #[test]
+    fn the_package_manager_is_that_of_the_system_s_family_whatever_else_is_installed() {
+        const EVERYTHING: [&str; 7] =
+            ["apt-get", "dnf", "yum", "microdnf", "zypper", "var/lib/dpkg/status", "var/lib/rpm"];
+        let detected = |os_release: &str, there: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let put = |path: &str, text: &str| {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            };
+            put("usr/lib/os-release", os_release);
+            for name in there {
+                put(&if name.contains('/') { (*name).to_owned() } else { format!("usr/bin/{name}") }, "");
+            }
+            Manager::detect(&Root::open(dir.path()).unwrap()).ok()
+        };
+        for (os_release, wanted) in [
+            ("ID=debian", Manager::Apt),
+            ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"", Manager::Apt),
+            ("ID=\"centos\"\nID_LIKE=\"rhel fedora\"", Manager::Dnf),
+            ("ID=fedora", Manager::Dnf),
+            ("ID='opensuse-tumbleweed'\nID_LIKE='opensuse suse'", Manager::Zypper),
+            ("ID=sles", Manager::Zypper),
+            // nothing is known of it: by what is there
+            ("ID=else", Manager::Apt),
+            ("", Manager::Apt),
+        ] {
+            assert_eq!(detected(os_release, &EVERYTHING), Some(wanted), "{os_release}");
+        }
+        let rhel = "ID=\"ol\"\nID_LIKE=\"fedora\"";
+        let (apt, rpm) = (["apt-get", "var/lib/dpkg/status"], "usr/lib/sysimage/rpm/rpmdb.sqlite");
+        assert_eq!(detected(rhel, &[&apt[..], &["yum", "microdnf", rpm]].concat()), Some(Manager::Yum));
+        assert_eq!(detected(rhel, &[&apt[..], &["microdnf", rpm]].concat()), Some(Manager::Microdnf));
+        assert_eq!(detected(rhel, &[&apt[..], &["zypper", rpm]].concat()), None);
+        assert_eq!(detected("ID=debian", &["apt-get", "dnf", rpm]), None, "nothing is installed by apt");
+        assert_eq!(detected("ID=else", &["apt-get", "microdnf", rpm]), Some(Manager::Microdnf));
+    }
+
+    #[test]
+    fn what_a_package_manager_says_decides_what_to_do() {
+        // zypper 1.14.42 as it ran; the others as they are written in the sources of yum 3.4.3, microdnf 3.10 and dnf5
+        let advice = |manager: Manager, code: i32, stdout: &str, stderr: &str| {
+            let (stdout, stderr) = (stdout.as_bytes().to_vec(), stderr.as_bytes().to_vec());
+            let output = exited(code, stdout, stderr);
+            assert!(!manager.has_done(&output));
+            let error = manager.failure(&output, "can't install x".into());
+            (
+                error.advice().unwrap().to_owned(),
+                may_be_stale(&output) && NOT_FETCHED.iter().any(|words| says(&output, words)),
+            )
+        };
+        let name = "check the name, and that the repository which has it is set up on this host";
+        for (manager, code, stdout, stderr) in [
+            (Manager::Yum, 1, "No package x available.\n", "Error: Nothing to do\n"),
+            (Manager::Dnf, 1, "", "Error: Unable to find a match: x\n"),
+            (Manager::Dnf, 1, "", "Failed to resolve the transaction:\nNo match for argument: x\n"),
+            (Manager::Microdnf, 1, "", "error: No package matches 'x'\n"),
+            (Manager::Zypper, 104, "", "Package 'x' not found.\n"),
+            (Manager::Zypper, 104, "", "No provider of 'x' found.\n"),
+        ] {
+            assert_eq!(advice(manager, code, stdout, stderr), (name.to_owned(), false), "{stdout}{stderr}");
+        }
+        for (manager, stderr) in [
+            (Manager::Yum, "Error downloading packages:\n  x-1-1.noarch: [Errno 256] No more mirrors to try.\n"),
+            (Manager::Dnf, ">>> Curl error (7): Could not connect to server for http://x/ [Connection refused]\n"),
+            (
+                Manager::Microdnf,
+                "error: cannot update repo 'x': Cannot download repomd.xml: Curl error (7): Couldn't connect\n",
+            ),
+            (Manager::Zypper, "Download (curl) error for 'http://x/':\nError code: Connection failed\n"),
+            (Manager::Zypper, "File './x-1-1.noarch.rpm' not found on medium 'http://x/'\n"),
+        ] {
+            assert!(advice(manager, 8, "", stderr).1, "{stderr}");
+        }
+        let locked =
+            advice(Manager::Zypper, 7, "", "System management is locked by the application with pid 9 (zypper).\n");
+        assert_eq!(locked.0, "another program has the package manager's lock; the next run goes on when it has ended");
+        let stdout =
+            "Problem: conflicting requests\n Solution 1: remove lock to allow installation of x-1-1.noarch[lab]\n";
+        assert!(advice(Manager::Zypper, 4, stdout, "").0.contains("zypper removelock"));
+        assert!(is_mistaken(&exited(
+            8,
+            Vec::new(),
+            b"x (lab): Signature verification failed [6-File is unsigned]".into()
+        )));
+        for code in [102, 103, 106, 107] {
+            assert!(Manager::Zypper.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
+            assert!(!Manager::Dnf.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
+        }
+    }
+
+    #[test]
     fn a_host_without_a_package_manager_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let error = Manager::detect(&Root::open(dir.path()).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "this host has none of the package managers apt, dnf and yum");
+        let wanted = "this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own";
+        assert_eq!(error.to_string(), wanted);
     }
 }

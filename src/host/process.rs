@@ -124,6 +124,14 @@ impl Output {
         matches!(self.ended, Ended::Exited(status) if status.success())
     }
 
+    /// Its exit code; `None` when it did not end by itself.
+    pub fn code(&self) -> Option<i32> {
+        match self.ended {
+            Ended::Exited(status) => status.code(),
+            Ended::TimedOut(_) => None,
+        }
+    }
+
     /// How it ended, in words.
     pub fn verdict(&self) -> String {
         match self.ended {

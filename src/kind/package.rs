@@ -30,7 +30,7 @@ pub struct PackageFields {
     state: State,
     /// The exact version, for one package; any that is there when left out.
     version: Option<String>,
-    /// `apt`, `dnf` or `yum`; the one that the host has when left out.
+    /// `apt`, `dnf`, `yum`, `microdnf` or `zypper`; the one that the host has when left out.
     manager: Option<Manager>,
     /// Whether a package may start its services when it is installed (apt); units say that better.
     #[serde(default)]
@@ -118,7 +118,7 @@ impl Set {
                 let version = versions();
                 Change::removal(match manager {
                     Manager::Apt => format!("remove {version}, not its configuration"),
-                    Manager::Dnf | Manager::Yum => format!("remove {version}"),
+                    _ => format!("remove {version}"),
                 })
             }),
             (State::Present, None) => installed.is_empty().then(|| Change::addition("install")),
@@ -229,7 +229,7 @@ impl Resource for Package {
                 ))
                 .help(
                     "write the package's own name, not that of something that it provides; a version is only \
-                           lowered by dnf and yum when that is done by hand (`downgrade`)",
+                           lowered by yum and microdnf when that is done by hand (`downgrade`)",
                 ));
             }
         }

@@ -66,7 +66,7 @@ impl Facts {
         Ok(Self {
             hostname: hostname.to_string_lossy().into_owned(),
             arch: arch(),
-            os: Os::of(host)?,
+            os: Os::of(&host.root)?,
             interfaces,
             memory: meminfo::bytes(&read("/proc/meminfo")?, "MemTotal").unwrap_or(0) >> 20,
             cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -80,7 +80,7 @@ impl Facts {
     /// What is assumed of a host that can't be asked: its name and address, Debian 12 unless the tree says otherwise,
     /// this machine's processor. The same for the same site, so that a tree comes out the same everywhere.
     pub fn assumed(name: &str, address: IpAddr, tree: Option<&Host>) -> Result<Self> {
-        let os = tree.map(Os::of).transpose()?.filter(|os| !os.id.is_empty());
+        let os = tree.map(|host| Os::of(&host.root)).transpose()?.filter(|os| !os.id.is_empty());
         Ok(Self {
             hostname: name.to_owned(),
             arch: arch(),

@@ -1,112 +1,27 @@
-//! The system that a host runs: what its os-release says, and what a table by systems has for it.
-
-use std::path::Path;
+//! What a table by systems has for the system that a host runs.
 
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::error::Result;
-use crate::host::Host;
+pub use crate::host::os::Os;
 
-/// The system, from os-release.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Os {
-    /// `debian`, `centos`, …
-    pub id: String,
-    /// `12`, `7`, …; empty where the system has none.
-    pub version: String,
-    /// `coreos`, `server`, …; empty where the system has none.
-    #[serde(default)]
-    pub variant: String,
-    /// `debian`, `rhel` or `suse`: the family whose package manager and paths it has; the id itself when it has none.
-    pub family: String,
-}
-
-/// Each family, with the words in ID and `ID_LIKE` that mean it.
-const FAMILIES: [(&str, &[&str]); 3] = [
-    ("debian", &["debian", "ubuntu"]),
-    ("rhel", &["rhel", "fedora", "centos", "almalinux", "rocky", "ol", "amzn"]),
-    ("suse", &["suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"]),
-];
-
-impl Os {
-    /// Reads a machine's, or a tree's.
-    pub fn of(host: &Host) -> Result<Self> {
-        let mut text = host.root.text(Path::new("/etc/os-release"))?;
-        if text.is_empty() {
-            text = host.root.text(Path::new("/usr/lib/os-release"))?;
-        }
-        Ok(Self::read(&text))
+/// The rows that a table by systems may have for a system, from what holds for most systems to what holds for fewest.
+fn rows(os: &Os) -> Vec<String> {
+    let Os { id, version, variant, family } = os;
+    let major = version.split('.').next().unwrap_or_default();
+    let mut rows = vec!["default".to_owned()];
+    for name in [family, id] {
+        rows.push(name.clone());
+        rows.extend([major, version].iter().filter(|part| !part.is_empty()).map(|part| format!("{name}-{part}")));
     }
-
-    /// What an os-release file says.
-    pub fn read(text: &str) -> Self {
-        let mut os = Self::default();
-        let mut like = String::new();
-        for line in text.lines() {
-            let Some((key, value)) = line.trim().split_once('=') else { continue };
-            let field = match key {
-                "ID" => &mut os.id,
-                "ID_LIKE" => &mut like,
-                "VERSION_ID" => &mut os.version,
-                "VARIANT_ID" => &mut os.variant,
-                _ => continue,
-            };
-            // of a name that is set twice, a shell has the last
-            *field = unquoted(value);
-        }
-        // those that it is like stand in the order of nearness
-        let mut words = std::iter::once(os.id.as_str()).chain(like.split_whitespace());
-        let family = |word: &str| FAMILIES.iter().find(|(_, words)| words.contains(&word)).map(|(family, _)| *family);
-        os.family = words.find_map(family).map_or_else(|| os.id.clone(), str::to_owned);
-        os
+    if !variant.is_empty() {
+        rows.push(format!("{id}-{variant}"));
     }
-
-    /// The system that is assumed of a host that can't be asked.
-    pub fn assumed() -> Self {
-        Self { id: "debian".into(), version: "12".into(), variant: String::new(), family: "debian".into() }
-    }
-
-    /// The rows that a table by systems may have for it, from what holds for most systems to what holds for fewest.
-    fn rows(&self) -> Vec<String> {
-        let Self { id, version, variant, family } = self;
-        let major = version.split('.').next().unwrap_or_default();
-        let mut rows = vec!["default".to_owned()];
-        for name in [family, id] {
-            rows.push(name.clone());
-            rows.extend([major, version].iter().filter(|part| !part.is_empty()).map(|part| format!("{name}-{part}")));
-        }
-        if !variant.is_empty() {
-            rows.push(format!("{id}-{variant}"));
-        }
-        // where an id is the family's, or a version its major part, the first place counts
-        let mut seen = std::collections::HashSet::new();
-        rows.retain(|row| seen.insert(row.clone()));
-        rows
-    }
-}
-
-/// A value as a shell reads it: with quotes around parts of it, and backslashes before characters that mean themselves.
-fn unquoted(value: &str) -> String {
-    let mut text = String::new();
-    let mut quote = None;
-    let mut rest = value.chars().peekable();
-    while let Some(c) = rest.next() {
-        match (c, quote) {
-            (_, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => quote = Some(c),
-            ('\\', None) => text.extend(rest.next()),
-            ('\\', Some('"')) if rest.peek().is_some_and(|next| matches!(next, '"' | '\\' | '$' | '`')) => {
-                text.extend(rest.next());
-            }
-            // what follows is a comment
-            (c, None) if c.is_whitespace() => break,
-            _ => text.push(c),
-        }
-    }
-    text
+    // where an id is the family's, or a version its major part, the first place counts
+    let mut seen = std::collections::HashSet::new();
+    rows.retain(|row| seen.insert(row.clone()));
+    rows
 }
 
 /// The filter `for_os`: of a table with a row for each system, those rows that are for this host's, merged. The row for fewest
@@ -119,7 +34,7 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
     let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here".into()))?;
     let os = Os::deserialize(facts.get_attr("os")?)?;
     let mut merged: Option<serde_json::Value> = None;
-    let rows = os.rows();
+    let rows = rows(&os);
     for row in &rows {
         let value = table.get_attr(row)?;
         if !value.is_undefined() {
@@ -142,46 +57,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_read_as_a_shell_reads_them() {
-        for (value, wanted) in [
-            ("12", "12"),
-            ("\"12\"", "12"),
-            ("'12'", "12"),
-            ("\"a\\\"b\\$c\\d\"", "a\"b$c\\d"),
-            ("'a\\b'", "a\\b"),
-            ("a\\ b", "a b"),
-            ("1\"2\"'3' # and more", "123"),
-            ("\"it's\"", "it's"),
-            ("\"", ""),
-            ("\\", ""),
-            ("", ""),
-        ] {
-            assert_eq!(unquoted(value), wanted, "{value}");
-        }
-    }
-
-    #[test]
-    fn of_a_name_that_is_set_twice_the_last_counts_and_comments_and_other_names_do_not() {
-        let os = Os::read("# ID=x\n  ID=ubuntu\nVERSION_ID=\"20.04\"\r\nMY_ID=y\nID_LIKE\nVERSION_ID=\"22.04\"\n");
-        assert_eq!((os.id.as_str(), os.version.as_str(), os.family.as_str()), ("ubuntu", "22.04", "debian"));
-        assert_eq!(Os::read(""), Os::default());
-    }
-
-    #[test]
-    fn the_family_is_that_of_the_nearest_system_that_has_one() {
-        for (text, family) in [
-            ("ID=pop\nID_LIKE=\"ubuntu debian\"", "debian"),
-            ("ID=nobara\nID_LIKE=\"unheard-of fedora debian\"", "rhel"),
-            ("ID=\"sle-micro\"\nID_LIKE=\"suse\"", "suse"),
-            ("ID=alpine", "alpine"),
-        ] {
-            assert_eq!(Os::read(text).family, family, "{text}");
-        }
-    }
-
-    #[test]
     fn rows_go_from_all_systems_to_this_one() {
-        let rows = |text: &str| Os::read(text).rows().join(" ");
+        let rows = |text: &str| super::rows(&Os::read(text)).join(" ");
         assert_eq!(rows("ID=debian\nVERSION_ID=12"), "default debian debian-12");
         assert_eq!(rows("ID=debian"), "default debian");
         assert_eq!(

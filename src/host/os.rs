@@ -1,0 +1,133 @@
+//! The system that a host runs, as its os-release says.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::host::root::Root;
+
+/// The system, from os-release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Os {
+    /// `debian`, `centos`, …
+    pub id: String,
+    /// `12`, `7`, …; empty where the system has none.
+    pub version: String,
+    /// `coreos`, `server`, …; empty where the system has none.
+    #[serde(default)]
+    pub variant: String,
+    /// `debian`, `rhel` or `suse`: the family whose package manager and paths it has; the id itself when it has none.
+    pub family: String,
+}
+
+/// Each family, with the words in ID and `ID_LIKE` that mean it.
+const FAMILIES: [(&str, &[&str]); 3] = [
+    ("debian", &["debian", "ubuntu"]),
+    ("rhel", &["rhel", "fedora", "centos", "almalinux", "rocky", "ol", "amzn"]),
+    ("suse", &["suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"]),
+];
+
+impl Os {
+    /// Reads a machine's, or a tree's.
+    pub fn of(root: &Root) -> Result<Self> {
+        let mut text = root.text(Path::new("/etc/os-release"))?;
+        if text.is_empty() {
+            text = root.text(Path::new("/usr/lib/os-release"))?;
+        }
+        Ok(Self::read(&text))
+    }
+
+    /// What an os-release file says.
+    pub fn read(text: &str) -> Self {
+        let mut os = Self::default();
+        let mut like = String::new();
+        for line in text.lines() {
+            let Some((key, value)) = line.trim().split_once('=') else { continue };
+            let field = match key {
+                "ID" => &mut os.id,
+                "ID_LIKE" => &mut like,
+                "VERSION_ID" => &mut os.version,
+                "VARIANT_ID" => &mut os.variant,
+                _ => continue,
+            };
+            // of a name that is set twice, a shell has the last
+            *field = unquoted(value);
+        }
+        // those that it is like stand in the order of nearness
+        let mut words = std::iter::once(os.id.as_str()).chain(like.split_whitespace());
+        let family = |word: &str| FAMILIES.iter().find(|(_, words)| words.contains(&word)).map(|(family, _)| *family);
+        os.family = words.find_map(family).map_or_else(|| os.id.clone(), str::to_owned);
+        os
+    }
+
+    /// The system that is assumed of a host that can't be asked.
+    pub fn assumed() -> Self {
+        Self { id: "debian".into(), version: "12".into(), variant: String::new(), family: "debian".into() }
+    }
+}
+
+/// A value as a shell reads it: with quotes around parts of it, and backslashes before characters that mean themselves.
+fn unquoted(value: &str) -> String {
+    let mut text = String::new();
+    let mut quote = None;
+    let mut rest = value.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (c, quote) {
+            (_, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            ('\\', None) => text.extend(rest.next()),
+            ('\\', Some('"')) if rest.peek().is_some_and(|next| matches!(next, '"' | '\\' | '$' | '`')) => {
+                text.extend(rest.next());
+            }
+            // what follows is a comment
+            (c, None) if c.is_whitespace() => break,
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_a_shell_reads_them() {
+        for (value, wanted) in [
+            ("12", "12"),
+            ("\"12\"", "12"),
+            ("'12'", "12"),
+            ("\"a\\\"b\\$c\\d\"", "a\"b$c\\d"),
+            ("'a\\b'", "a\\b"),
+            ("a\\ b", "a b"),
+            ("1\"2\"'3' # and more", "123"),
+            ("\"it's\"", "it's"),
+            ("\"", ""),
+            ("\\", ""),
+            ("", ""),
+        ] {
+            assert_eq!(unquoted(value), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn of_a_name_that_is_set_twice_the_last_counts_and_comments_and_other_names_do_not() {
+        let os = Os::read("# ID=x\n  ID=ubuntu\nVERSION_ID=\"20.04\"\r\nMY_ID=y\nID_LIKE\nVERSION_ID=\"22.04\"\n");
+        assert_eq!((os.id.as_str(), os.version.as_str(), os.family.as_str()), ("ubuntu", "22.04", "debian"));
+        assert_eq!(Os::read(""), Os::default());
+    }
+
+    #[test]
+    fn the_family_is_that_of_the_nearest_system_that_has_one() {
+        for (text, family) in [
+            ("ID=pop\nID_LIKE=\"ubuntu debian\"", "debian"),
+            ("ID=nobara\nID_LIKE=\"unheard-of fedora debian\"", "rhel"),
+            ("ID=\"sle-micro\"\nID_LIKE=\"suse\"", "suse"),
+            ("ID=alpine", "alpine"),
+        ] {
+            assert_eq!(Os::read(text).family, family, "{text}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `[[package]]` on a host whose os-release says SUSE, with the real zypper, beside the apt and dnf of Debian.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::ran;
+use crate::alone::World;
+
+const OS_RELEASE: &str = "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\nVERSION_ID=\"15.6\"\n";
+const REPO: &str = "[[file]]\npath = \"/etc/zypp/repos.d/lab.repo\"\n\
+     content = \"[lab]\\nname=lab\\nbaseurl=dir:///srv/rpm\\nenabled=1\\ngpgcheck=0\\n\"\n";
+const AWAY: &str = "[[file]]\npath = \"/etc/zypp/repos.d/away.repo\"\n\
+     content = \"[away]\\nname=away\\nbaseurl=http://127.0.0.1:1/\\nenabled=1\\ngpgcheck=0\\n\"\n";
+
+/// Makes packages in the repository that the host installs from; each is NAME VERSION [REQUIRES [CONFLICTS]], with - for none.
+const OFFER: &str = r#"
+set -eu
+cd /srv/rpm
+while read -r name version requires conflicts; do
+    requires=${requires#-}
+    cat > /tmp/made.spec <<SPEC
+Name: $name
+Version: $version
+Release: 1
+Summary: For a test
+License: MIT
+BuildArch: noarch
+${requires:+Requires: $requires}
+${conflicts:+Conflicts: $conflicts}
+%description
+For a test.
+%install
+mkdir -p %{buildroot}/usr/share/$name
+echo $version > %{buildroot}/usr/share/$name/version
+%files
+/usr/share/$name
+SPEC
+    rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/rpm' /tmp/made.spec
+done
+rm -r repodata
+createrepo_c --quiet .
+"#;
+
+/// A host with zypper, which calls itself one of SUSE's. Debian's package of it is downloaded once, with what it needs.
+fn world() -> World {
+    let world = World::new();
+    let host = world.host();
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let debs = cache.join("kpull/lab/zypper");
+    std::fs::create_dir_all(debs.join("partial")).unwrap();
+    let mut fetch = Command::new("apt-get");
+    fetch.args(["-qq", "-y", "--no-install-recommends", "--download-only"]);
+    fetch.arg("-o").arg(format!("Dir::State::status={}/var/lib/dpkg/status", host.root().display()));
+    fetch.arg("-o").arg(format!("Dir::Cache::archives={}", debs.display()));
+    ran(fetch.args(["install", "zypper"]));
+    for deb in super::ending(&debs, ".deb") {
+        host.copy(&deb, &format!("/opt/debs/{}", deb.file_name().unwrap().to_str().unwrap()), 0o644);
+    }
+    host.run("dpkg -i /opt/debs/*.deb").ok();
+    // where SUSE's rpm has it; Debian's has one in each user's home
+    host.write("/etc/rpm/macros", "%_dbpath /var/lib/rpm\n");
+    host.write("/etc/os-release.new", OS_RELEASE);
+    host.run("mv -T /etc/os-release.new /etc/os-release").ok();
+    host.write("/srv/offer", OFFER);
+    host.write(
+        "/srv/packages",
+        "daemon 1.0\ndaemon 2.0\nuser 1.0 daemon\nbroken 1.0 nobody-has-it\nagainst 1.0 - daemon\n",
+    );
+    host.run("bash /srv/offer < /srv/packages").ok();
+    world
+}
+
+/// A package as a role has it.
+fn package(name: &str, more: &str) -> String {
+    format!("[[package]]\nname = {name:?}\n{more}\n")
+}
+
+/// What is installed of the packages that are offered.
+fn installed(world: &World) -> String {
+    world.host().run("rpm -qa --qf '%{NAME} %{VERSION}\\n' | sort").ok()
+}
+
+#[test]
+fn zypper_installs_lowers_and_removes_and_no_apt_wins_on_a_host_of_suse() {
+    let world = world();
+    let host = world.host();
+    // the repository and what comes from it in one release
+    world.release(&format!("{REPO}{}{}", package("daemon", "version = \"1.0\""), package("user", "")));
+    world.converges();
+    assert_eq!(installed(&world), "daemon 1.0\nuser 1.0");
+    world.release(&format!("{REPO}{}{}", package("daemon", "version = \"2.0-1\""), package("user", "")));
+    world.converges();
+    assert_eq!(installed(&world), "daemon 2.0\nuser 1.0");
+    world.release(&format!("{REPO}{}{}", package("daemon", "version = \"0:1.0-1\""), package("user", "")));
+    world.converges();
+    assert_eq!(installed(&world), "daemon 1.0\nuser 1.0");
+
+    // drift
+    host.run("zypper --non-interactive remove user").ok();
+    let plan = host.run("kpull plan");
+    assert!(plan.code() == 2 && plan.stdout.contains("package:user  install"), "{plan}");
+    world.converges();
+    // what another package needs stays
+    world.release(&format!("{REPO}{}{}", package("daemon", "state = \"absent\""), package("user", "")));
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("can't remove daemon") && told.contains("user-1.0-1.noarch would go"), "{told}");
+    // what no role wants goes
+    world.release(&format!("{REPO}{}", package("daemon", "")));
+    world.converges();
+    assert_eq!(installed(&world), "daemon 1.0");
+    world.release(REPO);
+    world.converges();
+    assert_eq!(installed(&world), "");
+}
+
+#[test]
+fn what_zypper_says_when_it_fails_is_told_with_what_to_do() {
+    let world = world();
+    let host = world.host();
+    world.release(REPO);
+    world.converges();
+    for (name, why, advice) in [
+        ("nobody-has-it", "Package 'nobody-has-it' not found.", "check the name"),
+        ("broken", "nothing provides nobody-has-it needed by broken", "run the same"),
+    ] {
+        world.release(&format!("{REPO}{}", package(name, "")));
+        let told = host.run("kpull apply").fails(3);
+        assert!(told.contains(&format!("can't install {name}")) && told.contains(why), "{told}");
+        assert!(told.contains(advice), "{told}");
+    }
+
+    // nothing that is there is taken away for something else
+    world.release(&format!("{REPO}{}", package("daemon", "")));
+    world.converges();
+    world.release(&format!("{REPO}{}{}", package("daemon", ""), package("against", "")));
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("conflicts with daemon"), "{told}");
+    assert_eq!(installed(&world), "daemon 2.0");
+
+    host.run("zypper --non-interactive addlock user").ok();
+    world.release(&format!("{REPO}{}{}", package("daemon", ""), package("user", "")));
+    let told = host.run("kpull apply").fails(3);
+    assert!(told.contains("zypper removelock"), "{told}");
+    host.run("zypper --non-interactive removelock user").ok();
+    world.release(&format!("{REPO}{}{}", package("daemon", ""), package("user", "")));
+    world.converges();
+
+    // a source that can't be reached blames no release
+    world.release(&format!("{REPO}{AWAY}{}", package("daemon", "")));
+    world.converges();
+    world.release(&format!("{REPO}{AWAY}{}{}", package("daemon", ""), package("nobody-has-it", "")));
+    let told = host.run("kpull apply").fails(1);
+    assert!(told.contains("Download (curl) error for 'http://127.0.0.1:1/"), "{told}");
+    let status = host.run("kpull status").ok();
+    assert!(!status.contains("and not"), "{status}");
+}
