@@ -52,11 +52,14 @@ mod status;
 mod tutorial;
 #[path = "lab/units.rs"]
 mod units;
+#[path = "support/web.rs"]
+mod web;
 
 use std::path::Path;
 
 use kpull::net::server::{Answer, Seen};
 use lab::Lab;
+use web::web;
 
 const H1: (&str, &str) = ("h1", "192.168.1.11");
 const H2: (&str, &str) = ("h2", "192.168.1.12");
@@ -205,14 +208,6 @@ fn a_lab_ends_with_all_of_its_processes_and_files() {
     for pid in processes.lines() {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert_eq!(command, "", "process {pid} still runs");
-    }
-}
-
-/// Hands a directory out.
-fn web(dir: std::path::PathBuf) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static {
-    move |request| match std::fs::read(dir.join(request.path.trim_start_matches('/'))) {
-        Ok(bytes) => Answer::new(200, bytes),
-        Err(_) => Answer::new(404, ""),
     }
 }
 

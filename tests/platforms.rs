@@ -20,5 +20,7 @@ mod packages;
 mod selinux;
 #[path = "support/site.rs"]
 mod site;
+#[path = "support/web.rs"]
+mod web;
 
 const H1: (&str, &str) = ("h1", "192.168.1.11");

@@ -9,6 +9,7 @@ use crate::H1;
 use crate::lab::{Host, Lab, Output};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the release of these tests makes.
 const MADE: &str = "/srv/made";
 
@@ -101,7 +102,7 @@ fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_pu
 
     host.run("dpkg -i /opt/kpull-1_amd64.deb").ok();
     assert_eq!(host.run("dpkg --verify kpull").ok(), "");
-    assert_eq!(host.run("dpkg-query -W kpull").ok(), "kpull\t0.1.0-1");
+    assert_eq!(host.run("dpkg-query -W kpull").ok(), format!("kpull\t{VERSION}-1"));
     assert_eq!(timer(host), NOT_STARTED);
     host.run("test ! -e /etc/kpull && test ! -e /var/lib/kpull").ok();
     host.run("cat /usr/share/bash-completion/completions/kpull | bash -n && zcat /usr/share/man/man1/kpull.1.gz").ok();
@@ -113,7 +114,7 @@ fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_pu
     let known = "cat /etc/kpull/* | sha256sum; kpull history | wc -l";
     let knows = host.run(known).ok();
     host.run("dpkg -i /opt/kpull-2_amd64.deb").ok();
-    assert_eq!(host.run("dpkg-query -W kpull").ok(), "kpull\t0.1.0-2");
+    assert_eq!(host.run("dpkg-query -W kpull").ok(), format!("kpull\t{VERSION}-2"));
     assert_eq!(timer(host), STARTED);
     assert_eq!(host.run(known).ok(), knows, "an upgrade has changed what the host knows");
     the_timer_converges(host);
@@ -158,7 +159,7 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_leaves_what_the_host_kno
     the_timer_converges(host);
 
     host.run("rpm -U --nodeps /opt/kpull-2.x86_64.rpm").ok();
-    assert_eq!(host.run("rpm -q kpull").ok(), "kpull-0.1.0-2.x86_64");
+    assert_eq!(host.run("rpm -q kpull").ok(), format!("kpull-{VERSION}-2.x86_64"));
     assert_eq!(timer(host), STARTED);
     host.run("echo more >> /usr/lib/systemd/system/kpull.timer").ok();
     assert!(host.run("rpm -V --nodeps kpull").stdout.contains("kpull.timer"), "what differs is told");
@@ -187,7 +188,7 @@ fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_leaves_what_the_host_kno
     let before = host.run(files).ok();
     host.run("rpm --root /srv/root -i --nodeps /opt/kpull-1.x86_64.rpm").ok();
     assert_eq!(host.run("rpm --root /srv/root -V --nodeps kpull").ok(), "");
-    assert_eq!(host.run("chroot /srv/root /usr/bin/kpull --version").ok(), "kpull 0.1.0");
+    assert_eq!(host.run("chroot /srv/root /usr/bin/kpull --version").ok(), format!("kpull {VERSION}"));
     host.run("rpm --root /srv/root -e kpull").ok();
     assert_eq!(host.run(files).ok(), before);
 

@@ -1,5 +1,9 @@
 //! What `packaging/` makes, for the package managers of other systems.
 
+#[path = "release.rs"]
+mod release;
+#[path = "repository.rs"]
+mod repository;
 #[path = "zypper.rs"]
 mod zypper;
 
