@@ -76,6 +76,8 @@ mod shipped;
 mod site;
 #[path = "tree/sources.rs"]
 mod sources;
+#[path = "tree/state.rs"]
+mod state;
 #[path = "tree/supply.rs"]
 mod supply;
 #[path = "tree/vendor.rs"]
