@@ -108,15 +108,27 @@ fn containerd_takes_the_place_of_docker_where_the_roles_say_so() {
 }
 
 #[test]
-fn each_family_s_containerd_comes_from_its_own_packages() {
+fn containerd_comes_from_each_family_s_own_packages_or_from_pinned_tarballs() {
     let made = with_containerd();
     let mut facts = facts(&made.site, "node1", "amd64");
-    let of = |facts: &Facts| {
+    let of_site = |made: &Made, facts: &Facts| {
         let catalog = resolve(&made.site, "node1", facts, &Secrets::sealed()).unwrap();
         let own = catalog.items.iter().filter(|item| &*item.role == "containerd").map(|item| item.id.clone());
         own.filter(|id| id.starts_with("package:") || id.starts_with("artifact:")).collect::<Vec<_>>()
     };
+    let of = |facts: &Facts| of_site(&made, facts);
     assert_eq!(of(&facts), ["package:containerd", "package:containernetworking-plugins"]);
+    let pinned = edited(&[
+        ("site.toml", "\"docker\"", "\"containerd\""),
+        ("site.toml", "[groups.masters]\n", "[vars.containerd]\npackage = \"\"\n\n[groups.masters]\n"),
+        ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.20.2\""),
+    ]);
+    assert_eq!(of_site(&pinned, &facts), ["artifact:containerd", "artifact:runc", "artifact:cni-plugins"]);
+    for arch in ["amd64", "arm64"] {
+        let tree = pinned.tree("node1", arch);
+        assert!(tree.file("etc/containerd/config.toml").contains("bin_dir = \"/usr/k8s/bin/cni\""));
+        assert!(tree.file("etc/systemd/system/containerd.service").contains("\nExecStart=/usr/k8s/bin/containerd\n"));
+    }
     for (family, id, packages) in [
         ("rhel", "rocky", ["package:containerd.io", "package:containernetworking-plugins"]),
         ("rhel", "fedora", ["package:containerd", "package:containernetworking-plugins"]),
