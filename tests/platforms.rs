@@ -2,6 +2,8 @@
 
 #[path = "lab/alone.rs"]
 mod alone;
+#[path = "platforms/debian.rs"]
+mod debian;
 #[path = "platforms/families.rs"]
 mod families;
 #[path = "platforms/firewalld.rs"]
