@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use serde_json::json;
 
 use crate::alone::World;
-use crate::kernel::{Version, like};
+use crate::kernel::{Version, in_container_of, like};
 use crate::lab;
 use crate::site::{Output, Site, Tree, command};
 
@@ -88,21 +88,33 @@ fn on_linux_5_14_trees_are_made_changed_and_taken_back() {
     all_works_on((5, 14));
 }
 
+#[test]
+fn in_a_container_whose_filter_forbids_what_is_younger_than_5_4_trees_are_made_changed_and_taken_back() {
+    all_works(&|start| in_container_of((5, 4), start));
+}
+
+/// Starts the program on a kernel.
+type On = dyn Fn(&(dyn Fn() -> Output + Sync)) -> Output;
+
 fn all_works_on(version: Version) {
+    all_works(&move |start| like(version, start));
+}
+
+fn all_works(on: &On) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("demo");
-    let demo = like(version, || Output::of(command(&["demo", "--dir", dir.to_str().unwrap()]).output().unwrap()));
+    let demo = on(&|| Output::of(command(&["demo", "--dir", dir.to_str().unwrap()]).output().unwrap()));
     assert!(demo.exits(0).stdout.contains("nothing"), "the demo ends with nothing to do");
-    let (old, new) = (a_tree_that_changes(version), a_tree_that_changes((99, 0)));
+    let (old, new) = (a_tree_that_changes(on), a_tree_that_changes(&|start| start()));
     assert_eq!(old, new, "every kernel makes the same of it");
 }
 
 /// Makes a tree, changes it and goes back; what it was after each step.
-fn a_tree_that_changes(version: Version) -> Vec<crate::site::Snapshot> {
+fn a_tree_that_changes(on: &On) -> Vec<crate::site::Snapshot> {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", OLD);
     let tree = site.sign().enroll();
-    let run = |arguments: &str| like(version, || tree.kpull(arguments));
+    let run = |arguments: &str| on(&|| tree.kpull(arguments));
     prepare(&tree);
     let mut states = Vec::new();
     run("apply").exits(0);

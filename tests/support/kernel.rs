@@ -54,23 +54,31 @@ const NAMELESS: Version = (3, 11);
 /// Runs `work` in a thread for which, and for all programs that it starts, this is Linux `version`: younger calls are not
 /// there, and before 3.11 there are no files without a name. What a kernel calls itself stays.
 pub fn like<T: Send>(version: Version, work: impl FnOnce() -> T + Send) -> T {
+    answering(version, ENOSYS, work)
+}
+
+/// The same in a container whose filter was made for Linux `version`, and forbids (EPERM) what it does not know.
+pub fn in_container_of<T: Send>(version: Version, work: impl FnOnce() -> T + Send) -> T {
+    answering(version, EPERM, work)
+}
+
+fn answering<T: Send>(version: Version, answer: i32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let work = move || {
-            become_like(version);
+            // the second filter takes the call away that puts filters in place
+            if version < NAMELESS {
+                apply(without_nameless_files(), EISDIR);
+            }
+            apply(younger_than(version), answer);
             work()
         };
         scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Makes this thread, and all programs that it starts, see Linux `version`, for good.
-pub fn become_like(version: Version) {
-    // a younger kernel's call takes another away: the filter that needs it comes last
-    if version < NAMELESS {
-        apply(without_nameless_files(), EISDIR);
-    }
-    let absent = CALLS.iter().filter(|(since, _)| *since > version).flat_map(|(_, calls)| calls.iter().copied());
-    apply(absent.chain(YOUNGER).map(|call| (call, Vec::new())).collect(), ENOSYS);
+fn younger_than(version: Version) -> BTreeMap<i64, Vec<SeccompRule>> {
+    let younger = CALLS.iter().filter(|(since, _)| *since > version).flat_map(|(_, calls)| calls.iter().copied());
+    younger.chain(YOUNGER).map(|call| (call, Vec::new())).collect()
 }
 
 /// A directory that is opened like this is one that is written, for a kernel which does not know the flag.
