@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::sites::pods_that_answer;
-use crate::{all_is_well, ask, come_up, items, running_pods};
+use crate::{SOON, all_is_well, ask, come_up, items, running_pods};
 
 #[test]
 fn pods_run_behind_a_service_with_cgroup_v1() {
@@ -28,6 +28,36 @@ fn pods_run_behind_a_service_with_cgroup_v2() {
 #[test]
 fn the_distribution_s_docker_runs_pods_with_cgroup_v2() {
     pods_run("docker", "2");
+}
+
+/// As the documentation has it, "containerd in place of Docker".
+#[test]
+fn a_node_that_runs_moves_from_docker_to_containerd() {
+    let cluster = come_up(Cluster::new(Some("two-hosts")), 2);
+    all_is_well(&cluster);
+    let runtime = |name: &str| {
+        let node = ask(&cluster, &format!("get node {name}"));
+        node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(runtime("w1").starts_with("docker://"));
+    cluster.kubectl("m1", "drain w1 --ignore-daemonsets --force").ok();
+    cluster.replace(
+        "site.toml",
+        "\"kubernetes\", \"flannel\", \"docker\", \"kubelet\"",
+        "\"kubernetes\", \"flannel\", \"containerd\", \"kubelet\"",
+    );
+    cluster.release();
+    cluster.converge(SOON);
+    cluster.host("w1").crash();
+    cluster.host("w1").boot();
+    cluster.kubectl("m1", "uncordon w1").ok();
+    cluster.wait("a pod runs on the node that moved", SOON, || running_pods(&cluster).len() == 2);
+    all_is_well(&cluster);
+    assert!(runtime("m1").starts_with("docker://") && runtime("w1").starts_with("containerd://"));
+    assert_eq!(cluster.host("w1").run("systemctl is-active docker").stdout, "inactive\n");
+    for name in cluster.names() {
+        assert_eq!(pods_that_answer(&cluster, &name), 2, "from {name}");
+    }
 }
 
 /// A master and a worker, with a pod on each, which answer on their service's address.
