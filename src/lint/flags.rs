@@ -1,8 +1,9 @@
 //! Command lines: the version that is pinned has to know each flag.
 //!
 //! A role carries tables of what the versions of its programs take: `roles/ROLE/flags/PROGRAM/VERSION.txt`, one flag a line,
-//! without dashes.
+//! without dashes. The table `1.35` is for all patches of 1.35 that have none of their own.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Place, nearest};
@@ -10,8 +11,54 @@ use crate::lint::systemd::Command;
 use crate::lint::{Host, HostUnit, Subject, place};
 use crate::site::Site;
 
-/// Flags by version.
-type Tables<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+/// How a table begins that was made of a project's published reference, and not of what the program itself shows.
+const PUBLISHED: &str = "# by the published reference";
+
+/// What is known of a version.
+struct Table<'a> {
+    flags: BTreeSet<&'a str>,
+    is_published: bool,
+}
+
+/// Tables by version.
+type Tables<'a> = BTreeMap<Version<'a>, Table<'a>>;
+
+/// A version, in the order of its numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version<'a>(&'a str);
+
+impl Version<'_> {
+    fn parts(self) -> Vec<u64> {
+        let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+        self.0.trim_start_matches('v').split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
+    }
+
+    /// How far it is from another one, number by number.
+    fn distance(self, other: Self) -> Vec<u64> {
+        let (one, two) = (self.parts(), other.parts());
+        let part = |parts: &[u64], at: usize| parts.get(at).copied().unwrap_or(0);
+        (0..one.len().max(two.len())).map(|at| part(&one, at).abs_diff(part(&two, at))).collect()
+    }
+}
+
+impl Ord for Version<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts()).then_with(|| self.0.cmp(other.0))
+    }
+}
+
+impl PartialOrd for Version<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The table of a version, or of its minor version, and which one that is.
+fn table_of<'t>(tables: &'t Tables<'t>, version: &'t str) -> Option<(&'t Version<'t>, &'t Table<'t>)> {
+    let bare = version.trim_start_matches('v');
+    let minor = bare.match_indices('.').nth(1).and_then(|(at, _)| bare.get(..at));
+    [Some(version), Some(bare), minor].into_iter().flatten().find_map(|name| tables.get_key_value(&Version(name)))
+}
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
@@ -51,8 +98,9 @@ fn tables<'a>(site: &'a Site, role: &str, program: &str) -> Tables<'a> {
     let prefix = format!("{}/", directory(role, program));
     let table = |(path, content): (&'a str, &'a std::sync::Arc<[u8]>)| {
         let version = path.strip_prefix(&prefix)?.strip_suffix(".txt")?;
-        let lines = std::str::from_utf8(content).ok()?.lines().map(str::trim);
-        Some((version, lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()))
+        let text = std::str::from_utf8(content).ok()?;
+        let flags = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        Some((Version(version), Table { flags, is_published: text.starts_with(PUBLISHED) }))
     };
     site.files.iter().filter_map(table).collect()
 }
@@ -64,7 +112,7 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
         return Vec::new();
     };
     let tables = tables(site, role, program);
-    let Some(known) = tables.get(version).or_else(|| tables.get(version.trim_start_matches('v'))) else {
+    let Some((table, Table { flags: known, is_published })) = table_of(&tables, version) else {
         return without_table(site, unit, artifact, program, version, &tables).into_iter().collect();
     };
     let flags =
@@ -73,15 +121,21 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
     unknown
         .map(|flag| {
             let others: Vec<&str> =
-                tables.iter().filter(|(_, flags)| flags.contains(flag)).map(|(version, _)| *version).collect();
+                tables.iter().filter(|(_, table)| table.flags.contains(flag)).map(|(version, _)| version.0).collect();
             let help = match (others.is_empty(), nearest(flag, known.iter().copied())) {
                 (false, _) => format!("{} {} it", others.join(", "), if others.len() == 1 { "has" } else { "have" }),
                 (true, Some(near)) => format!("did you mean `--{near}`?"),
-                (true, None) => format!("{}/{version}.txt says which flags it has", directory(role, program)),
+                (true, None) => format!("{}/{}.txt says which flags it has", directory(role, program), table.0),
             };
-            Error::new(format!("{program} {version} has no flag `--{flag}`"))
+            let error = Error::new(format!("{program} {version} has no flag `--{flag}`"))
                 .at(place::of_flag(site, host.name, unit.item, flag), "this flag")
-                .help(help)
+                .help(help);
+            match is_published {
+                true => error.because("its published reference does not list it").help_more(
+                    "the reference leaves deprecated flags out: one that the program still takes goes into the table",
+                ),
+                false => error,
+            }
         })
         .collect()
 }
@@ -99,12 +153,14 @@ fn without_table(
         return None;
     }
     let dir = directory(&unit.item.role, program);
-    let known: Vec<&str> = tables.keys().copied().collect();
+    let known: Vec<&str> = tables.keys().map(|version| version.0).collect();
+    let near = tables.keys().min_by_key(|known| known.distance(Version(version)))?.0;
     Some(
         Error::new(format!("nothing tells which flags {program} {version} has: {dir} is about {}", known.join(", ")))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
             .help(format!(
-                "write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them"
+                "write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them, and the nearest \
+                 version that is known is {near}"
             )),
     )
 }
@@ -116,6 +172,7 @@ fn version_place(site: &Site, artifact: &str) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::lint::testing::{ARTIFACTS, found, told};
 
     const ROLE: &str = r#"summary = "x"
@@ -179,9 +236,51 @@ template = "app.service"
         let wanted = told(
             "nothing tells which flags app 1.0 has: roles/r/flags/app is about 0.9",
             "artifacts.toml:2:11",
-            "write them into roles/r/flags/app/1.0.txt, one a line and without dashes; `app --help` lists them",
+            "write them into roles/r/flags/app/1.0.txt, one a line and without dashes; `app --help` lists them, and the nearest version that is known is 0.9",
         );
         assert_eq!(site(ROLE, UNIT, &[("0.9", "name\n")]), [wanted]);
+    }
+
+    #[test]
+    fn the_nearest_version_is_that_by_numbers() {
+        let near = |version: &str, tables: &[&str]| {
+            let none =
+                tables.iter().map(|table| (Version(table), Table { flags: BTreeSet::new(), is_published: false }));
+            let tables: Tables<'_> = none.collect();
+            let names: Vec<&str> = tables.keys().map(|version| version.0).collect();
+            (names.join(" "), tables.keys().min_by_key(|known| known.distance(Version(version))).unwrap().0.to_owned())
+        };
+        let known = ["1.34", "1.20.2", "1.9.2", "1.32"];
+        for (version, wanted) in
+            [("1.33.1", "1.32"), ("v1.40.0", "1.34"), ("1.10.0", "1.9.2"), ("0.1", "1.9.2"), ("1.20.15", "1.20.2")]
+        {
+            assert_eq!(near(version, &known), ("1.9.2 1.20.2 1.32 1.34".to_owned(), wanted.to_owned()), "{version}");
+        }
+        assert_eq!(near("x", &["y"]).1, "y");
+    }
+
+    #[test]
+    fn a_table_of_a_minor_version_is_for_its_patches_and_one_of_the_published_reference_says_what_it_lacks() {
+        let minor = |version: &str| {
+            let artifacts = ARTIFACTS.replace("1.0", version);
+            let table = format!("{PUBLISHED}, and more\nname\nv\noffset\n");
+            found(&[
+                ("roles/r/role.toml", ROLE),
+                ("roles/r/templates/app.service", UNIT),
+                ("roles/r/flags/app/1.35.txt", &table),
+                ("artifacts.toml", &artifacts),
+            ])
+        };
+        let lacks = |version: &str| {
+            told(
+                &format!("app {version} has no flag `--data-dir`: its published reference does not list it"),
+                "roles/r/role.toml:4:1",
+                "roles/r/flags/app/1.35.txt says which flags it has; the reference leaves deprecated flags out: one that the program still takes goes into the table",
+            )
+        };
+        assert_eq!(minor("1.35.0"), [lacks("1.35.0")]);
+        assert_eq!(minor("v1.35")[0].0, lacks("v1.35").0);
+        assert_eq!(minor("1.350.1")[0].0, "nothing tells which flags app 1.350.1 has: roles/r/flags/app is about 1.35");
     }
 
     #[test]
