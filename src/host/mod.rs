@@ -88,6 +88,8 @@ pub struct Host {
     systemd: OnceCell<systemd::Systemd>,
     units: RefCell<HashMap<String, systemd::Unit>>,
     zones: RefCell<HashMap<String, Option<firewalld::Zone>>>,
+    /// Until when a firewalld that doesn't answer is waited for, once it was.
+    firewall_deadline: Cell<Option<Instant>>,
     /// Whether firewalld has to read its files again.
     firewall_changed: Cell<bool>,
     /// Zones whose files were written as a whole since it last did.
@@ -112,6 +114,7 @@ impl Host {
             systemd: OnceCell::new(),
             units: RefCell::default(),
             zones: RefCell::default(),
+            firewall_deadline: Cell::new(None),
             firewall_changed: Cell::new(false),
             rewritten_zones: RefCell::default(),
             units_changed: Cell::new(false),
@@ -324,14 +327,18 @@ impl Host {
         if let Some(zone) = self.zones.borrow().get(name) {
             return Ok(zone.clone());
         }
-        let end = Instant::now() + RESTART;
+        let end = self.firewall_deadline.get().unwrap_or_else(|| Instant::now() + RESTART);
         let zone = loop {
             let zone = self.firewalld()?.zone(name)?;
             if zone.is_some() || !self.is_on_its_way(FIREWALLD) || Instant::now() >= end {
                 break zone;
             }
+            self.firewall_deadline.set(Some(end));
             std::thread::sleep(PAUSE);
         };
+        if zone.is_some() {
+            self.firewall_deadline.set(None);
+        }
         self.zones.borrow_mut().insert(name.to_owned(), zone.clone());
         Ok(zone)
     }
@@ -344,13 +351,14 @@ impl Host {
         }
     }
 
-    /// Whether systemd is about to start or stop a unit.
+    /// Whether systemd is about to start or stop a unit, or has started it: the units of newer firewalls are active before they answer on the
+    /// bus.
     fn is_on_its_way(&self, name: &str) -> bool {
         // without a systemd, nothing comes back
         let Ok(unit) = self.systemd().and_then(|systemd| systemd.details(name)).map(|details| details.unit) else {
             return false;
         };
-        unit.has_job || matches!(unit.active.as_str(), "activating" | "deactivating" | "reloading")
+        unit.has_job || matches!(unit.active.as_str(), "active" | "activating" | "deactivating" | "reloading")
     }
 
     /// The firewall has been changed, or started: its zones are asked again.

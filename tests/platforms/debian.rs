@@ -1,4 +1,4 @@
-//! Debian 11, 12 and 13: one script of steps on a host of each.
+//! Debian 11 to sid: one script of steps on a host of each.
 
 use crate::alone::World;
 use crate::firewalld;
@@ -194,5 +194,10 @@ mod long {
     #[test]
     fn debian_13_goes_through_all_steps_with_either_backend_of_firewalld() {
         all(Suite::Trixie);
+    }
+
+    #[test]
+    fn debian_sid_goes_through_all_steps_with_either_backend_of_firewalld() {
+        all(Suite::Sid);
     }
 }
