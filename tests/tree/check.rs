@@ -115,8 +115,8 @@ found! {
         "host_vars/h1.toml:4:1", "app 1.20.2 has no flag `--allow-privileged`", "1.9.2 has it";
 
     a_version_of_which_no_flags_are_known: [("artifacts.toml", &PIN.replace("1.9.2", "1.9.3"))],
-        "artifacts.toml:2:11", "nothing tells which flags app 1.9.3 has: roles/app/flags/app is about 1.20.2, 1.9.2",
-        "write them into roles/app/flags/app/1.9.3.txt, one a line and without dashes; `app --help` lists them";
+        "artifacts.toml:2:11", "nothing tells which flags app 1.9.3 has: roles/app/flags/app is about 1.9.2, 1.20.2",
+        "write them into roles/app/flags/app/1.9.3.txt, one a line and without dashes; `app --help` lists them, and the nearest version that is known is 1.9.2";
 }
 
 #[test]
