@@ -2,7 +2,6 @@
 //! read them all, and knows from it whose key each has to be signed with. No server of ours is needed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,10 +16,11 @@ use ssh_key::{PublicKey, SshSig};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Ending, Vitals, bare, failing};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
-use crate::kind::fields::Span;
+use crate::host::root::Root;
+use crate::kind::fields::{SPAN_MAX, Span};
 use crate::kind::{Item, whole_of};
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
@@ -43,6 +43,8 @@ const ENTRIES: [usize; 3] = [3, 5, 12];
 const MISSED: i32 = 3;
 /// How long a host has that was just started, or whose run takes long.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+/// How far ahead of this clock another host's may be.
+const AHEAD: SignedDuration = SignedDuration::from_hours(24);
 
 /// `[status]`: where a host tells how it is.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -350,29 +352,39 @@ impl Place {
         }
     }
 
-    /// What is there of a host; `None` when it has not said anything yet.
-    pub fn read(&self, host: &str) -> Result<Option<Vec<u8>>> {
+    /// What is there of a host of a site that has these keys: its record, or why it is none; `None` when it has not said anything
+    /// yet. An error when the place can't be read at all.
+    pub fn record(&self, site: &str, host: &str, keys: &[Recipient]) -> Result<Option<Result<Record, String>>> {
+        Ok(self.read(host)?.map(|found| verify(&found?, site, host, keys)))
+    }
+
+    fn read(&self, host: &str) -> Result<Option<Result<Vec<u8>, String>>> {
         match self {
             Self::Dir(dir) => {
-                let path = dir.join(file(host));
-                let what = || format!("can't read {}", path.display());
-                let file = match File::open(&path) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    file => file.context(what)?,
-                };
-                let mut bytes = Vec::new();
-                file.take(MOST).read_to_end(&mut bytes).context(what)?;
-                Ok(Some(bytes))
+                let root = Root::open(dir)?.shown_whole();
+                let path = Path::new("/").join(file(host));
+                Ok(match (root.file(&path)?, root.meta(&path)?) {
+                    (None, None) => None,
+                    (None, Some(_)) => Some(Err("it is not a regular file".to_owned())),
+                    (Some((meta, _)), _) if meta.size > MOST => Some(Err(format!("it has more than {MOST} bytes"))),
+                    (Some((_, file)), _) => {
+                        let mut bytes = Vec::new();
+                        let read = file.take(MOST).read_to_end(&mut bytes);
+                        Some(read.map(|_| bytes).map_err(|why| format!("it can't be read: {why}")))
+                    }
+                })
             }
             Self::Web(client, start) => {
                 let reply = client.get(&format!("{start}/{}", file(host)), &Conditions::default())?;
-                if reply.kind == Kind::Missing { Ok(None) } else { read_all(reply, MOST).map(Some) }
+                Ok(match reply.kind {
+                    Kind::Missing => None,
+                    _ => Some(read_all(reply, MOST).map_err(|why| why.to_string())),
+                })
             }
-            Self::Etcd(client) => {
-                let pair = client.peek(Api::V3, &key(host));
-                pair.map(|pair| pair.map(|pair| pair.value))
-                    .map_err(|why| Error::new("etcd can't be read").because(why))
-            }
+            Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
+                Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
+                Err(why) => Err(Error::new("etcd can't be read").because(why)),
+            },
         }
     }
 }
@@ -393,7 +405,7 @@ pub enum State {
     Failed,
     /// It has not spoken for long.
     Silent,
-    /// What is there is not signed with a key of this host, or is of another one.
+    /// What is there is not signed with a key of this host, is of another one, or can't be true.
     Forged,
     /// It has never spoken.
     Unknown,
@@ -416,9 +428,10 @@ impl State {
 }
 
 /// Reads what a host has signed; why not, when it is nothing of that host.
-pub fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
+fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
-    let (signed, _) = text.split_once(BEGIN).ok_or("it is not signed")?;
+    // the last one: what the host quotes in its record may have any words in it
+    let (signed, _) = text.rsplit_once(BEGIN).ok_or("it is not signed")?;
     let signature = text.strip_prefix(signed).unwrap_or_default();
     let signature = SshSig::from_pem(signature).map_err(|why| format!("its signature can't be read: {why}"))?;
     let mut keys = keys.iter().filter_map(|key| key.to_string().parse::<PublicKey>().ok());
@@ -430,14 +443,37 @@ pub fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Resul
     if record.site != site || record.host != host {
         return Err(format!("it is what {} of the site {} has said", record.host, record.site));
     }
+    record.check(Timestamp::now())?;
     Ok(record)
 }
 
 impl Record {
+    /// Finds a number or a time that no working host says: what others sign of themselves is calculated with here.
+    fn check(&self, now: Timestamp) -> Result<(), String> {
+        let (count, serial) = (u64::from(u32::MAX), i64::MAX.unsigned_abs());
+        let numbers = [
+            ("every", self.every, SPAN_MAX.as_secs()),
+            ("release", self.release.unwrap_or(0), serial),
+            ("seen", self.seen.unwrap_or(0), serial),
+            ("generation", self.generation.unwrap_or(0), serial),
+            ("bad", self.bad.as_ref().map_or(0, |(release, _)| *release), serial),
+            ("held", self.held as u64, count),
+            ("passing", self.passing as u64, count),
+            ("drift", self.drift.map_or(0, |(_, resources)| resources as u64), count),
+        ];
+        if let Some((name, number, most)) = numbers.into_iter().find(|(_, number, most)| number > most) {
+            return Err(format!("its `{name}` is {number}, and {most} is the most that can be"));
+        }
+        if self.time.duration_since(now) > AHEAD {
+            return Err(format!("its time is {:.0}, which is to come: this clock or the host's is wrong", self.time));
+        }
+        Ok(())
+    }
+
     /// What that means at a time, when `newest` is the newest release.
     pub fn state(&self, newest: u64, now: Timestamp) -> State {
-        let every = SignedDuration::from_secs(i64::try_from(self.every).unwrap_or(i64::MAX / 8));
-        if now.duration_since(self.time) > every * MISSED + PATIENCE {
+        let every = Duration::from_secs(self.every).min(SPAN_MAX).try_into().unwrap_or(SignedDuration::MAX);
+        if now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE) {
             return State::Silent;
         }
         match self {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
-use crate::fleet::{Place, Record, State, verify, written};
+use crate::fleet::{Place, Record, State, written};
 use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
@@ -54,8 +54,8 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         let mut newest: Option<Record> = None;
         let mut away = "has never spoken".to_owned();
         for place in &places {
-            let Some(bytes) = place.read(host)? else { continue };
-            match verify(&bytes, &site.name, host, keys) {
+            let Some(record) = place.record(&site.name, host, keys)? else { continue };
+            match record {
                 Ok(record) if newest.as_ref().is_none_or(|known| known.time < record.time) => newest = Some(record),
                 Ok(_) => {}
                 Err(why) => away = why,

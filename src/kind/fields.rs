@@ -133,7 +133,10 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`.
+/// The longest [`Span`], a year: a time of today and any span are a time still.
+pub const SPAN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`; at most [`SPAN_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -143,11 +146,12 @@ impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|span| Duration::try_from(span).ok())
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\""))
+        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        match span {
+            Some(span) if span <= SPAN_MAX => Ok(Self(span)),
+            Some(_) => Err(format!("`{text}` is longer than a year")),
+            None => Err(format!("`{text}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"")),
+        }
     }
 }
 

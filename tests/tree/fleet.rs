@@ -5,8 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use kpull::trust::Purpose;
 use ssh_key::private::Ed25519Keypair;
-use ssh_key::{LineEnding, PrivateKey};
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::site::{Output, Site, Tree, command, kpull};
 use crate::sources::files;
@@ -14,6 +15,13 @@ use crate::sources::files;
 /// The key of a host, by its number.
 fn host_key(number: u8) -> PrivateKey {
     Ed25519Keypair::from_seed(&[number; 32]).into()
+}
+
+/// A record as the host with this number signs it.
+fn signed(record: &serde_json::Value, number: u8) -> String {
+    let text = format!("{record}\n");
+    let signature = host_key(number).sign(Purpose::Status.namespace(), HashAlg::Sha512, text.as_bytes()).unwrap();
+    text + &signature.to_pem(LineEnding::LF).unwrap()
 }
 
 /// A site with two hosts, of which the first is there and tells how it is into a directory.
@@ -115,6 +123,71 @@ fn only_what_a_host_has_signed_is_believed() {
         fs::write(fleet.record("h1"), text).unwrap();
         assert!(fleet.state("h1").1["why"].as_str().unwrap().starts_with(why), "{why}");
     }
+}
+
+#[test]
+fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_hosts() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let own = fs::read_to_string(fleet.record("h1")).unwrap();
+    let (own, _) = own.split_once("-----BEGIN").unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(own).unwrap();
+    record["host"] = "h2".into();
+    let record = |key: &str, value: serde_json::Value| {
+        let mut record = record.clone();
+        record[key] = value;
+        fs::write(fleet.record("h2"), signed(&record, 2)).unwrap();
+        fleet.state("h2")
+    };
+    for (key, value) in [
+        ("every", i64::MAX.into()),
+        ("every", u64::MAX.into()),
+        ("seen", u64::MAX.into()),
+        ("release", u64::MAX.into()),
+        ("generation", u64::MAX.into()),
+        ("held", u64::MAX.into()),
+        ("passing", u64::MAX.into()),
+        ("bad", serde_json::json!([u64::MAX, "why"])),
+        ("drift", serde_json::json!(["2026-01-01T00:00:00Z", u64::MAX])),
+    ] {
+        let (state, line) = record(key, value.clone());
+        let why = line["why"].as_str().unwrap();
+        assert!(state == "forged" && why.starts_with(&format!("its `{key}` is ")), "{key} = {value}: {line}");
+        assert_eq!(fleet.state("h1").0, "well", "{key} = {value}");
+    }
+    for (key, value) in [("time", "9999-12-30T22:00:00Z"), ("time", "2100-01-01T00:00:00Z")] {
+        let (state, line) = record(key, value.into());
+        let why = line["why"].as_str().unwrap();
+        assert!(state == "forged" && why.ends_with("which is to come: this clock or the host's is wrong"), "{line}");
+    }
+    // nothing says that it can't be so, but it is the word of one host
+    assert_eq!(record("seen", i64::MAX.into()).0, "well");
+    assert_eq!(fleet.state("h1").0, "well");
+    assert_eq!(record("error", "an answer with -----BEGIN SSH SIGNATURE-----\n in it".into()).0, "well");
+}
+
+#[test]
+fn what_is_no_record_in_a_place_that_hosts_share_is_that_hosts_trouble_alone() {
+    let fleet = Fleet::new();
+    fleet.tree.kpull("apply").exits(0);
+    let place = fleet.record("h2");
+    let is_not_regular = |what: &str| {
+        let (state, line) = fleet.state("h2");
+        assert_eq!((state.as_str(), line["why"].as_str().unwrap()), ("forged", "it is not a regular file"), "{what}");
+        assert_eq!(fleet.state("h1").0, "well", "{what}");
+    };
+    nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    is_not_regular("a pipe that nobody writes into");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    is_not_regular("a directory");
+    fs::remove_dir(&place).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &place).unwrap();
+    is_not_regular("a link");
+    fs::remove_file(&place).unwrap();
+    fs::File::create(&place).unwrap().set_len(8 << 40).unwrap();
+    assert_eq!(fleet.state("h2").1["why"], "it has more than 65536 bytes");
+    assert_eq!(fleet.state("h1").0, "well");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
+use kpull::trust::Purpose;
 use ssh_key::private::Ed25519Keypair;
-use ssh_key::{LineEnding, PrivateKey};
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::fleetlock::StandIn;
 use crate::site::{Output, Site, Tree, kpull};
@@ -81,6 +82,30 @@ impl World {
         let read = |tree: &Tree| tree.read("etc/motd").trim_end().to_owned();
         self.trees.iter().map(read).collect::<Vec<_>>().join(" ")
     }
+}
+
+#[test]
+fn a_record_of_an_earlier_host_that_can_t_be_true_delays_a_release_and_ends_no_run() {
+    let world = World::new("[rollout]\nfailures = 0\n");
+    world.release("2");
+    let key: PrivateKey = Ed25519Keypair::from_seed(&[2; 32]).into();
+    let place = world.dir.path().join("h2.status");
+    let own = fs::read_to_string(&place).unwrap();
+    let (own, _) = own.split_once("-----BEGIN").unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(own).unwrap();
+    for (key_of, value) in [("every", u64::MAX), ("every", i64::MAX.unsigned_abs()), ("seen", u64::MAX)] {
+        let was = std::mem::replace(&mut record[key_of], value.into());
+        let text = format!("{record}\n");
+        let signature = key.sign(Purpose::Status.namespace(), HashAlg::Sha512, text.as_bytes()).unwrap();
+        fs::write(&place, text + &signature.to_pem(LineEnding::LF).unwrap()).unwrap();
+        let waits = world.waits(3);
+        assert!(waits.contains("h2") || waits.contains("h1"), "{waits}");
+        record[key_of] = was;
+    }
+    fs::remove_file(&place).unwrap();
+    nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let waits = world.waits(3);
+    assert!(waits.contains("h1"), "{waits}");
 }
 
 #[test]

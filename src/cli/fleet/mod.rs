@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::error::{Error, Exit, Result};
-use crate::fleet::{Place, Record, State, cluster, verify};
+use crate::fleet::{Place, Record, State, cluster};
 use crate::host::etcd;
 use crate::report::VERSION;
 use crate::site::{Files, Site, read_if_there, replace};
@@ -99,16 +99,14 @@ impl Fleet {
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
         let mut lines = Vec::new();
         for (host, vars) in &site.hosts {
-            let found = place.read(host)?.map(|bytes| verify(&bytes, &site.name, host, &vars.recipients));
-            let (record, why) = match found {
+            let (record, why) = match place.record(&site.name, host, &vars.recipients)? {
                 None => (None, String::new()),
                 Some(Ok(record)) => (Some(record), String::new()),
                 Some(Err(why)) => (None, why),
             };
             lines.push(Line { host, state: State::Unknown, record, why });
         }
-        let seen = lines.iter().filter_map(|line| line.record.as_ref()?.seen);
-        let newest = seen.chain(published).max().unwrap_or(0);
+        let newest = newest(&lines, published);
         let now = Timestamp::now();
         for line in &mut lines {
             line.state = match &line.record {
@@ -134,6 +132,15 @@ impl Fleet {
         // one that only has not had its turn yet is well too
         Ok(if lines.iter().all(|line| line.state <= State::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
+}
+
+/// The newest release: the one that the site's directory has, or a newer one that two hosts have seen (or the only one that has
+/// spoken). What a single host says of its own must not make all others look behind.
+fn newest(lines: &[Line<'_>], published: Option<u64>) -> u64 {
+    let mut seen: Vec<u64> = lines.iter().filter_map(|line| line.record.as_ref()?.seen).collect();
+    seen.sort_unstable_by(|one, other| other.cmp(one));
+    seen.truncate(2);
+    seen.last().copied().max(published).unwrap_or(0)
 }
 
 /// How many hosts are in which state.
