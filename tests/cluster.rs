@@ -1,5 +1,5 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
-//! leaves it well, or the next one waits until it is. Only the tests of `sites` and `containerd` have clusters of their own.
+//! leaves it well, or the next one waits until it is. Only the tests of `sites`, `containerd` and `old` have clusters of their own.
 
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -11,6 +11,8 @@ mod days;
 mod faults;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "cluster/old.rs"]
+mod old;
 #[path = "support/shipped.rs"]
 mod shipped;
 #[path = "cluster/sites.rs"]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Machines};
 use crate::sites::pods_that_answer;
 use crate::{SOON, all_is_well, ask, come_up, items, running_pods};
 
@@ -62,7 +62,8 @@ fn a_node_that_runs_moves_from_docker_to_containerd() {
 
 /// A master and a worker, with a pod on each, which answer on their service's address.
 fn pods_run(runtime: &str, cgroup: &'static str) -> Cluster {
-    let made = Cluster::with(Some("two-hosts"), cgroup, |site| {
+    let machines = Machines { cgroup, ..Machines::default() };
+    let made = Cluster::with(Some("two-hosts"), machines, |site| {
         let file = site.join("site.toml");
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(text.matches("\"docker\"").count(), 2);

@@ -16,13 +16,31 @@ use kpull::net::server::{Answer, Server};
 use kpull::trust::{MANIFEST, NAMESPACE, SIGNATURES};
 use toml_edit::{DocumentMut, Item, TableLike};
 
-use crate::lab::{Host, Lab, Output, fabric_of};
+use crate::lab::{Host, Lab, Output, Suite, fabric_of};
 use crate::shipped::{assemble, cluster_dir};
 
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// A short pause between two runs, so that nobody waits for a minute; otherwise the timer is the one that is shipped.
 const TIMER: &str = "[Timer]\nOnBootSec=\nOnBootSec=1s\nOnUnitInactiveSec=3s\nRandomizedDelaySec=0\n";
+
+/// What hosts of a cluster are like.
+pub struct Machines {
+    /// The version of their control groups.
+    pub cgroup: &'static str,
+    /// The Debian release that they have.
+    pub suite: Suite,
+    /// Where the tarballs are that they install.
+    pub artifacts: PathBuf,
+    /// What is done to each before it is enrolled.
+    pub prepare: fn(Host<'_>),
+}
+
+impl Default for Machines {
+    fn default() -> Self {
+        Self { cgroup: "1", suite: Suite::Bookworm, artifacts: artifacts(), prepare: |_| {} }
+    }
+}
 
 /// The hosts of a site, where the site is, and where they get it from. All of it ends when this is dropped.
 pub struct Cluster {
@@ -31,6 +49,7 @@ pub struct Cluster {
     /// What the hosts see as the world outside.
     fabric: String,
     serial: AtomicU64,
+    machines: Machines,
     server: Mutex<Option<Server>>,
 }
 
@@ -42,11 +61,11 @@ impl Cluster {
     /// `tests/cluster/kubernetes-VERSION`: each of their TOML files is merged into the site's of the same name, or stands beside
     /// it. `secrets.toml` is no part of the site: it has the values of secrets by name.
     pub fn new(name: Option<&str>) -> Self {
-        Self::with(name, "1", |_| {})
+        Self::with(name, Machines::default(), |_| {})
     }
 
-    /// The same, on hosts with this version of control groups; `change` edits the site's directory first.
-    pub fn with(name: Option<&str>, cgroup: &'static str, change: impl FnOnce(&Path)) -> Self {
+    /// The same, on other hosts; `change` edits the site's directory first.
+    pub fn with(name: Option<&str>, machines: Machines, change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let site = dir.path().join("site");
         assemble(&site, name);
@@ -54,7 +73,7 @@ impl Cluster {
         let hosts = hosts_of(&site);
         let named: Vec<_> = hosts.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect();
         let fabric = fabric_of(named[0].1);
-        let artifacts = artifacts();
+        let artifacts = machines.artifacts.clone();
         pin(&site.join("artifacts.toml"), &artifacts, &fabric);
         let version = read(&site.join("artifacts.toml"))["kubernetes-server"]["version"].as_str().unwrap().to_owned();
         let (minor, _) = version.rsplit_once('.').unwrap();
@@ -63,7 +82,7 @@ impl Cluster {
         keygen(&dir.path().join("operator"));
         let operator = fs::read_to_string(dir.path().join("operator.pub")).unwrap();
         edit(&site.join("site.toml"), |doc| doc["secrets"]["recipients"] = array([operator.trim()]));
-        let lab = Lab::for_containers(&named, cgroup);
+        let lab = Lab::of_for_containers(machines.suite, &named, machines.cgroup);
         let (releases, more) = (dir.path().join("releases"), dir.path().join("more"));
         let at = format!("{fabric}:80");
         let server = lab.in_network(move || {
@@ -78,7 +97,7 @@ impl Cluster {
             })
             .unwrap()
         });
-        let cluster = Self { lab, dir, fabric, serial: AtomicU64::new(0), server: Mutex::new(Some(server)) };
+        let cluster = Self { lab, dir, fabric, serial: AtomicU64::new(0), machines, server: Mutex::new(Some(server)) };
         for name in cluster.names() {
             cluster.make_key(&name);
         }
@@ -157,7 +176,7 @@ impl Cluster {
         let more = self.dir.path().join("more");
         fs::create_dir_all(&more).unwrap();
         for name in ["kubernetes-server", "kubernetes-node"] {
-            let from = artifacts().join(format!("{name}-linux-amd64.tar.gz"));
+            let from = self.machines.artifacts.join(format!("{name}-linux-amd64.tar.gz"));
             let tarball = format!("{name}-v{next}-linux-amd64.tar.gz");
             let script = r#"mkdir "$5" && tar -C "$5" -xzf "$1" && find "$5" -type f -exec sed -i "s/v${3//./\.}/v$4/g" {} + &&
                 tar -C "$5" -cf - . | gzip -1n > "$2" && rm -r "$5""#;
@@ -364,6 +383,7 @@ impl Cluster {
         }
         host.write("/etc/systemd/system/kpull.timer.d/lab.conf", TIMER);
         host.write("/etc/kpull/signers", self.signers());
+        (self.machines.prepare)(host);
         let from = &self.fabric;
         host.run(&format!(
             "systemctl daemon-reload && kpull enroll http://{from} --host {name} --signers /etc/kpull/signers"
@@ -431,7 +451,8 @@ fn merge(under: &mut dyn TableLike, over: &dyn TableLike) {
 }
 
 /// The directory with the files that hosts install: built, or given in KPULL_ARTIFACTS.
-fn artifacts() -> PathBuf {
+/// Where `tests/run cluster` has what hosts install.
+pub fn artifacts() -> PathBuf {
     let dir = std::env::var_os("KPULL_ARTIFACTS").expect("KPULL_ARTIFACTS: `tests/run cluster` sets it");
     PathBuf::from(dir)
 }

@@ -63,7 +63,12 @@ impl Lab {
     /// The same, with hosts that containers run on: they have control groups of this version, and what else the lab has to make
     /// up for.
     pub fn for_containers(hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
-        let lab = Self::boot(hosts, cgroup, Suite::Bookworm);
+        Self::of_for_containers(Suite::Bookworm, hosts, cgroup)
+    }
+
+    /// The same, with hosts of another Debian release.
+    pub fn of_for_containers(suite: Suite, hosts: &[(&str, &str)], cgroup: &'static str) -> Self {
+        let lab = Self::boot(hosts, cgroup, suite);
         for (name, _) in hosts {
             lab.host(name).prepare_for_containers();
         }
