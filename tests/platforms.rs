@@ -2,6 +2,8 @@
 
 #[path = "lab/alone.rs"]
 mod alone;
+#[path = "platforms/arm64.rs"]
+mod arm64;
 #[path = "platforms/debian.rs"]
 mod debian;
 #[path = "platforms/families.rs"]

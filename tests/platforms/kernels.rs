@@ -105,16 +105,17 @@ fn all_works(on: &On) {
     let dir = dir.path().join("demo");
     let demo = on(&|| Output::of(command(&["demo", "--dir", dir.to_str().unwrap()]).output().unwrap()));
     assert!(demo.exits(0).stdout.contains("nothing"), "the demo ends with nothing to do");
-    let (old, new) = (a_tree_that_changes(on), a_tree_that_changes(&|start| start()));
+    let old = a_tree_that_changes(|tree, arguments| on(&|| tree.kpull(arguments)));
+    let new = a_tree_that_changes(Tree::kpull);
     assert_eq!(old, new, "every kernel makes the same of it");
 }
 
-/// Makes a tree, changes it and goes back; what it was after each step.
-fn a_tree_that_changes(on: &On) -> Vec<crate::site::Snapshot> {
+/// Makes a tree, changes it and goes back, with a kpull that `run` runs on it; what it was after each step.
+pub fn a_tree_that_changes(run: impl Fn(&Tree, &str) -> Output) -> Vec<crate::site::Snapshot> {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", OLD);
     let tree = site.sign().enroll();
-    let run = |arguments: &str| on(&|| tree.kpull(arguments));
+    let run = |arguments: &str| run(&tree, arguments);
     prepare(&tree);
     let mut states = Vec::new();
     run("apply").exits(0);

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// After this many seconds a machine that has not switched itself off is ended: many times what it takes where nothing else runs.
-const PATIENCE: &str = "1800";
+const PATIENCE: &str = "7200";
 
 /// Installs the Debian packages of those commands that are missing, each given as command and package.
 pub fn need(tools: &[(&str, &str)]) {
@@ -73,7 +73,7 @@ impl Machine {
     pub fn run(&self) -> String {
         let console = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=10", PATIENCE, "nice", self.program, "-accel", "tcg", "-display", "none"]);
+        command.args(["--kill-after=10", PATIENCE, self.program, "-accel", "tcg", "-display", "none"]);
         command.args(["-no-reboot", "-nic", "none", "-smp", "2", "-m", "2048"]).args(&self.options);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).args(["-append", self.append]);
         command.arg("-serial").arg(format!("file:{}", console.path().display()));
