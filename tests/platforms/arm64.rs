@@ -87,7 +87,8 @@ fn a_site_is_checked_signed_and_verified() {
     let keys = Tree::new();
     let at = ["--site", site.path().to_str().unwrap()];
     kpull("check", &at).exits(0);
-    kpull(&format!("sign --key {}", keys.key()), &at).exits(0);
+    let sign = format!("sign --key {}", keys.key());
+    kpull(&sign, &at).exits(0);
 
     let tree = Tree::new();
     let root = ["--root", tree.path().to_str().unwrap()];
@@ -96,7 +97,9 @@ fn a_site_is_checked_signed_and_verified() {
     kpull(&enroll, &root).exits(0);
     kpull("apply", &root).exits(0);
     assert_eq!(tree.read("etc/arch"), "arm64\n");
-    site.file("roles/app/role.toml", "summary = \"Another\"\n");
+    site.role("app", "");
+    kpull(&sign, &at).exits(0);
+    site.role("app", "# changed on its way\n");
     kpull("apply", &root).exits(4);
     assert_eq!(tree.read("etc/arch"), "arm64\n");
 }
