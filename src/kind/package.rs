@@ -374,7 +374,10 @@ mod tests {
             package.set.difference(&tree.host, &package.name)
         };
         let none = difference("socat").unwrap_err();
-        assert_eq!(none.to_string(), "this host has none of the package managers apt, dnf and yum");
+        assert_eq!(
+            none.to_string(),
+            "this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own"
+        );
         tree.put("/run/ostree-booted", "");
         let refused = |name: &str| {
             let error = difference(name).unwrap_err();
