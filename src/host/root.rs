@@ -348,10 +348,18 @@ impl Root {
         // what is not there yet is made where the nearest one above it is
         let there = path.ancestors().skip(1).skip_while(|dir| !matches!(self.directory(dir), Ok(Some(_))));
         let Some(top) = there.take_while(is_read_only).last() else { return Ok(()) };
-        Err(Error::new(format!("{} can't be written: {} is read-only on this host", path.display(), top.display())).help(
-            "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
-             where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`",
-        ))
+        let help = match top.starts_with("/usr") || top == Path::new("/") {
+            true => {
+                "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
+                 where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`"
+            }
+            false => {
+                "it is mounted read-only (`findmnt -T` shows where), as the kernel does it with a disk that fails: `dmesg` tells, then \
+                 mount it read-write or put the file elsewhere"
+            }
+        };
+        let message = format!("{} can't be written: {} is read-only on this host", path.display(), top.display());
+        Err(Error::new(message).help(help))
     }
 
     /// What `lstat` tells of a path; `None` when nothing stands there.
