@@ -12,7 +12,7 @@ use std::process::Command;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What rpm 4.11 provides (lib/rpmds.c of 4.11.3), of what a package that any later rpm makes may need.
+/// What rpm 4.11 provides (lib/rpmds.c of later ones, whose entries carry the version that brought them), of what a package that any later rpm makes may need.
 const RPM_4_11: [(&str, &str); 12] = [
     ("rpmlib(VersionedDependencies)", "3.0.3-1"),
     ("rpmlib(CompressedFileNames)", "3.0.4-1"),
