@@ -10,6 +10,8 @@ mod zypper;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::lab::Output;
+
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What rpm 4.11 provides (lib/rpmds.c of later ones, whose entries carry the version that brought them), of what a package that any later rpm makes may need.
@@ -37,11 +39,28 @@ fn ran(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// A program that answers what `packaging/build` asks of kpull: what a package is made of does not depend on what is in it.
-fn stand_in(path: &Path, words: &str) -> PathBuf {
-    let script = format!("#!/bin/sh\ncase $1 in man) echo page > \"$2/kpull.1\" ;; *) echo {words} ;; esac\n");
-    // written by another process: no thread that starts one just now holds it open for writing
-    ran(Command::new("sh").args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", &script]).arg(path));
+const STAND_IN: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    if (count > 1 && !strcmp(arguments[1], "--version")) return puts("kpull " VERSION) < 0;
+    if (count < 3 || strcmp(arguments[1], "man")) return puts(WORDS) < 0;
+    FILE *page = chdir(arguments[2]) ? NULL : fopen("kpull.1", "w");
+    return !page || fputs("page\n", page) < 0 || fclose(page);
+}
+"#;
+
+/// Makes [`STAND_IN`] of a version, with these words for completions.
+fn stand_in(path: &Path, version: &str, words: &str) -> PathBuf {
+    let source = path.with_extension("c");
+    std::fs::write(&source, STAND_IN).unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-static", &format!("-DVERSION={version:?}"), &format!("-DWORDS={words:?}"), "-o"]);
+    ran(compile.arg(path).arg(source));
     path.to_owned()
 }
 
@@ -51,7 +70,7 @@ fn built(options: &[&str]) -> tempfile::TempDir {
     let mut build = Command::new(format!("{REPOSITORY}/packaging/build"));
     build
         .arg("--binary")
-        .arg(stand_in(&program.path().join("kpull"), "1"))
+        .arg(stand_in(&program.path().join("kpull"), VERSION, "1"))
         .args(options)
         .env("SOURCE_DATE_EPOCH", "1700000000");
     ran(build.arg(dir.path()).args(["deb", "rpm", "tar"]));
@@ -106,4 +125,55 @@ fn requirements_of_the_rpm_are_those_that_rpm_of_centos_7_meets() {
     for package in packages {
         assert_eq!(too_new(&package), [""; 0], "{}", package.display());
     }
+}
+
+#[test]
+fn wrong_arguments_and_programs_are_refused_with_what_is_wrong_before_anything_is_run_or_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let good = stand_in(&dir.path().join("good"), VERSION, "1");
+    let old = stand_in(&dir.path().join("old"), "0.0.1", "1");
+    let mut bytes = std::fs::read(&good).unwrap();
+    bytes[18..20].copy_from_slice(&[0xb7, 0]);
+    std::fs::write(path("arm64"), &bytes).unwrap();
+    bytes[18..20].copy_from_slice(&[0x15, 0]);
+    std::fs::write(path("ppc64"), &bytes).unwrap();
+    std::fs::write(path("script"), format!("touch {}\n", path("run"))).unwrap();
+    let out = path("out");
+    let build = |arguments: &[&str], revision: &str| {
+        let mut build = Command::new(format!("{REPOSITORY}/packaging/build"));
+        build.args(arguments).env("REVISION", revision).env("SOURCE_DATE_EPOCH", "1700000000");
+        Output::of(&mut build)
+    };
+    let usage = "packaging/build [OPTION]... DIR";
+    for (arguments, why) in [
+        (&["--sing", "x", &out][..], "unknown option --sing"),
+        (&["-x", &out], "unknown option -x"),
+        (&["--arch", "ppc64", &out], "--arch takes amd64 or arm64, and not ppc64"),
+        (&["--arch"], "--arch takes amd64 or arm64"),
+        (&["--binary"], "--binary takes a file"),
+        (&[&out, "zip"], "no format zip: there are deb, rpm, tar and sbom"),
+        (&[], "name the directory for the packages"),
+    ] {
+        let told = build(arguments, "1").fails(1);
+        assert_eq!(told.lines().next().unwrap(), format!("packaging/build: {why}"));
+        assert!(told.contains(usage), "{told}");
+    }
+    for help in ["-h", "--help"] {
+        assert!(build(&[help], "1").ok().contains(usage));
+    }
+    let (old, good) = (old.to_str().unwrap(), good.to_str().unwrap());
+    for (program, revision, why) in [
+        ("/nope", "1", "--binary /nope is not a file that can be read".to_owned()),
+        (&path("script"), "1", format!("--binary {} is not a program (ELF)", path("script"))),
+        (&path("arm64"), "1", format!("--binary {} is for arm64, and not for amd64", path("arm64"))),
+        (&path("ppc64"), "1", format!("--binary {} is for another machine, and not for amd64", path("ppc64"))),
+        (old, "1", format!("--binary {old} is not kpull {VERSION}: --version says \"kpull 0.0.1\"")),
+        (good, "x y", "REVISION takes letters, digits and .+~, as in 2, and not \"x y\"".to_owned()),
+    ] {
+        let told = build(&["--arch", "amd64", "--binary", program, &out, "tar"], revision).fails(1);
+        assert_eq!(told.trim_end(), format!("packaging/build: {why}"));
+    }
+    assert!(!dir.path().join("run").exists() && !dir.path().join("out").exists());
+    build(&["--arch", "amd64", "--fast", "--binary", good, &out, "tar"], "1").ok();
 }

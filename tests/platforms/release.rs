@@ -26,7 +26,7 @@ fn one_script_makes_a_release_and_refuses_what_would_make_a_bad_one() {
     let releaser = Releaser::new();
     let (source_dir, out) = (releaser.path("source"), releaser.path("out"));
     source(&source_dir);
-    let program = stand_in(&releaser.path("program"), "1");
+    let program = stand_in(&releaser.path("program"), "999.0.1", "1");
     let release = |arguments: &[&str]| {
         let mut release = Command::new(source_dir.join("packaging/release"));
         Output::of(releaser.with_key(release.args(arguments)))
@@ -41,7 +41,7 @@ fn one_script_makes_a_release_and_refuses_what_would_make_a_bad_one() {
     changelog(unreleased);
 
     let head = bash(&source_dir, "git rev-parse HEAD");
-    assert_eq!(release(&["--check", "999.0.1"]).ok(), unreleased);
+    assert_eq!(release(&["--check", "--arch", "amd64", "999.0.1"]).ok(), unreleased);
     for (version, why) in
         [("1.0", "three numbers"), ("v1.0.0", "three numbers"), ("1.0.0-rc1", "three numbers"), ("0.0.9", "is below")]
     {
@@ -60,9 +60,40 @@ fn one_script_makes_a_release_and_refuses_what_would_make_a_bad_one() {
     bash(&source_dir, &format!("git reset -q --hard {head}"));
     let told = release(&["--url", "http://x.example", "999.0.1", out.to_str().unwrap()]).fails(1);
     assert!(told.contains("--sign"), "{told}");
+    let out_dir = out.to_str().unwrap();
+    for (arguments, why) in [
+        (&["--sign", KEY, "--url", "nonsense"][..], "--url takes the address of a web server"),
+        (&["--sign", "nobody@example.org"], "gpg has no secret key nobody@example.org"),
+        (&["--binary", "/nope"], "--binary /nope is not a file"),
+        (&["--arch", "ppc64"], "--arch takes amd64 or arm64, and not ppc64"),
+        (&["--sing", KEY], "unknown option --sing"),
+    ] {
+        for end in [&["--arch", "amd64", "--check", "999.0.1"][..], &["--arch", "amd64", "999.0.1", out_dir]] {
+            let told = release(&[arguments, end].concat()).fails(1);
+            assert!(told.contains(why), "{told}");
+        }
+    }
     assert_eq!(bash(&source_dir, "git rev-parse HEAD && git status --porcelain"), head, "nothing was changed");
+    assert!(!out.exists());
 
+    // what fails after the commit tells how to go on and how to undo it
+    bash(&source_dir, "mkdir -p ../full && touch ../full/repository");
+    let full = releaser.path("full");
     let arguments = ["--arch", "amd64", "--fast", "--sign", KEY, "--url", "http://x.example", "--binary"];
+    let told =
+        release(&[&arguments[..], &[program.to_str().unwrap(), "999.0.1", full.to_str().unwrap()]].concat()).fails(1);
+    assert_eq!(bash(&source_dir, "git log -1 --format=%s"), "kpull 999.0.1");
+    let commands: Vec<&str> = told.lines().filter(|line| line.contains(" && ")).collect();
+    assert!(told.contains("is committed") && commands.len() == 2, "{told}");
+    let (go_on, tag) = commands[0].split_once("&& git tag").unwrap();
+    let go_on = format!(
+        "rm ../full/repository && GNUPGHOME={} && export GNUPGHOME && {go_on}",
+        releaser.path("gnupg").display()
+    );
+    bash(&source_dir, &go_on);
+    assert!(full.join("repository/kpull.repo").exists() && tag.contains(" v999.0.1 "), "{told}");
+    bash(&source_dir, commands[1]);
+    assert_eq!(bash(&source_dir, "git rev-parse HEAD && git status --porcelain"), head);
     let said = release(&[&arguments[..], &[program.to_str().unwrap(), "999.0.1", out.to_str().unwrap()]].concat()).ok();
     let tag = said.lines().last().unwrap();
     assert!(tag.starts_with("git tag --sign ") && tag.contains(" v999.0.1 "), "{said}");
@@ -82,10 +113,12 @@ fn one_script_makes_a_release_and_refuses_what_would_make_a_bad_one() {
         ),
         ""
     );
-    assert_eq!(std::fs::read_to_string(out.join("notes.md")).unwrap(), format!("{unreleased}\n"));
-    for name in
-        ["packages/kpull_999.0.1-1_amd64.deb", "repository/rpm/kpull-999.0.1-1.x86_64.rpm", "repository/kpull.repo"]
-    {
+    assert_eq!(std::fs::read_to_string(out.join("999.0.1/notes.md")).unwrap(), format!("{unreleased}\n"));
+    for name in [
+        "999.0.1/packages/kpull_999.0.1-1_amd64.deb",
+        "repository/rpm/kpull-999.0.1-1.x86_64.rpm",
+        "repository/kpull.repo",
+    ] {
         assert!(out.join(name).exists(), "{name}");
     }
     // the tag has the notes, headings among them

@@ -6,12 +6,11 @@ use std::process::Command;
 
 use kpull::net::server::Server;
 
-use super::{REPOSITORY, ending, ran, stand_in};
+use super::{REPOSITORY, VERSION, ending, ran, stand_in};
 use crate::H1;
 use crate::lab::{Lab, Output};
 use crate::web::web;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const KEY: &str = "releases@example.org";
 const FABRIC: &str = "192.168.1.254";
 
@@ -41,7 +40,8 @@ impl Releaser {
     fn build(&self, program: &Path, arch: &str, revision: &str) {
         let mut build = Command::new(format!("{REPOSITORY}/packaging/build"));
         build.args(["--sign", KEY, "--arch", arch, "--fast", "--binary"]).arg(program).arg(self.path("packages"));
-        ran(self.with_key(build.env("REVISION", revision)));
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        ran(self.with_key(build.env("REVISION", revision).env("PATH", path)));
     }
 
     /// What becomes of the packages.
@@ -152,10 +152,16 @@ fn one_line_installs_kpull_from_a_signed_repository_and_a_changed_one_is_refused
 #[test]
 fn both_architectures_are_signed_and_offered_and_what_is_out_stays_as_it_is() {
     let releaser = Releaser::new();
-    let program = stand_in(&releaser.path("packages-of"), "1");
-    for arch in ["amd64", "arm64"] {
-        releaser.build(&program, arch, "1");
-    }
+    let program = stand_in(&releaser.path("packages-of"), VERSION, "1");
+    releaser.build(&program, "amd64", "1");
+    // by its header for arm64; the qemu that runs it there is the program itself
+    let mut bytes = std::fs::read(&program).unwrap();
+    bytes[18..20].copy_from_slice(&[0xb7, 0]);
+    let arm64 = releaser.path("arm64");
+    std::fs::write(&arm64, bytes).unwrap();
+    let qemu = "mkdir bin && printf '#!/bin/sh\\nshift\\nexec %s \"$@\"\\n' \"$1\" > bin/qemu-aarch64-static && chmod 755 bin/*";
+    ran(Command::new("sh").args(["-euc", qemu, "sh"]).arg(&program).current_dir(releaser.path("")));
+    releaser.build(&arm64, "arm64", "1");
     let packages = releaser.path("packages");
     // every file is told in the sums, and those and each of them are signed
     ran(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&packages));
@@ -184,7 +190,7 @@ fn both_architectures_are_signed_and_offered_and_what_is_out_stays_as_it_is() {
     }
     ran(&mut releaser.repository());
     // another package by the same name
-    let other = stand_in(&releaser.path("other"), "2");
+    let other = stand_in(&releaser.path("other"), VERSION, "2");
     releaser.build(&other, "amd64", "1");
     let refused = Output::of(&mut releaser.repository()).fails(1);
     assert!(refused.contains("has another kpull") && refused.contains("REVISION"), "{refused}");

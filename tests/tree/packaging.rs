@@ -66,8 +66,8 @@ fn ignition_writes_the_shipped_units_and_an_enrolment_that_kpull_takes() {
     let config: Value = serde_json::from_str(IGNITION).unwrap();
     let units = config["systemd"]["units"].as_array().unwrap();
     let unit = |name: &str| units.iter().find(|unit| unit["name"] == name).unwrap();
-    // /usr is not writable where Ignition is used
-    let program = "/usr/local/bin/kpull";
+    // /usr is not writable where Ignition is used, and on Flatcar /usr/local is below it
+    let program = "/opt/bin/kpull";
     assert_eq!(unit("kpull.service")["contents"], SERVICE.replace("/usr/bin/kpull", program));
     assert_eq!(unit("kpull.timer")["contents"], TIMER);
     assert_eq!(unit("kpull.timer")["enabled"], true);
