@@ -112,6 +112,7 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
         probes: 0,
         uncompared: plan.uncompared.clone(),
         sealed: false,
+        is_failed: !plan.left_out.faults().is_empty(),
         waits: None,
         took: start.elapsed(),
     }));

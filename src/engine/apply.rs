@@ -157,6 +157,7 @@ pub fn apply(
         probes,
         uncompared: Vec::new(),
         sealed: false,
+        is_failed: fault.is_some() || matches!(outcome, Outcome::Failed(_)),
         waits: None,
         took: start.elapsed(),
     };

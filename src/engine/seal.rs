@@ -286,6 +286,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         waits: None,
         uncompared: Vec::new(),
         sealed: look == Look::Short && !is_due,
+        is_failed: false,
         took: start.elapsed(),
     }))
 }

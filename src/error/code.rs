@@ -88,11 +88,11 @@ codes! {
         "The host has no resource of this id, or it is not held."
         "`kpull graph` lists the ids of this host's resources; `kpull hold` alone lists what is held."
         "kpull hold file:/etc/app.conf --for 8h --reason 'ticket 4711'"
-    FACTS "host.facts" ["resolve/facts.rs", "cli/facts.rs", "host/mod.rs"]
+    FACTS "host.facts" ["resolve/facts.rs", "cli/facts.rs", "host/mod.rs", "host/os.rs"]
         "Something about this machine can't be found out."
         "A file of the system (os-release, /proc) is missing or not as it should be, or a tree is asked for what only a machine has."
         "Look at the file that is named; a site can ask for fewer facts."
-        "can't read /etc/os-release"
+        "/etc/os-release does not say which system this is: it has no ID"
 
     SITE "site.files" ["site/mod.rs", "site/files.rs", "cli/mod.rs", "cli/graph/mod.rs"]
         "The directory is no site, or one of its files is not where it should be."

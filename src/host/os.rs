@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::root::Root;
 
 /// The system, from os-release.
@@ -36,7 +36,25 @@ impl Os {
         if text.is_empty() {
             text = root.text(Path::new("/usr/lib/os-release"))?;
         }
-        Ok(Self::read(&text))
+        let os = Self::read(&text);
+        if os.id.is_empty() && !text.is_empty() {
+            return Err(Error::new("/etc/os-release does not say which system this is: it has no ID")
+                .help("write `ID=debian` (or what it is) into it, as os-release(5) says, or have the distribution's package put it back"));
+        }
+        Ok(os)
+    }
+
+    /// The family of a system by its id alone: the id itself when it has none.
+    pub fn family_of(id: &str) -> &str {
+        FAMILIES.iter().find(|(_, words)| words.contains(&id)).map_or(id, |(family, _)| family)
+    }
+
+    /// The ids and families that are known here; there are others.
+    pub fn known() -> impl Iterator<Item = &'static str> {
+        FAMILIES
+            .iter()
+            .flat_map(|(family, ids)| ids.iter().copied().chain([*family]))
+            .chain(["flatcar", "sle", "alpine", "arch"])
     }
 
     /// What an os-release file says.

@@ -167,6 +167,9 @@ pub struct Summary {
     /// Why the newest release was not taken, when it is not this host's turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+    /// Whether something was wrong, which is told beside it: nobody is to read that there was nothing to do.
+    #[serde(skip)]
+    pub is_failed: bool,
     /// How long it took.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,

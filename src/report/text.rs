@@ -144,9 +144,12 @@ impl Text {
     }
 
     fn summary(&self, summary: &Summary) {
-        let Summary { command, host, serial, resources, changed, kicked, probes, uncompared, took, .. } = summary;
+        let Summary { command, host, serial, resources, changed, kicked, probes, uncompared, is_failed, took, .. } =
+            summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
+            (0, "apply") if *is_failed => "nothing was changed".to_owned(),
+            (0, _) if *is_failed => "nothing else to do".to_owned(),
             (0, "apply") if *probes > 0 => "nothing to change".to_owned(),
             (0, _) => "nothing to do".to_owned(),
             (count, "plan") => format!("{count} to change"),
@@ -172,7 +175,7 @@ impl Text {
             Some(_) => "`kpull apply` makes these changes",
             None => "`kpull sign` makes it a release, `kpull publish` sends it; hosts see nothing until then",
         };
-        if *command == "plan" && !changed.is_empty() {
+        if *command == "plan" && !changed.is_empty() && !is_failed {
             self.hint(next);
         }
     }

@@ -99,8 +99,21 @@ impl Facts {
 impl Facts {
     /// These, with some that `doc` has in the table at `at` in their place.
     pub fn with(self, doc: &Doc, at: &[String], some: &Map<String, Value>) -> Result<Self> {
+        let mut some = some.clone();
+        // of another system than the assumed one, nothing of that holds
+        if let Some(Value::Object(os)) = some.get_mut("os")
+            && (os.contains_key("id") || os.contains_key("family"))
+        {
+            let said = |key: &str| os.get(key).and_then(Value::as_str).map(str::to_owned);
+            let id = said("id").or_else(|| said("family")).unwrap_or_default();
+            let family = said("family").unwrap_or_else(|| Os::family_of(&id).to_owned());
+            for (key, value) in [("id", id), ("family", family), ("version", String::new()), ("variant", String::new())]
+            {
+                os.entry(key).or_insert_with(|| value.into());
+            }
+        }
         let own = serde_json::to_value(self).context(|| "facts can't be told".to_owned())?;
-        doc.read_at(at, merge(own, &Value::Object(some.clone())))
+        doc.read_at(at, merge(own, &Value::Object(some)))
     }
 
     /// The file of a site that a host's facts are recorded in.

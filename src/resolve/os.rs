@@ -31,8 +31,23 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
     if table.kind() != ValueKind::Map {
         return Err(invalid("`for_os` takes a table with a row for each system".into()));
     }
+    let own = |os: &Os, name: &str| rows(os).iter().any(|row| row == name);
     let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here".into()))?;
     let os = Os::deserialize(facts.get_attr("os")?)?;
+    for row in table.try_iter()? {
+        let name = row.to_string();
+        if let Some(near) = misspelt(&name).filter(|_| !own(&os, &name)) {
+            return Err(invalid(format!(
+                "no system is called `{name}`: did you mean `{near}`? (a version follows after `-`: `rhel-7`)"
+            )));
+        }
+        let value = table.get_item(&row)?;
+        let parts = (value.kind() == ValueKind::Map).then(|| value.try_iter()).transpose()?;
+        let parts = parts.into_iter().flatten().map(|key| key.to_string());
+        if let Some(part) = parts.into_iter().find(|key| key.starts_with(|c: char| c.is_ascii_digit())) {
+            return Err(invalid(format!("a row with a dot in its name stands in quotes: write `\"{name}.{part}\"`")));
+        }
+    }
     let mut merged: Option<serde_json::Value> = None;
     let rows = rows(&os);
     for row in &rows {
@@ -52,9 +67,51 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
     })
 }
 
+/// The name that was probably meant by that of a row, when it begins with no system that is known here.
+fn misspelt(row: &str) -> Option<&'static str> {
+    let is_of = |known: &str| row.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if row == "default" || Os::known().any(is_of) {
+        return None;
+    }
+    let system = row.split(['-', '_']).next().unwrap_or(row).to_lowercase();
+    let system = system.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    // only what can hardly be a system of its own: there are many with short names
+    let is_slip = |known: &&str| system.len() > 3 && strsim::damerau_levenshtein(system, known) == 1;
+    Os::known().find(|known| *known == system).or_else(|| Os::known().chain(["default"]).find(is_slip))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_no_system_that_is_known_names_the_one_that_was_meant() {
+        for (row, near) in [
+            ("rehl-7", "rhel"),
+            ("RHEL-7", "rhel"),
+            ("rhel7", "rhel"),
+            ("rhel_7", "rhel"),
+            ("ubunut", "ubuntu"),
+            ("rokcy", "rocky"),
+            ("defualt", "default"),
+        ] {
+            assert_eq!(misspelt(row), Some(near), "{row}");
+        }
+        for row in [
+            "default",
+            "rhel-7.9",
+            "opensuse-leap-15.6",
+            "fedora-coreos",
+            "flatcar",
+            "my-own-linux",
+            "mylinux",
+            "void",
+            "sle-micro",
+            "rhcos",
+        ] {
+            assert_eq!(misspelt(row), None, "{row}");
+        }
+    }
 
     #[test]
     fn rows_go_from_all_systems_to_this_one() {

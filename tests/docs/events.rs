@@ -103,6 +103,7 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
         probes: 0,
         uncompared: vec![String::new()],
         sealed: false,
+        is_failed: false,
         waits: Some(String::new()),
         took: Duration::ZERO,
     };

@@ -236,6 +236,20 @@ fn a_table_without_a_row_for_a_system_says_which_rows_it_has_and_which_would_do(
     );
     record(&site, "ubuntu-18.04");
     assert!(told(&site, "explain h1 trust.system").exits(0).stdout.starts_with("trust.system = {\"dir\":\"/b\"}\n"));
+    for (row, why) in [
+        (
+            "rehl-7 = { dir = \"/c\" }",
+            "no system is called `rehl-7`: did you mean `rhel`? (a version follows after `-`: `rhel-7`)",
+        ),
+        ("ubuntu-22.04 = { dir = \"/c\" }", "a row with a dot in its name stands in quotes: write `\"ubuntu-22.04\"`"),
+    ] {
+        let error = told(&trusting(&format!("default = {{ dir = \"/a\" }}\n{row}")), "check --json").exits(1).error();
+        assert_eq!(error["error"], format!("the value can't be made: {why}"), "{error}");
+    }
+    let quoted =
+        trusting("default = { dir = \"/a\" }\n\"ubuntu-22.04\" = { dir = \"/c\" }\nmylinux = { dir = \"/d\" }");
+    record(&quoted, "ubuntu-22.04");
+    assert!(told(&quoted, "explain h1 trust.system.dir").exits(0).stdout.starts_with("trust.system.dir = \"/c\"\n"));
     let site = trusting("debian = 1");
     site.role("trust", "[vars]\nsystem = \"{{ 'text' | for_os }}\"\n[[directory]]\npath = \"{{ system }}\"\n");
     let error = told(&site, "check --json").exits(1).error();

@@ -189,4 +189,14 @@ fn what_a_kubelet_can_not_work_with_is_refused() {
         whats(&[("site.toml", "\"docker\"", "\"containerd\"")]),
         ["kubelet 1.9.2 goes with Docker only: 1.20 is the first that this role gives containerd"]
     );
+    let newest = ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.35.1\"");
+    let containerd = ("site.toml", "\"docker\"", "\"containerd\"");
+    let only_v2 = "kubelet 1.35.1 starts with cgroup v2 only, and this host has booted with v1";
+    assert_eq!(whats(&[newest, containerd]), [only_v2]);
+    let asked = (
+        "roles/kubelet/role.toml",
+        "kind = \"KubeletConfiguration\"\n",
+        "kind = \"KubeletConfiguration\"\nfailCgroupV1 = false\n",
+    );
+    assert_eq!(whats(&[newest, containerd, asked]), [""; 0]);
 }

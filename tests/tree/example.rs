@@ -40,6 +40,23 @@ fn variables_facts_and_other_hosts_are_what_an_example_says() {
 }
 
 #[test]
+fn of_another_system_than_the_assumed_one_nothing_of_that_holds() {
+    for (os, told) in [
+        ("id = \"centos\"\nversion = \"7\"\n", "centos rhel 7."),
+        ("family = \"suse\"\n", "suse suse ."),
+        ("id = \"ubuntu\"\nfamily = \"mine\"\n", "ubuntu mine ."),
+        ("version = \"11\"\n", "debian debian 11."),
+    ] {
+        let site = Site::new("test");
+        let content = "{{ facts.os.id }} {{ facts.os.family }} {{ facts.os.version }}.";
+        site.role("web", &format!("[[file]]\npath = \"/os\"\ncontent = \"{content}\"\n"));
+        let example = format!("summary = \"x\"\n[facts.os]\n{os}[[expect.file]]\ncontent = \"{told}\"\n");
+        site.file("roles/web/tests/one.toml", example);
+        test(&site, &[]).exits(0);
+    }
+}
+
+#[test]
 fn what_is_not_as_expected_is_told_with_its_place_and_what_is_nearest() {
     let at = |example: &str| {
         let error = test(&site(&format!("[vars.web]\ndomain = \"d\"\n{example}")), &["--json"]).exits(1).error();

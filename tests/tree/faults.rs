@@ -151,6 +151,7 @@ fn a_read_only_disk_is_named_and_nothing_is_changed_on_it() {
     let (output, after) = on_own_file_system(&tree, mount, &remount("ro"), &remount("rw"));
     let error = output.exits(1).error();
     assert_eq!(error["error"], "/srv/old can't be written: /srv is read-only on this host");
+    assert!(error["help"].as_str().unwrap().contains("with a disk that fails"), "{error}");
     assert_eq!(after, "old\nold\n");
 }
 
