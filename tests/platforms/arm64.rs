@@ -131,7 +131,7 @@ fn on_a_kernel_of_arm64_sources_are_confined_and_the_demo_runs_for_root_and_othe
         append: "console=ttyAMA0 quiet panic=-1",
     }
     .run();
-    assert!(said.contains("\nmachine aarch64\r\n"), "{said}");
+    assert!(said.contains("machine aarch64\r\n"), "{said}");
     for step in ["sandbox-as-root", "sandbox-as-somebody", "demo-as-root", "demo-as-somebody"] {
         assert!(said.contains(&format!("\n{step} ended with 0\r\n")), "{step}: {said}");
     }
