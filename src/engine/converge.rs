@@ -204,7 +204,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     let (told, cause) = match outcome {
         Outcome::Well => {
             let help = match hold.again {
-                Some(again) => format!("it is tried once more after {again}; a newer release is taken at once"),
+                Some(again) => format!("it is tried once more after {again:.0}; a newer release is taken at once"),
                 None => "a newer release is taken at once; `kpull apply --retry` tries this one again".to_owned(),
             };
             (Error::new(what).because(&why).help(help), why)
