@@ -115,7 +115,9 @@ fn the_home_of_a_user_whose_process_runs_is_not_changed_and_the_unit_is_named() 
     world.converges();
     host.run("systemd-run -q --unit=lab-app --uid=app sleep infinity").ok();
     world.release(&role("/srv/two"));
-    let said = host.run("kpull apply").fails(3);
+    let told = host.run("kpull apply --json");
+    let said = told.to_string();
+    assert_eq!(told.code(), 3, "{said}");
     assert!(said.contains("currently used by process") && said.contains("`systemctl stop lab-app.service`"), "{said}");
     world.is_converged();
     host.run("systemctl stop lab-app.service && kpull apply --retry").ok();
