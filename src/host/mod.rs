@@ -95,6 +95,8 @@ pub struct Host {
     /// Zones whose files were written as a whole since it last did.
     rewritten_zones: RefCell<BTreeSet<String>>,
     units_changed: Cell<bool>,
+    /// The package manager, once it was looked for.
+    manager: Cell<Option<packages::Manager>>,
     packages: RefCell<HashMap<packages::Manager, packages::Known>>,
     links_changed: Cell<bool>,
     kubes: RefCell<HashMap<kube::Access, Rc<kube::Kube>>>,
@@ -118,6 +120,7 @@ impl Host {
             firewall_changed: Cell::new(false),
             rewritten_zones: RefCell::default(),
             units_changed: Cell::new(false),
+            manager: Cell::new(None),
             packages: RefCell::default(),
             links_changed: Cell::new(false),
             kubes: RefCell::default(),
@@ -185,6 +188,16 @@ impl Host {
         *self.accounts.borrow_mut() = None;
     }
 
+    /// The package manager of this host, as [`packages::Manager::detect`] finds it.
+    pub fn package_manager(&self) -> Result<packages::Manager> {
+        if let Some(known) = self.manager.get() {
+            return Ok(known);
+        }
+        let manager = packages::Manager::detect(&self.root)?;
+        self.manager.set(Some(manager));
+        Ok(manager)
+    }
+
     /// The versions in which a package is installed, none when it isn't; asked for all packages of the catalog at once,
     /// the first time.
     pub fn package(&self, manager: packages::Manager, name: &str) -> Result<Vec<packages::Installed>> {
@@ -200,9 +213,10 @@ impl Host {
     }
 
     /// Packages have been installed or removed: what is known of them, and of the accounts that they make, is asked
-    /// again. So is SELinux's policy, which is a package too.
+    /// again. So are SELinux's policy and the package manager, which are packages too.
     pub fn forget_packages(&self) {
         self.packages.borrow_mut().clear();
+        self.manager.set(None);
         self.root.labels().forget();
         self.forget_accounts();
     }

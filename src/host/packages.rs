@@ -116,10 +116,10 @@ impl Manager {
             if has_database && has(&format!("/usr/bin/{}", manager.program()))? {
                 return Ok(*manager);
             }
-            // rpm tells what is installed; nothing is installed while it runs
-            if has(OSTREE)? {
-                return Ok(Self::Dnf);
-            }
+        }
+        // rpm tells what is installed; nothing is installed while it runs
+        if has(OSTREE)? {
+            return Ok(Self::Dnf);
         }
         Err(Error::new("this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own")
             .help("install what is needed with an [[artifact]], or leave the packages out here with `when`"))

@@ -102,7 +102,7 @@ struct Set {
 
 impl Set {
     fn manager(&self, host: &Host) -> Result<Manager> {
-        self.manager.map_or_else(|| Manager::detect(&host.root), Ok)
+        self.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
     /// What is to be done with one of the packages.
@@ -288,7 +288,7 @@ impl Unwanted {
     }
 
     fn manager(&self, host: &Host) -> Result<Manager> {
-        self.manager.map_or_else(|| Manager::detect(&host.root), Ok)
+        self.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
     fn way(&self, host: &Host) -> Result<Way> {
@@ -388,6 +388,7 @@ mod tests {
         assert!(help.starts_with("layer it (`rpm-ostree install socat`, then reboot)"), "{help}");
         tree.put("/var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: 1-1\n");
         tree.put("/usr/bin/apt-get", "");
+        tree.host.forget_packages();
         assert_eq!(difference("a").unwrap().map(|change| change.summary), None);
         assert!(refused("b").1.contains("`rpm-ostree install b`"));
     }

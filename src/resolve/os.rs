@@ -31,12 +31,12 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
     if table.kind() != ValueKind::Map {
         return Err(invalid("`for_os` takes a table with a row for each system".into()));
     }
-    let own = |os: &Os, name: &str| rows(os).iter().any(|row| row == name);
     let facts = state.lookup("facts").ok_or_else(|| invalid("facts are not known here".into()))?;
     let os = Os::deserialize(facts.get_attr("os")?)?;
+    let rows = rows(&os);
     for row in table.try_iter()? {
         let name = row.to_string();
-        if let Some(near) = misspelt(&name).filter(|_| !own(&os, &name)) {
+        if let Some(near) = misspelt(&name).filter(|_| !rows.contains(&name)) {
             return Err(invalid(format!(
                 "no system is called `{name}`: did you mean `{near}`? (a version follows after `-`: `rhel-7`)"
             )));
@@ -49,7 +49,6 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
         }
     }
     let mut merged: Option<serde_json::Value> = None;
-    let rows = rows(&os);
     for row in &rows {
         let value = table.get_attr(row)?;
         if !value.is_undefined() {
