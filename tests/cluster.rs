@@ -13,6 +13,8 @@ mod faults;
 mod lab;
 #[path = "cluster/old.rs"]
 mod old;
+#[path = "support/old_firewalld.rs"]
+mod old_firewalld;
 #[path = "support/shipped.rs"]
 mod shipped;
 #[path = "cluster/sites.rs"]

@@ -18,6 +18,8 @@ mod kernels;
 mod lab;
 #[path = "support/machine.rs"]
 mod machine;
+#[path = "support/old_firewalld.rs"]
+mod old_firewalld;
 #[path = "platforms/packages.rs"]
 mod packages;
 #[path = "platforms/selinux.rs"]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::cluster::{Cluster, Machines, artifacts};
 use crate::lab::{Host, Output, Suite};
-use crate::{SOON, all_is_well, come_up};
+use crate::{SOON, all_is_well, come_up, old_firewalld};
 
 /// Where hosts have a C library that is as young as these programs want it.
 const LIBRARY: &str = "/opt/lab-libc";
@@ -90,15 +90,7 @@ fn make_old(host: Host<'_>) {
         "/etc/systemd/system/kpull.service.d/old.conf",
         "[Service]\nExecStart=\nExecStart=/usr/local/sbin/kpull apply\n",
     );
-    host.copy(own.join("platforms/old-firewalld"), "/srv/old-firewalld", 0o755);
-    host.write(
-        "/etc/systemd/system/firewalld.service.d/old.conf",
-        "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /srv/old-firewalld --nofork --nopid\n",
-    );
-    host.run("systemctl daemon-reload && systemctl restart firewalld").ok();
-    let call = "busctl call org.fedoraproject.FirewallD1 /org/fedoraproject/FirewallD1";
-    let told = host.run(&format!("{call} org.fedoraproject.FirewallD1.zone getZoneSettings2 s public")).fails(1);
-    assert!(told.contains("Unknown method"), "{told}");
+    old_firewalld::make_old(host);
     for name in LOADED {
         host.copy(Path::new("/lib/x86_64-linux-gnu").join(name), &format!("{LIBRARY}/{name}"), 0o755);
     }

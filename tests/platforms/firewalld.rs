@@ -3,6 +3,7 @@
 use crate::H1;
 use crate::alone::World;
 use crate::lab::{Host, Lab, Suite};
+use crate::old_firewalld::make_old;
 
 /// Zones, sets, services and rules, beside the shipped role.
 const APP: &str = r#"
@@ -120,21 +121,6 @@ done
 ask $at $service.ipset getEntries s friends | jq -c sort
 ask "$(ask $at/config $service.config getIPSetByName s friends)" $service.config.ipset getEntries | jq -c sort
 "#;
-
-/// Takes the newer methods away from the host's firewalld.
-fn make_old(host: Host<'_>) {
-    host.write("/srv/old-firewalld", include_str!("old-firewalld"));
-    host.write(
-        "/etc/systemd/system/firewalld.service.d/old.conf",
-        "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /srv/old-firewalld --nofork --nopid\n",
-    );
-    host.run("systemctl daemon-reload && systemctl restart firewalld").ok();
-    let call = "busctl call org.fedoraproject.FirewallD1 /org/fedoraproject/FirewallD1 org.fedoraproject.FirewallD1";
-    let told = host.run(&format!("{call}.zone getZoneSettings2 s public")).fails(1);
-    assert!(told.contains("Traceback") && told.contains("Unknown method: getZoneSettings2"), "{told}");
-    let told = host.run(&format!("{call} getZoneSettings s public")).ok();
-    assert!(told.starts_with("(sssbsasa(ss)asba(ssss)asasasasa(ss)b)"), "{told}");
-}
 
 #[test]
 fn a_firewalld_with_the_interface_of_0_4_goes_through_all_steps_with_either_backend() {
