@@ -157,7 +157,40 @@ fn a_directory_that_its_owner_swaps_for_a_link_never_leads_out() {
     });
 }
 
+/// The sections of the page: who attacks, and what is left to them.
+const SECTIONS: [&str; 7] = [
+    "A web, git or mirror server, and the network",
+    "A host of the fleet",
+    "A local user of a host",
+    "A signer below the threshold",
+    "An author of roles",
+    "Who reads logs and terminals",
+    "Not defended",
+];
+
 #[test]
-fn every_test_in_the_table_of_threats_is_there() {
+fn every_attacker_has_threats_with_their_tests_and_what_is_not_defended_says_who_can_do_it() {
     assert!(crate::named::rows("development/threats.md") > 20);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/development/threats.md");
+    let page = fs::read_to_string(page).unwrap();
+    let sections: Vec<(&str, &str)> =
+        page.split("\n## ").skip(1).map(|section| section.split_once('\n').expect("a section's text")).collect();
+    let headings: Vec<&str> = sections.iter().map(|(heading, _)| *heading).collect();
+    assert_eq!(headings, SECTIONS);
+    let mut threats = std::collections::BTreeSet::new();
+    for (heading, text) in sections {
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+        if heading == "Not defended" {
+            assert_eq!(rows, [""; 0]);
+            let items: Vec<&str> = text.split("\n- ").skip(1).collect();
+            assert!(items.len() > 5 && items.iter().all(|item| item.starts_with("**")), "{items:#?}");
+            continue;
+        }
+        assert!(!rows.is_empty(), "no threat: {heading}");
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+            assert!(threats.insert(cells[0]), "twice: {row}");
+        }
+    }
 }
