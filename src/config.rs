@@ -9,8 +9,8 @@ use serde::Deserialize;
 use crate::error::{Context, Error, Result, counted};
 use crate::fleet;
 use crate::hook;
-use crate::host::Host;
 use crate::host::root::Root;
+use crate::host::{Host, read};
 use crate::kind::fields::Span;
 use crate::metrics;
 use crate::net;
@@ -220,7 +220,7 @@ impl Config {
 
     /// Reads a configuration; a relative path in it starts at its own directory.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
+        let bytes = read::named(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
             error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
         })?;
         let doc = Doc::parse(&path.display().to_string(), &bytes)?;
@@ -291,7 +291,7 @@ impl Trust {
     /// The keys that the host starts from.
     pub fn start(&self) -> Result<KeySet> {
         if let Some(path) = &self.keys {
-            let bytes = std::fs::read(path).context(|| format!("can't read the key set {}", path.display()))?;
+            let bytes = read::named(path).context(|| format!("can't read the key set {}", path.display()))?;
             let set = KeySet::parse(&path.display().to_string(), &bytes)?;
             if set.site != self.site {
                 return Err(Error::new(format!("{} is a key set of the site `{}`", path.display(), set.site))

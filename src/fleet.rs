@@ -25,7 +25,6 @@ use crate::kind::{Item, whole_of};
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
 use crate::secret::{Recipient, mask};
-use crate::site::replace;
 use crate::store::LastRun;
 use crate::trust::{Purpose, Signer};
 
@@ -247,7 +246,12 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     }
     let bytes = sign(agent, &record)?;
     if let Some(dir) = &config.dir {
-        replace(&[(dir.join(file(&record.host)), bytes.clone())])?;
+        Root::write_output(dir, &file(&record.host), &bytes).map_err(|why| {
+            let error = Error::new("can't write this host's status").because(&why);
+            error.help(
+                why.advice().unwrap_or("`dir` under [status] in kpull.toml is a directory: make it, or correct it"),
+            )
+        })?;
     }
     if let Some(url) = &config.http {
         let to = net::below(&net::parse(url)?, [file(&record.host).as_str()])?;
@@ -302,7 +306,7 @@ fn short(text: &str) -> String {
 
 fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
     let keys = agent.config.identities(&agent.host.root);
-    let Some(key) = keys.iter().find(|key| key.exists()) else {
+    let Some(key) = keys.iter().find(|key| nix::sys::stat::stat(*key).is_ok()) else {
         return Err(Error::new("there is no key to sign this host's status with")
             .help("`ssh-keygen -A` makes the host keys; or set `identities` under [secrets]"));
     };

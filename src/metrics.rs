@@ -1,9 +1,7 @@
 //! `[metrics]`: what a run came to, as a file for node_exporter's textfile collector. It is written after every run, whole or not at all.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -12,13 +10,12 @@ use serde::Deserialize;
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Vitals, bare};
-use crate::error::{Context, Result};
+use crate::error::{Error, Result};
+use crate::host::root::Root;
 use crate::store::LastRun;
 
 /// What the file is called.
 const FILE: &str = "kpull.prom";
-/// What it is called until it is whole: no name that the collector reads.
-const FRESH: &str = "kpull.prom.new";
 
 /// `[metrics]`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -236,7 +233,12 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
         held: HeldBack::now(&agent.store)?.len(),
         stays: agent.store.hold()?.is_some(),
     };
-    replace(&config.dir, &text(&world))
+    Root::write_output(&config.dir, FILE, text(&world).as_bytes()).map_err(|why| {
+        let error = Error::new("can't write the metrics").because(&why);
+        error.help(why.advice().unwrap_or(
+            "`dir` under [metrics] in kpull.toml is the directory that node_exporter reads: make it, or correct it",
+        ))
+    })
 }
 
 /// The whole file.
@@ -261,20 +263,6 @@ fn text(world: &World<'_>) -> String {
 /// A label's value as it is written.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Puts it there for everybody to read. It is not synced: after a crash the next run writes it anew.
-fn replace(dir: &Path, text: &str) -> Result<()> {
-    let (path, fresh) = (dir.join(FILE), dir.join(FRESH));
-    std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
-        .and_then(|()| std::fs::rename(&fresh, &path))
-        .context(|| format!("can't write the metrics {}", path.display()))
-        .map_err(|error| {
-            error.or_help(
-                "`dir` under [metrics] in kpull.toml is the directory that node_exporter reads: make it, or correct it",
-            )
-        })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use rustls::{AlertDescription, CertificateError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::host::read;
 
 /// Seconds for a connection, and for each wait for more bytes, unless the options say otherwise.
 const TIMEOUT: u64 = 20;
@@ -441,8 +442,8 @@ const BUNDLES: [&str; 4] = [
 /// when there is none, or when somebody has named a directory.
 fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
     let pem = match (std::env::var_os("SSL_CERT_FILE"), std::env::var_os("SSL_CERT_DIR")) {
-        (None, None) => BUNDLES.iter().find_map(|path| std::fs::read(path).ok())?,
-        (Some(file), None) => std::fs::read(file).ok()?,
+        (None, None) => BUNDLES.iter().find_map(|path| read::named(Path::new(path)).ok())?,
+        (Some(file), None) => read::named(Path::new(&file)).ok()?,
         (_, Some(_)) => return None,
     };
     reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|authorities| !authorities.is_empty())
@@ -870,7 +871,7 @@ fn bad_header(why: header::InvalidHeaderValue) -> Error {
 
 /// Reads a file that an option names.
 fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).map_err(|why| {
+    read::named(file).map_err(|why| {
         Error::new(format!("`{option}`: {} can't be read", file.display()))
             .because(why)
             .help(format!("put the file there, or correct `{option}`"))

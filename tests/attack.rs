@@ -13,8 +13,12 @@ mod keys;
 mod manifest;
 #[path = "support/named.rs"]
 mod named;
+#[path = "attack/outputs.rs"]
+mod outputs;
 #[path = "attack/signatures.rs"]
 mod signatures;
+#[path = "support/site.rs"]
+mod site;
 #[path = "attack/table.rs"]
 mod table;
 #[path = "attack/terminal.rs"]

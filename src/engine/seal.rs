@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::take::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
+use crate::host::read;
 use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
@@ -182,7 +183,7 @@ fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bo
 fn input_digests(seal: &Seal) -> Vec<Option<String>> {
     let program = std::env::current_exe().ok();
     let paths = seal.inputs.keys().filter(|path| Some(*path) != program.as_ref());
-    paths.map(|path| std::fs::read(path).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
+    paths.map(|path| read::named(path).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
 }
 
 /// SHA-256 of what is in each trace that is a file: of others the text is in the seal, or nothing matters but that they are there.

@@ -36,7 +36,7 @@ pub struct Labels {
 impl Labels {
     /// Whether SELinux is on here.
     pub fn is_on(&self) -> bool {
-        *self.is_on.get_or_init(|| Path::new(ENFORCE).exists())
+        *self.is_on.get_or_init(|| nix::sys::stat::stat(ENFORCE).is_ok())
     }
 
     /// The paths that may be asked for in this run, absolute.

@@ -452,7 +452,7 @@ fn lock_holder(output: &Output) -> Option<String> {
         "/var/lib/apt/lists/lock",
         "/var/cache/apt/archives/lock",
     ];
-    let file = std::fs::File::open(LOCKS.into_iter().find(|path| says(output, path))?).ok()?;
+    let file = read::open_named(Path::new(LOCKS.into_iter().find(|path| says(output, path))?)).ok()?;
     let (l_type, unlocked) = (i16::try_from(libc::F_WRLCK).ok()?, i16::try_from(libc::F_UNLCK).ok()?);
     let mut lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;

@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
@@ -12,6 +15,9 @@ const LEAST: usize = 4096;
 
 /// Bytes of the largest file that is read whole: more than a release may have, and less than the memory of kpull's unit.
 pub const MOST: u64 = 256 << 20;
+
+/// Bytes of the largest file that [`named`] reads: more than any configuration, key or list of authorities has.
+const NAMED: u64 = 8 << 20;
 
 /// The content of a file that says that it has `size` bytes. One with more than `most` is refused: before a byte is read, if it says so.
 pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
@@ -41,9 +47,36 @@ pub fn whole(file: &File, size: u64, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Opens a regular file that somebody has named who may read all files, wherever links lead. Anything else is refused before it is opened: a pipe
+/// would wait for its writer, and to open a device may do something already.
+pub fn open_named(path: &Path) -> io::Result<File> {
+    let check = |mode| match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Ok(()),
+        SFlag::S_IFDIR => Err(Errno::ISDIR.into()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    };
+    check(stat(path)?.st_mode)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    // another one may stand there by now
+    check(fstat(&file)?.st_mode)?;
+    Ok(file)
+}
+
+/// The content of a file that somebody has named, by [`open_named`]: a configuration, a key, a certificate.
+pub fn named(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open_named(path)?;
+    let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+    whole(&file, size, NAMED).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => io::Error::new(error.kind(), format!("it has more than {} MiB", NAMED >> 20)),
+        _ => error,
+    })
+}
+
 /// The text of a file of the kernel's that is about this process or the machine, as `/proc/meminfo`.
 pub fn kernel(path: &str) -> io::Result<String> {
-    let content = whole(&File::open(path)?, 0, MOST)?;
+    let file = File::from(open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+    let content = whole(&file, 0, MOST)?;
     String::from_utf8(content).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -83,6 +116,27 @@ mod tests {
                 assert_eq!(whole(&file, size, MOST).unwrap(), cat(&path), "{path} of {size} bytes");
             }
         }
+    }
+
+    #[test]
+    fn what_somebody_named_is_read_through_links_and_nothing_but_a_file_of_a_good_size_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        assert_eq!(named(&at("link")).unwrap(), b"x");
+        nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        File::create(at("large")).unwrap().set_len(NAMED + 1).unwrap();
+        let told = |path: &Path| named(path).unwrap_err().to_string();
+        for path in [at("pipe"), at("socket"), "/dev/zero".into()] {
+            assert_eq!(told(&path), "it is not a regular file", "{}", path.display());
+        }
+        assert_eq!(told(&at("large")), "it has more than 8 MiB");
+        assert!(told(dir.path()).starts_with("Is a directory"));
+        assert_eq!(named(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // one of the kernel's says that it has nothing
+        assert!(!named(Path::new("/proc/version")).unwrap().is_empty());
     }
 
     #[test]

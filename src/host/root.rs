@@ -477,6 +477,33 @@ impl Root {
         })
     }
 
+    /// Writes a file whole or not at all, as [`Root::write`] does it, in a directory that has to be there and may be somebody else's. It is
+    /// not synced, and keeps nothing of the file that it replaces: for what is worth nothing after a crash.
+    pub fn write_quickly(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let temporary = temporary_name(path);
+        let (parent, name) = self.parent(path)?.ok_or_else(|| self.failed("write", path, Errno::ENOENT))?;
+        clear(&parent, &temporary);
+        let written = (|| {
+            let mut file = self.create(&parent, &temporary, path)?;
+            file.write_all(content).map_err(|error| self.failed_io("write", path, error))?;
+            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
+                .map_err(|errno| self.refused("mode", path, errno, &file))?;
+            nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
+                .map_err(|errno| self.failed("replace", path, errno))
+        })();
+        if written.is_err() {
+            clear(&parent, &temporary);
+        }
+        written
+    }
+
+    /// [`Root::write_quickly`] of a file for everybody to read, in a directory that an operator has named in `kpull.toml`: of the machine,
+    /// also where a run works in a tree.
+    pub fn write_output(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+        let dir = std::path::absolute(dir).context(|| format!("can't find {}", dir.display()))?;
+        Self::open(Path::new("/"))?.write_quickly(&dir.join(name), content, 0o644)
+    }
+
     /// From now on, what [`Root::write`] writes keeps its old content, and what changes in directories may be lost with the power,
     /// until [`Root::settle`].
     pub fn gather(&self) {
@@ -822,8 +849,8 @@ impl Root {
             return None;
         }
         // a policy knows the paths that no link is part of
-        let parent = std::fs::read_link(through(parent)).ok()?;
-        let mut context = self.labels.of(&parent.join(name), what)?.into_bytes();
+        let parent = nix::fcntl::readlink(&through(parent)).ok()?;
+        let mut context = self.labels.of(&Path::new(&parent).join(name), what)?.into_bytes();
         context.push(0);
         Some((label::ATTRIBUTE.to_owned(), context))
     }
@@ -1029,9 +1056,11 @@ impl Root {
     /// Makes the new file `temporary` in `parent`, for what is to be at `path`.
     fn create(&self, parent: &OwnedFd, temporary: &Path, path: &Path) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map(File::from)
-            .map_err(|errno| self.failed("write", path, errno))
+        let created = nix::fcntl::openat(parent, temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from);
+        created.map_err(|errno| match errno {
+            Errno::EEXIST => self.failed("write", &path.with_file_name(temporary), errno),
+            _ => self.failed("write", path, errno),
+        })
     }
 
     fn content(&self, file: &File, size: u64, path: &Path) -> Result<Vec<u8>> {
@@ -1069,8 +1098,10 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
             return opened;
         }
         let dir = nix::fcntl::openat(above, name, DIRECTORY, Mode::empty())?;
-        let is_mount =
-            || mounts.get_or_init(mount_points).contains(&std::fs::read_link(through(&dir)).unwrap_or_default());
+        let is_mount = || {
+            let place = nix::fcntl::readlink(&through(&dir)).unwrap_or_default();
+            mounts.get_or_init(mount_points).contains(Path::new(&place))
+        };
         // a directory can be mounted elsewhere on its own file system, too
         if identity(&dir)?.0 != identity(above)?.0 || is_mount() {
             return Err(Errno::EXDEV);
@@ -1150,7 +1181,7 @@ fn open_within(at: &OwnedFd, path: &Path, flags: OFlag, resolve: ResolveFlag) ->
 
 /// Where something is mounted, as far as this process can see that.
 fn mount_points() -> HashSet<PathBuf> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let table = read::named(Path::new("/proc/self/mountinfo")).unwrap_or_default();
     let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     places.map(|place| read::unescaped(&String::from_utf8_lossy(place)).into()).collect()
 }

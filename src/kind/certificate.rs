@@ -267,8 +267,8 @@ impl Installed {
     }
 
     fn has_request_for(&self, key: &PrivateKey, work: &Work<'_>) -> bool {
-        let bytes = std::fs::read(work.store.request_path(&self.name)).unwrap_or_default();
-        Request::read("", &bytes).is_ok_and(|request| request.public == key.public())
+        let request = work.store.read_request(&self.name).ok().flatten().unwrap_or_default();
+        Request::read("", &request).is_ok_and(|request| request.public == key.public())
     }
 
     /// The key that is made here, made if it is missing, with its request.

@@ -23,6 +23,7 @@ use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Result};
+use crate::host::read;
 
 /// Bytes that a secret may have: keys and tokens, not archives.
 pub const LARGEST: u64 = 1 << 20;
@@ -122,7 +123,9 @@ impl Keyring {
     fn read(files: &[PathBuf], ask: Option<Ask>) -> Result<Self> {
         let (mut identities, mut locked) = (Vec::new(), Vec::new());
         for file in files {
-            let bytes = match std::fs::read(file) {
+            // a person may hand it over through a pipe
+            let read = if ask.is_some() { std::fs::read(file) } else { read::named(file) };
+            let bytes = match read {
                 Ok(bytes) => Zeroizing::new(bytes),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).context(|| format!("can't read the key {}", file.display())),

@@ -212,6 +212,11 @@ impl Store {
         self.root.write(&Path::new("/").join(request(name)), pem.as_bytes(), PRIVATE)
     }
 
+    /// The request that is there.
+    pub fn read_request(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.root.read(&Path::new("/").join(request(name)))?.map(|(_, pem)| pem))
+    }
+
     /// Where [`Store::write_request`] writes it.
     pub fn request_path(&self, name: &str) -> PathBuf {
         self.dir.join(request(name))
@@ -266,10 +271,7 @@ impl Store {
     /// Keeps a record as JSON that is worth nothing after a crash: it is not synced to the disk.
     pub fn write_quickly<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).context(|| format!("can't write {name}"))?;
-        let (path, fresh) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
-        std::fs::write(&fresh, bytes)
-            .and_then(|()| std::fs::rename(&fresh, &path))
-            .context(|| format!("can't write {}", path.display()))
+        self.root.write_quickly(&Path::new("/").join(name), &bytes, PRIVATE.mode)
     }
 
     /// A record of another kind, kept as JSON; `None` when there is none.

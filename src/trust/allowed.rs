@@ -10,6 +10,7 @@ use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result, counted};
+use crate::host::read;
 use crate::text::block;
 
 /// What a signature is for; one for another purpose does not count.
@@ -80,7 +81,8 @@ pub struct Allowed {
 impl AllowedSigners {
     /// Reads a file in the format of `ssh-keygen(1)`, ALLOWED SIGNERS.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = read::named(path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .context(|| format!("can't read the allowed signers {}", path.display()))
             .map_err(|error| {
                 error

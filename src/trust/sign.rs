@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
+use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::host::read;
 use crate::site::{Files, Site, read_if_there, replace};
 use crate::trust::{KeySet, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
@@ -27,11 +29,12 @@ pub enum Signer {
 impl Signer {
     /// The way to sign with the key in `path`, be it private, public, or with a passphrase.
     pub fn of(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).context(|| format!("can't read the key {}", path.display()))?;
-        if ssh_key::PublicKey::from_openssh(&text).is_ok() {
+        let what = || format!("can't read the key {}", path.display());
+        let bytes = Zeroizing::new(read::named(path).context(what)?);
+        if std::str::from_utf8(&bytes).is_ok_and(|text| ssh_key::PublicKey::from_openssh(text).is_ok()) {
             return Ok(Self::Keygen(path.to_owned()));
         }
-        match PrivateKey::from_openssh(&text) {
+        match PrivateKey::from_openssh(&*bytes) {
             Ok(key) if !key.is_encrypted() && signs_here(&key.algorithm()) => Ok(Self::Key(path.to_owned())),
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
             Err(error) => Err(Error::new(format!("{} is not an OpenSSH key", path.display()))
@@ -46,7 +49,8 @@ impl Signer {
         match self {
             Self::Key(path) => {
                 let what = || format!("can't sign with {}", path.display());
-                let key = PrivateKey::read_openssh_file(path).context(what)?;
+                let bytes = Zeroizing::new(read::named(path).context(what)?);
+                let key = PrivateKey::from_openssh(&*bytes).context(what)?;
                 key.sign(namespace, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
             }
             Self::Keygen(path) => keygen(path, message, namespace),

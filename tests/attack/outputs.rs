@@ -1,0 +1,206 @@
+//! What a run writes outside the state directory, where somebody else may own the directory: `[metrics]` and `[status]`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::site::{Output, Site, Tree};
+
+const NOBODY: u32 = 65534;
+/// What root alone may read.
+const SECRET: &str = "root:$6$salt$hash:19000:0:99999:7:::\n";
+/// What a run writes, and under which names it may be in the making.
+const OUTPUTS: [(&str, &[&str]); 2] = [
+    ("kpull.prom", &["kpull.prom", "kpull.prom.new", ".kpull.prom.kpull-new"]),
+    ("h1.status", &["h1.status", "h1.status.new", ".h1.status.kpull-new"]),
+];
+
+/// A host that writes its metrics and its status to a directory of somebody else, and a file that only root may read.
+struct World {
+    _site: Site,
+    tree: Tree,
+}
+
+impl World {
+    fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+        let site = Site::new("test");
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n")
+            .role("base", "[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n");
+        site.sign();
+        let tree = site.enroll();
+        let world = Self { tree, _site: site };
+        fs::create_dir(world.dir()).unwrap();
+        fs::create_dir(world.tree.at("etc/ssh")).unwrap();
+        let key = crate::site::key().to_openssh(ssh_key::LineEnding::LF).unwrap();
+        fs::write(world.tree.at("etc/ssh/ssh_host_ed25519_key"), key).unwrap();
+        world.restore();
+        let (dir, source) = (world.dir(), world._site.path().to_owned());
+        world.tree.configure(&format!(
+            "[[source]]\ndir = {source:?}\n[metrics]\ndir = {dir:?}\n[status]\nevery = \"0s\"\ndir = {dir:?}\n"
+        ));
+        world
+    }
+
+    /// The directory of the outputs.
+    fn dir(&self) -> PathBuf {
+        self.tree.at("srv")
+    }
+
+    fn secret(&self) -> PathBuf {
+        self.tree.at("shadow")
+    }
+
+    /// An empty directory of somebody else, and the file as it was.
+    fn restore(&self) {
+        fs::remove_dir_all(self.dir()).or_else(|_| fs::remove_file(self.dir())).unwrap();
+        fs::create_dir(self.dir()).unwrap();
+        chown(self.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let _ = fs::remove_file(self.secret());
+        fs::write(self.secret(), SECRET).unwrap();
+        fs::set_permissions(self.secret(), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Runs it, and holds the file to what it was. A run that never ended would be ended by `timeout`.
+    fn apply(&self, attack: &str) -> Output {
+        let mut command = std::process::Command::new("timeout");
+        command.args(["60", env!("CARGO_BIN_EXE_kpull"), "apply", "--json", "--root"]).arg(self.tree.path());
+        let output = Output::of(command.output().unwrap());
+        self.is_untouched(attack);
+        output.exits(0)
+    }
+
+    fn is_untouched(&self, attack: &str) {
+        assert_eq!(fs::read_to_string(self.secret()).unwrap(), SECRET, "{attack}");
+        assert_eq!(self.tree.mode("shadow"), 0o600, "{attack}");
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(self.secret()).unwrap());
+        assert_eq!(owner, 0, "{attack}");
+    }
+
+    /// Whether an output is a file of its own with something in it, for everybody to read.
+    fn has(&self, output: &str) -> bool {
+        let path = self.dir().join(output);
+        let Ok(meta) = path.symlink_metadata() else { return false };
+        meta.is_file() && meta.len() > 0 && meta.permissions().mode() & 0o7777 == 0o644
+    }
+}
+
+/// Puts a link of somebody else at a path.
+fn link_of_nobody(target: &Path, path: &Path) {
+    symlink(target, path).unwrap();
+    lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+#[test]
+fn no_link_pipe_or_second_name_in_the_place_of_an_output_leads_anywhere() {
+    let world = World::new();
+    let secret = world.secret();
+    type Place<'a> = &'a dyn Fn(&Path);
+    let attacks: [(&str, Place<'_>); 4] = [
+        ("link", &|path| link_of_nobody(&secret, path)),
+        ("pipe", &|path| mkfifo(path, Mode::S_IRWXU).unwrap()),
+        ("second name", &|path| fs::hard_link(&secret, path).unwrap()),
+        ("device", &|path| {
+            let null = nix::sys::stat::makedev(1, 3);
+            nix::sys::stat::mknod(path, nix::sys::stat::SFlag::S_IFCHR, Mode::S_IRWXU, null).unwrap();
+        }),
+    ];
+    for (output, names) in OUTPUTS {
+        for name in names {
+            for (attack, place) in attacks {
+                world.restore();
+                place(&world.dir().join(name));
+                let told = world.apply(&format!("{attack} at {name}")).events("untold");
+                assert!(told.is_empty() && world.has(output), "{attack} at {name}: {told:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_output_that_can_t_be_written_is_told_and_ends_no_run() {
+    let world = World::new();
+    let dir = world.dir();
+    type Place<'a> = &'a dyn Fn();
+    let outside = world.tree.at("outside");
+    fs::create_dir(&outside).unwrap();
+    let attacks: [(&str, &str, Place<'_>); 5] = [
+        ("a directory in its place", "can't replace", &|| {
+            OUTPUTS.iter().for_each(|(output, _)| fs::create_dir_all(dir.join(output).join("x")).unwrap());
+        }),
+        ("a directory where it is made", "kpull-new", &|| {
+            OUTPUTS.iter().for_each(|(_, names)| fs::create_dir_all(dir.join(names[2]).join("x")).unwrap());
+        }),
+        ("a link in the place of the directory", "goes through a link that belongs to user 65534", &|| {
+            fs::remove_dir(&dir).unwrap();
+            link_of_nobody(&outside, &dir);
+        }),
+        ("a file in the place of the directory", "", &|| {
+            fs::remove_dir(&dir).unwrap();
+            fs::write(&dir, "x").unwrap();
+        }),
+        ("a link in a circle", "", &|| {
+            fs::remove_dir(&dir).unwrap();
+            symlink(&dir, &dir).unwrap();
+        }),
+    ];
+    for (attack, said, place) in attacks {
+        world.restore();
+        place();
+        let told = world.apply(attack).events("untold");
+        let error = |event: &serde_json::Value| event["error"].as_str().unwrap().to_owned();
+        assert!(told.len() == 2 && told.iter().all(|event| error(event).contains(said)), "{attack}: {told:?}");
+        assert!(told.iter().all(|event| !event["help"].is_null()), "{attack}: {told:?}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{attack}");
+    }
+}
+
+#[test]
+fn what_is_swapped_while_an_output_is_written_opens_no_file_of_root_s() {
+    let world = World::new();
+    let (dir, secret) = (world.dir(), world.secret());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (link, mut swaps) = (dir.join("link"), 0u32);
+            while !is_over.load(Ordering::SeqCst) {
+                for name in OUTPUTS.iter().flat_map(|(_, names)| &names[1..]) {
+                    // a second name of what is there already stays where it is
+                    let _ = fs::remove_file(&link);
+                    match swaps.is_multiple_of(2) {
+                        true => link_of_nobody(&secret, &link),
+                        false => fs::hard_link(&secret, &link).unwrap(),
+                    }
+                    fs::rename(&link, dir.join(name)).unwrap();
+                    swaps += 1;
+                }
+            }
+        });
+        // what was swapped has got the place of the output, or has kept it from being made
+        let mut hits = 0;
+        for _ in 0..300 {
+            let told = world.apply("swap").events("untold");
+            hits += u32::from(!told.is_empty() || OUTPUTS.iter().any(|(output, _)| !world.has(output)));
+            if hits == 5 {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+        assert!(hits == 5, "{hits} of what was swapped came between two steps of a run: that was no race");
+    });
+}
+
+#[test]
+fn outputs_are_written_through_root_s_own_links_and_by_relative_paths() {
+    let world = World::new();
+    symlink("srv", world.tree.at("view")).unwrap();
+    let source = world._site.path().to_owned();
+    // relative to kpull.toml
+    world.tree.configure(&format!("[[source]]\ndir = {source:?}\n[metrics]\ndir = \"../../view\"\n"));
+    let told = world.apply("a link of root's").events("untold");
+    assert!(told.is_empty() && world.has("kpull.prom"), "{told:?}");
+}
