@@ -2,15 +2,7 @@
 
 def ref: "pkg:cargo/\(.name)@\(.version | gsub("\\+"; "%2B"))";
 
-# what is linked: neither tests nor build scripts
-def linked: [.deps[] | select(any(.dep_kinds[]; .kind == null)) | .pkg];
-
-# everything that is reached from these ids
-def reach($nodes):
-  def go: . as $known
-    | ([$known[] as $id | $nodes[$id][]] + $known | unique) as $more
-    | if $more == $known then $known else ($more | go) end;
-  go;
+def arches: $linked["\(.name) \(.version)"];
 
 def component($type):
   { type: $type, "bom-ref": ref, name, version }
@@ -20,12 +12,14 @@ def component($type):
   # crates of old write MIT/Apache-2.0
   + (if .license then { licenses: [{ expression: (.license | gsub(" */ *"; " OR ")) }] } else {} end)
   + { purl: ref }
-  + (if .repository then { externalReferences: [{ type: "vcs", url: .repository }] } else {} end);
+  + (if .repository then { externalReferences: [{ type: "vcs", url: .repository }] } else {} end)
+  + (if arches == ["amd64", "arm64"] then {} else { properties: [arches[] | { name: "kpull:architecture", value: . }] } end);
 
-(.packages | map({ key: .id, value: . }) | from_entries) as $packages
-| (.resolve.nodes | map({ key: .id, value: linked }) | from_entries) as $nodes
+(.packages | map(select(arches)) | map({ key: .id, value: . }) | from_entries) as $packages
+| (.resolve.nodes | map({ key: .id, value: [.deps[] | select(any(.dep_kinds[]; .kind == null)) | .pkg | select($packages[.])] })
+   | from_entries) as $nodes
 | .resolve.root as $root
-| ([$root] | reach($nodes) | sort_by($packages[.] | ref)) as $ids
+| ($packages | keys | sort_by($packages[.] | ref)) as $ids
 | { type: "framework", "bom-ref": "rust", name: "rust", version: $rust,
     description: "The compiler's standard library, and the musl that comes with it",
     licenses: [{ expression: "MIT OR Apache-2.0" }],

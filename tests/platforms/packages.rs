@@ -1,5 +1,7 @@
 //! What `packaging/` makes, for the package managers of other systems.
 
+#[path = "provenance.rs"]
+mod provenance;
 #[path = "release.rs"]
 mod release;
 #[path = "repository.rs"]
@@ -152,6 +154,7 @@ fn wrong_arguments_and_programs_are_refused_with_what_is_wrong_before_anything_i
         (&["--arch", "ppc64", &out], "--arch takes amd64 or arm64, and not ppc64"),
         (&["--arch"], "--arch takes amd64 or arm64"),
         (&["--binary"], "--binary takes a file"),
+        (&["--signer"], "--signer takes a key"),
         (&[&out, "zip"], "no format zip: there are deb, rpm, tar and sbom"),
         (&[], "name the directory for the packages"),
     ] {
