@@ -8,6 +8,8 @@ mod events;
 mod fields;
 #[path = "support/named.rs"]
 mod named;
+#[path = "docs/practice.rs"]
+mod practice;
 #[path = "docs/tables.rs"]
 mod tables;
 #[path = "docs/templates.rs"]
@@ -72,7 +74,7 @@ fn every_link_of_the_book_leads_somewhere() {
 fn every_link_of_what_stands_beside_the_book_leads_somewhere() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut broken = Vec::new();
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
         let text = fs::read_to_string(top.join(name)).unwrap();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         let own = links.filter(|link| !link.starts_with("https://"));
