@@ -2,6 +2,7 @@
 //!
 //! Each attack is mounted through a directory, a git repository and a web server, on hosts that have a good release and
 //! on fresh ones; see `attack/host.rs` for what is held against what comes out.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "attack/bytes.rs"]
 mod bytes;
@@ -9,6 +10,8 @@ mod bytes;
 mod host;
 #[path = "attack/keys.rs"]
 mod keys;
+#[path = "attack/launch.rs"]
+mod launch;
 #[path = "attack/manifest.rs"]
 mod manifest;
 #[path = "support/named.rs"]

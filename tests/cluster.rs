@@ -1,5 +1,6 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
 //! leaves it well, or the next one waits until it is. Only the tests of `sites`, `containerd` and `old` have clusters of their own.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "support/cluster.rs"]
 mod cluster;

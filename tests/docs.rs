@@ -1,4 +1,5 @@
 //! The manual: a book that can be built, whose links lead somewhere, and whose claims have tests.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "docs/commands.rs"]
 mod commands;

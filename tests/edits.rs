@@ -1,5 +1,6 @@
 //! Random edits of the shipped site, as people make them: `check` tells what is wrong with them and never aborts; what it passes
 //! applies once, leaves nothing to do for the second run, and goes back to the last byte.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "support/site.rs"]
 mod site;

@@ -1,4 +1,5 @@
 //! What talks to etcd, with real ones: clusters of members on the loopback interface, TLS on both sides.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "support/authority.rs"]
 mod authority;

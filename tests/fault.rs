@@ -2,6 +2,7 @@
 //! needs no hand.
 //!
 //! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "support/disk.rs"]
 mod disk;

@@ -1,4 +1,5 @@
 //! Replays the fuzzer's corpora: what once led the parsers to a place of their own still does no harm there.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;

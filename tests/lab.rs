@@ -1,4 +1,5 @@
 //! The hosts that the other lab tests stand on are real ones.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "lab/accounts.rs"]
 mod accounts;
@@ -30,6 +31,8 @@ mod kernel;
 mod lab;
 #[path = "lab/labels.rs"]
 mod labels;
+#[path = "lab/launch.rs"]
+mod launch;
 #[path = "lab/observe.rs"]
 mod observe;
 #[path = "lab/packages.rs"]

@@ -1,4 +1,5 @@
 //! Systems that are not the one the other suites run on: older kernels, other distributions, other architectures.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "lab/alone.rs"]
 mod alone;

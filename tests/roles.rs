@@ -1,5 +1,6 @@
 //! The shipped roles: what they make of a host, in the shipped site and in others; their pages; and that they have none of
 //! the handbook's mistakes.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "roles/bugs.rs"]
 mod bugs;

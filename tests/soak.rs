@@ -2,6 +2,7 @@
 //! in an order that a seed decides. The host is always what a new one would be, and what kpull keeps and takes does not grow.
 //!
 //! `KPULL_SOAK` says how many runs, `KPULL_SEED` repeats those of a seed that was printed.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "soak/release.rs"]
 mod release;

@@ -1,4 +1,5 @@
 //! The product by outside behaviour, as a user sees it: the program, a site, and a directory that is made into a machine.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 #[path = "tree/adopt.rs"]
 mod adopt;

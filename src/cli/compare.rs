@@ -1,7 +1,7 @@
 //! `kpull compare`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use clap::Args;
 use serde_json::json;
@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::{Run, print, print_as_is, print_json};
 use crate::compare::{State, compare};
 use crate::error::{Context, Error, Exit, Result};
+use crate::host::process::at_terminal;
 use crate::site::{Files, Site};
 
 /// Arguments of `compare`.
@@ -74,7 +75,7 @@ impl Compare {
             return Err(Error::new(what()).because("it starts with a dash"));
         }
         let unpacked = tempfile::tempdir().context(what)?;
-        let mut child = Command::new("git")
+        let mut child = at_terminal("git")
             .arg("-C")
             .arg(&self.site)
             .args(["archive", "--format=tar", name])

@@ -46,6 +46,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result, advice};
+use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::net;
 use crate::report::terminal::{self, Level};
@@ -340,9 +341,12 @@ fn takes(words: &[&str], option: &str) -> bool {
 
 /// Runs the command line of this process; the result is its exit code.
 pub fn main() -> Exit {
-    // started by ourselves: not a command for people
-    if std::env::args_os().skip(1).eq([sandbox::COMMAND]) {
-        return sandbox::main();
+    // started by ourselves: no commands for people
+    let mut words = std::env::args_os().skip(1);
+    match words.next() {
+        Some(word) if word == launch::COMMAND => std::process::exit(launch::main(words)),
+        Some(word) if word == sandbox::COMMAND && words.len() == 0 => return sandbox::main(),
+        _ => launch::prepare(std::env::args_os()),
     }
     // what is in memory stays there: no core file, and nobody else of this user may look in. Neither is worth failing for
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result};
+use crate::host::process::at_terminal;
 use crate::report::VERSION;
 use crate::secret::desk::Desk;
 use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
@@ -330,7 +331,7 @@ fn run_editor(path: &Path) -> Result<()> {
     let editor = editor.to_string_lossy().into_owned();
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or("vi");
-    let status = std::process::Command::new(program)
+    let status = at_terminal(program)
         .args(words)
         .arg(path)
         .status()

@@ -10,6 +10,7 @@ pub mod fleetlock;
 pub mod home;
 pub mod kube;
 pub mod label;
+pub mod launch;
 pub mod meminfo;
 pub mod os;
 pub mod packages;

@@ -1,5 +1,9 @@
-//! Running other programs: never through a shell, with a clean environment, bounded in time and output.
+//! Running other programs: never through a shell, away from the terminal and from what it is open there, with a clean
+//! environment, bounded in time and output. Nothing else in this program starts another one, but for [`at_terminal`].
 
+#![expect(clippy::disallowed_types, reason = "the one place")]
+
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -17,6 +21,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code};
+use crate::host::launch;
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,9 +35,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How many lines of output an error shows.
 const SHOWN: usize = 20;
 
-/// Whom a program runs as. It gets no supplementary groups.
+/// Whom a program runs as. It gets no supplementary groups; and unless that is root, no program that it starts gives it
+/// more rights (`no_new_privs`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct Identity {
+    /// What `USER` is set to.
+    pub name: String,
     /// User.
     pub uid: u32,
     /// Group.
@@ -46,7 +54,7 @@ pub struct Identity {
 pub struct Command<'a> {
     /// The program, and its arguments as they are.
     pub argv: &'a [String],
-    /// Environment variables besides `PATH`, `LANG` and `HOME`, which may be given anew.
+    /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`, which may be given anew.
     pub env: &'a [(String, String)],
     /// The directory that it runs in.
     pub cwd: &'a Path,
@@ -191,30 +199,82 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
             command.cwd.display()
         )));
     }
-    let home = command.identity.as_ref().map_or("/root", |identity| &identity.home);
-    let mut process = std::process::Command::new(program);
+    let no_such_program = || {
+        Error::new(format!("can't run {program}: there is no such program")).help(format!(
+            "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
+        ))
+    };
+    let given = |wanted: &str| command.env.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let mut process = if launch::is_needed() {
+        // it could not say so itself
+        if !is_there(program, given("PATH").unwrap_or(PATH), command.cwd) {
+            return Ok(Err(no_such_program()));
+        }
+        let mut process = new(launch::PROGRAM);
+        process.args([launch::COMMAND, program]);
+        process
+    } else {
+        let mut process = new(program);
+        process.process_group(0);
+        process
+    };
+    let (home, user) = command.identity.as_ref().map_or(("/root", "root"), |identity| (&identity.home, &identity.name));
     process
         .args(arguments)
         .env_clear()
-        .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home)])
+        .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("HOME", home), ("USER", user)])
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir(command.cwd)
         .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
     if let Some(identity) = &command.identity {
         process.uid(identity.uid).gid(identity.gid);
     }
-    match with_usual_umask(|| process.spawn()) {
+    let gains_rights = command.identity.as_ref().is_none_or(|identity| identity.uid == 0);
+    let started = with_usual_umask(|| if gains_rights { process.spawn() } else { spawn_without_new_rights(process) });
+    match started {
         Ok(child) => Ok(Ok(child)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(Err(Error::new(format!("can't run {program}: there is no such program")).help(format!(
-                "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
-            ))))
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Err(no_such_program())),
         Err(error) => Err(not_started(&format!("can't run {program}"), &error)),
     }
+}
+
+/// A process to be started.
+pub(super) fn new(program: impl AsRef<OsStr>) -> std::process::Command {
+    std::process::Command::new(program)
+}
+
+/// Another process of this program, which serves this one. It leaves the terminal by itself ([`launch::leave_terminal`]).
+pub fn ourselves(command: &str) -> std::process::Command {
+    let mut process = new(launch::PROGRAM);
+    process.arg(command);
+    process
+}
+
+/// A program that an operator at a terminal talks to, or that works for one in the operator's own name: an editor, git,
+/// `ssh-keygen`, which asks for a passphrase. It has all that the operator's shell has given to this process. Nothing that
+/// runs on a host without somebody who asked for just this may be started so.
+pub fn at_terminal(program: impl AsRef<OsStr>) -> std::process::Command {
+    new(program)
+}
+
+/// Whether there is such a program, where a process with this `PATH` that starts in `cwd` looks for it.
+fn is_there(program: &str, path: &str, cwd: &Path) -> bool {
+    match program.contains('/') {
+        true => cwd.join(program).is_file(),
+        false => path.split(':').any(|directory| cwd.join(directory).join(program).is_file()),
+    }
+}
+
+/// Starts it in a thread that has given up the way to more rights, which is a thread's own and of all that it starts.
+fn spawn_without_new_rights(mut process: std::process::Command) -> std::io::Result<Child> {
+    let spawn = move || {
+        nix::sys::prctl::set_no_new_privs()?;
+        process.spawn()
+    };
+    let thread = std::thread::Builder::new().spawn(spawn)?;
+    thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it has failed")))
 }
 
 /// What to tell of a process that could not be started.
@@ -332,8 +392,9 @@ impl<R: Read + AsFd> Tail<R> {
 fn wait(mut child: Child, command: &Command<'_>) -> Result<Output> {
     let outcome = watch(&mut child, command.input.unwrap_or_default(), command.timeout);
     if outcome.is_err() {
-        // whatever went wrong here, nothing is left running
+        // whatever went wrong here, nothing is left running; a process that was just started has no group of its own yet
         let _ = killpg(group(&child), Signal::SIGKILL);
+        let _ = child.kill();
         let _ = child.wait();
     }
     outcome
@@ -364,6 +425,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         let late = started.elapsed() >= timeout.saturating_add(GRACE);
         if (ended && asked) || late {
             let _ = killpg(group, Signal::SIGKILL);
+            let _ = child.kill();
             timed_out = true;
         }
         if ended || late {
@@ -421,6 +483,16 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    #[test]
+    fn a_program_is_looked_for_where_it_will_be() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::write(dir.path().join("bin/here"), "").unwrap();
+        let is_there = |program, path: &str| is_there(program, path, dir.path());
+        assert!(is_there("here", "/nowhere:bin") && is_there("bin/here", "") && is_there("sh", PATH));
+        assert!(!is_there("here", PATH) && !is_there("bin", "/:.") && !is_there("./here", "bin"));
+    }
+
     fn output(words: &[&str], timeout: Duration) -> Output {
         run(&Command::new(&argv(words.iter().copied()), timeout)).unwrap()
     }
@@ -440,7 +512,7 @@ mod tests {
         let text = String::from_utf8(output.stdout).unwrap();
         let mut names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         names.sort_unstable();
-        assert_eq!(names, ["GIVEN", "HOME", "LANG", "PATH"]);
+        assert_eq!(names, ["GIVEN", "HOME", "LANG", "PATH", "USER"]);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::io::Read;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +9,7 @@ use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::error::{Error, Exit, Result};
 use crate::host::bus::{self, Bus, Object};
+use crate::host::process::{Command, argv, run_if_there};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 /// PID 1 on the bus.
@@ -463,28 +462,9 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
 /// The last lines of a unit's journal, indented; empty when there are none or they can't be had soon.
 fn journal(name: &str) -> String {
     const PATIENCE: Duration = Duration::from_secs(5);
-    const MOST: u64 = 16 * 1024;
-    let started = Command::new("journalctl")
-        .args(["-u", name, "-n", "10", "--no-pager", "-o", "cat"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut child) = started else { return String::new() };
-    let Some(output) = child.stdout.take() else { return String::new() };
-    let (sender, receiver) = std::sync::mpsc::channel();
-    // where it can't be started, nobody sends, and nothing is waited for
-    let _ = std::thread::Builder::new().spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = output.take(MOST).read_to_end(&mut bytes);
-        let _ = sender.send(bytes);
-    });
-    let bytes = receiver.recv_timeout(PATIENCE).unwrap_or_default();
-    // it may still be writing more than is wanted, or nothing at all
-    let _ = child.kill();
-    let _ = child.wait();
-    let text = String::from_utf8_lossy(&bytes);
+    let argv = argv(["journalctl", "-u", name, "-n", "10", "--no-pager", "-o", "cat"]);
+    let Ok(Some(output)) = run_if_there(&Command::new(&argv, PATIENCE)) else { return String::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<String> = text.lines().map(|line| format!("  {}", visible_line(line))).collect();
     lines.join("\n")
 }

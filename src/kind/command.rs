@@ -26,11 +26,12 @@ pub struct CommandFields {
     unless: Option<Vec<String>>,
     /// It is run when this program is there and succeeds.
     only_if: Option<Vec<String>>,
-    /// The user that it and its guards run as, with its primary group and no others; `root` when left out.
+    /// The user that it and its guards run as, with its primary group and no others, and without `sudo` or anything else
+    /// that would give them more rights; `root` when left out.
     user: Option<AccountName>,
     /// The directory that it and its guards run in; `/` when left out.
     cwd: Option<AbsolutePath>,
-    /// Environment variables besides `PATH`, `LANG` and `HOME`; nothing else is passed on.
+    /// Environment variables besides `PATH`, `LANG`, `HOME` and `USER`; nothing else is passed on.
     #[serde(default)]
     env: BTreeMap<String, String>,
     /// When it, or a guard, is ended together with everything that it started; `60s` when left out.
@@ -112,7 +113,8 @@ impl Run {
         let login = work.host.with_accounts(|accounts| accounts.login(user))?;
         Ok(match login {
             Some(login) => {
-                Ok(Some(Identity { uid: login.uid, gid: login.gid, home: login.home.to_string_lossy().into_owned() }))
+                let home = login.home.to_string_lossy().into_owned();
+                Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
             }
             None => Err(Error::new(format!("`{}` can't run as {user}: there is no such user", self.name))
                 .help("add a [[user]] to the role, or the package that makes it")),

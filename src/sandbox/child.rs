@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::error::{Error, Exit, Result};
+use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::net::{self, Ask, Client, Download, Kind, ranges};
 use crate::source::{self, Poll, Source, Tree};
@@ -24,22 +25,16 @@ enum Work {
 
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
 pub fn main() -> Exit {
-    close_inherited();
+    launch::close_inherited();
+    // what it starts, ssh for one, asks nobody at a terminal; and it ends with what it started
+    if launch::leave_terminal().is_err() {
+        return Exit::Failed;
+    }
     keep_private();
     let io = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
     let (Ok(from), Ok(to)) = io else { return Exit::Failed };
     // nobody is left to tell when the parent is gone
     serve(&mut File::from(from), &mut File::from(to)).map_or(Exit::Failed, |()| Exit::Done)
-}
-
-/// Closes whatever else the parent has got from its own parent; what it opened itself is closed already.
-fn close_inherited() {
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
-    let open: Vec<RawFd> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        // the one that the list was read from is gone by now
-        let _ = nix::unistd::close(fd);
-    }
 }
 
 fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {

@@ -6,9 +6,9 @@ use std::fs::DirBuilder;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use super::need::{Need, demand};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
 use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
-use crate::host::process::not_started;
+use crate::host::process::{self, not_started};
 use crate::host::read;
 use crate::host::root::Root;
 use crate::net::{self, Ask, Download, Get, Options, Pace};
@@ -54,6 +54,8 @@ const VARIABLES: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
+/// Variables that ssh gets besides: where it is, who asks, and the agent that has the keys.
+const OF_SSH: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK"];
 /// The user that the child becomes if the host has it; [`NOBODY`] otherwise.
 const USER: &str = "kpull";
 const NOBODY: (u32, u32) = (65534, 65534);
@@ -326,13 +328,16 @@ struct Worker {
 impl Worker {
     /// Starts a child in `directory`, which has `limit` for all that it is asked, and confines it.
     fn start(name: &str, setup: &Setup, directory: &Path, limit: Duration) -> Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        // a group of its own, so that what it starts ends with it
-        command.arg(COMMAND).current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        if setup.confinement.is_some() {
-            let kept = VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-            command.stderr(Stdio::piped()).env_clear().envs(kept);
-        }
+        let mut command = process::ourselves(COMMAND);
+        command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).env_clear();
+        command.envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        match setup.confinement {
+            Some(_) => command.stderr(Stdio::piped()),
+            None => {
+                let kept = OF_SSH.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+                command.envs(kept)
+            }
+        };
         let what = || format!("can't start the process that asks {name}");
         let mut child = command.spawn().map_err(|why| not_started(&what(), &why).or_help("is /proc mounted?"))?;
         let until = Rc::new(Cell::new(Instant::now() + limit));
@@ -465,6 +470,8 @@ impl Worker {
     fn end(&mut self) {
         if self.ended.is_none() {
             let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+            // one that was just started has no group of its own yet
+            let _ = self.child.kill();
             self.ended = self.child.wait().ok();
         }
     }
@@ -524,6 +531,8 @@ impl<T: AsFd + Write> Write for Pipe<T> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
 
     use super::*;
 

@@ -2,17 +2,21 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::host::process::{Command, argv, at_terminal, run};
 use crate::host::read;
 use crate::site::{Files, Site, read_if_there, replace};
 use crate::trust::{KeySet, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
+/// How long a signature may take that nobody is asked for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// TOML's integers end here.
 const LAST_SERIAL: u64 = i64::MAX as u64;
 
@@ -53,7 +57,7 @@ impl Signer {
                 let key = PrivateKey::from_openssh(&*bytes).context(what)?;
                 key.sign(namespace, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
             }
-            Self::Keygen(path) => keygen(path, message, namespace),
+            Self::Keygen(path) => keygen(path, message, purpose),
         }
     }
 }
@@ -62,15 +66,19 @@ fn signs_here(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })
 }
 
-fn keygen(key: &Path, message: &[u8], namespace: &str) -> Result<String> {
+/// What `ssh-keygen` signs. An operator is asked for a passphrase; on a host, where a run signs, nobody is.
+fn keygen(key: &Path, message: &[u8], purpose: Purpose) -> Result<String> {
     let what = || format!("can't sign with {} through ssh-keygen", key.display());
-    let mut child = Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", namespace, "-f"])
-        .arg(key)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context(what)?;
+    let key = key.to_str().ok_or_else(|| Error::new(what()).because("its path is not in UTF-8"))?;
+    let argv = argv(["ssh-keygen", "-Y", "sign", "-n", purpose.namespace(), "-f", key]);
+    if purpose == Purpose::Status {
+        let output = run(&Command { input: Some(message), ..Command::new(&argv, PATIENCE) })?;
+        let failed = || output.failure(what()).help("a host signs with a key that has no passphrase");
+        return if output.is_success() { String::from_utf8(output.stdout).context(what) } else { Err(failed()) };
+    }
+    let [program, words @ ..] = &argv[..] else { return Err(Error::new(what())) };
+    let mut child =
+        at_terminal(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context(what)?;
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(message));
     let output = child.wait_with_output().context(what)?;
     if !output.status.success() {

@@ -3,6 +3,7 @@
 //!   kpull-scale DIR KPULL HOSTS SPEED [http|https|http-limit|https-limit]…
 //!
 //! `run` beside this makes DIR. Bounded: it ends after some ten minutes divided by SPEED.
+#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 mod chance;
 mod client;
