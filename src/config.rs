@@ -57,6 +57,8 @@ pub struct Config {
     pub hooks: Vec<hook::Config>,
     /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
     verify_every: Option<Span>,
+    /// How often every source is asked, although an earlier one says that nothing is new; `1h` when left out, `0s` for each run.
+    ask_all_every: Option<Span>,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
@@ -216,6 +218,11 @@ impl Config {
     /// How long what was not touched needs no other look.
     pub fn verify_every(&self) -> Duration {
         self.verify_every.map_or(Duration::from_secs(3600), |span| span.0)
+    }
+
+    /// How often every source is asked, although an earlier one says that nothing is new.
+    pub fn ask_all_every(&self) -> Duration {
+        self.ask_all_every.map_or(Duration::from_secs(3600), |span| span.0)
     }
 
     /// Reads a configuration; a relative path in it starts at its own directory.

@@ -37,6 +37,9 @@ const LONGEST_WISH: Duration = Duration::from_secs(30);
 /// The fewest bytes a second that are waited for, counted over one timeout: a server that hands out a byte now and then
 /// would otherwise keep the host from its work for years.
 const SLOWEST: u64 = 1024;
+/// The bytes a second for which an address is given time in all, beyond [`Pace::grace`]: one that sends just enough to be waited for
+/// would otherwise keep the host from its work for hours.
+pub(crate) const STEADY: u64 = 32 << 10;
 /// How many redirects one request follows.
 const REDIRECTS: usize = 5;
 
@@ -165,6 +168,12 @@ pub fn shown(url: &Url) -> String {
     bare.to_string()
 }
 
+/// The server of an address, as in `https://HOST:PORT`; the address itself where there is none.
+pub fn server_of(url: &str) -> String {
+    let origin = Url::parse(url).ok().map(|url| url.origin()).filter(|origin| origin.is_tuple());
+    origin.map_or_else(|| url.to_owned(), |origin| origin.ascii_serialization())
+}
+
 /// The address of what these names lead to below `base`; whatever is in a name is encoded.
 pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result<Url> {
     let mut url = base.clone();
@@ -216,30 +225,47 @@ pub struct Reply {
     url: Url,
     body: Response,
     pace: Pace,
+    until: Option<Instant>,
 }
 
 /// How fast a body comes in.
 pub(crate) struct Pace {
     patience: Duration,
+    began: Instant,
+    all: u64,
+    /// The present wait, as long as `patience`, and what has come in it.
     since: Instant,
     bytes: u64,
 }
 
 impl Pace {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, since: Instant::now(), bytes: 0 }
+        Self { patience, began: Instant::now(), all: 0, since: Instant::now(), bytes: 0 }
     }
 
-    /// Whether it still goes on well enough after `count` bytes more.
-    pub(crate) fn holds(&mut self, count: usize) -> bool {
-        self.bytes += count as u64;
+    /// How long a body may take whatever its size.
+    fn grace(&self) -> Duration {
+        self.patience.saturating_mul(3)
+    }
+
+    /// Whether it still goes on well enough after `count` bytes more; why not, if it does not.
+    pub(crate) fn check(&mut self, count: usize) -> Result<(), String> {
+        let count = count as u64;
+        self.all = self.all.saturating_add(count);
+        self.bytes = self.bytes.saturating_add(count);
+        let slow = |least: u64| Err(format!("fewer than {least} bytes a second"));
+        if self.began.elapsed() > self.grace().saturating_add(Duration::from_secs(self.all / STEADY)) {
+            return slow(STEADY);
+        }
         let elapsed = self.since.elapsed();
         if elapsed < self.patience {
-            return true;
+            return Ok(());
         }
-        let enough = self.bytes >= elapsed.as_secs().saturating_mul(SLOWEST);
-        *self = Self::new(self.patience);
-        enough
+        if self.bytes < elapsed.as_secs().saturating_mul(SLOWEST) {
+            return slow(SLOWEST);
+        }
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
     }
 }
 
@@ -276,18 +302,21 @@ impl Read for Reply {
             let what = format!("GET {}: the answer broke off", shown(&self.url));
             io::Error::new(why.kind(), Failure::of(what, &why).error)
         })?;
-        if count > 0 && !self.pace.holds(count) {
-            return Err(io::Error::other(too_slow(&self.url)));
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            return Err(io::Error::other(too_slow(&self.url, "the time for all of it is over")));
+        }
+        if count > 0 {
+            self.pace.check(count).map_err(|why| io::Error::other(too_slow(&self.url, &why)))?;
         }
         Ok(count)
     }
 }
 
 /// The failure of a body that comes in at a crawl.
-pub(crate) fn too_slow(url: &Url) -> Error {
-    Error::new(format!("GET {}: the answer comes too slowly", shown(url)))
-        .because(format!("fewer than {SLOWEST} bytes a second"))
-        .help("use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses")
+pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
+    Error::new(format!("GET {}: the answer comes too slowly", shown(url))).because(why).help(
+        "use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses and three times as long in all",
+    )
 }
 
 /// Reads a whole body of a release. When it has more than `max` bytes the release is refused, and the body not read to
@@ -464,6 +493,8 @@ pub struct Client {
     /// they are read when they are needed.
     https: Option<Arc<OnceLock<Http>>>,
     loaded: Loaded,
+    /// When whoever asks has no more time; none when each request has as long as the options say.
+    until: Option<Instant>,
 }
 
 impl Client {
@@ -479,7 +510,19 @@ impl Client {
         let authorities = given_authorities(loaded)?;
         let http = builder(loaded)?.tls_certs_only(authorities).build().map_err(|why| unusable(&why))?;
         let https = loaded.ca.is_none().then(Arc::default);
-        Ok(Self { http, https, loaded: loaded.clone() })
+        Ok(Self { http, https, loaded: loaded.clone(), until: None })
+    }
+
+    /// The same, for requests that all have to end by then.
+    #[must_use]
+    pub fn until(&self, until: Instant) -> Self {
+        Self { until: Some(until), ..self.clone() }
+    }
+
+    /// How long there is for the next wait.
+    fn left(&self) -> Duration {
+        let patience = self.loaded.patience;
+        self.until.map_or(patience, |until| until.saturating_duration_since(Instant::now()).min(patience))
     }
 
     /// What connects to `url`.
@@ -573,7 +616,7 @@ impl Client {
 
     /// Sends `request` until there is an answer or no hope.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
-        retry(self.loaded.retries, || self.attempt(request))
+        retry_until(self.loaded.retries, self.until, || self.attempt(request))
     }
 
     /// Sends `request` once and follows where it leads.
@@ -592,6 +635,10 @@ impl Client {
                 // the time of a wait has room for all of it, so long as it isn't too slow
                 let sending = Duration::from_secs(body.len() as u64 / SLOWEST);
                 builder = builder.timeout(self.loaded.patience.saturating_add(sending)).body(body.clone());
+            }
+            if self.until.is_some() {
+                // none at all would stand for no limit
+                builder = builder.timeout(self.left().max(Duration::from_millis(1)));
             }
             if url.origin() == request.home.origin() {
                 builder = self.loaded.credentials.add_to(builder);
@@ -615,7 +662,7 @@ impl Client {
             };
             let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
             let (length, pace) = (answer.content_length(), Pace::new(self.loaded.patience));
-            return Ok(Reply { kind, etag, length, url, body: answer, pace });
+            return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
         }
         Err(Failure::hopeless(
             Error::new(format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
@@ -714,7 +761,12 @@ pub(crate) struct Failure {
 }
 
 /// Makes attempts until one succeeds, `retries` more have failed, or it is hopeless.
-pub(crate) fn retry<T>(retries: u32, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
+pub(crate) fn retry<T>(retries: u32, attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
+    retry_until(retries, None, attempt)
+}
+
+/// [`retry`], without a pause beyond a certain time.
+fn retry_until<T>(retries: u32, until: Option<Instant>, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
     let mut made = 0;
     loop {
         let Failure { error, again } = match attempt() {
@@ -726,6 +778,9 @@ pub(crate) fn retry<T>(retries: u32, mut attempt: impl FnMut() -> Result<T, Fail
             return Err(error);
         }
         let pause = wish.map_or_else(|| pause(made), spread);
+        if until.is_some_and(|until| until.saturating_duration_since(Instant::now()) <= pause) {
+            return Err(error);
+        }
         log::debug!("{error}; trying again in {pause:?}");
         std::thread::sleep(pause);
         made += 1;

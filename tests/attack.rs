@@ -14,6 +14,8 @@ mod keys;
 mod launch;
 #[path = "attack/manifest.rs"]
 mod manifest;
+#[path = "attack/mirrors.rs"]
+mod mirrors;
 #[path = "support/named.rs"]
 mod named;
 #[path = "attack/outputs.rs"]

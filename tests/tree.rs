@@ -43,6 +43,8 @@ mod hooks;
 mod isolated;
 #[path = "tree/metrics.rs"]
 mod metrics;
+#[path = "tree/mirrors.rs"]
+mod mirrors;
 #[path = "tree/names.rs"]
 mod names;
 #[path = "tree/new.rs"]

@@ -13,6 +13,7 @@ mod plan;
 mod rollout;
 mod seal;
 pub mod slot;
+mod sources;
 mod take;
 #[cfg(test)]
 mod testing;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -15,7 +16,7 @@ use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, FleetLock, Site};
-use crate::source::{self, Poll, Source, Tree};
+use crate::source::{Poll, Source, Tree};
 use crate::store::{CachedRelease, Generation, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
@@ -115,11 +116,6 @@ impl<'a> Agent<'a> {
         Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
     }
 
-    /// One of the host's sources.
-    pub fn source(&self, index: usize, config: &source::Config) -> Result<Box<dyn Source>> {
-        sandbox::open(config, &self.store.source_cache(index), &self.config.sandbox.require)
-    }
-
     /// What this host believes. Refused when its memory and its configuration contradict each other.
     pub fn trust(&self) -> Result<Trust> {
         let mut trust = self.first_trust(self.config.trust.start()?);
@@ -178,31 +174,43 @@ impl<'a> Agent<'a> {
         let mut kept = self.store.release()?.map(|kept| self.read_kept(&trust, &kept, now));
         let mut trouble: Vec<Error> = Vec::new();
         let mut answered = false;
-        for (index, config) in self.config.sources.iter().enumerate() {
+        let mut newest: Option<(Read, String)> = None;
+        let order = self.order(kept.as_ref().is_some_and(|kept| matches!(kept, Ok((_, None)))));
+        let sources = order.positions.iter().filter_map(|at| Some((*at, self.config.sources.get(*at)?)));
+        for (index, config) in sources {
+            if !order.all && (answered || newest.is_some()) {
+                break;
+            }
             let mut source = self.source(index, config)?;
             let name = source.name();
             let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());
+            let (began, keys) = (Instant::now(), trust.policy.keys.number);
             let found = match self.poll(&mut *source, mark.map(String::as_str)) {
-                Ok(None) => {
-                    answered = true;
-                    break;
-                }
+                Ok(None) => Ok(None),
                 Ok(Some((tree, mark))) => self
                     .rotate(&mut trust, &*tree, now)
                     .and_then(|()| self.read(&trust, &*tree, now, good.map(|good| &good.site.files)))
-                    .map(|read| (read, mark)),
+                    .map(|read| Some((read, mark))),
                 Err(error) => Err(error),
             };
+            self.note_source(&name, began.elapsed(), &found)?;
+            if trust.policy.keys.number != keys
+                && let Some((_, other)) = newest.take()
+            {
+                // verified by keys that may count no more
+                marks.remove(&other);
+            }
             match found {
-                Ok((read, mark)) => {
-                    self.report.event(&Event::News { source: &name, manifest: read.catalog.manifest() });
+                Ok(None) => answered = true,
+                Ok(Some((read, mark))) => {
+                    // what another source has is this one, or newer, or refused
                     self.remember(&mut trust.memory, read.seen.clone())?;
-                    let Announced { bytes, signatures, .. } = &read.announced;
-                    self.store.set_release(bytes, signatures, &read.site.files)?;
-                    marks.insert(name, mark);
-                    self.store.set_marks(&marks)?;
-                    return self.taken(read, None, true, is_now);
+                    marks.insert(name.clone(), mark);
+                    let known = newest.as_ref().map(|(newest, _)| newest).or(good.filter(|_| answered));
+                    if known.is_none_or(|known| known.seen != read.seen) {
+                        newest = Some((read, name));
+                    }
                 }
                 Err(error) => {
                     // the only source's error is the run's own, and told as that
@@ -212,6 +220,20 @@ impl<'a> Agent<'a> {
                     trouble.push(error);
                 }
             }
+        }
+        if order.all {
+            self.store.note_all_asked()?;
+        }
+        if let Some((read, source)) = newest {
+            self.report.event(&Event::News { source: &source, manifest: read.catalog.manifest() });
+            let Announced { bytes, signatures, .. } = &read.announced;
+            self.store.set_release(bytes, signatures, &read.site.files)?;
+            self.store.set_marks(&marks)?;
+            return self.taken(read, None, true, is_now);
+        }
+        if answered && order.all {
+            // of those that have the same release
+            self.store.set_marks(&marks)?;
         }
         // a refusal is worse news than a server that does not answer
         trouble.sort_by_key(|error| error.exit_code() != Exit::Refused);
@@ -303,32 +325,6 @@ impl<'a> Agent<'a> {
         let site = announced.fetch(&kept, None, &self.name)?.then(|site| Ok(Arc::new(site)))?.get().clone();
         let catalog = resolve(&site, &self.name, &self.facts(&site)?, &Secrets::sealed())?;
         Ok((site, catalog))
-    }
-
-    /// Whether the first source that answers has nothing new.
-    pub fn sources_are_quiet(&self) -> bool {
-        let marks = self.store.marks();
-        let Some(config) = self.config.sources.first() else { return false };
-        self.source(0, config).is_ok_and(|mut source| {
-            let mark = marks.get(&source.name());
-            mark.is_some() && matches!(source.poll(mark.map(String::as_str)), Ok(Poll::Unchanged))
-        })
-    }
-
-    /// Whether a source can be reached now.
-    pub fn reaches_source(&self) -> Result<()> {
-        let marks = self.store.marks();
-        let mut last = Error::new("there is no source to reach");
-        for (index, config) in self.config.sources.iter().enumerate() {
-            let asked = self
-                .source(index, config)
-                .and_then(|mut source| source.poll(marks.get(&source.name()).map(String::as_str)).map(drop));
-            match asked {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     /// The catalog of the release that this host has, verified and resolved; `None` before the first. Old age is no

@@ -237,7 +237,7 @@ codes! {
         "It is not there, somebody else may write to it, or it changes while it is read."
         "It has to be root's, and so has everything above it."
         "/srv/site has no release.toml"
-    NET "net.failed" ["net.rs", "net/"]
+    NET "net.failed" ["net.rs", "net/", "engine/sources.rs"]
         "A server could not be asked."
         "Its name does not resolve, it does not answer, TLS fails, or it answers with an error or too slowly."
         "Try the address with curl on this host: DNS, route, firewall, proxy, authorities. The next run tries again."
@@ -247,6 +247,11 @@ codes! {
         "Somebody has put another one in its place; parts of both would not be a file."
         "The next run asks again. A pinned file that is replaced belongs under another name."
         "GET https://releases.example/tool.tar.gz: the file has changed while it was downloaded"
+    MISSING "net.missing" []
+        "A server has no such file."
+        "The file was removed or renamed there, or a mirror has not been filled with it yet."
+        "Fill the mirror (`kpull mirror`), or correct the address in artifacts.toml."
+        "https://releases.example/tool.tar.gz is not there"
     SANDBOX "net.sandbox" ["sandbox/"]
         "The process that talks to the network could not be started or was ended."
         "The kernel refused what keeps it apart or lacks what [sandbox] in kpull.toml requires, it was killed (memory), or it asked for something that it must not."

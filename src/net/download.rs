@@ -16,6 +16,8 @@ use crate::net::{Ask, Download, Get, Kind, from_io};
 const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.
 const LARGEST: u64 = 4 << 30;
+/// The same of a file that is pinned: whoever pins it can say how large it is.
+const LARGEST_PINNED: u64 = 1 << 30;
 
 /// Hears of a download: what is downloaded, the bytes so far, and all of them if that is known.
 pub type Progress<'a> = &'a dyn Fn(&str, u64, Option<u64>);
@@ -57,27 +59,45 @@ pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, prog
     download_heard(net, url, &[], part, wanted, progress, &mut |_| {})
 }
 
-/// [`download_heard`] from the first address that has the wanted file; those behind it in its own list may have a share in
-/// that. Where it is not, `failed` hears of it, with the position of the address in all lists. The error is why none has it, and
-/// [passes](Error::passes); or why nothing can be downloaded here.
+/// An address of a file.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Where it is.
+    pub url: String,
+    /// Where the same is besides, for parts of it.
+    pub others: Vec<String>,
+}
+
+/// The addresses of lists, in their order: those behind one in its own list may have a share in what it has.
+pub fn addresses(lists: &[Vec<String>]) -> Vec<Address> {
+    let of = |list: &Vec<String>, at: usize| {
+        Some(Address { url: list.get(at)?.clone(), others: list.get(at + 1..)?.to_vec() })
+    };
+    lists.iter().flat_map(|list| (0..list.len()).filter_map(move |at| of(list, at))).collect()
+}
+
+/// [`download_heard`] from the first address that has the wanted file. `tried` hears of each that was asked, and of why it was to no
+/// avail. The error is why none has it, and [passes](Error::passes); or why nothing can be downloaded here.
 pub fn download_any(
     net: &dyn Get,
-    lists: &[Vec<String>],
+    addresses: &[Address],
     part: &Path,
     wanted: &Wanted<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
-    failed: &mut dyn FnMut(usize, &Error),
+    tried: &mut dyn FnMut(&str, Option<&Error>),
 ) -> Result<Got> {
     let mut failures = Vec::new();
-    let addresses = lists.iter().flat_map(|list| (0..list.len()).map(|at| (&list[at], &list[at + 1..])));
-    for (index, (url, others)) in addresses.enumerate() {
+    for Address { url, others } in addresses {
         match download_heard(net, url, others, part, wanted, progress, listener) {
-            Ok(got) => return Ok(got),
+            Ok(got) => {
+                tried(url, None);
+                return Ok(got);
+            }
             // another address would not help
             Err(error) if !error.passes() => return Err(error),
             Err(error) => {
-                failed(index, &error);
+                tried(url, Some(&error));
                 failures.push(error.to_string());
             }
         }
@@ -87,7 +107,7 @@ pub fn download_any(
 
 /// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. `others` have the
 /// same file, and may be asked for parts of it. If the digest is known, what is in `part` already may be the whole file, or is
-/// gone on with when this very address began it. A file that is not the wanted one is removed, and is an error; so is one that has
+/// gone on with, whoever began it: if that comes to another file, it is begun anew, from this address alone. A file that is not the wanted one is removed, and is an error; so is one that has
 /// more than the wanted bytes. `listener` hears every byte that counts for the digest, in order. Errors are [passing](Error::passes),
 /// unless they are this host's own.
 pub fn download_heard(
@@ -130,7 +150,7 @@ impl From<Fault> for Error {
     }
 }
 
-/// Who began a file that is not whole yet, beside it: only the same address goes on with it, and only while its server has the same.
+/// Who began a file that is not whole yet, beside it: the same address goes on with it only while its server has the same.
 #[derive(Default, Deserialize, Serialize)]
 struct Begun {
     url: String,
@@ -174,12 +194,23 @@ fn attempt(
 ) -> Result<Got, Fault> {
     let what = || format!("can't write {}", part.display());
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(part).context(what)?;
-    let limit = wanted.size.unwrap_or(LARGEST);
+    let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
+    let too_large = |announced: Option<u64>| {
+        let bytes = announced.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string());
+        if wanted.size.is_some() {
+            return Error::new(format!("{url} has more than the {limit} bytes that are expected"));
+        }
+        Error::new(format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known"))
+            .help("say `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
+    };
     let mut hasher = Sha256::new();
     let mut resumes = None;
     let there = file.metadata().context(what)?.len();
     if let Some(pinned) = wanted.sha256.filter(|_| there > 0 && there <= limit) {
-        let begun = Some(Begun::read(part)).filter(|begun| begun.url == url && wanted.size != Some(there));
+        // what another server called it means nothing here
+        let known = Begun::read(part);
+        let state = known.state.filter(|_| known.url == url);
+        let begun = Some(Begun { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
         if begun.is_some() || wanted.size.is_none_or(|size| size == there) {
             listener(Piece::Start);
             read_into(&mut (&mut file).take(there), &mut hasher, listener).context(what)?;
@@ -207,6 +238,9 @@ fn attempt(
         let error = Error::new(format!("{url} has {announced} bytes, and {size} are pinned"));
         return Err(fault(error, false));
     }
+    if announced.is_some_and(|announced| announced > limit) {
+        return Err(fault(too_large(announced), false));
+    }
     if !goes_on {
         hasher = Sha256::new();
         file.set_len(0).and_then(|()| file.rewind()).context(what)?;
@@ -230,7 +264,7 @@ fn attempt(
         }
         done += count as u64;
         if done > limit {
-            return Err(fault(Error::new(format!("{url} has more than the {limit} bytes that are expected")), false));
+            return Err(fault(too_large(None), false));
         }
         let bytes = &buffer[..count];
         listener(Piece::Bytes(bytes));
@@ -314,7 +348,7 @@ fn ask(
     let Download { kind, length, state, body } = net.get(&ask).map_err(Error::passing)?;
     match kind {
         Kind::Ok | Kind::Partial => Ok(Reply { body, length, state, goes_on: kind == Kind::Partial }),
-        _ => Err(Error::new(format!("{url} is not there")).passing()),
+        _ => Err(Error::new(format!("{url} is not there")).coded(&code::MISSING).passing()),
     }
 }
 

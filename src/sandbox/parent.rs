@@ -29,8 +29,12 @@ use crate::host::root::Root;
 use crate::net::{self, Ask, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
 
-/// How long a source may take for all that it is asked in a run, and a download until it begins.
+/// How long git may take for all that it is asked in a run: what it fetches comes before its first answer.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a web server has for all that it is asked in a run, and for the beginning of a download, at least.
+const BEGIN: Duration = Duration::from_secs(120);
+/// How much longer it has for each file that it is asked for; how much for the bytes, [`net::STEADY`] says.
+const FILE: Duration = Duration::from_secs(2);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
 /// The most addresses that may have parts of a download besides its own.
@@ -85,6 +89,11 @@ pub struct Downloads {
     pub connections: usize,
     /// What the sandbox must not lack.
     pub required: Vec<Need>,
+}
+
+/// How long a server has that is not asked for anything large: as long as all its tries take, and the pauses between.
+fn limit(options: &Options) -> Duration {
+    BEGIN.max(options.patience().saturating_mul(options.tries_again().saturating_add(3)))
 }
 
 /// Posts JSON through a child, which has the time of every try that the options allow, and ten seconds for the pauses.
@@ -159,7 +168,7 @@ impl Source for Remote {
         demand(&self.required)?;
         self.cache.prepare()?;
         let options = self.config.net();
-        let limit = PATIENCE.max(options.patience() * 2);
+        let limit = if self.config.git.is_some() { PATIENCE.max(limit(&options)) } else { limit(&options) };
         let setup = Setup {
             job: Job::Source(Box::new(self.config.clone())),
             net: options.load()?,
@@ -217,6 +226,7 @@ impl RemoteTree {
     /// Asks for a body; `None` when there is none.
     fn whole(&self, request: &Request, max: u64, what: &str) -> Result<Option<Vec<u8>>> {
         let mut worker = self.worker.borrow_mut();
+        worker.allow_more(FILE);
         match worker.ask(request)? {
             Answer::Nothing => return Ok(None),
             Answer::Body { .. } => {}
@@ -233,6 +243,7 @@ impl RemoteTree {
                 return Err(source::too_big(&self.name, what, max));
             }
             let payload = wire::payload(&mut worker.from, length).map_err(|why| worker.failed(why))?;
+            worker.allow_more(Duration::from_secs(length as u64) / u32::try_from(net::STEADY).unwrap_or(u32::MAX));
             bytes.extend_from_slice(&payload);
         }
     }
@@ -260,7 +271,7 @@ impl Get for Downloads {
         let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
         let patience = self.options.patience();
         let parsed = net::read(ask.url)?;
-        let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), PATIENCE.max(patience * 2))?;
+        let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), limit(&self.options))?;
         let Ask { url, others, from, state, is_pinned } = *ask;
         let (url, others) = (url.to_owned(), others.iter().take(OTHERS_MAX).cloned().collect());
         let (state, connections) = (state.map(str::to_owned), self.connections);
@@ -296,8 +307,8 @@ impl Read for Body {
             self.worker.allow(self.patience * 2);
             self.left = self.worker.next().map_err(io::Error::other)?;
             self.ended = self.left == 0;
-            if !self.ended && !self.pace.holds(self.left) {
-                return Err(io::Error::other(net::too_slow(&self.url)));
+            if !self.ended {
+                self.pace.check(self.left).map_err(|why| io::Error::other(net::too_slow(&self.url, &why)))?;
             }
         }
         if self.ended {
@@ -403,6 +414,12 @@ impl Worker {
     fn allow(&mut self, limit: Duration) {
         self.limit = limit;
         self.until.set(Instant::now() + limit);
+    }
+
+    /// Gives it so much longer than it has.
+    fn allow_more(&mut self, time: Duration) {
+        self.limit += time;
+        self.until.set(self.until.get() + time);
     }
 
     /// An answer that doesn't belong to the question.

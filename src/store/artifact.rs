@@ -6,10 +6,12 @@ use std::io::Seek;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
-use crate::net::download::{Listener, Piece, Progress, Wanted, download_any, hash, hash_heard};
+use crate::error::{Context, Error, Result, code};
+use crate::net::download::{Listener, Piece, Progress, Wanted, addresses, download_any, hash, hash_heard};
+use crate::net::server_of;
 use crate::site::Pin;
 use crate::store::Store;
 use crate::store::unpack::{Job, Taken, Unpacking};
@@ -165,13 +167,22 @@ impl Store {
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
-        let lists = [mirrors.collect(), own.collect()];
-        let mut passed = |index: usize, error: &Error| {
-            if let Some(mirror) = self.mirrors.get(index) {
+        let mut addresses = addresses(&[mirrors.collect(), own.collect()]);
+        let (known, now) = (self.addresses(), Timestamp::now());
+        addresses.sort_by_cached_key(|address| known.failed(&server_of(&address.url), now));
+        let has_choice = addresses.len() > 1;
+        let mut tried = |url: &str, error: Option<&Error>| {
+            let is_mirror = |mirror: &&String| layout::artifact_in(mirror, &pin.sha256) == url;
+            if let (Some(error), Some(mirror)) = (error, self.mirrors.iter().find(is_mirror)) {
                 self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
+            // one that lacks a single file is as good as before for all others
+            let is_good = error.is_none_or(|error| error.code() == &code::MISSING);
+            if has_choice && let Err(error) = self.note_address(&server_of(url), is_good) {
+                log::debug!("{error}");
+            }
         };
-        download_any(&*self.net, &lists, &part, &wanted, progress, listener, &mut passed).map_err(|error| {
+        download_any(&*self.net, &addresses, &part, &wanted, progress, listener, &mut tried).map_err(|error| {
             error.help(
                 "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
             )

@@ -1,5 +1,6 @@
 //! Everything under the state directory: the last good release, what was seen, what is owed, generations, artifacts.
 
+mod addresses;
 pub mod archive;
 mod artifact;
 mod generation;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::net::Options;
-use crate::net::download::{Progress, Wanted, download_any, hash};
+use crate::net::download::{Progress, Wanted, addresses, download_any, hash};
 use crate::site::{Artifact, Pin, is_sha256, replace};
 use crate::supply::layout::{self, ARTIFACTS};
 use crate::supply::publish::lock;
@@ -157,7 +157,7 @@ impl Mirror {
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let lists = [others.collect(), pin.urls.clone()];
-        let got = download_any(&filling.net, &lists, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
+        let got = download_any(&filling.net, &addresses(&lists), &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
             .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(&part, mode)

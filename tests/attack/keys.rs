@@ -21,12 +21,12 @@ fn fingerprint(number: u8) -> String {
 }
 
 /// A set that takes key 1 away for good, and leaves key 2.
-fn without_key_1() -> KeySet {
+pub fn without_key_1() -> KeySet {
     KeySet { revoked: BTreeSet::from([fingerprint(1)]), ..set(1, &[2], 1) }
 }
 
 /// The good release with this serial, with these key sets, each signed by these keys, and itself by `by`.
-fn release(serial: u64, sets: &[(&KeySet, &[u8])], by: &[u8]) -> Tree {
+pub fn release(serial: u64, sets: &[(&KeySet, &[u8])], by: &[u8]) -> Tree {
     let mut tree = Tree::good(serial);
     for (set, signers) in sets {
         let text = set.to_toml();

@@ -131,7 +131,7 @@ fn another_file_than_the_pinned_one_is_refused_and_nothing_at_all_is_changed() {
 }
 
 /// The names in the store for artifacts.
-fn stored(tree: &Tree) -> Vec<String> {
+pub fn stored(tree: &Tree) -> Vec<String> {
     let dir = fs::read_dir(tree.at("var/lib/kpull/artifacts"));
     dir.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
@@ -210,7 +210,7 @@ fn a_download_that_was_cut_goes_on_where_it_ended() {
 }
 
 /// Hands `content` out as nginx does: parts too, if it still is what the client has begun with.
-fn web(content: &[u8], request: &Seen) -> Answer {
+pub fn web(content: &[u8], request: &Seen) -> Answer {
     let from = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let from = from.filter(|_| request.header("if-range").is_none_or(|state| state == "\"now\""));
     let answer = match from {
@@ -225,14 +225,14 @@ fn web(content: &[u8], request: &Seen) -> Answer {
 }
 
 /// Leaves `there` behind of a download of `content`, which `url` has begun when it was called `state`.
-fn leave(tree: &Tree, content: &[u8], there: &[u8], url: &str, state: &str) {
+pub fn leave(tree: &Tree, content: &[u8], there: &[u8], url: &str, state: &str) {
     let name = format!("var/lib/kpull/artifacts/{}", Listed::of(content).sha256);
     tree.write(&format!("{name}.part"), there);
     tree.write(&format!("{name}.from"), format!("{{\"url\":\"{url}\",\"state\":\"\\\"{state}\\\"\"}}"));
 }
 
 /// The `Range` and `If-Range` of every request.
-fn ranges(server: &Server) -> Vec<(Option<String>, Option<String>)> {
+pub fn ranges(server: &Server) -> Vec<(Option<String>, Option<String>)> {
     let header = |seen: &Seen, name: &str| seen.header(name).map(str::to_owned);
     server.seen().iter().map(|seen| (header(seen, "range"), header(seen, "if-range"))).collect()
 }
@@ -265,7 +265,7 @@ fn goes_on(
 }
 
 /// A request for all of it.
-const WHOLE: (Option<String>, Option<String>) = (None, None);
+pub const WHOLE: (Option<String>, Option<String>) = (None, None);
 
 /// A request for the rest of what was begun.
 fn rest(from: usize, state: &str) -> (Option<String>, Option<String>) {
@@ -286,18 +286,19 @@ fn a_download_goes_on_only_while_the_server_has_the_same_file() {
 }
 
 #[test]
-fn a_download_that_another_address_began_is_begun_anew() {
+fn a_download_that_another_address_began_is_gone_on_with_and_begun_anew_if_that_makes_another_file() {
     let content = bytes(10_000);
-    let served = content.clone();
-    let server = Server::plain(move |request| web(&served, request)).unwrap();
-    let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
-    for there in [&content[..5000], &[0; 5000]] {
+    let rest = || (Some("bytes=5000-".to_owned()), None);
+    for (there, asks) in [(&content[..5000], vec![rest()]), (&[0; 5000], vec![rest(), WHOLE])] {
+        let served = content.clone();
+        let server = Server::plain(move |request| web(&served, request)).unwrap();
+        let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
         let tree = site.sign().enroll();
-        leave(&tree, &content, there, "http://mirror.example/tool", "now");
+        leave(&tree, &content, there, "http://mirror.example/tool", "then");
         tree.kpull("apply").exits(0);
         assert_eq!(fs::read(tree.at("usr/bin/tool")).unwrap(), content);
+        assert_eq!(ranges(&server), asks);
     }
-    assert_eq!(ranges(&server), [WHOLE, WHOLE]);
 }
 
 #[test]
