@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use ssh_key::{PublicKey, SshSig};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Ending, Vitals, bare, failing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::host::root::Root;
@@ -332,6 +332,9 @@ fn unreached(why: &Failure) -> Error {
     Error::new("etcd does not take this host's status").because(why)
 }
 
+/// How long the records of a fleet may take to be read, all together.
+pub const READING: Duration = Duration::from_secs(60);
+
 /// Where the records of a fleet are read.
 pub enum Place {
     /// In a directory.
@@ -349,20 +352,30 @@ impl Place {
     }
 
     /// Whether it can be read now.
-    pub fn is_there(&self, host: &str) -> bool {
+    pub fn is_there(&self, host: &str, until: Instant) -> bool {
         match self {
             Self::Dir(dir) => dir.is_dir(),
-            Self::Web(..) | Self::Etcd(_) => self.read(host).is_ok(),
+            Self::Web(..) | Self::Etcd(_) => self.read(host, until).is_ok(),
         }
     }
 
     /// What is there of a host of a site that has these keys: its record, or why it is none; `None` when it has not said anything
-    /// yet. An error when the place can't be read at all.
-    pub fn record(&self, site: &str, host: &str, keys: &[Recipient]) -> Result<Option<Result<Record, String>>> {
-        Ok(self.read(host)?.map(|found| verify(&found?, site, host, keys)))
+    /// yet. An error when it can't be read, not before `until` for one.
+    pub fn record(
+        &self,
+        site: &str,
+        host: &str,
+        keys: &[Recipient],
+        until: Instant,
+    ) -> Result<Option<Result<Record, String>>> {
+        if until <= Instant::now() {
+            return Err(Error::new(format!("the record of {host} was not read: there was no time left"))
+                .help("the place of the records is slow: look there; `kpull fleet --within SECONDS` gives it longer"));
+        }
+        Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
     }
 
-    fn read(&self, host: &str) -> Result<Option<Result<Vec<u8>, String>>> {
+    fn read(&self, host: &str, until: Instant) -> Result<Option<Result<Vec<u8>, String>>> {
         match self {
             Self::Dir(dir) => {
                 let root = Root::open(dir)?.shown_whole();
@@ -379,11 +392,15 @@ impl Place {
                 })
             }
             Self::Web(client, start) => {
-                let reply = client.get(&format!("{start}/{}", file(host)), &Conditions::default())?;
-                Ok(match reply.kind {
-                    Kind::Missing => None,
-                    _ => Some(read_all(reply, MOST).map_err(|why| why.to_string())),
-                })
+                let reply = client.until(until).get(&format!("{start}/{}", file(host)), &Conditions::default())?;
+                if reply.kind == Kind::Missing {
+                    return Ok(None);
+                }
+                match read_all(reply, MOST) {
+                    Ok(bytes) => Ok(Some(Ok(bytes))),
+                    Err(why) if why.exit_code() == Exit::Refused => Ok(Some(Err(why.to_string()))),
+                    Err(why) => Err(why),
+                }
             }
             Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
                 Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
@@ -411,6 +428,8 @@ pub enum State {
     Silent,
     /// What is there is not signed with a key of this host, is of another one, or can't be true.
     Forged,
+    /// What is there could not be read now.
+    Unread,
     /// It has never spoken.
     Unknown,
 }
@@ -426,6 +445,7 @@ impl State {
             Self::Failed => "failed",
             Self::Silent => "silent",
             Self::Forged => "forged",
+            Self::Unread => "unread",
             Self::Unknown => "unknown",
         }
     }

@@ -2,13 +2,14 @@
 //! of themselves, and decides for itself: there is nobody who decides for all.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
-use crate::fleet::{Place, Record, State, written};
+use crate::fleet::{Place, READING, Record, State, written};
 use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
@@ -36,10 +37,11 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
     if configured.is_none() && !rollout.needs_status(&site.hosts) {
         return Ok(None);
     }
+    let until = Instant::now() + READING;
     let mut places: Vec<Place> = configured.map(|status| status.place(&agent.host)).transpose()?.into_iter().collect();
     let coming = written(coming, &config_path(agent)).flatten();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
-        places.extend(status.place(&agent.host).ok().filter(|place| place.is_there(&agent.name)));
+        places.extend(status.place(&agent.host).ok().filter(|place| place.is_there(&agent.name, until)));
     }
     if places.is_empty() {
         return match coming {
@@ -54,7 +56,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         let mut newest: Option<Record> = None;
         let mut away = "has never spoken".to_owned();
         for place in &places {
-            let Some(record) = place.record(&site.name, host, keys)? else { continue };
+            let Some(record) = place.record(&site.name, host, keys, until)? else { continue };
             match record {
                 Ok(record) if newest.as_ref().is_none_or(|known| known.time < record.time) => newest = Some(record),
                 Ok(_) => {}

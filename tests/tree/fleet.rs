@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use kpull::net::server::{Answer, Server};
 use kpull::trust::Purpose;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
@@ -86,6 +87,41 @@ fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
     assert_eq!(fleet.state("h1").0, "behind");
     fleet.tree.kpull("apply").exits(0);
     assert_eq!(fleet.state("h1").0, "well");
+}
+
+#[test]
+fn a_slow_place_of_records_costs_one_span_and_names_the_hosts_that_were_not_read() {
+    let fleet = Fleet::new();
+    fleet.site.host("h3", "address = \"10.0.0.3\"\nroles = [\"base\"]\n").sign();
+    fleet.tree.kpull("apply").exits(0);
+    let (dir, (hold, held)) = (fleet.dir.path().to_owned(), std::sync::mpsc::channel::<()>());
+    let held = std::sync::Mutex::new(held);
+    let server = Server::plain(move |request| match request.path.as_str() {
+        "/h1.status" => Answer::new(200, fs::read(dir.join("h1.status")).unwrap()),
+        // until the test ends
+        "/h2.status" => held.lock().unwrap().recv().map_or_else(|_| Answer::new(404, ""), |()| Answer::new(200, "")),
+        _ => Answer::new(404, ""),
+    })
+    .unwrap();
+    let (site, url) = (fleet.site.path().to_str().unwrap(), server.url(""));
+    let output = kpull(&["fleet", "--site", site, "--json", "--within", "8", &url]).exits(3);
+    let lines: Vec<serde_json::Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (line["state"].as_str().unwrap(), line["why"].as_str())).collect();
+    let late = format!("GET {url}h2.status: timeout, no answer in time");
+    let never = "the record of h3 was not read: there was no time left";
+    assert_eq!(told, [("well", None), ("unread", Some(late.as_str())), ("unread", Some(never))]);
+    drop(hold);
+}
+
+#[test]
+fn a_place_of_records_that_asks_for_long_pauses_is_not_waited_for() {
+    let fleet = Fleet::new();
+    let server = Server::plain(|_| Answer::new(503, "").with("Retry-After", "30")).unwrap();
+    let (site, url) = (fleet.site.path().to_str().unwrap(), server.url(""));
+    let output = kpull(&["fleet", "--site", site, "--within", "5", &url]).exits(1);
+    assert!(output.stderr.contains("the server answered 503"), "{output:?}");
+    // each host once, and none again
+    assert_eq!(server.seen().len(), 2);
 }
 
 #[test]

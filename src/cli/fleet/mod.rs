@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::error::{Error, Exit, Result};
-use crate::fleet::{Place, Record, State, cluster};
+use crate::fleet::{Place, READING, Record, State, cluster};
 use crate::host::etcd;
 use crate::report::VERSION;
 use crate::site::{Files, Site, read_if_there, replace};
@@ -36,6 +36,9 @@ pub struct Fleet {
     /// Look again and again, with a pause of so many seconds, until it is interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", conflicts_with = "json", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
+    /// How many seconds reading all records may take together; hosts whose records were not read by then are named
+    #[arg(long, value_name = "SECONDS", default_value_t = READING.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86400))]
+    within: u64,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -97,23 +100,33 @@ impl Fleet {
     fn look(&self, place: &Place, site: &Site) -> Result<Exit> {
         let published = read_if_there(&self.desk.site.join(MANIFEST))?;
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
-        let mut lines = Vec::new();
+        let until = Instant::now() + Duration::from_secs(self.within);
+        let (mut lines, mut failures) = (Vec::new(), Vec::new());
         for (host, vars) in &site.hosts {
-            let (record, why) = match place.record(&site.name, host, &vars.recipients)? {
-                None => (None, String::new()),
-                Some(Ok(record)) => (Some(record), String::new()),
-                Some(Err(why)) => (None, why),
+            let (state, record, why) = match place.record(&site.name, host, &vars.recipients, until) {
+                Ok(None) => (State::Unknown, None, String::new()),
+                Ok(Some(Ok(record))) => (State::Unknown, Some(record), String::new()),
+                Ok(Some(Err(why))) => (State::Forged, None, why),
+                Err(error) => {
+                    let why = error.to_string();
+                    failures.push(error);
+                    (State::Unread, None, why)
+                }
             };
-            lines.push(Line { host, state: State::Unknown, record, why });
+            lines.push(Line { host, state, record, why });
+        }
+        // a place that can't be read at all says so once
+        if failures.len() == lines.len()
+            && let Some(error) = failures.into_iter().next()
+        {
+            return Err(error);
         }
         let newest = newest(&lines, published);
         let now = Timestamp::now();
         for line in &mut lines {
-            line.state = match &line.record {
-                Some(record) => record.state(newest, now),
-                None if line.why.is_empty() => State::Unknown,
-                None => State::Forged,
-            };
+            if let Some(record) = &line.record {
+                line.state = record.state(newest, now);
+            }
         }
         if let Some(file) = &self.html {
             replace(&[(file.clone(), page::html(&site.name, &lines, newest, now).into_bytes())])?;

@@ -44,7 +44,7 @@ fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     match line.state {
         State::Failed => 0,
         State::Back => 1,
-        State::Forged => 2,
+        State::Forged | State::Unread => 2,
         State::Silent => 3,
         State::Unknown => 4,
         State::Unwell => 5,
