@@ -218,7 +218,7 @@ pub fn archive(data: &[u8]) {
     let reads_all = how & 1 == 0;
     let wanted: BTreeSet<String> =
         ["README", "bin/tool", "./a"][..usize::from(how >> 1) % 4].iter().map(|name| (*name).to_owned()).collect();
-    let limits = Limits { members: 32, bytes: 64 << 10, member: 16 << 10 };
+    let limits = Limits { members: 32, bytes: 64 << 10, member: 16 << 10, ..Limits::default() };
     let mut taken: Vec<(String, Option<u64>, u64)> = Vec::new();
     let result = extract("archive", Cursor::new(bytes), format, &wanted, &limits, &mut |member, content| {
         assert!(wanted.contains(&member.name), "{:?} is not wanted", member.name);

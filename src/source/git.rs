@@ -24,6 +24,7 @@ use gix_transport::client::blocking_io::{Transport, connect, ssh};
 use gix_transport::{Protocol, Service};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use super::gauge::{Gauge, RATIO};
 use super::{Config, Poll, Reach, Source, Tree, segments, too_big};
 use crate::error::{Context, Error, Result, nearest};
 use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
@@ -388,13 +389,15 @@ impl Git {
         let mut negotiation = Negotiation { wants, have };
         let packs = repo.objects.store_ref().path().join("pack");
         let trouble = session.trouble.clone();
-        let write = |reader: &mut dyn BufRead, progress: &mut dyn gix::DynNestedProgress, interrupt: &AtomicBool| {
-            let limited = Limited { inner: reader, left: self.received_max, max: self.received_max, trouble };
+        let gauge = Gauge::new();
+        let write = |reader: &mut dyn BufRead, _: &mut dyn gix::DynNestedProgress, _: &AtomicBool| {
+            let inner = Gauged { inner: reader, gauge: gauge.clone() };
+            let limited = Limited { inner, left: self.received_max, max: self.received_max, trouble };
             let written = Bundle::write_to_directory(
                 &mut BufReader::new(limited),
                 Some(&packs),
-                progress,
-                interrupt,
+                &mut gauge.clone(),
+                gauge.ended(),
                 Some(repo.objects.clone()),
                 repo.object_hash(),
                 WriteOptions {
@@ -423,6 +426,12 @@ impl Git {
             },
             fetch::Options { shallow_file, shallow: &depth, tags: Tags::None, reject_shallow_remote: false },
         );
+        if gauge.is_over() {
+            return Err(Fetch::Failed(
+                Error::refused(format!("{} sends a pack that unpacks to more than {RATIO} times its size", self.name))
+                    .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"),
+            ));
+        }
         if let Some(error) = session.trouble.take() {
             return Err(Fetch::Failed(error));
         }
@@ -975,6 +984,20 @@ impl Write for Upload {
     }
 }
 
+/// Tells a gauge what is read.
+struct Gauged<R> {
+    inner: R,
+    gauge: Gauge,
+}
+
+impl<R: Read> Read for Gauged<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.gauge.receive(count as u64);
+        Ok(count)
+    }
+}
+
 /// Ends with an error, not silently, where more than `max` bytes come; keeps that and every other failure.
 struct Limited<R> {
     inner: R,
@@ -1312,6 +1335,26 @@ mod tests {
         source.received_max = 10_000;
         let error = problem(&mut source);
         assert_eq!(error.to_string(), "the git server sends more than 10000 bytes");
+    }
+
+    #[test]
+    fn a_small_pack_that_unpacks_to_very_much_is_refused() {
+        let fixture = Fixture::new();
+        // as deltas of one another they would be small
+        fixture.git(&["config", "pack.window", "0"]);
+        for name in ["a", "b", "c", "d"] {
+            fs::write(fixture.site().join(name), format!("{name}{}", "0".repeat(48 << 20))).unwrap();
+        }
+        fixture.commit("release.toml", "second");
+        let server = fixture.serve();
+        let error = problem(&mut fixture.over(&server, ""));
+        let what = format!("git {} sends a pack that unpacks to more than 200 times its size", server.url("site"));
+        assert_eq!((error.to_string(), error.exit_code()), (what, crate::Exit::Refused));
+        assert_eq!(fs::read_dir(fixture.cache().join("objects/pack")).unwrap().count(), 0);
+        // the next release is fetched as if nothing had been
+        fixture.git(&["rm", "-q", "a", "b", "c", "d"]);
+        fixture.commit("release.toml", "third");
+        assert_eq!(release(&*news(&mut fixture.over(&server, ""), None).0), "third");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod below;
 mod dir;
+mod gauge;
 mod git;
 mod http;
 

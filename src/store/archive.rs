@@ -31,11 +31,22 @@ pub struct Limits {
     pub bytes: u64,
     /// Unpacked bytes of one wanted member.
     pub member: u64,
+    /// Unpacked bytes for each byte of the archive.
+    pub ratio: u64,
+    /// Unpacked bytes of which no ratio is asked.
+    pub free: u64,
+}
+
+impl Limits {
+    /// The most that may come out of so many bytes.
+    fn most(&self, packed: u64) -> u64 {
+        self.free.saturating_add(packed.saturating_mul(self.ratio))
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { members: 100_000, bytes: 4 << 30, member: 2 << 30 }
+        Self { members: 100_000, bytes: 4 << 30, member: 2 << 30, ratio: 200, free: 64 << 20 }
     }
 }
 
@@ -134,6 +145,10 @@ const PUBLISHER: &str = "the file has the pinned digest, so fetching it again gi
 /// Advice about an archive that holds too much.
 const RAISE: &str = "a small file that unpacks to very much is a known attack; if this size is right, raise the limit";
 
+/// Advice about an archive that is packed better than files are.
+const REPACK: &str = "a small file that unpacks to very much is a known attack; if this one is in order, repack it without what is empty in \
+    it, pin that, and hand it out from a mirror of yours";
+
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -229,6 +244,8 @@ struct Pass<'a> {
     sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
     members: u64,
     bytes: u64,
+    /// The most bytes by the size of the archive, where that is known in advance.
+    most: u64,
     /// Regular files that were seen, for the message about a missing one.
     names: Vec<String>,
     names_length: usize,
@@ -253,7 +270,8 @@ impl<'a> Pass<'a> {
         }
         let wanted = names;
         let names = Vec::new();
-        Ok(Self { archive, limits, wanted, wants_all: false, sink, members: 0, bytes: 0, names, names_length: 0 })
+        let (members, bytes, most, names_length) = (0, 0, u64::MAX, 0);
+        Ok(Self { archive, limits, wanted, wants_all: false, sink, members, bytes, most, names, names_length })
     }
 
     /// Goes through the whole archive.
@@ -267,6 +285,7 @@ impl<'a> Pass<'a> {
         }
         self.look(&head(self.archive, &mut input)?, format)?;
         input.rewind().context(what)?;
+        self.most = self.limits.most(length);
         self.zip(input)
     }
 
@@ -274,16 +293,19 @@ impl<'a> Pass<'a> {
     fn stream(&mut self, mut input: impl BufRead, format: Format, length: Option<u64>) -> Result<()> {
         let head = head(self.archive, &mut input)?;
         self.look(&head, format)?;
-        let input = Cursor::new(head).chain(input);
+        let packed = Cell::new(0);
+        let input = Packed { inner: Cursor::new(head).chain(input), read: &packed };
+        let (archive, limits) = (self.archive, self.limits);
+        let held = |inner| Held { archive, inner, limits, packed: &packed, written: 0 };
         match format {
             Format::Tar => self.tar(input),
-            Format::TarGz => self.tar(MultiGzDecoder::new(input)),
-            Format::TarXz => self.tar(xz(self.archive, input)),
-            Format::TarZst => self.tar(Zstd::new(self.archive, input)),
+            Format::TarGz => self.tar(held(Box::new(MultiGzDecoder::new(input)) as Box<dyn Read + '_>)),
+            Format::TarXz => self.tar(held(Box::new(xz(archive, input)))),
+            Format::TarZst => self.tar(held(Box::new(Zstd::new(archive, input)))),
             Format::Zip => Err(self.error("is a zip, which can't be read while it comes in")),
-            Format::Gz => self.inflated(MultiGzDecoder::new(input)),
-            Format::Xz => self.inflated(xz(self.archive, input)),
-            Format::Zst => self.inflated(Zstd::new(self.archive, input)),
+            Format::Gz => self.inflated(held(Box::new(MultiGzDecoder::new(input)))),
+            Format::Xz => self.inflated(held(Box::new(xz(archive, input)))),
+            Format::Zst => self.inflated(held(Box::new(Zstd::new(archive, input)))),
             Format::Plain | Format::File => self.whole(input, length),
         }
     }
@@ -331,6 +353,9 @@ impl<'a> Pass<'a> {
         }
         if self.bytes > self.limits.bytes {
             return Err(self.error(format!("unpacks to more than {} bytes", self.limits.bytes)).help(RAISE));
+        }
+        if self.bytes > self.most {
+            return Err(inflates(self.archive, self.limits.ratio));
         }
         Ok(())
     }
@@ -711,6 +736,55 @@ impl<R: Read> Read for Metered<'_, R> {
 impl<R: Seek> Seek for Metered<'_, R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.inner.seek(to)
+    }
+}
+
+fn inflates(archive: &str, ratio: u64) -> Error {
+    Error::new(format!("{archive}: unpacks to more than {ratio} times its size")).help(REPACK)
+}
+
+/// Counts what an unpacker reads.
+struct Packed<'a, R> {
+    inner: R,
+    read: &'a Cell<u64>,
+}
+
+impl<R: BufRead> BufRead for Packed<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.read.set(self.read.get().saturating_add(count as u64));
+        self.inner.consume(count);
+    }
+}
+
+impl<R: BufRead> Read for Packed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// Holds what an unpacker writes against what it has read.
+struct Held<'a, R> {
+    archive: &'a str,
+    inner: R,
+    limits: &'a Limits,
+    packed: &'a Cell<u64>,
+    written: u64,
+}
+
+impl<R: Read> Read for Held<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.written = self.written.saturating_add(count as u64);
+        if self.written > self.limits.most(self.packed.get()) {
+            return Err(io::Error::other(inflates(self.archive, self.limits.ratio)));
+        }
+        Ok(count)
     }
 }
 
@@ -1281,7 +1355,7 @@ mod tests {
 
     #[test]
     fn more_than_the_limit_is_refused_whether_it_is_handed_out_or_skipped() {
-        let limits = Limits { members: 3, bytes: 10_000, member: 3000 };
+        let limits = Limits { members: 3, bytes: 10_000, member: 3000, ..Limits::default() };
         let fits = [file("a", &[1; 2000]), file("b", &[2; 2000])];
         assert_eq!(take_within(&limits, Format::Tar, &tarball(&fits), &["a"]).unwrap()[0].1, [1; 2000]);
 
@@ -1307,6 +1381,50 @@ mod tests {
         assert_refused(take_within(&limits, Format::Zip, &total, &["a"]), "unpacks to more than 10000 bytes");
         let many = zipped(&[("a", b""), ("b", b""), ("c", b""), ("d", b"")]);
         assert_refused(take_within(&limits, Format::Zip, &many, &["a"]), "has more than 3 members");
+    }
+
+    #[test]
+    fn what_unpacks_to_far_more_than_its_size_is_refused_in_every_format() {
+        let limits = Limits { free: 1 << 20, ..Limits::default() };
+        let zeros = vec![0; 8 << 20];
+        let tar = tarball(&[file("a", &zeros)]);
+        let bombs = [
+            (Format::TarGz, gz(&tar)),
+            (Format::TarZst, zst(&tar)),
+            (Format::Gz, gz(&zeros)),
+            (Format::Zst, zst(&zeros)),
+            (Format::Zip, zipped(&[("a", &zeros)])),
+        ];
+        for (format, bomb) in &bombs {
+            for wanted in [&["a"][..], &[]] {
+                if *format == Format::Zst && wanted.is_empty() || *format == Format::Gz && wanted.is_empty() {
+                    continue;
+                }
+                let told = refusal(take_within(&limits, *format, bomb, wanted));
+                assert!(told.contains("x: unpacks to more than 200 times its size"), "{format:?}: {told}");
+            }
+            // the same, where that much is free
+            assert!(take(*format, bomb, &["a"]).is_ok(), "{format:?}");
+        }
+        // what is stored as it is may be as large as it wants
+        assert!(take_within(&limits, Format::Tar, &tar, &["a"]).is_ok());
+    }
+
+    #[test]
+    fn a_bomb_behind_much_that_does_not_compress_is_as_large_as_that_allows_and_no_larger() {
+        let limits = Limits { free: 0, ratio: 10, ..Limits::default() };
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let noise: Vec<u8> = (0..100_000).map(|_| noise()).collect();
+        let with = |zeros: usize| gz(&tarball(&[file("a", &noise), file("b", &vec![0; zeros])]));
+        assert!(take_within(&limits, Format::TarGz, &with(500_000), &["b"]).is_ok());
+        assert_refused(
+            take_within(&limits, Format::TarGz, &with(2_000_000), &["b"]),
+            "unpacks to more than 10 times its size",
+        );
     }
 
     #[test]
@@ -1456,7 +1574,7 @@ mod tests {
     fn a_zip_that_lies_about_a_size_is_refused() {
         for size in [0, 4, 6, u32::MAX] {
             let liar = Stored { size, ..Stored::new("a", b"12345") };
-            let limits = Limits { bytes: u64::MAX, member: u64::MAX, ..Limits::default() };
+            let limits = Limits { bytes: u64::MAX, member: u64::MAX, free: u64::MAX, ..Limits::default() };
             let told = refusal(take_within(&limits, Format::Zip, &stored_zip(&[liar]), &["a"]));
             assert!(told.contains("damaged in member `a`") || told.contains("is cut off"), "{size}: {told}");
         }

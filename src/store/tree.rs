@@ -276,7 +276,7 @@ mod tests {
         };
         // headers and what fills a block count too
         let bytes = archive([10, 20]).len() as u64;
-        let limits = Limits { members: 2, bytes, member: 20 };
+        let limits = Limits { members: 2, bytes, member: 20, ..Limits::default() };
         assert_eq!(listed(limits), Ok(2));
         assert_eq!(listed(Limits { members: 1, ..limits }), Err("x: has more than 1 members".to_owned()));
         let error = listed(Limits { bytes: bytes - 1, ..limits }).unwrap_err();
