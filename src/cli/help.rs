@@ -40,14 +40,11 @@ impl Run for Help {
 
 /// All that is known of a code, in lines that fit.
 fn explained(code: &Code) -> String {
-    let width = terminal::width().map_or(100, |width| width.clamp(40, 100));
-    let paragraph = |title: &str, text: &str| {
-        let options = textwrap::Options::new(width).initial_indent(title).subsequent_indent("              ");
-        textwrap::fill(text, options)
-    };
+    let width = terminal::width(std::io::stdout()).map(|width| width.clamp(40, 100));
+    let paragraph = |title: &str, text: &str| terminal::fill(text, width, title, "              ");
     format!(
         "{}\n\n{}\n{}\n\n{}",
-        textwrap::fill(&format!("{}: {}", code.name, code.means), width),
+        terminal::fill(&format!("{}: {}", code.name, code.means), width, "", ""),
         paragraph("  why         ", code.why),
         paragraph("  what to do  ", code.advice),
         code.example.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use miette::{GraphicalReportHandler, GraphicalTheme};
+use textwrap::WordSplitter;
 
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result, advice};
@@ -429,14 +430,24 @@ fn describe(error: &Error) -> serde_json::Value {
 }
 
 fn graphical(error: &Error) -> String {
-    let is_coloured = terminal::colors(std::io::stderr().is_terminal());
+    let stream = std::io::stderr();
+    drawn(error, terminal::colors(stream.is_terminal()), terminal::width(stream))
+}
+
+/// An error with its place, for a terminal of this width; without one each of its texts is a line, for journals and pipes.
+fn drawn(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
     let theme = match is_coloured {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
     };
-    let width = terminal::width().map_or(120, |width| width.clamp(40, 120));
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_wrap_lines(width.is_some())
+        .with_width(width.unwrap_or_default().max(40))
+        .with_break_words(false)
+        .with_word_separator(terminal::SEPARATOR)
+        .with_word_splitter(WordSplitter::NoHyphenation);
     let mut text = String::new();
-    if GraphicalReportHandler::new_themed(theme).with_width(width).render_report(&mut text, error).is_err() {
+    if handler.render_report(&mut text, error).is_err() {
         text = format!("{error}\n");
     }
     let code = format!("error[{}]", error.code().name);
@@ -512,6 +523,24 @@ mod tests {
                 "{command}"
             );
         }
+    }
+
+    #[test]
+    fn an_error_is_broken_into_lines_for_a_terminal_alone_and_never_in_a_command() {
+        let command = "`kpull keys sign --site /srv/a-long-name --key /root/.ssh/id_ed25519`";
+        let error = Error::new("the keys of this site are signed by too few of those who are to sign them, by far")
+            .because("one of the two signatures that count is missing there")
+            .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
+        let one_line = drawn(&error, false, None);
+        assert_eq!(one_line.lines().count(), 3, "{one_line}");
+        for width in [1, 40, 60, 100, 200] {
+            let text = drawn(&error, false, Some(width));
+            let is_whole = |line: &&str| line.contains(command);
+            assert_eq!(text.lines().filter(is_whole).count(), 1, "{width}: {text}");
+            let widest = text.lines().filter(|line| !is_whole(line)).map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width.max(40)), "{width}: {text}");
+        }
+        assert_eq!(drawn(&error, false, Some(300)), one_line);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What a terminal can, and how much somebody wants to read.
 
-use std::io::stdout;
+use std::os::fd::AsFd;
+
+use textwrap::core::Word;
+use textwrap::{Options, WordSeparator, WordSplitter};
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,9 +31,64 @@ pub fn colors(is_terminal: bool) -> bool {
     is_terminal && !is_zero("CLICOLOR") && set("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The columns of standard output: as `COLUMNS` says, else as its terminal does; `None` for what is no terminal.
-pub fn width() -> Option<usize> {
+/// The columns of a stream: as `COLUMNS` says, else as its terminal does; `None` for what is no terminal.
+pub fn width(stream: impl AsFd) -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let asked = || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
+    let asked = || rustix::termios::tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col));
     said.or_else(asked).filter(|width| *width > 0)
+}
+
+/// Where a text may be broken into lines: behind spaces, but not inside a command in backquotes, which is there to be pasted.
+pub const SEPARATOR: WordSeparator = WordSeparator::Custom(words);
+
+/// A text in lines of at most `width` columns, where its words allow that; in one line when there is no width.
+pub fn fill(text: &str, width: Option<usize>, first: &str, others: &str) -> String {
+    let Some(width) = width else { return format!("{first}{text}") };
+    let options = Options::new(width).word_separator(SEPARATOR).word_splitter(WordSplitter::NoHyphenation);
+    textwrap::fill(text, options.break_words(false).initial_indent(first).subsequent_indent(others))
+}
+
+/// The pieces of a line that stay whole, each with the spaces behind it.
+fn words(line: &str) -> Box<dyn Iterator<Item = Word<'_>> + '_> {
+    let (mut is_quoted, mut start) = (false, 0);
+    let mut pieces = Vec::new();
+    for (at, one) in line.char_indices() {
+        let (before, behind) = line.split_at_checked(at).unwrap_or((line, ""));
+        if !is_quoted && one != ' ' && before.ends_with(' ') {
+            pieces.extend(line.get(start..at));
+            start = at;
+        }
+        if one == '`' {
+            is_quoted = !is_quoted && behind.get(1..).is_some_and(|rest| rest.contains('`'));
+        }
+    }
+    pieces.extend(line.get(start..));
+    Box::new(pieces.into_iter().map(Word::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(line: &str) -> Vec<String> {
+        words(line).map(|word| word.word.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_command_in_backquotes_is_one_piece_and_a_lone_backquote_is_none() {
+        assert_eq!(pieces("run `kpull plan --root /t`, then"), ["run", "`kpull plan --root /t`,", "then"]);
+        assert_eq!(pieces("`a b` or (`c  d`) é `e f`"), ["`a b`", "or", "(`c  d`)", "é", "`e f`"]);
+        assert_eq!(pieces("it's ` and more"), ["it's", "`", "and", "more"]);
+        assert_eq!(pieces(" x"), ["", "x"]);
+        assert_eq!(pieces(""), [""]);
+    }
+
+    #[test]
+    fn lines_are_broken_for_a_width_alone_and_never_in_a_command_or_a_word() {
+        let text = "say `apt-mark unhold a-long-name` and run again";
+        let lines = |width| fill(text, width, "> ", "  ");
+        assert_eq!(lines(None), format!("> {text}"));
+        assert_eq!(lines(Some(20)), "> say\n  `apt-mark unhold a-long-name`\n  and run again");
+        assert_eq!(lines(Some(80)), format!("> {text}"));
+    }
 }

@@ -39,7 +39,7 @@ impl Text {
             level: Level::Normal,
             hints: false,
             color: terminal::colors(std::io::stdout().is_terminal()),
-            width: terminal::width(),
+            width: terminal::width(std::io::stdout()),
             bar: RefCell::default(),
             groups: RefCell::default(),
         }

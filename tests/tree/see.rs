@@ -196,6 +196,18 @@ fn what_is_too_wide_stands_on_two_lines() {
 }
 
 #[test]
+fn an_error_is_not_broken_into_lines_where_no_terminal_reads_it() {
+    let (_site, tree) = two();
+    tree.write("etc/kpull/kpull.toml", "nope = 1\n");
+    let lines = |width: &[(&str, &str)]| {
+        let told = with(&tree, "apply", width).exits(1).stderr;
+        told.lines().filter(|line| line.contains("× ") || line.starts_with("  help: ")).map(str::len).max().unwrap()
+    };
+    assert!(lines(&[]) > 120, "{}", lines(&[]));
+    assert!(lines(&[("COLUMNS", "60")]) <= 64);
+}
+
+#[test]
 fn an_error_has_a_code_that_help_explains_in_text_and_in_json() {
     let (site, tree) = two();
     let told = tree.kpull("diff 7").exits(1).stderr;
