@@ -15,7 +15,7 @@ use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result};
 use crate::host::{Host, is_firewall_file, is_unit_file};
-use crate::kind::{Change, Gate, Item, Kick, Phase, Work};
+use crate::kind::{Change, Gate, Item, Kick, Phase, What, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
 use crate::store::{Generation, Owed, Store};
@@ -494,8 +494,8 @@ impl<'a> Run<'a> {
 
     /// Gives back what no role wants any more and whose turn it is. What can't be is reported, and tried again by the next run.
     fn give_back(&mut self, gone: &[(Gone, Option<Change>)], turn: Turn) -> Result<()> {
-        for (one, _) in gone.iter().filter(|(one, _)| one.turn == turn) {
-            match self.restore(one) {
+        for (at, (one, _)) in gone.iter().enumerate().filter(|(_, (one, _))| one.turn == turn) {
+            match self.restore(one, gone.get(at + 1..).unwrap_or_default()) {
                 Ok(()) => self.before.forget(&one.mark),
                 Err(Stop::Failed(error)) if !error.is_of_machine() => {
                     self.gone_stays = true;
@@ -507,15 +507,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gives one thing back.
-    fn restore(&mut self, one: &Gone) -> Result<(), Stop> {
+    /// Gives one thing back, and with it those of the `others` that go along with it.
+    fn restore(&mut self, one: &Gone, others: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
         let item = &one.item;
         let observed = item.resource.observe(self.work)?;
         if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
-            let kicks: Vec<(&str, Kick)> = one.kicks.iter().map(|(id, kick)| (id.as_str(), *kick)).collect();
+            let ids = item.resource.along();
+            // what can't be told of one is told at its own turn
+            let observe = |one: &Gone| one.item.resource.observe(self.work).ok();
+            let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));
+            let mut along: Vec<(&Gone, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
+            along.retain(|(_, change)| change.what == What::Removed);
+            let all = std::iter::once(one).chain(along.iter().map(|(other, _)| *other));
+            let kicks: Vec<(&str, Kick)> =
+                all.flat_map(|one| &one.kicks).map(|(id, kick)| (id.as_str(), *kick)).collect();
             self.owe(item, &kicks)?;
             self.make(item, Some(&one.mark), &change)?;
+            along.retain(|(other, _)| matches!(observe(other), Some(None)));
             self.done(item, change);
+            for (other, change) in along {
+                self.done(&other.item, change);
+            }
         }
         Ok(())
     }

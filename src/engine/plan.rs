@@ -1,5 +1,6 @@
 //! The catalog against the host, as changes. Nothing is changed by looking.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::before::{Before, Gone};
@@ -8,6 +9,7 @@ use crate::engine::fault::LeftOut;
 use crate::engine::held::HeldBack;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::kind::package::leave_together;
 use crate::kind::{Change, Item, Kick, Wants, Work, whole_of};
 use crate::resolve::{Catalog, clashes};
 use crate::secret::mask;
@@ -160,14 +162,14 @@ impl Leaving {
     /// What the catalog has no more of all that is known.
     pub(super) fn of(known: &mut Before, work: &Work<'_>, held: &[HeldBack]) -> Result<Self> {
         let mut leaves = HashSet::new();
-        let (all, lost) = known.gone(work);
+        let (mut all, lost) = known.gone(work);
         let is_partial = work.catalog.iter().any(|item| item.resource.footprint(work).is_err());
         let mut leaving = Self { lost, is_partial, ..Self::default() };
+        let before = all.len();
+        all.retain(|one| !held.iter().any(|held| held.id == one.id));
+        leaving.stays = all.len() < before;
+        leave_together(&mut all.iter_mut().map(|one| one.item.resource.as_mut() as &mut dyn Any).collect::<Vec<_>>());
         for one in all {
-            if held.iter().any(|held| held.id == one.id) {
-                leaving.stays = true;
-                continue;
-            }
             let observed = match one.item.resource.observe(work) {
                 Ok(observed) => observed,
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! Packages by apt, dnf, yum, microdnf or zypper: what is installed is read from the database, changes are made by the program.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -304,16 +304,16 @@ impl Manager {
         Err(tried.failure(format!("can't remove {}", names.join(", "))))
     }
 
-    /// What no package needs any more once `name` is gone, of what was not among the packages `beside` it when it came; the package
-    /// manager's own rules for what was installed for others only.
-    pub fn useless_without(self, name: &str, beside: &HashSet<String>) -> Result<Vec<String>> {
+    /// What no package needs any more once `names` are gone, of what `came` with them; the package manager's own rules for what was
+    /// installed for others only.
+    pub fn useless_without(self, names: &[&str], came: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         if self != Self::Apt {
             return Ok(Vec::new());
         }
         let useless = self.would_remove(&[], true)?;
-        let mut others = without(self.would_remove(&[name], true)?, &[name]);
-        others.retain(|other| !beside.contains(other) && !useless.contains(other));
-        let all: Vec<&str> = std::iter::once(name).chain(others.iter().map(String::as_str)).collect();
+        let mut others = without(self.would_remove(names, true)?, names);
+        others.retain(|other| came(other) && !useless.contains(other));
+        let all: Vec<&str> = names.iter().copied().chain(others.iter().map(String::as_str)).collect();
         // what stays may need some of them
         if self.needed_by(&all)?.is_empty() { Ok(others) } else { Ok(Vec::new()) }
     }
@@ -328,19 +328,23 @@ impl Manager {
         }
     }
 
-    /// Removes packages, with `purge` their configuration too, where the package manager keeps that otherwise.
-    pub fn remove(self, names: &[&str], purge: bool) -> Result<()> {
-        let names = argv(names.iter().copied());
+    /// Removes packages in one transaction, and of those that are `purged` their configuration too, where the package manager keeps
+    /// that otherwise.
+    pub fn remove(self, names: &[&str], purged: &[&str]) -> Result<()> {
         let options: &[&str] = match self {
-            Self::Apt if purge => &["purge", "--no-auto-remove"],
+            Self::Apt if names.len() == purged.len() => &["purge", "--no-auto-remove"],
             Self::Apt => &["remove", "--no-auto-remove"],
             Self::Dnf | Self::Yum => &["remove", "--setopt=clean_requirements_on_remove=0"],
             Self::Microdnf => &["remove"],
             Self::Zypper => &["remove", "--name", "--no-clean-deps"],
         };
-        let output = self.run(options, &names)?;
-        let what = || format!("can't remove {}", names.join(", "));
-        if self.has_done(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
+        let output = self.run(options, &argv(names.iter().copied()))?;
+        if !self.has_done(&output) {
+            return Err(self.failure(&output, format!("can't remove {}", names.join(", "))));
+        }
+        // apt purges all of a transaction or none
+        let is_left = self == Self::Apt && !purged.is_empty() && names.len() != purged.len();
+        if is_left { self.remove(purged, purged) } else { Ok(()) }
     }
 
     /// Runs the program. A dpkg that was interrupted, by a power cut for instance, ends its work first: apt refuses to go on
@@ -542,17 +546,22 @@ fn removed(simulation: &str) -> Vec<String> {
     simulation.lines().filter_map(gone).collect()
 }
 
-/// Those that aren't in `names`, where an architecture may be left out or not.
+/// Those that aren't in `names`.
 fn without(mut packages: Vec<String>, names: &[&str]) -> Vec<String> {
-    let bare = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
-    packages.retain(|package| !names.iter().any(|name| name == package || bare(name) == *package));
+    packages.retain(|package| !names.iter().any(|name| is_named(name, package)));
     packages
 }
 
-/// Those that need what is to be removed, as `rpm -e` complains.
+/// Whether a package that a package manager tells of is the one that is called `name`, where an architecture may be left out or not.
+pub fn is_named(name: &str, package: &str) -> bool {
+    name == package || name.split(':').next() == Some(package)
+}
+
+/// The names of those that need what is to be removed, as `rpm -e` complains: `… is needed by (installed) NAME-VERSION-RELEASE.ARCH`.
 fn needing(complaint: &str) -> Vec<String> {
+    let name = |whole: &str| whole.rsplitn(3, '-').nth(2).unwrap_or(whole).to_owned();
     let others =
-        complaint.lines().filter_map(|line| line.split_once("(installed) ").map(|(_, name)| name.trim().to_owned()));
+        complaint.lines().filter_map(|line| line.split_once("(installed) ").map(|(_, whole)| name(whole.trim())));
     others.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -778,9 +787,9 @@ mod tests {
 
     #[test]
     fn who_needs_an_rpm_is_found_in_what_rpm_complains_of() {
-        let complaint = "error: Failed dependencies:\n\tlib is needed by (installed) b-1-1.x86_64\n\
-                         \tlib.so is needed by (installed) b-1-1.x86_64\n\tlib is needed by (installed) a-1-1.noarch\n";
-        assert_eq!(needing(complaint), ["a-1-1.noarch", "b-1-1.x86_64"]);
+        let complaint = "error: Failed dependencies:\n\tlib is needed by (installed) b-c-1-1.x86_64\n\
+                         \tlib.so is needed by (installed) b-c-1-1.x86_64\n\tlib is needed by (installed) a-1-1.noarch\n";
+        assert_eq!(needing(complaint), ["a", "b-c"]);
         assert_eq!(needing("error: package x is not installed\n"), [""; 0]);
     }
 

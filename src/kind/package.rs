@@ -1,6 +1,7 @@
 //! `[[package]]`: packages of the distribution that are installed, or not. For a tree nothing is done: packages belong to
 //! whoever made its base.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::host::packages::{Installed, Manager, check_changeable};
+use crate::host::packages::{Installed, Manager, check_changeable, is_named};
 use crate::host::root::Seen;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work, whole_of};
@@ -211,7 +212,7 @@ impl Resource for Package {
                 refresh(work, manager).and_then(|is_fresh| manager.install(&host.root, &packages, set.start, is_fresh))
             }
             State::Absent => match manager.needed_by(&due)? {
-                others if others.is_empty() => manager.remove(&due, false),
+                others if others.is_empty() => manager.remove(&due, &[]),
                 others => Err(Error::new(format!("can't remove {}", due.join(", ")))
                     .because(format!("{} would go too", others.join(", ")))
                     .help("if they are to go as well, name them in the [[package]] that says `absent`")),
@@ -262,6 +263,14 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
 /// A package that this host did not have, and that no role wants any more.
 #[derive(Debug)]
 pub struct Unwanted {
+    package: Arc<Former>,
+    /// The others like it: those of them that need it go along with it.
+    others: Vec<Arc<Former>>,
+}
+
+/// What is remembered of a package that kpull installed.
+#[derive(Debug)]
+struct Former {
     name: String,
     manager: Option<Manager>,
     /// What was installed before it, if that is known.
@@ -271,40 +280,66 @@ pub struct Unwanted {
 }
 
 /// What is to be done about a package that no role wants any more.
-enum Way {
+enum Way<'a> {
     /// It is not there.
     Gone,
     /// It stays, since these need it.
     Needed(Vec<String>),
-    /// It goes, and these with it, that came with it and are of no use without it.
-    Remove(Vec<String>),
+    /// It goes in one transaction with others.
+    Remove {
+        /// Those that need it, which no role wants any more either.
+        needing: Vec<&'a Former>,
+        /// What came with any of these, and is of no use without them.
+        useless: Vec<String>,
+    },
+}
+
+/// Lets those of `resources` that are packages which no role wants any more know of one another.
+pub fn leave_together(resources: &mut [&mut dyn Any]) {
+    let packages = |resource: &&mut dyn Any| resource.downcast_ref::<Unwanted>().map(|one| one.package.clone());
+    let all: Vec<Arc<Former>> = resources.iter().filter_map(packages).collect();
+    for one in resources.iter_mut().filter_map(|resource| resource.downcast_mut::<Unwanted>()) {
+        one.others = all.iter().filter(|other| !Arc::ptr_eq(other, &one.package)).cloned().collect();
+    }
 }
 
 impl Unwanted {
     /// `beside` has one name a line.
     pub(super) fn new(name: &str, manager: Option<Manager>, beside: Option<&[u8]>, purge: bool) -> Self {
         let beside = beside.map(|names| String::from_utf8_lossy(names).lines().map(str::to_owned).collect());
-        Self { name: name.to_owned(), manager, beside, purge }
+        Self { package: Arc::new(Former { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
     }
 
     fn manager(&self, host: &Host) -> Result<Manager> {
-        self.manager.map_or_else(|| host.package_manager(), Ok)
+        self.package.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
-    fn way(&self, host: &Host) -> Result<Way> {
+    fn way(&self, host: &Host) -> Result<Way<'_>> {
         let manager = self.manager(host)?;
-        if host.package(manager, &self.name)?.is_empty() {
+        if host.package(manager, &self.package.name)?.is_empty() {
             return Ok(Way::Gone);
         }
-        let needed_by = manager.needed_by(&[&self.name])?;
-        if !needed_by.is_empty() {
-            return Ok(Way::Needed(needed_by));
-        }
-        let others = match &self.beside {
-            Some(beside) => manager.useless_without(&self.name, beside)?,
-            None => Vec::new(),
+        let mut going: Vec<&Former> = vec![&self.package];
+        let names = loop {
+            let names: Vec<&str> = going.iter().map(|one| one.name.as_str()).collect();
+            let needed_by = manager.needed_by(&names)?;
+            if needed_by.is_empty() {
+                break names;
+            }
+            let leaves = |name: &String| self.others.iter().find(|other| is_named(&other.name, name));
+            let (leaving, staying): (Vec<_>, Vec<_>) =
+                needed_by.iter().map(|name| (name, leaves(name))).partition(|(_, leaves)| leaves.is_some());
+            if !staying.is_empty() {
+                return Ok(Way::Needed(staying.into_iter().map(|(name, _)| name.clone()).collect()));
+            }
+            going.extend(leaving.into_iter().filter_map(|(_, leaves)| leaves).map(Arc::as_ref));
         };
-        Ok(Way::Remove(others))
+        let came = |name: &str| going.iter().filter_map(|one| one.beside.as_ref()).any(|beside| !beside.contains(name));
+        let useless = match going.iter().any(|one| one.beside.is_some()) {
+            true => manager.useless_without(&names, came)?,
+            false => Vec::new(),
+        };
+        Ok(Way::Remove { needing: going.split_off(1), useless })
     }
 }
 
@@ -314,36 +349,50 @@ impl Resource for Unwanted {
     }
 
     fn key(&self) -> String {
-        self.name.clone()
+        self.package.name.clone()
     }
 
     fn phase(&self) -> Phase {
         Phase::Packages
     }
 
+    fn along(&self) -> Vec<String> {
+        self.others.iter().map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
+    }
+
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         if !work.host.is_live() {
             return Ok(None);
         }
-        let others = match self.way(work.host)? {
+        let (needing, useless) = match self.way(work.host)? {
             Way::Gone => return Ok(None),
             Way::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
-            Way::Remove(others) => others,
+            Way::Remove { needing, useless } => (needing, useless),
         };
         let manager = self.manager(work.host)?;
-        let installed = work.host.package(manager, &self.name)?;
-        let versions = versions(&installed);
-        let verb = if self.purge && manager == Manager::Apt { "purge" } else { "remove" };
-        let with =
-            if others.is_empty() { String::new() } else { format!(", and {} that came with it", others.join(", ")) };
-        Ok(Some(Change::removal(format!("{verb} {versions}{with}"))))
+        let installed = work.host.package(manager, &self.package.name)?;
+        let verb = if self.package.purge && manager == Manager::Apt { "purge" } else { "remove" };
+        let mut summary = format!("{verb} {}", versions(&installed));
+        let needing: Vec<&str> = needing.iter().map(|one| one.name.as_str()).collect();
+        let useless: Vec<&str> = useless.iter().map(String::as_str).collect();
+        let need = if needing.len() == 1 { "needs it" } else { "need it" };
+        for (names, why) in [(needing, need), (useless, "came with it")] {
+            if !names.is_empty() {
+                summary = format!("{summary}, and {} that {why}", names.join(", "));
+            }
+        }
+        Ok(Some(Change::removal(summary)))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let host = work.host;
-        let Way::Remove(others) = self.way(host)? else { return Ok(()) };
-        let names: Vec<&str> = std::iter::once(&self.name).chain(&others).map(String::as_str).collect();
-        let done = self.manager(host)?.remove(&names, self.purge);
+        let Way::Remove { needing, useless } = self.way(host)? else { return Ok(()) };
+        let going = || std::iter::once(&*self.package).chain(needing.iter().copied());
+        let useless = useless.iter().map(String::as_str);
+        let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(useless.clone()).collect();
+        let purged = going().filter(|one| one.purge).map(|one| one.name.as_str());
+        let purged: Vec<&str> = purged.chain(useless.filter(|_| self.package.purge)).collect();
+        let done = self.manager(host)?.remove(&names, &purged);
         host.forget_packages();
         host.unit_files_changed();
         done

@@ -185,6 +185,84 @@ fn a_package_that_another_needs_by_now_stays_and_so_does_configuration_that_was_
     assert_eq!(host.run("dpkg --verify").ok(), "");
 }
 
+/// A role with these packages and nothing else.
+fn packages(names: &[&str], more: &str) -> String {
+    names.iter().map(|name| format!("[[package]]\nname = {name:?}\n{more}")).collect()
+}
+
+#[test]
+fn packages_that_lose_their_roles_together_go_in_one_transaction_where_one_needs_the_other() {
+    let world = World::new();
+    let host = world.host();
+    let both = packages(&["daemon", "daemon-data"], "");
+    offer(host, "daemon-data", "1", "all", "");
+    offer(host, "daemon", "1", "amd64", "daemon-data");
+    // somebody's own package needs one of them, and that the other
+    offer(host, "daemon-more", "1", "all", "daemon");
+    world.release(&both);
+    world.converges();
+    host.run("apt-get -qy install daemon-more").ok();
+    world.release("");
+    let plan = host.run("kpull plan").stdout;
+    assert_eq!(plan.matches("kept because daemon-more needs it").count(), 2, "{plan}");
+    world.converges();
+    host.run("apt-get -qy purge daemon-more daemon daemon-data").ok();
+
+    // each came by itself; the one that is needed has its turn first
+    world.release(&packages(&["daemon-data"], ""));
+    world.converges();
+    world.release(&both);
+    world.converges();
+    world.release("");
+    let plan = host.run("kpull plan").stdout;
+    assert!(plan.contains("purge 1, and daemon that needs it"), "{plan}");
+    let told = host.run("kpull apply").ok();
+    assert_eq!(told.matches("package:daemon").count(), 2, "both are told: {told}");
+    assert_eq!(left(host), "");
+    assert_eq!(host.run("dpkg --verify").ok(), "");
+    world.is_converged();
+
+    // each needs the other
+    offer(host, "daemon-data", "2", "all", "daemon");
+    host.run("apt-get -q update").ok();
+    world.release(&both);
+    world.converges();
+    world.release("");
+    let plan = host.run("kpull plan").stdout;
+    assert!(plan.contains("purge 2, and daemon that needs it"), "{plan}");
+    assert!(plan.contains("purge 1, and daemon-data that needs it"), "{plan}");
+    world.converges();
+    assert_eq!(left(host), "");
+}
+
+#[test]
+fn packages_of_dnf_that_lose_their_roles_together_go_in_one_transaction_where_one_needs_the_other() {
+    let world = World::new();
+    let host = world.host();
+    let spec =
+        |name: &str, needs: &str| SPEC.replace("daemon-rpm", name).replace("BuildArch", &format!("{needs}BuildArch"));
+    for (name, needs) in [
+        ("daemon-rpm", "Requires: daemon-rpm-library\n"),
+        ("daemon-rpm-library", "Requires: daemon-rpm-data\n"),
+        ("daemon-rpm-data", ""),
+    ] {
+        host.write("/srv/daemon.spec", spec(name, needs));
+        host.run("rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/rpm' /srv/daemon.spec").ok();
+    }
+    host.run("rm -r /srv/rpm/repodata && createrepo_c --quiet /srv/rpm").ok();
+    world.release("");
+    world.converges();
+    let all = ["daemon-rpm", "daemon-rpm-library", "daemon-rpm-data"];
+    world.release(&packages(&all, "manager = \"dnf\"\n"));
+    world.converges();
+    world.release("");
+    let plan = host.run("kpull plan").stdout;
+    assert!(plan.contains("remove 0:1-1, and daemon-rpm-library, daemon-rpm that need it"), "{plan}");
+    world.converges();
+    host.run("! rpm -q daemon-rpm && ! rpm -q daemon-rpm-library && ! rpm -q daemon-rpm-data").ok();
+    world.is_converged();
+}
+
 #[test]
 fn what_an_rpm_ships_stands_there_again_when_no_role_wants_the_place_and_goes_with_the_package() {
     let world = World::new();
