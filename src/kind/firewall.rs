@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, nearest};
 use crate::host::firewalld::{UNKNOWN_SERVICE, UNKNOWN_ZONE, Zone};
+use crate::host::os::Os;
 use crate::host::rich_rule::{Part, RichRule};
 use crate::host::root::{Access, Root};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
@@ -787,7 +788,7 @@ fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
 fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
     let (path, text) = match kept_zone(&host.root, zone)? {
         Some(found) => found,
-        None => (etc_file(zone), blank(zone)?),
+        None => (etc_file(zone), blank(zone, &host.root)?),
     };
     parse(host, &path, text)
 }
@@ -804,21 +805,36 @@ fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
 pub(crate) const PACKAGED: [&str; 10] =
     ["block", "dmz", "drop", "external", "home", "internal", "nm-shared", "public", "trusted", "work"];
 
-/// The file of a zone that a tree doesn't have. A file in `/etc` hides the package's, so what that holds has to be in it.
-fn blank(zone: &str) -> Result<String> {
+/// The file of a zone that a tree doesn't have, as the firewalld of the tree's system has it. A file in `/etc` hides the package's, so
+/// what that holds has to be in it.
+fn blank(zone: &str, root: &Root) -> Result<String> {
     let (target, content) = match zone {
-        "public" => (
-            "",
-            "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n  <forward/>\n",
-        ),
-        "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n  <forward/>\n"),
+        "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
+        "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
         _ if PACKAGED.contains(&zone) => {
             return Err(Error::new(format!("the tree has no firewalld, so what its zone {zone} holds isn't known"))
                 .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
         }
         _ => ("", ""),
     };
-    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}</zone>\n"))
+    let forward = if content.is_empty() || forwards_nothing(&Os::of(root)?) { "" } else { "  <forward/>\n" };
+    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
+}
+
+/// Whether a system comes with a firewalld before 1.0, whose zones have no `<forward/>`; one before 0.9 can't read a zone that has it.
+fn forwards_nothing(os: &Os) -> bool {
+    let first: &[u32] = match (&*os.id, &*os.family) {
+        ("ubuntu", _) => &[22],
+        ("fedora", _) => &[35],
+        ("amzn", _) => &[2023],
+        (_, "debian") => &[12],
+        (_, "rhel") => &[9],
+        (_, "suse") => &[15, 6],
+        _ => return false,
+    };
+    let version: Vec<u32> = os.version.split('.').map_while(|part| part.parse().ok()).collect();
+    // what has no version is the newest
+    !version.is_empty() && version.as_slice() < first
 }
 
 /// What tells whether somebody has touched a zone: what is permanent is in the files.
@@ -1017,6 +1033,33 @@ mod tests {
         assert!(first.starts_with("dmz port 80/tcp +1 "), "{first}");
         assert_ne!(first, firewall("zone = 'dmz'\nports = ['80/tcp', '81/tcp']").key());
         assert!(firewall("").key().starts_with("default nothing "));
+    }
+
+    #[test]
+    fn in_a_tree_without_firewalld_a_zone_has_what_the_firewalld_of_the_tree_s_system_reads() {
+        let forwards = |release: &str, zone: &str| {
+            let (_dir, host) = tree(&[("etc/os-release", release)]);
+            zone_file(&host, zone).unwrap().settings().forward
+        };
+        for (release, wanted) in [
+            ("ID=centos\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n", false),
+            ("ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=8.10\n", false),
+            ("ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=9.3\n", true),
+            ("ID=fedora\nVERSION_ID=41\n", true),
+            ("ID=amzn\nID_LIKE=\"centos rhel fedora\"\nVERSION_ID=2\n", false),
+            ("ID=amzn\nID_LIKE=fedora\nVERSION_ID=2023\n", true),
+            ("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=20.04\n", false),
+            ("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=22.04\n", true),
+            ("ID=debian\nVERSION_ID=11\n", false),
+            ("ID=debian\n", true),
+            ("ID=opensuse-leap\nID_LIKE=\"suse opensuse\"\nVERSION_ID=15.5\n", false),
+            ("ID=opensuse-leap\nID_LIKE=\"suse opensuse\"\nVERSION_ID=15.6\n", true),
+            ("ID=arch\n", true),
+        ] {
+            assert_eq!(forwards(release, "public"), wanted, "{release}");
+            assert_eq!(forwards(release, "trusted"), wanted, "{release}");
+            assert!(!forwards(release, "own"), "{release}");
+        }
     }
 
     #[test]
