@@ -191,6 +191,17 @@ impl Systemd {
         })
     }
 
+    /// How long ago a unit became active the last time; very long when it never was.
+    pub fn active_for(&self, name: &str) -> Result<Duration> {
+        let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
+        let entered = properties.get("ActiveEnterTimestampMonotonic").and_then(|value| u64::try_from(value).ok());
+        let now = u64::try_from(monotonic()).unwrap_or_default();
+        Ok(match entered {
+            None | Some(0) => Duration::MAX,
+            Some(entered) => Duration::from_micros(now.saturating_sub(entered)),
+        })
+    }
+
     /// The instances of a template that run, but those for which a socket has accepted a connection: nothing can start them again, and
     /// the next one is of the new definition anyway.
     pub fn instances(&self, template: &str) -> Result<Vec<String>> {
@@ -261,10 +272,8 @@ impl Systemd {
             value.filter(|value| !matches!(*value, 0 | u64::MAX)).and_then(|value| i64::try_from(value).ok())
         };
         let real = micros("NextElapseUSecRealtime").and_then(|micros| Timestamp::from_microsecond(micros).ok());
-        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now = since_boot.tv_sec.saturating_mul(1_000_000).saturating_add(since_boot.tv_nsec / 1000);
         let monotonic = micros("NextElapseUSecMonotonic").and_then(|micros| {
-            Timestamp::now().checked_add(SignedDuration::from_micros(micros.saturating_sub(now))).ok()
+            Timestamp::now().checked_add(SignedDuration::from_micros(micros.saturating_sub(monotonic()))).ok()
         });
         Ok([real, monotonic].into_iter().flatten().min())
     }
@@ -430,6 +439,12 @@ fn list_of(properties: &Properties, key: &str) -> Vec<String> {
 }
 
 /// The main process of a unit; 0 for none.
+/// Now on the clock that systemd counts from boot with, in microseconds.
+fn monotonic() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
+}
+
 fn main_process(properties: &Properties) -> u32 {
     properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }

@@ -59,7 +59,7 @@ pub struct UnitFields {
     /// A program, with its arguments, that succeeds while the unit's work stands on the host; when the unit is active and it
     /// fails, the unit is restarted.
     check: Option<Vec<String>>,
-    /// How long the check may fail after a start or restart; `30s` when left out.
+    /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
     check_within: Option<Span>,
     /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
     /// this is left out.
@@ -336,13 +336,30 @@ impl Check {
         Command::new(&self.argv, ONE_CHECK)
     }
 
-    /// Whether the work of `unit` stands. A check that never ends tells neither.
-    fn stands(&self, unit: &str) -> Result<bool> {
-        match self.ask()? {
-            Some(output) if matches!(output.ended, Ended::TimedOut(_)) => Err(output
-                .failure_of(format!("the check of {unit} never ended"), self.sensitive)
-                .help("find out what it waits for, or let it give up by itself")),
-            output => Ok(output.is_some_and(|output| output.is_success())),
+    /// Whether the work of `unit` stands, for which it has its time after each start, whoever started it; `active` tells how long
+    /// ago that was. A check that never ends tells neither.
+    fn stands(&self, unit: &str, active: impl Fn() -> Result<Duration>) -> Result<bool> {
+        let started = Instant::now();
+        let mut before = None;
+        loop {
+            match self.ask()? {
+                Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
+                    return Err(output
+                        .failure_of(format!("the check of {unit} never ended"), self.sensitive)
+                        .help("find out what it waits for, or let it give up by itself"));
+                }
+                Some(output) if output.is_success() => return Ok(true),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+            let before = match before {
+                Some(before) => before,
+                None => *before.insert(active()?),
+            };
+            if started.elapsed().saturating_add(PAUSE).saturating_add(before) > self.within {
+                return Ok(false);
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -717,7 +734,9 @@ impl Unit {
     /// Whether it is active without doing its work.
     fn is_in_vain(&self, host: &Host) -> Result<bool> {
         match &self.check {
-            Some(check) if host.unit(&self.name)?.active == "active" => Ok(!check.stands(&self.name)?),
+            Some(check) if host.unit(&self.name)?.active == "active" => {
+                Ok(!check.stands(&self.name, || host.systemd()?.active_for(&self.name))?)
+            }
             _ => Ok(false),
         }
     }
@@ -1176,10 +1195,11 @@ mod tests {
             within: Duration::ZERO,
             sensitive,
         };
-        assert!(check("true", false).stands("a.service").unwrap());
-        assert!(!check("exit 1", false).stands("a.service").unwrap());
+        let long_ago = || Ok(Duration::MAX);
+        assert!(check("true", false).stands("a.service", long_ago).unwrap());
+        assert!(!check("exit 1", false).stands("a.service", long_ago).unwrap());
         let missing = Check { argv: vec!["no-such-program".to_owned()], ..check("", false) };
-        assert!(!missing.stands("a.service").unwrap(), "a package may still bring it");
+        assert!(!missing.stands("a.service", long_ago).unwrap(), "a package may still bring it");
         assert_eq!(
             missing.wait("a.service").unwrap_err().to_string(),
             "a.service was started, and its check still fails: there is no program no-such-program"
@@ -1189,8 +1209,30 @@ mod tests {
         assert_eq!(error.to_string(), "a.service was started, and its check still fails: exit status: 1\nno chain");
         let error = check("echo hunter2; exit 1", true).wait("a.service").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-        let error = check("sleep 1000", false).stands("a.service").unwrap_err();
+        let error = check("sleep 1000", false).stands("a.service", long_ago).unwrap_err();
         assert!(error.to_string().starts_with("the check of a.service never ended"), "{error}");
+    }
+
+    #[test]
+    fn a_check_that_fails_is_asked_again_as_long_as_a_start_may_take_whoever_started_the_unit() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = dir.path().join("fails");
+        let script = format!("n=$(cat {0}) && [ $n -gt 0 ] || exit 0; echo $((n - 1)) > {0}; exit 1", fails.display());
+        let check = Check {
+            argv: crate::host::process::argv(["sh", "-c", &script]),
+            within: Duration::from_secs(3600),
+            sensitive: false,
+        };
+        for (active, wanted, left) in [
+            (Duration::ZERO, true, "0\n"),
+            (Duration::from_secs(3000), true, "0\n"),
+            (Duration::from_secs(3600), false, "1\n"),
+            (Duration::MAX, false, "1\n"),
+        ] {
+            std::fs::write(&fails, "2\n").unwrap();
+            assert_eq!(check.stands("a.service", || Ok(active)).unwrap(), wanted, "{active:?}");
+            assert_eq!(std::fs::read_to_string(&fails).unwrap(), left, "{active:?}");
+        }
     }
 
     #[test]

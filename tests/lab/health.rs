@@ -113,3 +113,45 @@ fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_ver
     assert!(failed.contains("the check of rules.service never ended"), "{failed}");
     assert_eq!(life(host, "rules"), rules);
 }
+
+#[test]
+fn a_unit_that_somebody_else_has_restarted_has_its_time_until_its_check_succeeds() {
+    let lab = Lab::new(&[H1]);
+    let host = lab.host("h1");
+    // it fails as often as /run/fails says
+    let role = |within: &str| {
+        format!(
+            r#"
+summary = "For a test"
+[[unit]]
+name = "rules.service"
+content = """
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+enable = true
+check = ["sh", "-c", "n=$(cat /run/fails) && [ $n -gt 0 ] || exit 0; echo $((n - 1)) > /run/fails; exit 1"]
+check_within = "{within}"
+"#
+        )
+    };
+    crate::sign_on(host, &role("1h"), "");
+    host.run("kpull apply").ok();
+    host.run("systemctl restart rules && echo 3 > /run/fails").ok();
+    let before = life(host, "rules");
+    host.run("kpull plan").ok();
+    assert_eq!(host.run("cat /run/fails").ok(), "0");
+    host.run("echo 2 > /run/fails").ok();
+    host.run("kpull apply").ok();
+    assert_eq!((life(host, "rules"), host.run("cat /run/fails").ok()), (before.clone(), "0".to_owned()));
+
+    // without time, the first failure counts
+    host.write("/srv/site/roles/app/role.toml", role("0s"));
+    host.run("kpull sign --site /srv/site --key /root/key && kpull apply").ok();
+    host.run("echo 100 > /run/fails").ok();
+    assert!(host.run("kpull plan").stdout.contains("restart (its check fails)"));
+    assert!(host.run("kpull apply").fails(3).contains("its check still fails"));
+    assert_ne!(life(host, "rules"), before);
+}
