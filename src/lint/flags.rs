@@ -61,7 +61,7 @@ fn table_of<'t>(tables: &'t Tables<'t>, version: &'t str) -> Option<(&'t Version
 }
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
-    let mut errors = Vec::new();
+    let mut errors: Vec<Error> = subject.site.files.iter().filter_map(|(path, _)| misnamed(path)).collect();
     for host in &subject.hosts {
         for unit in &host.units {
             for command in unit.text.commands("ExecStart") {
@@ -70,6 +70,28 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// The version that the table at a path is for; `None` when its name is none.
+fn version_of(file: &str) -> Option<Version<'_>> {
+    let version = file.strip_suffix(".txt")?;
+    let is_plain = version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_' | '~'));
+    let bare = version.strip_prefix('v').unwrap_or(version);
+    (is_plain && bare.starts_with(|c: char| c.is_ascii_digit())).then_some(Version(version))
+}
+
+/// The error for a file among the tables whose name is that of no version.
+fn misnamed(path: &str) -> Option<Error> {
+    let ["roles", role, "flags", program, file] = path.split('/').collect::<Vec<_>>()[..] else { return None };
+    if version_of(file).is_some() {
+        return None;
+    }
+    let dir = directory(role, program);
+    Some(
+        Error::new(format!("{path} is read for no version of {program}")).help(format!(
+            "a table is called as its version: {dir}/1.35.2.txt, or {dir}/1.35.txt for all patches of 1.35"
+        )),
+    )
 }
 
 /// The name of a program, which its tables have too.
@@ -97,10 +119,10 @@ fn directory(role: &str, program: &str) -> String {
 fn tables<'a>(site: &'a Site, role: &str, program: &str) -> Tables<'a> {
     let prefix = format!("{}/", directory(role, program));
     let table = |(path, content): (&'a str, &'a std::sync::Arc<[u8]>)| {
-        let version = path.strip_prefix(&prefix)?.strip_suffix(".txt")?;
+        let version = version_of(path.strip_prefix(&prefix)?)?;
         let text = std::str::from_utf8(content).ok()?;
         let flags = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-        Some((Version(version), Table { flags, is_published: text.starts_with(PUBLISHED) }))
+        Some((version, Table { flags, is_published: text.starts_with(PUBLISHED) }))
     };
     site.files.iter().filter_map(table).collect()
 }
@@ -127,11 +149,11 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
                 (true, Some(near)) => format!("did you mean `--{near}`?"),
                 (true, None) => format!("{}/{}.txt says which flags it has", directory(role, program), table.0),
             };
-            let error = Error::new(format!("{program} {version} has no flag `--{flag}`"))
-                .at(place::of_flag(site, host.name, unit.item, flag), "this flag")
-                .help(help);
+            let what = format!("{program} {version} has no flag `--{flag}`");
+            let what = if *is_published { format!("{what}: its published reference does not list it") } else { what };
+            let error = Error::new(what).at(place::of_flag(site, host.name, unit.item, flag), "this flag").help(help);
             match is_published {
-                true => error.because("its published reference does not list it").help_more(
+                true => error.help_more(
                     "the reference leaves deprecated flags out: one that the program still takes goes into the table",
                 ),
                 false => error,
@@ -281,6 +303,36 @@ template = "app.service"
         assert_eq!(minor("1.35.0"), [lacks("1.35.0")]);
         assert_eq!(minor("v1.35")[0].0, lacks("v1.35").0);
         assert_eq!(minor("1.350.1")[0].0, "nothing tells which flags app 1.350.1 has: roles/r/flags/app is about 1.35");
+    }
+
+    #[test]
+    fn each_flag_that_a_version_lacks_is_told_with_its_own_place() {
+        let role = ROLE.replace("name = \"a b\"", "nmae = 1\ndaat = 2");
+        let unit = UNIT.replace(" -v 2", "").replace(" --offset -1", "");
+        let artifacts = ARTIFACTS.replace("1.0", "1.35.0");
+        let table = format!("{PUBLISHED}, and more\nzzzzzzzzz\n");
+        let site = [
+            ("roles/r/role.toml", role.as_str()),
+            ("roles/r/templates/app.service", unit.as_str()),
+            ("roles/r/flags/app/1.35.txt", table.as_str()),
+            ("artifacts.toml", artifacts.as_str()),
+        ];
+        let errors = crate::lint::testing::errors(&site);
+        let told = Error::all(errors).unwrap().told();
+        let places: BTreeSet<String> = told.iter().map(|error| error.place().unwrap().to_string()).collect();
+        let all = ["3", "4", "5"].map(|line| format!("roles/r/role.toml:{line}:1"));
+        assert_eq!(places, all.into());
+    }
+
+    #[test]
+    fn a_table_that_is_called_as_no_version_is_an_error_and_no_version_that_is_known() {
+        for name in ["latest", "README", "1.9,2", "v", "1.0.txt"] {
+            let found = site(ROLE, UNIT, &[V1, (name, "")]);
+            let what = format!("roles/r/flags/app/{name}.txt is read for no version of app");
+            let wanted = if name == "1.0.txt" { None } else { Some(what) };
+            assert_eq!(found.first().map(|one| one.0.clone()), wanted, "{name}");
+        }
+        assert_eq!(site(ROLE, UNIT, &[V1, ("v1.1", ""), ("1.2.0-rc.1+k3s1", "")]), []);
     }
 
     #[test]

@@ -15,9 +15,13 @@ amd64 = { url = "https://example.org/app.tar", sha256 = "00000000000000000000000
 arm64 = { url = "https://example.org/app.tar", sha256 = "0000000000000000000000000000000000000000000000000000000000000000", size = 4 }
 "#;
 
-/// What is found in a site with these files, each as message, place and help. Without hosts of its own it has one, `h1`
-/// (10.0.0.1), with the role `r`.
+/// What is found in a site with these files, each as message, place and help.
 pub fn found(files: &[(&str, &str)]) -> Vec<(String, String, String)> {
+    errors(files).iter().map(tell).collect()
+}
+
+/// What is found in a site with these files. Without hosts of its own it has one, `h1` (10.0.0.1), with the role `r`.
+pub fn errors(files: &[(&str, &str)]) -> Vec<Error> {
     let mut files: Files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().into())).collect();
     if files.children("host_vars").is_empty() {
         files.extend([file("host_vars/h1.toml", "address = '10.0.0.1'\nroles = ['r']\n")]);
@@ -31,7 +35,7 @@ pub fn found(files: &[(&str, &str)]) -> Vec<(String, String, String)> {
     };
     let catalogs: Vec<_> = site.hosts.iter().map(catalog).collect();
     let found = [lint_hosts(&site), lint(&site, &catalogs)].concat();
-    Error::distinct(found).into_iter().flat_map(Error::each).map(|error| tell(&error)).collect()
+    Error::distinct(found).into_iter().flat_map(Error::each).collect()
 }
 
 /// A finding as [`found`] gives it.
