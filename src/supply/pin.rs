@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
-use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
 use crate::error::{Context, Error, Result};
 use crate::net::{self, Client, Conditions, Kind, Options};
@@ -352,6 +352,13 @@ fn fill(table: &mut dyn TableLike, pin: &NewPin) {
         set(table, "url", first.as_str().into());
     }
     table.remove("urls");
+    if table.get("sha256").and_then(Item::as_str) != Some(&pin.sha256)
+        && let Some(decor) = table.get_mut("sha256").and_then(Item::as_value_mut).map(Value::decor_mut)
+        && decor.suffix().and_then(RawString::as_str).is_some_and(|suffix| suffix.contains('#'))
+    {
+        // what is said beside a digest is said of that one
+        decor.set_suffix("");
+    }
     set(table, "sha256", pin.sha256.as_str().into());
     set_size(table, pin);
     match &pin.format {
@@ -493,16 +500,17 @@ amd64 = { url = \"https://h/z\", sha256 = \"cccccccccccccccccccccccccccccccccccc
         let (text, done) = wrote(&new, true);
         assert_eq!(done, [Done::Replaced { old: a.clone() }]);
         let line = "url    = \"https://h/etcd-v3.2.9-linux-amd64.tar.gz\"\n";
-        assert_eq!(text, OLD.replace(&a, &b).replace(line, &format!("{line}size = 7\n")));
+        let replaced = OLD.replace(&format!("{a}\" # by mail"), &format!("{b}\""));
+        assert_eq!(text, replaced.replace(line, &format!("{line}size = 7\n")));
     }
 
     #[test]
-    fn a_new_version_replaces_the_old_and_its_comments_stay() {
+    fn a_new_version_replaces_the_old_and_comments_stay_but_that_on_the_former_digest() {
         let (text, done) = wrote(&[pin("etcd", "3.3.0", "amd64", 'b')], false);
         assert_eq!(done, [Done::Updated { old: "3.2.9".into() }]);
         let expected = OLD
             .replace("'3.2.9'", "\"3.3.0\"")
-            .replace(&"a".repeat(64), &"b".repeat(64))
+            .replace(&format!("{}\" # by mail", "a".repeat(64)), &format!("{}\"", "b".repeat(64)))
             .replace("v3.2.9-linux-amd64.tar.gz\"\n", "v3.3.0-linux-amd64.tar.gz\"\nsize = 7\n");
         assert_eq!(text, expected);
     }
