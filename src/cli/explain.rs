@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Place, Result, nearest};
+use crate::resolve::os::rows;
 use crate::resolve::{Facts, World};
 use crate::secret::Secrets;
 
@@ -41,6 +42,11 @@ impl Run for Explain {
         // a part of what an expression makes is set where the expression is
         let set =
             (1..=way.len()).rev().map(|parts| set_at(&way[..parts])).find(|set| !set.is_empty()).unwrap_or_default();
+        let rows = set.last().and_then(|(_, place)| {
+            let table = world.variable(&self.host, role, table_by_systems(place)?)?;
+            let table = serde_json::to_value(&table).ok()?;
+            Some(rows(&facts.os).into_iter().filter(|row| table.get(row).is_some()).collect::<Vec<_>>())
+        });
         let Some(value) = world.variable(&self.host, role, &way[0]).filter(|_| !set.is_empty()) else {
             return Err(self.unknown(&site, role, &way));
         };
@@ -61,7 +67,7 @@ impl Run for Explain {
             let layers: Vec<_> =
                 set.iter().map(|(name, place)| json!({ "layer": name, "place": place.to_string() })).collect();
             print_json(
-                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers, "facts": recorded }),
+                &json!({ "version": crate::report::VERSION, "host": self.host, "variable": self.variable, "value": value, "layers": layers, "rows": rows, "facts": recorded }),
             );
             return Ok(Exit::Done);
         }
@@ -69,6 +75,9 @@ impl Run for Explain {
         for (index, (name, place)) in set.iter().enumerate().rev() {
             let note = if index + 1 == set.len() { "" } else { "   (overruled)" };
             print(&format!("  {name:<20} {place}{note}"));
+        }
+        if let Some(rows) = rows {
+            print(&format!("  {:<20} {}", "rows", rows.join(", ")));
         }
         if let Some(file) = recorded {
             print(&format!("  {:<20} {file}", "facts"));
@@ -79,6 +88,13 @@ impl Run for Explain {
     fn json(&self) -> bool {
         self.json
     }
+}
+
+/// The table that the expression at a place takes rows from with `for_os`, if it does that.
+fn table_by_systems(place: &Place) -> Option<&str> {
+    let (before, _) = place.text.get(place.span.clone())?.split_once("for_os")?;
+    let before = before.trim_end().strip_suffix('|')?.trim_end();
+    before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().filter(|name| !name.is_empty())
 }
 
 impl Explain {

@@ -8,7 +8,7 @@ mod facts;
 mod filters;
 mod functions;
 mod order;
-mod os;
+pub mod os;
 mod shown;
 #[cfg(test)]
 pub mod testing;

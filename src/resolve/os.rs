@@ -7,7 +7,7 @@ use serde::Deserialize;
 pub use crate::host::os::Os;
 
 /// The rows that a table by systems may have for a system, from what holds for most systems to what holds for fewest.
-fn rows(os: &Os) -> Vec<String> {
+pub fn rows(os: &Os) -> Vec<String> {
     let Os { id, version, variant, family } = os;
     let major = version.split('.').next().unwrap_or_default();
     let mut rows = vec!["default".to_owned()];
