@@ -248,9 +248,11 @@ impl Config {
                 .check()
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
             if !config.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
-                return Err(Error::new("git over ssh is never in the sandbox, of which [sandbox] requires something")
-                    .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
-                    .help("use https, or remove `require` under [sandbox]"));
+                return Err(Error::new(
+                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
+                )
+                .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
+                .help("use https, or remove `require` under [sandbox]"));
             }
             source.paths().for_each(settle);
         }

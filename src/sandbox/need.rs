@@ -43,7 +43,7 @@ impl Need {
                 let release = name.as_ref().map_or_else(|_| "?".into(), |name| name.release().to_string_lossy());
                 format!("this host's kernel, Linux {release}, has no Landlock")
             }
-            Self::User => "this user namespace has no other user than root".to_owned(),
+            Self::User => "root is the only user of the container that kpull runs in".to_owned(),
         }
     }
 

@@ -203,7 +203,7 @@ fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_what_it_ha
 fn what_a_sandbox_can_t_be_required_to_have_is_an_error_of_the_configuration() {
     for (source, require, told) in [
         ("dir = \"/x\"", "selinux", "unknown variant `selinux`, expected `landlock` or `user`"),
-        ("git = \"ssh://git@h/x\"", "landlock", "git over ssh is never in the sandbox"),
+        ("git = \"ssh://git@h/x\"", "landlock", "git over ssh does not run in the sandbox"),
     ] {
         let tree = Tree::new();
         tree.configure(&format!("[[source]]\n{source}\n[sandbox]\nrequire = [\"{require}\"]\n"));
