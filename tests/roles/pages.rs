@@ -1,6 +1,6 @@
 //! The roles' pages in the documentation: each is made from the role itself, with the comments that stand in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,43 @@ fn every_role_has_its_page_and_the_page_says_what_the_role_does() {
     let left: Vec<PathBuf> = there.filter(|file| !expected.contains(file)).collect();
     assert!(left.is_empty(), "pages of no role: {left:?}");
     assert_eq!(summary.matches("](roles/").count(), expected.len(), "SUMMARY.md has links to pages of no role");
+}
+
+/// The pages of the documentation, and the README.
+fn texts() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut found, mut dirs) = (vec![root.join("README.md")], vec![root.join("docs/src")]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => found.push(path),
+            }
+        }
+    }
+    found.retain(|path| path.extension().is_some_and(|end| end == "md"));
+    found
+}
+
+#[test]
+fn what_pages_show_of_the_shipped_hosts_has_as_many_resources_as_these_have() {
+    let checked = Made::shipped().kpull("check").exits(0).stdout;
+    let number = |line: &str| line.split_once(" resources")?.0.rsplit([' ', '(']).next()?.parse::<usize>().ok();
+    let host = |line: &str| line.trim_start_matches("✓ ").split([' ', ':']).next().unwrap_or_default().to_owned();
+    let hosts: BTreeMap<String, usize> = checked.lines().filter_map(|line| Some((host(line), number(line)?))).collect();
+    assert!(hosts.len() >= 4, "{checked}");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in texts() {
+        for line in fs::read_to_string(&page).unwrap().lines() {
+            let (Some(said), Some(resources)) = (number(line), hosts.get(&host(line))) else { continue };
+            seen += 1;
+            if said != *resources {
+                wrong.push(format!("{}: {line} (it has {resources})", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty() && seen > 10, "{seen} lines, of which wrong:\n{}", wrong.join("\n"));
 }
 
 #[test]
