@@ -11,11 +11,14 @@ use serde_json::json;
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
+use crate::host::os::Os;
+use crate::host::packages::check_system;
 use crate::kind::artifact::Artifact;
+use crate::kind::package::Package;
 use crate::lint::{lint, lint_hosts, unknown_sizes};
 use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
-use crate::resolve::{Facts, once, resolve, resolve_all};
+use crate::resolve::{Catalog, Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};
 use crate::secret::scan::scan;
@@ -69,6 +72,8 @@ impl Run for Check {
             } else {
                 print(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
+            let os = facts(name, site.find_host(name)?)?.os;
+            found.extend(packages(&catalog, &os).map(|error| (name, error)));
             users.add(&catalog);
             catalogs.push(catalog);
         }
@@ -91,6 +96,7 @@ impl Run for Check {
             errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());
         }
         if let Some(dir) = &dir {
+            Facts::stray(dir, &site.hosts)?.iter().for_each(|warning| self.warn(None, warning));
             match vendor::List::load(dir) {
                 Ok(list) => errors.extend(vendor::complaints(&site.files, list.as_ref())),
                 Err(error) => errors.push(error),
@@ -172,6 +178,15 @@ impl Check {
             }
         })
     }
+}
+
+/// What a host would say of its packages, as far as that is known from its system alone.
+fn packages<'a>(catalog: &'a Catalog, os: &'a Os) -> impl Iterator<Item = Error> + 'a {
+    let packages = catalog.items.iter().filter(|item| item.resource.as_any().is::<Package>());
+    packages.filter_map(|item| {
+        let error = check_system(os, &item.resource.key()).err()?;
+        Some(error.at(item.place.clone(), format!("{} of the role {}", item.id, item.role)))
+    })
 }
 
 /// What roles take out of artifacts, by digest: for every host, whichever architecture it may have.

@@ -82,21 +82,27 @@ const OSTREE: &str = "/run/ostree-booted";
 
 /// An error for a package on a host whose system is an image, which nothing is installed into.
 pub fn check_changeable(root: &Root, name: &str) -> Result<()> {
-    let elsewhere = "bring the program as an [[artifact]] below /opt, and leave the package out here with `when`";
-    let (why, way) = match () {
-        () if root.meta(Path::new(OSTREE))?.is_some() => (
-            "this host's system is an image of ostree".to_owned(),
-            format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image; else {elsewhere}"),
-        ),
-        () => match root.check_writable(Path::new("/usr/bin/.new")) {
-            Ok(()) => return Ok(()),
-            Err(_) => (
-                "/usr is read-only on this host, as that of a system that is an image".to_owned(),
-                format!("add it as a system extension (systemd-sysext) or build it into the image; else {elsewhere}"),
-            ),
-        },
-    };
-    Err(Error::new(format!("can't change the package {name}")).because(why).help(way))
+    if root.meta(Path::new(OSTREE))?.is_some() {
+        let way = format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image");
+        return Err(unchangeable(name, "this host's system is an image of ostree", &way));
+    }
+    root.check_writable(Path::new("/usr/bin/.new")).map_err(|_| of_image(name))
+}
+
+/// The same of a host of which only the system is known: an error where that is always an image, and has no package manager.
+pub fn check_system(os: &Os, name: &str) -> Result<()> {
+    if os.id == "flatcar" { Err(of_image(name)) } else { Ok(()) }
+}
+
+fn of_image(name: &str) -> Error {
+    let way = "add it as a system extension (systemd-sysext) or build it into the image";
+    unchangeable(name, "/usr is read-only on this host, as that of a system that is an image", way)
+}
+
+fn unchangeable(name: &str, why: &str, way: &str) -> Error {
+    Error::new(format!("can't change the package {name}")).because(why).help(format!(
+        "{way}; else bring the program as an [[artifact]] below /opt, and leave the package out here with `when`"
+    ))
 }
 
 impl Manager {
@@ -121,7 +127,8 @@ impl Manager {
         if has(OSTREE)? {
             return Ok(Self::Dnf);
         }
-        Err(Error::new("this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own")
+        Err(Error::new("this host has no package manager that kpull knows")
+            .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
             .help("install what is needed with an [[artifact]], or leave the packages out here with `when`"))
     }
 
@@ -924,7 +931,8 @@ mod tests {
     fn a_host_without_a_package_manager_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let error = Manager::detect(&Root::open(dir.path()).unwrap()).unwrap_err();
-        let wanted = "this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own";
+        let wanted = "this host has no package manager that kpull knows: none of apt, dnf, yum, microdnf and zypper, with a \
+                      database of packages, is there for its system";
         assert_eq!(error.to_string(), wanted);
     }
 }

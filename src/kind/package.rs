@@ -423,10 +423,7 @@ mod tests {
             package.set.difference(&tree.host, &package.name)
         };
         let none = difference("socat").unwrap_err();
-        assert_eq!(
-            none.to_string(),
-            "this host has none of the package managers apt, dnf, yum, microdnf and zypper that is its own"
-        );
+        assert!(none.to_string().starts_with("this host has no package manager that kpull knows: "), "{none}");
         tree.put("/run/ostree-booted", "");
         let refused = |name: &str| {
             let error = difference(name).unwrap_err();

@@ -5,22 +5,31 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, nearest};
 use crate::host::{Host, meminfo};
 use crate::resolve::os::Os;
 use crate::resolve::world::merge;
-use crate::site::{Doc, read_if_there};
+use crate::site::{Doc, HostVars, read_if_there};
+
+/// What `selinux` can be.
+const SELINUX: [&str; 3] = ["enforcing", "permissive", "disabled"];
+
+/// What `cgroup` can be.
+const CGROUP: [&str; 4] = ["v1", "hybrid", "v2", "unknown"];
 
 /// Facts of a host; in a template `facts.NAME`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// The kernel's host name.
     pub hostname: String,
     /// The processor, as Go names it: `amd64`, `arm64`.
+    #[serde(deserialize_with = "arch_of")]
     pub arch: String,
     /// The system, from os-release.
     pub os: Os,
@@ -30,14 +39,19 @@ pub struct Facts {
     pub memory: u64,
     /// Processors.
     pub cores: usize,
-    /// Another one after every boot.
+    /// Another one after every boot; zeros where nobody has looked.
+    #[serde(default = "no_boot")]
     pub boot_id: String,
     /// `enforcing`, `permissive` or `disabled`.
+    #[serde(deserialize_with = "selinux_of")]
+    #[schemars(extend("enum" = SELINUX))]
     pub selinux: String,
     /// The control groups: `v1`, `hybrid` (version 1, with systemd's own in version 2), `v2`; `unknown` where nobody has looked.
-    #[serde(default = "unknown")]
+    #[serde(default = "unknown", deserialize_with = "cgroup_of")]
+    #[schemars(extend("enum" = CGROUP))]
     pub cgroup: String,
     /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
+    #[serde(default = "yes")]
     pub live: bool,
 }
 
@@ -88,7 +102,7 @@ impl Facts {
             interfaces: BTreeMap::from([("eth0".to_owned(), vec![address])]),
             memory: 4096,
             cores: 2,
-            boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
+            boot_id: no_boot(),
             selinux: "disabled".to_owned(),
             cgroup: unknown(),
             live: false,
@@ -125,15 +139,82 @@ impl Facts {
     pub fn recorded(site: Option<&Path>, name: &str, address: IpAddr) -> Result<Self> {
         let file = Self::file_of(name);
         match site.map(|dir| read_if_there(&dir.join(&file))).transpose()?.flatten() {
-            Some(bytes) => Doc::parse(&file, &bytes)?.read(),
+            Some(bytes) => Doc::parse(&file, &bytes)?
+                .read()
+                .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
             None => Self::assumed(name, address, None),
         }
+    }
+
+    /// Files beside a site that hold facts of none of its hosts, each in a sentence.
+    pub fn stray(site: &Path, hosts: &BTreeMap<String, HostVars>) -> Result<Vec<String>> {
+        let dir = site.join("facts");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(|| format!("can't read {}", dir.display())),
+        };
+        let mut stray = Vec::new();
+        for entry in entries {
+            let entry = entry.context(|| format!("can't read {}", dir.display()))?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let host = file.strip_suffix(".toml");
+            if file.starts_with('.') || host.is_some_and(|host| hosts.contains_key(host)) {
+                continue;
+            }
+            let meant = nearest(host.unwrap_or(&file), hosts.keys().map(String::as_str));
+            stray.push(match meant {
+                Some(meant) => format!("facts/{file} is read for no host: did you mean {}?", Self::file_of(meant)),
+                None => format!(
+                    "facts/{file} is read for no host: a file there is called as a host, {}",
+                    Self::file_of("NAME")
+                ),
+            });
+        }
+        stray.sort();
+        Ok(stray)
     }
 }
 
 /// What a host's control groups are told as in facts that were recorded before there was this one.
 fn unknown() -> String {
     "unknown".to_owned()
+}
+
+/// The boot that is told in facts that were recorded without one.
+fn no_boot() -> String {
+    "00000000-0000-0000-0000-000000000000".to_owned()
+}
+
+/// Facts in a file were read from a machine, unless it says otherwise.
+fn yes() -> bool {
+    true
+}
+
+fn selinux_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    one_of(deserializer, &SELINUX)
+}
+
+fn cgroup_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    one_of(deserializer, &CGROUP)
+}
+
+/// A text that is one of these.
+fn one_of<'de, D: Deserializer<'de>>(deserializer: D, known: &[&str]) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match known.contains(&text.as_str()) {
+        true => Ok(text),
+        false => Err(D::Error::custom(format!("`{text}` is none of `{}`", known.join("`, `")))),
+    }
+}
+
+/// A processor, by Go's name for it.
+fn arch_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match arch_by_go(&text) {
+        same if same == text => Ok(text),
+        other => Err(D::Error::custom(format!("`{text}` is called `{other}` here"))),
+    }
 }
 
 /// Which control groups the host has. As container runtimes do, it asks for the file systems at the places that systemd mounts
@@ -149,17 +230,22 @@ fn cgroup(host: &Host) -> Result<&'static str> {
 }
 
 fn arch() -> String {
-    match std::env::consts::ARCH {
+    arch_by_go(std::env::consts::ARCH).to_owned()
+}
+
+/// Go's name for a processor that the kernel, or a distribution, has another one for.
+fn arch_by_go(name: &str) -> &str {
+    match name {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     }
-    .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Files;
 
     #[test]
     fn a_tree_s_os_release_tells_the_family() {
@@ -197,5 +283,56 @@ mod tests {
         };
         assert_eq!(recorded(&text), "v2");
         assert_eq!(recorded(&text.replace("cgroup = \"v2\"\n", "")), "unknown");
+    }
+
+    #[test]
+    fn a_value_that_no_host_tells_is_an_error_at_its_place_and_files_of_no_host_are_named() {
+        let site = tempfile::tempdir().unwrap();
+        let text = toml::to_string(&Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), None).unwrap()).unwrap();
+        std::fs::create_dir_all(site.path().join("facts")).unwrap();
+        let recorded = |old: &str, new: &str| {
+            assert!(text.contains(old), "{text}");
+            std::fs::write(site.path().join("facts/h.toml"), text.replace(old, new)).unwrap();
+            Facts::recorded(Some(site.path()), "h", IpAddr::from([10, 0, 0, 1]))
+        };
+        for (old, new, wanted) in [
+            (
+                "cgroup = \"unknown\"",
+                "cgroup = \"v3\"",
+                "`cgroup` can't be read: `v3` is none of `v1`, `hybrid`, `v2`, `unknown`",
+            ),
+            (
+                "selinux = \"disabled\"",
+                "selinux = \"on\"",
+                "`selinux` can't be read: `on` is none of `enforcing`, `permissive`, `disabled`",
+            ),
+            ("arch = \"amd64\"", "arch = \"x86_64\"", "`arch` can't be read: `x86_64` is called `amd64` here"),
+            ("hostname = \"h\"\n", "", "`facts/h.toml` lacks `hostname`"),
+        ] {
+            let error = recorded(old, new).unwrap_err();
+            assert_eq!(error.to_string(), wanted);
+            assert_eq!(error.advice(), Some("`kpull facts`, run on h, prints the whole file"), "{wanted}");
+            assert_eq!(error.place().unwrap().file, "facts/h.toml");
+        }
+        let without = recorded(&format!("boot_id = \"{}\"\n", no_boot()), "").unwrap();
+        assert_eq!(without.boot_id, no_boot());
+
+        let site = site.path();
+        for name in ["h2.toml", "elsewhere.toml", "h.json", ".gitkeep"] {
+            std::fs::write(site.join("facts").join(name), "").unwrap();
+        }
+        let hosts = Files::from_iter([
+            ("site.toml".to_owned(), b"name = 's'".as_slice().into()),
+            ("host_vars/h.toml".to_owned(), b"address = '10.0.0.1'".as_slice().into()),
+        ]);
+        let hosts = crate::site::Site::load(hosts).unwrap().hosts;
+        assert_eq!(
+            Facts::stray(site, &hosts).unwrap(),
+            [
+                "facts/elsewhere.toml is read for no host: a file there is called as a host, facts/NAME.toml",
+                "facts/h.json is read for no host: a file there is called as a host, facts/NAME.toml",
+                "facts/h2.toml is read for no host: did you mean facts/h.toml?",
+            ]
+        );
     }
 }

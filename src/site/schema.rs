@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::example::ExampleFile;
 use crate::kind::{KINDS, Kind};
+use crate::resolve::Facts;
 use crate::site::role::{Common, Head};
 use crate::site::{HostFile, SiteFile, pin};
 use crate::vendor;
@@ -28,6 +29,7 @@ pub const FILES: &[FileKind] = &[
     FileKind { name: "host", glob: Some("host_vars/*.toml"), make: of::<HostFile> },
     FileKind { name: "artifacts", glob: Some("artifacts.toml"), make: artifacts },
     FileKind { name: "test", glob: Some("roles/*/tests/*.toml"), make: example },
+    FileKind { name: "facts", glob: Some("facts/*.toml"), make: of::<Facts> },
     FileKind { name: "vendor", glob: Some(vendor::FILE), make: vendor },
     FileKind { name: "kpull", glob: None, make: of::<Config> },
 ];

@@ -195,18 +195,22 @@ fn explain_and_graph_go_by_the_facts_that_were_recorded() {
         told(&site, "explain h1 trust.system.dir").exits(0).stdout.lines().next(),
         Some("trust.system.dir = \"/usr/local/share/ca-certificates\"")
     );
-    for (file, dir) in [
-        ("centos-7", "/etc/pki/ca-trust/source/anchors"),
-        ("amazon-2023", "/etc/pki/ca-trust/source/anchors"),
-        ("sles-15", "/etc/pki/trust/anchors"),
-        ("ubuntu-20.04", "/usr/local/share/ca-certificates"),
+    for (file, dir, rows) in [
+        ("centos-7", "/etc/pki/ca-trust/source/anchors", &["default"][..]),
+        ("amazon-2023", "/etc/pki/ca-trust/source/anchors", &["default"][..]),
+        ("sles-15", "/etc/pki/trust/anchors", &["default", "suse"]),
+        ("ubuntu-20.04", "/usr/local/share/ca-certificates", &["default", "debian"]),
     ] {
         record(&site, file);
         let explained = told(&site, "explain h1 trust.system.dir").exits(0).stdout;
         assert!(explained.starts_with(&format!("trust.system.dir = \"{dir}\"\n")), "{file}: {explained}");
-        assert!(explained.ends_with("  facts                facts/h1.toml\n"), "{file}: {explained}");
+        let end = format!("  rows                 {}\n  facts                facts/h1.toml\n", rows.join(", "));
+        assert!(explained.ends_with(&end), "{file}: {explained}");
         let json = told(&site, "explain h1 trust.system --json").exits(0).json().remove(0);
         assert_eq!((&json["value"]["dir"], &json["facts"]), (&dir.into(), &"facts/h1.toml".into()), "{file}");
+        assert_eq!(json["rows"], serde_json::json!(rows), "{file}");
+        let json = told(&site, "explain h1 trust.systems --json").exits(0).json().remove(0);
+        assert_eq!(json["rows"], serde_json::Value::Null, "{file}");
         let graph = told(&site, "graph h1").exits(0).stdout;
         assert!(graph.contains(&format!("directory:{dir}")), "{file}: {graph}");
     }
@@ -254,4 +258,28 @@ fn a_table_without_a_row_for_a_system_says_which_rows_it_has_and_which_would_do(
     site.role("trust", "[vars]\nsystem = \"{{ 'text' | for_os }}\"\n[[directory]]\npath = \"{{ system }}\"\n");
     let error = told(&site, "check --json").exits(1).error();
     assert_eq!(error["error"], "the value can't be made: `for_os` takes a table with a row for each system", "{error}");
+}
+
+#[test]
+fn check_says_of_packages_on_flatcar_what_the_host_would_and_warns_of_facts_of_no_host() {
+    let site = Site::new("test");
+    let packages = "[[package]]\nwhen = \"facts.os.id != 'debian'\"\nnames = ['socat', 'jq']\n";
+    site.role("tools", &format!("{packages}[[file]]\npath = '/srv/f'\ncontent = ''\n"));
+    site.host("h1", "address = \"192.0.2.1\"\nroles = [\"tools\"]\n");
+    assert!(!told(&site, "check").exits(0).stdout.contains("facts/"));
+    for (file, code) in [("rocky-8", 0), ("flatcar", 1), ("fedora-coreos-41", 0), ("debian-12", 0)] {
+        record(&site, file);
+        told(&site, "check").exits(code);
+    }
+    record(&site, "flatcar");
+    let told = |words: &str| told(&site, words);
+    let errors = told("check --json").exits(1).events("error");
+    let whats: Vec<&str> = errors.iter().map(|error| error["error"].as_str().unwrap()).collect();
+    let why = "/usr is read-only on this host, as that of a system that is an image";
+    assert_eq!(whats, ["socat", "jq"].map(|name| format!("can't change the package {name}: {why}")));
+    assert_eq!((&errors[0]["file"], &errors[0]["line"]), (&"roles/tools/role.toml".into(), &2.into()));
+    record(&site, "debian-12");
+    fs::rename(site.path().join("facts/h1.toml"), site.path().join("facts/h2.toml")).unwrap();
+    let warned = told("check").exits(0).stdout;
+    assert!(warned.contains("! facts/h2.toml is read for no host: did you mean facts/h1.toml?\n"), "{warned}");
 }

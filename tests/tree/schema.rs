@@ -44,6 +44,11 @@ fn shipped() -> Vec<PathBuf> {
 const VENDOR: &str = "[common]\ngit = \"git@h:common\"\ncommit = \"0123456789012345678901234567890123456789\"\n\
     signers = [\"alice ssh-ed25519 AAAA\"]\nthreshold = 1\nroles = [\"web\", { name = \"db\", as = \"sql\" }]\n";
 
+/// The facts of a host, as `kpull facts` prints them.
+const FACTS: &str = "hostname = \"h\"\narch = \"amd64\"\nmemory = 1024\ncores = 2\nboot_id = \"0\"\nselinux = \"enforcing\"\n\
+    cgroup = \"v2\"\nlive = true\n[os]\nid = \"rocky\"\nversion = \"9.3\"\nvariant = \"\"\nfamily = \"rhel\"\n\
+    [interfaces]\neth0 = [\"10.0.0.1\", \"fe80::1\"]\n";
+
 #[test]
 fn every_shipped_file_is_right_by_its_schema() {
     let mut seen = std::collections::BTreeSet::new();
@@ -56,7 +61,9 @@ fn every_shipped_file_is_right_by_its_schema() {
     }
     // none of them has roles of another site
     judge("vendor", VENDOR).unwrap();
-    seen.insert("vendor");
+    // and none has facts of its hosts
+    judge("facts", FACTS).unwrap();
+    seen.extend(["vendor", "facts"]);
     let of_sites: std::collections::BTreeSet<_> =
         FILES.iter().filter(|kind| kind.glob.is_some()).map(|kind| kind.name).collect();
     assert_eq!(seen, of_sites, "each schema has met a file");
@@ -94,6 +101,9 @@ fn what_the_program_refuses_the_schema_refuses_too() {
         ("artifacts", "[a]\nversion = 1\n".into()),
         ("test", "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into()),
         ("test", "summary = \"x\"\n[[expect.unti]]\n".into()),
+        ("facts", FACTS.replace("\"v2\"", "\"v3\"")),
+        ("facts", FACTS.replace("enforcing", "on")),
+        ("facts", FACTS.replace("cores = 2", "cores = \"2\"")),
         ("vendor", VENDOR.replace("0123", "main")),
         ("vendor", VENDOR.replace("as =", "to =")),
         ("vendor", VENDOR.replace("signers", "singers")),
