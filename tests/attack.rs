@@ -20,6 +20,8 @@ mod mirrors;
 mod named;
 #[path = "attack/outputs.rs"]
 mod outputs;
+#[path = "attack/secrets.rs"]
+mod secrets;
 #[path = "attack/signatures.rs"]
 mod signatures;
 #[path = "support/site.rs"]

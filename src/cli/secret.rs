@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, counted};
 use crate::host::process::at_terminal;
 use crate::report::VERSION;
-use crate::secret::desk::Desk;
+use crate::secret::desk::{Desk, Reader};
 use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
 use crate::site::Files;
 
@@ -35,7 +35,7 @@ enum Command {
     /// Write a secret: from standard input, or what is typed at a prompt.
     Set(Set),
     /// Change a secret in an editor.
-    Edit(Named),
+    Edit(Edit),
     /// Decrypt a secret to standard output.
     Show(Named),
     /// Encrypt anew what is not encrypted to the right hosts: after a change of roles, hosts or keys.
@@ -51,7 +51,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Set {
-    /// Its name, like `db-password` or `pki/etcd-ca.key`
+    /// Its name, like `db-password` or `app/tls.key`
     name: String,
     /// Take the value from this file
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
@@ -60,6 +60,8 @@ struct Set {
     #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "32",
           value_parser = clap::value_parser!(u16).range(8..=1024))]
     generate: Option<u16>,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 #[derive(Args, Debug)]
@@ -71,12 +73,30 @@ struct Named {
 }
 
 #[derive(Args, Debug)]
+struct Edit {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Whether others than now may read a secret.
+#[derive(Args, Debug)]
+struct Consent {
+    /// Do not ask before somebody can read a secret who could not before
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args, Debug)]
 struct Rekey {
     #[command(flatten)]
     identity: Identity,
     /// Only tell what would be encrypted anew, and exit with 2 if something would
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// What decrypts.
@@ -106,7 +126,7 @@ impl Run for Secret {
     fn run(&self) -> Result<Exit> {
         match &self.command {
             Command::Set(set) => self.set(set),
-            Command::Edit(named) => self.edit(named),
+            Command::Edit(edit) => self.edit(edit),
             Command::Show(named) => self.show(named),
             Command::Rekey(rekey) => self.rekey(rekey),
             Command::List => self.list(),
@@ -125,6 +145,7 @@ impl Secret {
         name::check(&set.name)?;
         let mut desk = Desk::open(&self.desk.site)?;
         desk.check(&set.name)?;
+        self.tell(&[(set.name.clone(), desk.newcomers(&set.name)?)], &set.consent)?;
         let plain = match (&set.from, set.generate) {
             (_, Some(bytes)) => random(usize::from(bytes)),
             (Some(path), None) => {
@@ -160,9 +181,11 @@ impl Secret {
         Ok(Exit::Done)
     }
 
-    fn edit(&self, named: &Named) -> Result<Exit> {
+    fn edit(&self, edit: &Edit) -> Result<Exit> {
+        let named = &edit.named;
         let mut desk = Desk::open(&self.desk.site)?;
         desk.check(&named.name)?;
+        self.tell(&[(named.name.clone(), desk.newcomers(&named.name)?)], &edit.consent)?;
         let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
         let new = edited(&old)?;
         if new == old {
@@ -183,6 +206,7 @@ impl Secret {
     fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
         let mut desk = Desk::open(&self.desk.site)?;
         let stale = desk.all_stale()?;
+        let mut widened = Vec::new();
         for (name, why) in &stale {
             match self.desk.json {
                 true => {
@@ -190,10 +214,13 @@ impl Secret {
                 }
                 false => print(&format!("~ {name}: {why}")),
             }
+            widened.push((name.clone(), desk.newcomers(name)?));
         }
         if rekey.check {
+            self.list_newcomers(&widened);
             return Ok(if stale.is_empty() { Exit::Done } else { Exit::Changes });
         }
+        self.tell(&widened, &rekey.consent)?;
         let done = desk.rekey(&|| rekey.identity.keys())?;
         match (self.desk.json, done.len()) {
             (true, count) => print_json(&json!({ "version": VERSION, "event": "done", "rekeyed": count })),
@@ -202,6 +229,40 @@ impl Secret {
             (false, count) => print(&format!("{count} secrets were encrypted anew: sign the site")),
         }
         Ok(Exit::Done)
+    }
+
+    /// Says who can read which secret from now on, and could not before; an error unless that is meant to be.
+    fn tell(&self, widened: &[(String, Vec<Reader>)], consent: &Consent) -> Result<()> {
+        self.list_newcomers(widened);
+        let count = widened.iter().filter(|(_, readers)| !readers.is_empty()).count();
+        if count == 0 || consent.yes {
+            return Ok(());
+        }
+        let secrets = counted(count, "secret");
+        let refused = |why: &str| {
+            Error::new(format!("{secrets} would have new readers, and nothing was written")).because(why).help(
+                "if those that are named above are to read them, run this again with `--yes`; else look which role or host_vars asks for it",
+            )
+        };
+        if self.desk.json || !std::io::stdin().is_terminal() {
+            return Err(refused("there is nobody to ask"));
+        }
+        match confirm(&format!("Let them read {secrets}? [y/N]"))? {
+            true => Ok(()),
+            false => Err(refused("you did not say yes")),
+        }
+    }
+
+    fn list_newcomers(&self, widened: &[(String, Vec<Reader>)]) {
+        for (name, reader) in widened.iter().flat_map(|(name, readers)| readers.iter().map(move |one| (name, one))) {
+            match self.desk.json {
+                true => print_json(
+                    &json!({ "version": VERSION, "event": "secret_reader", "name": name, "host": reader.host,
+                    "key": reader.key.fingerprint() }),
+                ),
+                false => print(&format!("+ {name}: {reader} will be able to read it, and could not before")),
+            }
+        }
     }
 
     fn list(&self) -> Result<Exit> {
@@ -275,6 +336,15 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
         answer
     })?;
     Ok(answer)
+}
+
+/// Asks on the terminal whether to go on.
+fn confirm(question: &str) -> Result<bool> {
+    let what = || "can't ask on the terminal".to_owned();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let mut terminal = terminal.context(what).map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
+    write!(terminal, "{question} ").context(what)?;
+    Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
 fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {

@@ -165,6 +165,11 @@ codes! {
         "Add it there, then `kpull pki issue`."
         "[[certificate]]\nname = \"kube-apiserver\"\nip = [\"10.0.0.9\"]"
 
+    LINT_SECRET "check.secret" ["lint/secrets.rs"]
+        "A secret is where others than its readers can see it."
+        "It is in a file that every user reads, in a unit, in a command's arguments, or in an object of a cluster that is no Secret."
+        "Do what the message says: a mode without reading for others, a credential of the unit, the command's `env`."
+        "the secret db is in `mode` of `file:/etc/app`, which every user of the host can read"
     LINT_HOST "check.host" ["lint/hosts.rs"]
         "A host of the site can't be meant like this."
         "Two have one address or key, one has no role, or no host can be called so."
@@ -258,7 +263,7 @@ codes! {
         "Look at `journalctl -k`; the page on the sandbox lists what it needs, and `kpull status` shows what this host lacks."
         "git https://example/site: the process that asks it failed"
 
-    SECRET "secret.read" ["secret/mod.rs", "secret/vault.rs", "secret/mask.rs", "secret/name.rs"]
+    SECRET "secret.read" ["resolve/asked.rs", "secret/mod.rs", "secret/vault.rs", "secret/mask.rs", "secret/name.rs"]
         "A secret can't be read."
         "It is not in the site, is not encrypted to this host or to you, or the key or passphrase is wrong."
         "`kpull secret list` tells who reads it; `kpull secret rekey` encrypts it to those who use it."

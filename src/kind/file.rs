@@ -205,6 +205,11 @@ impl Wanted {
         Self::with_default(if is_secret { 0o600 } else { 0o644 }, mode, owner, group)
     }
 
+    /// Whether every user may read it.
+    pub fn is_for_all(&self) -> bool {
+        self.mode & 0o004 != 0
+    }
+
     /// [`Wanted::of_file`] with a default mode of one's own.
     pub fn with_default(
         default: u32,

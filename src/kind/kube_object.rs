@@ -114,6 +114,18 @@ pub struct KubeObject {
     sensitive: bool,
 }
 
+impl KubeObject {
+    /// What whoever may look at objects of this kind sees of it: of a Secret, everything but its data.
+    pub fn public(&self) -> Value {
+        let mut seen = self.wanted.clone();
+        if let Some(object) = seen.as_object_mut().filter(|_| self.name.kind == "Secret") {
+            object.remove("data");
+            object.remove("stringData");
+        }
+        seen
+    }
+}
+
 /// How an object is.
 #[derive(Debug)]
 enum State {

@@ -9,13 +9,14 @@ mod place;
 mod ports;
 mod programs;
 mod rollout;
+mod secrets;
 mod systemd;
 #[cfg(test)]
 mod testing;
 mod unit_names;
 mod unit_verbs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::Error;
@@ -44,6 +45,7 @@ const LINTS: &[Lint] = &[
     pins::lint,
     needs::lint,
     rollout::lint,
+    secrets::lint,
 ];
 
 /// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
@@ -63,6 +65,8 @@ struct Subject<'a> {
 struct Host<'a> {
     name: &'a str,
     items: &'a [Item],
+    /// The names of its secrets.
+    secrets: &'a BTreeSet<String>,
     units: Vec<HostUnit<'a>>,
     /// The pins of what artifacts install, by path.
     artifacts: BTreeMap<String, &'a str>,
@@ -88,7 +92,8 @@ impl<'a> Host<'a> {
             artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
             trees.extend(artifact.directories().map(|path| (&**path, name)));
         }
-        Self { name: &catalog.host, items, units: units.collect(), artifacts, trees }
+        let (name, secrets) = (&catalog.host, &catalog.secrets);
+        Self { name, items, secrets, units: units.collect(), artifacts, trees }
     }
 
     /// The resources of one kind.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Context, Result};
-use crate::secret::index::{Entry, INDEX, Index, digest};
+use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::{Recipient, name, seal};
 use crate::site::{Files, replace};
 
@@ -57,7 +57,7 @@ impl Draft {
 
     fn list_secret(&mut self, name: &str, hosts: &[&str], recipients: &[Recipient]) {
         let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
-        self.index.set(name, Entry { hosts, keys: digest(recipients) });
+        self.index.set(name, Entry { hosts, keys: digests(recipients) });
     }
 
     /// Makes it so in the site at `dir`: everything is written beside its place first, so that a full disk changes

@@ -2,7 +2,7 @@
 //!
 //! Everything is a file of the site, and so signed with it: `pki/AUTHORITY.pem` (the authority's certificate; while it is
 //! changed, several), `pki/HOST/NAME.pem` (a certificate), and as secrets `secrets/pki/AUTHORITY.key.age` (for operators
-//! only) and `secrets/pki/HOST/NAME.key.age` (for the host and the operators).
+//! and the hosts that `key_hosts` names) and `secrets/pki/HOST/NAME.key.age` (for the host and the operators).
 
 mod authority;
 mod certificate;
@@ -22,6 +22,7 @@ pub use request::{Request, request};
 pub use revoked::{Reason, Revoked};
 pub use status::{Standing, State, survey};
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -63,6 +64,9 @@ pub struct AuthorityFields {
     /// The type of its key, and of the keys of its certificates; `ecdsa-p256` when left out.
     #[serde(default)]
     pub key_type: KeyType,
+    /// The hosts that get its private key, each by its name; none when left out.
+    #[serde(default)]
+    pub key_hosts: BTreeSet<String>,
 }
 
 impl AuthorityFields {
@@ -144,6 +148,25 @@ pub fn key_secret(host: &str, name: &str) -> String {
 /// The name of the secret that is an authority's key.
 pub fn authority_secret(authority: &str) -> String {
     format!("pki/{authority}.key")
+}
+
+/// Whose key a secret is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOf<'a> {
+    /// A `[pki.NAME]` of `site.toml`: its key, or while it is changed, its next one or its old one.
+    Pki(&'a str),
+    /// A host, for one of its certificates.
+    Host(&'a str),
+}
+
+/// Whose key the secret of this name is; `None` when it is none of those that are made here.
+pub fn key_of(secret: &str) -> Option<KeyOf<'_>> {
+    let rest = secret.strip_prefix("pki/")?;
+    Some(match rest.split_once('/') {
+        Some((host, _)) => KeyOf::Host(host),
+        // there is no dot in the names of `[pki.NAME]`
+        None => KeyOf::Pki(rest.split_once('.').map_or(rest, |(name, _)| name)),
+    })
 }
 
 /// Why a certificate can't have this name, which becomes a file's: nothing if it can.

@@ -8,7 +8,7 @@ use std::thread;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result};
-use crate::resolve::world::{HostObject, RoleObject, Scope, Var};
+use crate::resolve::world::{Var, is_of_a_world};
 use crate::resolve::{Catalog, Facts, resolve_into};
 use crate::secret::{Secrets, lock};
 use crate::site::{HostVars, Site};
@@ -42,10 +42,7 @@ fn is_plain(value: &Value, depth: usize) -> bool {
             value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth + 1)))
         }
         ValueKind::Map if depth < DEEPEST => {
-            let is_of_a_world = value.downcast_object_ref::<HostObject>().is_some()
-                || value.downcast_object_ref::<RoleObject>().is_some()
-                || value.downcast_object_ref::<Scope>().is_some();
-            !is_of_a_world
+            !is_of_a_world(value)
                 && value.try_iter().is_ok_and(|mut keys| {
                     keys.all(|key| value.get_item(&key).is_ok_and(|item| is_plain(&item, depth + 1)))
                 })

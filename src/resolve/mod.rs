@@ -1,6 +1,7 @@
 //! From a site to one host's catalog: layers, facts, templates, order.
 
 mod all;
+mod asked;
 mod assert;
 mod claims;
 mod expression;
@@ -220,7 +221,7 @@ fn expand(
                 // a host's real facts may say otherwise, and then it needs these secrets and certificates
                 if !world.is_open() && expression.contains("facts") {
                     let _ = turn(world, role, entry, facts, &scope, is_secret_list, false).and_then(&mut *each);
-                    let _ = world.take_failure();
+                    world.forget_failures();
                 }
                 continue;
             }

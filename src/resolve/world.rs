@@ -13,10 +13,11 @@ use serde_json::Value as Json;
 
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
+use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
 use crate::resolve::{expression, filters, functions};
-use crate::secret::{Secret, Secrets, lock, placeholder};
-use crate::site::{Doc, Files, Path, RESERVED, Site, foreign};
+use crate::secret::{Secret, Secrets, lock};
+use crate::site::{Doc, Path, RESERVED, Role, Site, Type, foreign};
 use crate::text::around;
 
 /// Everything that a host's templates can see.
@@ -42,73 +43,6 @@ pub struct World {
 struct Rendered {
     value: Value,
     is_secret: bool,
-}
-
-/// The secrets that a host's templates ask for.
-struct Asked {
-    secrets: Secrets,
-    files: Files,
-    host: String,
-    log: Mutex<Log>,
-}
-
-#[derive(Default)]
-struct Log {
-    /// The names of those that were asked for.
-    names: BTreeSet<String>,
-    /// How often one was asked for, or a variable with one in it; what is rendered while this grows has a secret in it.
-    times: usize,
-    /// Why the last one could not be had; the template engine can't carry it.
-    failed: Option<Error>,
-}
-
-impl Asked {
-    fn get(&self, name: &str) -> Result<Secret> {
-        let secret = self.secrets.get(name, &self.files, &self.host)?;
-        let mut log = lock(&self.log);
-        log.names.insert(name.to_owned());
-        log.times += 1;
-        Ok(secret)
-    }
-
-    /// What `secret("NAME")` is in a template.
-    fn text(&self, name: &str) -> Result<String, minijinja::Error> {
-        let text = self.get(name).and_then(|secret| {
-            // as `$(…)` in a shell: an editor's last line break is not a part of a password
-            let text =
-                std::str::from_utf8(&secret.plain).map(|text| text.strip_suffix('\n').unwrap_or(text).to_owned());
-            text.map_err(|_| {
-                Error::new(format!("the secret {name} is not a text, and can't stand in one"))
-                    .help("write it as a file with [[secret]]")
-            })
-        });
-        self.pass(text)
-    }
-
-    /// What `pki_file("NAME")` is in a template: a file of the site below `pki/`, as an authority's public half is.
-    fn pki_file(&self, name: &str) -> Result<String, minijinja::Error> {
-        let found = self.files.get(&format!("pki/{name}")).ok_or_else(|| {
-            let make = if name.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" };
-            let error = Error::new(format!("the site has no pki/{name}")).help(make);
-            let known = self.files.iter().filter_map(|(path, _)| path.strip_prefix("pki/"));
-            match nearest(name, known) {
-                Some(near) => error.help_more(&format!("did you mean `{near}`?")),
-                None => error,
-            }
-        });
-        self.pass(found.and_then(|bytes| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| Error::new(format!("pki/{name} is not a text")))
-        }))
-    }
-
-    /// Keeps an error until the template engine, which can't carry it, has failed.
-    fn pass(&self, result: Result<String>) -> Result<String, minijinja::Error> {
-        result.map_err(|error| {
-            let words = error.to_string();
-            lock(&self.log).failed.get_or_insert(error);
-            minijinja::Error::new(ErrorKind::InvalidOperation, words)
-        })
-    }
 }
 
 /// Which variable: the host, the role (or the site) and the name.
@@ -168,6 +102,8 @@ pub struct Layer<'a> {
     pub doc: &'a Doc,
     /// The table in it.
     pub path: Path,
+    /// Whether it is the host's own file.
+    pub is_of_host: bool,
 }
 
 /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
@@ -175,15 +111,15 @@ pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'
     let mut layers = Vec::new();
     let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
     if let Some(role) = role.and_then(|role| site.roles.get(role)) {
-        layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None) });
+        layers.push(Layer { name: format!("role {}", role.name), doc: &role.doc, path: vars(None), is_of_host: false });
     }
-    layers.push(Layer { name: "site".into(), doc: &site.doc, path: vars(role) });
+    layers.push(Layer { name: "site".into(), doc: &site.doc, path: vars(role), is_of_host: false });
     if let Some(found) = site.hosts.get(host) {
         for group in &found.groups {
             let path = ["groups".to_owned(), group.clone()].into_iter().chain(vars(role)).collect();
-            layers.push(Layer { name: format!("group {group}"), doc: &site.doc, path });
+            layers.push(Layer { name: format!("group {group}"), doc: &site.doc, path, is_of_host: false });
         }
-        layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role) });
+        layers.push(Layer { name: format!("host {host}"), doc: &found.doc, path: vars(role), is_of_host: true });
     }
     layers
 }
@@ -234,12 +170,7 @@ impl World {
             Some((role, _)) => format!("{role}/templates/{name}").into(),
             None => name.into(),
         });
-        let asked = Arc::new(Asked {
-            secrets: secrets.clone(),
-            files: site.files.clone(),
-            host: host.to_owned(),
-            log: Mutex::default(),
-        });
+        let asked = Arc::new(Asked::new(&site, host, secrets));
         let asks = asked.clone();
         env.add_function("secret", move |name: String| asks.text(&name));
         let asks = asked.clone();
@@ -283,6 +214,11 @@ impl World {
         lock(&self.failed).take()
     }
 
+    /// Forgets why something could not be made that need not be.
+    pub fn forget_failures(&self) {
+        drop((self.take_failure(), self.asked.take_failure()));
+    }
+
     /// A secret of the host, as it is.
     pub fn secret(&self, name: &str) -> Result<Secret> {
         self.asked.get(name)
@@ -291,42 +227,33 @@ impl World {
     /// Grows whenever a secret is asked for, or a variable that has one in it: whatever was rendered in between has a
     /// secret in it.
     pub fn times_asked(&self) -> usize {
-        lock(&self.asked.log).times
+        self.asked.times()
     }
 
     /// The names of all secrets that were asked for.
     pub fn secrets(&self) -> BTreeSet<String> {
-        lock(&self.asked.log).names.clone()
+        self.asked.names()
     }
 
     /// Whether secrets are read, and not only named.
     pub fn is_open(&self) -> bool {
-        self.asked.secrets.is_open()
+        self.asked.is_open()
     }
 
     /// Whether secrets, and certificates, may still be missing.
     pub fn may_lack(&self) -> bool {
-        self.asked.secrets.may_lack()
+        self.asked.may_lack()
     }
 
     /// The name of a secret that was asked for and can be read, or is named as such, in `text`.
     pub fn secret_in(&self, text: &str) -> Option<String> {
-        let is_in = |name: &String| {
-            text.contains(&placeholder(name))
-                || self.asked.secrets.is_open()
-                    && self.asked.secrets.get(name, &self.asked.files, &self.host).is_ok_and(|secret| {
-                        let plain = std::str::from_utf8(&secret.plain).unwrap_or_default().trim();
-                        // a shorter one is found where it is not
-                        plain.len() >= 4 && text.contains(plain)
-                    })
-        };
-        self.secrets().into_iter().find(is_in)
+        self.asked.found_in(text)
     }
 
     /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
     pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
         if let Some(known) = lock(&self.rendered).get(&(host, role, name) as &dyn VarName) {
-            lock(&self.asked.log).times += usize::from(known.is_secret);
+            self.asked.again(known.is_secret);
             return Some(known.value.clone());
         }
         let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
@@ -379,7 +306,18 @@ impl World {
             let way = [std::slice::from_ref(&var.2), way].concat();
             layers.iter().rev().find_map(|layer| layer.place(&way)).unwrap_or_else(|| place.clone())
         };
-        let value = self.value(json, &scope, &place_of);
+        let is_of_host = |way: &[String]| {
+            let way = [std::slice::from_ref(&var.2), way].concat();
+            layers.last().is_some_and(|layer| layer.is_of_host && layer.get(&way).is_some())
+        };
+        // of most variables a host says nothing
+        let may_be_of_host = is_of_host(&[]);
+        let lines = may_be_of_host && self.may_have_lines(var.1.as_deref(), &var.2);
+        let origin = |way: &[String]| match may_be_of_host && is_of_host(way) {
+            true => Origin::HostVars { lines },
+            false => Origin::Site,
+        };
+        let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
         lock(&self.rendering).pop();
         value.unwrap_or_else(|error| {
             keep_first(&self.failed, error);
@@ -388,6 +326,15 @@ impl World {
                 format!("the variable `{label}` can't be made"),
             ))
         })
+    }
+
+    /// Whether a role says of a variable (of its own, or of the site) that it may have several lines.
+    fn may_have_lines(&self, role: Option<&str>, name: &str) -> bool {
+        let says_so = |one: &Role| one.types.get(name) == Some(&Type::Lines);
+        match role {
+            Some(role) => self.site.roles.get(role).is_some_and(says_so),
+            None => self.site.roles.values().any(|one| !one.declares(name) && says_so(one)),
+        }
     }
 
     /// What a template of `role` on `host` sees; `item` is what `for_each` is at.
@@ -403,7 +350,7 @@ impl World {
     /// Renders every string in `json`; a string that is one `{{ expression }}` becomes the expression's value, with
     /// its type. `place` tells where the value on a way below `json` is written.
     pub fn value(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place) -> Result<Value> {
-        self.value_at(json, scope, place, &mut Vec::new())
+        self.value_at(json, scope, place, &|_| Origin::Site, &mut Vec::new())
     }
 
     fn value_at(
@@ -411,15 +358,27 @@ impl World {
         json: &Json,
         scope: &Value,
         place: &dyn Fn(&[String]) -> Place,
+        origin: &dyn Fn(&[String]) -> Origin,
         way: &mut Path,
     ) -> Result<Value> {
+        let string = |text: &str, way: &[String]| {
+            let origin = origin(way);
+            let value = match is_template(text) {
+                true => self.asked.within(origin, || self.string(text, scope, || place(way)))?,
+                false => Value::from(text),
+            };
+            self.asked.check_line(origin, &value, || place(way)).map(|()| value)
+        };
         Ok(match json {
-            Json::String(text) => self.string(text, scope, || place(way))?,
+            Json::String(text) => string(text, way)?,
             Json::Array(items) => {
+                // lists replace one another whole
+                let whole = origin(way);
+                let origin = |_: &[String]| whole;
                 let mut values = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
                     way.push(index.to_string());
-                    values.push(self.value_at(item, scope, place, way)?);
+                    values.push(self.value_at(item, scope, place, &origin, way)?);
                     way.pop();
                 }
                 Value::from(values)
@@ -428,8 +387,8 @@ impl World {
                 let mut values = Vec::with_capacity(map.len());
                 for (key, item) in map {
                     way.push(key.clone());
-                    let name = self.string(key, scope, || place(way))?.to_string();
-                    values.push((name, self.value_at(item, scope, place, way)?));
+                    let name = string(key, way)?.to_string();
+                    values.push((name, self.value_at(item, scope, place, origin, way)?));
                     way.pop();
                 }
                 Value::from_pairs(values)
@@ -439,9 +398,6 @@ impl World {
     }
 
     fn string(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
-        if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
-            return Ok(Value::from(text));
-        }
         let result = match whole_expression(text) {
             Some(expression) => return self.expression(expression, scope, place),
             None => self.env.render_named_str("", text, scope.clone()).map(Value::from),
@@ -502,7 +458,7 @@ impl World {
             let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
             place.span = start..start;
         }
-        if let Some(inner) = lock(&self.asked.log).failed.take() {
+        if let Some(inner) = self.asked.take_failure() {
             return inner.at(place, "asked for here");
         }
         if error.kind() == ErrorKind::UndefinedError {
@@ -635,6 +591,11 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
     Some(before.len())
 }
 
+/// Whether there is anything to render in a value.
+fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
+}
+
 /// `text` without its braces, when it is nothing but one expression: a blank or a line break around it makes it a text.
 fn whole_expression(text: &str) -> Option<&str> {
     let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
@@ -660,6 +621,13 @@ pub(super) fn merge(below: Json, above: &Json) -> Json {
     }
 }
 
+/// Whether a value is looked up in a world when it is asked for.
+pub(super) fn is_of_a_world(value: &Value) -> bool {
+    value.downcast_object_ref::<HostObject>().is_some()
+        || value.downcast_object_ref::<RoleObject>().is_some()
+        || value.downcast_object_ref::<Scope>().is_some()
+}
+
 /// Keeps the first failure.
 fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
     lock(failed).get_or_insert(error);
@@ -667,7 +635,7 @@ fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
 
 /// What a template sees by name.
 #[derive(Debug)]
-pub(super) struct Scope {
+struct Scope {
     world: Arc<World>,
     host: String,
     role: Option<String>,
@@ -713,7 +681,7 @@ impl Object for Scope {
 
 /// The variables of a role for a host: `etcd.client_port`.
 #[derive(Debug)]
-pub(super) struct RoleObject {
+struct RoleObject {
     world: Arc<World>,
     host: String,
     role: String,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
 use crate::resolve::{Catalog, Facts, resolve};
-use crate::secret::index::{Entry, INDEX, Index, digest};
+use crate::secret::index::{Entry, INDEX, Index, digests};
+use crate::secret::readers::Readers;
 use crate::secret::{Keyring, Recipient, Secrets, name, seal};
 use crate::site::{Doc, Files, Site, replace};
 
@@ -28,6 +29,37 @@ impl Users {
     /// The hosts that need a secret.
     pub fn of(&self, name: &str) -> BTreeSet<String> {
         self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// Somebody who reads a secret.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The host; `None` for an operator.
+    pub host: Option<String>,
+    /// The public key.
+    pub key: Recipient,
+}
+
+impl std::fmt::Display for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.host.as_deref().unwrap_or("an operator"), self.key.fingerprint())
+    }
+}
+
+/// Who a secret is to be encrypted to.
+struct Wanted {
+    hosts: BTreeSet<String>,
+    readers: Vec<Reader>,
+}
+
+impl Wanted {
+    fn keys(&self) -> Vec<Recipient> {
+        self.readers.iter().map(|reader| reader.key.clone()).collect()
+    }
+
+    fn entry(self) -> Entry {
+        Entry { keys: digests(&self.keys()), hosts: self.hosts }
     }
 }
 
@@ -81,24 +113,43 @@ impl Desk {
         Secrets::sealed_file(name, &self.site.files)
     }
 
-    /// The keys that a secret is to be encrypted to: the operators', and those of the hosts that use it.
-    fn recipients(&self, name: &str) -> Result<(Entry, Vec<Recipient>)> {
+    /// Who a secret is to be encrypted to: the operators, and the hosts that use it.
+    fn recipients(&self, name: &str) -> Result<Wanted> {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
         }
         let hosts = self.users.of(name);
-        let mut recipients = self.site.operators.clone();
+        let mut readers: Vec<Reader> = Vec::new();
+        readers.extend(self.site.operators.iter().map(|key| Reader { host: None, key: key.clone() }));
         let mut errors = Vec::new();
         for (host_name, host) in hosts.iter().filter_map(|name| Some((name, self.site.hosts.get(name)?))) {
             if host.recipients.is_empty() {
                 errors.push(no_recipient(host_name, name, &host.doc));
             }
-            recipients.extend(host.recipients.iter().cloned());
+            readers
+                .extend(host.recipients.iter().map(|key| Reader { host: Some(host_name.clone()), key: key.clone() }));
         }
         match Error::all(errors) {
             Some(error) => Err(error),
-            None => Ok((Entry { hosts, keys: digest(&recipients) }, recipients)),
+            None => Ok(Wanted { hosts, readers }),
         }
+    }
+
+    /// Who can't read a secret, and will once it is written anew. Both the sealed file and the index are asked: of SSH keys the one has 32
+    /// bits, of others only how many there are, and the other can be edited.
+    pub fn newcomers(&self, name: &str) -> Result<Vec<Reader>> {
+        let Some(sealed) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
+        let wanted = self.recipients(name)?;
+        let (now, entry) = (Readers::of(sealed), self.index.get(name));
+        let is_index_true = entry.and_then(Entry::count).is_none_or(|count| count <= now.count());
+        let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
+            (Some(false), _) | (_, Some(false)) => false,
+            (Some(true), _) => true,
+            // an age key, which the file does not name
+            (None, Some(true)) => is_index_true,
+            (None, None) => entry.is_some_and(|entry| entry.is_to(&wanted.keys())),
+        };
+        Ok(wanted.readers.iter().filter(|reader| !is_in(reader)).cloned().collect())
     }
 
     /// Whether a secret of this name can be written: the error comes before anybody has typed it.
@@ -109,17 +160,17 @@ impl Desk {
     /// Encrypts a secret, new or in place of an old one, and writes it into the site; gives the hosts that can read it.
     pub fn set(&mut self, name: &str, plain: &[u8]) -> Result<BTreeSet<String>> {
         name::check(name)?;
-        let (entry, recipients) = self.recipients(name)?;
-        let sealed = seal(plain, &recipients)?;
-        let hosts = entry.hosts.clone();
-        self.index.set(name, entry);
+        let wanted = self.recipients(name)?;
+        let sealed = seal(plain, &wanted.keys())?;
+        let hosts = wanted.hosts.clone();
+        self.index.set(name, wanted.entry());
         self.write(vec![(name.to_owned(), sealed)])?;
         Ok(hosts)
     }
 
     /// Why a secret has to be encrypted anew; `None` when all is well. An error when it can't be told for whom it is.
     pub fn stale(&self, name: &str) -> Result<Option<String>> {
-        let (wanted, _) = self.recipients(name)?;
+        let wanted = self.recipients(name)?;
         let Some(entry) = self.index.get(name) else {
             return Ok(Some(format!("{INDEX} does not know for whom it is")));
         };
@@ -129,7 +180,7 @@ impl Desk {
         Ok(match (lacking.is_empty(), excess.is_empty()) {
             (false, _) => Some(format!("it is not encrypted to {}, where it is used", list(lacking))),
             (true, false) => Some(format!("it is encrypted to {}, where it is not used", list(excess))),
-            (true, true) if entry.keys != wanted.keys => Some("keys of its readers have changed".to_owned()),
+            (true, true) if !entry.is_to(&wanted.keys()) => Some("keys of its readers have changed".to_owned()),
             (true, true) => None,
         })
     }
@@ -168,9 +219,9 @@ impl Desk {
         if !stale.is_empty() {
             let keys = keys()?;
             for name in &stale {
-                let (entry, recipients) = self.recipients(name)?;
-                sealed.push((name.clone(), seal(&keys.open(name, &self.sealed(name)?)?, &recipients)?));
-                index.set(name, entry);
+                let wanted = self.recipients(name)?;
+                sealed.push((name.clone(), seal(&keys.open(name, &self.sealed(name)?)?, &wanted.keys())?));
+                index.set(name, wanted.entry());
             }
         }
         gone.iter().for_each(|name| index.remove(name));

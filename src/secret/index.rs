@@ -19,8 +19,33 @@ pub const INDEX: &str = "secrets/recipients.toml";
 pub struct Entry {
     /// The hosts that it is encrypted to.
     pub hosts: BTreeSet<String>,
-    /// [`digest`] of the keys that it is encrypted to, those of the operators among them.
+    /// [`digests`] of the keys that it is encrypted to, those of the operators among them.
     pub keys: String,
+}
+
+impl Entry {
+    /// Whether the keys that it is encrypted to are these.
+    pub fn is_to(&self, recipients: &[Recipient]) -> bool {
+        match self.is_old() {
+            true => self.keys == digest_of_all(recipients),
+            false => self.keys == digests(recipients),
+        }
+    }
+
+    /// Whether it is encrypted to a key; `None` when that was not written down.
+    pub fn has(&self, recipient: &Recipient) -> Option<bool> {
+        (!self.is_old()).then(|| self.keys.split(' ').any(|known| known == digest(recipient)))
+    }
+
+    /// How many keys it is encrypted to, if that was written down.
+    pub fn count(&self) -> Option<usize> {
+        (!self.is_old()).then(|| self.keys.split_whitespace().count())
+    }
+
+    /// Whether a kpull wrote it that kept only one digest of all keys.
+    fn is_old(&self) -> bool {
+        self.keys.len() == 64 && !self.keys.contains(' ')
+    }
 }
 
 /// For whom each secret is encrypted.
@@ -75,7 +100,7 @@ impl Index {
     pub fn to_toml(&self) -> String {
         let mut text =
             "# Written by `kpull secret`: which hosts each secret is encrypted to, besides the operators, and\n\
-                        # a digest of the keys. It holds no secret itself.\n"
+                        # digests of the keys. It holds no secret itself.\n"
                 .to_owned();
         for (name, Entry { hosts, keys }) in &self.0 {
             let hosts: Vec<String> = hosts.iter().map(|host| toml::Value::from(host.as_str()).to_string()).collect();
@@ -85,8 +110,19 @@ impl Index {
     }
 }
 
-/// What tells one set of keys from another: SHA-256, in hex, of the keys as sorted lines.
-pub fn digest(recipients: &[Recipient]) -> String {
+/// What tells keys from one another: half of the SHA-256, in hex, of each, sorted.
+pub fn digests(recipients: &[Recipient]) -> String {
+    let keys: BTreeSet<String> = recipients.iter().map(digest).collect();
+    keys.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+fn digest(recipient: &Recipient) -> String {
+    let digest = Sha256::digest(recipient.to_string());
+    hex::encode(digest.get(..16).unwrap_or(&digest))
+}
+
+/// What tells one set of keys from another, as it was written before: SHA-256, in hex, of the keys as sorted lines.
+fn digest_of_all(recipients: &[Recipient]) -> String {
     let keys: BTreeSet<String> = recipients.iter().map(ToString::to_string).collect();
     let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
     hex::encode(Sha256::digest(text))
@@ -138,10 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_of_the_keys_and_not_of_their_order() {
+    fn the_digests_are_of_the_keys_and_not_of_their_order() {
         let key = || Recipient::Age(age::x25519::Identity::generate().to_public());
         let (a, b) = (key(), key());
-        assert_eq!(digest(&[a.clone(), b.clone(), a.clone()]), digest(&[b.clone(), a.clone()]));
-        assert_ne!(digest(std::slice::from_ref(&a)), digest(&[a, b]));
+        assert_eq!(digests(&[a.clone(), b.clone(), a.clone()]), digests(&[b.clone(), a.clone()]));
+        assert_ne!(digests(std::slice::from_ref(&a)), digests(&[a.clone(), b.clone()]));
+        let entry = |keys| Entry { hosts: BTreeSet::new(), keys };
+        let new = entry(digests(std::slice::from_ref(&a)));
+        assert_eq!((new.has(&a), new.has(&b), new.count()), (Some(true), Some(false), Some(1)));
+        let old = entry(digest_of_all(std::slice::from_ref(&a)));
+        assert_eq!((old.has(&a), old.has(&b), old.count()), (None, None, None));
+        for entry in [new, old] {
+            assert!(entry.is_to(std::slice::from_ref(&a)) && !entry.is_to(&[a.clone(), b.clone()]), "{entry:?}");
+        }
     }
 }

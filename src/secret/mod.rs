@@ -7,6 +7,7 @@ pub mod desk;
 pub mod index;
 pub mod mask;
 pub mod name;
+mod readers;
 pub mod scan;
 mod vault;
 
@@ -38,6 +39,15 @@ pub enum Recipient {
     Ssh(age::ssh::Recipient),
     /// An age public key.
     Age(age::x25519::Recipient),
+}
+
+impl Recipient {
+    /// What people know it by: as `ssh-keygen -l` shows it, or an age key as it is.
+    pub fn fingerprint(&self) -> String {
+        let text = self.to_string();
+        let ssh = text.parse::<ssh_key::PublicKey>().map(|key| key.fingerprint(ssh_key::HashAlg::Sha256).to_string());
+        ssh.unwrap_or(text)
+    }
 }
 
 impl FromStr for Recipient {

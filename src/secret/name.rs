@@ -24,7 +24,7 @@ pub fn check(name: &str) -> Result<()> {
     }
     Err(Error::new(format!("`{name}` is not the name of a secret"))
         .because("a name is made of letters, digits, `.`, `_` and `-`; `/` stands between its parts, none of which starts with `.`")
-        .help("call it like `db-password` or `pki/etcd-ca.key`"))
+        .help("call it like `db-password` or `app/tls.key`"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use serde_json::Value;
 pub enum Type {
     /// A text.
     Text,
+    /// A text, or a list or table of texts, of which each may have several lines in host_vars too.
+    Lines,
     /// A whole number.
     Number,
     /// `true` or `false`.
@@ -39,6 +41,11 @@ impl Type {
         let (is_right, what, help) = match self {
             _ if value.is_null() => return None,
             Self::Text => (value.is_string(), "not a text", "put it in quotes"),
+            Self::Lines => (
+                value.is_string() || value.is_array() || value.is_object(),
+                "neither a text nor a list or table of some",
+                "put it in quotes",
+            ),
             Self::Number => (value.is_i64() || value.is_u64(), "not a number", "write a whole number, without quotes"),
             Self::Bool => (value.is_boolean(), "neither true nor false", "write `true` or `false`, without quotes"),
             Self::List => (value.is_array(), "not a list", "write it in brackets: `[…]`"),
@@ -103,6 +110,7 @@ mod tests {
     fn each_type_says_what_a_value_lacks_and_what_to_write() {
         for (kind, good, bad) in [
             (Type::Text, json!("x"), json!(1)),
+            (Type::Lines, json!("x\ny"), json!(1)),
             (Type::Number, json!(-1), json!("1")),
             (Type::Bool, json!(false), json!("false")),
             (Type::List, json!([1]), json!("1")),

@@ -189,11 +189,26 @@ impl Site {
         if let Some(rollout) = site.rollout.as_ref().filter(|_| errors.is_empty()) {
             errors.extend(rollout.check(&site.doc, &hosts, site.groups.keys()));
         }
+        if errors.is_empty() {
+            errors.extend(site.check_key_hosts(&hosts));
+        }
         site.hosts = hosts;
         match Error::all(errors) {
             Some(error) => Err(error),
             None => Ok(site),
         }
+    }
+
+    /// What is wrong with the hosts that get keys of `[pki.NAME]`: those that the site does not have.
+    fn check_key_hosts(&self, hosts: &BTreeMap<String, HostVars>) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for (name, fields) in &self.pki {
+            for host in fields.key_hosts.iter().filter(|host| !hosts.contains_key(*host)) {
+                let path = ["pki".to_owned(), name.clone(), "key_hosts".to_owned()];
+                errors.push(unknown_name("host", host, hosts.keys(), &self.doc, &path));
+            }
+        }
+        errors
     }
 
     /// One host; an error with the nearest name when the site has no such host.

@@ -87,6 +87,7 @@ fn one_master_becomes_three(cluster: &Cluster) {
         let member = format!("groups = [\"masters\"]\n[vars.etcd]\nname = \"etcd{number}\"\n");
         cluster.add(name, &format!("address = \"10.20.0.1{number}\"\n{member}"));
     }
+    cluster.replace("site.toml", "key_hosts = [\"solo\"]", "key_hosts = [\"solo\", \"master2\", \"master3\"]");
     cluster.release();
     for name in grown {
         cluster.host(name).run("systemctl enable -q --now kpull.timer").ok();

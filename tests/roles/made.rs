@@ -75,7 +75,7 @@ impl Made {
             made.kpull(&format!("secret set {secret} --generate 8")).exits(0);
         }
         made.kpull(&format!("pki issue --identity {}", operator.display())).exits(0);
-        made.kpull(&format!("secret rekey --identity {}", operator.display())).exits(0);
+        made.kpull(&format!("secret rekey --yes --identity {}", operator.display())).exits(0);
         made.site = load(&path);
         made
     }

@@ -247,7 +247,7 @@ impl Cluster {
         let operator = self.operator();
         self.kpull(&["pki", "init"]);
         self.kpull(&["pki", "issue", "--identity", &operator]);
-        self.kpull(&["secret", "rekey", "--identity", &operator]);
+        self.kpull(&["secret", "rekey", "--yes", "--identity", &operator]);
         self.kpull(&["check"]);
         self.kpull(&["sign", "--key", &operator]);
         let manifest = self.site().join(MANIFEST);

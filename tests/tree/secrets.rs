@@ -52,7 +52,8 @@ restart_when = ["secret:db"]
 
 [[command]]
 name = "set the password"
-run = ["true", "{{ password }}"]
+run = ["true"]
+env = { PASSWORD = "{{ password }}" }
 unless = ["false"]
 "#;
 
@@ -91,6 +92,12 @@ impl World {
 
     fn key(&self, name: &str) -> PathBuf {
         self.keys.path().join(name)
+    }
+
+    /// What `ssh-keygen -l` says of a key.
+    fn fingerprint(&self, name: &str) -> String {
+        let output = Command::new("ssh-keygen").arg("-lf").arg(self.key(name).with_extension("pub")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split(' ').nth(1).unwrap().to_owned()
     }
 
     /// Runs `kpull secret …` in the site.
@@ -309,9 +316,12 @@ fn rekey_follows_the_roles_and_the_keys() {
         (&why.into(), &format!("run `kpull secret rekey --site {}`", world.site.path().display()).into())
     );
     let output = world.operator("rekey --check").exits(2);
-    assert_eq!(output.stdout, "~ db: it is not encrypted to h2, where it is used\n");
+    let readers = |output: &Output| output.stdout.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(output.stdout.lines().next(), Some("~ db: it is not encrypted to h2, where it is used"));
+    let new = format!("+ db: h2 ({}) will be able to read it, and could not before", world.fingerprint("h2"));
+    assert_eq!(readers(&output), [new.as_str()]);
     assert_eq!(world.sealed("db"), db, "--check changes nothing");
-    world.operator("rekey").exits(0);
+    world.operator("rekey --yes").exits(0);
     assert_ne!(world.sealed("db"), db);
     assert_eq!(world.sealed("token"), token, "what was right stays as it is");
     let tree = world.host("h2");
@@ -326,9 +336,102 @@ fn rekey_follows_the_roles_and_the_keys() {
     let (old, new) = (fs::read_to_string(world.site.path().join("host_vars/h1.toml")).unwrap(), world.keygen("h1"));
     let old_key = old.split('"').nth(3).unwrap();
     world.site.host("h1", &old.replace(old_key, &new));
-    assert_eq!(world.operator("rekey --check").exits(2).stdout, "~ db: keys of its readers have changed\n");
-    world.operator("rekey").exits(0);
+    let output = world.operator("rekey --check").exits(2);
+    assert_eq!(output.stdout.lines().next(), Some("~ db: keys of its readers have changed"));
+    let new = format!("+ db: h1 ({}) will be able to read it, and could not before", world.fingerprint("h1"));
+    assert_eq!(readers(&output), [new.as_str()]);
+    world.operator("rekey --yes").exits(0);
     world.host("h1").kpull("apply").exits(0);
+}
+
+#[test]
+fn nobody_reads_a_secret_from_now_on_whom_nobody_said_yes_to() {
+    let world = World::new();
+    let db = world.sealed("db");
+    let host_file = |name: &str| world.site.path().join(format!("host_vars/{name}.toml"));
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(host_file(name)).unwrap();
+        assert!(text.contains(from));
+        fs::write(host_file(name), text.replace(from, to)).unwrap();
+    };
+    let refused = |output: Output, name: &str| {
+        let new = format!("+ db: {name} ({}) will be able to read it, and could not before", world.fingerprint(name));
+        assert!(output.stdout.lines().any(|line| line == new), "{output:?}");
+        let told = "1 secret would have new readers, and nothing was written: there is nobody to ask";
+        assert!(output.stderr.contains(told) && output.stderr.contains("--yes"), "{output:?}");
+        assert_eq!(world.sealed("db"), db);
+    };
+    // a role that asks for what is another's
+    edit("h2", "[\"other\"]", "[\"other\", \"app\"]");
+    refused(world.operator("rekey").exits(1), "h2");
+    refused(world.set("db", "another horse").exits(1), "h2");
+    refused(world.operator("edit db").exits(1), "h2");
+    let json = world.operator("rekey --json").exits(1).events("secret_reader");
+    assert_eq!((&json[0]["name"], &json[0]["host"]), (&"db".into(), &"h2".into()));
+    assert_eq!(json[0]["key"], world.fingerprint("h2"));
+    // an index that says that the other reads it already, and with which key
+    let index = world.index();
+    let keys = |name: &str| {
+        let (_, rest) = index.split_once(&format!("[\"{name}\"]")).unwrap();
+        rest.split_once("keys = \"").unwrap().1.split_once('"').unwrap().0.to_owned()
+    };
+    let both: std::collections::BTreeSet<String> = [keys("db"), keys("token")]
+        .iter()
+        .flat_map(|keys| keys.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let both = both.into_iter().collect::<Vec<_>>().join(" ");
+    world.site.file(
+        "secrets/recipients.toml",
+        index.replace("hosts = [\"h1\"]", "hosts = [\"h1\", \"h2\"]").replace(&keys("db"), &both),
+    );
+    let output = world.operator("rekey").exits(0);
+    assert_eq!(
+        (output.stdout.as_str(), world.sealed("db")),
+        ("every secret is encrypted to those who need it\n", db.clone())
+    );
+    let mallory = world.keygen("mallory");
+    let site = fs::read_to_string(world.site.path().join("site.toml")).unwrap();
+    world.site.file("site.toml", site.replace("recipients = [", &format!("recipients = [\"{mallory}\", ")));
+    let output = world.operator("rekey").exits(1);
+    assert!(output.stdout.contains(&format!("+ db: h2 ({})", world.fingerprint("h2"))), "{output:?}");
+    assert!(output.stdout.contains(&format!("+ db: an operator ({})", world.fingerprint("mallory"))), "{output:?}");
+    world.site.file("site.toml", site).file("secrets/recipients.toml", index);
+    edit("h2", "[\"other\", \"app\"]", "[\"other\"]");
+    // another key in the name of a host that reads it
+    let own = fs::read_to_string(world.key("h1").with_extension("pub")).unwrap();
+    edit("h1", own.trim(), &mallory);
+    let output = world.operator("rekey").exits(1);
+    assert!(output.stdout.contains(&format!("+ db: h1 ({})", world.fingerprint("mallory"))), "{output:?}");
+    assert_eq!(world.sealed("db"), db);
+}
+
+#[test]
+fn a_person_is_asked_and_no_is_no() {
+    let world = World::new();
+    let db = world.sealed("db");
+    let text = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
+    world.site.host("h2", &text.replace("[\"other\"]", "[\"other\", \"app\"]"));
+    let answer = |word: &str| {
+        let run = format!(
+            "{} secret rekey --site {} --identity {}",
+            env!("CARGO_BIN_EXE_kpull"),
+            world.site.path().display(),
+            world.key("operator").display()
+        );
+        let mut script = Command::new("script");
+        script.args(["-qec", &run, "/dev/null"]).env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(word.as_bytes()).unwrap();
+        Output::of(child.wait_with_output().unwrap())
+    };
+    for no in ["n\n", "\n", "x\n"] {
+        let output = answer(no).exits(1);
+        assert!(output.stdout.contains("Let them read 1 secret? [y/N]"), "{output:?}");
+        assert!(output.stdout.contains("you did not say yes"), "{output:?}");
+        assert_eq!(world.sealed("db"), db);
+    }
+    answer("y\n").exits(0);
+    assert_ne!(world.sealed("db"), db);
 }
 
 #[test]
@@ -345,7 +448,7 @@ fn rekey_does_all_or_nothing() {
         .site
         .file("secrets/token.age", "-----BEGIN AGE ENCRYPTED FILE-----\nbroken\n-----END AGE ENCRYPTED FILE-----\n");
     let (index, db) = (world.index(), world.sealed("db"));
-    let output = world.operator("rekey").exits(1);
+    let output = world.operator("rekey --yes").exits(1);
     assert!(output.stderr.contains("can't read the secret token"), "{}", output.stderr);
     assert_eq!((world.index(), world.sealed("db")), (index, db));
 }
@@ -501,7 +604,7 @@ fn age_reads_what_kpull_writes_and_kpull_what_age_writes() {
     let operator = fs::read_to_string(world.key("operator.pub")).unwrap();
     let keys = [public, rsa_public.trim(), operator.trim()];
     world.site.file("site.toml", format!("name = \"test\"\n[secrets]\nrecipients = {keys:?}\n"));
-    world.operator("rekey").exits(0);
+    world.operator("rekey --yes").exits(0);
     let sealed = world.site.path().join("secrets/db.age");
     for key in ["native", "rsa", "operator", "h1"] {
         let plain = age("age", &["--decrypt", "-i", &path(key), sealed.to_str().unwrap()], b"");

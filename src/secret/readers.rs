@@ -1,0 +1,83 @@
+//! Who a sealed file is encrypted to, as its own header says. Nobody can change that without the file's key.
+
+use std::io::Read as _;
+
+use age::armor::ArmoredReader;
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use crate::secret::Recipient;
+
+/// Bytes of a header that are looked at: some thousand readers.
+const LARGEST: u64 = 4 << 20;
+
+/// Those who can read a sealed file.
+#[derive(Debug, Default)]
+pub struct Readers {
+    /// Those with SSH keys, each as age names it: by 32 bits of the key's digest.
+    tags: Vec<String>,
+    /// How many others there are, whom age does not name.
+    nameless: usize,
+}
+
+impl Readers {
+    /// Of a sealed file; nobody, when it is none.
+    pub fn of(sealed: &[u8]) -> Self {
+        let mut readers = Self::default();
+        let mut bytes = Vec::new();
+        // what is behind the header need not be a text, nor whole
+        let _ = ArmoredReader::new(sealed).take(LARGEST).read_to_end(&mut bytes);
+        for line in bytes.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"---")) {
+            let line = String::from_utf8_lossy(line);
+            let mut words = line.strip_prefix("-> ").unwrap_or_default().split(' ');
+            match (words.next(), words.next()) {
+                (Some("ssh-ed25519" | "ssh-rsa"), Some(tag)) => readers.tags.push(tag.to_owned()),
+                (Some("X25519"), _) => readers.nameless += 1,
+                _ => {}
+            }
+        }
+        readers
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.tags.len() + self.nameless
+    }
+
+    /// Whether somebody is one of them; `None` when the header does not tell, as of age's own keys.
+    pub fn has(&self, recipient: &Recipient) -> Option<bool> {
+        let Recipient::Ssh(_) = recipient else { return (self.nameless == 0).then_some(false) };
+        let text = recipient.to_string();
+        let key = BASE64_STANDARD.decode(text.split(' ').nth(1)?).ok()?;
+        let digest = Sha256::digest(key);
+        Some(self.tags.contains(&BASE64_STANDARD_NO_PAD.encode(digest.get(..4)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ssh_key::private::Ed25519Keypair;
+
+    use super::*;
+    use crate::secret::seal;
+
+    #[test]
+    fn a_sealed_file_tells_whose_ssh_keys_read_it_and_how_many_others() {
+        let ssh = |seed| -> Recipient {
+            let key = ssh_key::PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]));
+            key.public_key().to_openssh().unwrap().parse().unwrap()
+        };
+        let native = || Recipient::Age(age::x25519::Identity::generate().to_public());
+        let readers = Readers::of(&seal(b"x", &[ssh(1), ssh(2)]).unwrap());
+        let has = |recipient: &Recipient| readers.has(recipient);
+        assert_eq!(
+            (readers.count(), has(&ssh(1)), has(&ssh(2)), has(&ssh(3))),
+            (2, Some(true), Some(true), Some(false))
+        );
+        assert_eq!(has(&native()), Some(false));
+        let readers = Readers::of(&seal(b"x", &[ssh(1), native()]).unwrap());
+        assert_eq!((readers.count(), readers.has(&native()), readers.has(&ssh(2))), (2, None, Some(false)));
+        assert_eq!(Readers::of(b"-> ssh-ed25519 nothing").count(), 0);
+    }
+}
