@@ -37,7 +37,7 @@ const LONGEST_WISH: Duration = Duration::from_secs(30);
 /// The fewest bytes a second that are waited for, counted over one timeout: a server that hands out a byte now and then
 /// would otherwise keep the host from its work for years.
 const SLOWEST: u64 = 1024;
-/// The bytes a second for which an address is given time in all, beyond [`Pace::grace`]: one that sends just enough to be waited for
+/// The bytes a second for which an address is given time in all, and three timeouts more: one that sends just enough to be waited for
 /// would otherwise keep the host from its work for hours.
 pub(crate) const STEADY: u64 = 32 << 10;
 /// How many redirects one request follows.
@@ -231,40 +231,43 @@ pub struct Reply {
 /// How fast a body comes in.
 pub(crate) struct Pace {
     patience: Duration,
-    began: Instant,
-    all: u64,
-    /// The present wait, as long as `patience`, and what has come in it.
+    /// When bytes have come last.
+    last: Instant,
+    /// By how much it is behind [`STEADY`]. What comes quickly makes up for that, and is worth nothing later.
+    behind: Duration,
+    /// When the present wait began, which is as long as `patience`, and what has come in it.
     since: Instant,
     bytes: u64,
 }
 
 impl Pace {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, began: Instant::now(), all: 0, since: Instant::now(), bytes: 0 }
-    }
-
-    /// How long a body may take whatever its size.
-    fn grace(&self) -> Duration {
-        self.patience.saturating_mul(3)
+        let now = Instant::now();
+        Self { patience, last: now, behind: Duration::ZERO, since: now, bytes: 0 }
     }
 
     /// Whether it still goes on well enough after `count` bytes more; why not, if it does not.
     pub(crate) fn check(&mut self, count: usize) -> Result<(), String> {
-        let count = count as u64;
-        self.all = self.all.saturating_add(count);
-        self.bytes = self.bytes.saturating_add(count);
+        self.check_at(count as u64, Instant::now())
+    }
+
+    fn check_at(&mut self, count: u64, now: Instant) -> Result<(), String> {
         let slow = |least: u64| Err(format!("fewer than {least} bytes a second"));
-        if self.began.elapsed() > self.grace().saturating_add(Duration::from_secs(self.all / STEADY)) {
+        let worth = Duration::from_secs_f64(count as f64 / STEADY as f64);
+        self.behind = self.behind.saturating_add(now.saturating_duration_since(self.last)).saturating_sub(worth);
+        self.last = now;
+        if self.behind > self.patience.saturating_mul(3) {
             return slow(STEADY);
         }
-        let elapsed = self.since.elapsed();
+        self.bytes = self.bytes.saturating_add(count);
+        let elapsed = now.saturating_duration_since(self.since);
         if elapsed < self.patience {
             return Ok(());
         }
         if self.bytes < elapsed.as_secs().saturating_mul(SLOWEST) {
             return slow(SLOWEST);
         }
-        (self.since, self.bytes) = (Instant::now(), 0);
+        (self.since, self.bytes) = (now, 0);
         Ok(())
     }
 }
@@ -1011,6 +1014,28 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         file
+    }
+
+    /// After how many seconds a body is given up that comes like this, second by second; `None` when it is not within an hour.
+    fn given_up(bytes: impl Fn(u64) -> u64) -> Option<u64> {
+        let mut pace = Pace::new(Duration::from_secs(20));
+        let began = pace.last;
+        (1..3600).find(|second| pace.check_at(bytes(*second), began + Duration::from_secs(*second)).is_err())
+    }
+
+    #[test]
+    fn an_answer_that_comes_by_drops_is_given_up_after_a_minute_whatever_its_size() {
+        assert_eq!(given_up(|_| 1500), Some(63));
+        assert_eq!(given_up(|_| 1000), Some(20), "which is not even waited for");
+        assert_eq!(given_up(|_| STEADY), None);
+        // a pause is nothing bad
+        assert_eq!(given_up(|second| if second % 60 < 15 { 1100 } else { 2 * STEADY }), None);
+    }
+
+    #[test]
+    fn an_answer_can_not_live_on_what_it_has_sent_quickly_before() {
+        let quick_then_drops = |second| if second <= 100 { 100 * STEADY } else { 1500 };
+        assert_eq!(given_up(quick_then_drops), Some(163));
     }
 
     #[test]

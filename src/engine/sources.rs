@@ -77,7 +77,9 @@ impl Agent<'_> {
     pub fn reaches_source(&self) -> Result<()> {
         let marks = self.store.marks();
         let mut last = Error::new("there is no source to reach");
-        for (index, config) in self.config.sources.iter().enumerate() {
+        let positions = self.order(true).positions;
+        let sources = positions.iter().filter_map(|at| Some((*at, self.config.sources.get(*at)?)));
+        for (index, config) in sources {
             let asked = self
                 .source(index, config)
                 .and_then(|mut source| source.poll(marks.get(&source.name()).map(String::as_str)).map(drop));

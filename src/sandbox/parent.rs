@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How long a web server has for all that it is asked in a run, and for the beginning of a download, at least.
 const BEGIN: Duration = Duration::from_secs(120);
 /// How much longer it has for each file that it is asked for; how much for the bytes, [`net::STEADY`] says.
-const FILE: Duration = Duration::from_secs(2);
+const FILE: Duration = Duration::from_secs(1);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
 /// The most addresses that may have parts of a download besides its own.

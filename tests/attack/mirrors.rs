@@ -158,8 +158,9 @@ fn a_release_by_a_key_that_the_next_source_takes_away_is_not_taken_in_the_same_r
     host.expect_good(GOOD + 6);
 }
 
-/// A web server that sends its release by drops: enough to be waited for, and never all of it. The second value counts those who asked.
-fn dripping() -> (String, Arc<AtomicUsize>) {
+/// A web server that answers to who asks for its release with `beginning`, and then `piece` after `piece` with a pause before each, until the
+/// client hangs up. The second value counts those who asked for anything.
+fn endless(beginning: &'static str, piece: Vec<u8>, pause: Duration) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
     let asked = Arc::<AtomicUsize>::default();
@@ -176,14 +177,41 @@ fn dripping() -> (String, Arc<AtomicUsize>) {
                 continue;
             }
             assert!(request.contains(MANIFEST), "{request}");
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-            // six kilobytes a second
-            while stream.write_all(&[b'\n'; 300]).is_ok() {
-                std::thread::sleep(Duration::from_millis(50));
+            let _ = stream.write_all(beginning.as_bytes());
+            while !piece.is_empty() && stream.write_all(&piece).is_ok() {
+                std::thread::sleep(pause);
             }
         }
     });
     (address, asked)
+}
+
+/// A web server that sends its release by drops: six kilobytes a second, which is enough to be waited for, and never all of it.
+fn dripping() -> (String, Arc<AtomicUsize>) {
+    endless("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", vec![b'\n'; 300], Duration::from_millis(50))
+}
+
+#[test]
+fn nothing_that_an_answer_begins_with_keeps_the_next_source_from_being_heard() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let endings: [(&str, &str); 9] = [
+        ("", ""),
+        ("HTTP/1.1 200 ", "O"),
+        ("HTTP/1.1 200 OK\r\n", "X-More: 1\r\n"),
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        (chunked, "1;more"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", "x"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", "x"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 20\r\n\r\n", "x"),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n", ""),
+    ];
+    for (beginning, piece) in endings {
+        let piece = piece.repeat(if piece.is_empty() { 0 } else { 1000 }).into_bytes();
+        let ((evil, asked), good) = (endless(beginning, piece, Duration::ZERO), Mirror::honest(Tree::good(GOOD)));
+        let host = follows(&[evil, good.address()], "0s");
+        host.expect_good(GOOD);
+        assert!(asked.load(Ordering::SeqCst) > 0, "{beginning:?}");
+    }
 }
 
 #[test]
