@@ -467,6 +467,11 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// [`visible`] for what has one line: a line break, which would begin a line that nobody has written, is made visible too.
+pub fn one_line(text: &str) -> String {
+    visible(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 /// [`visible`] for a text that spans point into: each character keeps its length in bytes.
 fn masked(text: &Arc<str>) -> Arc<str> {
     let text = &match mask::hide_in_place(text) {
@@ -480,15 +485,18 @@ fn masked(text: &Arc<str>) -> Arc<str> {
         _ if !is_hidden(c) => c,
         1 => '?',
         2 => '¿',
-        _ => char::REPLACEMENT_CHARACTER,
+        3 => char::REPLACEMENT_CHARACTER,
+        _ => '\u{1f6c7}',
     };
     text.chars().map(mask).collect::<String>().into()
 }
 
-/// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen.
-fn is_hidden(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    turns || c.is_control() && c != '\n' && c != '\t'
+/// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen; or is not seen at
+/// all, so that two names look the same. (Joiners, which change how letters look, are for people.)
+pub fn is_hidden(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
+    let is_nothing = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    turns || is_nothing || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.

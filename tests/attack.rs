@@ -4,6 +4,8 @@
 //! on fresh ones; see `attack/host.rs` for what is held against what comes out.
 #![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
+#[path = "attack/author.rs"]
+mod author;
 #[path = "attack/bytes.rs"]
 mod bytes;
 #[path = "attack/host.rs"]

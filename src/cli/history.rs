@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, one_line};
 use crate::report::{Text, VERSION};
 use crate::store::Generation;
 
@@ -84,7 +84,7 @@ fn line(one: &Generation, whole: bool) -> String {
     }
     if whole {
         for (id, change) in &one.changes {
-            let _ = writeln!(line, "      {id}  {change}");
+            let _ = writeln!(line, "      {}  {change}", one_line(id));
         }
     }
     line

@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code};
 use crate::host::launch;
+use crate::secret::mask;
+use crate::text::shortened;
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,6 +36,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How many lines of output an error shows.
 const SHOWN: usize = 20;
+
+/// How many characters of each of these lines.
+const LONGEST_LINE: usize = 1000;
 
 /// Whom a program runs as. It gets no supplementary groups; and unless that is root, no program that it starts gives it
 /// more rights (`no_new_privs`).
@@ -152,8 +157,14 @@ impl Output {
     pub fn last_lines(&self) -> String {
         let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
         let text = String::from_utf8_lossy(said);
+        let text = match said.len() {
+            ..KEPT => &*text,
+            // its beginning may be the end of a secret, which nobody would know any more
+            _ => text.split_once('\n').or_else(|| text.split_once(' ')).map_or("", |(_, whole)| whole),
+        };
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+        let shown = lines.iter().skip(lines.len().saturating_sub(SHOWN));
+        shown.map(|line| shortened(&mask::hide(line), LONGEST_LINE)).collect::<Vec<_>>().join("\n")
     }
 
     /// The error that it failed, with its last lines. `what` says what was being done.
@@ -595,6 +606,22 @@ mod tests {
         assert!(output.stdout.ends_with(b"299999\n300000\n"));
         assert!(output.last_lines().ends_with("299999\n300000"));
         assert_eq!(output.last_lines().lines().count(), SHOWN);
+    }
+
+    #[test]
+    fn no_secret_is_cut_before_it_is_hidden() {
+        mask::remember("long", "process-test-".repeat(20).as_bytes());
+        let secret = "process-test-".repeat(20);
+        let shown = |script: String| output(&["sh", "-c", &script], MINUTE).last_lines();
+        // in the middle of it is the beginning of what is kept, and the end of what is shown of a line
+        let kept = shown(format!("printf %s {secret}; head -c {} /dev/zero | tr '\\0' x; echo; echo end", KEPT - 100));
+        assert_eq!(kept, "end");
+        let line = shown(format!("head -c {} /dev/zero | tr '\\0' x; printf %s {secret}", LONGEST_LINE - 100));
+        assert_eq!(line, "x".repeat(LONGEST_LINE - 100) + "‹secret long›");
+        let alone = shown(format!("printf %s {secret}; head -c {KEPT} /dev/zero | tr '\\0' x"));
+        assert_eq!(alone, "");
+        let words = shown(format!("printf %s {secret}; head -c {} /dev/zero | tr '\\0' x; printf ' end'", KEPT - 100));
+        assert_eq!(words, "end");
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, visible};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::process::{Command, argv, run_if_there};
+use crate::secret::mask;
+use crate::text::shortened;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 /// PID 1 on the bus.
@@ -487,11 +489,8 @@ fn journal(name: &str) -> String {
 /// One line of a journal as it may stand in a message.
 fn visible_line(line: &str) -> String {
     const LONGEST: usize = 500;
-    let mut short: String = line.chars().take(LONGEST).collect();
-    if short.len() < line.len() {
-        short.push('…');
-    }
-    crate::error::visible(&short)
+    // a secret that is cut would not be known any more
+    visible(&shortened(&mask::hide(line), LONGEST))
 }
 
 fn error_is(error: &zbus::Error, name: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
-use crate::secret::fits;
+use crate::secret::{fits, mask};
 use crate::text::shortened;
 use compare::{Difference, differences};
 
@@ -284,7 +284,7 @@ impl KubeObject {
     /// The error that the API server has something else than it was given.
     fn kept(&self, found: &[Difference]) -> Error {
         const SHOWN: usize = 5;
-        let shown = |value: &Value| shortened(&value.to_string(), 200);
+        let shown = |value: &Value| shortened(&mask::hide(&value.to_string()), 200);
         let tell = |difference: &Difference| match (self.sensitive, &difference.wanted, &difference.live) {
             (true, ..) => difference.path.clone(),
             (false, Some(wanted), None) => format!("{}: {} in the role, nothing there", difference.path, shown(wanted)),

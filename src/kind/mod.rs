@@ -19,7 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, one_line};
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
 pub use crate::host::systemd::Kick;
@@ -93,7 +93,7 @@ pub struct Change {
 impl Change {
     /// A change with nothing to show but its summary.
     pub fn new(summary: impl Into<String>) -> Self {
-        Self { summary: summary.into(), ..Self::default() }
+        Self { summary: one_line(&summary.into()), ..Self::default() }
     }
 
     /// [`Change::new`] of what is not there yet.

@@ -179,7 +179,11 @@ impl Fields for ProbeFields {
                     Some(Statuses::One(status)) => vec![status],
                     Some(Statuses::Some(statuses)) => statuses,
                 };
-                (text, What::Web(Box::new(Web { url, ca: self.ca, client, statuses, body: self.expect_body })))
+                let shown = match build.is_secret() {
+                    true => format!("{}/…", url.origin().ascii_serialization()),
+                    false => url.to_string(),
+                };
+                (text, What::Web(Box::new(Web { shown, url, ca: self.ca, client, statuses, body: self.expect_body })))
             }
         };
         Ok(vec![Box::new(Probe {
@@ -220,6 +224,8 @@ enum What {
 #[derive(Debug)]
 struct Web {
     url: Url,
+    /// The address in messages: without its path where it has a secret in it, in whatever form.
+    shown: String,
     ca: Option<AbsolutePath>,
     client: Option<(AbsolutePath, AbsolutePath)>,
     /// Empty: 200 to 399.
@@ -268,7 +274,7 @@ impl Probe {
                 [] => "200 to 399".to_owned(),
                 statuses => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
             };
-            return Err(format!("{} answered {status} instead of {wanted}", web.url));
+            return Err(format!("{} answered {status} instead of {wanted}", web.shown));
         }
         let limit = match (&self.expect, &web.body) {
             (Some(_), _) => LARGEST_BODY,
@@ -277,7 +283,7 @@ impl Probe {
         };
         let mut body = Vec::new();
         match answer.take(limit as u64 + 1).read_to_end(&mut body) {
-            Err(error) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {error}", web.url))),
+            Err(error) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {error}", web.shown))),
             // only the first line was wanted, and only to be shown
             _ => {}
         }
@@ -285,16 +291,16 @@ impl Probe {
             && !String::from_utf8_lossy(&body[..body.len().min(SEARCHED)]).contains(wanted.as_str())
         {
             let wanted = if self.sensitive { "what `expect_body` says".to_owned() } else { format!("`{wanted}`") };
-            return Err(visible(&format!("{} answered without {wanted}", web.url)));
+            return Err(visible(&format!("{} answered without {wanted}", web.shown)));
         }
         if self.expect.is_some() && body.len() > LARGEST_BODY {
-            return Err(format!("{} answered with more than {LARGEST_BODY} bytes, too many for `expect`", web.url));
+            return Err(format!("{} answered with more than {LARGEST_BODY} bytes, too many for `expect`", web.shown));
         }
         let text = String::from_utf8_lossy(&body);
         let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
         let json = json.map_or(Value::UNDEFINED, |json| Value::from(Serde(json)));
         let values = [("status", Value::from(status)), ("body", Value::from(&*text)), ("json", json)];
-        self.hold(values, || format!("{} answered {status} {}", web.url, first_line(&text)))?;
+        self.hold(values, || format!("{} answered {status} {}", web.shown, first_line(&text)))?;
         Ok(self.shown(&text))
     }
 
@@ -404,7 +410,7 @@ impl Web {
     }
 
     fn said(&self, error: &reqwest::Error) -> String {
-        tls::said(self.url.as_str(), error)
+        tls::said(&self.shown, error)
     }
 }
 
@@ -644,6 +650,22 @@ mod tests {
         assert_eq!(ask("output | trim == 'hunter2'"), Ok(String::new()));
         let why = ask("output | trim == 'hunter3'").unwrap_err();
         assert_eq!(why, "what `expect` says does not hold (the answer is not shown: it is sensitive)");
+    }
+
+    #[test]
+    fn an_address_with_a_secret_in_it_is_shown_without_its_path() {
+        let answer = "HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let (address, server) = serve(answer, 1);
+        let host = Host::open("/".as_ref()).unwrap();
+        let ask = |url: &str| {
+            one_secret("probe", &format!("name = 'n'\nhttp = '{url}'")).probe().unwrap().ask(&host).unwrap_err()
+        };
+        // hunter2 by a filter of templates
+        let why = ask(&format!("http://{address}/2retnuh?key=2retnuh"));
+        assert_eq!(why, format!("http://{address}/… answered 401 instead of 200 to 399"));
+        server.join().unwrap();
+        let why = ask(&format!("http://{address}/2retnuh?key=2retnuh"));
+        assert!(why.starts_with(&format!("http://{address}/… does not answer")) && !why.contains("2retnuh"), "{why}");
     }
 
     #[test]

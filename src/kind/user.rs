@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(bytes("/etc/group"), b"g:x:7:b\xfc,ann\nthree:x:8:ann\nann:x:1000:\n");
         assert!(bytes("/etc/shadow").starts_with(b"j:!\xfc:1::::::\nann:!*:"));
         let change = tree.converge(&*one("user", "name = 'j'\ncomment = 'Jürgen'\ncreate_home = false"));
-        assert_eq!(change.summary, "comment J\u{fffd}rgen,\r → Jürgen");
+        assert_eq!(change.summary, "comment J\u{fffd}rgen,\\r → Jürgen");
     }
 
     #[test]

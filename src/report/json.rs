@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::engine::slot::Occupied;
+use crate::error::is_hidden;
 use crate::report::{Event, Report};
 use crate::secret::mask;
 
@@ -79,8 +80,16 @@ impl Report for Json {
     }
 }
 
-/// A value as it is written: on one line, without secrets.
+/// A value as it is written: on one line, without secrets, and without a character that a terminal acts on.
 pub fn line(mut value: serde_json::Value) -> String {
     mask::hide_json(&mut value);
-    value.to_string()
+    let mut line = String::new();
+    // such a character is part of a text, where JSON has another way to write it
+    for c in value.to_string().chars() {
+        match is_hidden(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| line.push_str(&format!("\\u{unit:04x}"))),
+            false => line.push(c),
+        }
+    }
+    line
 }

@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::advice::complete;
-use crate::error::{counted, visible};
+use crate::error::{counted, one_line, visible};
 use crate::kind::{Change, Item, What};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
@@ -108,7 +108,7 @@ impl Text {
 
     /// What is changed, and how: on a line of its own when both are too long for one. `taken` columns are what stands before.
     fn headline(&self, before: &str, taken: usize, item: &Item, change: &Change) -> Vec<String> {
-        let (id, summary) = (visible(&item.id), self.paint("2", &change.summary));
+        let (id, summary) = (one_line(&item.id), self.paint("2", &change.summary));
         let place = match self.level {
             Level::Verbose => format!("  {}", self.paint("2", &format!("({})", item.place))),
             _ => String::new(),
@@ -222,7 +222,7 @@ pub(super) fn held_back(hold: &Hold) -> String {
 
 /// A resource's role and id.
 fn named(item: &crate::kind::Item) -> String {
-    visible(&format!("{:<12} {}", item.role, item.id))
+    one_line(&format!("{:<12} {}", item.role, item.id))
 }
 
 impl Report for Text {

@@ -9,6 +9,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::pki::{KeyOf, key_of};
 use crate::resolve::world::is_of_a_world;
+use crate::secret::mask::is_in;
 use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::Site;
 
@@ -144,16 +145,16 @@ impl Asked {
 
     /// The name of a secret that was asked for and can be read, or is named as such, in `text`.
     pub fn found_in(&self, text: &str) -> Option<String> {
-        let is_in = |name: &String| {
-            text.contains(&placeholder(name))
+        let is_told = |name: &String| {
+            is_in(text, placeholder(name).as_bytes())
                 || self.is_open()
                     && self.secrets.get(name, &self.site.files, &self.host).is_ok_and(|secret| {
                         let plain = std::str::from_utf8(&secret.plain).unwrap_or_default().trim();
                         // a shorter one is found where it is not
-                        plain.len() >= 4 && text.contains(plain)
+                        plain.len() >= 4 && text.contains(plain) || is_in(text, plain.as_bytes())
                     })
         };
-        self.names().into_iter().find(is_in)
+        self.names().into_iter().find(is_told)
     }
 
     /// What `secret("NAME")` is in a template.

@@ -14,6 +14,9 @@ const STEPS: u64 = 1 << 20;
 /// How deep a template may include and call: about 15 templates or 25 macros. Together with the depth of variables it has
 /// to fit into a thread's stack.
 const RECURSION: usize = 160;
+/// Operators that one expression may have: the engine reads `a.b.c` as one inside the other, each with its part of the stack. Ten
+/// times as many fit.
+const OPERATORS: usize = 2000;
 
 static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(language);
 
@@ -34,6 +37,29 @@ pub(super) fn too_long() -> String {
     format!("it takes more than {STEPS} steps, or makes more than {} MiB of text", STEPS >> 14)
 }
 
+/// The expression, if the engine can be asked to read it.
+pub(super) fn checked(expression: &str) -> Result<&str, minijinja::Error> {
+    let signs = expression.matches(['|', '.', '~', '+', '-', '*', '/', '%', '(', '[', '<', '>', '=', '!']).count();
+    let is_operator = |word: &&str| ["not", "and", "or", "in", "is", "if", "else"].contains(word);
+    let words = expression.split(|c: char| !c.is_alphanumeric() && c != '_').filter(is_operator).count();
+    match signs + words {
+        ..=OPERATORS => Ok(expression),
+        count => Err(minijinja::Error::new(
+            ErrorKind::SyntaxError,
+            format!("an expression has {count} operators, and may have {OPERATORS}: make variables of its parts"),
+        )),
+    }
+}
+
+/// [`checked`] for each expression of a template. What stands in quotes counts too, so that nothing hides behind them.
+pub(super) fn checked_template(text: &str) -> Result<&str, minijinja::Error> {
+    for block in text.split("{{").flat_map(|part| part.split("{%")).skip(1) {
+        let end = block.rfind("}}").max(block.rfind("%}"));
+        checked(end.and_then(|end| block.get(..end)).unwrap_or_default())?;
+    }
+    Ok(text)
+}
+
 /// A condition on values that are known later: it sees those, and no variable, host or fact.
 pub struct Expression {
     text: String,
@@ -50,7 +76,8 @@ impl Expression {
     /// Reads an expression that may use the names in `known` and has to use one of them; the error is what is wrong
     /// with it, for people.
     pub fn parse(text: &str, known: &[&str]) -> Result<Self, String> {
-        let compiled = LANGUAGE.compile_expression_owned(text.to_owned()).map_err(words)?;
+        let compiled =
+            checked(text).and_then(|text| LANGUAGE.compile_expression_owned(text.to_owned())).map_err(words)?;
         let this = Self { text: text.to_owned(), compiled };
         let names = this.names();
         if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {

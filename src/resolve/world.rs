@@ -160,9 +160,10 @@ impl World {
         }
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
-            Some(bytes) => String::from_utf8(bytes.to_vec())
-                .map(Some)
-                .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, "not UTF-8 text")),
+            Some(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => expression::checked_template(text).map(|text| Some(text.to_owned())),
+                Err(_) => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "not UTF-8 text")),
+            },
             None => Ok(None),
         });
         // an include names a template of the same role
@@ -400,14 +401,16 @@ impl World {
     fn string(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
         let result = match whole_expression(text) {
             Some(expression) => return self.expression(expression, scope, place),
-            None => self.env.render_named_str("", text, scope.clone()).map(Value::from),
+            None => expression::checked_template(text)
+                .and_then(|text| self.env.render_named_str("", text, scope.clone()).map(Value::from)),
         };
         result.map_err(|error| self.explain(error, text, scope, place()))
     }
 
     /// The value of an expression, as in `when` and `for_each`.
     pub fn expression(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
-        let evaluated = self.env.compile_expression(text).and_then(|expression| expression.eval(scope.clone()));
+        let compiled = expression::checked(text).and_then(|text| self.env.compile_expression(text));
+        let evaluated = compiled.and_then(|expression| expression.eval(scope.clone()));
         let value = match evaluated {
             Ok(value) if !value.is_undefined() => return Ok(value),
             Ok(_) => Err(minijinja::Error::from(ErrorKind::UndefinedError)),
@@ -420,7 +423,9 @@ impl World {
     pub fn file(&self, path: &str, scope: &Value) -> Result<String> {
         // most are rendered once: the engine keeps only those that others include
         let template = match self.text_of(path) {
-            Some(text) => self.env.template_from_named_str(path, text),
+            Some(text) => {
+                expression::checked_template(text).and_then(|text| self.env.template_from_named_str(path, text))
+            }
             None => self.env.get_template(path),
         };
         template.and_then(|template| template.render(scope.clone())).map_err(|error| {

@@ -4,9 +4,13 @@
 //! output of a program, an error of a library.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 /// Shorter secrets are not looked for: they would be found where they are not.
@@ -23,19 +27,56 @@ struct Opened {
 static OPENED: RwLock<Vec<Opened>> = RwLock::new(Vec::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
+/// What no address has as it is, by those who leave the most, and by filters of templates.
+const IN_ADDRESS: [&AsciiSet; 2] = [
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~'),
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/'),
+];
+
+/// How a plaintext may stand in a text: as it is, in base64 behind whatever comes before it, in hex, in an address, in JSON.
+pub fn forms(plain: &[u8]) -> Vec<Zeroizing<String>> {
+    let mut forms = BTreeSet::new();
+    // what surrounds a text decides about the first and the last characters of its base64
+    for before in 0..3 {
+        let padded = Zeroizing::new([&[0; 2][..before], plain].concat());
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let code = Zeroizing::new(engine.encode(&*padded));
+            let end = code.len() - usize::from(padded.len() % 3 != 0);
+            forms.insert(code.get([0, 2, 3][before]..end).unwrap_or_default().to_owned());
+        }
+    }
+    let hex = hex::encode(plain);
+    forms.extend([hex.to_uppercase(), hex]);
+    forms.extend(IN_ADDRESS.map(|set| percent_encode(plain, set).to_string()));
+    if let Ok(text) = std::str::from_utf8(plain) {
+        let json = serde_json::Value::from(text).to_string();
+        forms.insert(json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned());
+        forms.insert(text.to_owned());
+    }
+    forms.into_iter().map(Zeroizing::new).collect()
+}
+
 /// Remembers a plaintext of the secret `name`, to be hidden from now on.
 pub fn remember(name: &str, plain: &[u8]) {
-    let Ok(text) = std::str::from_utf8(plain) else { return };
-    let whole = text.trim();
-    let lines = whole.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"));
+    let whole = plain.trim_ascii();
+    let lines = std::str::from_utf8(whole).unwrap_or_default().lines().map(str::trim);
+    let lines = lines.filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"));
+    let mut texts = if whole.len() >= SHORTEST { forms(whole) } else { Vec::new() };
+    texts.extend(lines.map(|line| Zeroizing::new(line.to_owned())));
     let mut opened = OPENED.write().unwrap_or_else(PoisonError::into_inner);
-    for text in std::iter::once(whole).filter(|whole| whole.len() >= SHORTEST).chain(lines) {
-        if opened.iter().all(|known| known.text.as_str() != text) {
-            opened.push(Opened { text: Zeroizing::new(text.to_owned()), name: name.to_owned() });
+    for text in texts {
+        if opened.iter().all(|known| known.text != text) {
+            opened.push(Opened { text, name: name.to_owned() });
         }
     }
     opened.sort_by_key(|known| std::cmp::Reverse(known.text.len()));
     ANY.store(!opened.is_empty(), Ordering::Release);
+}
+
+/// Whether a plaintext of some length is in a text, in one of its [`forms`].
+pub fn is_in(text: &str, plain: &[u8]) -> bool {
+    let is_form = |form: &Zeroizing<String>| form.len() >= SHORTEST && text.contains(form.as_str());
+    plain.len() >= SHORTEST && forms(plain).iter().any(is_form)
 }
 
 /// Forgets all plaintexts, and wipes them.
@@ -105,6 +146,22 @@ mod tests {
         remember("key", b"-----BEGIN X-----\nmask-test-line-1\nshort\n-----END X-----\n");
         assert_eq!(hide("x mask-test-line-1\nshort -----BEGIN X-----"), "x ‹secret key›\nshort -----BEGIN X-----");
         assert_eq!(hide("-----BEGIN X-----\nmask-test-line-1\nshort\n-----END X-----"), "‹secret key›");
+        remember("wide", "mask/tést \"w\u{1f}\"".as_bytes());
+        for form in [
+            "bWFzay90w6lzdCAidx8i",            // base64
+            "eDptYXNrL3TDqXN0ICJ3HyI=",        // behind two bytes
+            "dXNlcjptYXNrL3TDqXN0ICJ3HyI=",    // user:
+            "6d61736b2f74c3a97374202277 1f22", // replaced below
+            "6D61736B2F74C3A9737420227 71F22",
+            "mask%2Ft%C3%A9st%20%22w%1F%22",
+            "mask/t%C3%A9st%20%22w%1F%22",
+            r#"mask/tést \"w\u001f\""#,
+        ] {
+            let form = form.replace(' ', if form.contains("tést") { " " } else { "" });
+            let hidden = hide(&form).into_owned();
+            assert!(hidden.contains("‹secret wide›") && hidden.len() < "‹secret wide›".len() + 12, "{form}: {hidden}");
+            assert!(is_in(&form, "mask/tést \"w\u{1f}\"".as_bytes()), "{form}");
+        }
         remember("tiny", b"mtest");
         assert_eq!(hide("mtest"), "mtest", "too short to be looked for");
     }

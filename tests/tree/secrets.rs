@@ -492,6 +492,27 @@ fn a_resource_can_not_be_called_by_a_secret() {
 }
 
 #[test]
+fn a_resource_can_not_be_called_by_what_is_made_of_a_secret_either() {
+    let world = World::new();
+    let encoded = [
+        "secret('db') | b64encode",
+        "('user:' ~ secret('db')) | b64encode",
+        "secret('db') | urlencode",
+        "secret('db') | b64encode | replace('=', '')",
+    ];
+    for expression in encoded {
+        world.site.role("app", &format!("[[probe]]\nhttp = \"http://127.0.0.1:1/{{{{ {expression} }}}}\"\n"));
+        let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
+        let why = error["error"].as_str().unwrap();
+        assert!(why.starts_with("a probe can't be called by the secret db"), "{expression}: {error}");
+        let refused = world.host("h1").kpull("apply").exits(1);
+        for part in ["Y29ycmVjd", "IGJhdHRlcnkg", "%20horse", "horse"] {
+            hides(&refused, part);
+        }
+    }
+}
+
+#[test]
 fn set_generate_edit_and_rm() {
     let world = World::new();
     let output = world.secret("set fresh --generate").exits(0);
