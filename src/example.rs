@@ -29,7 +29,7 @@ pub(crate) struct ExampleFile {
     /// As `[groups]` in `site.toml`.
     #[serde(default)]
     groups: Map<String, Value>,
-    /// As `[pki]` in `site.toml`.
+    /// As `[pki]` in `site.toml`; what `kpull pki init` would make is taken for made.
     #[serde(default)]
     pki: Map<String, Value>,
     /// Hosts by name, each as its file in `host_vars/`; one with the role, `h1` at 192.0.2.1, when left out.
@@ -117,6 +117,9 @@ impl Example {
                 .map_err(|error| Error::new("the example can't be made a site").because(error))?;
             site.extend([(path, text.into_bytes().into())]);
         }
+        // what `kpull pki init` makes of these: certificates, and the public halves of pairs of keys
+        let made = |name: &String| ["pem", "pub"].map(|end| (format!("pki/{name}.{end}"), CERTIFICATE.into()));
+        site.extend(file.pki.keys().flat_map(made));
         let site = Arc::new(Site::load(site)?);
         let name = file.host.as_ref().or(hosts.keys().next()).map_or("h1", String::as_str);
         let address = site.find_host(name)?.address;
@@ -164,6 +167,9 @@ impl Example {
         )
     }
 }
+
+/// What stands for a certificate: an example has none.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
 /// An address for documentation.
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
