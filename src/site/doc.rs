@@ -1,6 +1,5 @@
 //! A TOML file that a person wrote, whose every value still knows its line and column.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +22,7 @@ pub struct Doc {
     file: String,
     text: Arc<str>,
     value: Value,
-    spans: HashMap<Path, Spans>,
+    spans: Spans,
     tables: OnceLock<Tables>,
 }
 
@@ -35,15 +34,25 @@ fn top_of<T: DeserializeOwned>(path: &[String]) -> &'static [&'static str] {
     if path.is_empty() { names_of::<T>() } else { &[] }
 }
 
-#[derive(Clone, Debug)]
+/// Where a value and its key are, and the same of what is in the value, in its order. Without names: they are those of the value,
+/// and a path with each would take the length of a path times the number of values.
+#[derive(Debug, Default)]
 struct Spans {
     key: Range<usize>,
     value: Range<usize>,
+    inner: Vec<Spans>,
 }
+
+/// Bytes that a file may have: as many as the manifest of a release.
+const LARGEST: usize = 8 << 20;
+/// Signs that begin, end and separate values which a file may have, wherever they stand. Each value takes some hundred bytes of
+/// memory, and could have been written with two.
+const MOST_SIGNS: usize = 1 << 20;
 
 impl Doc {
     /// Reads TOML. `file` is what the file is called in messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        check_extent(file, bytes)?;
         let text: Arc<str> = utf8(file, bytes)?.into();
         let place = |span: Option<Range<usize>>| Place {
             file: file.to_owned(),
@@ -60,12 +69,11 @@ impl Doc {
                 .at(place(error.span()), "here")
                 .help(help)
         })?;
-        let mut spans = HashMap::new();
-        let whole = table.span();
-        let value = table_value(table.get_ref(), &mut Vec::new(), &mut spans).map_err(|(why, span)| {
+        let start = table.span().start;
+        let (value, inner) = table_value(table.get_ref()).map_err(|(why, span)| {
             Error::new(format!("{file} has a number that is too large")).because(why).at(place(Some(span)), "here")
         })?;
-        spans.insert(Vec::new(), Spans { key: 0..0, value: whole.start..whole.start });
+        let spans = Spans { key: 0..0, value: start..start, inner };
         Ok(Self { file: file.to_owned(), text, value, spans, tables: OnceLock::new() })
     }
 
@@ -95,15 +103,29 @@ impl Doc {
     }
 
     fn find(&self, path: &[String], which: impl Fn(&Spans) -> Range<usize>) -> Place {
-        let mut length = path.len();
-        let span = loop {
-            match self.spans.get(&path[..length]) {
-                Some(spans) => break which(spans),
-                None if length == 0 => break 0..0,
-                None => length -= 1,
-            }
-        };
-        Place { file: self.file.clone(), text: self.text.clone(), span }
+        let (_, _, spans) = self.follow(path);
+        Place { file: self.file.clone(), text: self.text.clone(), span: which(spans) }
+    }
+
+    /// How many parts of `path` lead to something in this file, what that is, and where.
+    fn follow(&self, path: &[String]) -> (usize, &Value, &Spans) {
+        let (mut value, mut spans) = (&self.value, &self.spans);
+        for (count, part) in path.iter().enumerate() {
+            let inner = match value {
+                Value::Object(map) => map
+                    .iter()
+                    .zip(&spans.inner)
+                    .find(|((key, _), _)| *key == part)
+                    .map(|((_, value), spans)| (value, spans)),
+                Value::Array(items) => {
+                    part.parse::<usize>().ok().and_then(|index| Some((items.get(index)?, spans.inner.get(index)?)))
+                }
+                _ => None,
+            };
+            let Some(inner) = inner else { return (count, value, spans) };
+            (value, spans) = inner;
+        }
+        (path.len(), value, spans)
     }
 
     /// The whole file as a typed value. A key that `T` doesn't have, or a value of the wrong type, is an error with
@@ -183,12 +205,11 @@ impl Doc {
 
     /// The header of a table as it is written; `None` for a table in braces.
     fn header(&self, path: &[String]) -> Option<String> {
-        let is_table = path.iter().try_fold(&self.value, |value, key| match value {
-            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-            other => other.get(key),
-        });
-        is_table.filter(|value| value.is_object())?;
-        let text = self.text.get(self.spans.get(path)?.value.start..)?.lines().next()?;
+        let (count, value, spans) = self.follow(path);
+        if count < path.len() || !value.is_object() {
+            return None;
+        }
+        let text = self.text.get(spans.value.start..)?.lines().next()?;
         let end = if text.starts_with("[[") { "]]" } else { "]" };
         let (header, _) = text.split_once(end).filter(|_| text.starts_with('['))?;
         Some(format!("{header}{end}"))
@@ -196,14 +217,62 @@ impl Doc {
 
     /// Where a key stands that the table at `path` lacks: below another header, further down.
     fn astray(&self, path: &[String], field: &str) -> Option<String> {
-        let after = self.spans.get(path).map_or(0, |spans| spans.value.start);
-        let is_astray = |(way, spans): &(&Path, &Spans)| {
-            way.last().is_some_and(|name| name == field) && way.len() > 1 && spans.key.start > after
+        let after = match self.follow(path) {
+            (count, _, spans) if count == path.len() => spans.value.start,
+            _ => 0,
         };
-        let (way, _) = self.spans.iter().filter(is_astray).min_by_key(|(_, spans)| spans.key.start)?;
-        let header = self.header(&way[..way.len() - 1])?;
-        Some(format!("`{field}` stands at {}, below `{header}`: {BELOW}", self.key_place(way)))
+        let mut found = None;
+        first_below((&self.value, &self.spans), field, after, &mut Vec::new(), &mut found);
+        let (_, way) = found?;
+        let (_, table) = way.split_last()?;
+        let header = self.header(table)?;
+        Some(format!("`{field}` stands at {}, below `{header}`: {BELOW}", self.key_place(&way)))
     }
+}
+
+/// The first key that is called `field` behind `after`, in a table within this one: where it is, and the way to it.
+fn first_below(
+    (value, spans): (&Value, &Spans),
+    field: &str,
+    after: usize,
+    way: &mut Path,
+    found: &mut Option<(usize, Path)>,
+) {
+    let mut each = |name: &str, value: &Value, spans: &Spans| {
+        way.push(name.to_owned());
+        let start = spans.key.start;
+        if name == field && way.len() > 1 && start > after && found.as_ref().is_none_or(|(known, _)| start < *known) {
+            *found = Some((start, way.clone()));
+        }
+        first_below((value, spans), field, after, way, found);
+        way.pop();
+    };
+    match value {
+        Value::Object(map) => {
+            map.iter().zip(&spans.inner).for_each(|((name, value), spans)| each(name, value, spans));
+        }
+        Value::Array(items) => {
+            let items = items.iter().zip(&spans.inner).enumerate();
+            items.for_each(|(index, (value, spans))| each(&index.to_string(), value, spans));
+        }
+        _ => {}
+    }
+}
+
+/// Refuses what would take more memory than any file of a site has a use for.
+fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
+    let too_much = |what: String| {
+        Err(Error::new(format!("{file} is too large: it has {what}"))
+            .help("split it, or put what is not TOML into files of its own"))
+    };
+    if bytes.len() > LARGEST {
+        return too_much(format!("{} bytes, and {LARGEST} are read", bytes.len()));
+    }
+    let signs = bytes.iter().filter(|byte| b"=,[]{}\n".contains(byte)).count();
+    if signs > MOST_SIGNS {
+        return too_much(format!("{signs} lines, commas, brackets and equals signs, and {MOST_SIGNS} are read"));
+    }
+    Ok(())
 }
 
 /// The text of a file of the site, which is called `file` in messages.
@@ -250,48 +319,44 @@ fn segment(segment: &Segment) -> Option<String> {
 
 type TooLarge = (String, Range<usize>);
 
-fn table_value(table: &DeTable<'_>, path: &mut Path, spans: &mut HashMap<Path, Spans>) -> Result<Value, TooLarge> {
+fn table_value(table: &DeTable<'_>) -> Result<(Value, Vec<Spans>), TooLarge> {
     let mut entries: Vec<_> = table.iter().collect();
     // the order of the file, not of the alphabet
     entries.sort_by_key(|(key, _)| key.span().start);
-    let mut map = Map::new();
+    let (mut map, mut inner) = (Map::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
     for (key, value) in entries {
-        path.push(key.get_ref().to_string());
-        let converted = spanned_value(key.span(), value, path, spans)?;
+        let (converted, spans) = spanned_value(key.span(), value)?;
         map.insert(key.get_ref().to_string(), converted);
-        path.pop();
+        inner.push(spans);
     }
-    Ok(Value::Object(map))
+    Ok((Value::Object(map), inner))
 }
 
-fn spanned_value(
-    key: Range<usize>,
-    value: &Spanned<DeValue<'_>>,
-    path: &mut Path,
-    spans: &mut HashMap<Path, Spans>,
-) -> Result<Value, TooLarge> {
-    spans.insert(path.clone(), Spans { key, value: value.span() });
-    Ok(match value.get_ref() {
-        DeValue::String(text) => Value::String(text.to_string()),
+fn spanned_value(key: Range<usize>, value: &Spanned<DeValue<'_>>) -> Result<(Value, Spans), TooLarge> {
+    let (converted, inner) = match value.get_ref() {
+        DeValue::String(text) => (Value::String(text.to_string()), Vec::new()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map(Value::from)
+            .map(|number| (Value::from(number), Vec::new()))
             .map_err(|error| (error.to_string(), value.span()))?,
-        DeValue::Float(number) => {
-            number.as_str().parse::<f64>().map(Value::from).map_err(|error| (error.to_string(), value.span()))?
-        }
-        DeValue::Boolean(flag) => Value::Bool(*flag),
-        DeValue::Datetime(time) => Value::String(time.to_string()),
+        DeValue::Float(number) => number
+            .as_str()
+            .parse::<f64>()
+            .map(|number| (Value::from(number), Vec::new()))
+            .map_err(|error| (error.to_string(), value.span()))?,
+        DeValue::Boolean(flag) => (Value::Bool(*flag), Vec::new()),
+        DeValue::Datetime(time) => (Value::String(time.to_string()), Vec::new()),
         DeValue::Array(items) => {
-            let mut array = Vec::with_capacity(items.len());
-            for (index, item) in items.iter().enumerate() {
-                path.push(index.to_string());
-                array.push(spanned_value(item.span(), item, path, spans)?);
-                path.pop();
+            let (mut array, mut inner) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+            for item in items.iter() {
+                let (converted, spans) = spanned_value(item.span(), item)?;
+                array.push(converted);
+                inner.push(spans);
             }
-            Value::Array(array)
+            (Value::Array(array), inner)
         }
-        DeValue::Table(table) => table_value(table, path, spans)?,
-    })
+        DeValue::Table(table) => table_value(table)?,
+    };
+    Ok((converted, Spans { key, value: value.span(), inner }))
 }
 
 #[cfg(test)]
@@ -341,6 +406,54 @@ mod tests {
     fn a_missing_key_is_shown_at_its_table() {
         let (what, place, _) = failure("[[inner]]\n");
         assert_eq!((what.as_str(), place.as_str()), ("`inner[0]` lacks `port`", "x.toml:1:1"));
+    }
+
+    #[test]
+    fn every_value_and_key_has_its_place_and_what_is_not_there_that_of_its_table() {
+        let text = "a = 1\n[t]\nb = [ { c = 2 }, 3 ]\n[[l]]\n[[l]]\nd.e = \"x\"\n";
+        let doc = Doc::parse("x.toml", text.as_bytes()).unwrap();
+        for (path, key, value) in [
+            ("", "1:1", "1:1"),
+            ("a", "1:1", "1:5"),
+            ("t", "2:2", "2:1"),
+            ("t b 0 c", "3:9", "3:13"),
+            ("t b 1", "3:18", "3:18"),
+            ("t b 2", "3:1", "3:5"),
+            ("t none deep", "2:2", "2:1"),
+            ("l 1 d e", "6:3", "6:7"),
+            ("l x", "4:3", "4:1"),
+        ] {
+            let path: Path = path.split_whitespace().map(str::to_owned).collect();
+            let places = [doc.key_place(&path), doc.place(&path)].map(|place| place.to_string());
+            assert_eq!(places, [key, value].map(|at| format!("x.toml:{at}")), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_below_another_header_is_named_with_the_first_place_that_it_has() {
+        let (what, place, help) = failure("[[inner]]\n[[other.deep]]\nport = 1\n[[other.deep]]\nport = 2\n");
+        assert_eq!((what.as_str(), place.as_str()), ("`inner[0]` lacks `port`", "x.toml:1:1"));
+        assert!(help.starts_with("`port` stands at x.toml:3:1, below `[[other.deep]]`"), "{help}");
+    }
+
+    #[test]
+    fn a_file_that_would_fill_the_memory_is_refused_before_it_is_read() {
+        let problem = |text: String| Doc::parse("x.toml", text.as_bytes()).unwrap_err().to_string();
+        let items = |count: usize| format!("a=[{}]", "1,".repeat(count));
+        assert_eq!(
+            problem(items(MOST_SIGNS)),
+            "x.toml is too large: it has 1048579 lines, commas, brackets and equals signs, and 1048576 are read"
+        );
+        assert_eq!(problem("#".repeat(LARGEST + 1)), "x.toml is too large: it has 8388609 bytes, and 8388608 are read");
+        let nested = format!("a={}{}", "[".repeat(1000), "]".repeat(1000));
+        for text in [nested, "a.".repeat(1000) + "b=1", format!("[{}b]", "a.".repeat(1000))] {
+            let why = problem(text);
+            assert!(why.contains("recursion limit") || why.contains("recursion depth"), "{why}");
+        }
+        // a long name and many values are no longer one another's factor
+        let long =
+            Doc::parse("x.toml", format!("{}=[{}]", "k".repeat(1 << 20), "1,".repeat(100_000)).as_bytes()).unwrap();
+        assert_eq!(long.place(&["k".repeat(1 << 20), "99999".to_owned()]).span, 1_248_576..1_248_577);
     }
 
     #[test]
