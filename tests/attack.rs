@@ -8,6 +8,8 @@
 mod author;
 #[path = "attack/bytes.rs"]
 mod bytes;
+#[path = "attack/enrol.rs"]
+mod enrol;
 #[path = "attack/host.rs"]
 mod host;
 #[path = "attack/keys.rs"]

@@ -4,14 +4,16 @@
 //! Each panics when something that the program promises does not hold. A target that needs several files takes them
 //! from one input: a line `%% NAME` begins each of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, copy, sink};
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kpull::config::Config;
 use kpull::error::{Context as _, Error, visible};
+use kpull::fleet::Place;
 use kpull::host::Host;
 use kpull::host::account_files::{Tables, WantedGroup, WantedUser};
 use kpull::host::accounts::Accounts;
@@ -31,8 +33,13 @@ use kpull::site::{Files, Format, Site};
 use kpull::source::Tree;
 use kpull::store::Store;
 use kpull::store::archive::{Limits, extract};
-use kpull::trust::{AllowedSigners, KeySet, Manifest, Memory, Message, Purpose, claimed, is_part};
+use kpull::trust::{
+    AllowedSigners, Announced, Enrolment, KeySet, MANIFEST, Manifest, Memory, Message, Purpose, Signed, claimed,
+    fingerprint, is_part,
+};
 use miette::{GraphicalReportHandler, GraphicalTheme};
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{HashAlg, LineEnding};
 use tempfile::TempDir;
 
 /// A target: its name, which is also that of its corpus, and its function.
@@ -42,6 +49,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("archive", archive),
     ("config", config),
+    ("enrol", enrol),
     ("host", host),
     ("keys", keys),
     ("manifest", manifest),
@@ -51,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("signers", signers),
     ("site", site),
     ("state", state),
+    ("status", status),
     ("units", units),
     ("zone", zone),
 ];
@@ -101,10 +110,130 @@ pub fn keys(data: &[u8]) {
     let start = tree.get("allowed").map(|content| String::from_utf8_lossy(content)).unwrap_or_default();
     let Some(start) = report(AllowedSigners::parse("allowed_signers", &start)) else { return };
     let start = KeySet::start("lab", start, 1, 1);
-    for (at, signed) in report(start.follow(&InMemory(tree), time(NOW))).into_iter().flatten().enumerate() {
+    for (at, signed) in report(start.follow(&InMemory(tree), time(NOW), None)).into_iter().flatten().enumerate() {
         assert_eq!((signed.set.number, signed.set.site.as_str()), (at as u64 + 1, "lab"));
         assert!(signed.set.rotate > 0 && signed.set.rotate <= signed.set.signers.count(Purpose::Keys));
     }
+}
+
+/// What a source has for a host that knows nothing but fingerprints. `by` says, a line each, which of the keys A, B and C sign a file
+/// (`keys/1.toml AB`), `wanted` whose fingerprints the host knows; `{A}` stands for a key. Whatever the source has, each key that
+/// the host knows has signed what it starts from, and each set after that as many keys of the set before as that needs.
+pub fn enrol(data: &[u8]) {
+    thread_local! {
+        static KEYS: [(char, ssh_key::PrivateKey); 3] = [('A', key(1)), ('B', key(2)), ('C', key(3))];
+    }
+    KEYS.with(|keys| {
+        let known = |letters: &str| {
+            let letters: BTreeSet<char> = letters.chars().collect();
+            keys.iter().filter(move |(letter, _)| letters.contains(letter)).map(|(_, key)| key).collect::<Vec<_>>()
+        };
+        let mut tree: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (name, content) in files(data) {
+            let text = keys.iter().fold(String::from_utf8_lossy(content).into_owned(), |text, (letter, key)| {
+                text.replace(&format!("{{{letter}}}"), &key.public_key().to_openssh().expect("a key is written"))
+            });
+            tree.insert(name.to_owned(), text.into_bytes());
+        }
+        let text = |name: &str| String::from_utf8_lossy(tree.get(name).map_or(&[][..], Vec::as_slice)).into_owned();
+        let (by, wanted) = (text("by"), text("wanted"));
+        let mut signers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (path, letters) in by.lines().take(6).filter_map(|line| line.split_once(' ')) {
+            if path.ends_with(".sig") || signers.contains_key(path) {
+                continue;
+            }
+            let Some(content) = tree.get(path).cloned() else { continue };
+            let purpose = if path == MANIFEST { Purpose::Release } else { Purpose::Keys };
+            let signatures = tree.entry(format!("{path}.sig")).or_default();
+            for key in known(letters) {
+                signatures.extend(signature(key, purpose, &content).into_bytes());
+                signers.entry(path.to_owned()).or_default().insert(fingerprint(key.public_key().key_data()));
+            }
+        }
+        let signed = |path: &str| signers.get(path).cloned().unwrap_or_default();
+        let wanted: BTreeSet<String> =
+            known(wanted.trim_end()).iter().map(|key| fingerprint(key.public_key().key_data())).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let is_there = |path: &str| tree.contains_key(path);
+        let (has_sets, source) = (
+            is_there(&KeySet::path(1)),
+            InMemory(tree.iter().map(|(path, content)| (path.clone(), content.as_slice().into())).collect()),
+        );
+        let names = wanted.iter().map(String::as_str).collect();
+        match report(kpull::trust::enrol(&source, "lab", &names, time(NOW))) {
+            Some(Enrolment::Set(bytes)) => {
+                let mut last = KeySet::parse("keys/1.toml", &bytes).expect("it was read before");
+                assert_eq!((last.number, last.site.as_str()), (1, "lab"));
+                assert!(wanted.len() >= last.rotate, "fewer fingerprints than the set needs");
+                assert!(wanted.is_subset(&signed("keys/1.toml")), "a key that has not signed the set");
+                for Signed { set, .. } in report(last.follow(&source, time(NOW), None)).into_iter().flatten() {
+                    let by = signed(&KeySet::path(set.number));
+                    let of = |set: &KeySet| {
+                        let keys: BTreeSet<String> = set.signers.iter().map(|signer| signer.fingerprint()).collect();
+                        keys.intersection(&by).count()
+                    };
+                    assert!(
+                        of(&last) >= last.rotate && of(&set) >= set.rotate,
+                        "set {} has too few signers",
+                        set.number
+                    );
+                    last = set;
+                }
+            }
+            Some(Enrolment::Keys { lines, threshold }) => {
+                assert!(!has_sets && threshold == wanted.len());
+                let keys = AllowedSigners::parse("--fingerprint", &lines).expect("they were written");
+                let keys = KeySet::start("lab", keys, threshold, threshold);
+                if report(Announced::by(&keys, &source, time(NOW))).is_some() {
+                    assert!(wanted.is_subset(&signed(MANIFEST)), "a key that has not signed the release");
+                }
+            }
+            None => {}
+        }
+    });
+}
+
+/// A key of its own for each number.
+fn key(number: u8) -> ssh_key::PrivateKey {
+    ssh_key::PrivateKey::from(Ed25519Keypair::from_seed(&[number; 32]))
+}
+
+fn signature(key: &ssh_key::PrivateKey, purpose: Purpose, message: &[u8]) -> String {
+    let signature = key.sign(purpose.namespace(), HashAlg::Sha512, message).expect("a key signs");
+    signature.to_pem(LineEnding::LF).expect("a signature is written")
+}
+
+/// What a host has signed of itself; behind `!` what lies in the place of that. Only what is signed is taken, of this host, and
+/// nothing that it says ends whoever reads it.
+pub fn status(data: &[u8]) {
+    thread_local! {
+        static HOST: (TempDir, ssh_key::PrivateKey, [Recipient; 1]) = {
+            let key = key(1);
+            let public = key.public_key().to_openssh().expect("a key is written");
+            (scratch(), key, [public.parse().expect("a host's key")])
+        };
+    }
+    HOST.with(|(dir, key, keys)| {
+        let (bytes, is_signed) = match data.strip_prefix(b"!") {
+            Some(bytes) => (bytes.to_vec(), false),
+            None => ([data, signature(key, Purpose::Status, data).as_bytes()].concat(), true),
+        };
+        std::fs::write(dir.path().join("a.status"), bytes).expect("the directory is ours");
+        let place = Place::Dir(dir.path().to_owned());
+        let until = Instant::now() + Duration::from_secs(60);
+        let found =
+            place.record("lab", "a", keys, until).expect("the directory can be read").expect("there is a record");
+        let Ok(record) = found else { return };
+        assert!(is_signed && (record.site.as_str(), record.host.as_str()) == ("lab", "a"), "{record:?}");
+        for now in [NOW, "2036-11-24T03:50:00Z"].map(time) {
+            for newest in [0, 7, u64::MAX] {
+                record.state(newest, now);
+            }
+            record.says(now);
+        }
+    });
 }
 
 /// Files as a source has them.
@@ -161,7 +290,7 @@ pub fn signers(data: &[u8]) {
             threshold,
         )
     };
-    report(claimed(signatures));
+    report(claimed("the release", signatures));
     match check(message, 1) {
         Ok(_) => {
             let other = [message, b"x"].concat();

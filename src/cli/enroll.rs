@@ -1,5 +1,8 @@
 //! `kpull enroll`: says what a host trusts from now on, and makes it so.
 
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,8 +16,8 @@ use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
 use crate::site::quoted;
-use crate::source::{self, Tree};
-use crate::trust::{self, AllowedSigners, KeySet, Manifest, Memory, Seen};
+use crate::source;
+use crate::trust::{self, Enrolment, KeySet, Manifest, Memory, Seen};
 
 /// Arguments of `enroll`.
 #[derive(Args, Debug)]
@@ -23,8 +26,11 @@ pub struct Enroll {
     host: HostArgs,
     /// Where releases come from: a web server's directory, a git repository (…​.git, ssh://, or with --git), a directory
     /// [default: what kpull.toml says already]
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", requires = "site")]
     url: Option<String>,
+    /// The site's name, as its site.toml has it: releases of any other are refused
+    #[arg(long, value_name = "NAME", requires = "url")]
+    site: Option<String>,
     /// The address is that of a git repository
     #[arg(long, requires = "url")]
     git: bool,
@@ -34,10 +40,11 @@ pub struct Enroll {
     /// Whom to believe: a file in OpenSSH's allowed_signers format, or a key set of the site (keys/N.toml)
     #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "fingerprint")]
     signers: Option<PathBuf>,
-    /// Whom to believe: the key with this fingerprint (SHA256:…), which has signed what the source has; repeatable
+    /// Whom to believe: the key with this fingerprint (SHA256:…), which has signed the site's first key set, or, where there are no
+    /// sets, its release; once for each key, and as many as that set needs for the next one
     #[arg(long, value_name = "FINGERPRINT", requires = "url")]
     fingerprint: Vec<String>,
-    /// How many different keys have to sign a release [default: 1]
+    /// How many different keys have to sign a release [default: each with a --fingerprint; 1 with --signers]
     #[arg(long, value_name = "N", requires = "url")]
     threshold: Option<usize>,
     /// PEM file with the only authorities that are trusted for the source's TLS
@@ -54,9 +61,9 @@ pub struct Enroll {
 impl Run for Enroll {
     fn run(&self) -> Result<Exit> {
         let path = self.host.config();
-        let written = match &self.url {
-            Some(url) => Some(self.write_configuration(url, &path)?),
-            None => None,
+        let written = match (&self.url, &self.site) {
+            (Some(url), Some(site)) => Some(self.write_configuration(url, site, &path)?),
+            _ => None,
         };
         let enrolled = self.enroll();
         if let (Err(_), Some(written)) = (&enrolled, written) {
@@ -88,25 +95,34 @@ impl Written {
 
 impl Enroll {
     /// Writes `kpull.toml` and the keys beside it, after having asked the source.
-    fn write_configuration(&self, url: &str, path: &Path) -> Result<Written> {
+    fn write_configuration(&self, url: &str, site: &str, path: &Path) -> Result<Written> {
         if path.exists() && !self.replace {
             return Err(Error::new(format!("{} is there already", path.display()))
                 .help("`kpull enroll` without a URL takes up what it says; --replace writes a new one"));
         }
         let config = self.source(url)?;
-        let (manifest, tree) = ask(&config)?;
-        let (keys_name, keys) = match &self.signers {
+        let (keys_name, keys, threshold) = match &self.signers {
             Some(file) => {
                 let bytes = std::fs::read(file).context(|| format!("can't read {}", file.display()))?;
                 let name = if file.extension().is_some_and(|end| end == "toml") { "keys" } else { "allowed_signers" };
-                (name, bytes)
+                (name, bytes, self.threshold)
             }
-            None if self.fingerprint.is_empty() => {
-                return Err(Error::new("whom is this host to believe?").help(
-                    "say --signers FILE or --fingerprint SHA256:…, which you know from somewhere else than the source",
-                ));
+            None => {
+                let wanted: BTreeSet<&str> = self.fingerprint.iter().map(String::as_str).collect();
+                if wanted.is_empty() {
+                    return Err(Error::new("whom is this host to believe?").help(
+                        "say --signers FILE or --fingerprint SHA256:…, which you know from somewhere else than the source",
+                    ));
+                }
+                let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+                let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
+                match trust::enrol(&*tree, site, &wanted, Timestamp::now())? {
+                    Enrolment::Set(bytes) => ("keys", bytes, self.threshold),
+                    Enrolment::Keys { lines, threshold } => {
+                        ("allowed_signers", lines.into_bytes(), Some(self.threshold.unwrap_or(threshold)))
+                    }
+                }
             }
-            None => self.by_fingerprint(&*tree)?,
         };
         let base = path.parent().unwrap_or(Path::new("."));
         let file = if keys_name == "keys" { "keys.toml" } else { "allowed_signers" };
@@ -114,8 +130,8 @@ impl Enroll {
         if let Some(host) = &self.host.host {
             text.push_str(&format!("host = {}\n\n", quoted(host)));
         }
-        text.push_str(&format!("[trust]\nsite = {}\n{keys_name} = \"{file}\"\n", quoted(&manifest.site)));
-        if let Some(threshold) = self.threshold {
+        text.push_str(&format!("[trust]\nsite = {}\n{keys_name} = \"{file}\"\n", quoted(site)));
+        if let Some(threshold) = threshold {
             text.push_str(&format!("threshold = {threshold}\n"));
         }
         text.push_str("\n[[source]]\n");
@@ -129,14 +145,19 @@ impl Enroll {
                 text.push_str(&format!("{key} = {}\n", quoted(&value.display().to_string())));
             }
         }
-        std::fs::create_dir_all(base).context(|| format!("can't make {}", base.display()))?;
+        let what = || format!("can't make {}", base.display());
+        if let Some(above) = base.parent() {
+            std::fs::create_dir_all(above).context(what)?;
+        }
+        // what is in it says where secrets are, and is nobody else's business
+        DirBuilder::new().mode(0o700).recursive(true).create(base).context(what)?;
         let root = Root::open(base)?;
         let mut written = Written(Vec::new());
         for (name, content) in [(file, keys.as_slice()), ("kpull.toml", text.as_bytes())] {
             let target = if name == "kpull.toml" { path.to_owned() } else { base.join(name) };
             let inside = Path::new("/").join(target.file_name().unwrap_or_default());
             written.0.push((target, root.read(&inside)?.map(|(_, bytes)| bytes)));
-            root.write(&inside, content, Access { mode: 0o644, uid: None, gid: None })?;
+            root.write(&inside, content, Access { mode: 0o600, uid: None, gid: None })?;
         }
         Ok(written)
     }
@@ -156,46 +177,6 @@ impl Enroll {
         Ok(config)
     }
 
-    /// The keys with the fingerprints that were given: the newest key set of the source that they all have signed, or,
-    /// where there are no sets, the keys that have signed its release.
-    fn by_fingerprint(&self, tree: &dyn Tree) -> Result<(&'static str, Vec<u8>)> {
-        let read = |path: &str| tree.read(path, 1 << 20);
-        let mut newest = None;
-        for number in 1..=1024 {
-            let (Some(set), Some(signatures)) = (read(&KeySet::path(number))?, read(&KeySet::signatures_path(number))?)
-            else {
-                break;
-            };
-            newest = Some((number, set, signatures));
-        }
-        let signatures = match &newest {
-            Some((.., signatures)) => signatures.clone(),
-            None => read(trust::SIGNATURES)?.ok_or_else(|| {
-                Error::refused("the source has no signatures").help("publish a signed release there first")
-            })?,
-        };
-        let claimed = trust::claimed(&signatures)?;
-        let mut lines = String::new();
-        for wanted in &self.fingerprint {
-            let key = claimed.iter().find(|key| trust::fingerprint(key) == *wanted).ok_or_else(|| {
-                let there: Vec<String> = claimed.iter().map(trust::fingerprint).collect();
-                Error::refused(format!("nothing there is signed by {wanted}"))
-                    .because(format!("the signatures are of {}", there.join(", ")))
-                    .help("compare the fingerprint with what `ssh-keygen -l -f KEY.pub` prints for the signer's key")
-            })?;
-            let line =
-                ssh_key::PublicKey::from(key.clone()).to_openssh().context(|| format!("{wanted} can't be written"))?;
-            lines.push_str(&format!("signer {line}\n"));
-        }
-        let Some((number, set, signatures)) = newest else { return Ok(("allowed_signers", lines.into_bytes())) };
-        let signers = AllowedSigners::parse("--fingerprint", &lines)?;
-        let name = format!("key set {number}");
-        let message = trust::Message { bytes: &set, purpose: trust::Purpose::Keys, name: &name, at: Timestamp::now() };
-        signers.check(&message, &signatures, self.fingerprint.len())?;
-        KeySet::parse(&KeySet::path(number), &set).map_err(|error| error.exit(Exit::Refused))?;
-        Ok(("keys", set))
-    }
-
     /// Verifies what the source has by the keys of `kpull.toml`, says what that means, and remembers it.
     fn enroll(&self) -> Result<()> {
         let report = Text::new(false);
@@ -211,33 +192,40 @@ impl Enroll {
             }
             Err(_) => None,
         };
-        let floor = anchor.as_ref().and_then(|anchor| anchor.release.clone());
         let mut trust = agent.first_trust(agent.config.trust.start()?);
+        // of the same keys: what others have followed says nothing of these
+        let followed =
+            anchor.as_ref().filter(|anchor| anchor.start == trust.memory.start).map_or(0, |anchor| anchor.keys);
+        if self.accept_serial.is_none() {
+            trust.memory.release = anchor.and_then(|anchor| anchor.release);
+        }
         let mut failed = None;
         for (index, config) in agent.config.sources.iter().enumerate() {
             let asked = agent.source(index, config).and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
-                agent.rotate(&mut trust, &*tree, now)?;
+                let chain = trust.policy.keys.follow(&*tree, now, trust.memory.release.as_ref())?;
+                let last = chain.last().map_or(trust.memory.keys, |signed| signed.set.number);
+                if last < followed {
+                    return Err(Error::refused(format!(
+                        "this host has followed key set {followed}, and the source ends with set {last}"
+                    ))
+                    .help("somebody may hide the newer sets to bring back keys that were replaced; if the site starts anew, say whom to believe: `kpull enroll URL --site NAME --replace --signers FILE`"));
+                }
+                agent.adopt(&mut trust, chain)?;
                 let announced = trust.policy.announce(&*tree, now)?;
-                announced.check_time(None, now)?;
+                let (known, serial) = (trust.memory.release.as_ref(), announced.manifest().serial);
+                let oldest = self.accept_serial.or(known.map(|known| known.serial)).unwrap_or(0);
+                if serial < oldest {
+                    return Err(Error::refused(format!("the source has release {serial}, and this host has seen {oldest}")).help(
+                        "somebody may be replaying an old release; if it is meant, say --accept-serial SERIAL",
+                    ));
+                }
+                announced.check_time(known, now)?;
                 Ok(announced)
             });
             match found {
                 Ok(announced) => {
-                    let seen = Seen::of(&announced);
-                    let oldest = match (self.accept_serial, &floor) {
-                        (Some(serial), _) => serial,
-                        (None, Some(floor)) => floor.serial,
-                        (None, None) => 0,
-                    };
-                    if seen.serial < oldest {
-                        return Err(Error::refused(format!(
-                            "the source has release {}, and this host has seen {oldest}",
-                            seen.serial
-                        ))
-                        .help("somebody may be replaying an old release; if it is meant, say --accept-serial SERIAL"));
-                    }
-                    agent.remember(&mut trust.memory, seen)?;
+                    agent.remember(&mut trust.memory, Seen::of(&announced))?;
                     self.tell(&trust.policy.keys, &trust.memory, &announced);
                     return Ok(());
                 }
@@ -264,15 +252,4 @@ impl Enroll {
             complete("`kpull plan`, then `kpull apply`"),
         ));
     }
-}
-
-/// What a source has, unverified.
-fn ask(config: &source::Config) -> Result<(Manifest, Box<dyn Tree>)> {
-    let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
-    let tree = source::state(&mut *sandbox::open(config, &cache.path().join("source"), &[])?)?;
-    let bytes = tree.read(trust::MANIFEST, 8 << 20)?.ok_or_else(|| {
-        Error::refused(format!("the source has no {}", trust::MANIFEST)).help("publish a signed release there first")
-    })?;
-    // what it says is believed only after its signatures were checked; until then it is a name to write down
-    Ok((Manifest::parse(&bytes)?, tree))
 }

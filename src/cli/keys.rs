@@ -119,7 +119,7 @@ impl Keys {
                 None => {
                     "signatures not checked: say --enrolled FILE, the keys that hosts were enrolled with".to_owned()
                 }
-                Some(before) => match before.next(bytes, signatures, now) {
+                Some(before) => match before.next(bytes, signatures, now, None) {
                     Ok(_) => format!("follows set {}", before.number),
                     Err(error) => format!("does not count yet: {error}"),
                 },

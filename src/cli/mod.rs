@@ -325,7 +325,9 @@ fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
     let has = |name| matches.try_contains_id(name).is_ok();
     // a host that is named beside a root is the one that it is; others are what the command is about. `enroll` writes it down
     let host = |name| if has("root") && !has("fingerprint") { said(name) } else { None };
-    [said("root"), said("config"), host("host"), said("site")].into_iter().flatten().collect()
+    // and there `--site` is no directory
+    let site = |name| if has("fingerprint") { None } else { said(name) };
+    [said("root"), said("config"), host("host"), site("site")].into_iter().flatten().collect()
 }
 
 /// Whether a command, by its words, has such an option for the same.
@@ -337,7 +339,12 @@ fn takes(words: &[&str], option: &str) -> bool {
         command = inner;
         options.extend(command.get_arguments().filter_map(clap::Arg::get_long));
     }
-    options.contains(&option) && (option != "host" || options.contains(&"root"))
+    let means_it = match option {
+        "host" => options.contains(&"root"),
+        "site" => !options.contains(&"fingerprint"),
+        _ => true,
+    };
+    means_it && options.contains(&option)
 }
 
 /// Runs the command line of this process; the result is its exit code.
@@ -502,7 +509,7 @@ mod tests {
         let one = |name: &'static str, value: &str| (name, value.to_owned());
         assert_eq!(given_by("apply -v"), []);
         assert_eq!(given_by("apply --root /t --host h"), [one("root", "/t"), one("host", "h")]);
-        assert_eq!(given_by("enroll https://x --root /t --host h --fingerprint f"), [one("root", "/t")]);
+        assert_eq!(given_by("enroll https://x --root /t --site s --host h --fingerprint f"), [one("root", "/t")]);
         assert_eq!(given_by("plan --site s --root /t"), [one("root", "/t"), one("site", "s")]);
         assert_eq!(given_by("pki --site s list"), [one("site", "s")]);
         assert_eq!(given_by("pki renew --site s --host h"), [one("site", "s")]);

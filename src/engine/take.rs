@@ -335,13 +335,21 @@ impl<'a> Agent<'a> {
         Ok(Some(read.catalog))
     }
 
-    /// Follows the chain of key sets in `tree`, and adopts what it finds: for good, whatever becomes of the release.
+    /// Follows the chain of key sets in `tree`, and adopts what it finds.
     pub fn rotate(&self, trust: &mut Trust, tree: &dyn Tree, now: Timestamp) -> Result<()> {
-        for Signed { set, bytes } in trust.policy.keys.follow(tree, now)? {
+        let chain = trust.policy.keys.follow(tree, now, trust.memory.release.as_ref())?;
+        self.adopt(trust, chain)
+    }
+
+    /// Goes by the last of these key sets, which follow the present one: for good, whatever becomes of the release.
+    pub fn adopt(&self, trust: &mut Trust, chain: Vec<Signed>) -> Result<()> {
+        for Signed { set, bytes } in chain {
             self.store.add_key_set(set.number, &bytes)?;
             trust.memory.keys = set.number;
+            // what was seen under this set already is none of the releases before it
             if let Some(last) = set.last_serial
-                && let Some(seen) = trust.memory.release.as_mut().filter(|seen| seen.serial > last)
+                && let Some(seen) =
+                    trust.memory.release.as_mut().filter(|seen| seen.serial > last && seen.keys < set.number)
             {
                 *seen = Seen { serial: last, digest: String::new(), ..seen.clone() };
             }

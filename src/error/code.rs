@@ -38,11 +38,11 @@ codes! {
         "It is not there, is not TOML, or says two things that exclude each other."
         "Correct the file at the place that is named; `kpull enroll` writes one. `kpull self-test` reads it and changes nothing."
         "[trust] sets both `allowed_signers` and `keys`"
-    ENROLL "host.enroll" ["cli/enroll.rs"]
+    ENROLL "host.enroll" ["cli/enroll.rs", "trust/enrol.rs"]
         "A host can't be enrolled in this way."
         "The source has no release, the keys that are named did not sign it, or the host is enrolled already."
         "Compare the address and the fingerprints with those of whoever signs; `--replace` writes a new kpull.toml, `--accept-serial` takes an older release on purpose."
-        "kpull enroll https://releases.example --fingerprint SHA256:…"
+        "kpull enroll https://releases.example --site k8s --fingerprint SHA256:…"
     NAME "host.name" []
         "The host does not know what it is called in the site."
         "Neither kpull.toml nor the machine has a name."

@@ -150,6 +150,13 @@ impl AllowedSigners {
         self
     }
 
+    /// With every key as valid whenever it is.
+    #[must_use]
+    pub fn whenever(&self) -> Self {
+        let signers = self.signers.iter().map(|signer| Allowed { after: None, before: None, ..signer.clone() });
+        Self { file: self.file.clone(), signers: signers.collect() }
+    }
+
     /// Checks that at least `threshold` different allowed keys have signed `message`; whose they are.
     pub fn check(&self, message: &Message<'_>, signatures: &[u8], threshold: usize) -> Result<BTreeSet<&str>> {
         let blocks = split(signatures, message.name)?;
@@ -223,13 +230,10 @@ pub fn fingerprint(key: &KeyData) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// The keys that say of themselves that they made these signatures. Nothing is checked: this is for somebody who knows
+/// The keys that say of themselves that they made these signatures of what is called `name`. Nothing is checked: this is for somebody who knows
 /// a fingerprint, and wants the key that it belongs to.
-pub fn claimed(signatures: &[u8]) -> Result<Vec<KeyData>> {
-    Ok(split(signatures, "the release")?
-        .into_iter()
-        .filter_map(|block| Some(read(block).ok()?.public_key().clone()))
-        .collect())
+pub fn claimed(name: &str, signatures: &[u8]) -> Result<Vec<KeyData>> {
+    Ok(split(signatures, name)?.into_iter().filter_map(|block| Some(read(block).ok()?.public_key().clone())).collect())
 }
 
 fn read(block: &str) -> Result<SshSig, String> {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Exit, Result};
 use crate::site::{Doc, Files, quoted};
 use crate::source::Tree;
-use crate::trust::{AllowedSigners, Message, Purpose};
+use crate::trust::{AllowedSigners, Message, Purpose, Seen};
 
 /// The version of the format that this program writes, and the only one that it reads.
 const FORMAT: i64 = 1;
@@ -162,13 +162,24 @@ impl KeySet {
 
     /// Reads the set that follows this one. Nothing of it is parsed before enough of these keys are known to have signed it;
     /// enough of the new ones have to have done so too, so that nobody hands a site over to keys that don't exist.
-    pub fn next(&self, bytes: &[u8], signatures: &[u8], at: Timestamp) -> Result<Self> {
+    ///
+    /// Keys have to be valid at `now`, or when the set was made, so that a host follows sets that were signed in time however long it
+    /// was away (The Update Framework does not look at the expiry of roots on the way to the last one either). When that was, is the
+    /// signers' word: it does not count where the host has `seen` a later release, and would have met the set before.
+    pub fn next(&self, bytes: &[u8], signatures: &[u8], now: Timestamp, seen: Option<&Seen>) -> Result<Self> {
         let number = self.number + 1;
         let name = format!("key set {number}");
-        let message = Message { bytes, purpose: Purpose::Keys, name: &name, at };
-        self.signers.check(&message, signatures, self.rotate)?;
+        let message = Message { bytes, purpose: Purpose::Keys, name: &name, at: now };
+        self.signers.whenever().check(&message, signatures, self.rotate)?;
         let next = Self::parse(&Self::path(number), bytes).map_err(|error| error.exit(Exit::Refused))?;
-        next.signers.check(&message, signatures, next.rotate).map_err(|error| {
+        let is_news = seen.is_none_or(|seen| number <= seen.keys || next.created > seen.created);
+        let made = Some(next.created).filter(|created| is_news && *created <= now);
+        let check = |set: &Self| {
+            let is_good = |at| set.signers.check(&Message { at, ..message }, signatures, set.rotate).map(drop);
+            is_good(now).or_else(|error| made.and_then(|made| is_good(made).ok()).ok_or(error))
+        };
+        check(self)?;
+        check(&next).map_err(|error| {
             error.help("the new keys have to sign their own set too, so that it is known that they are there")
         })?;
         let wrong = |why: String| {
@@ -188,19 +199,25 @@ impl KeySet {
         Ok(next)
     }
 
-    /// The sets that follow this one in `tree`, oldest first, each signed by the one before.
-    pub fn follow(&self, tree: &dyn Tree, at: Timestamp) -> Result<Vec<Signed>> {
+    /// The set with this number in `tree`, and its signatures, as they are; `None` where there is no such set.
+    pub fn read(tree: &dyn Tree, number: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
+        let Some(bytes) = tree.read(&path, LARGEST)? else { return Ok(None) };
+        let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
+            Error::refused(format!("key set {number} is not signed: there is no {signatures_path}"))
+                .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
+        })?;
+        Ok(Some((bytes, signatures)))
+    }
+
+    /// The sets that follow this one in `tree`, oldest first, each signed by the one before; see [`KeySet::next`] for `now` and
+    /// `seen`.
+    pub fn follow(&self, tree: &dyn Tree, now: Timestamp, seen: Option<&Seen>) -> Result<Vec<Signed>> {
         let mut chain: Vec<Signed> = Vec::new();
         while chain.len() < LONGEST {
             let last = chain.last().map_or(self, |signed| &signed.set);
-            let number = last.number + 1;
-            let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
-            let Some(bytes) = tree.read(&path, LARGEST)? else { break };
-            let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
-                Error::refused(format!("key set {number} is not signed: there is no {signatures_path}"))
-                    .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
-            })?;
-            let set = last.next(&bytes, &signatures, at)?;
+            let Some((bytes, signatures)) = Self::read(tree, last.number + 1)? else { break };
+            let set = last.next(&bytes, &signatures, now, seen)?;
             chain.push(Signed { set, bytes });
         }
         Ok(chain)
@@ -257,7 +274,7 @@ mod tests {
     }
 
     fn follow(start: &KeySet, sets: &[(KeySet, &[u8])]) -> Result<Vec<u64>> {
-        let chain = start.follow(&tree(sets), Timestamp::now())?;
+        let chain = start.follow(&tree(sets), Timestamp::now(), None)?;
         Ok(chain.iter().map(|signed| signed.set.number).collect())
     }
 
@@ -302,7 +319,7 @@ mod tests {
             let bytes = map.0.remove(&from).unwrap();
             map.0.insert(to, bytes);
         }
-        let error = start.follow(&map, Timestamp::now()).unwrap_err();
+        let error = start.follow(&map, Timestamp::now(), None).unwrap_err();
         assert_eq!(error.to_string(), "key set 2 does not follow set 0: it says that it is set 2");
         assert_eq!(error.exit_code(), Exit::Refused);
     }

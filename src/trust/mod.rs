@@ -6,12 +6,14 @@
 //! behind the last release seen. Which keys count is a chain of key sets of its own, see `keys`.
 
 mod allowed;
+mod enrol;
 mod keys;
 mod manifest;
 mod memory;
 mod sign;
 
 pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint, signed_by};
+pub use enrol::{Enrolment, enrol};
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use memory::{ANCHOR, ENROLL, Memory, Seen};
@@ -36,7 +38,8 @@ pub const MANIFEST: &str = "release.toml";
 /// The name of the file with the signatures over the manifest.
 pub const SIGNATURES: &str = "release.toml.sig";
 const LARGEST_MANIFEST: u64 = 8 << 20;
-const LARGEST_SIGNATURES: u64 = 64 << 10;
+/// Bytes that the signatures of a release may have.
+pub const LARGEST_SIGNATURES: u64 = 64 << 10;
 /// Bytes that a release may have in all.
 const LARGEST_RELEASE: u64 = 128 << 20;
 /// How far a signer's clock may be ahead of a host's.

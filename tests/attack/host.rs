@@ -206,6 +206,11 @@ impl Host {
         self.root().join("var/lib/kpull")
     }
 
+    /// Whether the source is a git repository.
+    pub fn is_git(&self) -> bool {
+        self.via == Via::Git
+    }
+
     /// Where the source is.
     pub fn address(&self) -> String {
         match &self.server {

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Output;
 
 use jiff::Timestamp;
 use kpull::trust::{AllowedSigners, KeySet};
 
+use crate::enrol::enroll;
 use crate::host::{EVERY, GOOD, Host, SITE, Tree, Via, allow, key, kpull, signature};
 
 /// The set with this number: who may sign, and how many of them make the next.
-fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {
+pub fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {
     let lines: String = keys.iter().map(|number| allow(*number, "")).collect();
     let start = KeySet::start(SITE, AllowedSigners::parse("f", &lines).unwrap(), 1, rotate);
     KeySet { number, created: Timestamp::from_second(1_800_000_000).unwrap(), ..start }
 }
 
-fn fingerprint(number: u8) -> String {
+pub fn fingerprint(number: u8) -> String {
     key(number).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string()
 }
 
@@ -262,6 +262,7 @@ fn a_key_whose_time_in_its_set_is_over_does_not_count() {
 fn a_state_directory_that_was_deleted_does_not_make_an_old_release_new() {
     for via in EVERY {
         let host = Host::with_good(*via);
+        let good = host.published();
         fs::remove_dir_all(host.state()).unwrap();
         host.publish(&Tree::good(GOOD - 1));
         let ended = host.apply();
@@ -277,7 +278,7 @@ fn a_state_directory_that_was_deleted_does_not_make_an_old_release_new() {
         let (code, text) = enroll(&host, &[]);
         assert!(text.contains("the source has release 9, and this host has seen 10"), "{text}");
         assert_eq!(code, Some(4));
-        host.publish(&Tree::good(GOOD));
+        host.publish(&good);
         let (code, text) = enroll(&host, &[]);
         assert!(text.contains(&format!("a is enrolled to the site {SITE}")), "{text}");
         assert!(text.contains(&fingerprint(1)), "{text}");
@@ -347,52 +348,4 @@ fn a_host_asks_a_web_server_for_no_files_of_roles_that_it_has_not() {
     assert!(asked.contains(&"/roles/base/files/more".to_owned()), "{asked:?}");
     assert!(asked.contains(&"/roles/other/role.toml".to_owned()), "{asked:?}");
     assert!(!asked.iter().any(|path| path.contains("big") || path.contains("pki/b")), "{asked:?}");
-}
-
-fn enroll(host: &Host, more: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } =
-        kpull().args(["enroll", "--root"]).arg(host.root()).args(more).output().unwrap();
-    (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
-}
-
-#[test]
-fn a_fresh_host_is_enrolled_by_an_address_and_a_fingerprint() {
-    for via in EVERY {
-        let host = Host::new(*via, &allow(1, ""), 1);
-        fs::remove_file(host.root().join("etc/kpull/kpull.toml")).unwrap();
-        fs::remove_file(host.root().join("etc/kpull/allowed_signers")).unwrap();
-        host.publish(&Tree::good(GOOD));
-        let address = host.address();
-        let (wrong, right) = (fingerprint(3), fingerprint(1));
-        let how = |fingerprint: &str| {
-            let mut arguments = vec![address.clone(), "--host=a".into(), format!("--fingerprint={fingerprint}")];
-            arguments.extend((*via == Via::Git).then(|| "--git".to_owned()));
-            enroll(&host, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        let (code, text) = how(&wrong);
-        assert!(text.contains("nothing there is signed by SHA256:"), "{text}");
-        assert_eq!((code, host.root().join("etc/kpull/kpull.toml").exists()), (Some(4), false));
-        let (code, text) = how(&right);
-        assert!(text.contains("a is enrolled to the site lab"), "{text}");
-        assert_eq!(code, Some(0), "{text}");
-        host.expect_good(GOOD);
-        let (code, text) = how(&right);
-        assert!(text.contains("is there already"), "{text}");
-        assert_eq!(code, Some(1));
-    }
-}
-
-#[test]
-fn a_fresh_host_is_enrolled_by_the_newest_set_of_keys() {
-    let host = Host::new(Via::Dir, &allow(1, ""), 1);
-    for name in ["kpull.toml", "allowed_signers"] {
-        fs::remove_file(host.root().join("etc/kpull").join(name)).unwrap();
-    }
-    let (one, two) = (set(1, &[3], 1), set(2, &[4], 1));
-    host.publish(&release(GOOD, &[(&one, &[1, 3]), (&two, &[3, 4])], &[4]));
-    let (address, fingerprint) = (host.address(), format!("--fingerprint={}", fingerprint(4)));
-    let (code, text) = enroll(&host, &[&address, "--host=a", &fingerprint]);
-    assert!(text.contains("key set 2"), "{text}");
-    assert_eq!(code, Some(0), "{text}");
-    host.expect_good(GOOD);
 }

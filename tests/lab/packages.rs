@@ -70,7 +70,10 @@ fn is_as(host: Host<'_>, before: &BTreeSet<String>) {
 }
 
 fn enroll(host: Host<'_>) {
-    host.run("kpull enroll /srv/site --host h1 --fingerprint $(ssh-keygen -lf /root/key.pub | cut -d' ' -f2)").ok();
+    host.run(
+        "kpull enroll /srv/site --site lab --host h1 --fingerprint $(ssh-keygen -lf /root/key.pub | cut -d' ' -f2)",
+    )
+    .ok();
 }
 
 /// Whether the timer is enabled, and active.

@@ -93,7 +93,7 @@ fn a_site_is_checked_signed_and_verified() {
     let tree = Tree::new();
     let root = ["--root", tree.path().to_str().unwrap()];
     let fingerprint = key().public_key().fingerprint(ssh_key::HashAlg::Sha256);
-    let enroll = format!("enroll {} --host h1 --fingerprint {fingerprint}", site.path().display());
+    let enroll = format!("enroll {} --site test --host h1 --fingerprint {fingerprint}", site.path().display());
     kpull(&enroll, &root).exits(0);
     kpull("apply", &root).exits(0);
     assert_eq!(tree.read("etc/arch"), "arm64\n");

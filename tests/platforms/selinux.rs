@@ -190,7 +190,7 @@ unpacked() {
     cp /mnt/role.toml /srv/site/roles/app/
     cp /mnt/nginx.conf /srv/site/roles/app/files/
     ssh-keygen -q -t ed25519 -N '' -f /root/key && kpull sign --site /srv/site --key /root/key &&
-        kpull enroll /srv/site --host h1 --fingerprint "$(ssh-keygen -lf /root/key.pub | cut -d' ' -f2)"
+        kpull enroll /srv/site --site lab --host h1 --fingerprint "$(ssh-keygen -lf /root/key.pub | cut -d' ' -f2)"
 }
 step unpacked unpacked
 step without converge

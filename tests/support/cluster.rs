@@ -384,9 +384,10 @@ impl Cluster {
         host.write("/etc/systemd/system/kpull.timer.d/lab.conf", TIMER);
         host.write("/etc/kpull/signers", self.signers());
         (self.machines.prepare)(host);
-        let from = &self.fabric;
+        let (from, site) = (&self.fabric, read(&self.site().join("site.toml")));
+        let site = site["name"].as_str().unwrap();
         host.run(&format!(
-            "systemctl daemon-reload && kpull enroll http://{from} --host {name} --signers /etc/kpull/signers"
+            "systemctl daemon-reload && kpull enroll http://{from} --site {site} --host {name} --signers /etc/kpull/signers"
         ))
         .ok();
     }

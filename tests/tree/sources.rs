@@ -324,7 +324,7 @@ fn two_sites_share_a_repository_and_each_host_has_its_own() {
 
     let tree = Tree::new();
     let key = kpull::trust::fingerprint(crate::site::key().public_key().key_data());
-    let enrol = format!("enroll {} --git --path more/green --host h1 --fingerprint {key}", top.display());
+    let enrol = format!("enroll {} --git --path more/green --site test --host h1 --fingerprint {key}", top.display());
     tree.kpull(&enrol).exits(0);
     assert!(tree.read("etc/kpull/kpull.toml").contains("\npath = \"more/green\"\n"));
     tree.kpull("apply").exits(0);

@@ -1,0 +1,70 @@
+//! What a host starts from that is told nothing but fingerprints: the keys that they belong to, by what a source has.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use ssh_key::PublicKey;
+
+use crate::error::{Context, Error, Result};
+use crate::source::Tree;
+use crate::trust::{AllowedSigners, KeySet, LARGEST_SIGNATURES, SIGNATURES, claimed, fingerprint};
+
+/// What a host starts from.
+#[derive(Debug)]
+pub enum Enrolment {
+    /// The site's first key set, as it was signed.
+    Set(Vec<u8>),
+    /// The keys themselves, of a site without sets.
+    Keys {
+        /// In OpenSSH's allowed_signers format.
+        lines: String,
+        /// How many of them have to sign a release: all, so that whoever hides the sets of a site does not make one of them enough.
+        threshold: usize,
+    },
+}
+
+/// The keys that have these fingerprints: the first key set in `tree`, which each of them has signed, or, where there are no sets, the
+/// keys themselves, which the signatures of the release show. Nothing is parsed before their signatures are checked. The sets after
+/// the first are the caller's to follow.
+pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Timestamp) -> Result<Enrolment> {
+    let first = KeySet::read(tree, 1)?;
+    let (name, signatures) = match &first {
+        Some((_, signatures)) => ("key set 1", signatures.clone()),
+        None => {
+            let missing =
+                || Error::refused("the source has no signatures").help("publish a signed release there first");
+            ("the release", tree.read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(missing)?)
+        }
+    };
+    let claimed = claimed(name, &signatures)?;
+    let mut lines = String::new();
+    for wanted in fingerprints {
+        let key = claimed.iter().find(|key| fingerprint(key) == *wanted).ok_or_else(|| {
+            let there: Vec<String> = claimed.iter().map(fingerprint).collect();
+            Error::refused(format!("no signature of {name} is of {wanted}"))
+                .because(format!("the signatures are of {}", there.join(", ")))
+                .help(
+                    "take the fingerprints from those who sign: `kpull keys show`, in their copy of the site, lists those of each key \
+                     set, and `ssh-keygen -l -f KEY.pub` prints that of a key; to start from a later set, say --signers keys/N.toml, \
+                     from such a copy",
+                )
+        })?;
+        let line = PublicKey::from(key.clone()).to_openssh().context(|| format!("{wanted} can't be written"))?;
+        lines.push_str(&format!("signer {line}\n"));
+    }
+    let given = fingerprints.len();
+    let Some((bytes, signatures)) = first else { return Ok(Enrolment::Keys { lines, threshold: given }) };
+    let start = KeySet::start(site, AllowedSigners::parse("--fingerprint", &lines)?, given, given);
+    let set = start.next(&bytes, &signatures, now, None)?;
+    if given < set.rotate {
+        let are = if given == 1 { "is" } else { "are" };
+        return Err(Error::refused(format!("key set 1 needs {} fingerprints, and {given} {are} given", set.rotate))
+            .because("fewer keys than that can't say who comes after them")
+            .help(format!(
+                "say --fingerprint for {} keys that have signed it: `kpull keys show`, in a copy of the site that you trust, lists \
+                 them; or say --signers keys/1.toml, from such a copy",
+                set.rotate
+            )));
+    }
+    Ok(Enrolment::Set(bytes))
+}
