@@ -19,6 +19,7 @@ use crate::engine::vitals::{Ending, Vitals, bare, failing};
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
+use crate::host::read;
 use crate::host::root::Root;
 use crate::kind::fields::{SPAN_MAX, Span};
 use crate::kind::{Item, whole_of};
@@ -354,7 +355,7 @@ impl Place {
     /// Whether it can be read now.
     pub fn is_there(&self, host: &str, until: Instant) -> bool {
         match self {
-            Self::Dir(dir) => dir.is_dir(),
+            Self::Dir(dir) => read::is_directory(dir),
             Self::Web(..) | Self::Etcd(_) => self.read(host, until).is_ok(),
         }
     }

@@ -10,7 +10,7 @@
 
 #![deny(unsafe_code)] // with the one exception in sandbox/filter.rs
 #![deny(missing_docs)]
-#![cfg_attr(not(test), deny(clippy::string_slice))]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::string_slice))]
 #![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests start programs as anybody does"))]
 
 pub mod adopt;
@@ -36,9 +36,11 @@ pub mod secret;
 pub mod site;
 pub mod source;
 pub mod store;
+#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 pub mod supply;
 pub mod text;
 pub mod trust;
+#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 pub mod vendor;
 
 pub use error::{Context, Error, Exit, Result};

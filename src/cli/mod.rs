@@ -1,16 +1,21 @@
 //! The commands, one file each; the only place that prints.
 
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod adopt;
 mod apply;
 mod check;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod compare;
 mod completions;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod demo;
 mod diff;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod enroll;
 mod explain;
 mod facts;
 mod fleet;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod fmt;
 mod gc;
 mod graph;
@@ -18,15 +23,20 @@ mod help;
 mod history;
 mod hold;
 mod keys;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod man;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod mirror;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod new;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod pin;
 mod pki;
 mod plan;
 mod publish;
 mod rollback;
 mod schema;
+#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod secret;
 mod self_test;
 mod sign;
@@ -216,7 +226,7 @@ struct SiteArgs {
 
 impl SiteArgs {
     fn dir(&self) -> Option<PathBuf> {
-        self.site.clone().or_else(|| Path::new("site.toml").exists().then(|| PathBuf::from(".")))
+        self.site.clone().or_else(|| nix::sys::stat::stat("site.toml").is_ok().then(|| PathBuf::from(".")))
     }
 
     fn load(&self) -> Result<Arc<Site>> {

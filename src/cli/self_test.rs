@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::config::Config;
 use crate::error::{Exit, Result};
-use crate::host::Host;
+use crate::host::{Host, read};
 use crate::report::{Text, VERSION};
 
 /// Arguments of `self-test`.
@@ -21,7 +21,7 @@ impl Run for SelfTest {
         let config = Config::load(&self.host.config())?;
         config.trust.start()?;
         // opening a state directory would make it
-        let has_state = config.state(&Host::open(&self.host.root)?).is_dir();
+        let has_state = read::is_directory(&config.state(&Host::open(&self.host.root)?));
         let report = Text::new(false);
         let catalog = if has_state { self.host.agent(&report)?.kept_catalog()? } else { None };
         let kept = catalog.map(|catalog| (catalog.manifest().serial, catalog.get().items.len()));

@@ -69,6 +69,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
 }
 
 /// Where this host's configuration is, as its resources say it.
+#[expect(clippy::disallowed_methods, reason = "only where it is, of which nothing is opened")]
 fn config_path(agent: &Agent<'_>) -> PathBuf {
     let outside = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (root, path) = (outside(&agent.host.root.outside(Path::new("/"))), outside(&agent.config_path));

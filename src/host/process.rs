@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::read;
 use crate::error::{Context, Error, Result, code};
 use crate::host::launch;
 use crate::secret::mask;
@@ -204,7 +205,7 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(Error::new("there is no program to run"));
     };
-    if !command.cwd.is_dir() {
+    if !read::is_directory(command.cwd) {
         return Err(Error::new(format!(
             "can't run {program} in {}: there is no such directory",
             command.cwd.display()
@@ -273,8 +274,8 @@ pub fn at_terminal(program: impl AsRef<OsStr>) -> std::process::Command {
 /// Whether there is such a program, where a process with this `PATH` that starts in `cwd` looks for it.
 fn is_there(program: &str, path: &str, cwd: &Path) -> bool {
     match program.contains('/') {
-        true => cwd.join(program).is_file(),
-        false => path.split(':').any(|directory| cwd.join(directory).join(program).is_file()),
+        true => read::is_file(&cwd.join(program)),
+        false => path.split(':').any(|directory| read::is_file(&cwd.join(directory).join(program))),
     }
 }
 

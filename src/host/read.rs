@@ -63,6 +63,20 @@ pub fn open_named(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether there is a directory at a path that somebody has named, wherever links lead.
+pub fn is_directory(path: &Path) -> bool {
+    is(path, SFlag::S_IFDIR)
+}
+
+/// The same of a regular file.
+pub fn is_file(path: &Path) -> bool {
+    is(path, SFlag::S_IFREG)
+}
+
+fn is(path: &Path, kind: SFlag) -> bool {
+    stat(path).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind)
+}
+
 /// The content of a file that somebody has named, by [`open_named`]: a configuration, a key, a certificate.
 pub fn named(path: &Path) -> io::Result<Vec<u8>> {
     let file = open_named(path)?;

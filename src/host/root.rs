@@ -271,6 +271,42 @@ impl Root {
         })
     }
 
+    /// The directory at `path` as a root of its own, for what only we may touch: made (0700, ours) when it is missing, and refused when
+    /// somebody who is not trusted owns it, or others could write in it.
+    pub fn private(&self, path: &Path) -> Result<Self> {
+        let top = match self.directory(path)? {
+            Some(top) => top,
+            None => {
+                self.make_directory(path, Access { mode: 0o700, uid: None, gid: None })?;
+                self.directory(path)?.ok_or_else(|| self.failed("open", path, Errno::ENOTDIR))?
+            }
+        };
+        let stat = nix::sys::stat::fstat(&top).map_err(|errno| self.failed("look at", path, errno))?;
+        let Meta { mode, uid, .. } = Meta::from(stat);
+        let own = nix::unistd::geteuid().as_raw();
+        let why = match (self.trusts(uid), mode & 0o022) {
+            (true, 0) => None,
+            (true, _) => Some(format!("others can write in it (its mode is {mode:04o})")),
+            (false, _) => Some(format!("it belongs to user {uid}")),
+        };
+        if let Some(why) = why {
+            let shown = self.shown(path);
+            let shown = shown.display();
+            return Err(Error::new(format!("what is in {shown} can't be trusted")).because(why).help(format!(
+                "look at what others have put there (`ls -la {shown}`); then remove it, or make it yours alone: \
+                 `chown -R {own}: {shown} && chmod 0700 {shown}`"
+            )));
+        }
+        if mode & 0o077 != 0 && uid == own {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let fd = nix::fcntl::openat(&top, ".", flags, Mode::empty())
+                .map_err(|errno| self.failed("open", path, errno))?;
+            self.give_mode(&fd, path, 0o700)?;
+        }
+        let (dir, shown) = (self.outside(path), self.shown(path));
+        Ok(Self { dir, shown, top, parents: RefCell::default(), labels: Labels::default(), batch: RefCell::default() })
+    }
+
     /// Has messages call its paths by where they are from outside: for a directory that is nobody's `/`.
     pub fn shown_whole(self) -> Self {
         Self { shown: self.dir.clone(), ..self }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
+use crate::host::read;
 use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
@@ -136,7 +137,7 @@ impl Run {
         }
         // who or what is not there yet can't be asked; another resource is about to make it
         let Ok(identity) = self.identity(work)? else { return Ok(true) };
-        if self.cwd.as_ref().is_some_and(|cwd| !cwd.is_dir()) {
+        if self.cwd.as_ref().is_some_and(|cwd| !read::is_directory(cwd)) {
             return Ok(true);
         }
         for (guard, due) in [(&self.unless, false), (&self.only_if, true)] {

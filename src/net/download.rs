@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result, code};
+use crate::host::read;
 use crate::host::writeback::Writeback;
 use crate::net::ranges::LARGE;
 use crate::net::{Ask, Download, Get, Kind, from_io};
@@ -337,7 +338,7 @@ fn ask(
 ) -> Result<Reply> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
-        let file = File::open(path).context(what).map_err(Error::passing)?;
+        let file = read::open_named(Path::new(path)).context(what).map_err(Error::passing)?;
         let length = Some(file.metadata().context(what)?.len());
         return Ok(Reply { body: Box::new(file), length, state: None, goes_on: false });
     }

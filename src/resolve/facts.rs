@@ -147,6 +147,7 @@ impl Facts {
     }
 
     /// Files beside a site that hold facts of none of its hosts, each in a sentence.
+    #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
     pub fn stray(site: &Path, hosts: &BTreeMap<String, HostVars>) -> Result<Vec<String>> {
         let dir = site.join("facts");
         let entries = match std::fs::read_dir(&dir) {

@@ -166,7 +166,7 @@ fn allow(
     access: BitFlags<AccessFs>,
 ) -> Result<landlock::RulesetCreated, landlock::RulesetError> {
     let Ok(fd) = PathFd::new(path) else { return Ok(ruleset) };
-    let access = if path.is_dir() { access } else { access & AccessFs::from_file(LANDLOCK) };
+    let access = if read::is_directory(path) { access } else { access & AccessFs::from_file(LANDLOCK) };
     ruleset.add_rule(PathBeneath::new(fd, access))
 }
 

@@ -2,20 +2,18 @@
 //! and checked like anything from the network.
 
 use std::cell::{Cell, RefCell};
-use std::fs::DirBuilder;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, getuid};
+use nix::unistd::{Pid, geteuid, getgid, getuid};
 
 use super::COMMAND;
 use super::confine::{Confinement, has_landlock};
@@ -25,7 +23,7 @@ use crate::error::{Context, Error, Result, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
 use crate::host::read;
-use crate::host::root::Root;
+use crate::host::root::{Access, Root, What};
 use crate::net::{self, Ask, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
 
@@ -196,23 +194,17 @@ impl Cache {
     /// Makes the directory, empty, unless it is there as it has to be. Everything above it is root's alone, so that
     /// nobody moves it meanwhile; what is in it is not looked at, and no link in it is followed.
     fn prepare(&self) -> Result<()> {
-        let what = || format!("can't make {}", self.path.display());
+        let path = std::path::absolute(&self.path).context(|| format!("can't find {}", self.path.display()))?;
+        let root = Root::open(Path::new("/"))?.private(path.parent().unwrap_or(Path::new("/")))?;
+        let name = Path::new("/").join(path.file_name().unwrap_or_default());
         let (uid, gid) = self.owner;
-        match self.path.symlink_metadata() {
-            Ok(meta) if meta.is_dir() && meta.uid() == uid && meta.mode() & 0o7777 == 0o700 => return Ok(()),
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&self.path).context(what)?,
-            Ok(_) => std::fs::remove_file(&self.path).context(what)?,
-            Err(_) => {}
+        match root.meta(&name)? {
+            Some(meta) if meta.what == What::Directory && meta.uid == uid && meta.mode == 0o700 => return Ok(()),
+            Some(_) => root.remove_all(&name)?,
+            None => {}
         }
-        let private = |recursive, path: &Path| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
-        private(true, self.path.parent().unwrap_or(&self.path)).context(what)?;
-        private(false, &self.path).context(what)?;
-        if geteuid().is_root() {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            nix::unistd::fchownat(nix::fcntl::AT_FDCWD, &self.path, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
-                .context(what)?;
-        }
-        Ok(())
+        let (uid, gid) = if geteuid().is_root() { (Some(uid), Some(gid)) } else { (None, None) };
+        root.make_directory(&name, Access { mode: 0o700, uid, gid })
     }
 }
 
@@ -547,7 +539,7 @@ impl<T: AsFd + Write> Write for Pipe<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::process::CommandExt as _;
     use std::process::Command;
 
@@ -587,6 +579,24 @@ mod tests {
         cache.prepare().unwrap();
         assert!(!cache.path.join("pack").exists());
         assert_eq!(cache.path.metadata().unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_cache_that_is_deeper_than_there_may_be_open_files_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        cache.prepare().unwrap();
+        let open = |at: &std::os::fd::OwnedFd, name: &str| {
+            nix::fcntl::openat(at, name, OFlag::O_RDONLY, nix::sys::stat::Mode::empty()).unwrap()
+        };
+        let mut at = std::fs::File::open(&cache.path).unwrap().into();
+        for _ in 0..3000 {
+            nix::sys::stat::mkdirat(&at, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
+            at = open(&at, "d");
+        }
+        std::fs::set_permissions(&cache.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        cache.prepare().unwrap();
+        assert_eq!(std::fs::read_dir(&cache.path).unwrap().count(), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The format is age's own (<https://age-encryption.org/v1>), to SSH keys (Ed25519, RSA) or age's X25519 keys, so that
 //! `age` and `rage` read and write the same files.
 
+#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 pub mod desk;
 pub mod index;
 pub mod mask;
@@ -134,6 +135,7 @@ impl Keyring {
         let (mut identities, mut locked) = (Vec::new(), Vec::new());
         for file in files {
             // a person may hand it over through a pipe
+            #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
             let read = if ask.is_some() { std::fs::read(file) } else { read::named(file) };
             let bytes = match read {
                 Ok(bytes) => Zeroizing::new(bytes),

@@ -2,6 +2,7 @@
 
 mod checked;
 mod doc;
+#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 mod files;
 pub mod fmt;
 pub mod foreign;

@@ -2,6 +2,7 @@
 
 mod addresses;
 pub mod archive;
+#[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
 mod artifact;
 mod generation;
 mod release;
@@ -18,8 +19,7 @@ pub use unpack::Taken;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
@@ -128,15 +128,6 @@ pub struct Failure {
     pub code: String,
 }
 
-/// Makes a directory and those above it, 0755 whatever the umask is.
-fn public_directory(dir: &Path) -> std::io::Result<()> {
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        public_directory(parent)?;
-    }
-    std::fs::create_dir(dir)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
-}
-
 /// Where a request for a certificate is below the state directory.
 fn request(name: &str) -> String {
     format!("csr/{name}.csr")
@@ -152,18 +143,20 @@ impl Drop for Store {
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
-        // what is above it may be everybody's
-        let parents = dir.parent().filter(|parent| !parent.exists()).map_or(Ok(()), public_directory);
-        parents
-            .and_then(|()| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir))
-            .context(|| format!("can't make the state directory {}", dir.display()))
-            .map_err(|error| error.or_help(RIGHTS))?;
+        let path = std::path::absolute(dir).context(|| format!("can't find {}", dir.display()))?;
+        let machine = Root::open(Path::new("/"))?;
+        if machine.meta(&path)?.is_none() {
+            machine.make_directory(&path, DIRECTORY).map_err(|why| {
+                Error::new(format!("can't make the state directory {}", dir.display())).because(why).help(RIGHTS)
+            })?;
+        }
+        let root = machine.private(&path)?;
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
             .context(|| format!("can't look into the state directory {}", dir.display()))
             .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
-            root: Root::open(dir)?.shown_whole(),
+            root,
             net: Box::new(net::Options::default()),
             mirrors: Vec::new(),
             only_mirrors: false,
@@ -180,16 +173,15 @@ impl Store {
 
     /// Takes the lock, or fails with exit code 75 when another run has it.
     pub fn lock(&self) -> Result<Lock> {
-        let path = self.dir.join("lock");
-        let what = || format!("can't open {}", path.display());
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.context(what).map_err(|error| error.or_help(RIGHTS))?;
+        let file = self.root.lock_file(Path::new("/lock")).map_err(|error| error.or_help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(Error::new("another kpull is at work on this host")
                 .exit(Exit::Busy)
                 .help("it ends by itself; `kpull status` tells how it went")),
-            Err(TryLockError::Error(error)) => Err(error).context(what),
+            Err(TryLockError::Error(error)) => {
+                Err(error).context(|| format!("can't lock {}", self.dir.join("lock").display()))
+            }
         }
     }
 

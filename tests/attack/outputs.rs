@@ -204,3 +204,77 @@ fn outputs_are_written_through_root_s_own_links_and_by_relative_paths() {
     let told = world.apply("a link of root's").events("untold");
     assert!(told.is_empty() && world.has("kpull.prom"), "{told:?}");
 }
+
+#[test]
+fn a_state_directory_that_others_own_or_can_write_in_is_refused_and_one_that_they_can_read_is_closed() {
+    let world = World::new();
+    let state = world.tree.at("var/lib/kpull");
+    let planted = || {
+        fs::create_dir_all(&state).unwrap();
+        symlink(world.secret(), state.join("lock")).unwrap();
+    };
+    let attacks: [(&str, u32, Option<u32>, &str); 4] = [
+        ("owner", 0o700, Some(NOBODY), "it belongs to user 65534"),
+        ("owner and mode", 0o777, Some(NOBODY), "it belongs to user 65534"),
+        ("mode", 0o777, None, "others can write in it (its mode is 0777)"),
+        ("group", 0o1770, None, "others can write in it (its mode is 1770)"),
+    ];
+    for (attack, mode, owner, why) in attacks {
+        planted();
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&state, owner.or(Some(0)), None).unwrap();
+        for command in ["apply", "plan", "status"] {
+            let error = world.tree.kpull(&format!("{command} --json")).exits(1).error();
+            assert_eq!(error["error"], format!("what is in {} can't be trusted: {why}", state.display()), "{attack}");
+            assert!(error["help"].as_str().unwrap().contains(&format!("chmod 0700 {}`", state.display())), "{error}");
+        }
+        world.is_untouched(attack);
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "{attack}");
+        fs::remove_dir_all(&state).unwrap();
+    }
+    // a link of somebody else that leads to one
+    let elsewhere = world.tree.at("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    link_of_nobody(&elsewhere, &state);
+    let error = world.tree.kpull("apply --json").exits(1).error();
+    assert!(error["error"].as_str().unwrap().contains("goes through a link that belongs to user 65534"), "{error}");
+    fs::remove_file(&state).unwrap();
+    symlink(&elsewhere, &state).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o755)).unwrap();
+    world.tree.kpull("apply").exits(0);
+    assert_eq!(world.tree.mode("elsewhere"), 0o700);
+}
+
+#[test]
+fn a_pipe_a_device_or_an_endless_file_in_place_of_what_a_host_is_configured_with_ends_a_run_at_once() {
+    let world = World::new();
+    let source = world._site.path().to_owned();
+    let rest = format!("[[source]]\ndir = {source:?}\n");
+    let (ca, key) = (world.tree.at("ca.pem"), world.tree.at("etc/ssh/ssh_host_ed25519_key"));
+    let status = format!("[status]\nevery = \"0s\"\nhttp = \"https://127.0.0.1:1/\"\nca = {ca:?}\n");
+    type Place<'a> = &'a dyn Fn(&Path);
+    let places: [(&str, Place<'_>); 4] = [
+        ("it is not a regular file", &|path| mkfifo(path, Mode::S_IRWXU).unwrap()),
+        ("it is not a regular file", &|path| symlink("/dev/zero", path).unwrap()),
+        ("it has more than 8 MiB", &|path| fs::File::create(path).unwrap().set_len(8 << 40).unwrap()),
+        ("Is a directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    let kept = fs::read(&key).unwrap();
+    for path in ["etc/kpull/kpull.toml", "etc/kpull/allowed_signers", "ca.pem", "etc/ssh/ssh_host_ed25519_key"] {
+        for (why, place) in places {
+            world.tree.configure(&format!("{rest}{status}"));
+            fs::write(&key, &kept).unwrap();
+            fs::write(&ca, "").unwrap();
+            let path = world.tree.at(path);
+            fs::remove_file(&path).unwrap();
+            place(&path);
+            let mut command = std::process::Command::new("timeout");
+            command.args(["60", env!("CARGO_BIN_EXE_kpull"), "apply", "--json", "--root"]).arg(world.tree.path());
+            let output = Output::of(command.output().unwrap());
+            let said = format!("{}: {output:?}", path.display());
+            assert!([0, 1].contains(&output.code) && output.stdout.contains(why), "{said}");
+            assert!(output.stdout.contains(path.file_name().unwrap().to_str().unwrap()), "{said}");
+            fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+        }
+    }
+}

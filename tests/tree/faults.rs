@@ -187,7 +187,8 @@ fn without_the_right_to_the_state_directory_the_message_says_what_to_do() {
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let error = as_nobody(&program, &["apply", "--json", "--root", tree.path().to_str().unwrap()]).exits(1).error();
     let state = tree.at("var/lib/kpull");
-    let says = format!("can't make the state directory {}: Permission denied (os error 13)", state.display());
+    let why = format!("can't make the directory {}: Permission denied", tree.at("var").display());
+    let says = format!("can't make the state directory {}: {why}", state.display());
     assert_eq!(error["error"], says);
     assert_eq!(error["help"], "run as root, or say `--root DIR` for a tree of your own");
     open_to_all(tree.path());

@@ -16,7 +16,7 @@ use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::error::{Error, Exit, Result};
 use crate::fleet::{Place, READING, Record, State, cluster};
-use crate::host::etcd;
+use crate::host::{etcd, read};
 use crate::report::VERSION;
 use crate::site::{Files, Site, read_if_there, replace};
 use crate::trust::{MANIFEST, Manifest};
@@ -65,7 +65,7 @@ impl Fleet {
             return Place::on_web(&from, &self.tls.options());
         }
         let dir = PathBuf::from(from);
-        if !dir.is_dir() {
+        if !read::is_directory(&dir) {
             return Err(Error::new(format!("there is no directory {}", dir.display()))
                 .help("name the `dir` under [status] in the hosts' kpull.toml, or an address of it"));
         }
