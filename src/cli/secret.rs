@@ -17,7 +17,8 @@ use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, counted};
 use crate::host::process::at_terminal;
 use crate::report::VERSION;
-use crate::secret::desk::{Desk, Reader};
+use crate::secret::desk::Desk;
+use crate::secret::readers::Reader;
 use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
 use crate::site::Files;
 

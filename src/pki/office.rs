@@ -12,6 +12,8 @@ use crate::pki::{
     Authority, AuthorityFields, Certificate, Draft, PrivateKey, Reason, Request, Revoked, Sort, Standing, State, Wish,
     authority_path, authority_secret, certificate_path, key_secret, request_path, revoked, survey,
 };
+use crate::secret::index::Index;
+use crate::secret::readers::{Reader, newcomers};
 use crate::secret::{Keyring, Recipient, name};
 use crate::site::{Files, Site};
 
@@ -232,7 +234,7 @@ impl Office {
                 .because(format!("host_vars/{host}.toml has no `recipient`"))
                 .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
-            let recipients = [self.operators()?, own].concat();
+            let recipients = self.same_readers(&key_secret(host, &wish.name), Some((host, own)))?;
             let key = PrivateKey::generate(wish.key_type)?;
             draft.write_secret(&key_secret(host, &wish.name), &key.pem(), &[host], &recipients)?;
             authority.sign(wish, &key.public(), self.now)?
@@ -333,6 +335,7 @@ impl Office {
                 }
                 self.authority(name)?;
                 let made = Authority::make(name, fields, self.now)?;
+                self.same_readers(&current, None)?;
                 draft.write_secret(&next, &made.key().pem(), &[], self.operators()?)?;
                 certificates.push(made.certificate);
                 format!(
@@ -456,6 +459,25 @@ impl Office {
                 None => error.help(format!("add [pki.{name}] to site.toml")),
             }
         })
+    }
+
+    /// The keys that a new key is encrypted to: the operators', and a host's. An error when one of them could not read the key that it
+    /// takes the place of.
+    fn same_readers(&self, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
+        let operators = self.operators()?.iter().map(|key| Reader { host: None, key: key.clone() });
+        let (name, own) = host.unwrap_or_default();
+        let own = own.iter().map(|key| Reader { host: Some(name.to_owned()), key: key.clone() });
+        let wanted: Vec<Reader> = operators.chain(own).collect();
+        let keys = wanted.iter().map(|reader| reader.key.clone()).collect();
+        let Some(sealed) = self.sealed(secret) else { return Ok(keys) };
+        let new = newcomers(sealed, Index::read(&self.site.files)?.get(secret), wanted);
+        if new.is_empty() {
+            return Ok(keys);
+        }
+        let names: Vec<String> = new.iter().map(ToString::to_string).collect();
+        Err(Error::new(format!("a new {secret} would be read by {}, who can't read the one that is there", names.join(", "))).help(
+            "if that is meant, run `kpull secret rekey` first, which asks; else look at `recipient` in host_vars and at `[secrets] recipients` in site.toml",
+        ))
     }
 
     fn sealed(&self, secret: &str) -> Option<&[u8]> {

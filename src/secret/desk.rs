@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{Context, Error, Result};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
-use crate::secret::readers::Readers;
+use crate::secret::readers::{Reader, newcomers};
 use crate::secret::{Keyring, Recipient, Secrets, name, seal};
 use crate::site::{Doc, Files, Site, replace};
 
@@ -29,21 +29,6 @@ impl Users {
     /// The hosts that need a secret.
     pub fn of(&self, name: &str) -> BTreeSet<String> {
         self.0.get(name).cloned().unwrap_or_default()
-    }
-}
-
-/// Somebody who reads a secret.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    /// The host; `None` for an operator.
-    pub host: Option<String>,
-    /// The public key.
-    pub key: Recipient,
-}
-
-impl std::fmt::Display for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.host.as_deref().unwrap_or("an operator"), self.key.fingerprint())
     }
 }
 
@@ -135,21 +120,10 @@ impl Desk {
         }
     }
 
-    /// Who can't read a secret, and will once it is written anew. Both the sealed file and the index are asked: of SSH keys the one has 32
-    /// bits, of others only how many there are, and the other can be edited.
+    /// Who can't read a secret, and will once it is written anew.
     pub fn newcomers(&self, name: &str) -> Result<Vec<Reader>> {
         let Some(sealed) = self.site.files.get(&name::path_of(name)) else { return Ok(Vec::new()) };
-        let wanted = self.recipients(name)?;
-        let (now, entry) = (Readers::of(sealed), self.index.get(name));
-        let is_index_true = entry.and_then(Entry::count).is_none_or(|count| count <= now.count());
-        let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
-            (Some(false), _) | (_, Some(false)) => false,
-            (Some(true), _) => true,
-            // an age key, which the file does not name
-            (None, Some(true)) => is_index_true,
-            (None, None) => entry.is_some_and(|entry| entry.is_to(&wanted.keys())),
-        };
-        Ok(wanted.readers.iter().filter(|reader| !is_in(reader)).cloned().collect())
+        Ok(newcomers(sealed, self.index.get(name), self.recipients(name)?.readers))
     }
 
     /// Whether a secret of this name can be written: the error comes before anybody has typed it.

@@ -8,7 +8,7 @@ pub mod desk;
 pub mod index;
 pub mod mask;
 pub mod name;
-mod readers;
+pub mod readers;
 pub mod scan;
 mod vault;
 

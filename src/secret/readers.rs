@@ -8,13 +8,46 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
 use crate::secret::Recipient;
+use crate::secret::index::Entry;
 
 /// Bytes of a header that are looked at: some thousand readers.
 const LARGEST: u64 = 4 << 20;
 
+/// Somebody who reads a secret.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The host; `None` for an operator.
+    pub host: Option<String>,
+    /// The public key.
+    pub key: Recipient,
+}
+
+impl std::fmt::Display for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.host.as_deref().unwrap_or("an operator"), self.key.fingerprint())
+    }
+}
+
+/// Those of `wanted` who can't read a sealed file yet. Both the file and what the index says of it are asked: of SSH keys the one has 32 bits,
+/// of others only how many there are, and the other can be edited.
+pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
+    let now = Readers::of(sealed);
+    let keys: Vec<Recipient> = wanted.iter().map(|reader| reader.key.clone()).collect();
+    let is_index_true = entry.and_then(Entry::count).is_none_or(|count| count <= now.count());
+    let is_in = |reader: &Reader| match (now.has(&reader.key), entry.and_then(|entry| entry.has(&reader.key))) {
+        (Some(false), _) | (_, Some(false)) => false,
+        (Some(true), _) => true,
+        // an age key, which the file does not name
+        (None, Some(true)) => is_index_true,
+        (None, None) => entry.is_some_and(|entry| entry.is_to(&keys)),
+    };
+    wanted.retain(|reader| !is_in(reader));
+    wanted
+}
+
 /// Those who can read a sealed file.
 #[derive(Debug, Default)]
-pub struct Readers {
+struct Readers {
     /// Those with SSH keys, each as age names it: by 32 bits of the key's digest.
     tags: Vec<String>,
     /// How many others there are, whom age does not name.
@@ -23,7 +56,7 @@ pub struct Readers {
 
 impl Readers {
     /// Of a sealed file; nobody, when it is none.
-    pub fn of(sealed: &[u8]) -> Self {
+    fn of(sealed: &[u8]) -> Self {
         let mut readers = Self::default();
         let mut bytes = Vec::new();
         // what is behind the header need not be a text, nor whole
@@ -41,12 +74,12 @@ impl Readers {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.tags.len() + self.nameless
     }
 
     /// Whether somebody is one of them; `None` when the header does not tell, as of age's own keys.
-    pub fn has(&self, recipient: &Recipient) -> Option<bool> {
+    fn has(&self, recipient: &Recipient) -> Option<bool> {
         let Recipient::Ssh(_) = recipient else { return (self.nameless == 0).then_some(false) };
         let text = recipient.to_string();
         let key = BASE64_STANDARD.decode(text.split(' ').nth(1)?).ok()?;

@@ -246,8 +246,8 @@ impl Cluster {
     fn release_of(&self, change: impl FnOnce(&Path)) {
         let operator = self.operator();
         self.kpull(&["pki", "init"]);
-        self.kpull(&["pki", "issue", "--identity", &operator]);
         self.kpull(&["secret", "rekey", "--yes", "--identity", &operator]);
+        self.kpull(&["pki", "issue", "--identity", &operator]);
         self.kpull(&["check"]);
         self.kpull(&["sign", "--key", &operator]);
         let manifest = self.site().join(MANIFEST);

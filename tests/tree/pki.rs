@@ -128,6 +128,27 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 #[test]
+fn a_new_key_is_for_nobody_who_could_not_read_the_old_one() {
+    let world = World::issued(WEB);
+    let before = world.snapshot();
+    let mallory: PrivateKey = Ed25519Keypair::from_seed(&[66; 32]).into();
+    let fingerprint = mallory.fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    let path = world.at("host_vars/h1.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let own = format!("{:?}", public(&host_key()));
+    fs::write(&path, text.replace(&own, &format!("[{own}, {:?}]", public(&mallory)))).unwrap();
+    let refused = world.pki("renew web").exits(1);
+    assert!(refused.stderr.contains(&format!("would be read by h1 ({fingerprint})")), "{}", refused.stderr);
+    assert_eq!(world.snapshot(), before);
+    // once somebody has said yes
+    let (site, identity) = (world.site.path().display().to_string(), world.tree.key());
+    kpull(&["secret", "rekey", "--site", &site, "--identity", &identity]).exits(1);
+    kpull(&["secret", "rekey", "--yes", "--site", &site, "--identity", &identity]).exits(0);
+    world.pki("renew web").exits(0);
+    assert_ne!(world.snapshot(), before);
+}
+
+#[test]
 fn what_was_issued_stands_on_the_host_and_openssl_believes_it() {
     let world = World::issued(WEB);
     assert_eq!(world.apply().changed(), ["certificate:web"]);
