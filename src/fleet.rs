@@ -25,6 +25,7 @@ use crate::kind::fields::{SPAN_MAX, Span};
 use crate::kind::{Item, whole_of};
 use crate::net::{self, Conditions, Kind, read_all};
 use crate::report::VERSION;
+use crate::sandbox;
 use crate::secret::{Recipient, mask};
 use crate::store::LastRun;
 use crate::trust::{Purpose, Signer};
@@ -256,7 +257,8 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     }
     if let Some(url) = &config.http {
         let to = net::below(&net::parse(url)?, [file(&record.host).as_str()])?;
-        net::Client::new(&config.options())?.put(&to, bytes.clone(), None)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        sandbox::put(&config.options(), &to, text, &agent.config.sandbox.require)?;
     }
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;

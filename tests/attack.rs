@@ -4,10 +4,14 @@
 //! on fresh ones; see `attack/host.rs` for what is held against what comes out.
 #![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
+#[path = "attack/asking.rs"]
+mod asking;
 #[path = "attack/author.rs"]
 mod author;
 #[path = "attack/bytes.rs"]
 mod bytes;
+#[path = "support/child.rs"]
+mod child;
 #[path = "attack/enrol.rs"]
 mod enrol;
 #[path = "attack/host.rs"]

@@ -796,7 +796,7 @@ fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_d
     // a server that can't be asked is no reason to go on
     drop(server);
     let error = h1.before(&item, &restart()).unwrap_err();
-    assert!(error.to_string().starts_with("the slot s can't be had: the lock server can't be asked: POST"), "{error}");
+    assert!(error.to_string().starts_with("the slot s can't be had: the lock server can't be asked: http"), "{error}");
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod authority;
 mod back;
 #[path = "lab/cgroups.rs"]
 mod cgroups;
+#[path = "support/child.rs"]
+mod child;
 #[path = "lab/converge.rs"]
 mod converge;
 #[path = "lab/faults.rs"]
@@ -39,6 +41,8 @@ mod observe;
 mod packages;
 #[path = "lab/places.rs"]
 mod places;
+#[path = "lab/probes.rs"]
+mod probes;
 #[path = "lab/reports.rs"]
 mod reports;
 #[path = "lab/rollout.rs"]

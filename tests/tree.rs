@@ -15,6 +15,8 @@ mod back;
 mod broken;
 #[path = "tree/check.rs"]
 mod check;
+#[path = "support/child.rs"]
+mod child;
 #[path = "tree/compare.rs"]
 mod compare;
 #[path = "support/disk.rs"]

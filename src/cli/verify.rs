@@ -1,7 +1,6 @@
 //! `kpull verify`: every probe of this host, asked once, units that failed, and how long its certificates live, as a table.
 
 use std::fmt;
-use std::path::Path;
 use std::thread::Builder;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::kind::probe::Probe;
 use crate::kind::unit::Unit;
 use crate::pki::Certificate;
 use crate::report::{Text, VERSION};
+use crate::sandbox::Questions;
 use crate::text::shortened;
 
 /// How many characters of a message the table shows.
@@ -57,7 +57,13 @@ impl Run for Verify {
                 .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
                 .help("leave the names out, or ask on the host itself"));
         }
-        let mut rows = ask(&subjects, &self.host.root, &agent.host, Timestamp::now())?;
+        let required = &agent.config.sandbox.require;
+        let again = || {
+            let mut host = Host::open(&self.host.root)?;
+            host.web = Box::new(Questions::new(required));
+            Ok(host)
+        };
+        let mut rows = ask(&subjects, &agent.host, &again, Timestamp::now())?;
         if self.names.is_empty() && is_live {
             rows.extend(failed_units(&catalog.items, &agent.host)?);
         }
@@ -188,16 +194,21 @@ impl Row {
     }
 }
 
-/// Asks all at once: the probes, each in a thread with a host of its own, since what a `Host` remembers is for one thread.
-/// In a tree only certificates are looked at.
-fn ask(subjects: &[Subject<'_>], root: &Path, host: &Host, now: Timestamp) -> Result<Vec<Row>> {
+/// Asks all at once: the probes, each in a thread with a host of its own, which `again` opens, since what a `Host` remembers is for
+/// one thread. In a tree only certificates are looked at.
+fn ask(
+    subjects: &[Subject<'_>],
+    host: &Host,
+    again: &(dyn Fn() -> Result<Host> + Sync),
+    now: Timestamp,
+) -> Result<Vec<Row>> {
     std::thread::scope(|scope| {
         let mut asked = Vec::new();
         for subject in subjects {
             let answer = match subject.what {
                 What::Probe(_) if !host.is_live() => continue,
                 What::Probe(probe) => {
-                    let ask = || Host::open(root).map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
+                    let ask = || again().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
                     Some(Builder::new().spawn_scoped(scope, ask).context(|| "can't start a thread".to_owned())?)
                 }
                 What::Certificate(_) => None,
@@ -296,6 +307,8 @@ fn cell(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::net::testing::{Answer, Seen, Server};
     use crate::resolve::testing::catalog;
@@ -305,8 +318,8 @@ mod tests {
         let catalog = catalog(role).unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let subjects = choose(&catalog.items, &names).unwrap();
-        let root = Path::new("/");
-        let rows = ask(&subjects, root, &Host::open(root).unwrap(), Timestamp::now()).unwrap();
+        let open = || Host::open(Path::new("/"));
+        let rows = ask(&subjects, &open().unwrap(), &open, Timestamp::now()).unwrap();
         table(&rows, &|_, word| word.to_owned())
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::host::Host;
 use crate::host::fleetlock::{Answer, Server};
 use crate::site::FleetLock;
 use crate::store::Store;
@@ -38,8 +39,8 @@ impl From<&FleetLock> for Held {
 }
 
 impl Held {
-    fn server(&self) -> Result<Server> {
-        Server::new(&self.url, &self.group, self.ca.as_deref())
+    fn server(&self) -> Server<'_> {
+        Server { url: &self.url, group: &self.group, ca: self.ca.as_deref() }
     }
 }
 
@@ -51,15 +52,15 @@ fn keep(store: &Store, held: &[Held]) -> Result<()> {
     if held.is_empty() { store.root().remove(&Path::new("/").join(FILE)) } else { store.write(FILE, &held) }
 }
 
-/// Asks for a lock for `host`. An error when there is no answer; then it may have the lock all the same, and gives it back in time.
-pub fn take(store: &Store, host: &str, lock: &FleetLock) -> Result<Taken> {
+/// Asks for a lock for the host that is called `name`. An error when there is no answer; then it may have the lock all the same, and gives it back in time.
+pub fn take(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<Taken> {
     let (own, mut all) = (Held::from(lock), held(store)?);
     let had = all.contains(&own);
     if !had {
         all.push(own.clone());
         keep(store, &all)?;
     }
-    match own.server()?.pre_reboot(host)? {
+    match own.server().pre_reboot(host, name)? {
         Answer::Granted => Ok(if had { Taken::Before } else { Taken::Now }),
         Answer::Refused(why) => {
             all.retain(|one| *one != own);
@@ -70,16 +71,16 @@ pub fn take(store: &Store, host: &str, lock: &FleetLock) -> Result<Taken> {
 }
 
 /// Gives a lock back; why not, when the server does not take it. It is tried again with [`give_back_all`] then.
-pub fn give_back(store: &Store, host: &str, lock: &FleetLock) -> Result<(), String> {
+pub fn give_back(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<(), String> {
     let text = |error: crate::Error| error.to_string();
     let (own, mut all) = (Held::from(lock), held(store).map_err(text)?);
-    give_back_one(&own, host)?;
+    give_back_one(host, &own, name)?;
     all.retain(|one| *one != own);
     keep(store, &all).map_err(text)
 }
 
-fn give_back_one(held: &Held, host: &str) -> Result<(), String> {
-    match held.server().and_then(|server| server.steady_state(host)) {
+fn give_back_one(host: &Host, held: &Held, name: &str) -> Result<(), String> {
+    match held.server().steady_state(host, name) {
         Ok(Answer::Granted) => Ok(()),
         Ok(Answer::Refused(why)) => Err(why),
         Err(error) => Err(error.to_string()),
@@ -87,11 +88,11 @@ fn give_back_one(held: &Held, host: &str) -> Result<(), String> {
 }
 
 /// Gives back every lock that this host has; why not, for each that a server does not take.
-pub fn give_back_all(store: &Store, host: &str) -> Result<Vec<String>> {
+pub fn give_back_all(host: &Host, store: &Store, name: &str) -> Result<Vec<String>> {
     let all = held(store)?;
     let (mut left, mut whys) = (Vec::new(), Vec::new());
     for one in &all {
-        if let Err(why) = give_back_one(one, host) {
+        if let Err(why) = give_back_one(host, one, name) {
             left.push(one.clone());
             whys.push(why);
         }

@@ -169,7 +169,7 @@ fn turn(
 
 /// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
 pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
-    match lock::take(&agent.store, &agent.name, fleetlock) {
+    match lock::take(&agent.host, &agent.store, &agent.name, fleetlock) {
         Ok(Taken::Now | Taken::Before) => None,
         Ok(Taken::Refused(why)) => Some(format!("the lock server says: {why}")),
         Err(why) => Some(format!("the lock server can't be asked: {why}")),
@@ -178,7 +178,7 @@ pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
 
 /// Gives back the locks that this host has, if it has any, now that it is well.
 pub fn unlock(agent: &Agent<'_>) -> Result<()> {
-    for why in lock::give_back_all(&agent.store, &agent.name)? {
+    for why in lock::give_back_all(&agent.host, &agent.store, &agent.name)? {
         agent.report.event(&Event::LockKept { why: &why });
     }
     Ok(())

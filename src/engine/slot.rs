@@ -70,7 +70,7 @@ impl Held {
     pub fn give_back(self, work: &Work<'_>, slot: &Slot, host: &str) -> Result<(), String> {
         match (self, &slot.at) {
             (Self::Lease(client, lease), _) => client.revoke(&lease).map_err(|why| why.to_string()),
-            (Self::Lock(false), At::Server(server)) => lock::give_back(work.store, host, server),
+            (Self::Lock(false), At::Server(server)) => lock::give_back(work.host, work.store, host, server),
             (Self::Lock(_), _) => Ok(()),
         }
     }
@@ -127,7 +127,7 @@ fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Occu
     match &slot.at {
         At::Etcd(cluster) => attempt_in_etcd(work, slot, cluster, host),
         // a server that can't be asked says no: what it guards is not what mends it
-        At::Server(server) => Ok(match lock::take(work.store, host, server) {
+        At::Server(server) => Ok(match lock::take(work.host, work.store, host, server) {
             Ok(Taken::Refused(why)) => Err(Occupied::Refused(format!("the lock server says: {why}"))),
             Ok(taken) => Ok(Held::Lock(taken == Taken::Before)),
             Err(why) => Err(Occupied::Refused(format!("the lock server can't be asked: {why}"))),

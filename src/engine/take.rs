@@ -100,7 +100,8 @@ impl<'a> Agent<'a> {
     pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
         let config_path = config.to_owned();
         let config = Config::load(config)?;
-        let host = Host::open(root)?;
+        let mut host = Host::open(root)?;
+        host.web = Box::new(sandbox::Questions::new(&config.sandbox.require));
         let mut store = Store::open(&config.state(&host))?;
         store.net = Box::new(sandbox::Downloads {
             options: config.artifacts.net(),

@@ -3,31 +3,34 @@
 //!
 //! <https://coreos.github.io/zincati/development/fleetlock/protocol/>
 
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::blocking::Client as Http;
-use reqwest::{StatusCode, Url, header};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::error::{Result, visible};
-use crate::net::{self, Options};
+use crate::error::{Error, Result, visible};
+use crate::host::Host;
+use crate::host::web::{self, Question};
+use crate::net;
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long to wait for an answer: the server may have to ask others.
 const ASK: Duration = Duration::from_secs(20);
 /// The most of an answer that is read.
-const LARGEST: u64 = 64 * 1024;
+const LARGEST: usize = 64 * 1024;
 
 /// A server, and the group that this host is of there.
 #[derive(Debug)]
-pub struct Server {
-    url: Url,
-    group: String,
-    http: Http,
+pub struct Server<'a> {
+    /// Its address.
+    pub url: &'a str,
+    /// The group.
+    pub group: &'a str,
+    /// PEM file with the authorities of an https server.
+    pub ca: Option<&'a Path>,
 }
 
 /// What the server says.
@@ -46,38 +49,39 @@ struct Problem {
     value: String,
 }
 
-impl Server {
-    /// The server at `url`, whose certificate an authority in the PEM file `ca` has signed.
-    pub fn new(url: &str, group: &str, ca: Option<&Path>) -> Result<Self> {
-        let loaded = Options { ca: ca.map(Path::to_owned), ..Options::default() }.load()?;
-        Ok(Self { url: net::parse(url)?, group: group.to_owned(), http: net::direct(&loaded, CONNECT)? })
-    }
-
+impl Server<'_> {
     /// Asks for a slot. A host that has one gets it again.
-    pub fn pre_reboot(&self, id: &str) -> Result<Answer> {
-        self.ask("pre-reboot", id)
+    pub fn pre_reboot(&self, host: &Host, id: &str) -> Result<Answer> {
+        self.ask(host, "pre-reboot", id)
     }
 
     /// Gives the slot back. A host that has none may do so too.
-    pub fn steady_state(&self, id: &str) -> Result<Answer> {
-        self.ask("steady-state", id)
+    pub fn steady_state(&self, host: &Host, id: &str) -> Result<Answer> {
+        self.ask(host, "steady-state", id)
     }
 
-    fn ask(&self, what: &str, id: &str) -> Result<Answer> {
-        let url = net::below(&self.url, ["v1", what])?;
+    fn ask(&self, host: &Host, what: &str, id: &str) -> Result<Answer> {
+        let url = net::below(&net::parse(self.url)?, ["v1", what])?;
         let body = json!({ "client_params": { "id": id, "group": self.group } });
-        let request = self.http.post(url.clone()).header("fleet-lock-protocol", "true");
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
-        let request = request.timeout(ASK).send();
-        let reply = request.map_err(|why| net::Failure::of(format!("POST {}", net::shown(&url)), &why).error)?;
-        let status = reply.status();
-        if status == StatusCode::OK {
+        let question = Question {
+            shown: net::shown(&url),
+            url,
+            json: Some(body.to_string()),
+            headers: vec![("fleet-lock-protocol".to_owned(), "true".to_owned())],
+            ca: self.ca.map(|path| web::pem(&host.root, path)).transpose().map_err(Error::new)?,
+            client: None,
+            connect: CONNECT,
+            limit: ASK,
+            most: LARGEST,
+        };
+        let reply = host.web.ask(&question).map_err(Error::new)?;
+        if reply.status == 200 {
             return Ok(Answer::Granted);
         }
-        let mut text = String::new();
         // what can't be read says no more than the status
-        let _ = reply.take(LARGEST).read_to_string(&mut text);
-        let said = serde_json::from_str(&text).map(|Problem { kind, value }| format!("{value} ({kind})"));
-        Ok(Answer::Refused(visible(&said.unwrap_or_else(|_| status.to_string()))))
+        let said = serde_json::from_slice(&reply.body).map(|Problem { kind, value }| format!("{value} ({kind})"));
+        let status =
+            || StatusCode::from_u16(reply.status).map_or_else(|_| reply.status.to_string(), |is| is.to_string());
+        Ok(Answer::Refused(visible(&said.unwrap_or_else(|_| status()))))
     }
 }

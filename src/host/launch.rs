@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::process;
+use super::process::{self, Identity};
 
 /// The argument that makes this program the launcher of what comes after it.
 pub const COMMAND: &str = "launch";
@@ -87,18 +88,44 @@ fn close_all_but(kept: &[RawFd]) {
     }
 }
 
+/// The argument that tells a launcher whom its program runs as.
+pub(super) fn whom(identity: Option<&Identity>) -> String {
+    identity.map_or_else(|| "-".to_owned(), |identity| format!("{}:{}", identity.uid, identity.gid))
+}
+
+/// User and group of such an argument.
+fn user_and_group(whom: &OsString) -> Option<(u32, u32)> {
+    let (uid, gid) = whom.to_str()?.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
 /// Runs this process as a launcher: it becomes the program that `words` name, and returns only where it can't, with the
 /// code to exit with.
 pub fn main(mut words: impl Iterator<Item = OsString>) -> i32 {
     close_inherited();
-    let Some(program) = words.next() else { return NOT_RUN };
-    let why = match leave_terminal() {
-        Ok(()) => process::new(&program).args(words).exec(),
-        Err(errno) => errno.into(),
-    };
+    let (Some(whom), Some(program)) = (words.next(), words.next()) else { return NOT_RUN };
     // whoever has started it shows this
-    eprintln!("can't run {}: {why}", program.to_string_lossy());
+    eprintln!("can't run {}: {}", program.to_string_lossy(), become_program(&whom, &program, words));
     NOT_RUN
+}
+
+/// Why it can't become the program. It is root until it has left the terminal: another process of the user could take over
+/// one of the user's that still has it.
+fn become_program(whom: &OsString, program: &OsString, arguments: impl Iterator<Item = OsString>) -> io::Error {
+    let prepared = leave_terminal().and_then(|()| match user_and_group(whom) {
+        Some((1.., _)) => nix::sys::prctl::set_no_new_privs(),
+        _ => Ok(()),
+    });
+    if let Err(errno) = prepared {
+        return errno.into();
+    }
+    let mut process = process::new(program);
+    process.args(arguments);
+    if let Some((uid, gid)) = user_and_group(whom) {
+        // this directory, as that user
+        process.uid(uid).gid(gid).current_dir(".");
+    }
+    process.exec()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod systemd;
 pub mod tls;
 pub mod unit_files;
 pub mod useradd;
+pub mod web;
 pub mod writeback;
 pub mod zone;
 pub mod zone_file;
@@ -102,6 +103,8 @@ pub struct Host {
     packages: RefCell<HashMap<packages::Manager, packages::Known>>,
     links_changed: Cell<bool>,
     kubes: RefCell<HashMap<kube::Access, Rc<kube::Kube>>>,
+    /// Who asks web servers.
+    pub web: Box<dyn web::Ask>,
 }
 
 impl Host {
@@ -126,6 +129,7 @@ impl Host {
             packages: RefCell::default(),
             links_changed: Cell::new(false),
             kubes: RefCell::default(),
+            web: Box::new(web::Here),
         })
     }
 

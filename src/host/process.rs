@@ -217,13 +217,14 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         ))
     };
     let given = |wanted: &str| command.env.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let mut process = if launch::is_needed() {
+    let by_launcher = launch::is_needed();
+    let mut process = if by_launcher {
         // it could not say so itself
         if !is_there(program, given("PATH").unwrap_or(PATH), command.cwd) {
             return Ok(Err(no_such_program()));
         }
-        let mut process = new(launch::PROGRAM);
-        process.args([launch::COMMAND, program]);
+        let mut process = ourselves(launch::COMMAND);
+        process.args([&launch::whom(command.identity.as_ref()), program]);
         process
     } else {
         let mut process = new(program);
@@ -240,13 +241,14 @@ fn start(command: &Command<'_>) -> Result<Result<Child>> {
         .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(if command.mute { Stdio::null() } else { Stdio::piped() })
         .stderr(Stdio::piped());
-    if let Some(identity) = &command.identity {
-        process.uid(identity.uid).gid(identity.gid);
-    }
-    let gains_rights = command.identity.as_ref().is_none_or(|identity| identity.uid == 0);
-    let started = with_usual_umask(|| if gains_rights { process.spawn() } else { spawn_without_new_rights(process) });
+    let started = with_usual_umask(|| match &command.identity {
+        Some(identity) if !by_launcher => spawn_as(process, identity),
+        _ => process.spawn(),
+    });
     match started {
         Ok(child) => Ok(Ok(child)),
+        Err(error) if by_launcher => Err(not_started(&format!("can't run {program}"), &error)
+            .or_help("at a terminal kpull starts itself first, and that becomes the program: is /proc mounted?")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Err(no_such_program())),
         Err(error) => Err(not_started(&format!("can't run {program}"), &error)),
     }
@@ -279,8 +281,13 @@ fn is_there(program: &str, path: &str, cwd: &Path) -> bool {
     }
 }
 
-/// Starts it in a thread that has given up the way to more rights, which is a thread's own and of all that it starts.
-fn spawn_without_new_rights(mut process: std::process::Command) -> std::io::Result<Child> {
+/// Starts it as somebody else.
+fn spawn_as(mut process: std::process::Command, identity: &Identity) -> std::io::Result<Child> {
+    process.uid(identity.uid).gid(identity.gid);
+    if identity.uid == 0 {
+        return process.spawn();
+    }
+    // what a thread gives up is its own, and of all that it starts
     let spawn = move || {
         nix::sys::prctl::set_no_new_privs()?;
         process.spawn()

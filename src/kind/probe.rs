@@ -1,20 +1,17 @@
 //! `[[probe]]`: a health check. It changes nothing; when it fails for too long, the run ends with exit code 3.
 
-use std::io::Read;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use minijinja::value::{Serde, Value};
 use reqwest::Url;
-use reqwest::blocking::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
-use crate::host::tls;
 use crate::host::unit_files::is_template;
+use crate::host::web::{self, Question, Reply};
 use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
@@ -246,7 +243,7 @@ impl Probe {
             return Ok(String::new());
         }
         match &self.what {
-            What::Tcp(target) => connect(target).map(|()| String::new()),
+            What::Tcp(target) => host.web.connect(target, ONE_TRY).map(|()| String::new()),
             What::Web(web) => self.ask_server(web, host),
             What::Unit(name) => {
                 let answer = host.systemd().and_then(|systemd| systemd.units(std::slice::from_ref(name)));
@@ -262,8 +259,12 @@ impl Probe {
     }
 
     fn ask_server(&self, web: &Web, host: &Host) -> Result<String, String> {
-        let answer = web.client(host)?.get(web.url.clone()).send().map_err(|error| web.said(&error))?;
-        let status = answer.status().as_u16();
+        let limit = match (&self.expect, &web.body) {
+            (Some(_), _) => LARGEST_BODY,
+            (None, Some(_)) => SEARCHED,
+            (None, None) => GLANCE,
+        };
+        let Reply { status, body, broken } = host.web.ask(&web.question(host, limit + 1)?)?;
         let is_fine = match &web.statuses[..] {
             // an expression that looks at the status itself knows better
             [] => (200..400).contains(&status) || self.asks_for("status"),
@@ -276,14 +277,8 @@ impl Probe {
             };
             return Err(format!("{} answered {status} instead of {wanted}", web.shown));
         }
-        let limit = match (&self.expect, &web.body) {
-            (Some(_), _) => LARGEST_BODY,
-            (None, Some(_)) => SEARCHED,
-            (None, None) => GLANCE,
-        };
-        let mut body = Vec::new();
-        match answer.take(limit as u64 + 1).read_to_end(&mut body) {
-            Err(error) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {error}", web.shown))),
+        match broken {
+            Some(why) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {why}", web.shown))),
             // only the first line was wanted, and only to be shown
             _ => {}
         }
@@ -378,39 +373,22 @@ fn first_line(text: &str) -> String {
     shortened(&visible(line.unwrap_or_default()), SHOWN)
 }
 
-fn connect(target: &str) -> Result<(), String> {
-    let addresses = target.to_socket_addrs().map_err(|error| format!("can't look up {target}: {error}"))?;
-    let started = Instant::now();
-    let mut why = format!("{target} has no address");
-    for address in addresses {
-        let left = ONE_TRY.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            break;
-        }
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(_) => return Ok(()),
-            Err(error) => why = format!("can't connect to {address}: {error}"),
-        }
-    }
-    Err(why)
-}
-
 impl Web {
-    /// A client that asks the way the role says.
-    fn client(&self, host: &Host) -> Result<Client, String> {
-        let read = |path: &AbsolutePath| tls::read(&host.root, path);
-        let mut builder = tls::client().timeout(ONE_TRY).pool_max_idle_per_host(0);
-        if let Some(path) = &self.ca {
-            builder = tls::trusting(builder, path, &read(path)?)?;
-        }
-        if let Some((cert, key)) = &self.client {
-            builder = tls::showing(builder, (cert, &read(cert)?), (key, &read(key)?))?;
-        }
-        builder.build().map_err(|error| self.said(&error))
-    }
-
-    fn said(&self, error: &reqwest::Error) -> String {
-        tls::said(&self.shown, error)
+    /// What it asks, with the files that the role names.
+    fn question(&self, host: &Host, most: usize) -> Result<Question, String> {
+        let read = |path: &AbsolutePath| web::pem(&host.root, path);
+        let client = self.client.as_ref().map(|(cert, key)| Ok::<_, String>((read(cert)?, read(key)?)));
+        Ok(Question {
+            url: self.url.clone(),
+            shown: self.shown.clone(),
+            json: None,
+            headers: Vec::new(),
+            ca: self.ca.as_ref().map(read).transpose()?,
+            client: client.transpose()?,
+            connect: ONE_TRY,
+            limit: ONE_TRY,
+            most,
+        })
     }
 }
 
@@ -462,7 +440,7 @@ impl Resource for Probe {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;

@@ -10,6 +10,7 @@ use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
 use crate::error::{Error, Exit, Result};
 use crate::host::launch;
 use crate::host::process::keep_private;
+use crate::host::web::{self, Ask as _};
 use crate::net::{self, Ask, Client, Download, Kind, ranges};
 use crate::source::{self, Poll, Source, Tree};
 
@@ -21,6 +22,7 @@ const HERE: &str = "/proc/self/cwd";
 enum Work {
     Source { source: Box<dyn Source>, tree: Option<Box<dyn Tree>> },
     Downloads(Client),
+    Questions,
 }
 
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
@@ -47,9 +49,9 @@ fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
         Err(error) => return wire::write_json(to, Tag::Message, &Answer::Failed(Fault::from(&error))),
     };
     loop {
-        let request: Request = match wire::read_json(from, Tag::Message) {
+        let request = match wire::read(from, &[Tag::Message, Tag::Question]) {
             Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            request => request?,
+            request => wire::parse(&request?.1)?,
         };
         let (answer, body) = work.answer(request).unwrap_or_else(|error| (Answer::Failed(Fault::from(&error)), None));
         wire::write_json(to, Tag::Message, &answer)?;
@@ -73,6 +75,7 @@ fn set_up(setup: Setup) -> Result<(Work, Confined)> {
             Work::Source { source: source::open_with(&config, &setup.net, Path::new(HERE))?, tree: None }
         }
         Job::Downloads => Work::Downloads(Client::with(&setup.net)?),
+        Job::Questions => Work::Questions,
     };
     Ok((work, confined))
 }
@@ -99,6 +102,18 @@ impl Work {
             }
             (Self::Downloads(client), Request::Post { url, body }) => {
                 client.post_json(&url, body)?;
+                Ok((Answer::Nothing, None))
+            }
+            (Self::Downloads(client), Request::Put { url, body }) => {
+                client.put(&net::parse(&url)?, body.into_bytes(), None)?;
+                Ok((Answer::Nothing, None))
+            }
+            (Self::Questions, Request::Ask(question)) => {
+                let web::Reply { status, body, broken } = web::Here.ask(&question).map_err(Error::new)?;
+                Ok((Answer::Replied { status, broken }, Some(Box::new(io::Cursor::new(body)))))
+            }
+            (Self::Questions, Request::Connect { target, limit }) => {
+                web::Here.connect(&target, limit).map_err(Error::new)?;
                 Ok((Answer::Nothing, None))
             }
             _ => Err(Error::new("a process was asked for what it is not there for")),

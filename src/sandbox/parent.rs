@@ -24,6 +24,7 @@ use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
 use crate::host::read;
 use crate::host::root::{Access, Root, What};
+use crate::host::web;
 use crate::net::{self, Ask, Download, Get, Options, Pace};
 use crate::source::{self, Config, Poll, Reach, Source, Tree};
 
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const BEGIN: Duration = Duration::from_secs(120);
 /// How much longer it has for each file that it is asked for; how much for the bytes, [`net::STEADY`] says.
 const FILE: Duration = Duration::from_secs(1);
+/// How much longer than what it does a child may take that asks a web server.
+const SLACK: Duration = Duration::from_secs(5);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
 /// The most addresses that may have parts of a download besides its own.
@@ -94,16 +97,92 @@ fn limit(options: &Options) -> Duration {
     BEGIN.max(options.patience().saturating_mul(options.tries_again().saturating_add(3)))
 }
 
-/// Posts JSON through a child, which has the time of every try that the options allow, and ten seconds for the pauses.
+/// Posts JSON through a child.
 pub fn post(options: &Options, url: &str, body: String, required: &[Need]) -> Result<()> {
+    tell(options, url, &Request::Post { url: url.to_owned(), body }, required)
+}
+
+/// Puts a text at an address through a child.
+pub fn put(options: &Options, url: &reqwest::Url, body: String, required: &[Need]) -> Result<()> {
+    tell(options, url.as_str(), &Request::Put { url: url.to_string(), body }, required)
+}
+
+/// Has a child send something that is answered by nothing, which has the time of every try that the options allow, and ten seconds
+/// for the pauses.
+fn tell(options: &Options, url: &str, request: &Request, required: &[Need]) -> Result<()> {
     demand(required)?;
     let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
     let setup = Setup { job: Job::Downloads, net: options.load()?, confinement };
     let limit = options.patience() * (options.tries_again() + 1) + Duration::from_secs(10);
     let mut worker = Worker::start(&net::shown(&net::read(url)?), &setup, Path::new("/"), limit)?;
-    match worker.ask(&Request::Post { url: url.to_owned(), body })? {
+    match worker.ask(request)? {
         Answer::Nothing => Ok(()),
         _ => Err(worker.nonsense()),
+    }
+}
+
+/// Asks web servers through a child, which is started for the first question and kept for more to the same server: what one
+/// server has taken over sees no other's answers and keys.
+pub struct Questions {
+    required: Vec<Need>,
+    /// Whom the child has asked, and the child.
+    worker: RefCell<Option<(String, Worker)>>,
+}
+
+impl Questions {
+    /// Nobody is asked yet. `required` is what the sandbox must not lack.
+    pub fn new(required: &[Need]) -> Self {
+        Self { required: required.to_vec(), worker: RefCell::default() }
+    }
+
+    /// Puts a question to the child that asks `whom`, and takes its answer with the body that belongs to it.
+    fn put(&self, whom: &str, tag: Tag, request: &Request, limit: Duration, most: usize) -> Result<(Answer, Vec<u8>)> {
+        let mut kept = self.worker.borrow_mut();
+        let known = kept.take().filter(|(of, worker)| of == whom && worker.ended.is_none());
+        let (_, worker) = match known {
+            Some(known) => kept.insert(known),
+            None => {
+                demand(&self.required)?;
+                let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
+                let setup = Setup { job: Job::Questions, net: Options::default().load()?, confinement };
+                kept.insert((whom.to_owned(), Worker::start(whom, &setup, Path::new("/"), limit)?))
+            }
+        };
+        worker.allow(limit);
+        wire::write_json(&mut worker.to, tag, request).map_err(|why| worker.failed(why))?;
+        let answer = worker.hear()?;
+        let body = match answer {
+            Answer::Replied { .. } => worker.body(most as u64)?.ok_or_else(|| worker.nonsense())?,
+            _ => Vec::new(),
+        };
+        Ok((answer, body))
+    }
+
+    /// Ends the child, whose answer does not belong to the question.
+    fn nonsense(&self) -> String {
+        let kept = self.worker.borrow_mut().take();
+        kept.map_or_else(String::new, |(_, mut worker)| worker.nonsense().to_string())
+    }
+}
+
+impl web::Ask for Questions {
+    fn ask(&self, question: &web::Question) -> Result<web::Reply, String> {
+        let (whom, limit) = (question.url.origin().ascii_serialization(), question.limit + SLACK);
+        let request = Request::Ask(Box::new(question.clone()));
+        match self.put(&whom, Tag::Question, &request, limit, question.most).map_err(|why| why.to_string())? {
+            (Answer::Replied { status, broken }, body) => {
+                Ok(web::Reply { status, body, broken: broken.map(|why| visible(&wire::short(&why))) })
+            }
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    fn connect(&self, target: &str, limit: Duration) -> Result<(), String> {
+        let request = Request::Connect { target: target.to_owned(), limit };
+        match self.put(target, Tag::Message, &request, limit + SLACK, 0).map_err(|why| why.to_string())? {
+            (Answer::Nothing, _) => Ok(()),
+            _ => Err(self.nonsense()),
+        }
     }
 }
 
@@ -224,20 +303,7 @@ impl RemoteTree {
             Answer::Body { .. } => {}
             _ => return Err(worker.nonsense()),
         }
-        let mut bytes = Vec::new();
-        loop {
-            let length = worker.next()?;
-            if length == 0 {
-                return Ok(Some(bytes));
-            }
-            if (bytes.len() + length) as u64 > max {
-                worker.end();
-                return Err(source::too_big(&self.name, what, max));
-            }
-            let payload = wire::payload(&mut worker.from, length).map_err(|why| worker.failed(why))?;
-            worker.allow_more(Duration::from_secs(length as u64) / u32::try_from(net::STEADY).unwrap_or(u32::MAX));
-            bytes.extend_from_slice(&payload);
-        }
+        worker.body(max)?.map(Some).ok_or_else(|| source::too_big(&self.name, what, max))
     }
 }
 
@@ -390,6 +456,24 @@ impl Worker {
         match wire::parse(&payload).map_err(|why| self.failed(why))? {
             Answer::Failed(fault) => Err(fault.into()),
             _ => Err(self.nonsense()),
+        }
+    }
+
+    /// All of a body; `None` when it has more than `max` bytes, which ends the child.
+    fn body(&mut self, max: u64) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        loop {
+            let length = self.next()?;
+            if length == 0 {
+                return Ok(Some(bytes));
+            }
+            if (bytes.len() + length) as u64 > max {
+                self.end();
+                return Ok(None);
+            }
+            let payload = wire::payload(&mut self.from, length).map_err(|why| self.failed(why))?;
+            self.allow_more(Duration::from_secs(length as u64) / u32::try_from(net::STEADY).unwrap_or(u32::MAX));
+            bytes.extend_from_slice(&payload);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::confine::{Confined, Confinement};
 use crate::error::{Error, Exit, code};
+use crate::host::web;
 use crate::net::{Kind, Loaded};
 use crate::source;
 
@@ -26,6 +28,8 @@ pub(super) enum Tag {
     Setup,
     /// A [`Request`] or an [`Answer`].
     Message,
+    /// A [`Request`] with files in it. The parent takes none.
+    Question,
     /// Bytes of a body; none at all end it. A [`Tag::Message`] in its place is the failure that broke it off.
     Body,
 }
@@ -35,6 +39,7 @@ impl Tag {
         match self {
             Self::Setup => b'S',
             Self::Message => b'M',
+            Self::Question => b'Q',
             Self::Body => b'B',
         }
     }
@@ -42,7 +47,7 @@ impl Tag {
     /// The most bytes that such a frame may have.
     fn limit(self) -> usize {
         match self {
-            Self::Setup => 16 << 20,
+            Self::Setup | Self::Question => 16 << 20,
             Self::Message => 64 << 10,
             Self::Body => CHUNK,
         }
@@ -63,12 +68,14 @@ pub(super) struct Setup {
 pub(super) enum Job {
     /// Asks a source; its cache is the directory that the child was started in.
     Source(Box<source::Config>),
-    /// Downloads.
+    /// Downloads, and tells others.
     Downloads,
+    /// Asks web servers what it is told to.
+    Questions,
 }
 
 /// What the parent asks for.
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) enum Request {
     /// [`source::Source::poll`].
     Poll { mark: Option<String> },
@@ -87,6 +94,12 @@ pub(super) enum Request {
     },
     /// A POST of JSON, answered by nothing.
     Post { url: String, body: String },
+    /// A PUT, answered by nothing.
+    Put { url: String, body: String },
+    /// See [`crate::host::web::Ask::ask`].
+    Ask(Box<web::Question>),
+    /// See [`crate::host::web::Ask::connect`].
+    Connect { target: String, limit: Duration },
 }
 
 /// What the child answers.
@@ -105,6 +118,11 @@ pub(super) enum Answer {
         kind: Kind,
         length: Option<u64>,
         state: Option<String>,
+    },
+    /// What a web server answered; its body follows.
+    Replied {
+        status: u16,
+        broken: Option<String>,
     },
     Failed(Fault),
 }
@@ -146,7 +164,7 @@ impl From<Fault> for Error {
 }
 
 /// One line, and no more of it than anybody reads.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(WORDS_MAX).map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }
 
@@ -224,7 +242,8 @@ mod tests {
         write_json(&mut bytes, Tag::Message, &request).unwrap();
         write(&mut bytes, Tag::Body, b"").unwrap();
         let mut from = bytes.as_slice();
-        assert_eq!(read_json::<Request>(&mut from, Tag::Message).unwrap(), request);
+        let read_again = read_json::<Request>(&mut from, Tag::Message).unwrap();
+        assert!(matches!(read_again, Request::Read { path, max: u64::MAX } if path == "site.toml"));
         assert_eq!(*read(&mut from, &[Tag::Message, Tag::Body]).unwrap().1, b"");
         assert!(from.is_empty());
     }

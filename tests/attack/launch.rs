@@ -116,13 +116,14 @@ fn a_program_gets_no_file_that_the_shell_has_open() {
 #[test]
 fn a_file_that_an_argument_names_is_read_and_goes_no_further() {
     let desk =
-        Desk::new("print -e '/proc/self/fd/63' ? 'there' : 'closed'; print -e '/proc/self/fd/9' ? 'there' : 'closed';");
+        Desk::new("print -e '/proc/self/fd/8' ? 'there' : 'closed'; print -e '/proc/self/fd/9' ? 'there' : 'closed';");
     let config = desk.host.root().join("etc/kpull/kpull.toml");
     let fixed = fs::read_to_string(&config)
         .unwrap()
         .replace("\"allowed_signers\"", &format!("{:?}", config.with_file_name("allowed_signers")));
     fs::write(&config, fixed).unwrap();
-    let command = format!("exec 9<'{}'; {} --config <(cat '{}')", desk.path("secret"), desk.apply(), config.display());
+    let command =
+        format!("exec 9<'{}' 8<'{}'; {} --config /dev/fd/8", desk.path("secret"), config.display(), desk.apply());
     well(&Command::new("bash").args(["-c", &command]).output().unwrap());
     assert_eq!(desk.found(), "closedclosed");
 }

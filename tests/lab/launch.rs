@@ -33,6 +33,18 @@ read -r -t 2 line
 eval "$line"
 "#;
 
+/// Looks for processes of its user that have a terminal, which another one of that user could take over.
+const WATCHER: &str = r#"
+for (;;) {
+    for my $path (glob '/proc/[0-9]*') {
+        next unless (stat $path)[4] == $>;
+        open my $file, '<', "$path/stat" or next;
+        my ($rest) = <$file> =~ /\)(.*)/ or next;
+        if ((split ' ', $rest)[4]) { open my $out, '>>', '/srv/bob/watched'; print $out "$path $rest\n"; }
+    }
+}
+"#;
+
 /// What somebody does who wants to be root: types into root's terminal, writes to it, reads what root's shell has open,
 /// debugs root's process, starts a program that makes root of anybody, looks for root's groups, variables and secrets.
 const ATTACK: &str = r#"
@@ -73,7 +85,11 @@ fn a_command_of_a_user_gets_nothing_of_roots_terminal_files_and_rights() {
             "cp /usr/bin/id /srv/become && chmod 4755 /srv/become && groupadd -f secrets && usermod -aG secrets root",
         )
         .ok();
+        host.write("/srv/watcher", WATCHER);
+        host.run("useradd bob && install -d -o bob /srv/bob").ok();
+        host.run("systemd-run --unit=watcher --uid=bob perl /srv/watcher").ok();
         host.run(&format!("{shell} < /dev/null")).ok();
+        assert_eq!(host.run("systemctl is-active watcher && cat /srv/bob/watched").stdout, "active\n", "{name}");
         let found = host.run("cat /srv/bob/found").ok();
         let id = host.run("id -u bob").ok();
         let group = host.run("id -g bob").ok();

@@ -430,5 +430,5 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     assert_eq!(locks.holders("default"), [""; 0]);
     drop(server);
     let why = world.waits(2);
-    assert!(why.starts_with("release 2: the lock server can't be asked: POST http://127.0.0.1"), "{why}");
+    assert!(why.starts_with("release 2: the lock server can't be asked: http://127.0.0.1"), "{why}");
 }

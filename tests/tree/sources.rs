@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
 
+use crate::child;
 use crate::git::{git, git_backend};
 use crate::site::{Site, Tree};
 
@@ -104,20 +105,6 @@ fn a_directory_a_web_server_and_git_give_the_same_tree_byte_for_byte() {
     assert_eq!(fs::read(trees[3].at("etc/binary")).unwrap(), (0..=255).collect::<Vec<u8>>());
 }
 
-/// `/proc/PID/status` of the process that kpull, run on this tree, has started to ask its source.
-fn status_of_child(tree: &str) -> Option<String> {
-    let words = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid = entry.file_name().into_string().ok()?;
-        if !words(&pid).ends_with("fetch-worker\0") {
-            return None;
-        }
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"))?;
-        words(parent).contains(tree).then_some(status)
-    })
-}
-
 #[test]
 fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
     let site = site();
@@ -129,7 +116,7 @@ fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
         let (files, backend) = (site.path().to_owned(), git_backend(hub.path().to_owned()));
         let (kept, name) = (seen.clone(), tree.path().to_str().unwrap().to_owned());
         let server = Server::plain(move |request: &Seen| {
-            *kept.lock().unwrap() = status_of_child(&name);
+            *kept.lock().unwrap() = child::status(&name);
             if git {
                 return backend(request);
             }
@@ -145,15 +132,7 @@ fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
         tree.configure(&format!("[[source]]\n{address}\n"));
         tree.kpull("apply").exits(0);
         let status = seen.lock().unwrap().take().expect("a child while the server is asked");
-        let says = |line: &str| assert!(status.lines().any(|has| has == line), "{line}: {status}");
-        says("NoNewPrivs:\t1");
-        says("Seccomp:\t2");
-        says("CapEff:\t0000000000000000");
-        says("CapPrm:\t0000000000000000");
-        if nix::unistd::geteuid().is_root() {
-            assert!(!status.contains("\nUid:\t0\t") && !status.contains("\nGid:\t0\t"), "{status}");
-            says("Groups:\t ");
-        }
+        child::expect_none_of_roots_rights("a source", &status);
         assert_eq!(tree.mode("var/lib/kpull"), 0o700);
     }
 }
