@@ -451,7 +451,7 @@ impl Before {
                 _ => continue,
             }
             if let Some((_, content)) = work.host.root.read(path.as_ref())? {
-                work.store.save_edit(path, &content)?;
+                work.store.save_edit(path, &content, || self.saved())?;
                 saved.push(path.to_owned());
             }
         }

@@ -717,15 +717,46 @@ impl Root {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
             .map_err(|errno| self.failed("open", path, errno))?;
-        self.give(&fd, self.own(&fd, &parent, path)?, path, access)
+        let own = self.own(&fd, &parent, path)?;
+        if Meta::from(own).what == What::Directory
+            && !is_empty(&fd).map_err(|errno| self.failed("list", path, errno))?
+        {
+            self.may_give(&own, &parent, path, access)?;
+        }
+        self.give(&fd, own, path, access)
+    }
+
+    /// An error when something of root's would become another user's with all that is in it, in a directory where others can write: they may have
+    /// moved it there.
+    fn may_give(&self, own: &FileStat, parent: &OwnedFd, path: &Path, access: Access) -> Result<()> {
+        let Some(uid) = access.uid.filter(|uid| *uid != own.st_uid && !self.trusts(*uid)) else { return Ok(()) };
+        if !self.trusts(own.st_uid) || !self.others_write_in(parent, path)? {
+            return Ok(());
+        }
+        let shown = self.shown(path);
+        let shown = shown.display();
+        Err(Error::new(format!(
+            "{shown} belongs to user {}, and would be given to user {uid} with what is in it",
+            own.st_uid
+        ))
+        .because("others can write in the directory above it, and may have moved it there")
+        .help(format!(
+            "if it is theirs, say so: `chown {uid} {shown}`; else move it away, and the next run makes a new one"
+        ))
+        .of_path())
+    }
+
+    /// Whether somebody who is not trusted can change what has which name in a directory.
+    fn others_write_in(&self, parent: &OwnedFd, path: &Path) -> Result<bool> {
+        let above = nix::sys::stat::fstat(parent).map_err(|errno| self.failed("look at", path, errno))?;
+        let above = Meta::from(above);
+        Ok(!self.trusts(above.uid) || above.mode & 0o022 != 0)
     }
 
     /// What `fstat` tells of what is open at `path`; an error when that may be somebody's file by a second name.
     fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
-        let look = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno));
-        let (own, above) = (look(fd)?, Meta::from(look(parent)?));
-        let others_write = !self.trusts(above.uid) || above.mode & 0o022 != 0;
-        if others_write && own.st_nlink > 1 && Meta::from(own).what == What::File {
+        let own = nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno))?;
+        if own.st_nlink > 1 && Meta::from(own).what == What::File && self.others_write_in(parent, path)? {
             return Err(Error::new(format!("{} is the same file as another path", path.display()))
                 .because("others can write in its directory, and may have put a second name of somebody's file there")
                 .help("remove it: the next run makes it anew"));
@@ -944,8 +975,10 @@ impl Root {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
             .map_err(|errno| self.failed("write", path, errno))?;
+        let own = self.own(&fd, &parent, path)?;
+        self.may_give(&own, &parent, path, access)?;
         // before the content, which may be for fewer eyes than the old one
-        self.give(&fd, self.own(&fd, &parent, path)?, path, access)?;
+        self.give(&fd, own, path, access)?;
         let mut file = File::from(fd);
         file.write_all(content)
             .and_then(|()| file.set_len(content.len() as u64))
@@ -1220,6 +1253,17 @@ fn mount_points() -> HashSet<PathBuf> {
     let table = read::named(Path::new("/proc/self/mountinfo")).unwrap_or_default();
     let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     places.map(|place| read::unescaped(&String::from_utf8_lossy(place)).into()).collect()
+}
+
+/// Whether nothing is in a directory.
+fn is_empty(dir: &OwnedFd) -> nix::Result<bool> {
+    let mut list = nix::dir::Dir::openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?;
+    for entry in list.iter() {
+        if ![&b"."[..], b".."].contains(&entry?.file_name().to_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Device and inode of what is open.

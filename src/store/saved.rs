@@ -1,6 +1,8 @@
 //! Contents that were on the host and are not any more: by digest, with a list of what was saved when, and why.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::host::root::failed_io;
 use crate::site::is_sha256;
 use crate::source::Tree as _;
 use crate::store::{CachedRelease, PRIVATE, Store};
@@ -17,6 +20,10 @@ const LIST: &str = "saved.json";
 const MOST: usize = 200;
 /// And for how long.
 const LONGEST: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// Bytes of all of them together.
+const BYTES: u64 = 256 << 20;
+/// Bytes that a file system keeps together: so many zeros need no space.
+const BLOCK: usize = 4096;
 
 /// Somebody's edit of a file, saved before it was overwritten or removed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,7 +42,13 @@ impl Store {
         let digest = hex::encode(Sha256::digest(content));
         let path = Path::new("/saved").join(&digest);
         if self.root().meta(&path)?.is_none_or(|meta| meta.size != content.len() as u64) {
-            self.root().write(&path, content, PRIVATE)?;
+            // what is mostly zeros cost whoever made it no space, and costs none here
+            match content.chunks(BLOCK).any(|block| block.len() == BLOCK && is_zero(block)) {
+                true => self.root().write_with(&path, PRIVATE, |file| {
+                    write_sparse(file, content).map_err(|error| failed_io("write", &path, error))
+                })?,
+                false => self.root().write(&path, content, PRIVATE)?,
+            }
         }
         Ok(digest)
     }
@@ -49,16 +62,46 @@ impl Store {
         })
     }
 
-    /// Saves a local edit of the file at `path`.
-    pub fn save_edit(&self, path: &str, content: &[u8]) -> Result<String> {
+    /// Saves a local edit of the file at `path`. The contents of edits that are not kept any longer for it go at once, unless they are among
+    /// `wanted`.
+    pub fn save_edit(&self, path: &str, content: &[u8], wanted: impl FnOnce() -> HashSet<String>) -> Result<()> {
         let digest = self.save(content)?;
         let mut edits = self.edits()?;
-        edits.push(Saved { time: Timestamp::now(), path: path.to_owned(), digest: digest.clone() });
+        let before: HashSet<String> = edits.iter().map(|edit| edit.digest.clone()).collect();
+        edits.push(Saved { time: Timestamp::now(), path: path.to_owned(), digest });
         let since = Timestamp::now() - LONGEST;
         edits.retain(|edit| edit.time >= since);
         edits.drain(..edits.len().saturating_sub(MOST));
+        self.drop_largest(&mut edits)?;
         self.write(LIST, &edits)?;
-        Ok(digest)
+        let kept: HashSet<&String> = edits.iter().map(|edit| &edit.digest).collect();
+        let gone: Vec<&String> = before.iter().filter(|digest| !kept.contains(digest)).collect();
+        if !gone.is_empty() {
+            let wanted = wanted();
+            for digest in gone.into_iter().filter(|digest| !wanted.contains(*digest)) {
+                self.root().remove(&Path::new("/saved").join(digest))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops edits until the rest has no more than [`BYTES`]: the oldest of the path that has the most, so that whoever edits
+    /// much loses no edits of others.
+    fn drop_largest(&self, edits: &mut Vec<Saved>) -> Result<()> {
+        let size =
+            |edit: &Saved| Ok(self.root().meta(&Path::new("/saved").join(&edit.digest))?.map_or(0, |meta| meta.size));
+        let mut sizes = edits.iter().map(size).collect::<Result<Vec<u64>>>()?;
+        while sizes.iter().sum::<u64>() > BYTES {
+            let mut of_paths: BTreeMap<&str, u64> = BTreeMap::new();
+            for (edit, size) in edits.iter().zip(&sizes) {
+                *of_paths.entry(&edit.path).or_default() += size;
+            }
+            let most = of_paths.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(path, _)| path.to_owned());
+            let Some(oldest) = edits.iter().position(|edit| Some(&edit.path) == most.as_ref()) else { break };
+            edits.remove(oldest);
+            sizes.remove(oldest);
+        }
+        Ok(())
     }
 
     /// Every local edit that is still kept, the oldest first.
@@ -101,20 +144,67 @@ impl Store {
     }
 }
 
+/// Writes a content without the blocks of it that are zeros.
+fn write_sparse(file: &mut File, content: &[u8]) -> io::Result<()> {
+    for block in content.chunks(BLOCK) {
+        match is_zero(block) {
+            true => file.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(i64::MAX))).map(|_| ())?,
+            false => file.write_all(block)?,
+        }
+    }
+    file.set_len(content.len() as u64)
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edit_of_a_sparse_file_costs_what_is_in_it_and_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let mut content = vec![0; (16 << 20) - 3];
+        content[5 << 20] = 1;
+        for length in [content.len(), (5 << 20) + 1, 8192, 4096, 4095] {
+            let digest = store.save(&content[..length]).unwrap();
+            assert_eq!(store.saved(&digest).unwrap(), &content[..length]);
+            let meta = std::fs::metadata(dir.path().join("state/saved").join(digest)).unwrap();
+            assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 <= 64 << 10, "{length}");
+        }
+    }
+
+    #[test]
+    fn edits_of_one_file_push_out_those_of_no_other_and_their_contents_go_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        store.save_edit("/etc/alice", b"alice", HashSet::new).unwrap();
+        let mut content = vec![0; 16 << 20];
+        let origin = hex::encode(Sha256::digest(&content));
+        for number in 0..20 {
+            content[0] = number;
+            store.save_edit("/home/bob/x", &content, || HashSet::from([origin.clone()])).unwrap();
+        }
+        let edits = store.edits().unwrap();
+        assert_eq!((edits[0].path.as_str(), edits.len()), ("/etc/alice", 16));
+        // those, and what is wanted for something else
+        assert_eq!(std::fs::read_dir(dir.path().join("state/saved")).unwrap().count(), 17);
+    }
 
     #[test]
     fn edits_are_kept_up_to_a_number_and_what_nothing_needs_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         for number in 0..=MOST {
-            store.save_edit("/etc/x", number.to_string().as_bytes()).unwrap();
+            store.save_edit("/etc/x", number.to_string().as_bytes(), HashSet::new).unwrap();
         }
         let wanted = store.save(b"an origin").unwrap();
+        store.save(b"nobody's").unwrap();
         assert_eq!(store.edits().unwrap().len(), MOST);
-        assert_eq!(store.drop_saved(&[wanted.clone()].into()).unwrap(), 1, "the oldest edit");
+        assert_eq!(store.drop_saved(&[wanted.clone()].into()).unwrap(), 1, "the oldest edit has gone already");
         assert_eq!(store.saved(&wanted).unwrap(), b"an origin");
         assert!(store.saved(&hex::encode(Sha256::digest("0"))).is_err());
     }

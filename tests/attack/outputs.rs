@@ -278,3 +278,47 @@ fn a_pipe_a_device_or_an_endless_file_in_place_of_what_a_host_is_configured_with
         }
     }
 }
+
+#[test]
+fn a_directory_of_root_s_that_a_user_moves_to_a_place_of_theirs_stays_root_s() {
+    let world = World::new();
+    let home = world.tree.at("home/u");
+    fs::create_dir_all(&home).unwrap();
+    chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    world.tree.write("etc/passwd", "u:x:65534:65534::/home/u:/bin/sh\n").write("etc/group", "u:x:65534:\n");
+    let role = |role: &str| {
+        world._site.role("base", role).sign();
+    };
+    let refused = |path: &str, mode: u32, code: i32| {
+        let output = world.tree.kpull("apply --json").exits(code);
+        let why = format!("/home/u/{path} belongs to user 0, and would be given to user 65534 with what is in it");
+        assert!(output.stdout.contains(&why), "{output:?}");
+        let meta = fs::symlink_metadata(home.join(path)).unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&meta);
+        assert_eq!((owner, meta.permissions().mode() & 0o7777), (0, mode), "{path}");
+    };
+    let owner = |path: &str| std::os::unix::fs::MetadataExt::uid(&fs::symlink_metadata(home.join(path)).unwrap());
+
+    let (kept, data) = (home.join("kept"), home.join("data"));
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("key"), SECRET).unwrap();
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(&kept, &data).unwrap();
+    role("[[directory]]\npath = \"/home/u/data\"\nowner = \"u\"\ngroup = \"u\"\n");
+    refused("data", 0o700, 1);
+    // what is empty gives nothing away, and what is gone is made anew
+    fs::rename(&data, &kept).unwrap();
+    world.tree.kpull("apply").exits(0);
+    assert_eq!(owner("data"), NOBODY);
+    chown(&data, Some(0), Some(0)).unwrap();
+    world.tree.kpull("apply").exits(0);
+    assert_eq!((owner("data"), owner("kept")), (NOBODY, 0));
+
+    // a file that is written into would be readable before it has its new content
+    fs::write(home.join("conf"), SECRET).unwrap();
+    fs::set_permissions(home.join("conf"), fs::Permissions::from_mode(0o600)).unwrap();
+    role("[[file]]\npath = \"/home/u/conf\"\nowner = \"u\"\ngroup = \"u\"\ncontent = \"x\"\nin_place = true\n");
+    // a release that wants this after a good one goes back
+    refused("conf", 0o600, 3);
+    assert_eq!(fs::read_to_string(home.join("conf")).unwrap(), SECRET);
+}
