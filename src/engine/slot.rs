@@ -14,12 +14,16 @@ use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
 use crate::kind::{Change, Item, Work};
 use crate::report::{Event, Report};
+use crate::site::is_plain_name;
 
 /// The pause between two looks at a slot that somebody else has.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long etcd may say nothing before that means that it is down: longer than it takes to choose another leader.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often it is tried to write a slot at once when others write it first. Whoever does so each time keeps nobody longer than `within`.
+const TRIES: usize = 3;
 
 /// Who has a slot, as it stands in etcd.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -142,12 +146,13 @@ fn attempt_in_etcd(
     host: &str,
 ) -> Result<Result<Held, Occupied>, Failure> {
     let (client, key) = (work.host.etcd(cluster)?, key(slot));
-    loop {
+    for _ in 0..TRIES {
         let pair = client.get(Api::V3, &key)?;
         if let Some(pair) = &pair {
             // whoever wrote something else there has it all the same
             let unknown = || Holder { host: "somebody".to_owned(), since: Timestamp::UNIX_EPOCH };
-            let holder = serde_json::from_slice(&pair.value).unwrap_or_else(|_| unknown());
+            let holder = serde_json::from_slice(&pair.value).ok().filter(|Holder { host, .. }| is_plain_name(host));
+            let holder = holder.unwrap_or_else(unknown);
             if holder.host != host {
                 return Ok(Err(Occupied::By(holder)));
             }
@@ -161,6 +166,7 @@ fn attempt_in_etcd(
         // another host was faster
         client.revoke(&lease)?;
     }
+    Ok(Err(Occupied::Refused("others write it again and again".to_owned())))
 }
 
 fn refused(slot: &Slot, why: &str) -> Error {
@@ -268,4 +274,61 @@ impl Slots<'_> {
 /// The slot with this name.
 fn find<'a>(items: &'a [Item], name: &str) -> Option<&'a Slot> {
     items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Slot>()).find(|slot| slot.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use base64::Engine as _;
+
+    use super::*;
+    use crate::kind::testing::Tree;
+    use crate::net::testing::{Answer, Authority, Server};
+
+    /// Tries to take a slot from an etcd that answers with this key, and takes no write; how often it was asked.
+    fn attempt_at(kvs: &str) -> (String, usize) {
+        let authority = Authority::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (counted, kvs) = (asked.clone(), format!("{{\"kvs\":[{kvs}]}}"));
+        let server = Server::secure(authority.server("127.0.0.1", None), move |request| {
+            // so that a loop without end ends here
+            assert!(counted.fetch_add(1, Ordering::SeqCst) < 100);
+            let answer = match request.path.as_str() {
+                "/v3/kv/range" => kvs.as_str(),
+                "/v3/lease/grant" => "{\"ID\":\"7\"}",
+                "/v3/kv/txn" => "{\"succeeded\":false}",
+                _ => "{}",
+            };
+            Answer::new(200, answer)
+        });
+        let cluster = Cluster { endpoints: vec![server.url("").parse().unwrap()], ca: authority.file(), client: None };
+        let (within, ttl) = (Duration::ZERO, Duration::from_secs(10));
+        let slot = Slot { name: "s".to_owned(), at: At::Etcd(cluster), ttl, within, until: Vec::new() };
+        let tree = Tree::new();
+        let error = match take(&tree.work(), &slot, "h1", &|_| {}) {
+            Err(Missed::Error(error)) => error.to_string(),
+            other => format!("{other:?}"),
+        };
+        (error, asked.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn a_slot_that_others_write_each_time_that_this_host_wants_to_is_not_tried_for_ever() {
+        let (error, asked) = attempt_at("");
+        assert_eq!(error, "the slot s can't be had: others write it again and again");
+        assert!(asked < 20, "{asked}");
+    }
+
+    #[test]
+    fn what_another_host_writes_into_a_slot_writes_no_line_of_its_own_and_is_not_repeated_without_end() {
+        for host in ["h2\\nkpull: all is well", "h2\\u001b[2J", &"h".repeat(1 << 20), ""] {
+            let value = format!("{{\"host\":\"{host}\",\"since\":\"2026-01-01T00:00:00Z\"}}");
+            let value = base64::prelude::BASE64_STANDARD.encode(value);
+            let (error, _) = attempt_at(&format!("{{\"value\":\"{value}\",\"mod_revision\":\"5\"}}"));
+            assert!(error.starts_with("the slot s can't be had: somebody has had it since "), "{error:.300}");
+            assert!(error.len() < 100 && !error.contains('\n'), "{error:.300}");
+        }
+    }
 }

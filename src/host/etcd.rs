@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{Result, visible};
+use crate::error::{Result, one_line, visible};
 use crate::net::{self, Loaded, Options};
 
 /// How long to wait for a connection. Members of a cluster are near.
@@ -245,7 +245,17 @@ impl Client {
     /// The members, as one of them knows the cluster.
     pub fn members(&self) -> Result<Vec<Member>, Failure> {
         let answer = self.v3("cluster/member/list", &json!({}), ASK)?;
-        serde_json::from_value(answer["members"].clone()).map_err(|error| Failure::Unable(error.to_string()))
+        let members: Vec<Member> =
+            serde_json::from_value(answer["members"].clone()).map_err(|error| Failure::Unable(error.to_string()))?;
+        // they stand in messages, and in a file with one thing a line
+        let texts = members.iter().flat_map(|member| {
+            [&member.id, &member.name].into_iter().chain(&member.peer_urls).chain(&member.client_urls)
+        });
+        let bad = { texts }.find(|text| text.len() > 1000 || one_line(text) != **text).map(|text| one_line(text));
+        match bad {
+            Some(bad) => Err(Failure::Unable(format!("etcd has a member that is called `{bad:.100}`"))),
+            None => Ok(members),
+        }
     }
 
     /// Adds a member that is still to start.

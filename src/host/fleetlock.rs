@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::error::{Error, Result, visible};
+use crate::error::{Error, Result, one_line};
 use crate::host::Host;
 use crate::host::web::{self, Question};
 use crate::net;
@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ASK: Duration = Duration::from_secs(20);
 /// The most of an answer that is read.
 const LARGEST: usize = 64 * 1024;
+/// The most characters of what it says that are repeated.
+const TEXT: usize = 300;
 
 /// A server, and the group that this host is of there.
 #[derive(Debug)]
@@ -82,6 +84,6 @@ impl Server<'_> {
         let said = serde_json::from_slice(&reply.body).map(|Problem { kind, value }| format!("{value} ({kind})"));
         let status =
             || StatusCode::from_u16(reply.status).map_or_else(|_| reply.status.to_string(), |is| is.to_string());
-        Ok(Answer::Refused(visible(&said.unwrap_or_else(|_| status()))))
+        Ok(Answer::Refused(one_line(&said.unwrap_or_else(|_| status())).chars().take(TEXT).collect()))
     }
 }

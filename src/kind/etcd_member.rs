@@ -295,7 +295,8 @@ impl EtcdMember {
                 let name = match listed {
                     _ if is_name(&member.name) => member.name.clone(),
                     Some(name) => name.clone(),
-                    None => format!("member-{}", member.id),
+                    // whatever it says: nothing of it begins another member or line
+                    None => format!("member-{}", member.id.replace(|c: char| !c.is_ascii_alphanumeric(), "")),
                 };
                 members.push((name, url.clone()));
             }
@@ -478,6 +479,24 @@ mod tests {
         # the cluster knows it as https://10.0.0.2:2380\n\
         ETCD_INITIAL_CLUSTER=a=https://10.0.0.1:2380,b=https://10.0.0.2:2380\n\
         ETCD_INITIAL_CLUSTER_STATE=new\n";
+
+    #[test]
+    fn what_a_member_says_of_the_cluster_writes_no_line_of_its_own_for_etcd_s_unit() {
+        let evil = |id: &str, name: &str| Member { id: id.to_owned(), ..listed(name, "https://10.0.0.9:2380", true) };
+        let own = Member { client_urls: Vec::new(), ..listed("", B, false) };
+        for (id, name) in [
+            ("7\nLD_PRELOAD=/tmp/x.so", ""),
+            ("7", "c\nETCD_DATA_DIR=/x"),
+            ("7,x=https://10.0.0.8:2380", ""),
+            ("7\\", "c="),
+        ] {
+            let written = text(member("").deed(false, "", || Ok(vec![own.clone(), evil(id, name)])).unwrap());
+            assert_eq!(written.lines().count(), 4, "{written}");
+            let members = written.lines().nth(2).unwrap().strip_prefix("ETCD_INITIAL_CLUSTER=").unwrap();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "=:/.-_,".contains(c);
+            assert!(members.chars().all(plain) && members.matches(',').count() == 1, "{written}");
+        }
+    }
 
     #[test]
     fn founders_make_a_new_cluster_when_nobody_answers_and_others_wait() {
