@@ -13,12 +13,16 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::host::process::{Command, argv, at_terminal, run};
 use crate::host::read;
 use crate::site::{Files, Site, read_if_there, replace};
-use crate::trust::{KeySet, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
+use crate::trust::{KeySet, LEEWAY, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
 /// How long a signature may take that nobody is asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// TOML's integers end here.
-const LAST_SERIAL: u64 = i64::MAX as u64;
+
+/// The highest serial that a site has by a time, with a release in each second since 1970: whoever writes the manifest that others sign
+/// can skip serials, but can't use them up.
+fn latest_serial(now: Timestamp) -> u64 {
+    now.as_second().try_into().unwrap_or(0)
+}
 
 /// What signs.
 #[derive(Clone, Debug)]
@@ -113,9 +117,9 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     let now = Timestamp::from_second(Timestamp::now().as_second()).context(|| "the clock can't be read".to_owned())?;
     let serial = match &old {
         None => 1,
-        Some((old, _)) if old.serial < LAST_SERIAL => old.serial + 1,
+        Some((old, _)) if old.serial < latest_serial(now) => old.serial + 1,
         Some((old, _)) => {
-            return Err(Error::new(format!("there is no serial after {}", old.serial)).help(format!(
+            return Err(Error::new(format!("no site has come to serial {} by now", old.serial)).help(format!(
                 "{MANIFEST} is not one of yours: take the last that you signed, and look at who changed it"
             )));
         }
@@ -129,8 +133,16 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         && old.site == fresh.site
         && old.expires > now
     {
+        if old.created > now + LEEWAY {
+            return Err(Error::new(format!(
+                "the release that is there (serial {}) was made at {:.0}, which is to come",
+                old.serial, old.created
+            ))
+            .because("hosts refuse it until then")
+            .help("set the clock, or look at who wrote it; --renew signs a release of your own"));
+        }
         // whoever signs says how long hosts take it, and not whoever wrote the manifest
-        if old.expires > expires {
+        if old.expires > expires || old.expires.duration_since(old.created) > lifetime {
             return Err(Error::new(format!(
                 "the release that is there (serial {}) is good until {:.0}, and --lifetime allows for {expires:.0}",
                 old.serial, old.expires

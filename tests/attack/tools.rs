@@ -282,14 +282,40 @@ fn nobody_signs_for_longer_than_they_say() {
 }
 
 #[test]
-fn a_serial_behind_which_there_is_none_is_not_carried_on() {
+fn one_of_two_signers_gets_no_signature_of_the_other_for_times_that_kpull_does_not_write() {
+    let desk = Desk::new();
+    desk.sign(&desk.key(1), &[]);
+    let (good, second) = (desk.manifest(), desk.key(2));
+    let day = jiff::SignedDuration::from_hours(24);
+    for (created, error) in [
+        (
+            good.created + day,
+            format!("the release that is there (serial 1) was made at {:.0}, which is to come", good.created + day),
+        ),
+        // a host compares later key sets with that time
+        (good.created - day, format!("the release that is there (serial 1) is good until {:.0}, and", good.expires)),
+    ] {
+        let manifest = kpull::trust::Manifest { created, ..good.clone() };
+        desk.write(&format!("site/{MANIFEST}"), manifest.to_toml());
+        let told = desk.sign(&second, &[]);
+        assert!(told["error"].as_str().is_some_and(|told| told.starts_with(&error)), "{told}");
+    }
+}
+
+#[test]
+fn no_serial_that_a_site_can_not_have_come_to_is_signed_or_carried_on() {
     let desk = Desk::new();
     let key = desk.key(1);
     desk.sign(&key, &[]);
     let manifest = desk.read(&format!("site/{MANIFEST}"));
+    // one signer can skip serials, and must not use them up with the signatures of others
+    desk.write(&format!("site/{MANIFEST}"), manifest.replace("serial = 1", "serial = 1000000000000"));
+    for arguments in [&[][..], &["--renew"]] {
+        assert_eq!(desk.sign(&desk.key(2), arguments)["error"], "no site has come to serial 1000000000000 by now");
+    }
     desk.write(&format!("site/{MANIFEST}"), manifest.replace("serial = 1", &format!("serial = {}", i64::MAX)));
     let told = desk.sign(&key, &["--renew"]);
-    assert_eq!(told["error"], format!("there is no serial after {}", i64::MAX));
+    assert_eq!(told["error"], format!("no site has come to serial {} by now", i64::MAX));
     assert_eq!(
         told["help"],
         "release.toml is not one of yours: take the last that you signed, and look at who changed it"
