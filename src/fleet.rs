@@ -168,6 +168,9 @@ pub struct Record {
     pub release: Option<u64>,
     /// The serial of the newest release that it has seen, and taken unless it waits.
     pub seen: Option<u64>,
+    /// The number of the key set by which it has `release`: a later set can take serials back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
     /// The number of its generation.
     pub generation: Option<u64>,
     /// Whether every unit and probe was well then.
@@ -269,14 +272,13 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
 /// How the host is, at no time.
 fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
-    let [most_certificates, most_probes, most_artifacts] = ENTRIES;
+    let [.., most_artifacts] = ENTRIES;
     let mut certificates: Vec<_> = vitals.certificates.into_iter().collect();
     certificates.sort_by_key(|(_, ending)| ending.end);
-    certificates.truncate(most_certificates);
     let failing = vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| bare(id, "probe:").to_owned());
     let generation = agent.store.generation()?;
     let seen = agent.trust()?.memory.release;
-    Ok(Record {
+    let record = Record {
         version: VERSION,
         site: agent.config.trust.site.clone(),
         host: agent.name.clone(),
@@ -285,26 +287,23 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         release: generation.as_ref().map(|one| one.serial),
         seen: seen.map(|seen| seen.serial),
+        keys: generation.as_ref().map(|one| one.keys),
         generation: generation.as_ref().map(|one| one.number),
         good: generation.is_some_and(|one| one.good),
-        bad: agent.store.hold()?.map(|hold| (hold.not, short(&hold.why))),
+        bad: agent.store.hold()?.map(|hold| (hold.not, mask::hide(&hold.why).into_owned())),
         exit: run.exit,
-        error: run.error.as_deref().map(short),
+        error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
         of_host: run.of_host,
         held: HeldBack::now(&agent.store)?.len(),
         since: None,
-        waits: run.waits.clone(),
+        waits: run.waits.as_deref().map(|why| mask::hide(why).into_owned()),
         drift: vitals.drift,
         passing: vitals.probes.values().filter(|passed| **passed).count(),
-        failing: failing.take(most_probes).collect(),
+        failing: failing.collect(),
         certificates,
         artifacts: vitals.artifacts.into_iter().take(most_artifacts).collect(),
-    })
-}
-
-/// What went wrong, without secrets and not too long.
-fn short(text: &str) -> String {
-    mask::hide(text).chars().take(TEXT).collect()
+    };
+    Ok(record.short())
 }
 
 fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
@@ -471,10 +470,24 @@ fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Re
         return Err(format!("it is what {} of the site {} has said", record.host, record.site));
     }
     record.check(Timestamp::now())?;
-    Ok(record)
+    Ok(record.short())
 }
 
 impl Record {
+    /// With no text longer than a host writes it: what one host says stands in the records of those that wait for it.
+    fn short(mut self) -> Self {
+        let [most_certificates, most_probes, _] = ENTRIES;
+        self.certificates.truncate(most_certificates);
+        self.failing.truncate(most_probes);
+        let texts =
+            [self.error.as_mut(), self.waits.as_mut(), self.bad.as_mut().map(|(_, why)| why)].into_iter().flatten();
+        let names = self.failing.iter_mut().chain(self.certificates.iter_mut().map(|(name, _)| name));
+        for text in texts.chain(names).chain([&mut self.program]) {
+            *text = text.chars().take(TEXT).collect();
+        }
+        self
+    }
+
     /// Finds a number or a time that no working host says: what others sign of themselves is calculated with here.
     fn check(&self, now: Timestamp) -> Result<(), String> {
         let (count, serial) = (u64::from(u32::MAX), i64::MAX.unsigned_abs());
@@ -545,6 +558,7 @@ mod tests {
             program: String::new(),
             release: Some(7),
             seen: Some(7),
+            keys: None,
             generation: Some(1),
             good: true,
             bad: None,

@@ -50,7 +50,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
                 .help("set [status] in kpull.toml; until then it stays with the release that it has, or takes this one with `kpull apply --now`")),
         };
     }
-    let now = Timestamp::now();
+    let (now, trust) = (Timestamp::now(), agent.trust()?);
     let standing = |host: &str| -> Result<Standing> {
         let keys = site.hosts.get(host).map(|host| host.recipients.as_slice()).unwrap_or_default();
         let mut newest: Option<Record> = None;
@@ -63,7 +63,14 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
                 Err(why) => away = why,
             }
         }
-        Ok(newest.map_or(Standing::Away(away), |record| Standing::of(&record, serial, now)))
+        let Some(mut record) = newest else { return Ok(Standing::Away(away)) };
+        if let Some((serial, keys)) = record.release.zip(record.keys)
+            && !trust.counts(&agent.store, serial, keys)?
+        {
+            // however high its serial is: a key set has taken that back since
+            record.release = None;
+        }
+        Ok(Standing::of(&record, serial, now))
     };
     turn(rollout, site, &agent.name, now, &standing)
 }

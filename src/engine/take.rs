@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::engine::rollout;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, one_line};
 use crate::host::Host;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
@@ -17,7 +17,7 @@ use crate::sandbox;
 use crate::secret::Secrets;
 use crate::site::{Files, FleetLock, Site};
 use crate::source::{Poll, Source, Tree};
-use crate::store::{CachedRelease, Generation, Store};
+use crate::store::{CachedRelease, Generation, Hold, Store};
 use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
@@ -87,6 +87,25 @@ pub struct Trust {
     to_mend: Option<Memory>,
     /// Whether this run has adopted a newer key set.
     rotated: bool,
+}
+
+impl Trust {
+    /// Whether a release with this serial, by the key set with this number, is none of those that a later set has taken back.
+    pub fn counts(&self, store: &Store, serial: u64, keys: u64) -> Result<bool> {
+        let newest = &self.policy.keys;
+        for number in keys.max(self.start.number).saturating_add(1)..=newest.number {
+            let last = if number == newest.number { newest.last_serial } else { store.key_set(number)?.last_serial };
+            if last.is_some_and(|last| serial > last) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn counts_no_more(what: &str) -> Error {
+    Error::refused(format!("{what} does not count any more"))
+        .help("the site's keys were changed after it was signed: a newer release is needed")
 }
 
 fn stamp(read: &Read, back: Option<String>) -> Stamp {
@@ -285,7 +304,9 @@ impl<'a> Agent<'a> {
         let mut lock = None;
         if let (Some(rollout), Some(current)) = (&read.site.rollout, self.store.generation()?)
             && !is_now
-            && current.serial < read.seen.serial
+            && current.release != read.seen.digest
+            && (current.serial < read.seen.serial
+                || !self.trust()?.counts(&self.store, current.serial, current.keys)?)
             && self.store.owed()?.release.as_ref() != Some(&read.seen.digest)
         {
             match rollout::wait(self, rollout, &read.site, &read.catalog.get().items, read.seen.serial) {
@@ -304,11 +325,12 @@ impl<'a> Agent<'a> {
 
     /// What this host has, while it waits for its turn with the release with this serial.
     pub fn stay(&self, current: &Generation, serial: u64, why: &str) -> Result<Taken> {
-        let why = format!("release {serial}: {why}");
+        // others have a say in it: hosts that go first, a lock server
+        let why = format!("release {serial}: {}", one_line(why));
         self.report.event(&Event::Waits { why: &why });
-        let taken = self.take_back(current, &why)?;
-        self.waits.replace(Some(why));
-        Ok(taken)
+        // also where that can't be converged to any more: whoever waits has not failed with the release that it waits for
+        self.waits.replace(Some(why.clone()));
+        self.take_back(current, &why)
     }
 
     /// The release of an earlier generation, verified again as one that was good then.
@@ -353,6 +375,10 @@ impl<'a> Agent<'a> {
                     trust.memory.release.as_mut().filter(|seen| seen.serial > last && seen.keys < set.number)
             {
                 *seen = Seen { serial: last, digest: String::new(), ..seen.clone() };
+                // nor does one of those that this host went back from keep it from what comes after
+                if let Some(hold) = self.store.hold()?.filter(|hold| hold.not > last) {
+                    self.store.set_hold(Some(&Hold { not: last, ..hold }))?;
+                }
             }
             trust.memory.save(self.store.root(), &self.host.root)?;
             self.report.event(&Event::Keys(&set));
@@ -403,11 +429,7 @@ impl<'a> Agent<'a> {
         };
         let announced = self.announce_as_of(trust, kept, seen.keys, seen.created)?;
         if announced.manifest().serial > seen.serial {
-            return Err(Error::refused(format!(
-                "the kept release (serial {}) does not count any more",
-                announced.manifest().serial
-            ))
-            .help("the site's keys were changed after it was signed: a newer release is needed"));
+            return Err(counts_no_more(&format!("the kept release (serial {})", announced.manifest().serial)));
         }
         Ok(announced)
     }
@@ -419,7 +441,12 @@ impl<'a> Agent<'a> {
                 .help("`kpull history` shows which are")
         };
         let kept = self.store.kept_release(&to.release)?.ok_or_else(lost)?;
-        let announced = self.announce_as_of(&self.trust()?, &kept, to.keys, to.created)?;
+        let trust = self.trust()?;
+        let announced = self.announce_as_of(&trust, &kept, to.keys, to.created)?;
+        let serial = announced.manifest().serial;
+        if !trust.counts(&self.store, serial, to.keys)? {
+            return Err(counts_no_more(&format!("release {serial} of generation {}", to.number)));
+        }
         if Seen::of(&announced).digest != to.release {
             return Err(lost());
         }

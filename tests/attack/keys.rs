@@ -349,3 +349,46 @@ fn a_host_asks_a_web_server_for_no_files_of_roles_that_it_has_not() {
     assert!(asked.contains(&"/roles/other/role.toml".to_owned()), "{asked:?}");
     assert!(!asked.iter().any(|path| path.contains("big") || path.contains("pki/b")), "{asked:?}");
 }
+
+/// The release that was good for nobody, with this serial.
+fn bad(serial: u64) -> Tree {
+    let mut tree = Tree::good(serial);
+    let role = tree.text("roles/base/role.toml");
+    tree.put("roles/base/role.toml", format!("{role}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n"));
+    tree.list(serial);
+    tree
+}
+
+#[test]
+fn a_host_that_went_back_from_a_serial_far_ahead_takes_the_first_release_after_it_was_taken_back() {
+    let host = Host::with_good(Via::Dir);
+    std::os::unix::fs::symlink("/proc/self", host.root().join("dead")).unwrap();
+    fs::create_dir(host.root().join("proc")).unwrap();
+    fs::write(host.root().join("proc/self"), "no directory").unwrap();
+    host.publish(&bad(1 << 60));
+    let ended = host.apply();
+    assert_eq!(ended.code, 3, "{ended:?}");
+    host.expect_files(GOOD);
+    let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
+    host.publish(&release(GOOD + 1, &[(&next, &[1])], &[2]));
+    host.expect_good(GOOD + 1);
+}
+
+#[test]
+fn no_way_back_leads_to_a_release_beyond_the_last_serial_of_its_keys() {
+    let host = Host::with_good(Via::Dir);
+    host.publish(&Tree::good(GOOD + 5));
+    host.expect_good(GOOD + 5);
+    let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
+    host.publish(&release(GOOD + 1, &[(&next, &[1])], &[1]));
+    host.expect_good(GOOD + 1);
+    let back = kpull().args(["rollback", "2", "--json", "--root"]).arg(host.root()).output().unwrap();
+    let told = String::from_utf8(back.stdout).unwrap();
+    assert_eq!(back.status.code(), Some(4), "{told}");
+    assert!(told.contains("does not count any more"), "{told}");
+    host.expect_files(GOOD + 1);
+    // the one before is within it
+    let back = kpull().args(["rollback", "1", "--json", "--root"]).arg(host.root()).output().unwrap();
+    assert_eq!(back.status.code(), Some(0), "{back:?}");
+    host.expect_files(GOOD);
+}

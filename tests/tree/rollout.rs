@@ -5,12 +5,12 @@ use std::os::unix::fs::symlink;
 use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
-use kpull::trust::Purpose;
+use kpull::trust::{AllowedSigners, KeySet, Purpose};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::fleetlock::StandIn;
-use crate::site::{Output, Site, Tree, kpull};
+use crate::site::{Output, Site, Tree, kpull, sign};
 
 const GOOD: &str = "[[file]]\npath = \"/etc/motd\"\ncontent = \"RELEASE\\n\"\n";
 
@@ -106,6 +106,104 @@ fn a_record_of_an_earlier_host_that_can_t_be_true_delays_a_release_and_ends_no_r
     nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let waits = world.waits(3);
     assert!(waits.contains("h1"), "{waits}");
+}
+
+/// A key of the site's signers.
+fn signer(number: u8) -> PrivateKey {
+    Ed25519Keypair::from_seed(&[100 + number; 32]).into()
+}
+
+impl World {
+    /// From now on releases are signed by `signer(1)`, which may be replaced, and the present one with it.
+    fn under(self, serial: u64) -> Self {
+        for tree in &self.trees {
+            let public = signer(1).public_key().to_openssh().unwrap();
+            tree.write("etc/kpull/allowed_signers", format!("one {public}\n"));
+        }
+        self.signed(1, serial);
+        for host in 1..=3 {
+            self.run(host, "apply --now").exits(0);
+        }
+        self
+    }
+
+    fn signed(&self, by: u8, serial: u64) {
+        self.site.role("base", &GOOD.replace("RELEASE", &serial.to_string()));
+        sign(self.site.path(), &signer(by), "test", serial);
+    }
+
+    /// The first key set: `signer(2)` alone, and `signer(1)` revoked.
+    fn replace_signer(&self, last_serial: Option<u64>) {
+        let line = format!("two {}\n", signer(2).public_key().to_openssh().unwrap());
+        let start = KeySet::start("test", AllowedSigners::parse("f", &line).unwrap(), 1, 1);
+        let revoked = [signer(1).public_key().fingerprint(HashAlg::Sha256).to_string()].into();
+        let created = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+        let set = KeySet { number: 1, created, revoked, last_serial, ..start };
+        let by = |number| {
+            let signature = signer(number).sign(Purpose::Keys.namespace(), HashAlg::Sha512, set.to_toml().as_bytes());
+            signature.unwrap().to_pem(LineEnding::LF).unwrap()
+        };
+        self.site.file("keys/1.toml", set.to_toml()).file("keys/1.toml.sig", by(1) + &by(2));
+    }
+}
+
+#[test]
+fn hosts_whose_release_counts_no_more_since_its_key_was_taken_away_take_turns_and_hold_nobody_up() {
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n").under(2);
+    world.replace_signer(None);
+    world.signed(2, 3);
+    for host in [3, 2] {
+        // there is nothing left that it may be converged to
+        let output = world.run(host, "apply --json").exits(4);
+        assert_eq!(
+            output.events("waits")[0]["why"],
+            if host == 3 { "release 3: h2 goes first" } else { "release 3: h1 of wave 1 goes first" }
+        );
+    }
+    assert_eq!(world.motd(), "2 2 2");
+    for host in [1, 2, 3] {
+        world.run(host, "apply").exits(0);
+    }
+    assert_eq!(world.motd(), "3 3 3");
+}
+
+#[test]
+fn serials_that_were_taken_back_take_nobody_s_turn() {
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n").under(1 << 60);
+    world.replace_signer(Some(1));
+    world.signed(2, 2);
+    let output = world.run(2, "apply --json").exits(4);
+    assert_eq!(output.events("waits")[0]["why"], "release 2: h1 of wave 1 goes first");
+    // its record has the serial from before
+    let far = (1_u64 << 60).to_string();
+    assert_eq!(world.motd(), [far.as_str(); 3].join(" "));
+    for host in [1, 2, 3] {
+        world.run(host, "apply").exits(0);
+    }
+    assert_eq!(world.motd(), "2 2 2");
+}
+
+#[test]
+fn what_a_host_says_at_length_makes_no_record_of_those_that_wait_for_it_too_long_to_be_read() {
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
+    world.release("2");
+    let key: PrivateKey = Ed25519Keypair::from_seed(&[1; 32]).into();
+    let place = world.dir.path().join("h1.status");
+    let own = fs::read_to_string(&place).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(own.split_once("-----BEGIN").unwrap().0).unwrap();
+    // each character takes more bytes where it is made visible
+    let lines = format!("no\nh2: nothing to do{}", "\u{202e}".repeat(20_000));
+    (record["error"], record["exit"]) = (lines.into(), 1.into());
+    let text = format!("{record}\n");
+    let signature = key.sign(Purpose::Status.namespace(), HashAlg::Sha512, text.as_bytes()).unwrap();
+    fs::write(&place, text + &signature.to_pem(LineEnding::LF).unwrap()).unwrap();
+    let told = world.run(2, "apply").exits(0).stdout;
+    assert!(told.contains("release 2: stopped by h1 (wave 1): no\\nh2: nothing to do"), "{told:.4096}");
+    let size = fs::metadata(world.dir.path().join("h2.status")).unwrap().len();
+    assert!(size < 8192, "{size}");
+    let site = world.site.path().to_str().unwrap().to_owned();
+    let fleet = kpull(&["fleet", "--site", &site, world.dir.path().to_str().unwrap()]).exits(3);
+    assert!(!fleet.stdout.contains("forged") && fleet.stdout.len() < 8192, "{:.4096}", fleet.stdout);
 }
 
 #[test]
@@ -350,6 +448,19 @@ fn with_lock() -> (World, StandIn, Server) {
     let server = server.unwrap();
     let url = server.url("");
     (World::quiet(&format!("[rollout]\nfleetlock = {{ url = {url:?} }}\n")), locks, server)
+}
+
+#[test]
+fn what_a_lock_server_says_writes_no_line_of_its_own_and_is_not_repeated_without_end() {
+    let evil = format!("no\nh1: nothing to do\u{1b}[2J{}", "\u{202e}".repeat(5_000));
+    let answer = serde_json::json!({ "kind": "failed_lock", "value": evil }).to_string();
+    let server = Server::plain(move |_| Answer::new(409, answer.clone())).unwrap();
+    let world = World::new(&format!("[rollout]\nfleetlock = {{ url = {:?} }}\n", server.url("")));
+    world.release("2");
+    let told = world.run(1, "apply").exits(0).stdout;
+    assert!(told.contains("the lock server says: no\\nh1: nothing to do\\u{1b}[2J"), "{told:.4096}");
+    assert!(told.len() < 4096, "{told:.8192}");
+    assert!(fs::metadata(world.dir.path().join("h1.status")).unwrap().len() < 8192);
 }
 
 #[test]
