@@ -12,6 +12,8 @@ mod author;
 mod bytes;
 #[path = "support/child.rs"]
 mod child;
+#[path = "attack/desk.rs"]
+mod desk;
 #[path = "attack/enrol.rs"]
 mod enrol;
 #[path = "attack/host.rs"]

@@ -516,6 +516,15 @@ impl Root {
     /// Writes a file whole or not at all, as [`Root::write`] does it, in a directory that has to be there and may be somebody else's. It is
     /// not synced, and keeps nothing of the file that it replaces: for what is worth nothing after a crash.
     pub fn write_quickly(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        self.write_new(path, content, mode, false)
+    }
+
+    /// The same, for what is to be there after a crash. Where files have the mode of their mount, that is not an error.
+    pub fn write_lasting(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        self.write_new(path, content, mode, true)
+    }
+
+    fn write_new(&self, path: &Path, content: &[u8], mode: u32, is_lasting: bool) -> Result<()> {
         let temporary = temporary_name(path);
         let (parent, name) = self.parent(path)?.ok_or_else(|| self.failed("write", path, Errno::ENOENT))?;
         clear(&parent, &temporary);
@@ -524,13 +533,34 @@ impl Root {
             file.write_all(content).map_err(|error| self.failed_io("write", path, error))?;
             nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
                 .map_err(|errno| self.refused("mode", path, errno, &file))?;
+            if is_lasting {
+                file.sync_all().map_err(|error| self.failed_io("write", path, error))?;
+            }
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
                 .map_err(|errno| self.failed("replace", path, errno))
         })();
         if written.is_err() {
             clear(&parent, &temporary);
+            return written;
         }
-        written
+        if is_lasting { self.sync(&parent, path) } else { Ok(()) }
+    }
+
+    /// Gives a file of ours its mode and the place of `to`, in the same directory. Refuses what is another's, or has a second name.
+    pub fn publish(&self, path: &Path, to: &Path, mode: u32) -> Result<()> {
+        let Some((parent, name)) = self.parent(path)? else { return Err(self.failed("open", path, Errno::ENOENT)) };
+        let Some((stat, file)) = self.open_file(path)? else { return Err(self.failed("open", path, Errno::ENOENT)) };
+        let has_owners =
+            nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| !WITHOUT_MODES.contains(&fs.filesystem_type()));
+        if has_owners && (stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_nlink > 1) {
+            return Err(Error::new(format!("{} is not the file that was written there", self.shown(path).display()))
+                .help("somebody else has put it there, who can write in its directory: run again"));
+        }
+        nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
+            .map_err(|errno| self.refused("mode", path, errno, &file))?;
+        let (_, last) = split(to)?;
+        nix::fcntl::renameat(&parent, &*name, &parent, &*last).map_err(|errno| self.failed("replace", to, errno))?;
+        self.sync(&parent, to)
     }
 
     /// [`Root::write_quickly`] of a file for everybody to read, in a directory that an operator has named in `kpull.toml`: of the machine,

@@ -3,8 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +21,9 @@ const CHUNK: usize = 256 << 10;
 const LARGEST: u64 = 4 << 30;
 /// The same of a file that is pinned: whoever pins it can say how large it is.
 const LARGEST_PINNED: u64 = 1 << 30;
+
+/// Bytes of a note of who began a file.
+const NOTE: u64 = 64 << 10;
 
 /// Hears of a download: what is downloaded, the bytes so far, and all of them if that is known.
 pub type Progress<'a> = &'a dyn Fn(&str, u64, Option<u64>);
@@ -167,14 +172,16 @@ impl Begun {
 
     /// What is noted; nothing when it can't be read, and then the file is begun anew.
     fn read(part: &Path) -> Self {
-        let text = std::fs::read(Self::path(part)).unwrap_or_default();
+        let text =
+            open_own(&Self::path(part)).ok().and_then(|file| read::whole(&file, 0, NOTE).ok()).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
     fn write(&self, part: &Path) -> Result<()> {
         let what = || format!("can't write {}", Self::path(part).display());
         let text = serde_json::to_vec(self).context(what)?;
-        std::fs::write(Self::path(part), text).context(what)
+        let mut file = open_own(&Self::path(part)).context(what)?;
+        file.set_len(0).and_then(|()| file.write_all(&text)).context(what)
     }
 }
 
@@ -182,6 +189,27 @@ impl Begun {
 fn discard(part: &Path) {
     drop(std::fs::remove_file(part));
     drop(std::fs::remove_file(Begun::path(part)));
+}
+
+/// Opens a file to write in, made when it is missing. It may be in a directory that others can write in, a mirror's for instance: what stands
+/// there and is no file of ours with this one name is removed, and not written to.
+fn open_own(path: &Path) -> io::Result<File> {
+    let open = |is_new: bool| {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).create_new(is_new).truncate(false);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+    };
+    let is_ours = |file: &File| {
+        let meta = file.metadata()?;
+        io::Result::Ok(meta.is_file() && meta.nlink() == 1 && meta.uid() == nix::unistd::geteuid().as_raw())
+    };
+    if let Ok(file) = open(false)
+        && is_ours(&file)?
+    {
+        return Ok(file);
+    }
+    drop(std::fs::remove_file(path));
+    open(true)
 }
 
 fn attempt(
@@ -194,7 +222,7 @@ fn attempt(
     listener: Listener<'_>,
 ) -> Result<Got, Fault> {
     let what = || format!("can't write {}", part.display());
-    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(part).context(what)?;
+    let mut file = open_own(part).context(what)?;
     let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
     let too_large = |announced: Option<u64>| {
         let bytes = announced.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string());

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::host::root::Root;
 use crate::net::Options;
 use crate::net::download::{Progress, Wanted, addresses, download_any, hash};
-use crate::site::{Artifact, Pin, is_sha256, replace};
+use crate::site::{Artifact, Pin, is_sha256};
 use crate::supply::layout::{self, ARTIFACTS};
-use crate::supply::publish::lock;
+use crate::supply::publish::{lock, open};
 
 /// The name of the list, for people: hosts don't read it.
 pub const INDEX: &str = "index.json";
@@ -69,6 +70,7 @@ pub enum Done {
 /// A directory that is a mirror.
 #[derive(Debug)]
 pub struct Mirror {
+    root: Root,
     dir: PathBuf,
     _lock: File,
 }
@@ -76,8 +78,9 @@ pub struct Mirror {
 impl Mirror {
     /// The mirror in `dir`, made when it is missing. Exit code 75 when somebody is filling it.
     pub fn open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir.join(ARTIFACTS)).context(|| format!("can't make a mirror in {}", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock(dir)? })
+        let (root, dir) = open(dir, &[ARTIFACTS])?;
+        let _lock = lock(&dir)?;
+        Ok(Self { root, dir, _lock })
     }
 
     /// Fetches what is missing, and writes the list; `each` hears of every artifact. What can't be had does not keep the others
@@ -102,7 +105,7 @@ impl Mirror {
                     self.ensure(pin, known, filling, progress).map(Some)
                 } else {
                     // another architecture that was mirrored before stays in the list
-                    Ok(std::fs::metadata(self.dir.join(&file)).ok().map(|meta| (meta.len(), Done::Kept)))
+                    self.root.file(&self.dir.join(&file)).map(|found| found.map(|(meta, _)| (meta.size, Done::Kept)))
                 };
                 match outcome {
                     Ok(Some((size, done))) => {
@@ -120,7 +123,7 @@ impl Mirror {
             }
         }
         let text = serde_json::to_string_pretty(&index).context(|| format!("can't write {INDEX}"))?;
-        replace(&[(self.dir.join(INDEX), format!("{text}\n").into_bytes())])?;
+        self.root.write_lasting(&self.dir.join(INDEX), format!("{text}\n").as_bytes(), 0o644)?;
         match Error::all(errors) {
             Some(error) => Err(error),
             None => Ok(index),
@@ -129,7 +132,7 @@ impl Mirror {
 
     /// What was listed last; nothing when there is no list that can be read, which costs a bit of reading and nothing else.
     fn index(&self) -> Index {
-        let text = std::fs::read(self.dir.join(INDEX)).unwrap_or_default();
+        let text = self.root.read(&self.dir.join(INDEX)).ok().flatten().map(|(_, text)| text).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
@@ -138,20 +141,15 @@ impl Mirror {
         let path = self.dir.join(layout::artifact(&pin.sha256));
         let what = || format!("can't read {}", path.display());
         let mut done = Done::Fetched;
-        match File::open(&path) {
-            Ok(mut file) => {
-                let size = file.metadata().context(what)?.len();
-                let is_read = filling.verify || known.is_none();
-                let good = known.is_none_or(|known| known == size)
-                    && (!is_read || hash(&mut file).context(what)?.sha256 == pin.sha256);
-                if good {
-                    return Ok((size, Done::Kept));
-                }
-                std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
-                done = Done::Mended;
+        if let Some((meta, mut file)) = self.root.file(&path)? {
+            let is_read = filling.verify || known.is_none();
+            let good = known.is_none_or(|known| known == meta.size)
+                && (!is_read || hash(&mut file).context(what)?.sha256 == pin.sha256);
+            if good {
+                return Ok((meta.size, Done::Kept));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).context(what),
+            self.root.remove(&path)?;
+            done = Done::Mended;
         }
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
@@ -159,10 +157,7 @@ impl Mirror {
         let lists = [others.collect(), pin.urls.clone()];
         let got = download_any(&filling.net, &addresses(&lists), &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
             .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        std::fs::set_permissions(&part, mode)
-            .and_then(|()| std::fs::rename(&part, &path))
-            .context(|| format!("can't write {}", path.display()))?;
+        self.root.publish(&part, &path, 0o644)?;
         Ok((got.size, done))
     }
 
@@ -171,15 +166,12 @@ impl Mirror {
         let pinned: BTreeSet<&str> =
             artifacts.values().flat_map(|artifact| artifact.pins.values()).map(|pin| pin.sha256.as_str()).collect();
         let dir = self.dir.join(ARTIFACTS);
-        let entries: Vec<_> =
-            std::fs::read_dir(&dir).and_then(Iterator::collect).context(|| format!("can't list {}", dir.display()))?;
         let mut removed = 0;
-        for entry in entries {
-            let name = entry.file_name();
+        for name in self.root.names(&dir)? {
             // what is not called like an artifact is none of ours
-            let digest = name.to_str().and_then(|name| name.split('.').next());
-            if digest.is_some_and(|digest| is_sha256(digest) && !pinned.contains(digest)) {
-                std::fs::remove_file(entry.path()).context(|| format!("can't remove {}", entry.path().display()))?;
+            let digest = name.split('.').next().unwrap_or_default();
+            if is_sha256(digest) && !pinned.contains(digest) {
+                self.root.remove(&dir.join(&name))?;
                 removed += 1;
             }
         }

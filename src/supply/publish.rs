@@ -3,16 +3,18 @@
 //! Blobs first, the pointer last: whatever happens in between, hosts see the release before or this one, whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{DirEntry, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Url;
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::host::root::{Access, Root, Seen, What};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::site::{Files, read_if_there, replace};
+use crate::site::{Files, is_sha256, read_if_there};
 use crate::supply::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
 use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, signed_by};
 
@@ -144,9 +146,10 @@ fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// A directory.
+/// A directory. Somebody else may own it, a web server for instance: nothing of theirs is followed or opened that is no regular file.
 #[derive(Debug)]
 pub struct Dir {
+    root: Root,
     path: PathBuf,
     /// One at a time publishes there; let go with the process.
     _lock: File,
@@ -173,11 +176,9 @@ pub struct Pruned {
 impl Dir {
     /// The directory at `path`, made when it is missing. Exit code 75 when somebody is publishing there.
     pub fn open(path: &Path) -> Result<Self> {
-        let what = || format!("can't publish in {}", path.display());
-        for name in [BLOBS, RELEASES] {
-            std::fs::create_dir_all(path.join(name)).context(what)?;
-        }
-        Ok(Self { path: path.to_owned(), _lock: lock(path)? })
+        let (root, path) = open(path, &[BLOBS, RELEASES])?;
+        let _lock = lock(&path)?;
+        Ok(Self { root, path, _lock })
     }
 
     /// Removes releases that are too many, and blobs that no release has that stays.
@@ -185,21 +186,20 @@ impl Dir {
         let mut pruned = Pruned::default();
         let Some((current, _)) = self.pointer()? else { return Ok(pruned) };
         let mut releases = BTreeMap::new();
-        for entry in self.entries(RELEASES)? {
-            let name = entry.file_name();
-            let serial = name.to_str().and_then(|name| name.strip_suffix(".toml")?.parse::<u64>().ok());
-            if let Some(serial) = serial {
-                releases.insert(serial, entry.path());
+        for (name, path, _) in self.entries(RELEASES)? {
+            if let Some(serial) = name.strip_suffix(".toml").and_then(|name| name.parse::<u64>().ok()) {
+                releases.insert(serial, path);
             }
         }
         let mut used: HashSet<String> = HashSet::new();
         let mut replaced_at = None;
         let mut condemned = Vec::new();
         for (rank, (serial, path)) in releases.iter().rev().enumerate() {
-            let stays = rank < pruning.keep || *serial == current.serial || !is_older(replaced_at, pruning.grace);
-            replaced_at = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+            let stays =
+                rank < pruning.keep || *serial == current.serial || !is_older(replaced_at.as_ref(), pruning.grace);
+            replaced_at = self.root.seen(path)?;
             if stays {
-                let bytes = std::fs::read(path).context(|| format!("can't read {}", path.display()))?;
+                let bytes = self.read(path)?.ok_or_else(|| gone(path))?;
                 self.use_of(&Pointer::parse(&path.display().to_string(), &bytes).map_err(not_pruned)?, &mut used)?;
             } else {
                 condemned.push(path);
@@ -207,15 +207,14 @@ impl Dir {
         }
         self.use_of(&current, &mut used)?;
         for path in condemned {
-            remove(path)?;
+            self.root.remove(path)?;
             pruned.releases += 1;
         }
-        for entry in self.entries(BLOBS)? {
-            let name = entry.file_name();
-            let is_used = name.to_str().is_some_and(|name| used.contains(name));
-            let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
-            if !is_used && is_older(modified, pruning.grace) {
-                remove(&entry.path())?;
+        for (name, path, seen) in self.entries(BLOBS)? {
+            // what is not called like a blob, or one in the making, is none of ours
+            let is_ours = is_sha256(&name) || name.starts_with('.');
+            if is_ours && !used.contains(&name) && is_older(Some(&seen), pruning.grace) {
+                self.root.remove(&path)?;
                 pruned.blobs += 1;
             }
         }
@@ -225,17 +224,50 @@ impl Dir {
     /// Adds the blobs that a release has.
     fn use_of(&self, pointer: &Pointer, used: &mut HashSet<String>) -> Result<()> {
         let path = self.path.join(layout::blob(&pointer.manifest));
-        let bytes = std::fs::read(&path).context(|| format!("can't read {}", path.display())).map_err(not_pruned)?;
+        let bytes = self.read(&path).and_then(|bytes| bytes.ok_or_else(|| gone(&path))).map_err(not_pruned)?;
         let manifest = Manifest::parse(&bytes).map_err(not_pruned)?;
         used.extend(manifest.files.into_values().map(|listed| listed.sha256));
         used.extend([pointer.manifest.clone(), pointer.signatures.clone()]);
         Ok(())
     }
 
-    fn entries(&self, name: &str) -> Result<Vec<DirEntry>> {
-        let path = self.path.join(name);
-        std::fs::read_dir(&path).and_then(Iterator::collect).context(|| format!("can't list {}", path.display()))
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        Ok(self.root.read(path)?.map(|(_, content)| content))
     }
+
+    /// The files in a directory of it: names, paths, and what tells their age.
+    fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf, Seen)>> {
+        let dir = self.path.join(name);
+        let mut entries = Vec::new();
+        for name in self.root.names(&dir)? {
+            let path = dir.join(&name);
+            if self.root.meta(&path)?.is_some_and(|meta| meta.what == What::File)
+                && let Some(seen) = self.root.seen(&path)?
+            {
+                entries.push((name, path, seen));
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// What is at `path`, which may be in a directory of somebody else, to be written by the rules of [`Root`]: with directories in it, made when
+/// they are missing.
+pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)> {
+    let path = std::path::absolute(path).context(|| format!("can't find {}", path.display()))?;
+    let root = Root::open(Path::new("/"))?;
+    for directory in directories.iter().map(|name| path.join(name)) {
+        if root.meta(&directory)?.is_none() {
+            root.make_directory(&directory, Access { mode: 0o755, uid: None, gid: None })?;
+        }
+        // one that is a link of somebody else is refused before anything is written
+        root.names(&directory)?;
+    }
+    Ok((root, path))
+}
+
+fn gone(path: &Path) -> Error {
+    Error::new(format!("can't read {}: it is no file", path.display()))
 }
 
 /// Holds a directory, so that one at a time works in it. Exit code 75 when somebody else has it.
@@ -255,13 +287,10 @@ fn not_pruned(error: Error) -> Error {
     error.exit(Exit::Failed).help("the release was published, and nothing was removed: publish it again to mend it")
 }
 
-/// Whether a time is more than `grace` ago. What can't be told is young.
-fn is_older(time: Option<SystemTime>, grace: Duration) -> bool {
-    time.and_then(|time| time.elapsed().ok()).is_some_and(|age| age >= grace)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    std::fs::remove_file(path).context(|| format!("can't remove {}", path.display()))
+/// Whether a file was written more than `grace` ago. What can't be told is young.
+fn is_older(seen: Option<&Seen>, grace: Duration) -> bool {
+    let age = seen.and_then(|seen| Timestamp::now().as_second().checked_sub(seen.mtime.0)).map(u64::try_from);
+    age.is_some_and(|age| age.is_ok_and(|age| age >= grace.as_secs()))
 }
 
 impl Target for Dir {
@@ -271,17 +300,19 @@ impl Target for Dir {
 
     fn pointer(&self) -> Result<Option<(Pointer, Option<String>)>> {
         let path = self.path.join(POINTER);
-        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let Some(bytes) = self.read(&path)? else { return Ok(None) };
         let pointer = Pointer::parse(&path.display().to_string(), &bytes);
         Ok(Some((pointer.map_err(|error| error.exit(Exit::Failed))?, None)))
     }
 
     fn has(&self, path: &str, content: &[u8]) -> Result<bool> {
-        Ok(std::fs::read(self.path.join(path)).is_ok_and(|present| present == content))
+        let path = self.path.join(path);
+        let is_as_long = self.root.meta(&path)?.is_some_and(|meta| meta.size == content.len() as u64);
+        Ok(is_as_long && self.read(&path)?.is_some_and(|present| present == content))
     }
 
     fn put(&self, path: &str, content: &[u8]) -> Result<()> {
-        replace(&[(self.path.join(path), content.to_vec())])
+        self.root.write_lasting(&self.path.join(path), content, 0o644)
     }
 
     fn set_pointer(&self, pointer: &Pointer, _: Option<&str>) -> Result<()> {

@@ -1,0 +1,156 @@
+//! What operators' commands write in a directory that a web server, or somebody else, owns.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use kpull::net::server::{Answer, Server};
+use kpull::supply::layout;
+use kpull::trust::Listed;
+
+use crate::site::{Output, Site};
+
+const NOBODY: u32 = 65534;
+const SECRET: &str = "root:$6$salt$hash:19000:0:99999:7:::\n";
+const ARTIFACT: &[u8] = b"a program\n";
+
+/// A signed site with an artifact, a directory of somebody else to hand it out from, and a directory that is root's.
+struct World {
+    site: Site,
+    dir: tempfile::TempDir,
+    server: Server,
+}
+
+impl World {
+    fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+        let (site, dir) = (Site::new("test"), tempfile::tempdir().unwrap());
+        let server = Server::plain(|_| Answer::new(200, ARTIFACT)).unwrap();
+        let (url, Listed { sha256, size, .. }) = (server.url("tool"), Listed::of(ARTIFACT));
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n")
+            .role("base", "[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n")
+            .file(
+                "artifacts.toml",
+                format!(
+                    "[tool]\nversion = \"1\"\namd64 = {{ urls = [{url:?}], sha256 = {sha256:?}, size = {size} }}\n"
+                ),
+            );
+        site.sign();
+        let world = Self { site, dir, server };
+        world.restore();
+        world
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// An empty directory of somebody else, and what is root's as it was: for a long time.
+    fn restore(&self) {
+        for dir in ["www", "etc"] {
+            let _ = fs::remove_dir_all(self.at(dir));
+            fs::create_dir(self.at(dir)).unwrap();
+        }
+        chown(self.at("www"), Some(NOBODY), Some(NOBODY)).unwrap();
+        let shadow = self.at("etc/shadow");
+        fs::write(&shadow, SECRET).unwrap();
+        fs::set_permissions(&shadow, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::File::open(&shadow).unwrap().set_modified(SystemTime::now() - Duration::from_secs(86400)).unwrap();
+    }
+
+    fn run(&self, command: &str) -> Output {
+        let mut process = std::process::Command::new("timeout");
+        process.args(["60", env!("CARGO_BIN_EXE_kpull"), command]).arg(self.at("www"));
+        Output::of(process.arg("--json").arg("--site").arg(self.site.path()).output().unwrap())
+    }
+
+    fn is_untouched(&self, attack: &str) {
+        let shadow = self.at("etc/shadow");
+        assert_eq!(fs::read_to_string(&shadow).ok().as_deref(), Some(SECRET), "{attack}");
+        assert_eq!(fs::metadata(shadow).unwrap().permissions().mode() & 0o7777, 0o600, "{attack}");
+        assert_eq!(fs::read_dir(self.at("etc")).unwrap().count(), 1, "{attack}");
+    }
+}
+
+fn link_of_nobody(target: &Path, path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    symlink(target, path).unwrap();
+    lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+#[test]
+fn a_link_in_a_directory_that_releases_are_published_in_leads_nowhere() {
+    let world = World::new();
+    for name in ["blobs", "releases"] {
+        world.restore();
+        link_of_nobody(&world.at("etc"), &world.at("www").join(name));
+        let error = world.run("publish").exits(1).error();
+        world.is_untouched(name);
+        assert!(error["error"].as_str().unwrap().contains("goes through a link that belongs to user 65534"), "{error}");
+    }
+    // what stands there and is no file is neither waited for nor read to an end that never comes
+    let blobs = || fs::read_dir(world.at("www/blobs")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    for round in 0..3 {
+        world.restore();
+        world.run("publish").exits(0);
+        for path in blobs() {
+            fs::remove_file(&path).unwrap();
+            match round {
+                0 => mkfifo(&path, Mode::S_IRWXU).unwrap(),
+                1 => link_of_nobody(Path::new("/dev/zero"), &path),
+                _ => link_of_nobody(&world.at("etc/shadow"), &path),
+            }
+        }
+        world.run("publish").exits(0);
+        world.is_untouched("blobs");
+        assert!(blobs().iter().all(|path| path.symlink_metadata().unwrap().is_file()));
+    }
+    // what is no release is not removed, however old
+    world.restore();
+    world.run("publish").exits(0);
+    let theirs = world.at("www/blobs/index.html");
+    fs::write(&theirs, "x").unwrap();
+    fs::File::open(&theirs).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    world.run("publish").exits(0);
+    assert!(theirs.exists());
+}
+
+#[test]
+fn a_link_or_a_second_name_in_a_mirrors_directory_is_neither_written_to_nor_opened_for_others() {
+    let world = World::new();
+    let file = world.at("www").join(layout::artifact(&Listed::of(ARTIFACT).sha256));
+    let secret = world.at("etc/shadow");
+    type Attack<'a> = &'a dyn Fn(&Path);
+    let attacks: [(&str, Attack<'_>); 3] = [
+        ("link", &|path| link_of_nobody(&secret, path)),
+        ("second name", &|path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::hard_link(&secret, path).unwrap();
+        }),
+        ("pipe", &|path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            mkfifo(path, Mode::S_IRWXU).unwrap();
+        }),
+    ];
+    for (attack, mount) in attacks {
+        for path in [file.with_extension("part"), file.with_extension("from"), file.clone(), world.at("www/index.json")]
+        {
+            world.restore();
+            mount(&path);
+            world.run("mirror").exits(0);
+            world.is_untouched(attack);
+            assert_eq!(fs::read(&file).unwrap(), ARTIFACT, "{attack} {}", path.display());
+            assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644, "{attack}");
+        }
+    }
+    world.restore();
+    link_of_nobody(&world.at("etc"), &world.at("www/sha256"));
+    let error = world.run("mirror").exits(1).error();
+    world.is_untouched("directory");
+    assert!(error["error"].as_str().unwrap().contains("goes through a link that belongs to user 65534"), "{error}");
+    assert!(!world.server.seen().is_empty());
+}
