@@ -56,6 +56,16 @@ impl Place {
         (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
+    /// Whether the lines that are meant, and those around them, are such as a person reads. What draws them ends the program at 65,536
+    /// columns.
+    pub fn can_be_shown(&self) -> bool {
+        const LONGEST: usize = 4000;
+        let before = self.text.get(..self.span.start).unwrap_or_default().rsplit('\n').take(2);
+        let behind = self.text.get(self.span.end..).unwrap_or_default().split('\n').take(2);
+        let own = self.text.get(self.span.clone()).unwrap_or_default().split('\n');
+        before.chain(own).chain(behind).all(|part| part.len() <= LONGEST)
+    }
+
     /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
     #[must_use]
     pub fn without_text(self) -> Self {
@@ -368,13 +378,13 @@ impl Diagnostic for Error {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        let place = self.0.place.as_ref()?;
+        let place = self.0.place.as_ref().filter(|place| place.can_be_shown())?;
         let shown = || NamedSource::new(visible(&place.file), without_credentials(&masked(&place.text)));
         Some(self.0.source.get_or_init(shown))
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let place = self.0.place.as_ref()?;
+        let place = self.0.place.as_ref().filter(|place| place.can_be_shown())?;
         let label = LabeledSpan::new_with_span(self.0.label.clone(), place.span.clone());
         Some(Box::new(std::iter::once(label)))
     }

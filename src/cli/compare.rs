@@ -1,6 +1,7 @@
 //! `kpull compare`.
 
-use std::path::{Path, PathBuf};
+use std::io::{Seek as _, Write as _};
+use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use crate::cli::{Run, print, print_as_is, print_json};
 use crate::compare::{State, compare};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::process::at_terminal;
-use crate::site::{Files, Site};
+use crate::site::{Files, PARTS, Site};
 
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
@@ -75,25 +76,65 @@ impl Compare {
             return Err(Error::new(what()).because("it starts with a dash"));
         }
         let unpacked = tempfile::tempdir().context(what)?;
-        let mut child = at_terminal("git")
-            .arg("-C")
-            .arg(&self.site)
-            .args(["archive", "--format=tar", name])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context(|| "can't run git".to_owned())?;
-        let taken = child.stdout.take().map(|tar| tar::Archive::new(tar).unpack(unpacked.path()));
-        let output = child.wait_with_output().context(what)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::new(what()).because(said.trim().trim_start_matches("fatal: ")).help(
+        self.unpack(name, unpacked.path()).map_err(|error| {
+            Error::new(what()).because(error).help(
                 "say a directory, or a revision of the git repository that the site is in; a shallow clone has few",
-            ));
-        }
-        taken.transpose().context(what)?;
+            )
+        })?;
         read(unpacked.path()).map_err(|error| error.help_more(&format!("this is the state at `{name}`")))
+    }
+
+    /// Writes the files of the site as they are in a revision to `dir`. Each as it is stored: `git archive` and `git checkout` would run
+    /// what the repository's configuration says, which may be a stranger's.
+    fn unpack(&self, revision: &str, dir: &Path) -> Result<()> {
+        let listed = self.git(&["ls-tree", "-r", "-z", revision], Stdio::null())?;
+        let listed = String::from_utf8(listed).context(|| "a name in it is not UTF-8".to_owned())?;
+        let (mut paths, mut wanted) = (Vec::new(), tempfile::tempfile().context(|| "no temporary file".to_owned())?);
+        for entry in listed.split_terminator('\0') {
+            let (about, path) = entry.split_once('\t').unwrap_or_default();
+            if !PARTS.iter().chain(&["facts"]).any(|part| path.split('/').next() == Some(part)) {
+                continue;
+            }
+            let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+            let mut about = about.split(' ');
+            let (Some("100644" | "100755"), Some("blob"), Some(id), true) =
+                (about.next(), about.next(), about.next(), is_plain)
+            else {
+                return Err(Error::new(format!("{path} is no regular file in it")));
+            };
+            writeln!(wanted, "{id}").context(|| "can't write a temporary file".to_owned())?;
+            paths.push(path);
+        }
+        wanted.rewind().context(|| "can't read a temporary file".to_owned())?;
+        let stored = self.git(&["cat-file", "--batch"], wanted.into())?;
+        let mut rest = stored.as_slice();
+        for path in paths {
+            let cut = || Error::new(format!("git has no content of {path}"));
+            let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(cut)?;
+            let (head, behind) = rest.split_at_checked(end + 1).ok_or_else(cut)?;
+            let size = std::str::from_utf8(head).ok().and_then(|head| head.trim_end().rsplit_once(" blob "));
+            let size = size.and_then(|(_, size)| size.parse().ok()).ok_or_else(cut)?;
+            let (content, behind) = behind.split_at_checked(size).ok_or_else(cut)?;
+            rest = behind.strip_prefix(b"\n").ok_or_else(cut)?;
+            let path = dir.join(path);
+            let above = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            above
+                .and_then(|()| std::fs::write(&path, content))
+                .context(|| format!("can't write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// What git says, which looks at nothing but the repository: an object that is missing there is asked of nobody.
+    fn git(&self, arguments: &[&str], input: Stdio) -> Result<Vec<u8>> {
+        let mut git = at_terminal("git");
+        git.arg("-C").arg(&self.site).args(arguments).stdin(input);
+        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none");
+        let output = git.output().context(|| "can't run git".to_owned())?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(Error::new(String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("fatal: "))),
+        }
     }
 }
 

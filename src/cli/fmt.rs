@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cli::{Run, print, print_json};
 use crate::error::{Context, Error, Exit, Result};
 use crate::site::fmt::format;
-use crate::site::{Files, replace, utf8};
+use crate::site::{Files, read_if_there, replace, utf8};
 use crate::vendor;
 
 /// Arguments of `fmt`.
@@ -84,7 +84,7 @@ impl Fmt {
         };
         let wanted = files.iter().map(|(path, _)| path).filter(|path| path.ends_with(".toml"));
         let wanted = wanted.filter(|path| !is_ours(path) && !is_copied(path) && !is_theirs(path));
-        let listed = Some(vendor::FILE).filter(|list| self.site.join(list).exists());
+        let listed = read_if_there(&self.site, vendor::FILE)?.map(|_| vendor::FILE);
         Ok(wanted.chain(listed).map(|path| self.site.join(path)).collect())
     }
 }

@@ -216,7 +216,7 @@ impl Keys {
             }
             false => format!("counts as one of {}", counts.join(" and of ")),
         };
-        add_signature(&self.desk.site.join(KeySet::signatures_path(set.number)), &signature)?;
+        add_signature(&self.desk.site, &KeySet::signatures_path(set.number), &signature)?;
         self.tell(set, &format!("signed key set {}: {counts}; sign the site again when it has enough", set.number));
         Ok(Exit::Done)
     }

@@ -25,6 +25,7 @@ mod hold;
 mod keys;
 #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod man;
+mod memory;
 #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
 mod mirror;
 #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
@@ -381,6 +382,7 @@ pub fn main() -> Exit {
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
     };
+    let is_apply = matches!(command, Command::Apply(_));
     let command: &dyn Run = match &command {
         Command::Apply(command) => command,
         Command::Plan(command) => command,
@@ -419,6 +421,10 @@ pub fn main() -> Exit {
         Command::Man(command) => command,
         Command::Help(command) => command,
     };
+    if !is_apply {
+        let json = command.json();
+        memory::watch(move |error| show(error, json));
+    }
     let exit = command.run().unwrap_or_else(|error| {
         show(&error, command.json());
         error.exit_code()
@@ -466,6 +472,9 @@ fn drawn(error: &Error, is_coloured: bool, width: Option<usize>) -> String {
     let mut text = String::new();
     if handler.render_report(&mut text, error).is_err() {
         text = format!("{error}\n");
+    }
+    if let Some(place) = error.place().filter(|place| !place.can_be_shown()) {
+        text.push_str(&format!("  at: {}\n", crate::error::one_line(&place.to_string())));
     }
     let code = format!("error[{}]", error.code().name);
     match is_coloured {

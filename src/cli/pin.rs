@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
-use crate::site::{Format, READABLE, replace};
+use crate::site::{Format, READABLE, read_if_there, replace, utf8};
 use crate::store::archive::{self, Limits};
 use crate::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 
@@ -62,15 +62,12 @@ impl Run for Pin {
     fn run(&self) -> Result<Exit> {
         let named: Vec<NewPin> = self.urls.iter().map(|url| self.named(url)).collect::<Result<_>>()?;
         let path = self.site.join(ARTIFACTS);
-        let old = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.site.join("site.toml").exists() => {
-                String::new()
-            }
-            Err(error) => {
-                return Err(error)
-                    .context(|| format!("can't read {}", path.display()))
-                    .map_err(|error| error.help("say --site DIR, the directory with site.toml"));
+        let old = match read_if_there(&self.site, ARTIFACTS)? {
+            Some(bytes) => utf8(ARTIFACTS, &bytes)?.to_owned(),
+            None if self.site.join("site.toml").exists() => String::new(),
+            None => {
+                return Err(Error::new(format!("there is no {}", path.display()))
+                    .help("say --site DIR, the directory with site.toml"));
             }
         };
         let scratch = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;

@@ -129,7 +129,7 @@ codes! {
         "Nobody gives it a value: neither the role, nor a group, nor host_vars; or `[types]` or an `[[assert]]` of a role refuses it."
         "Set it under `[vars.ROLE]` in host_vars/HOST.toml, or in a group; `kpull explain` shows the layers."
         "`prot` is not defined"
-    TEMPLATE "site.template" ["resolve/world.rs", "resolve/expression.rs", "resolve/functions.rs", "resolve/filters/mod.rs", "resolve/os.rs"]
+    TEMPLATE "site.template" ["resolve/world.rs", "resolve/expression.rs", "resolve/functions.rs", "resolve/filters/mod.rs", "resolve/os.rs", "cli/memory.rs"]
         "A template or an expression can't be rendered."
         "Its syntax is wrong, it calls a function that is not there, or it takes too long."
         "The place is shown; the page on writing roles lists functions and filters."

@@ -79,10 +79,15 @@ fn is(path: &Path, kind: SFlag) -> bool {
 
 /// The content of a file that somebody has named, by [`open_named`]: a configuration, a key, a certificate.
 pub fn named(path: &Path) -> io::Result<Vec<u8>> {
+    up_to(path, NAMED)
+}
+
+/// [`named`], of at most so many bytes.
+pub fn up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_named(path)?;
     let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-    whole(&file, size, NAMED).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => io::Error::new(error.kind(), format!("it has more than {} MiB", NAMED >> 20)),
+    whole(&file, size, most).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => io::Error::new(error.kind(), format!("it has more than {} MiB", most >> 20)),
         _ => error,
     })
 }

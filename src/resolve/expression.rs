@@ -17,6 +17,8 @@ const RECURSION: usize = 160;
 /// Operators that one expression may have: the engine reads `a.b.c` as one inside the other, each with its part of the stack. Ten
 /// times as many fit.
 const OPERATORS: usize = 2000;
+/// How often a template may say `elif`: the engine reads each as inside of the one before.
+const BRANCHES: usize = 500;
 
 static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(language);
 
@@ -51,13 +53,82 @@ pub(super) fn checked(expression: &str) -> Result<&str, minijinja::Error> {
     }
 }
 
-/// [`checked`] for each expression of a template. What stands in quotes counts too, so that nothing hides behind them.
+/// [`checked`] for each expression of a template, where the engine finds them: behind what begins one, up to what ends it outside of
+/// quotes and brackets, and not in a comment or a raw block. What stands in quotes counts too.
 pub(super) fn checked_template(text: &str) -> Result<&str, minijinja::Error> {
-    for block in text.split("{{").flat_map(|part| part.split("{%")).skip(1) {
-        let end = block.rfind("}}").max(block.rfind("%}"));
-        checked(end.and_then(|end| block.get(..end)).unwrap_or_default())?;
+    let (mut rest, mut branches) = (text, 0);
+    while let Some((mark, behind)) = marked(rest) {
+        rest = match mark {
+            '#' => behind.split_once("#}").map_or("", |(_, behind)| behind),
+            '%' if let Some(raw) = behind_tag(behind, "raw") => behind_raw(raw),
+            _ => {
+                let (inside, behind) = leading_expression(behind, if mark == '%' { "%}" } else { "}}" });
+                checked(inside)?;
+                branches += usize::from(inside.trim_start_matches(['-', '+']).trim_start().starts_with("elif"));
+                behind
+            }
+        };
     }
-    Ok(text)
+    match branches {
+        ..=BRANCHES => Ok(text),
+        count => Err(minijinja::Error::new(
+            ErrorKind::SyntaxError,
+            format!("a template has {count} times `elif`, and may have it {BRANCHES} times: take a map or a loop"),
+        )),
+    }
+}
+
+/// What the first mark in a text is (`{`, `%` or `#` behind a `{`), and what is behind it.
+fn marked(text: &str) -> Option<(char, &str)> {
+    let mut rest = text;
+    loop {
+        rest = rest.split_once('{')?.1;
+        for mark in ['{', '%', '#'] {
+            if let Some(behind) = rest.strip_prefix(mark) {
+                return Some((mark, behind));
+            }
+        }
+    }
+}
+
+/// What is behind a tag with nothing but this name; `None` when there is none.
+fn behind_tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let sign = ['-', '+'];
+    let name = text.strip_prefix(sign).unwrap_or(text).trim_ascii_start().strip_prefix(name)?.trim_ascii_start();
+    name.strip_prefix(sign).unwrap_or(name).strip_prefix("%}")
+}
+
+/// What is behind the end of a raw block.
+fn behind_raw(text: &str) -> &str {
+    let mut rest = text;
+    while let Some((_, behind)) = rest.split_once("{%") {
+        if let Some(behind) = behind_tag(behind, "endraw") {
+            return behind;
+        }
+        rest = behind;
+    }
+    ""
+}
+
+/// A text up to the end of the expression that it begins with, and what is behind that.
+fn leading_expression<'a>(text: &'a str, end: &str) -> (&'a str, &'a str) {
+    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(_), _) if is_escaped => is_escaped = false,
+            (Some(_), '\\') => is_escaped = true,
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, _) if depth == 0 && text.get(at..).is_some_and(|rest| rest.starts_with(end)) => {
+                return (text.get(..at).unwrap_or_default(), text.get(at + end.len()..).unwrap_or_default());
+            }
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    (text, "")
 }
 
 /// A condition on values that are known later: it sees those, and no variable, host or fact.

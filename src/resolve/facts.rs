@@ -138,7 +138,7 @@ impl Facts {
     /// What `kpull facts` told on the host, in `facts/NAME.toml` beside the site; else what is assumed of it.
     pub fn recorded(site: Option<&Path>, name: &str, address: IpAddr) -> Result<Self> {
         let file = Self::file_of(name);
-        match site.map(|dir| read_if_there(&dir.join(&file))).transpose()?.flatten() {
+        match site.map(|dir| read_if_there(dir, &file)).transpose()?.flatten() {
             Some(bytes) => Doc::parse(&file, &bytes)?
                 .read()
                 .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
@@ -150,6 +150,9 @@ impl Facts {
     #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
     pub fn stray(site: &Path, hosts: &BTreeMap<String, HostVars>) -> Result<Vec<String>> {
         let dir = site.join("facts");
+        if dir.is_symlink() {
+            return Ok(vec!["facts is a link, and not read: a site holds no links".to_owned()]);
+        }
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

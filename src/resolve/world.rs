@@ -460,7 +460,7 @@ impl World {
         } else if place.span.is_empty()
             && let Some(line) = error.line()
         {
-            let start: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
+            let start: usize = source.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
             place.span = start..start;
         }
         if let Some(inner) = self.asked.take_failure() {

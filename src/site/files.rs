@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
+use crate::host::read;
 use crate::site::Doc;
 
 /// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
@@ -76,13 +77,32 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     }
 }
 
-/// The bytes of a file; `None` when there is none.
-pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context(|| format!("can't read {}", path.display())),
+/// The bytes of a file of the site in `dir`; `None` when there is none. A site has no links and no special files: nothing that a stranger has
+/// put there leads to a file of whoever looks at it, or to one without an end.
+pub fn read_if_there(dir: &Path, path: &str) -> Result<Option<Vec<u8>>> {
+    let mut at = dir.to_owned();
+    let mut names = path.split('/').peekable();
+    while let Some(name) = names.next() {
+        at.push(name);
+        match at.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(|| format!("can't read {}", at.display())),
+            Ok(meta) if meta.is_dir() && names.peek().is_some() => {}
+            Ok(meta) if meta.is_file() && names.peek().is_none() => return content(&at).map(Some),
+            Ok(_) => return Err(no_part(&at)),
+        }
     }
+    Ok(None)
+}
+
+fn content(path: &Path) -> Result<Vec<u8>> {
+    read::up_to(path, read::MOST).context(|| format!("can't read {}", path.display()))
+}
+
+/// The error for what is neither a file nor a directory.
+fn no_part(path: &Path) -> Error {
+    Error::new(format!("{} is neither a file nor a directory", path.display()))
+        .help("a site holds no links; copy the file to where it is used")
 }
 
 /// Writes files of a site, for everybody to read, with the directories above them. Each is written beside its place first,
@@ -111,7 +131,7 @@ pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
 fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeMap<String, Arc<[u8]>>) -> Result<()> {
     let what = || format!("can't read {}", path.display());
     if meta.is_file() {
-        files.insert(name.to_owned(), std::fs::read(path).context(what)?.into());
+        files.insert(name.to_owned(), content(path)?.into());
     } else if meta.is_dir() {
         for entry in std::fs::read_dir(path).context(what)? {
             let entry = entry.context(what)?;
@@ -121,8 +141,7 @@ fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeM
             collect(&entry.path(), &entry.metadata().context(what)?, &format!("{name}/{child}"), files)?;
         }
     } else {
-        return Err(Error::new(format!("{} is neither a file nor a directory", path.display()))
-            .help("a site holds no links; copy the file to where it is used"));
+        return Err(no_part(path));
     }
     Ok(())
 }

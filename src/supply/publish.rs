@@ -36,9 +36,9 @@ impl Signed {
             Error::new(format!("the site in {} is not signed: {what}", dir.display()))
                 .help("sign it with `kpull sign`, and publish then")
         };
-        let bytes = read_if_there(&dir.join(MANIFEST))?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
+        let bytes = read_if_there(dir, MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
         let signatures =
-            read_if_there(&dir.join(SIGNATURES))?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
+            read_if_there(dir, SIGNATURES)?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
         let plainly = |error: Error| error.exit(Exit::Failed).help(AGAIN);
         if signed_by(&bytes, &signatures).map_err(plainly)?.is_empty() {
             return Err(Error::new(format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN));

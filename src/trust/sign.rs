@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::process::{Command, argv, at_terminal, run};
 use crate::host::read;
-use crate::site::{Files, Site, read_if_there, replace};
+use crate::site::{Files, Site, read_if_there, replace, utf8};
 use crate::trust::{KeySet, LEEWAY, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
 
 /// How long a signature may take that nobody is asked for.
@@ -110,7 +110,7 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
     let files = Files::in_directory(dir)?;
     let site = Site::load(files.clone())?;
     let manifest_path = dir.join(MANIFEST);
-    let old = match read_if_there(&manifest_path)? {
+    let old = match read_if_there(dir, MANIFEST)? {
         Some(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
         None => None,
     };
@@ -151,7 +151,7 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         }
         let signature = signer.sign(&bytes, Purpose::Release)?;
         check_counts(&files, &bytes, &signature, now)?;
-        add_signature(&signatures_path, &signature)?;
+        add_signature(dir, SIGNATURES, &signature)?;
         return Ok(Signed { manifest: old, added: true });
     }
     let text = fresh.to_toml();
@@ -176,19 +176,17 @@ fn check_counts(files: &Files, bytes: &[u8], signature: &str, at: Timestamp) -> 
     })
 }
 
-/// Adds a signature to those in a file, unless it is there already.
-#[expect(clippy::disallowed_methods, reason = "an operator's own command")]
-pub fn add_signature(path: &Path, signature: &str) -> Result<()> {
-    let mut signatures = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error).context(|| format!("can't read {}", path.display())),
+/// Adds a signature to those in a file of the site in `dir`, unless it is there already.
+pub fn add_signature(dir: &Path, path: &str, signature: &str) -> Result<()> {
+    let mut signatures = match read_if_there(dir, path)? {
+        Some(bytes) => utf8(path, &bytes)?.to_owned(),
+        None => String::new(),
     };
     if signatures.contains(signature.trim()) {
         return Ok(());
     }
     signatures.push_str(signature);
-    replace(&[(path.to_owned(), signatures.into_bytes())])
+    replace(&[(dir.join(path), signatures.into_bytes())])
 }
 
 #[cfg(test)]
@@ -200,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sig");
         std::fs::write(&path, b"\xff").unwrap();
-        assert!(add_signature(&path, "one\n").is_err());
+        assert!(add_signature(dir.path(), "sig", "one\n").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"\xff");
     }
 
@@ -209,7 +207,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sig");
         for signature in ["one\n", "two\n", "one\n"] {
-            add_signature(&path, signature).unwrap();
+            add_signature(dir.path(), "sig", signature).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }

@@ -95,7 +95,7 @@ fn one() -> usize {
 impl List {
     /// Reads the list of the site in `dir`; `None` when it has none. All errors that are found are told together.
     pub fn load(dir: &Path) -> Result<Option<Self>> {
-        read_if_there(&dir.join(FILE))?.map(|bytes| Self::parse(&bytes)).transpose()
+        read_if_there(dir, FILE)?.map(|bytes| Self::parse(&bytes)).transpose()
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::host::{key, kpull};
 
@@ -174,5 +174,167 @@ fn text_and_data_that_grow_without_end_are_errors() {
         ),
     ] {
         Site::new(&role).refused();
+    }
+}
+
+#[test]
+fn an_expression_without_end_hides_behind_no_quotes_comments_or_raw_text() {
+    let chain = "~1".repeat(60_000);
+    let part = "~1".repeat(1_900);
+    for content in [
+        format!("{{{{ 1{chain} ~ '{{{{' }}}}"),
+        format!("{{{{ 1{chain} ~ '{{%' }}}}"),
+        format!("{{{{- 1{chain} ~ '{{#' -}}}}"),
+        format!("{{% set a = 1{chain} ~ '{{{{' %}}{{{{ a }}}}"),
+        // what looks like many short ones
+        format!("{{{{ 1{} }}}}", format!("{part} ~ '}}}}' ~ '{{{{'").repeat(30)),
+        format!("{{{{ 1{} }}}}", format!("{part} ~ \"%}}\" ~ \"\\\"{{%\"").repeat(30)),
+        format!("{{{{ 1{} }}}}", format!("{part} ~ {{'a': {{}}}}.a ~ '{{{{'").repeat(30)),
+        // what looks like the inside of quotes, of a comment or of raw text
+        format!("{{% raw %}}{{{{ ' {{% endraw %}}{{{{ 1{chain} }}}}{{{{ ' ' }}}}"),
+        format!("{{%- raw -%}}{{# {{%+ endraw +%}}{{{{ 1{chain} }}}}{{# #}}"),
+        format!("{{# ' {{{{ #}}{{{{ 1{chain} }}}}{{# ' #}}"),
+        format!("{{#-}} {{% raw %}} #}}{{{{ 1{chain} }}}}{{% raw %}}{{% endraw %}}"),
+        format!("{{% rawx %}}{{{{ 1{chain} }}}}"),
+        format!("{{% raw x %}}{{{{ 1{chain} }}}}{{% endraw %}}"),
+    ] {
+        let start: String = content.chars().take(20).collect();
+        let said = Site::with(&content).refused();
+        assert!(said.contains("operators") || said.contains("raw"), "{start}: {said}");
+    }
+    let branches = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(60_000));
+    assert!(Site::with(&branches).refused().contains("times `elif`"));
+    let branches = format!("{{% if 0 %}}{}{{% endif %}}", "{%- elif 0 -%}".repeat(60_000));
+    assert!(Site::with(&branches).refused().contains("times `elif`"));
+    // and what is none costs nothing
+    for content in [
+        format!("{{% raw %}}{{{{ 1{chain} }}}}{{% endraw %}}"),
+        format!("{{# {{{{ 1{chain} }}}} #}}"),
+        format!("{{{{ '}}}}' }}}}{}", "a=b/c.d-e".repeat(10_000)),
+        format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(400)),
+    ] {
+        let output = Site::with(&content).kpull(&["check"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_line_of_no_human_length_is_told_without_that_line() {
+    for (line, place) in [
+        (format!("file = [{{ path = '/etc/x', content = '{}', nope = 1 }}]", "x".repeat(70_000)), "role.toml:2:70042"),
+        (format!("vars = {{ a = '{}', b = }}", "\t".repeat(20_000)), "role.toml:2:20022"),
+        (
+            format!(
+                "vars = {{ a = '{}', b = '{{{{ nope }}}}' }}\n[[file]]\npath = '/{{{{ b }}}}'",
+                "\u{3000}".repeat(40_000)
+            ),
+            "role.toml:2:40",
+        ),
+    ] {
+        let said = Site::new(&line).refused();
+        assert!(said.contains(&format!("  at: roles/base/{place}")) && said.len() < 1000, "{said}");
+    }
+}
+
+#[test]
+fn memory_that_a_role_asks_for_has_a_limit() {
+    let grown =
+        "{% set ns = namespace(v=['x' * 1000]) %}{% for i in range(40) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}";
+    for content in [
+        format!("{grown}{{{{ ns.v | tojson | length }}}}"),
+        format!("{grown}{{{{ ns.v | string | length }}}}"),
+        format!("{grown}{{{{ (ns.v ~ '') | length }}}}"),
+    ] {
+        let site = Site::with(&content);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("ulimit -v 2097152; exec \"$0\" check --site \"$1\"");
+        let output = shell.arg(env!("CARGO_BIN_EXE_kpull")).arg(site.path("site")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{} {said}", output.status);
+        assert!(said.contains("this takes more than 512 MiB of memory"), "{said}");
+    }
+}
+
+#[test]
+fn what_stands_beside_a_site_leads_to_no_file_and_no_pipe_either() {
+    let pipe = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["facts/a.toml", "vendor.toml", "artifacts.toml"] {
+        for what in 0..3 {
+            let site = Site::new("");
+            let path = site.path("site").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match what {
+                0 => symlink(site.path("private"), &path).unwrap(),
+                1 => symlink("/dev/zero", &path).unwrap(),
+                _ => pipe(&path),
+            }
+            assert!(site.refused().contains("is neither a file nor a directory"), "{name}");
+        }
+    }
+    let site = Site::new("");
+    fs::create_dir(site.path("elsewhere")).unwrap();
+    fs::write(site.path("elsewhere/a.toml"), PRIVATE).unwrap();
+    symlink(site.path("elsewhere"), site.path("site/facts")).unwrap();
+    assert!(site.refused().contains("facts is neither a file nor a directory"));
+    // a release whose second signer would publish what a link leads to
+    let site = Site::new("");
+    let sign = |number: u8| {
+        let path = site.path(&format!("key{number}"));
+        key(number).write_openssh_file(&path, ssh_key::LineEnding::LF).unwrap();
+        site.kpull(&["sign", "--key", path.to_str().unwrap()])
+    };
+    assert_eq!(sign(1).status.code(), Some(0));
+    for name in ["release.toml.sig", "release.toml"] {
+        fs::remove_file(site.path("site").join(name)).unwrap();
+        symlink(site.path("private"), site.path("site").join(name)).unwrap();
+        let output = sign(2);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(site.path("site").join(name).is_symlink(), "{output:?}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(PRIVATE), "{output:?}");
+    }
+}
+
+#[test]
+fn a_strangers_repository_that_is_compared_runs_nothing() {
+    let site = Site::new("");
+    let dir = site.path("site");
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-C"]).arg(&dir).args(arguments);
+        let output = git.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    git(&["init", "-q"]);
+    fs::write(dir.join(".gitattributes"), "* filter=x\nsite.toml export-subst\n").unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-qm", "x"]);
+    let run = |name: &str| format!("touch {0}; echo x > {0}; exit 1", site.path(name).display());
+    let configured = fs::read_to_string(dir.join(".git/config")).unwrap();
+    let hostile = format!(
+        "{configured}[filter \"x\"]\nsmudge = {0:?}\nprocess = {0:?}\nrequired = true\n[core]\nfsmonitor = {0:?}\nsshCommand = {0:?}\n\
+         pager = {0:?}\n[pager]\nls-tree = {0:?}\ncat-file = {0:?}\n[alias]\nls-tree = {1:?}\ncat-file = {1:?}\n",
+        run("ran"),
+        format!("!{}", run("ran")),
+    );
+    fs::write(dir.join(".git/config"), &hostile).unwrap();
+    let output = site.kpull(&["compare", "HEAD"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "**0** of 1 hosts change.\n", "{output:?}");
+    assert!(!site.path("ran").exists());
+    // an object that is not there, and a place to get it from
+    let object = git(&["rev-parse", "HEAD:roles/base/role.toml"]);
+    let (start, end) = object.trim().split_at_checked(2).unwrap();
+    fs::remove_file(dir.join(".git/objects").join(start).join(end)).unwrap();
+    for url in [format!("ext::sh -c {:?}", run("ran")), "ssh://127.0.0.1:1/x".to_owned()] {
+        let promised = "[remote \"origin\"]\npromisor = true\npartialclonefilter = blob:none\n";
+        let partial = format!(
+            "{hostile}repositoryformatversion = 1\n[extensions]\npartialClone = origin\n{promised}url = {url:?}\n\
+             [protocol \"ext\"]\nallow = always\n[core]\nrepositoryformatversion = 1\n"
+        );
+        fs::write(dir.join(".git/config"), partial).unwrap();
+        let output = site.kpull(&["compare", "HEAD"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("can't get the revision `HEAD`"), "{output:?}");
+        assert!(!site.path("ran").exists(), "{url}");
     }
 }

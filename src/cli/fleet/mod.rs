@@ -98,7 +98,7 @@ impl Run for Fleet {
 impl Fleet {
     /// Reads every record once, and tells of them.
     fn look(&self, place: &Place, site: &Site) -> Result<Exit> {
-        let published = read_if_there(&self.desk.site.join(MANIFEST))?;
+        let published = read_if_there(&self.desk.site, MANIFEST)?;
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
         let until = Instant::now() + Duration::from_secs(self.within);
         let (mut lines, mut failures) = (Vec::new(), Vec::new());
