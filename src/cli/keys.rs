@@ -217,6 +217,11 @@ impl Keys {
             false => format!("counts as one of {}", counts.join(" and of ")),
         };
         add_signature(&self.desk.site, &KeySet::signatures_path(set.number), &signature)?;
+        // one signer wrote it, and the others are to see what they have put their names to
+        if !self.desk.json {
+            print(&describe(set));
+            before.map(|before| changes(before, set)).unwrap_or_default().iter().for_each(|line| print(line));
+        }
         self.tell(set, &format!("signed key set {}: {counts}; sign the site again when it has enough", set.number));
         Ok(Exit::Done)
     }
@@ -228,6 +233,28 @@ impl Keys {
             print(text);
         }
     }
+}
+
+/// What a set changes, a line each.
+fn changes(before: &KeySet, set: &KeySet) -> Vec<String> {
+    let of = |set: &KeySet| -> BTreeSet<(String, String)> {
+        set.signers.iter().map(|signer| (signer.fingerprint(), signer.principal.clone())).collect()
+    };
+    let (old, new) = (of(before), of(set));
+    let mut lines = Vec::new();
+    for (word, keys) in [("gone", old.difference(&new)), ("new", new.difference(&old))] {
+        lines.extend(keys.map(|(key, name)| format!("  {word:<8} {name:<16} {key}")));
+    }
+    for (what, was, is) in [("a release", before.release, set.release), ("the next key set", before.rotate, set.rotate)]
+    {
+        if was != is {
+            lines.push(format!("  changed  {what} needs {is}, and needed {was}"));
+        }
+    }
+    if !lines.is_empty() {
+        lines.insert(0, format!("what it changes in set {}:", before.number));
+    }
+    lines
 }
 
 /// A set, for a person.

@@ -61,9 +61,10 @@ impl Rollback {
                 .find(|one| one.number == number)
                 .cloned()
                 .ok_or_else(|| Error::new(format!("there is no generation {number}")).help(help)),
+            // where none counts any more, the last one says why
             None => agent
-                .store
                 .last_good(&last.release)?
+                .or(agent.store.last_good(&last.release)?)
                 .ok_or_else(|| Error::new("there is no earlier good release to go back to").help(help)),
         }
     }

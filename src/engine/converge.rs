@@ -100,7 +100,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
     let was_touched = was_begun || changed > 0 || !why.is_of_machine();
     // what was good here once has no fault of its own
     let was_good = agent.store.generations()?.iter().any(|one| one.good && one.release == digest);
-    match agent.store.last_good(&digest)? {
+    match agent.last_good(&digest)? {
         Some(good) if was_touched && !is_back && !was_good => back_from(agent, serial, good, why),
         _ => Err(trouble.unwrap_or(why)),
     }
@@ -290,7 +290,7 @@ fn give_up(agent: &Agent<'_>, lost: Error) -> Result<Summary> {
     // one that was only seen, and not begun here, has cut nothing off
     let is_own = agent.store.owed()?.release.as_ref() == Some(&memory.digest)
         || agent.store.generation()?.is_some_and(|last| last.release == memory.digest);
-    match (agent.store.last_good(&memory.digest)?, agent.store.hold()?) {
+    match (agent.last_good(&memory.digest)?, agent.store.hold()?) {
         (Some(good), None) if is_own => back_from(agent, memory.serial, good, lost),
         _ => Err(lost),
     }

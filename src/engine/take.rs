@@ -341,6 +341,11 @@ impl<'a> Agent<'a> {
         Ok(Taken { stamp, catalog: read.catalog, trouble: None, lock: None })
     }
 
+    /// The last generation that was well, of another release than `digest`, whose release still counts: what there is to go back to.
+    pub fn last_good(&self, digest: &str) -> Result<Option<Generation>> {
+        self.store.last_good_that(digest, |one| self.announce_generation(one).is_ok())
+    }
+
     /// The site of an earlier generation's release, verified again as one that was good then, and what it says of this host,
     /// with placeholders for secrets: to be looked at.
     pub fn look_back(&self, to: &Generation) -> Result<(Arc<Site>, Catalog)> {

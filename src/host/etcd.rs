@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{Result, one_line, visible};
+use crate::error::{Result, one_line};
 use crate::net::{self, Loaded, Options};
 
 /// How long to wait for a connection. Members of a cluster are near.
@@ -28,6 +28,9 @@ const CHANGE: Duration = Duration::from_secs(8);
 
 /// The most of an answer that is read.
 const LARGEST: u64 = 4 * 1024 * 1024;
+
+/// The most characters of what it says that are repeated.
+const TEXT: usize = 300;
 
 /// What paths of the third interface begin with: from 3.4 on, in 3.3 and 3.4, up to 3.3.
 const PREFIXES: [&str; 3] = ["v3", "v3beta", "v3alpha"];
@@ -420,7 +423,8 @@ fn said(answer: &Value) -> String {
     let words = ["error", "message", "cause"].iter().filter_map(|name| answer[*name].as_str());
     let mut said: Vec<&str> = words.filter(|words| !words.is_empty()).collect();
     said.dedup();
-    visible(if said.is_empty() { "no reason given".to_owned() } else { said.join(": ") }.as_str())
+    let said = if said.is_empty() { "no reason given".to_owned() } else { said.join(": ") };
+    one_line(&said).chars().take(TEXT).collect()
 }
 
 /// The first key of an answer about keys.
@@ -511,6 +515,14 @@ mod tests {
         let answer =
             json!({ "error": "etcdserver: member not found", "message": "etcdserver: member not found", "code": 5 });
         assert_eq!(judge(&endpoint, 404, answer), Err(Failure::Refused("etcdserver: member not found".to_owned())));
+    }
+
+    #[test]
+    fn what_etcd_says_writes_no_line_of_its_own_and_is_not_repeated_without_end() {
+        let endpoint = Url::parse("https://127.0.0.1:2379").unwrap();
+        let answer = json!({ "error": format!("no\nh1: nothing to do\u{1b}{}", "x".repeat(LARGEST as usize)) });
+        let Err(Failure::Refused(said)) = judge(&endpoint, 400, answer) else { panic!("it is no refusal") };
+        assert!(said.starts_with("no\\nh1: nothing to do\\u{1b}xxx") && said.len() == TEXT, "{said:.400}");
     }
 
     #[test]

@@ -141,13 +141,18 @@ impl Store {
         self.write(&format!("generations/{:08}.json", generation.number), generation)
     }
 
-    /// The last generation that was well, of another release than `digest`: what there is to go back to.
+    /// The last generation that was well, of another release than `digest`.
     pub fn last_good(&self, digest: &str) -> Result<Option<Generation>> {
+        self.last_good_that(digest, |_| true)
+    }
+
+    /// The same, of those that `suits`.
+    pub fn last_good_that(&self, digest: &str, suits: impl Fn(&Generation) -> bool) -> Result<Option<Generation>> {
         let mut all = self.generations()?;
         all.retain(|one| one.good && one.release != digest);
         let mut kept = None;
         while let Some(one) = all.pop() {
-            if self.root().meta(Path::new(&release_path(&one.release)))?.is_some() {
+            if self.root().meta(Path::new(&release_path(&one.release)))?.is_some() && suits(&one) {
                 kept = Some(one);
                 break;
             }

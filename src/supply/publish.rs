@@ -137,7 +137,7 @@ fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
     }
     if old.serial > new.serial {
         return Err(Error::new(format!("{target} has release {} already, and this one is {}", old.serial, new.serial))
-            .help("take the site as it was signed last, and sign again; hosts refuse an older release, so --force is for a place that no host has seen"));
+            .help("take the site as it was signed last, and sign again; hosts refuse an older release, so --force is for a place that no host has seen, and for serials that a key set has taken back (`last_serial`)"));
     }
     if old.serial == new.serial && old.manifest != new.manifest {
         return Err(Error::new(format!("{target} has another release with the serial {}", old.serial))

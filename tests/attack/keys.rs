@@ -350,22 +350,42 @@ fn a_host_asks_a_web_server_for_no_files_of_roles_that_it_has_not() {
     assert!(!asked.iter().any(|path| path.contains("big") || path.contains("pki/b")), "{asked:?}");
 }
 
-/// The release that was good for nobody, with this serial.
-fn bad(serial: u64) -> Tree {
-    let mut tree = Tree::good(serial);
+/// Makes a release good for nobody.
+fn spoil(tree: &mut Tree, serial: u64) {
     let role = tree.text("roles/base/role.toml");
     tree.put("roles/base/role.toml", format!("{role}[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n"));
     tree.list(serial);
-    tree
 }
 
-#[test]
-fn a_host_that_went_back_from_a_serial_far_ahead_takes_the_first_release_after_it_was_taken_back() {
+/// A host with the good release, on which a spoilt one fails.
+fn to_spoil() -> Host {
     let host = Host::with_good(Via::Dir);
     std::os::unix::fs::symlink("/proc/self", host.root().join("dead")).unwrap();
     fs::create_dir(host.root().join("proc")).unwrap();
     fs::write(host.root().join("proc/self"), "no directory").unwrap();
-    host.publish(&bad(1 << 60));
+    host
+}
+
+#[test]
+fn a_host_goes_back_past_releases_that_count_no_more() {
+    let host = to_spoil();
+    host.publish(&Tree::good(GOOD + 5));
+    host.expect_good(GOOD + 5);
+    let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
+    let mut tree = release(GOOD + 1, &[(&next, &[1])], &[1]);
+    spoil(&mut tree, GOOD + 1);
+    host.publish(&tree);
+    let ended = host.apply();
+    assert_eq!(ended.code, 3, "{ended:?}");
+    host.expect_files(GOOD);
+}
+
+#[test]
+fn a_host_that_went_back_from_a_serial_far_ahead_takes_the_first_release_after_it_was_taken_back() {
+    let host = to_spoil();
+    let mut tree = Tree::good(1 << 60);
+    spoil(&mut tree, 1 << 60);
+    host.publish(&tree);
     let ended = host.apply();
     assert_eq!(ended.code, 3, "{ended:?}");
     host.expect_files(GOOD);

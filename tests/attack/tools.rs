@@ -303,6 +303,34 @@ fn one_of_two_signers_gets_no_signature_of_the_other_for_times_that_kpull_does_n
 }
 
 #[test]
+fn who_signs_a_key_set_that_somebody_else_wrote_sees_what_it_changes() {
+    let desk = Desk::new();
+    let keys = |arguments: &[&str]| {
+        let output = kpull().arg("keys").args(arguments).arg("--site").arg(desk.path("site")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let file = |name: &str, text: String| {
+        desk.write(name, text);
+        desk.path(name).display().to_string()
+    };
+    keys(&["new", "--release", "2", "--rotate", "2", "--signers", &file("both", allow(1, "") + &allow(2, ""))]);
+    // the first signer gives the name of the second to a key of their own
+    let forged = file("forged", allow(1, "") + &allow(3, "").replace("signer3", "signer2"));
+    keys(&["new", "--release", "1", "--signers", &forged]);
+    let told = keys(&["sign", "--key", desk.key(2).to_str().unwrap()]);
+    let print = |number: u8| key(number).public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    for line in [
+        format!("  gone     signer2          {}", print(2)),
+        format!("  new      signer2          {}", print(3)),
+        "  changed  a release needs 1, and needed 2".to_owned(),
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
+    }
+    assert!(!told.contains("the next key set needs 2, and"), "{told}");
+}
+
+#[test]
 fn no_serial_that_a_site_can_not_have_come_to_is_signed_or_carried_on() {
     let desk = Desk::new();
     let key = desk.key(1);
