@@ -23,9 +23,9 @@ use crate::host::read;
 use crate::host::root::Root;
 use crate::kind::fields::{SPAN_MAX, Span};
 use crate::kind::{Item, whole_of};
-use crate::net::{self, Conditions, Kind, read_all};
+use crate::net;
 use crate::report::VERSION;
-use crate::sandbox;
+use crate::sandbox::{self, Need, SmallFiles};
 use crate::secret::{Recipient, mask};
 use crate::store::LastRun;
 use crate::trust::{Purpose, Signer};
@@ -89,10 +89,11 @@ impl Config {
     }
 
     /// Where the other hosts' records are, which tell it in the same place.
-    pub fn place(&self, host: &Host) -> Result<Place> {
+    /// `required` is what the sandbox must not lack.
+    pub fn place(&self, host: &Host, required: &[Need]) -> Result<Place> {
         match (self.cluster()?, &self.http, &self.dir) {
             (Some(cluster), ..) => Ok(Place::Etcd(host.etcd(&cluster)?)),
-            (None, Some(url), _) => Place::on_web(url, &self.options()),
+            (None, Some(url), _) => Ok(Place::on_web(url, &self.options(), required)),
             (None, None, dir) => Ok(Place::Dir(dir.clone().unwrap_or_default())),
         }
     }
@@ -342,15 +343,15 @@ pub enum Place {
     /// In a directory.
     Dir(PathBuf),
     /// From a web server that hands such a directory out: what all addresses begin with.
-    Web(Box<net::Client>, String),
+    Web(Box<SmallFiles>, String),
     /// In etcd.
     Etcd(Rc<Client>),
 }
 
 impl Place {
-    /// A directory that a web server hands out.
-    pub fn on_web(url: &str, options: &net::Options) -> Result<Self> {
-        Ok(Self::Web(Box::new(net::Client::new(options)?), url.trim_end_matches('/').to_owned()))
+    /// A directory that a web server hands out, which a process without rights asks. `required` is what the sandbox must not lack.
+    pub fn on_web(url: &str, options: &net::Options, required: &[Need]) -> Self {
+        Self::Web(Box::new(SmallFiles::new(options, required)), url.trim_end_matches('/').to_owned())
     }
 
     /// Whether it can be read now.
@@ -393,17 +394,11 @@ impl Place {
                     }
                 })
             }
-            Self::Web(client, start) => {
-                let reply = client.until(until).get(&format!("{start}/{}", file(host)), &Conditions::default())?;
-                if reply.kind == Kind::Missing {
-                    return Ok(None);
-                }
-                match read_all(reply, MOST) {
-                    Ok(bytes) => Ok(Some(Ok(bytes))),
-                    Err(why) if why.exit_code() == Exit::Refused => Ok(Some(Err(why.to_string()))),
-                    Err(why) => Err(why),
-                }
-            }
+            Self::Web(files, start) => match files.read(&format!("{start}/{}", file(host)), MOST, until) {
+                Ok(bytes) => Ok(bytes.map(Ok)),
+                Err(why) if why.exit_code() == Exit::Refused => Ok(Some(Err(why.to_string()))),
+                Err(why) => Err(why),
+            },
             Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
                 Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
                 Err(why) => Err(Error::new("etcd can't be read").because(why)),

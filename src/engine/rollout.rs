@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result};
-use crate::fleet::{Place, READING, Record, State, written};
+use crate::fleet::{Config, Place, READING, Record, State, written};
 use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{FleetLock, Rollout, Site};
@@ -38,10 +38,11 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         return Ok(None);
     }
     let until = Instant::now() + READING;
-    let mut places: Vec<Place> = configured.map(|status| status.place(&agent.host)).transpose()?.into_iter().collect();
+    let place = |status: &Config| status.place(&agent.host, &agent.config.sandbox.require);
+    let mut places: Vec<Place> = configured.map(place).transpose()?.into_iter().collect();
     let coming = written(coming, &config_path(agent)).flatten();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
-        places.extend(status.place(&agent.host).ok().filter(|place| place.is_there(&agent.name, until)));
+        places.extend(place(status).ok().filter(|place| place.is_there(&agent.name, until)));
     }
     if places.is_empty() {
         return match coming {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Instant;
 
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
@@ -11,7 +12,7 @@ use crate::error::{Error, Exit, Result};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::host::web::{self, Ask as _};
-use crate::net::{self, Ask, Client, Download, Kind, ranges};
+use crate::net::{self, Ask, Client, Conditions, Download, Kind, ranges};
 use crate::source::{self, Poll, Source, Tree};
 
 /// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
@@ -99,6 +100,12 @@ impl Work {
                 let ask = Ask { url: &url, others: &others, from, state: state.as_deref(), is_pinned };
                 let Download { kind, length, state, body } = ranges::get(client, &ask, connections)?;
                 Ok((Answer::Body { kind, length, state }, Some(body)))
+            }
+            (Self::Downloads(client), Request::Fetch { url, max, within }) => {
+                let until = Instant::now().checked_add(within).unwrap_or_else(Instant::now);
+                let reply = client.until(until).get(&url, &Conditions::default())?;
+                let found = reply.kind != Kind::Missing;
+                Ok(whole(found.then(|| net::read_all(reply, max)).transpose()?))
             }
             (Self::Downloads(client), Request::Post { url, body }) => {
                 client.post_json(&url, body)?;

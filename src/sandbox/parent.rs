@@ -186,6 +186,49 @@ impl web::Ask for Questions {
     }
 }
 
+/// Small files of one web server, read through a child, which is started for the first of them.
+pub struct SmallFiles {
+    options: Options,
+    required: Vec<Need>,
+    worker: RefCell<Option<Worker>>,
+}
+
+impl SmallFiles {
+    /// Nothing is read yet. `required` is what the sandbox must not lack.
+    pub fn new(options: &Options, required: &[Need]) -> Self {
+        Self { options: options.clone(), required: required.to_vec(), worker: RefCell::default() }
+    }
+
+    /// What is at an address, of `max` bytes at most; `None` where there is nothing. Fails by `until`, and is refused where there is
+    /// more than that.
+    pub fn read(&self, url: &str, max: u64, until: Instant) -> Result<Option<Vec<u8>>> {
+        let within = until.saturating_duration_since(Instant::now());
+        let limit = within.saturating_add(SLACK);
+        let mut kept = self.worker.borrow_mut();
+        let known = kept.take().filter(|worker| worker.ended.is_none());
+        let mut worker = match known {
+            Some(known) => known,
+            None => {
+                demand(&self.required)?;
+                let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
+                let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
+                Worker::start(&net::shown(&net::read(url)?), &setup, Path::new("/"), limit)?
+            }
+        };
+        worker.allow(limit);
+        let answer = worker.ask(&Request::Fetch { url: url.to_owned(), max, within });
+        let found = match answer {
+            Ok(Answer::Nothing) => Ok(None),
+            Ok(Answer::Body { .. }) => worker.body(max)?.map(Some).ok_or_else(|| worker.nonsense()),
+            Ok(_) => Err(worker.nonsense()),
+            Err(why) => Err(why),
+        };
+        // one that did not answer as it should is not asked again: `ended` says so
+        *kept = Some(worker);
+        found
+    }
+}
+
 /// How the process that talks to the network is confined on this host, in words.
 pub fn describe() -> Result<String> {
     let who = match user()? {

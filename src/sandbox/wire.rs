@@ -92,6 +92,8 @@ pub(super) enum Request {
         is_pinned: bool,
         connections: usize,
     },
+    /// A small file that is handed out at an address, by its end in so long at most.
+    Fetch { url: String, max: u64, within: Duration },
     /// A POST of JSON, answered by nothing.
     Post { url: String, body: String },
     /// A PUT, answered by nothing.

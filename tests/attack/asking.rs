@@ -61,6 +61,36 @@ fn who_asks_a_lock_server_and_tells_a_hosts_status_has_no_rights() {
 }
 
 #[test]
+fn who_reads_other_hosts_records_from_a_web_server_has_no_rights() {
+    let seen: Asked = Arc::default();
+    let host = Host::with_good(Via::Dir);
+    let (kept, root) = (seen.clone(), host.root().display().to_string());
+    let server = Server::plain(move |request| {
+        kept.lock().unwrap().push((format!("{} {}", request.method, request.path), child::status(&root)));
+        Answer::new(200, "no record at all")
+    })
+    .unwrap();
+    let mut tree = Tree::good(GOOD + 1);
+    tree.put("site.toml", "name = \"lab\"\n[[rollout.wave]]\nhosts = [\"b\", \"c\"]\n");
+    for other in ["b", "c"] {
+        tree.put(&format!("host_vars/{other}.toml"), "address = \"10.0.0.2\"\nroles = [\"base\"]\n");
+    }
+    tree.list(GOOD + 1);
+    host.publish(&tree);
+    let status = format!("dir = {:?}\n[status]\nhttp = {:?}\n", host.address(), server.url("status"));
+    host.configure(&allow(1, ""), 1, &status);
+    let output = host.apply_as_text();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("waits"), "{text}");
+    let seen = seen.lock().unwrap();
+    let asked: Vec<&str> = seen.iter().map(|(what, _)| what.as_str()).filter(|what| what.starts_with("GET")).collect();
+    assert_eq!(asked, ["GET /status/c.status"], "the nearest before it, and that one has said nothing");
+    for (what, status) in seen.iter() {
+        child::expect_none_of_roots_rights(what, status.as_deref().expect("a process of its own asks"));
+    }
+}
+
+#[test]
 fn what_a_lock_server_says_writes_nothing_to_a_terminal() {
     let said = refused_with(|_| Answer::new(409, "{\"kind\": \"\\u001b[2J\\u009b\", \"value\": \"a\\nb\\u202e\"}"));
     assert!(said.contains(r"\u{1b}[2J") && said.contains(r"\u{202e}"), "{said}");

@@ -62,7 +62,7 @@ impl Fleet {
         }
         let from = self.from.clone().unwrap_or_default();
         if from.starts_with("http://") || from.starts_with("https://") {
-            return Place::on_web(&from, &self.tls.options());
+            return Ok(Place::on_web(&from, &self.tls.options(), &[]));
         }
         let dir = PathBuf::from(from);
         if !read::is_directory(&dir) {
