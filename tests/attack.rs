@@ -26,6 +26,8 @@ mod launch;
 mod manifest;
 #[path = "attack/mirrors.rs"]
 mod mirrors;
+#[path = "attack/moved.rs"]
+mod moved;
 #[path = "support/named.rs"]
 mod named;
 #[path = "attack/outputs.rs"]

@@ -740,40 +740,57 @@ impl Root {
         Ok(())
     }
 
-    /// Sets mode and owners of the file or directory at `path`.
+    /// [`Root::give_access`]; an error where that is refused.
     pub fn set_access(&self, path: &Path, access: Access) -> Result<()> {
+        match self.give_access(path, access)? {
+            true => Ok(()),
+            false => Err(self.not_given(path)),
+        }
+    }
+
+    /// Sets mode and owners of the file or directory at `path`. `false`, and nothing is changed, where it [lets](Root::lets_in) somebody in.
+    pub fn give_access(&self, path: &Path, access: Access) -> Result<bool> {
         let (parent, name) = self.writable_parent(path)?;
         // through one descriptor, so that no link is followed and nothing else can take its place meanwhile
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
             .map_err(|errno| self.failed("open", path, errno))?;
         let own = self.own(&fd, &parent, path)?;
-        if Meta::from(own).what == What::Directory
-            && !is_empty(&fd).map_err(|errno| self.failed("list", path, errno))?
-        {
-            self.may_give(&own, &parent, path, access)?;
+        if self.lets_in(&fd, &own, &parent, path, access)? {
+            return Ok(false);
         }
-        self.give(&fd, own, path, access)
+        self.give(&fd, own, path, access).map(|()| true)
     }
 
-    /// An error when something of root's would become another user's with all that is in it, in a directory where others can write: they may have
-    /// moved it there.
-    fn may_give(&self, own: &FileStat, parent: &OwnedFd, path: &Path, access: Access) -> Result<()> {
-        let Some(uid) = access.uid.filter(|uid| *uid != own.st_uid && !self.trusts(*uid)) else { return Ok(()) };
-        if !self.trusts(own.st_uid) || !self.others_write_in(parent, path)? {
-            return Ok(());
+    /// Whether `access` lets somebody into what is open whom its owner, root or we, keeps out, where others could have moved it there. Nothing
+    /// is in an empty directory.
+    fn lets_in(&self, fd: &OwnedFd, own: &FileStat, parent: &OwnedFd, path: &Path, access: Access) -> Result<bool> {
+        let is_new = |new: Option<u32>, old: u32| new.filter(|new| *new != old);
+        let is_wider = is_new(access.uid, own.st_uid).is_some_and(|uid| !self.trusts(uid))
+            || is_new(access.gid, own.st_gid).is_some() && access.mode & 0o070 != 0
+            || access.mode & !own.st_mode & 0o077 != 0;
+        let others_move = || -> Result<bool> {
+            let above = Meta::from(nix::sys::stat::fstat(parent).map_err(|errno| self.failed("look at", path, errno))?);
+            // with the sticky bit, its owner alone can move it
+            Ok(!self.trusts(above.uid) || above.mode & 0o022 != 0 && above.mode & 0o1000 == 0)
+        };
+        if !is_wider || !self.trusts(own.st_uid) || !others_move()? {
+            return Ok(false);
         }
+        let is_directory = Meta::from(*own).what == What::Directory;
+        Ok(!is_directory || !is_empty(fd).map_err(|errno| self.failed("list", path, errno))?)
+    }
+
+    /// That nobody is [let in](Root::lets_in).
+    fn not_given(&self, path: &Path) -> Error {
         let shown = self.shown(path);
         let shown = shown.display();
-        Err(Error::new(format!(
-            "{shown} belongs to user {}, and would be given to user {uid} with what is in it",
-            own.st_uid
-        ))
-        .because("others can write in the directory above it, and may have moved it there")
-        .help(format!(
-            "if it is theirs, say so: `chown {uid} {shown}`; else move it away, and the next run makes a new one"
-        ))
-        .of_path())
+        Error::new(format!("{shown} is not given to others, with what is in it"))
+            .because("its owner keeps them out, and others can write in the directory above it, and may have moved it there")
+            .help(format!(
+                "if they may have it, give it owner and mode by hand (`ls -ld {shown}`); else move it away, and the next run makes a new one"
+            ))
+            .of_path()
     }
 
     /// Whether somebody who is not trusted can change what has which name in a directory.
@@ -878,6 +895,10 @@ impl Root {
                 self.set_attribute(&fd, path, &context)?;
             }
             let own = nix::sys::stat::fstat(&fd).map_err(|errno| self.failed("look at", path, errno))?;
+            // somebody may have put another one in its place
+            if self.lets_in(&fd, &own, &parent, path, access)? {
+                return Err(self.not_given(path));
+            }
             self.give(&fd, own, path, access)?;
             nix::fcntl::renameat(&parent, &*temporary, &parent, &*name)
                 .map_err(|errno| self.failed("make the directory", path, errno))
@@ -1006,7 +1027,9 @@ impl Root {
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::empty())
             .map_err(|errno| self.failed("write", path, errno))?;
         let own = self.own(&fd, &parent, path)?;
-        self.may_give(&own, &parent, path, access)?;
+        if self.lets_in(&fd, &own, &parent, path, access)? {
+            return Err(self.not_given(path));
+        }
         // before the content, which may be for fewer eyes than the old one
         self.give(&fd, own, path, access)?;
         let mut file = File::from(fd);

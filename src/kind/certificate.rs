@@ -277,7 +277,9 @@ impl Installed {
         let access = wanted.access(work.host, path)?;
         let key = match Self::own_key(path, work)? {
             Some(key) => {
-                work.host.root.set_access(path, access)?;
+                if !work.host.root.give_access(path, access)? {
+                    work.host.root.write(path, &key.pem(), access)?;
+                }
                 key
             }
             None => {

@@ -156,7 +156,8 @@ impl Resource for File {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let access = self.wanted.access(work.host, &self.path)?;
         match work.host.root.read(&self.path)? {
-            Some((_, content)) if content == *self.content => work.host.root.set_access(&self.path, access)?,
+            // what others may have moved there meanwhile is made anew
+            Some((_, content)) if content == *self.content && work.host.root.give_access(&self.path, access)? => {}
             _ if self.in_place && work.host.root.write_into(&self.path, &self.content, access)? => {}
             _ => work.host.root.write(&self.path, &self.content, access)?,
         }
