@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use similar::TextDiff;
 
-use crate::error::{Result, counted};
+use crate::error::{Result, counted, one_line};
 use crate::resolve::{Facts, Shown, Views, show};
 use crate::secret::Secrets;
 use crate::secret::name::path_of;
@@ -95,7 +95,11 @@ pub fn compare(old: &State, new: &State) -> Result<Comparison> {
             (_, None) => "The host is gone from the site: it gets no more releases.\n".to_owned(),
             (None, Some(after)) => format!("A new host.\n\n{}", changes(&Parts::new(), &after?)),
             (Some(Err(before)), Some(after)) => {
-                format!("Before, it could not be made ({before}).\n\n{}", changes(&Parts::new(), &after?))
+                format!(
+                    "Before, it could not be made ({}).\n\n{}",
+                    code(&before.to_string()),
+                    changes(&Parts::new(), &after?)
+                )
             }
             (Some(Ok(before)), Some(after)) => changes(&before, &after?),
         };
@@ -127,7 +131,7 @@ fn changes(before: &Parts, after: &Parts) -> String {
             _ => '~',
         };
         let role = is.or(was).and_then(|part| part.role.as_ref()).map(|role| format!(" ({role})")).unwrap_or_default();
-        let _ = writeln!(text, "{sign} `{name}`{role}");
+        let _ = writeln!(text, "{sign} {}{role}", code(name));
         let lines = |part: Option<&Part>| part.map(|part| part.text.clone()).unwrap_or_default();
         let (was, is) = (lines(was), lines(is));
         let diff = TextDiff::from_lines(&was, &is);
@@ -138,6 +142,18 @@ fn changes(before: &Parts, after: &Parts) -> String {
         let _ = writeln!(text, "\n{fence}diff\n{}\n{fence}\n", diff.trim_end());
     }
     text
+}
+
+/// A name as code in Markdown, from which nothing in it leads out: neither a backtick nor a line break.
+fn code(name: &str) -> String {
+    let name = one_line(name);
+    match longest_ticks(&name) {
+        0 => format!("`{name}`"),
+        ticks => {
+            let fence = "`".repeat(ticks + 1);
+            format!("{fence} {name} {fence}")
+        }
+    }
 }
 
 fn longest_ticks(text: &str) -> usize {
@@ -161,9 +177,9 @@ impl Comparison {
                 None => text.push_str(what.trim_end()),
                 Some(end) => {
                     let start = what.get(..end).unwrap_or_default();
-                    let whole = start.rsplit_once("\n\n").map_or(start, |(whole, _)| whole);
-                    let fence = if whole.matches("```").count() % 2 == 1 { "\n```" } else { "" };
-                    let _ = write!(text, "{}{fence}\n\n… and more: it is too long to be shown here.", whole.trim_end());
+                    // an empty line is before and behind a fence, and never within: there each line has a sign
+                    let whole = start.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+                    let _ = write!(text, "{}\n\n… and more: it is too long to be shown here.", whole.trim_end());
                 }
             }
             text.push_str("\n\n</details>\n");

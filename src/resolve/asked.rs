@@ -113,6 +113,15 @@ impl Asked {
         done
     }
 
+    /// Who wrote a role's text that is rendered for `host` because another text needs it: whoever wrote that, if it is about another host.
+    /// A role asks for the secrets of the host that has it, and no host's file for those of another.
+    pub fn origin_for(&self, host: &str) -> Origin {
+        match lock(&self.log).origin {
+            Origin::HostVars { .. } if host != self.host => Origin::HostVars { lines: true },
+            _ => Origin::Site,
+        }
+    }
+
     /// How often a secret was asked for, or a variable with one in it.
     pub fn times(&self) -> usize {
         lock(&self.log).times
@@ -198,17 +207,20 @@ impl Asked {
     }
 }
 
-/// Whether a text in a value has control characters in it, a tab apart.
+/// Whether a text in a value has control characters in it, a tab apart; or lists within lists may have one deeper than anybody looks.
 fn has_control(value: &Value, depth: usize) -> bool {
     const DEEPEST: usize = 16;
-    let in_item = |item: &Value| depth < DEEPEST && has_control(item, depth + 1);
+    let in_item = |item: &Value| depth >= DEEPEST || has_control(item, depth + 1);
     match value.kind() {
         ValueKind::String => value.as_str().is_some_and(|text| text.chars().any(|c| c.is_control() && c != '\t')),
-        ValueKind::Seq => value.try_iter().is_ok_and(|mut items| items.any(|item| in_item(&item))),
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter().is_ok_and(|mut items| items.any(|item| in_item(&item)))
+        }
         // a host's own variables are looked at where they are made
         ValueKind::Map if !is_of_a_world(value) => value.try_iter().is_ok_and(|mut keys| {
             keys.any(|key| in_item(&key) || value.get_item(&key).is_ok_and(|item| in_item(&item)))
         }),
+        ValueKind::Bytes => true,
         _ => false,
     }
 }

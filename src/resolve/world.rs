@@ -314,9 +314,10 @@ impl World {
         // of most variables a host says nothing
         let may_be_of_host = is_of_host(&[]);
         let lines = may_be_of_host && self.may_have_lines(var.1.as_deref(), &var.2);
+        let of_role = self.asked.origin_for(&var.0);
         let origin = |way: &[String]| match may_be_of_host && is_of_host(way) {
             true => Origin::HostVars { lines },
-            false => Origin::Site,
+            false => of_role,
         };
         let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
         lock(&self.rendering).pop();

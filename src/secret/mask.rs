@@ -56,12 +56,22 @@ pub fn forms(plain: &[u8]) -> Vec<Zeroizing<String>> {
     forms.into_iter().map(Zeroizing::new).collect()
 }
 
+/// The lines of a plaintext's base64, as programs break it (openssl and PEM, base64(1)).
+fn wrapped(plain: &[u8]) -> Vec<Zeroizing<String>> {
+    let code = Zeroizing::new(STANDARD_NO_PAD.encode(plain));
+    let lines =
+        [64, 76].into_iter().filter(|width| code.len() > *width).flat_map(|width| code.as_bytes().chunks(width));
+    let lines = lines.filter(|line| line.len() >= SHORTEST_LINE);
+    lines.map(|line| Zeroizing::new(String::from_utf8_lossy(line).into_owned())).collect()
+}
+
 /// Remembers a plaintext of the secret `name`, to be hidden from now on.
 pub fn remember(name: &str, plain: &[u8]) {
     let whole = plain.trim_ascii();
     let lines = std::str::from_utf8(whole).unwrap_or_default().lines().map(str::trim);
     let lines = lines.filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"));
     let mut texts = if whole.len() >= SHORTEST { forms(whole) } else { Vec::new() };
+    texts.extend(wrapped(plain));
     texts.extend(lines.map(|line| Zeroizing::new(line.to_owned())));
     let mut opened = OPENED.write().unwrap_or_else(PoisonError::into_inner);
     for text in texts {
@@ -161,6 +171,15 @@ mod tests {
             let hidden = hide(&form).into_owned();
             assert!(hidden.contains("‹secret wide›") && hidden.len() < "‹secret wide›".len() + 12, "{form}: {hidden}");
             assert!(is_in(&form, "mask/tést \"w\u{1f}\"".as_bytes()), "{form}");
+        }
+        let long = format!("mask-test-{}", "wrapped ".repeat(20));
+        remember("long", long.as_bytes());
+        let code = STANDARD_NO_PAD.encode(long.as_bytes());
+        for width in [64, 76] {
+            let broken: Vec<&str> =
+                code.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let hidden = hide(&broken.join("\n")).into_owned();
+            assert!(hidden.lines().all(|line| line.starts_with("‹secret long›") || line.len() < 16), "{hidden}");
         }
         remember("tiny", b"mtest");
         assert_eq!(hide("mtest"), "mtest", "too short to be looked for");

@@ -338,3 +338,38 @@ fn a_strangers_repository_that_is_compared_runs_nothing() {
         assert!(!site.path("ran").exists(), "{url}");
     }
 }
+
+#[test]
+fn a_name_in_a_comparison_writes_no_markdown_of_its_own() {
+    let name = "x`` </details>\\n\\n# Approved by @everybody\\n\\n```";
+    let role = format!(
+        "[[command]]\nname = \"{name}\"\nrun = [\"/bin/true\"]\ncreates = \"/x\"\n\
+         [[file]]\npath = \"/etc/x\"\ncontent = \"```\\n</details>\\n\\n# Approved\\n{}\"\n",
+        "line\\n".repeat(100)
+    );
+    let (old, new) = (Site::new(""), Site::new(&role));
+    for most in ["20000", "400", "200", "100", "50", "10"] {
+        let old = old.path("site");
+        let output = new.kpull(&["compare", old.to_str().unwrap(), "--most", most]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        // what is not in a block of code
+        let (mut fence, mut outside) = (None::<&str>, Vec::new());
+        for line in text.lines() {
+            let ticks = line.split(|c| c != '`').next().unwrap();
+            match fence {
+                Some(open) if line == open => fence = None,
+                Some(_) => {}
+                None if ticks.len() >= 3 => fence = Some(ticks),
+                None => outside.push(line),
+            }
+        }
+        assert_eq!(fence, None, "{text}");
+        assert!(!outside.iter().any(|line| line.starts_with('#')), "{text}");
+        assert_eq!(
+            outside.iter().filter(|line| line.contains("</details>") && !line.contains("x`` ")).count(),
+            1,
+            "{text}"
+        );
+    }
+}

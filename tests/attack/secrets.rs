@@ -40,6 +40,15 @@ fn site(role: &str, host_vars: &str) -> Site {
     site
 }
 
+/// The same with the role of `node1` on `master1` too.
+fn site_of_two(role: &str, host_vars: &str) -> Site {
+    let site = site(role, host_vars);
+    let path = site.path().join("host_vars/master1.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, text.replace("\"signer\"", "\"app\"")).unwrap();
+    site
+}
+
 #[track_caller]
 fn refused(role: &str, host_vars: &str, what: &str, file: &str) {
     let (error, at, help) = check(role, host_vars).unwrap_err();
@@ -121,6 +130,20 @@ fn a_hosts_own_file_asks_for_no_secret() {
     for host_vars in ["vars.app.m.a = \"{{ secret('db') }}\"\n", "vars.app.m.\"{{ secret('db') }}\" = \"b\"\n"] {
         refused(map, host_vars, what, "host_vars/node1.toml");
     }
+    // another host's, which the role there asks for
+    let role = format!("vars.password = \"{{{{ secret('db-' ~ host.name) }}}}\"\n{}", file("{{ x }}"));
+    let other = "(hosts | selectattr('name', 'eq', 'master1') | first)";
+    for value in [
+        format!("{{{{ {other}.vars.app.password }}}}"),
+        format!("{{{{ {other}.vars['app'].password | b64encode }}}}"),
+        "{{ hosts | map(attribute='vars.app.password') | join }}".to_owned(),
+        format!("{{% if {other}.vars.app.password %}}x{{% endif %}}"),
+    ] {
+        let site = site_of_two(&role, &format!("vars.app.x = \"{value}\"\n"));
+        let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
+        let what = "host_vars can't ask for a secret, and this asks for db-master1";
+        assert_eq!(error["error"].as_str().unwrap().split(": ").next(), Some(what), "{value}: {error}");
+    }
     // through another host's eyes
     let role = file("{{ hosts | map(attribute='vars.app.x') | list }}");
     refused(&role, "vars.app.x = \"{{ secret('db') }}\"\n", what, "host_vars/node1.toml");
@@ -155,6 +178,15 @@ fn a_line_break_in_a_hosts_own_file_writes_no_line_of_its_own() {
         r#"vars.app.list = ["a", "b\nExecStartPre=/bin/id"]"#,
         r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] }}""#,
         r#"vars.app.list = [{ a = "b", "c\nd" = "e" }]"#,
+        // in what is no list yet, and deeper than anybody would look
+        r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] | reverse }}""#,
+        r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id', 'c'][0:1] }}""#,
+        r#"vars.app.list = "{{ ['b'] + ['b\nExecStartPre=/bin/id'] }}""#,
+        r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] * 2 }}""#,
+        r#"vars.app.list = "{{ ['b\nExecStartPre=/bin/id'] | zip(['c']) }}""#,
+        r#"vars.app.list = "{{ {'a': 'b\nExecStartPre=/bin/id'}.values() }}""#,
+        r#"vars.app.list = "{{ {'a': 'b\nExecStartPre=/bin/id'} | items }}""#,
+        r#"vars.app.list = "{{ [[[[[[[[[[[[[[[[[[[['b\nExecStartPre=/bin/id']]]]]]]]]]]]]]]]]]]] }}""#,
     ] {
         refused(unit, &format!("{host_vars}\n"), what, "host_vars/node1.toml");
     }

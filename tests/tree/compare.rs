@@ -85,5 +85,5 @@ fn a_state_that_is_not_there_or_can_not_be_made_is_an_error() {
     commit(&site, "two");
     site.file("roles/web/templates/web.conf", "{{ port }}\n");
     let told = compare(&site, &["HEAD"]).exits(0).stdout;
-    assert!(told.contains("Before, it could not be made (`prot` is not defined)."), "{told}");
+    assert!(told.contains("Before, it could not be made (`` `prot` is not defined ``)."), "{told}");
 }
