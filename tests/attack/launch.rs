@@ -179,7 +179,8 @@ fn whoever_interrupts_a_run_at_a_terminal_ends_it_at_once() {
     let desk = Desk::new("");
     let begun = PathBuf::from(desk.path("begun"));
     fs::write(desk.path("script"), format!("open B, '>', '{}'; close B; sleep 600", begun.display())).unwrap();
-    let mut child = desk.at_terminal(&format!("exec {}", desk.apply())).spawn().unwrap();
+    // whoever runs the tests in the background has interrupts ignored
+    let mut child = desk.at_terminal(&format!("exec env --default-signal=INT {}", desk.apply())).spawn().unwrap();
     let mut keyboard = child.stdin.take().unwrap();
     wait_for(&begun);
     keyboard.write_all(b"\x03").unwrap();
