@@ -147,7 +147,8 @@ impl Store {
         let machine = Root::open(Path::new("/"))?;
         if machine.meta(&path)?.is_none() {
             machine.make_directory(&path, DIRECTORY).map_err(|why| {
-                Error::new(format!("can't make the state directory {}", dir.display())).because(why).help(RIGHTS)
+                let error = Error::new(format!("can't make the state directory {}", dir.display())).because(&why);
+                error.help(why.advice().unwrap_or(RIGHTS))
             })?;
         }
         let root = machine.private(&path)?;

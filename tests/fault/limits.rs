@@ -127,7 +127,11 @@ fn a_run_that_gets_no_memory_ends_at_once_and_the_next_finishes_the_work() {
 const USER: &str = "64321";
 
 fn give(path: &Path) {
-    assert!(Command::new("chown").args(["-R", USER]).arg(path).status().unwrap().success());
+    hand(path, USER);
+}
+
+fn hand(path: &Path, owner: &str) {
+    assert!(Command::new("chown").args(["-R", owner]).arg(path).status().unwrap().success());
 }
 
 /// Something that runs as [`USER`] with one process and no more.
@@ -155,6 +159,8 @@ fn without_processes_no_source_is_asked_and_the_message_says_so() {
     assert!(error["error"].as_str().unwrap().starts_with(&what), "{error}");
     assert_eq!(error["help"], PROCESSES);
     assert!(!tree.at("srv").exists());
+    // a state directory of another user is none of root's
+    hand(tree.path(), "0:0");
     tree.kpull("apply").exits(0);
     tree.kpull("plan").exits(0);
     assert_eq!(tree.read("srv/old"), "new\n");

@@ -11,7 +11,7 @@ fn role() -> String {
     let (_, asserted) = DOCKER.split_once("[[assert]]\n").unwrap();
     let (asserted, _) = asserted.split_once("\n[[package]]").unwrap();
     format!(
-        "[vars]\npackage = ''\n[[assert]]\n{asserted}\n[[file]]\npath = '/etc/lab/docker'\ncontent = ''\n\
+        "[vars]\npackage = ''\nsystem = {{ package = 'docker.io' }}\n[[assert]]\n{asserted}\n[[file]]\npath = '/etc/lab/docker'\ncontent = ''\n\
          [[sysctl]]\nname = 'net.core.somaxconn'\nvalue = 3000\n"
     )
 }
@@ -29,7 +29,7 @@ fn with_cgroup_v2_what_needs_v1_is_refused_before_anything_is_changed() {
     let host = world.host();
     assert!(host.run("kpull facts").ok().lines().any(|line| line == "cgroup = \"v2\""));
     for command in ["plan", "apply"] {
-        let told = host.run(&format!("NO_COLOR=1 COLUMNS=300 kpull {command}"));
+        let told = host.run(&format!("NO_COLOR=1 kpull {command}"));
         assert_eq!(told.code(), 1, "{command}: {told}");
         for part in [
             "Docker 1.13.1 needs cgroup v1, and this host has booted with v2",
