@@ -26,7 +26,7 @@ use nix::unistd::AccessFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Kick;
 use crate::net;
@@ -148,7 +148,7 @@ impl Store {
         if machine.meta(&path)?.is_none() {
             machine.make_directory(&path, DIRECTORY).map_err(|why| {
                 let error = Error::new(format!("can't make the state directory {}", dir.display())).because(&why);
-                error.help(why.advice().unwrap_or(RIGHTS))
+                error.help(why.advice().filter(|_| *why.code() != code::RIGHTS).unwrap_or(RIGHTS))
             })?;
         }
         let root = machine.private(&path)?;
