@@ -65,6 +65,7 @@ fn what_is_new_gets_the_context_of_the_policy_and_what_is_replaced_keeps_its_own
                  /srv/lab/data /srv/way /srv/way/f /usr /usr/k8s /usr/k8s/bin /usr/k8s/bin/tool";
     let expected = [
         format!("dir {above}"),
+        "dir /var/lib/kpull".to_owned(),
         "file /etc/kpull/trust.toml".to_owned(),
         format!("file {paths}"),
         "file /srv/lab/data/f".to_owned(),

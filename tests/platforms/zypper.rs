@@ -104,7 +104,7 @@ fn zypper_installs_lowers_and_removes_and_no_apt_wins_on_a_host_of_suse() {
     // what another package needs stays
     world.release(&format!("{REPO}{}{}", package("daemon", "state = \"absent\""), package("user", "")));
     let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("can't remove daemon") && told.contains("user-1.0-1.noarch would go"), "{told}");
+    assert!(told.contains("can't remove daemon: user would go too"), "{told}");
     // what no role wants goes
     world.release(&format!("{REPO}{}", package("daemon", "")));
     world.converges();
