@@ -110,11 +110,8 @@ pub fn put(options: &Options, url: &reqwest::Url, body: String, required: &[Need
 /// Has a child send something that is answered by nothing, which has the time of every try that the options allow, and ten seconds
 /// for the pauses.
 fn tell(options: &Options, url: &str, request: &Request, required: &[Need]) -> Result<()> {
-    demand(required)?;
-    let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-    let setup = Setup { job: Job::Downloads, net: options.load()?, confinement };
     let limit = options.patience() * (options.tries_again() + 1) + Duration::from_secs(10);
-    let mut worker = Worker::start(&net::shown(&net::read(url)?), &setup, Path::new("/"), limit)?;
+    let mut worker = Worker::without_files(&net::shown(&net::read(url)?), Job::Downloads, options, required, limit)?;
     match worker.ask(request)? {
         Answer::Nothing => Ok(()),
         _ => Err(worker.nonsense()),
@@ -142,10 +139,9 @@ impl Questions {
         let (_, worker) = match known {
             Some(known) => kept.insert(known),
             None => {
-                demand(&self.required)?;
-                let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-                let setup = Setup { job: Job::Questions, net: Options::default().load()?, confinement };
-                kept.insert((whom.to_owned(), Worker::start(whom, &setup, Path::new("/"), limit)?))
+                let options = Options::default();
+                let worker = Worker::without_files(whom, Job::Questions, &options, &self.required, limit)?;
+                kept.insert((whom.to_owned(), worker))
             }
         };
         worker.allow(limit);
@@ -209,10 +205,8 @@ impl SmallFiles {
         let mut worker = match known {
             Some(known) => known,
             None => {
-                demand(&self.required)?;
-                let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-                let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
-                Worker::start(&net::shown(&net::read(url)?), &setup, Path::new("/"), limit)?
+                let name = net::shown(&net::read(url)?);
+                Worker::without_files(&name, Job::Downloads, &self.options, &self.required, limit)?
             }
         };
         worker.allow(limit);
@@ -367,12 +361,10 @@ impl Tree for RemoteTree {
 
 impl Get for Downloads {
     fn get(&self, ask: &Ask<'_>) -> Result<Download> {
-        demand(&self.required)?;
-        let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-        let setup = Setup { job: Job::Downloads, net: self.options.load()?, confinement };
         let patience = self.options.patience();
-        let parsed = net::read(ask.url)?;
-        let mut worker = Worker::start(&net::shown(&parsed), &setup, Path::new("/"), limit(&self.options))?;
+        let (parsed, limit) = (net::read(ask.url)?, limit(&self.options));
+        let name = net::shown(&parsed);
+        let mut worker = Worker::without_files(&name, Job::Downloads, &self.options, &self.required, limit)?;
         let Ask { url, others, from, state, is_pinned } = *ask;
         let (url, others) = (url.to_owned(), others.iter().take(OTHERS_MAX).cloned().collect());
         let (state, connections) = (state.map(str::to_owned), self.connections);
@@ -438,6 +430,13 @@ struct Worker {
 }
 
 impl Worker {
+    /// Starts a child that has no file to read or write, for no longer than `limit`, unless the sandbox lacks what is `required`.
+    fn without_files(name: &str, job: Job, options: &Options, required: &[Need], limit: Duration) -> Result<Self> {
+        demand(required)?;
+        let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
+        Self::start(name, &Setup { job, net: options.load()?, confinement }, Path::new("/"), limit)
+    }
+
     /// Starts a child in `directory`, which has `limit` for all that it is asked, and confines it.
     fn start(name: &str, setup: &Setup, directory: &Path, limit: Duration) -> Result<Self> {
         let mut command = process::ourselves(COMMAND);
