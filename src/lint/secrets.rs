@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::host::unit_files::DIRS;
@@ -14,6 +13,7 @@ use crate::kind::kube_object::KubeObject;
 use crate::kind::unit::Unit;
 use crate::lint::place;
 use crate::lint::{Host, Subject};
+use crate::secret::mask::forms;
 use crate::secret::placeholder;
 
 /// Who reads what is not kept from anybody.
@@ -108,31 +108,14 @@ fn strings(value: &Value) -> Vec<Cow<'_, str>> {
 }
 
 impl Host<'_> {
-    /// The name of a secret that is in a text: its placeholder as it is, in capitals or small letters, in hex, in base64, or as in a URL.
+    /// The name of a secret that is in a text: its placeholder in one of the [`forms`] that are hidden elsewhere, in capitals or small
+    /// letters.
     fn secret_in(&self, text: &str) -> Option<String> {
         let small = text.to_lowercase();
-        let is_in = |name: &&String| {
-            let mark = placeholder(name);
-            let small_mark = mark.to_lowercase();
-            let in_url = small_mark.replace('<', "%3c").replace(' ', "%20").replace('>', "%3e");
-            small.contains(&small_mark)
-                || small.contains(&in_url)
-                || small.contains(&hex::encode(&mark))
-                || base64_of(&mark).iter().any(|encoded| text.contains(encoded))
-        };
+        let is_form = |form: &Zeroizing<String>| small.contains(&form.to_lowercase());
+        let is_in = |name: &&String| forms(placeholder(name).as_bytes()).iter().any(is_form);
         self.secrets.iter().find(is_in).cloned()
     }
-}
-
-/// The part of a text's base64 that is the same whatever stands around it, for each of the three ways in which it can begin.
-fn base64_of(text: &str) -> [String; 3] {
-    [("", 0), ("\0", 2), ("\0\0", 3)].map(|(before, mixed)| {
-        let bytes = [before.as_bytes(), text.as_bytes()].concat();
-        let whole = bytes.len() / 3 * 3;
-        let encoded = BASE64_STANDARD.encode(bytes.get(..whole).unwrap_or_default());
-        // what stands before it has a part in these
-        encoded.get(mixed..).unwrap_or_default().to_owned()
-    })
 }
 
 #[cfg(test)]
