@@ -183,7 +183,7 @@ fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bo
 fn input_digests(seal: &Seal) -> Vec<Option<String>> {
     let program = std::env::current_exe().ok();
     let paths = seal.inputs.keys().filter(|path| Some(*path) != program.as_ref());
-    paths.map(|path| read::named(path).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
+    paths.map(|path| read::up_to(path, read::MOST).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
 }
 
 /// SHA-256 of what is in each trace that is a file: of others the text is in the seal, or nothing matters but that they are there.
@@ -290,4 +290,34 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         is_failed: false,
         took: start.elapsed(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_of_more_than_configuration_has_is_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("release.tar");
+        let now = Timestamp::UNIX_EPOCH;
+        let seal = Seal {
+            program: String::new(),
+            host: String::new(),
+            made: now,
+            serial: 1,
+            created: now,
+            expires: now,
+            resources: 0,
+            facts: String::new(),
+            inputs: [(path.clone(), None)].into(),
+            traces: Vec::new(),
+        };
+        let digests = [b'a', b'b'].map(|byte| {
+            std::fs::write(&path, vec![byte; 9 << 20]).unwrap();
+            input_digests(&seal)
+        });
+        assert!(digests.iter().flatten().all(Option::is_some), "{digests:?}");
+        assert_ne!(digests[0], digests[1]);
+    }
 }
