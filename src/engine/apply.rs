@@ -425,7 +425,7 @@ impl<'a> Run<'a> {
 
     /// What the change of an item changes too, and how.
     fn along(&self, at: usize, items: &[Item]) -> Vec<(usize, Change)> {
-        let ids = items[at].resource.along();
+        let ids = items[at].resource.along(self.work);
         if ids.is_empty() {
             return Vec::new();
         }
@@ -512,7 +512,7 @@ impl<'a> Run<'a> {
         let item = &one.item;
         let observed = item.resource.observe(self.work)?;
         if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
-            let ids = item.resource.along();
+            let ids = item.resource.along(self.work);
             // what can't be told of one is told at its own turn
             let observe = |one: &Gone| one.item.resource.observe(self.work).ok();
             let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));

@@ -204,7 +204,8 @@ pub trait Resource: fmt::Debug + Any + Send {
     }
 
     /// Ids of resources that its change changes too: the other packages of one entry are installed along with the first.
-    fn along(&self) -> Vec<String> {
+    fn along(&self, work: &Work<'_>) -> Vec<String> {
+        let _ = work;
         Vec::new()
     }
 

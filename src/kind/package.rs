@@ -182,7 +182,7 @@ impl Resource for Package {
         wants.packages.insert(self.name.clone());
     }
 
-    fn along(&self) -> Vec<String> {
+    fn along(&self, _: &Work<'_>) -> Vec<String> {
         self.set.names.iter().map(|name| format!("{}:{name}", PackageFields::NAME)).collect()
     }
 
@@ -356,8 +356,12 @@ impl Resource for Unwanted {
         Phase::Packages
     }
 
-    fn along(&self) -> Vec<String> {
-        self.others.iter().map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
+    fn along(&self, work: &Work<'_>) -> Vec<String> {
+        // what can't be told goes at its own turn
+        let Ok(Way::Remove { needing, useless }) = self.way(work.host) else { return Vec::new() };
+        let is_useless = |other: &&Former| useless.iter().any(|name| is_named(&other.name, name));
+        let came = self.others.iter().map(Arc::as_ref).filter(is_useless);
+        came.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
