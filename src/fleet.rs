@@ -273,7 +273,6 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
 /// How the host is, at no time.
 fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
-    let [.., most_artifacts] = ENTRIES;
     let mut certificates: Vec<_> = vitals.certificates.into_iter().collect();
     certificates.sort_by_key(|(_, ending)| ending.end);
     let failing = vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| bare(id, "probe:").to_owned());
@@ -302,7 +301,7 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         passing: vitals.probes.values().filter(|passed| **passed).count(),
         failing: failing.collect(),
         certificates,
-        artifacts: vitals.artifacts.into_iter().take(most_artifacts).collect(),
+        artifacts: vitals.artifacts,
     };
     Ok(record.short())
 }
@@ -471,7 +470,8 @@ fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Re
 impl Record {
     /// With no text longer than a host writes it: what one host says stands in the records of those that wait for it.
     fn short(mut self) -> Self {
-        let [most_certificates, most_probes, _] = ENTRIES;
+        let [most_certificates, most_probes, most_artifacts] = ENTRIES;
+        self.artifacts = self.artifacts.into_iter().take(most_artifacts).collect();
         self.certificates.truncate(most_certificates);
         self.failing.truncate(most_probes);
         let texts =

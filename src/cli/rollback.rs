@@ -62,10 +62,11 @@ impl Rollback {
                 .cloned()
                 .ok_or_else(|| Error::new(format!("there is no generation {number}")).help(help)),
             // where none counts any more, the last one says why
-            None => agent
-                .last_good(&last.release)?
-                .or(agent.store.last_good(&last.release)?)
-                .ok_or_else(|| Error::new("there is no earlier good release to go back to").help(help)),
+            None => match agent.last_good(&last.release)? {
+                None => agent.store.last_good(&last.release)?,
+                good => good,
+            }
+            .ok_or_else(|| Error::new("there is no earlier good release to go back to").help(help)),
         }
     }
 }

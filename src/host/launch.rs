@@ -88,9 +88,12 @@ fn close_all_but(kept: &[RawFd]) {
     }
 }
 
+/// That argument for whoever runs this program.
+const ROOT: &str = "-";
+
 /// The argument that tells a launcher whom its program runs as.
 pub(super) fn whom(identity: Option<&Identity>) -> String {
-    identity.map_or_else(|| "-".to_owned(), |identity| format!("{}:{}", identity.uid, identity.gid))
+    identity.map_or_else(|| ROOT.to_owned(), |identity| format!("{}:{}", identity.uid, identity.gid))
 }
 
 /// User and group of such an argument.
@@ -112,16 +115,19 @@ pub fn main(mut words: impl Iterator<Item = OsString>) -> i32 {
 /// Why it can't become the program. It is root until it has left the terminal: another process of the user could take over
 /// one of the user's that still has it.
 fn become_program(whom: &OsString, program: &OsString, arguments: impl Iterator<Item = OsString>) -> io::Error {
-    let prepared = leave_terminal().and_then(|()| match user_and_group(whom) {
+    let user = user_and_group(whom);
+    let prepared = leave_terminal().and_then(|()| match user {
         Some((1.., _)) => nix::sys::prctl::set_no_new_privs(),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None if whom == ROOT => Ok(()),
+        None => Err(Errno::EINVAL),
     });
     if let Err(errno) = prepared {
         return errno.into();
     }
     let mut process = process::new(program);
     process.args(arguments);
-    if let Some((uid, gid)) = user_and_group(whom) {
+    if let Some((uid, gid)) = user {
         // this directory, as that user
         process.uid(uid).gid(gid).current_dir(".");
     }

@@ -440,13 +440,13 @@ fn list_of(properties: &Properties, key: &str) -> Vec<String> {
     properties.get(key).and_then(|value| value.clone().try_into().ok()).unwrap_or_default()
 }
 
-/// The main process of a unit; 0 for none.
 /// Now on the clock that systemd counts from boot with, in microseconds.
 fn monotonic() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
 }
 
+/// The main process of a unit; 0 for none.
 fn main_process(properties: &Properties) -> u32 {
     properties.get("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
 }

@@ -150,14 +150,12 @@ impl Store {
     pub fn last_good_that(&self, digest: &str, suits: impl Fn(&Generation) -> bool) -> Result<Option<Generation>> {
         let mut all = self.generations()?;
         all.retain(|one| one.good && one.release != digest);
-        let mut kept = None;
         while let Some(one) = all.pop() {
             if self.root().meta(Path::new(&release_path(&one.release)))?.is_some() && suits(&one) {
-                kept = Some(one);
-                break;
+                return Ok(Some(one));
             }
         }
-        Ok(kept)
+        Ok(None)
     }
 
     /// Keeps the last release that was taken under its digest too: a second name of one file.

@@ -198,7 +198,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sig");
         std::fs::write(&path, b"\xff").unwrap();
-        assert!(add_signature(dir.path(), "sig", "one\n").is_err());
+        let error = add_signature(dir.path(), "sig", "one\n").unwrap_err();
+        assert_eq!(error.to_string(), "sig is not UTF-8 text");
         assert_eq!(std::fs::read(&path).unwrap(), b"\xff");
     }
 
