@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::accounts::{Database, Names};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
@@ -149,14 +149,17 @@ impl Adoption<'_> {
         self.count += 1;
         let shown = path.display().to_string();
         if self.count > MOST {
-            return Err(Error::new(format!("there are more than {MOST} things in what is to be adopted"))
+            return Err(Error::new(code::ADOPT, format!("there are more than {MOST} things in what is to be adopted"))
                 .help("name the files that matter; what a program writes by itself is no part of a role"));
         }
         if ["{{", "{%", "{#"].iter().any(|mark| shown.contains(mark)) {
-            return Err(Error::new(format!("{shown} looks like a template")).help("write this one by hand"));
+            return Err(
+                Error::new(code::ADOPT, format!("{shown} looks like a template")).help("write this one by hand")
+            );
         }
         let Some(meta) = self.root.meta(path)? else {
-            return Err(Error::new(format!("there is nothing at {shown}")).help("leave it out, or correct the path"));
+            return Err(Error::new(code::ADOPT, format!("there is nothing at {shown}"))
+                .help("leave it out, or correct the path"));
         };
         let at = ("path", quoted(&shown));
         match meta.what {
@@ -179,7 +182,7 @@ impl Adoption<'_> {
                 self.table("file", &fields);
             }
             What::Special => {
-                return Err(Error::new(format!("{shown} is a device, a socket or a pipe"))
+                return Err(Error::new(code::ADOPT, format!("{shown} is a device, a socket or a pipe"))
                     .help("no role makes those: leave it out"));
             }
         }
@@ -198,8 +201,11 @@ impl Adoption<'_> {
                 Some(name) => fields.push((field, quoted(&name))),
                 None if !self.root.is_live() => {}
                 None => {
-                    return Err(Error::new(format!("{shown} belongs to {field} {number}, which has no name"))
-                        .help("give it to somebody with a name, or leave it out"));
+                    return Err(Error::new(
+                        code::ADOPT,
+                        format!("{shown} belongs to {field} {number}, which has no name"),
+                    )
+                    .help("give it to somebody with a name, or leave it out"));
                 }
             }
         }
@@ -210,15 +216,18 @@ impl Adoption<'_> {
     fn source(&mut self, path: &Path, meta: &Meta) -> Result<String> {
         let shown = path.display();
         if meta.size > LARGEST {
-            return Err(Error::new(format!("{shown} has {} bytes, which is much for a site", meta.size))
+            return Err(Error::new(code::ADOPT, format!("{shown} has {} bytes, which is much for a site", meta.size))
                 .help("a program or an archive goes into artifacts.toml: `kpull pin`"));
         }
         if meta.mode & 0o004 == 0 && !self.private {
-            return Err(Error::new(format!("{shown} is not for everybody here, and a site can be read by many"))
-                .help("what is secret in it goes into `kpull secret`; if nothing is, say --private"));
+            return Err(Error::new(
+                code::ADOPT,
+                format!("{shown} is not for everybody here, and a site can be read by many"),
+            )
+            .help("what is secret in it goes into `kpull secret`; if nothing is, say --private"));
         }
         let Some((_, content)) = self.root.read(path)? else {
-            return Err(Error::new(format!("{shown} can't be read")));
+            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")));
         };
         let name = shown.to_string().trim_start_matches('/').to_owned();
         self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
@@ -233,7 +242,7 @@ impl Adoption<'_> {
                 return Ok(());
             }
             Found::Missing => {
-                return Err(Error::new(format!("there is no unit {name}"))
+                return Err(Error::new(code::ADOPT, format!("there is no unit {name}"))
                     .help("`systemctl list-unit-files` tells which there are"));
             }
             Found::File(file) => file,
@@ -263,9 +272,8 @@ impl Adoption<'_> {
         for dropin in self.root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
             let text = self.root.text(&dropins.join(dropin))?;
             if text.contains("{{") || text.contains("{%") {
-                return Err(
-                    Error::new(format!("{dropin} of {name} looks like a template")).help("write this one by hand")
-                );
+                return Err(Error::new(code::ADOPT, format!("{dropin} of {name} looks like a template"))
+                    .help("write this one by hand"));
             }
             let _ = writeln!(table, "{} = {}", quoted(dropin), quoted(&text));
         }
@@ -277,11 +285,11 @@ impl Adoption<'_> {
 
     fn zone(&mut self, zone: &str) -> Result<()> {
         let (path, text) = kept_zone(self.root, zone)?.ok_or_else(|| {
-            Error::new(format!("firewalld has no zone {zone} here"))
+            Error::new(code::ADOPT, format!("firewalld has no zone {zone} here"))
                 .help("`firewall-cmd --permanent --get-zones` tells which there are")
         })?;
         let settings = ZoneFile::parse(text)
-            .map_err(|why| Error::new(format!("{} can't be read", path.display())).because(why))?
+            .map_err(|why| Error::new(code::ADOPT, format!("{} can't be read", path.display())).because(why))?
             .settings();
         let list = |texts: Vec<String>| {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
@@ -314,9 +322,8 @@ impl Adoption<'_> {
             value = self.kept_sysctl(name)?.unwrap_or_default();
         }
         if value.is_empty() || value.contains('\n') {
-            return Err(
-                Error::new(format!("there is no kernel setting {name} here")).help("`sysctl -a` tells which there are")
-            );
+            return Err(Error::new(code::ADOPT, format!("there is no kernel setting {name} here"))
+                .help("`sysctl -a` tells which there are"));
         }
         self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))]);
         Ok(())
@@ -343,7 +350,9 @@ impl Adoption<'_> {
         let manager = Manager::detect(self.root)?;
         let known = manager.query(self.root, &BTreeSet::from([name.to_owned()]))?;
         if known.get(name).is_none_or(Vec::is_empty) {
-            return Err(Error::new(format!("the package {name} is not installed here")).help("leave it out"));
+            return Err(
+                Error::new(code::ADOPT, format!("the package {name} is not installed here")).help("leave it out")
+            );
         }
         self.table("package", &[("name", quoted(name))]);
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Result, counted};
+use crate::error::{Context, Error, Result, code, counted};
 use crate::fleet;
 use crate::hook;
 use crate::host::root::Root;
@@ -141,7 +141,7 @@ impl Artifacts {
     fn check(&self, doc: &Doc) -> Result<()> {
         let at = |names: &[&str]| doc.place(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         if self.bearer.is_some() || self.basic.is_some() {
-            return Err(Error::new("[artifacts] can't have credentials")
+            return Err(Error::new(code::CONFIG, "[artifacts] can't have credentials")
                 .because("they would be sent to every server that artifacts.toml names")
                 .at(at(&["artifacts"]), "`bearer` or `basic` in here")
                 .help(
@@ -153,12 +153,12 @@ impl Artifacts {
                 .map_err(|error| error.at(at(&["artifacts", "mirrors", &index.to_string()]), "this mirror"))?;
         }
         if self.only_mirrors && self.mirrors.is_empty() {
-            return Err(Error::new("`only_mirrors` is set without `mirrors`")
+            return Err(Error::new(code::CONFIG, "`only_mirrors` is set without `mirrors`")
                 .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
                 .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
         }
         if !(1..=CONNECTIONS_MAX).contains(&self.connections()) {
-            return Err(Error::new(format!("`connections` has to be from 1 to {CONNECTIONS_MAX}"))
+            return Err(Error::new(code::CONFIG, format!("`connections` has to be from 1 to {CONNECTIONS_MAX}"))
                 .at(at(&["artifacts", "connections"]), "not in here")
                 .help("leave it out for 4, or write 1 for one connection at a time"));
         }
@@ -227,7 +227,7 @@ impl Config {
 
     /// Reads a configuration; a relative path in it starts at its own directory.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = read::named(path).context(|| format!("can't read the configuration {}", path.display())).map_err(|error| {
+        let bytes = read::named(path).context(code::CONFIG, || format!("can't read the configuration {}", path.display())).map_err(|error| {
             error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
         })?;
         let doc = Doc::parse(&path.display().to_string(), &bytes)?;
@@ -240,7 +240,7 @@ impl Config {
         }
         config.trust.check().map_err(|error| error.at(doc.place(&["trust".to_owned()]), "in this table"))?;
         if config.sources.is_empty() {
-            return Err(Error::new(format!("{} names no source", path.display()))
+            return Err(Error::new(code::CONFIG, format!("{} names no source", path.display()))
                 .help("add [[source]] with `git`, `http` or `dir`"));
         }
         for (index, source) in config.sources.iter_mut().enumerate() {
@@ -249,6 +249,7 @@ impl Config {
                 .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
             if !config.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
                 return Err(Error::new(
+                    code::CONFIG,
                     "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
                 )
                 .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
@@ -283,14 +284,13 @@ impl Config {
 impl Trust {
     fn check(&self) -> Result<()> {
         match (&self.allowed_signers, &self.keys) {
-            (None, None) => Err(Error::new("[trust] names no keys").help(
+            (None, None) => Err(Error::new(code::CONFIG, "[trust] names no keys").help(
                 "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
             )),
-            (Some(_), Some(_)) => {
-                Err(Error::new("[trust] sets both `allowed_signers` and `keys`").help("keep the one to start from"))
-            }
+            (Some(_), Some(_)) => Err(Error::new(code::CONFIG, "[trust] sets both `allowed_signers` and `keys`")
+                .help("keep the one to start from")),
             (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
-                Err(Error::new("[trust] sets a threshold beside `keys`")
+                Err(Error::new(code::CONFIG, "[trust] sets a threshold beside `keys`")
                     .help("a key set says its thresholds itself: remove it"))
             }
             _ => Ok(()),
@@ -300,25 +300,28 @@ impl Trust {
     /// The keys that the host starts from.
     pub fn start(&self) -> Result<KeySet> {
         if let Some(path) = &self.keys {
-            let bytes = read::named(path).context(|| format!("can't read the key set {}", path.display()))?;
+            let bytes =
+                read::named(path).context(code::CONFIG, || format!("can't read the key set {}", path.display()))?;
             let set = KeySet::parse(&path.display().to_string(), &bytes)?;
             if set.site != self.site {
-                return Err(Error::new(format!("{} is a key set of the site `{}`", path.display(), set.site))
-                    .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
+                return Err(Error::new(
+                    code::CONFIG,
+                    format!("{} is a key set of the site `{}`", path.display(), set.site),
+                )
+                .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
             }
             return Ok(set);
         }
-        let Some(path) = &self.allowed_signers else { return Err(Error::new("[trust] names no keys")) };
+        let Some(path) = &self.allowed_signers else { return Err(Error::new(code::CONFIG, "[trust] names no keys")) };
         let signers = AllowedSigners::load(path)?;
         let release = self.threshold.unwrap_or(1);
         let rotate = self.rotate_threshold.unwrap_or(release);
         let keys = signers.count(Purpose::Release);
         if release == 0 || release > keys {
-            return Err(Error::new(format!(
-                "`threshold` is {release}, and {} has {}",
-                path.display(),
-                counted(keys, "key")
-            ))
+            return Err(Error::new(
+                code::CONFIG,
+                format!("`threshold` is {release}, and {} has {}", path.display(), counted(keys, "key")),
+            )
             .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
         }
         Ok(KeySet::start(&self.site, signers, release, rotate))

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::ops::Range;
-use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
@@ -101,9 +100,7 @@ pub struct Error(Box<Inner>);
 
 #[derive(Clone, Debug)]
 struct Inner {
-    /// Its class, if that is a closer one than the file's that it was made in.
-    code: Option<&'static Code>,
-    made: &'static Location<'static>,
+    code: &'static Code,
     exit: Exit,
     what: String,
     cause: Option<String>,
@@ -123,12 +120,10 @@ struct Inner {
 }
 
 impl Error {
-    /// A failure with exit code 1. Control characters in `what` are made visible, since names come from outside.
-    #[track_caller]
-    pub fn new(what: impl AsRef<str>) -> Self {
+    /// A failure of a class, with exit code 1. Control characters in `what` are made visible, since names come from outside.
+    pub fn new(code: &'static Code, what: impl AsRef<str>) -> Self {
         Self(Box::new(Inner {
-            code: None,
-            made: Location::caller(),
+            code,
             exit: Exit::Failed,
             what: visible(what.as_ref()),
             cause: None,
@@ -144,12 +139,11 @@ impl Error {
         }))
     }
 
-    /// A failure because of an error of something underneath; what to do, when the kernel's number in it says that.
-    #[track_caller]
-    pub fn of(what: impl AsRef<str>, why: &(dyn std::error::Error + 'static)) -> Self {
-        let mut error = Self::new(what).because(causes(why));
+    /// A failure because of an error of something underneath. A number of the kernel's in that error (no space, no rights) decides the
+    /// class in place of `code`, and what to do.
+    pub fn of(code: &'static Code, what: impl AsRef<str>, why: &(dyn std::error::Error + 'static)) -> Self {
         let number = number(why);
-        error.0.code = number.and_then(class);
+        let error = Self::new(number.and_then(class).unwrap_or(code), what).because(causes(why));
         match number.and_then(advice) {
             Some(advice) => error.help(advice),
             None => error,
@@ -157,25 +151,20 @@ impl Error {
     }
 
     /// A release that must not be applied: exit code 4.
-    #[track_caller]
-    pub fn refused(what: impl AsRef<str>) -> Self {
-        Self::new(what).exit(Exit::Refused)
+    pub fn refused(code: &'static Code, what: impl AsRef<str>) -> Self {
+        Self::new(code, what).exit(Exit::Refused)
     }
 
-    /// Sets a closer class than that of the file that it is made in.
+    /// Sets another class, where what failed underneath turns out to be of a closer one.
     #[must_use]
-    pub fn coded(mut self, code: &'static Code) -> Self {
-        self.0.code = Some(code);
+    pub fn with_code(mut self, code: &'static Code) -> Self {
+        self.0.code = code;
         self
     }
 
     /// Its class, which `kpull help CODE` explains.
     pub fn code(&self) -> &'static Code {
-        match self.0.code {
-            Some(code) => code,
-            None if self.0.exit == Exit::Busy => &code::BUSY,
-            None => code::of_file(self.0.made.file()),
-        }
+        self.0.code
     }
 
     /// Sets the exit code.
@@ -211,7 +200,7 @@ impl Error {
 
     /// Whether the host as a whole lacks something: space, a disk that works, memory.
     pub fn is_of_machine(&self) -> bool {
-        [&code::SPACE, &code::DISK, &code::LIMIT].contains(&self.code())
+        [code::SPACE, code::DISK, code::LIMIT].contains(&self.code())
     }
 
     /// Says that this host is to blame for it, and no release: the last good release fails there in the same way.
@@ -393,18 +382,12 @@ impl Diagnostic for Error {
 /// Gives a failure of something underneath the words of what was being done.
 pub trait Context<T> {
     /// Turns any error into ours: `what` says what was being done, the error itself becomes the cause.
-    #[track_caller]
-    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
+    fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: std::error::Error + 'static> Context<T> for Result<T, E> {
-    #[track_caller]
-    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        // not `map_err`: in a closure, this place would be the caller
-        match self {
-            Ok(value) => Ok(value),
-            Err(error) => Err(Error::of(what(), &error)),
-        }
+    fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Error::of(code, what(), &error))
     }
 }
 
@@ -427,10 +410,10 @@ pub fn advice(errno: Errno) -> Option<&'static str> {
 /// The class of an error of the kernel's, whatever was being done; `None` when it depends on that.
 fn class(errno: Errno) -> Option<&'static Code> {
     Some(match errno {
-        Errno::ENOSPC | Errno::EDQUOT => &code::SPACE,
-        Errno::EROFS | Errno::EIO => &code::DISK,
-        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => &code::LIMIT,
-        Errno::EACCES | Errno::EPERM => &code::RIGHTS,
+        Errno::ENOSPC | Errno::EDQUOT => code::SPACE,
+        Errno::EROFS | Errno::EIO => code::DISK,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => code::LIMIT,
+        Errno::EACCES | Errno::EPERM => code::RIGHTS,
         _ => return None,
     })
 }
@@ -555,26 +538,28 @@ mod tests {
     fn of_failures_with_one_cause_the_first_is_told_and_names_the_others() {
         let at = |line: usize| Place { file: "r.toml".into(), text: "\n".repeat(9).into(), span: line - 1..line - 1 };
         let lacks = |file: &str, line| {
-            Error::new("it can't be used")
+            Error::new(code::OTHER, "it can't be used")
                 .because(format!("the site has no {file}"))
                 .help("run `kpull pki init`")
                 .at(at(line), "")
         };
-        let unread = |name: &str| Error::new(format!("can't read {name}")).because("there is no key").help("name one");
+        let unread = |name: &str| {
+            Error::new(code::OTHER, format!("can't read {name}")).because("there is no key").help("name one")
+        };
         let errors = vec![
             lacks("a.pem", 1),
             unread("a"),
             lacks("b.pem", 2).help_more("the same on 2 more: x, y"),
-            Error::new("of its own").help("name one"),
+            Error::new(code::OTHER, "of its own").help("name one"),
             unread("b"),
             lacks("c.pem", 3),
             lacks("c.pem", 3),
             lacks("d.pem", 4),
             lacks("d.pem", 5),
             // without advice only what is the same has the same cause
-            Error::new("x").because("there is no key"),
-            Error::new("y").because("there is no key"),
-            Error::new("y").because("there is no key"),
+            Error::new(code::OTHER, "x").because("there is no key"),
+            Error::new(code::OTHER, "y").because("there is no key"),
+            Error::new(code::OTHER, "y").because("there is no key"),
         ];
         let told = Error::all(errors).unwrap().told();
         let said: Vec<_> =
@@ -603,7 +588,7 @@ mod tests {
 
     #[test]
     fn a_name_from_outside_cannot_write_to_the_terminal() {
-        assert_eq!(Error::new("file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
+        assert_eq!(Error::new(code::OTHER, "file \u{1b}[2J").to_string(), "file \\u{1b}[2J");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, code, nearest};
 use crate::kind;
 use crate::resolve::{Facts, Shown, show};
 use crate::secret::Secrets;
@@ -66,7 +66,7 @@ pub fn paths(files: &Files, role: &str) -> Vec<String> {
 impl Example {
     /// Reads the example of `role` at a path of a site.
     pub fn load(files: &Files, role: &str, path: &str) -> Result<Self> {
-        let doc = files.doc(path)?.ok_or_else(|| Error::new(format!("there is no {path}")))?;
+        let doc = files.doc(path)?.ok_or_else(|| Error::new(code::EDIT, format!("there is no {path}")))?;
         let file: ExampleFile = doc.read()?;
         for (table, expected) in [("expect", &file.expect), ("without", &file.without)] {
             if let Some(name) = expected.keys().find(|name| kind::find(name).is_none()) {
@@ -75,7 +75,7 @@ impl Example {
             }
         }
         if file.expect.is_empty() && file.without.is_empty() {
-            return Err(Error::new(format!("{path} expects nothing"))
+            return Err(Error::new(code::EDIT, format!("{path} expects nothing"))
                 .help("add [[expect.KIND]] with some fields of a resource, or [[without.KIND]]"));
         }
         Ok(Self { role: role.to_owned(), doc, file })
@@ -91,7 +91,7 @@ impl Example {
         for (kind, index, wanted) in each(&self.file.without) {
             if let Some(found) = of(&shown, kind).find(|one| differences(one, wanted).is_empty()) {
                 let at = ["without".to_owned(), kind.to_owned(), index.to_string()];
-                let error = Error::new(format!("there is such a {kind}: {}", found.ids.join(", ")));
+                let error = Error::new(code::EDIT, format!("there is such a {kind}: {}", found.ids.join(", ")));
                 let help = format!("it is from {}", found.place);
                 errors.push(error.at(self.doc.place(&at), "not to be there").help(help));
             }
@@ -114,7 +114,7 @@ impl Example {
         made.extend(hosts.iter().map(|(name, vars)| (format!("host_vars/{name}.toml"), vars.clone())));
         for (path, value) in made {
             let text = toml::to_string(&value)
-                .map_err(|error| Error::new("the example can't be made a site").because(error))?;
+                .map_err(|error| Error::new(code::EDIT, "the example can't be made a site").because(error))?;
             site.extend([(path, text.into_bytes().into())]);
         }
         // what `kpull pki init` makes of these: certificates, and the public halves of pairs of keys
@@ -142,7 +142,8 @@ impl Example {
             let label = error.label().unwrap_or("here").to_owned();
             error.at(self.doc.place(&at), label)
         };
-        Error::all(error.each().map(moved).collect()).unwrap_or_else(|| Error::new("the example can't be made a site"))
+        Error::all(error.each().map(moved).collect())
+            .unwrap_or_else(|| Error::new(code::EDIT, "the example can't be made a site"))
     }
 
     /// An error when none of the host's resources is as it is wanted.
@@ -154,13 +155,14 @@ impl Example {
         let judged = of(shown, kind).map(|one| (differences(one, wanted), one));
         let Some((differ, nearest)) = judged.min_by_key(|(differ, _)| differ.len()) else {
             return Some(
-                Error::new(format!("the host has no {kind} at all")).at(at(None), format!("this {kind} was expected")),
+                Error::new(code::EDIT, format!("the host has no {kind} at all"))
+                    .at(at(None), format!("this {kind} was expected")),
             );
         };
         let first = differ.first()?;
         let lines: Vec<String> = differ.iter().map(ToString::to_string).collect();
         Some(
-            Error::new(format!("no {kind} is as it is expected"))
+            Error::new(code::EDIT, format!("no {kind} is as it is expected"))
                 .because(format!("the nearest is {} ({})", nearest.ids.join(", "), nearest.place))
                 .at(at(Some(first.field)), "not so")
                 .help(lines.join("\n")),

@@ -16,7 +16,7 @@ use ssh_key::{PublicKey, SshSig};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Ending, Vitals, bare, failing};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::host::read;
@@ -82,7 +82,8 @@ impl Config {
     /// Finds what can't be meant.
     pub fn check(&self) -> Result<()> {
         if self.dir.is_none() && self.etcd.is_empty() && self.http.is_none() {
-            return Err(Error::new("[status] says nowhere to tell it").help("set `dir`, `http`, or `etcd` with `ca`"));
+            return Err(Error::new(code::FLEET, "[status] says nowhere to tell it")
+                .help("set `dir`, `http`, or `etcd` with `ca`"));
         }
         self.http.as_deref().map(net::parse).transpose()?;
         self.cluster().map(drop)
@@ -141,11 +142,13 @@ pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Opt
         return Ok(None);
     }
     let endpoints = etcd.iter().map(|text| net::parse(text)).collect::<Result<Vec<_>>>()?;
-    let Some(ca) = ca else { return Err(Error::new("`etcd` needs `ca`").help("name the file with its authority")) };
+    let Some(ca) = ca else {
+        return Err(Error::new(code::FLEET, "`etcd` needs `ca`").help("name the file with its authority"));
+    };
     let client = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert.to_owned(), key.to_owned())),
         (None, None) => None,
-        _ => return Err(Error::new("`client_cert` and `client_key` go together")),
+        _ => return Err(Error::new(code::FLEET, "`client_cert` and `client_key` go together")),
     };
     Ok(Some(Cluster { endpoints, ca: ca.to_owned(), client }))
 }
@@ -253,7 +256,7 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let bytes = sign(agent, &record)?;
     if let Some(dir) = &config.dir {
         Root::write_output(dir, &file(&record.host), &bytes).map_err(|why| {
-            let error = Error::new("can't write this host's status").because(&why);
+            let error = Error::new(code::FLEET, "can't write this host's status").because(&why);
             error.help(
                 why.advice().unwrap_or("`dir` under [status] in kpull.toml is a directory: make it, or correct it"),
             )
@@ -309,7 +312,7 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
 fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
     let keys = agent.config.identities(&agent.host.root);
     let Some(key) = keys.iter().find(|key| nix::sys::stat::stat(*key).is_ok()) else {
-        return Err(Error::new("there is no key to sign this host's status with")
+        return Err(Error::new(code::FLEET, "there is no key to sign this host's status with")
             .help("`ssh-keygen -A` makes the host keys; or set `identities` under [secrets]"));
     };
     let mut bytes = serde_json::to_vec(record).unwrap_or_default();
@@ -331,7 +334,7 @@ fn put(client: &Client, key: &str, value: &[u8]) -> Result<(), Failure> {
 }
 
 fn unreached(why: &Failure) -> Error {
-    Error::new("etcd does not take this host's status").because(why)
+    Error::new(code::FLEET, "etcd does not take this host's status").because(why)
 }
 
 /// How long the records of a fleet may take to be read, all together.
@@ -371,7 +374,7 @@ impl Place {
         until: Instant,
     ) -> Result<Option<Result<Record, String>>> {
         if until <= Instant::now() {
-            return Err(Error::new(format!("the record of {host} was not read: there was no time left"))
+            return Err(Error::new(code::FLEET, format!("the record of {host} was not read: there was no time left"))
                 .help("the place of the records is slow: look there; `kpull fleet --within SECONDS` gives it longer"));
         }
         Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
@@ -400,7 +403,7 @@ impl Place {
             },
             Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
                 Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
-                Err(why) => Err(Error::new("etcd can't be read").because(why)),
+                Err(why) => Err(Error::new(code::FLEET, "etcd can't be read").because(why)),
             },
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::engine::Agent;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::process;
 use crate::kind::fields::is_argv;
 use crate::net;
@@ -104,26 +104,24 @@ impl Config {
     /// Finds what can't be meant.
     pub fn check(&self) -> Result<()> {
         if self.on.is_empty() {
-            return Err(
-                Error::new("a hook is told of nothing").help("set `on` to some of: failure, back, change, recovery")
-            );
+            return Err(Error::new(code::HOOK, "a hook is told of nothing")
+                .help("set `on` to some of: failure, back, change, recovery"));
         }
         match (&self.command, &self.post) {
             (Some(argv), None) if is_argv(argv) => {}
             (Some(_), None) => {
-                return Err(
-                    Error::new("`command` names no program").help("write it as [\"/path/of/program\", \"argument\"]")
-                );
+                return Err(Error::new(code::HOOK, "`command` names no program")
+                    .help("write it as [\"/path/of/program\", \"argument\"]"));
             }
             (None, Some(url)) => {
                 let url = net::parse(url)?;
                 let is_here = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
                 if url.scheme() != "https" && !is_here {
-                    return Err(Error::new(format!("{} can be read and changed on the way", origin(&url)))
+                    return Err(Error::new(code::HOOK, format!("{} can be read and changed on the way", origin(&url)))
                         .help("use https://; http:// is for addresses of this host"));
                 }
             }
-            _ => return Err(Error::new("a hook needs either `command` or `post`").help("set one of them")),
+            _ => return Err(Error::new(code::HOOK, "a hook needs either `command` or `post`").help("set one of them")),
         }
         self.net().check()
     }
@@ -140,7 +138,8 @@ impl Config {
             let address = net::parse(url)?;
             mask::remember("hook's address", address.path().as_bytes());
             return sandbox::post(&self.net(), url, text, required).map_err(|why| {
-                let error = Error::new(format!("the hook at {} was not told", origin(&address))).because(&why);
+                let error =
+                    Error::new(code::HOOK, format!("the hook at {} was not told", origin(&address))).because(&why);
                 why.advice().map_or(error.clone(), |help| error.help(help))
             });
         }

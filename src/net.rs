@@ -25,7 +25,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::read;
 
 /// Seconds for a connection, and for each wait for more bytes, unless the options say otherwise.
@@ -77,14 +77,16 @@ impl Options {
             _ => None,
         };
         if let Some((set, unset)) = half {
-            return Err(Error::new(format!("`{set}` is set without `{unset}`"))
+            return Err(Error::new(code::NET, format!("`{set}` is set without `{unset}`"))
                 .help(format!("a client certificate needs both: set `{unset}` too, to a PEM file")));
         }
         if self.bearer.is_some() && self.basic.is_some() {
-            return Err(Error::new("`bearer` and `basic` are both set").help("keep the one that the server wants"));
+            return Err(
+                Error::new(code::NET, "`bearer` and `basic` are both set").help("keep the one that the server wants")
+            );
         }
         if self.timeout == Some(0) {
-            return Err(Error::new("`timeout` is 0 seconds").help("leave it out for 20 seconds"));
+            return Err(Error::new(code::NET, "`timeout` is 0 seconds").help("leave it out for 20 seconds"));
         }
         Ok(())
     }
@@ -108,7 +110,7 @@ impl Options {
             (None, Some(file)) => {
                 let text = secret("basic", file)?;
                 let (user, password) = text.split_once(':').ok_or_else(|| {
-                    Error::new(format!("`basic`: {} has no `:` in it", file.display()))
+                    Error::new(code::NET, format!("`basic`: {} has no `:` in it", file.display()))
                         .help("write it as one line, USER:PASSWORD")
                 })?;
                 Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
@@ -138,7 +140,7 @@ pub fn parse(url: &str) -> Result<Url> {
         let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
-        Error::new(format!("`{bare}` {why}"))
+        Error::new(code::NET, format!("`{bare}` {why}"))
     };
     let parsed = Url::parse(url)
         .map_err(|why| wrong("is not an address").because(why).help("write it out, such as https://HOST/DIRECTORY"))?;
@@ -157,8 +159,9 @@ pub fn parse(url: &str) -> Result<Url> {
 
 /// Reads an address, whatever is in it.
 pub(crate) fn read(url: &str) -> Result<Url> {
-    Url::parse(url)
-        .map_err(|why| Error::new("an address can't be read").because(why).help("write it as https://HOST/PATH"))
+    Url::parse(url).map_err(|why| {
+        Error::new(code::NET, "an address can't be read").because(why).help("write it as https://HOST/PATH")
+    })
 }
 
 /// An address as it may stand in a message: without credentials, query and fragment.
@@ -183,7 +186,7 @@ pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result
     let mut url = base.clone();
     match url.path_segments_mut() {
         Ok(mut path) => path.pop_if_empty().extend(names),
-        Err(()) => return Err(Error::new(format!("`{}` has no path", shown(base)))),
+        Err(()) => return Err(Error::new(code::NET, format!("`{}` has no path", shown(base)))),
     };
     Ok(url)
 }
@@ -321,7 +324,7 @@ impl Read for Reply {
 
 /// The failure of a body that comes in at a crawl.
 pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
-    Error::new(format!("GET {}: the answer comes too slowly", shown(url))).because(why).help(
+    Error::new(code::NET, format!("GET {}: the answer comes too slowly", shown(url))).because(why).help(
         "use a source that is nearer, or `timeout = SECONDS` to allow for longer pauses and three times as long in all",
     )
 }
@@ -330,7 +333,7 @@ pub(crate) fn too_slow(url: &Url, why: &str) -> Error {
 /// its end.
 pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
     let too_big = |url: &Url| {
-        Error::refused(format!("{} has more than {max} bytes", shown(url)))
+        Error::refused(code::NET, format!("{} has more than {max} bytes", shown(url)))
             .help("it is not read to its end: was it changed after signing?")
     };
     if reply.length.is_some_and(|length| length > max) {
@@ -346,7 +349,7 @@ pub fn read_all(mut reply: Reply, max: u64) -> Result<Vec<u8>> {
 
 /// The failure inside a read failure of a [`Reply`].
 pub fn from_io(why: io::Error) -> Error {
-    why.downcast::<Error>().unwrap_or_else(|why| Error::new("reading an answer failed").because(why))
+    why.downcast::<Error>().unwrap_or_else(|why| Error::new(code::NET, "reading an answer failed").because(why))
 }
 
 /// A body that is downloaded.
@@ -423,7 +426,7 @@ pub(crate) struct Request<'a> {
 }
 
 fn unusable(why: &reqwest::Error) -> Error {
-    Error::new("the files for TLS can't be used")
+    Error::new(code::NET, "the files for TLS can't be used")
         .because(root_cause(why))
         .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
 }
@@ -585,7 +588,7 @@ impl Client {
             return Ok(reply);
         }
         let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
-        Err(Error::new(format!("GET {}: the server sent another part than asked for", shown(&url)))
+        Err(Error::new(code::NET, format!("GET {}: the server sent another part than asked for", shown(&url)))
             .because(format!("Content-Range: {range}")))
     }
 
@@ -614,9 +617,8 @@ impl Client {
         let body = Some(body.into_bytes());
         let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::POST, body })?;
         if reply.kind == Kind::Missing {
-            return Err(
-                Error::new(format!("POST {}: nobody is there to take it", shown(&url))).help("check the address")
-            );
+            return Err(Error::new(code::NET, format!("POST {}: nobody is there to take it", shown(&url)))
+                .help("check the address"));
         }
         Ok(())
     }
@@ -672,14 +674,14 @@ impl Client {
             return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
         }
         Err(Failure::hopeless(
-            Error::new(format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
+            Error::new(code::NET, format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
                 .help("write the address that they should lead to"),
         ))
     }
 
     /// The failure that a status stands for.
     fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
-        let error = Error::new(format!("{what}: the server answered {status}"));
+        let error = Error::new(code::NET, format!("{what}: the server answered {status}"));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.loaded.credentials {
                 Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
@@ -724,7 +726,7 @@ impl Credentials {
 
 /// Where `answer` sends us, unless that is less safe than where we are.
 fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure> {
-    let refused = |why: String| Failure::hopeless(Error::new(format!("{what}: the server redirects {why}")));
+    let refused = |why: String| Failure::hopeless(Error::new(code::NET, format!("{what}: the server redirects {why}")));
     let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(Ok(mut to)) = location.map(|location| from.join(location)) else {
         return Err(refused("to nowhere".into()));
@@ -828,11 +830,11 @@ impl Failure {
         }
         let later = |error| Self { error, again: Again::Later(None) };
         if request.is_some_and(reqwest::Error::is_builder) {
-            return Self::hopeless(Error::new(format!("{what}: the request can't be made")).because(cause));
+            return Self::hopeless(Error::new(code::NET, format!("{what}: the request can't be made")).because(cause));
         }
         if request.is_some_and(reqwest::Error::is_dns) {
             return later(
-                Error::new(format!("{what}: the host's name can't be resolved"))
+                Error::new(code::NET, format!("{what}: the host's name can't be resolved"))
                     .because(cause)
                     .help("check the spelling of the host, and DNS on this host (/etc/resolv.conf)"),
             );
@@ -840,17 +842,17 @@ impl Failure {
         if request.is_some_and(reqwest::Error::is_timeout) {
             let which = if request.is_some_and(reqwest::Error::is_connect) { "connection" } else { "answer" };
             return later(
-                Error::new(format!("{what}: timeout, no {which} in time")).help(
+                Error::new(code::NET, format!("{what}: timeout, no {which} in time")).help(
                     "is the server up, and does a firewall or proxy drop it? `timeout = SECONDS` allows for more",
                 ),
             );
         }
         if request.is_some_and(reqwest::Error::is_connect) {
-            return later(Error::new(format!("{what}: no connection")).because(cause).help(
+            return later(Error::new(code::NET, format!("{what}: no connection")).because(cause).help(
                 "is the server up, the port right, and a firewall or proxy (HTTPS_PROXY, NO_PROXY) in the way?",
             ));
         }
-        later(Error::new(format!("{what}: the connection broke")).because(cause))
+        later(Error::new(code::NET, format!("{what}: the connection broke")).because(cause))
     }
 
     fn of_tls(what: &str, why: &rustls::Error) -> Self {
@@ -893,7 +895,7 @@ impl Failure {
             rustls::Error::AlertReceived(_) => "TLS: the server hung up",
             _ => "TLS failed",
         };
-        Self::hopeless(Error::new(format!("{what}: {problem}")).because(cause).help(help))
+        Self::hopeless(Error::new(code::NET, format!("{what}: {problem}")).because(cause).help(help))
     }
 }
 
@@ -928,13 +930,13 @@ fn root_cause(why: &(dyn StdError + 'static)) -> String {
 }
 
 fn bad_header(why: header::InvalidHeaderValue) -> Error {
-    Error::new("a request can't be written").because(why)
+    Error::new(code::NET, "a request can't be written").because(why)
 }
 
 /// Reads a file that an option names.
 fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
     read::named(file).map_err(|why| {
-        Error::new(format!("`{option}`: {} can't be read", file.display()))
+        Error::new(code::NET, format!("`{option}`: {} can't be read", file.display()))
             .because(why)
             .help(format!("put the file there, or correct `{option}`"))
     })
@@ -942,7 +944,7 @@ fn named(option: &str, file: &Path) -> Result<Vec<u8>> {
 
 /// Reads credentials: one line, of which nothing may reach a message.
 fn secret(option: &str, file: &Path) -> Result<String> {
-    let wrong = |why| Error::new(format!("`{option}`: {} {why}", file.display()));
+    let wrong = |why| Error::new(code::NET, format!("`{option}`: {} {why}", file.display()));
     let text = String::from_utf8(named(option, file)?).map_err(|_| wrong("is not text"))?;
     match text.trim() {
         "" => Err(wrong("is empty").help("write the credentials into it, as one line")),
@@ -958,15 +960,16 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&named(option, file)?).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(Error::new(format!("`{option}`: {} has no certificate in it", file.display()))
+        _ => Err(Error::new(code::NET, format!("`{option}`: {} has no certificate in it", file.display()))
             .help("it must be PEM: -----BEGIN CERTIFICATE-----")),
     }
 }
 
 fn authorities(file: &Path) -> Result<String> {
     for der in certificates("ca", file)? {
-        reqwest::Certificate::from_der(&der)
-            .map_err(|why| Error::new(format!("`ca`: {} can't be used", file.display())).because(root_cause(&why)))?;
+        reqwest::Certificate::from_der(&der).map_err(|why| {
+            Error::new(code::NET, format!("`ca`: {} can't be used", file.display())).because(root_cause(&why))
+        })?;
     }
     // what stands around the certificates may be in any encoding
     Ok(String::from_utf8_lossy(&named("ca", file)?).into_owned())
@@ -976,15 +979,18 @@ fn identity(certificate: &Path, key: &Path) -> Result<String> {
     certificates("client_cert", certificate)?;
     let key_pem = named("client_key", key)?;
     if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
-        return Err(Error::new(format!("`client_key`: {} has no private key in it", key.display()))
+        return Err(Error::new(code::NET, format!("`client_key`: {} has no private key in it", key.display()))
             .help("it must be PEM without a passphrase: -----BEGIN PRIVATE KEY-----"));
     }
     let mut pem = named("client_cert", certificate)?;
     pem.push(b'\n');
     pem.extend(key_pem);
     reqwest::Identity::from_pem(&pem).map_err(|why| {
-        Error::new(format!("`client_cert` {} and `client_key` {} can't be used", certificate.display(), key.display()))
-            .because(root_cause(&why))
+        Error::new(
+            code::NET,
+            format!("`client_cert` {} and `client_key` {} can't be used", certificate.display(), key.display()),
+        )
+        .because(root_cause(&why))
     })?;
     Ok(String::from_utf8_lossy(&pem).into_owned())
 }

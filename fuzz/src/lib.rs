@@ -242,7 +242,7 @@ struct InMemory(Files);
 impl Tree for InMemory {
     fn read(&self, path: &str, max: u64) -> kpull::Result<Option<Vec<u8>>> {
         match self.0.get(path) {
-            Some(content) if content.len() as u64 > max => Err(Error::refused("too large")),
+            Some(content) if content.len() as u64 > max => Err(Error::refused(kpull::error::code::NET, "too large")),
             content => Ok(content.map(|content| content.to_vec())),
         }
     }
@@ -355,7 +355,7 @@ pub fn archive(data: &[u8]) {
         let mut count = Count { inner: content, bytes: 0 };
         let copied = copy(&mut count, &mut sink());
         taken.push((member.name.clone(), member.size, count.bytes));
-        copied.map(drop).context(|| "the sink".to_owned())
+        copied.map(drop).context(kpull::error::code::OTHER, || "the sink".to_owned())
     });
     for (name, size, bytes) in &taken {
         assert!(*bytes <= limits.member, "{name}: {bytes} bytes");

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::adopt::{Thing, candidates, role};
 use crate::cli::{Run, print, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::root::Root;
 use crate::report::VERSION;
 use crate::site::replace;
@@ -47,18 +47,17 @@ impl Run for Adopt {
             return Ok(Exit::Done);
         };
         if self.things.is_empty() {
-            return Err(Error::new("there is nothing to adopt")
+            return Err(Error::new(code::ADOPT, "there is nothing to adopt")
                 .help("name paths, units, firewall:ZONE, sysctl:NAME or package:NAME; `kpull adopt` alone tells what there is"));
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(
-                Error::new(format!("a role can't be called `{name}`")).help("letters, digits, `-` and `_` make a name")
-            );
+            return Err(Error::new(code::ADOPT, format!("a role can't be called `{name}`"))
+                .help("letters, digits, `-` and `_` make a name"));
         }
         let dir = self.site.join("roles").join(name);
         if dir.exists() {
-            return Err(Error::new(format!("there is a role {name} in {} already", self.site.display()))
+            return Err(Error::new(code::ADOPT, format!("there is a role {name} in {} already", self.site.display()))
                 .help("choose another name; two roles can be made one by hand"));
         }
         let files = role(&root, name, &self.things, self.private)?;

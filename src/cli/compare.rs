@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::{Run, print, print_as_is, print_json};
 use crate::compare::{State, compare};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::at_terminal;
 use crate::site::{Files, PARTS, Site};
 
@@ -73,11 +73,11 @@ impl Compare {
         }
         let what = || format!("can't get the revision `{name}`");
         if name.starts_with('-') {
-            return Err(Error::new(what()).because("it starts with a dash"));
+            return Err(Error::new(code::EDIT, what()).because("it starts with a dash"));
         }
-        let unpacked = tempfile::tempdir().context(what)?;
+        let unpacked = tempfile::tempdir().context(code::EDIT, what)?;
         self.unpack(name, unpacked.path()).map_err(|error| {
-            Error::new(what()).because(error).help(
+            Error::new(code::EDIT, what()).because(error).help(
                 "say a directory, or a revision of the git repository that the site is in; a shallow clone has few",
             )
         })?;
@@ -88,8 +88,9 @@ impl Compare {
     /// what the repository's configuration says, which may be a stranger's.
     fn unpack(&self, revision: &str, dir: &Path) -> Result<()> {
         let listed = self.git(&["ls-tree", "-r", "-z", revision], Stdio::null())?;
-        let listed = String::from_utf8(listed).context(|| "a name in it is not UTF-8".to_owned())?;
-        let (mut paths, mut wanted) = (Vec::new(), tempfile::tempfile().context(|| "no temporary file".to_owned())?);
+        let listed = String::from_utf8(listed).context(code::EDIT, || "a name in it is not UTF-8".to_owned())?;
+        let (mut paths, mut wanted) =
+            (Vec::new(), tempfile::tempfile().context(code::EDIT, || "no temporary file".to_owned())?);
         for entry in listed.split_terminator('\0') {
             let (about, path) = entry.split_once('\t').unwrap_or_default();
             if !PARTS.iter().chain(&["facts"]).any(|part| path.split('/').next() == Some(part)) {
@@ -100,16 +101,16 @@ impl Compare {
             let (Some("100644" | "100755"), Some("blob"), Some(id), true) =
                 (about.next(), about.next(), about.next(), is_plain)
             else {
-                return Err(Error::new(format!("{path} is no regular file in it")));
+                return Err(Error::new(code::EDIT, format!("{path} is no regular file in it")));
             };
-            writeln!(wanted, "{id}").context(|| "can't write a temporary file".to_owned())?;
+            writeln!(wanted, "{id}").context(code::EDIT, || "can't write a temporary file".to_owned())?;
             paths.push(path);
         }
-        wanted.rewind().context(|| "can't read a temporary file".to_owned())?;
+        wanted.rewind().context(code::EDIT, || "can't read a temporary file".to_owned())?;
         let stored = self.git(&["cat-file", "--batch"], wanted.into())?;
         let mut rest = stored.as_slice();
         for path in paths {
-            let cut = || Error::new(format!("git has no content of {path}"));
+            let cut = || Error::new(code::EDIT, format!("git has no content of {path}"));
             let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(cut)?;
             let (head, behind) = rest.split_at_checked(end + 1).ok_or_else(cut)?;
             let size = std::str::from_utf8(head).ok().and_then(|head| head.trim_end().rsplit_once(" blob "));
@@ -120,7 +121,7 @@ impl Compare {
             let above = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             above
                 .and_then(|()| std::fs::write(&path, content))
-                .context(|| format!("can't write {}", path.display()))?;
+                .context(code::EDIT, || format!("can't write {}", path.display()))?;
         }
         Ok(())
     }
@@ -130,10 +131,13 @@ impl Compare {
         let mut git = at_terminal("git");
         git.arg("-C").arg(&self.site).args(arguments).stdin(input);
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none");
-        let output = git.output().context(|| "can't run git".to_owned())?;
+        let output = git.output().context(code::EDIT, || "can't run git".to_owned())?;
         match output.status.success() {
             true => Ok(output.stdout),
-            false => Err(Error::new(String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("fatal: "))),
+            false => Err(Error::new(
+                code::EDIT,
+                String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("fatal: "),
+            )),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::cli::status::ago;
 use crate::cli::{HostArgs, Run, TalkArgs, print, print_json};
 use crate::engine::Agent;
 use crate::engine::compare::differences;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::report::{Text, VERSION};
 use crate::resolve::Catalog;
 use crate::secret::name::path_of;
@@ -62,19 +62,19 @@ impl Diff {
         let help = "`kpull history` lists the generations that are kept";
         let find = |number: u64| {
             let found = all.iter().find(|one| one.number == number).cloned();
-            found.ok_or_else(|| Error::new(format!("there is no generation {number}")).help(help))
+            found.ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help))
         };
         let Some(last) = all.last() else {
-            return Err(Error::new("nothing was applied on this host yet").help("`kpull plan` shows what would be"));
+            return Err(Error::new(code::GENERATION, "nothing was applied on this host yet")
+                .help("`kpull plan` shows what would be"));
         };
         let to = self.to.map_or_else(|| Ok(last.clone()), find)?;
-        let from =
-            match self.from {
-                Some(number) => find(number)?,
-                None => all.iter().rev().nth(1).cloned().ok_or_else(|| {
-                    Error::new("there is one generation only, and nothing to compare it with").help(help)
-                })?,
-            };
+        let from = match self.from {
+            Some(number) => find(number)?,
+            None => all.iter().rev().nth(1).cloned().ok_or_else(|| {
+                Error::new(code::GENERATION, "there is one generation only, and nothing to compare it with").help(help)
+            })?,
+        };
         Ok((from, to))
     }
 

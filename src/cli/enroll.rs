@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cli::{HostArgs, Run, keys, print, print_json};
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
@@ -97,24 +97,25 @@ impl Enroll {
     /// Writes `kpull.toml` and the keys beside it, after having asked the source.
     fn write_configuration(&self, url: &str, site: &str, path: &Path) -> Result<Written> {
         if path.exists() && !self.replace {
-            return Err(Error::new(format!("{} is there already", path.display()))
+            return Err(Error::new(code::ENROLL, format!("{} is there already", path.display()))
                 .help("`kpull enroll` without a URL takes up what it says; --replace writes a new one"));
         }
         let config = self.source(url)?;
         let (keys_name, keys, threshold) = match &self.signers {
             Some(file) => {
-                let bytes = std::fs::read(file).context(|| format!("can't read {}", file.display()))?;
+                let bytes = std::fs::read(file).context(code::ENROLL, || format!("can't read {}", file.display()))?;
                 let name = if file.extension().is_some_and(|end| end == "toml") { "keys" } else { "allowed_signers" };
                 (name, bytes, self.threshold)
             }
             None => {
                 let wanted: BTreeSet<&str> = self.fingerprint.iter().map(String::as_str).collect();
                 if wanted.is_empty() {
-                    return Err(Error::new("whom is this host to believe?").help(
+                    return Err(Error::new(code::ENROLL, "whom is this host to believe?").help(
                         "say --signers FILE or --fingerprint SHA256:…, which you know from somewhere else than the source",
                     ));
                 }
-                let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+                let cache =
+                    tempfile::tempdir().context(code::ENROLL, || "can't make a temporary directory".to_owned())?;
                 let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
                 match trust::enrol(&*tree, site, &wanted, Timestamp::now())? {
                     Enrolment::Set(bytes) => ("keys", bytes, self.threshold),
@@ -147,10 +148,10 @@ impl Enroll {
         }
         let what = || format!("can't make {}", base.display());
         if let Some(above) = base.parent() {
-            std::fs::create_dir_all(above).context(what)?;
+            std::fs::create_dir_all(above).context(code::ENROLL, what)?;
         }
         // what is in it says where secrets are, and is nobody else's business
-        DirBuilder::new().mode(0o700).recursive(true).create(base).context(what)?;
+        DirBuilder::new().mode(0o700).recursive(true).create(base).context(code::ENROLL, what)?;
         let root = Root::open(base)?;
         let mut written = Written(Vec::new());
         for (name, content) in [(file, keys.as_slice()), ("kpull.toml", text.as_bytes())] {
@@ -169,7 +170,7 @@ impl Enroll {
             _ if is_git => config.git = Some(url.to_owned()),
             _ if url.starts_with("http://") || url.starts_with("https://") => config.http = Some(url.to_owned()),
             _ => {
-                let dir = std::path::absolute(url).context(|| format!("`{url}` is not a directory"))?;
+                let dir = std::path::absolute(url).context(code::ENROLL, || format!("`{url}` is not a directory"))?;
                 config.dir = Some(dir);
             }
         }
@@ -206,7 +207,7 @@ impl Enroll {
                 let chain = trust.policy.keys.follow(&*tree, now, trust.memory.release.as_ref())?;
                 let last = chain.last().map_or(trust.memory.keys, |signed| signed.set.number);
                 if last < followed {
-                    return Err(Error::refused(format!(
+                    return Err(Error::refused(code::ENROLL, format!(
                         "this host has followed key set {followed}, and the source ends with set {last}"
                     ))
                     .help("somebody may hide the newer sets to bring back keys that were replaced; if the site starts anew, say whom to believe: `kpull enroll URL --site NAME --replace --signers FILE`"));
@@ -216,7 +217,7 @@ impl Enroll {
                 let (known, serial) = (trust.memory.release.as_ref(), announced.manifest().serial);
                 let oldest = self.accept_serial.or(known.map(|known| known.serial)).unwrap_or(0);
                 if serial < oldest {
-                    return Err(Error::refused(format!("the source has release {serial}, and this host has seen {oldest}")).help(
+                    return Err(Error::refused(code::ENROLL, format!("the source has release {serial}, and this host has seen {oldest}")).help(
                         "somebody may be replaying an old release; if it is meant, say --accept-serial SERIAL",
                     ));
                 }
@@ -232,7 +233,7 @@ impl Enroll {
                 Err(error) => drop(failed.get_or_insert(error)),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::new("no source was asked")))
+        Err(failed.unwrap_or_else(|| Error::new(code::ENROLL, "no source was asked")))
     }
 
     fn tell(&self, set: &KeySet, memory: &Memory, announced: &trust::Announced) {

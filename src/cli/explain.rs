@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json};
-use crate::error::{Error, Exit, Place, Result, nearest};
+use crate::error::{Error, Exit, Place, Result, code, nearest};
 use crate::resolve::os::rows;
 use crate::resolve::{Facts, World};
 use crate::secret::Secrets;
@@ -50,8 +50,9 @@ impl Run for Explain {
         let Some(value) = world.variable(&self.host, role, &way[0]).filter(|_| !set.is_empty()) else {
             return Err(self.unknown(&site, role, &way));
         };
-        let mut value = serde_json::to_value(&value)
-            .map_err(|_| world.take_failure().unwrap_or_else(|| Error::new("the variable can't be made")))?;
+        let mut value = serde_json::to_value(&value).map_err(|_| {
+            world.take_failure().unwrap_or_else(|| Error::new(code::EXPLAIN, "the variable can't be made"))
+        })?;
         for (at, key) in way.iter().enumerate().skip(1) {
             let Some(part) = value.get_mut(key).map(serde_json::Value::take) else {
                 let whole = self.variable.rsplitn(way.len() - at + 1, '.').last().unwrap_or_default();
@@ -99,7 +100,7 @@ fn table_by_systems(place: &Place) -> Option<&str> {
 
 impl Explain {
     fn unset(&self) -> Error {
-        Error::new(format!("nothing sets `{}` for {}", self.variable, self.host))
+        Error::new(code::EXPLAIN, format!("nothing sets `{}` for {}", self.variable, self.host))
     }
 
     fn unknown(&self, site: &crate::site::Site, role: Option<&str>, way: &[String]) -> Error {

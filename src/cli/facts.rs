@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::cli::{Run, print_as_is};
-use crate::error::{Context, Exit, Result};
+use crate::error::{Context, Exit, Result, code};
 use crate::host::Host;
 use crate::resolve::Facts;
 
@@ -23,8 +23,8 @@ impl Run for FactsOf {
         let what = || "facts can't be told".to_owned();
         let text = match self.json {
             true => serde_json::to_string(&serde_json::json!({ "version": crate::report::VERSION, "facts": facts }))
-                .context(what)?,
-            false => toml::to_string(&facts).context(what)?,
+                .context(code::FACTS, what)?,
+            false => toml::to_string(&facts).context(code::FACTS, what)?,
         };
         print_as_is(text.trim_end());
         Ok(Exit::Done)

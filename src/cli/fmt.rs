@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::site::fmt::format;
 use crate::site::{Files, read_if_there, replace, utf8};
 use crate::vendor;
@@ -32,7 +32,7 @@ impl Run for Fmt {
         let (mut changed, mut errors) = (Vec::new(), Vec::new());
         for path in self.files()? {
             let name = path.display().to_string();
-            let bytes = std::fs::read(&path).context(|| format!("can't read {name}"))?;
+            let bytes = std::fs::read(&path).context(code::EDIT, || format!("can't read {name}"))?;
             match utf8(&name, &bytes).and_then(|text| format(&name, text)) {
                 Ok(formatted) if formatted.as_bytes() != bytes => changed.push((path, formatted.into_bytes())),
                 Ok(_) => {}
@@ -57,7 +57,7 @@ impl Run for Fmt {
         match changed.len() {
             left if left > 0 && self.check => {
                 let files = if left == 1 { "1 file is".to_owned() } else { format!("{left} files are") };
-                Err(Error::new(format!("{files} not formatted")).help("run `kpull fmt`"))
+                Err(Error::new(code::EDIT, format!("{files} not formatted")).help("run `kpull fmt`"))
             }
             _ => Ok(Exit::Done),
         }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
-use crate::error::{Error, Exit, Result, one_line};
+use crate::error::{Error, Exit, Result, code, one_line};
 use crate::report::{Text, VERSION};
 use crate::store::Generation;
 
@@ -43,7 +43,7 @@ impl Run for History {
             let oldest = all.first().map_or(0, |one| one.number);
             all.retain(|one| one.number == number);
             if all.is_empty() {
-                return Err(Error::new(format!("there is no generation {number}"))
+                return Err(Error::new(code::GENERATION, format!("there is no generation {number}"))
                     .help(format!("the oldest that is kept is {oldest}; `kpull history` lists them")));
             }
         }

@@ -8,7 +8,7 @@ use crate::cli::{HostArgs, Run, print, print_json};
 use crate::engine::Agent;
 use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Result, code, nearest};
 use crate::kind::fields::Lifetime;
 use crate::report::{Text, VERSION};
 
@@ -58,7 +58,7 @@ fn known(agent: &Agent<'_>, id: &str) -> Result<()> {
     if resources.iter().any(|one| one == id) {
         return Ok(());
     }
-    let error = Error::new(format!("this host has no resource `{id}`"));
+    let error = Error::new(code::HELD, format!("this host has no resource `{id}`"));
     Err(match nearest(id, resources.iter().map(String::as_str)) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => error.help("`kpull history N` and `kpull plan` show how resources are called"),
@@ -95,7 +95,9 @@ impl Run for Unhold {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         if !HeldBack::remove(&self.resource, &agent.store)? {
-            return Err(Error::new(format!("`{}` is not held", self.resource)).help("`kpull hold` lists what is"));
+            return Err(
+                Error::new(code::HELD, format!("`{}` is not held", self.resource)).help("`kpull hold` lists what is")
+            );
         }
         Ok(Exit::Done)
     }
@@ -113,7 +115,10 @@ impl Run for Disown {
         let mut before = Before::load(&agent.store)?;
         if !before.disown(&self.resource, "somebody said `kpull disown`") {
             known(&agent, &self.resource)?;
-            return Err(Error::new(format!("`{}` leaves nothing on the host that could come back", self.resource)));
+            return Err(Error::new(
+                code::HELD,
+                format!("`{}` leaves nothing on the host that could come back", self.resource),
+            ));
         }
         before.save(&agent.store)?;
         if !self.host.json {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::site::{Files, Site, replace};
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
 
@@ -96,7 +96,7 @@ impl Sets {
 
     fn newest(&self) -> Result<&(KeySet, Vec<u8>, Vec<u8>)> {
         self.0.last().ok_or_else(|| {
-            Error::new("the site has no key set: there is no keys/1.toml")
+            Error::new(code::KEYS, "the site has no key set: there is no keys/1.toml")
                 .help("make one with `kpull keys new --signers FILE`")
         })
     }
@@ -153,13 +153,13 @@ impl Keys {
             (Some(path), _) => AllowedSigners::load(path)?,
             (None, Some(set)) => set.signers.clone(),
             (None, None) => {
-                return Err(Error::new("the first key set needs its keys")
+                return Err(Error::new(code::KEYS, "the first key set needs its keys")
                     .help("say --signers FILE; begin with the file that the hosts were enrolled with"));
             }
         };
         let revoke: BTreeSet<String> = new.revoke.iter().cloned().collect();
         if let Some(bad) = revoke.iter().find(|key| key.strip_prefix("SHA256:").is_none_or(|rest| rest.len() != 43)) {
-            return Err(Error::new(format!("`{bad}` is not a fingerprint"))
+            return Err(Error::new(code::KEYS, format!("`{bad}` is not a fingerprint"))
                 .help("`kpull keys show` and `ssh-keygen -l` print them: SHA256: and 43 characters"));
         }
         let release = new.release.or(newest.map(|set| set.release)).unwrap_or(1);
@@ -168,7 +168,7 @@ impl Keys {
             site: Site::load(Files::in_directory(&self.desk.site)?)?.name,
             number: newest.map_or(1, |set| set.number + 1),
             created: Timestamp::from_second(Timestamp::now().as_second())
-                .context(|| "the clock can't be read".to_owned())?,
+                .context(code::KEYS, || "the clock can't be read".to_owned())?,
             release,
             rotate,
             signers: signers.without(&revoke),
@@ -210,6 +210,7 @@ impl Keys {
             true if before.is_none() => "if hosts were enrolled with that key, it counts there".to_owned(),
             true => {
                 return Err(Error::new(
+                    code::KEYS,
                     "that key is neither in the set before nor in this one, so its signature counts for nothing",
                 )
                 .help("`kpull keys show` lists the keys that count"));

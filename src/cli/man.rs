@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::{Run, command, print_bytes};
-use crate::error::{Context as _, Exit, Result};
+use crate::error::{Context as _, Exit, Result, code};
 
 /// Arguments of `man`.
 #[derive(Args, Debug)]
@@ -20,14 +20,14 @@ impl Run for Man {
         match &self.dir {
             Some(dir) => {
                 let failed = || format!("can't write manual pages into {}", dir.display());
-                std::fs::create_dir_all(dir).context(failed)?;
-                clap_mangen::generate_to(command(), dir).context(failed)?;
+                std::fs::create_dir_all(dir).context(code::OTHER, failed)?;
+                clap_mangen::generate_to(command(), dir).context(code::OTHER, failed)?;
             }
             None => {
                 let mut page = Vec::new();
                 clap_mangen::Man::new(command().disable_help_subcommand(true))
                     .render(&mut page)
-                    .context(|| "can't make the manual page".to_owned())?;
+                    .context(code::OTHER, || "can't make the manual page".to_owned())?;
                 print_bytes(&page);
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::host::{meminfo, read};
 
 /// More than the largest sites take.
@@ -20,7 +20,7 @@ pub(super) fn watch(tell: impl Fn(&Error) + Send + 'static) {
             std::thread::sleep(Duration::from_millis(20));
         }
         if has().is_some() {
-            let error = Error::new(format!("this takes more than {} MiB of memory", most >> 20))
+            let error = Error::new(code::TEMPLATE, format!("this takes more than {} MiB of memory", most >> 20))
                 .because("a template of the site makes lists within lists, or something else that grows without end")
                 .help("read the role that was added or changed last");
             tell(&error);

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
-use crate::error::{Context, Exit, Result};
+use crate::error::{Context, Exit, Result, code};
 use crate::net;
 use crate::report::{Event, Report, Text, VERSION};
 use crate::supply::mirror::{Done, Filling, Mirror as Dir};
@@ -88,6 +88,6 @@ fn address(from: &str) -> Result<String> {
     if from.contains("://") {
         return net::parse(from).map(|_| from.to_owned());
     }
-    let path = std::fs::canonicalize(from).context(|| format!("there is no mirror in {from}"))?;
+    let path = std::fs::canonicalize(from).context(code::SUPPLY, || format!("there is no mirror in {from}"))?;
     Ok(format!("file://{}", path.display()))
 }

@@ -57,7 +57,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use textwrap::WordSplitter;
 
 use crate::engine::Agent;
-use crate::error::{Error, Exit, Result, advice};
+use crate::error::{Error, Exit, Result, advice, code};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::net;
@@ -237,7 +237,8 @@ impl SiteArgs {
                 let report = report::Text::new(false);
                 let agent = Agent::open(Path::new("/"), Path::new("/etc/kpull/kpull.toml"), None, &report)?;
                 agent.kept_site()?.ok_or_else(|| {
-                    Error::new("there is no site here, and this host has no release yet").help("say --site DIR")
+                    Error::new(code::SITE, "there is no site here, and this host has no release yet")
+                        .help("say --site DIR")
                 })
             }
         }
@@ -554,9 +555,10 @@ mod tests {
     #[test]
     fn an_error_is_broken_into_lines_for_a_terminal_alone_and_never_in_a_command() {
         let command = "`kpull keys sign --site /srv/a-long-name --key /root/.ssh/id_ed25519`";
-        let error = Error::new("the keys of this site are signed by too few of those who are to sign them, by far")
-            .because("one of the two signatures that count is missing there")
-            .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
+        let error =
+            Error::new(code::SITE, "the keys of this site are signed by too few of those who are to sign them, by far")
+                .because("one of the two signatures that count is missing there")
+                .help(format!("somebody else has to sign them, with a key that counts: {command}, then run again"));
         let one_line = drawn(&error, false, None);
         assert_eq!(one_line.lines().count(), 3, "{one_line}");
         for width in [1, 40, 60, 100, 200] {

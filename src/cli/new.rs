@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
 use crate::site::{Files, Site, is_plain_name, quoted, replace, schema};
@@ -74,7 +74,7 @@ impl Run for New {
         let made: Vec<(PathBuf, Vec<u8>)> =
             made.into_iter().map(|(path, text)| (dir.join(path), text.into_bytes())).collect();
         if let Some((path, _)) = made.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
-            return Err(Error::new(format!("{} is there already", path.display()))
+            return Err(Error::new(code::EDIT, format!("{} is there already", path.display()))
                 .help("take another name, or edit what is there; nothing was written"));
         }
         replace(&made)?;
@@ -99,7 +99,7 @@ type Made = Vec<(String, String)>;
 fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
     let own = dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let Some(name) = name.map(str::to_owned).or(own) else {
-        return Err(Error::new(format!("{} has no name", dir.display())).help("say --name NAME"));
+        return Err(Error::new(code::EDIT, format!("{} has no name", dir.display())).help("say --name NAME"));
     };
     check_name("site", &name)?;
     let text = format!(
@@ -121,7 +121,9 @@ fn site(dir: &Path, name: Option<&str>) -> Result<Made> {
 fn role(dir: &Path, name: &str) -> Result<Made> {
     check_name("role", name)?;
     if crate::site::RESERVED.contains(&name) {
-        return Err(Error::new(format!("a role can't be called `{name}`")).help("templates know this name already"));
+        return Err(
+            Error::new(code::EDIT, format!("a role can't be called `{name}`")).help("templates know this name already")
+        );
     }
     let role = format!(
         r#"summary = "What {name} is for, in a sentence"
@@ -174,20 +176,21 @@ fn host_file(address: IpAddr, groups: &[String], roles: &[String], vars: &[Strin
     }
     for var in vars {
         let Some((way, value)) = var.split_once('=') else {
-            return Err(Error::new(format!("`{var}` sets no variable")).help("write it like `--set etcd.name=etcd4`"));
+            return Err(Error::new(code::EDIT, format!("`{var}` sets no variable"))
+                .help("write it like `--set etcd.name=etcd4`"));
         };
         let value = value.parse::<toml::Value>().unwrap_or_else(|_| value.into());
         let way: Vec<&str> = std::iter::once("vars").chain(way.split('.')).collect();
         let mut table = &mut file;
         for name in &way[..way.len() - 1] {
             let entry = table.entry((*name).to_owned()).or_insert_with(|| toml::Table::new().into());
-            table = entry
-                .as_table_mut()
-                .ok_or_else(|| Error::new(format!("`{var}` sets a part of `{name}`, which is set already")))?;
+            table = entry.as_table_mut().ok_or_else(|| {
+                Error::new(code::EDIT, format!("`{var}` sets a part of `{name}`, which is set already"))
+            })?;
         }
         table.insert(way[way.len() - 1].to_owned(), value);
     }
-    toml::to_string(&file).context(|| "the host's file can't be written".to_owned())
+    toml::to_string(&file).context(code::EDIT, || "the host's file can't be written".to_owned())
 }
 
 /// The site with these files too: nothing is written that could not be read again.
@@ -201,5 +204,6 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     if is_plain_name(name) {
         return Ok(());
     }
-    Err(Error::new(format!("a {what} can't be called `{name}`")).help("take letters, digits, `-`, `_` and `.`"))
+    Err(Error::new(code::EDIT, format!("a {what} can't be called `{name}`"))
+        .help("take letters, digits, `-`, `_` and `.`"))
 }

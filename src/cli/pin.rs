@@ -9,7 +9,7 @@ use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
@@ -66,11 +66,11 @@ impl Run for Pin {
             Some(bytes) => utf8(ARTIFACTS, &bytes)?.to_owned(),
             None if self.site.join("site.toml").exists() => String::new(),
             None => {
-                return Err(Error::new(format!("there is no {}", path.display()))
+                return Err(Error::new(code::SUPPLY, format!("there is no {}", path.display()))
                     .help("say --site DIR, the directory with site.toml"));
             }
         };
-        let scratch = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+        let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
         let mut fetched: Vec<Fetched> = Vec::new();
         for pin in named {
             let new = self.fetch(pin, scratch.path())?;
@@ -78,15 +78,18 @@ impl Run for Pin {
             match fetched.iter_mut().find(same) {
                 Some(known) if known.pin.sha256 == new.pin.sha256 => known.pin.urls.extend(new.pin.urls),
                 Some(known) => {
-                    return Err(Error::new(format!(
-                        "two different files for {} ({}): {} has {}, and {} has {}",
-                        new.pin.name,
-                        new.pin.arch,
-                        known.pin.urls[0],
-                        known.pin.sha256,
-                        new.pin.urls[0],
-                        new.pin.sha256
-                    ))
+                    return Err(Error::new(
+                        code::SUPPLY,
+                        format!(
+                            "two different files for {} ({}): {} has {}, and {} has {}",
+                            new.pin.name,
+                            new.pin.arch,
+                            known.pin.urls[0],
+                            known.pin.sha256,
+                            new.pin.urls[0],
+                            new.pin.sha256
+                        ),
+                    )
                     .help("several addresses of one artifact and architecture have to be mirrors of one file"));
                 }
                 None => fetched.push(new),
@@ -117,7 +120,8 @@ impl Pin {
         let guess = Guess::of(url);
         let found = |given: &Option<String>, guessed: Option<String>, what: &str| {
             given.clone().or(guessed).ok_or_else(|| {
-                Error::new(format!("the address {url} does not tell the {what}")).help(format!("say --{what}"))
+                Error::new(code::SUPPLY, format!("the address {url} does not tell the {what}"))
+                    .help(format!("say --{what}"))
             })
         };
         Ok(NewPin {
@@ -133,12 +137,15 @@ impl Pin {
 
     fn fetch(&self, mut pin: NewPin, scratch: &Path) -> Result<Fetched> {
         let url = pin.urls[0].clone();
-        let format = match &pin.format {
-            Some(format) => Format::deserialize(format.as_str().into_deserializer())
-                .map_err(|why: serde::de::value::Error| Error::new("`--format` can't be used").because(why))?,
-            None => Format::of(&url)
-                .map_err(|what| Error::new(format!("{url} is {what}, which can't be unpacked")).help(READABLE))?,
-        };
+        let format =
+            match &pin.format {
+                Some(format) => Format::deserialize(format.as_str().into_deserializer()).map_err(
+                    |why: serde::de::value::Error| Error::new(code::SUPPLY, "`--format` can't be used").because(why),
+                )?,
+                None => Format::of(&url).map_err(|what| {
+                    Error::new(code::SUPPLY, format!("{url} is {what}, which can't be unpacked")).help(READABLE)
+                })?,
+            };
         let (options, report) = (self.net.options(), Text::new(false));
         let part = scratch.join("file");
         let wanted = Wanted { name: &pin.name, sha256: None, size: None };
@@ -146,7 +153,7 @@ impl Pin {
         let got = download(&options, &url, &part, &wanted, &progress)?;
         (pin.sha256, pin.size) = (got.sha256, got.size);
         let checked = compare(&options, &url, &pin.sha256, self.sums.as_deref(), self.urls.len() == 1)?;
-        let file = File::open(&part).context(|| format!("can't read {}", part.display()))?;
+        let file = File::open(&part).context(code::SUPPLY, || format!("can't read {}", part.display()))?;
         let members = archive::list(&url, file, format, &Limits::default())?;
         Ok(Fetched { pin, checked, members })
     }

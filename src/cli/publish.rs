@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{NetArgs, Run, print, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::kind::fields::Span;
 use crate::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
 
@@ -46,7 +46,7 @@ impl Run for Publish {
         let signed = Signed::open(&self.site)?;
         let (published, pruned) = if self.target.contains("://") {
             if self.keep.is_some() || self.grace.is_some() {
-                return Err(Error::new("nothing is removed from a web server").help(
+                return Err(Error::new(code::SUPPLY, "nothing is removed from a web server").help(
                     "leave out --keep and --grace; prune with the server's own tools, or publish into a directory",
                 ));
             }

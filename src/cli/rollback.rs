@@ -6,7 +6,7 @@ use crate::cli::apply::{listener, recorded};
 use crate::cli::{HostArgs, Run, TalkArgs, print};
 use crate::engine::before::Before;
 use crate::engine::{Agent, go_back};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::store::Generation;
 
 /// Arguments of `rollback`.
@@ -53,20 +53,21 @@ impl Rollback {
         let help = "`kpull history` lists the generations that are kept";
         let all = agent.store.generations()?;
         let Some(last) = all.last() else {
-            return Err(Error::new("nothing was applied on this host yet").help("there is nothing to go back from"));
+            return Err(Error::new(code::GENERATION, "nothing was applied on this host yet")
+                .help("there is nothing to go back from"));
         };
         match self.generation {
             Some(number) => all
                 .iter()
                 .find(|one| one.number == number)
                 .cloned()
-                .ok_or_else(|| Error::new(format!("there is no generation {number}")).help(help)),
+                .ok_or_else(|| Error::new(code::GENERATION, format!("there is no generation {number}")).help(help)),
             // where none counts any more, the last one says why
             None => match agent.last_good(&last.release)? {
                 None => agent.store.last_good(&last.release)?,
                 good => good,
             }
-            .ok_or_else(|| Error::new("there is no earlier good release to go back to").help(help)),
+            .ok_or_else(|| Error::new(code::GENERATION, "there is no earlier good release to go back to").help(help)),
         }
     }
 }

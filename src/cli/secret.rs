@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result, counted};
+use crate::error::{Context, Error, Exit, Result, code, counted};
 use crate::host::process::at_terminal;
 use crate::report::VERSION;
 use crate::secret::desk::Desk;
@@ -113,7 +113,7 @@ impl Identity {
     /// The private keys that it names.
     pub(super) fn keys(&self) -> Result<Keyring> {
         if let Some(missing) = self.identity.iter().find(|file| !file.exists()) {
-            return Err(Error::new(format!("there is no key {}", missing.display()))
+            return Err(Error::new(code::DESK, format!("there is no key {}", missing.display()))
                 .help("--identity names a file with a private key"));
         }
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
@@ -150,7 +150,8 @@ impl Secret {
         let plain = match (&set.from, set.generate) {
             (_, Some(bytes)) => random(usize::from(bytes)),
             (Some(path), None) => {
-                let file = std::fs::File::open(path).context(|| format!("can't read {}", path.display()))?;
+                let file =
+                    std::fs::File::open(path).context(code::DESK, || format!("can't read {}", path.display()))?;
                 read_all(file, &path.display().to_string())?
             }
             (None, None) if std::io::stdin().is_terminal() => typed(&set.name)?,
@@ -161,7 +162,7 @@ impl Secret {
 
     fn write(&self, desk: &mut Desk, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
-            return Err(Error::new(format!("the value of {name} is empty, and nothing was written"))
+            return Err(Error::new(code::DESK, format!("the value of {name} is empty, and nothing was written"))
                 .help("give it on standard input, or with --from FILE"));
         }
         let hosts: Vec<String> = desk.set(name, plain)?.into_iter().collect();
@@ -200,7 +201,9 @@ impl Secret {
         let sealed = Secrets::sealed_file(&named.name, &Files::in_directory(&self.desk.site)?)?;
         let plain = named.identity.keys()?.open(&named.name, &sealed)?;
         let mut out = std::io::stdout();
-        out.write_all(&plain).and_then(|()| out.flush()).context(|| "can't write to standard output".to_owned())?;
+        out.write_all(&plain)
+            .and_then(|()| out.flush())
+            .context(code::DESK, || "can't write to standard output".to_owned())?;
         Ok(Exit::Done)
     }
 
@@ -241,7 +244,7 @@ impl Secret {
         }
         let secrets = counted(count, "secret");
         let refused = |why: &str| {
-            Error::new(format!("{secrets} would have new readers, and nothing was written")).because(why).help(
+            Error::new(code::DESK, format!("{secrets} would have new readers, and nothing was written")).because(why).help(
                 "if those that are named above are to read them, run this again with `--yes`; else look which role or host_vars asks for it",
             )
         };
@@ -304,9 +307,9 @@ pub(super) fn random(bytes: usize) -> Plain {
 /// Everything that `from` has, as long as it is not too much for a secret.
 fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
     let mut plain = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    from.take(LARGEST + 1).read_to_end(&mut plain).context(|| format!("can't read {what}"))?;
+    from.take(LARGEST + 1).read_to_end(&mut plain).context(code::DESK, || format!("can't read {what}"))?;
     if plain.len() as u64 > LARGEST {
-        return Err(Error::new(format!("{what} has more than the {LARGEST} bytes that a secret may have"))
+        return Err(Error::new(code::DESK, format!("{what} has more than the {LARGEST} bytes that a secret may have"))
             .help("publish large files as artifacts"));
     }
     Ok(plain)
@@ -315,7 +318,7 @@ fn read_all(from: impl std::io::Read, what: &str) -> Result<Plain> {
 fn typed(name: &str) -> Result<Plain> {
     let first = ask(&format!("Value of {name}"))?;
     if *ask("Once more")? != *first {
-        return Err(Error::new("the two are not the same, and nothing was written").help("try again"));
+        return Err(Error::new(code::DESK, "the two are not the same, and nothing was written").help("try again"));
     }
     Ok(first.as_bytes().to_vec().into())
 }
@@ -324,16 +327,16 @@ fn typed(name: &str) -> Result<Plain> {
 fn ask(question: &str) -> Result<Zeroizing<String>> {
     let what = || "can't ask on the terminal".to_owned();
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal = terminal.context(what).map_err(|error| error.help("run this in a terminal"))?;
-    let shown = tcgetattr(&terminal).context(what)?;
+    let mut terminal = terminal.context(code::DESK, what).map_err(|error| error.help("run this in a terminal"))?;
+    let shown = tcgetattr(&terminal).context(code::DESK, what)?;
     let mut hidden = shown.clone();
     hidden.local_flags.remove(LocalFlags::ECHO);
     hidden.local_flags.insert(LocalFlags::ECHONL);
     // whoever ends this with Ctrl-C gets the terminal back as it was
     let answer = uninterrupted(|| {
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(what)?;
-        let answer = write!(terminal, "{question}: ").context(what).and_then(|()| read_line(&terminal));
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context(what)?;
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context(code::DESK, what)?;
+        let answer = write!(terminal, "{question}: ").context(code::DESK, what).and_then(|()| read_line(&terminal));
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context(code::DESK, what)?;
         answer
     })?;
     Ok(answer)
@@ -343,21 +346,23 @@ fn ask(question: &str) -> Result<Zeroizing<String>> {
 fn confirm(question: &str) -> Result<bool> {
     let what = || "can't ask on the terminal".to_owned();
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal = terminal.context(what).map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
-    write!(terminal, "{question} ").context(what)?;
+    let mut terminal =
+        terminal.context(code::DESK, what).map_err(|error| error.help("run this in a terminal, or with `--yes`"))?;
+    write!(terminal, "{question} ").context(code::DESK, what)?;
     Ok(matches!(read_line(&terminal)?.trim(), "y" | "Y" | "yes"))
 }
 
 fn read_line(mut from: &std::fs::File) -> Result<Zeroizing<String>> {
     let (mut line, mut byte) = (Zeroizing::new(Vec::with_capacity(4096)), [0]);
-    while line.len() < 4096 && from.read(&mut byte).context(|| "can't read what is typed".to_owned())? == 1 {
+    while line.len() < 4096 && from.read(&mut byte).context(code::DESK, || "can't read what is typed".to_owned())? == 1
+    {
         match byte[0] {
             b'\n' => break,
             other => line.push(other),
         }
     }
     let text = std::str::from_utf8(&line).map(ToOwned::to_owned);
-    text.map(Zeroizing::new).map_err(|_| Error::new("what was typed is not UTF-8").help("use --from FILE"))
+    text.map(Zeroizing::new).map_err(|_| Error::new(code::DESK, "what was typed is not UTF-8").help("use --from FILE"))
 }
 
 /// Does something that has to be tidied up after, with the signals that would end this process held back until then.
@@ -383,15 +388,16 @@ fn edited(old: &Plain) -> Result<Plain> {
             .prefix("kpull-")
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir_in(memory()?)
-            .context(what)?;
+            .context(code::DESK, what)?;
         let path = dir.path().join("secret");
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        made.and_then(|mut file| file.write_all(old)).context(what)?;
+        made.and_then(|mut file| file.write_all(old)).context(code::DESK, what)?;
         let new = run_editor(&path).and_then(|()| {
-            let file = std::fs::File::open(&path).context(|| "can't read what the editor wrote".to_owned())?;
+            let file =
+                std::fs::File::open(&path).context(code::DESK, || "can't read what the editor wrote".to_owned())?;
             read_all(file, "the secret")
         });
-        dir.close().context(|| "can't remove the file that was edited".to_owned())?;
+        dir.close().context(code::DESK, || "can't remove the file that was edited".to_owned())?;
         new
     })
 }
@@ -406,12 +412,12 @@ fn run_editor(path: &Path) -> Result<()> {
         .args(words)
         .arg(path)
         .status()
-        .context(|| format!("can't start the editor {program}"))
+        .context(code::DESK, || format!("can't start the editor {program}"))
         .map_err(|error| error.help("set VISUAL or EDITOR"))?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(format!("the editor {program} failed, and nothing was written")).because(status))
+    Err(Error::new(code::DESK, format!("the editor {program} failed, and nothing was written")).because(status))
 }
 
 /// A directory whose files are in memory.
@@ -421,7 +427,7 @@ fn memory() -> Result<PathBuf> {
         nix::sys::statfs::statfs(dir).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     };
     run.into_iter().chain([PathBuf::from("/dev/shm")]).find(is_memory).ok_or_else(|| {
-        Error::new("there is no place in memory to edit a secret")
+        Error::new(code::DESK, "there is no place in memory to edit a secret")
             .because("neither XDG_RUNTIME_DIR nor /dev/shm is a tmpfs")
             .help("write the secret anew, with `kpull secret set`")
     })

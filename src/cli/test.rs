@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Result, code, nearest};
 use crate::example::{Example, paths};
 use crate::site::Files;
 
@@ -29,7 +29,7 @@ impl Run for Test {
         let known = files.children("roles");
         let mut errors: Vec<Error> = Vec::new();
         for name in self.roles.iter().filter(|name| !known.contains(name)) {
-            let error = Error::new(format!("there is no role `{name}`"));
+            let error = Error::new(code::EDIT, format!("there is no role `{name}`"));
             errors.push(match nearest(name, known.iter().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a role is a directory below roles/"),
@@ -39,7 +39,7 @@ impl Run for Test {
             let paths = paths(&files, role);
             if paths.is_empty() && !self.roles.is_empty() {
                 errors.push(
-                    Error::new(format!("the role `{role}` has no examples"))
+                    Error::new(code::EDIT, format!("the role `{role}` has no examples"))
                         .help(format!("add roles/{role}/tests/NAME.toml")),
                 );
             }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
-use crate::error::{Error, Exit, Result, counted, nearest};
+use crate::error::{Error, Exit, Result, code, counted, nearest};
 use crate::report::VERSION;
 use crate::site::Files;
 use crate::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
@@ -33,7 +33,7 @@ pub struct Vendor {
 impl Run for Vendor {
     fn run(&self) -> Result<Exit> {
         let list = List::load(&self.site)?.ok_or_else(|| {
-            Error::new(format!("there is no {FILE} in {}", self.site.display()))
+            Error::new(code::VENDOR, format!("there is no {FILE} in {}", self.site.display()))
                 .help("it says which roles are taken from where; `kpull schema vendor` has its keys")
         })?;
         let wanted = self.wanted(&list)?;
@@ -60,7 +60,7 @@ impl Run for Vendor {
         taken.iter().for_each(|role| self.tell_role(role));
         match changes.len() {
             left if left > 0 && self.check => {
-                Err(Error::new(format!("`kpull vendor` would change {}", counted(left, "file")))
+                Err(Error::new(code::VENDOR, format!("`kpull vendor` would change {}", counted(left, "file")))
                     .help("run it, and look at `git diff`"))
             }
             _ => Ok(Exit::Done),
@@ -76,7 +76,7 @@ impl Vendor {
     fn wanted<'a>(&self, list: &'a List) -> Result<Vec<&'a Upstream>> {
         let known = || list.upstreams.iter().map(|upstream| upstream.site.as_str());
         if let Some(name) = self.names.iter().find(|name| !known().any(|known| known == *name)) {
-            let error = Error::new(format!("{FILE} has no `{name}`"));
+            let error = Error::new(code::VENDOR, format!("{FILE} has no `{name}`"));
             return Err(match nearest(name, known()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help(format!("it has {}", known().collect::<Vec<_>>().join(", "))),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_as_is, print_json};
-use crate::error::{Context, Error, Exit, Result, nearest, visible};
+use crate::error::{Context, Error, Exit, Result, code, nearest, visible};
 use crate::host::Host;
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
@@ -47,13 +47,14 @@ impl Run for Verify {
         let agent = self.host.agent(&text)?;
         // whatever keeps it from looking is no verdict on a release
         let kept = agent.kept_catalog().map_err(|error| error.exit(Exit::Failed))?.ok_or_else(|| {
-            Error::new("this host has no release yet").help("`kpull apply` takes one and says why if it can't")
+            Error::new(code::PROBE, "this host has no release yet")
+                .help("`kpull apply` takes one and says why if it can't")
         })?;
         let catalog = kept.get();
         let subjects = choose(&catalog.items, &self.names)?;
         let is_live = agent.host.is_live();
         if let Some(probe) = subjects.iter().find(|subject| !self.names.is_empty() && !is_live && subject.is_probe()) {
-            return Err(Error::new(format!("{} can't be asked", probe.item.id))
+            return Err(Error::new(code::PROBE, format!("{} can't be asked", probe.item.id))
                 .because(format!("{} is a tree, in which nothing runs", self.host.root.display()))
                 .help("leave the names out, or ask on the host itself"));
         }
@@ -130,7 +131,7 @@ fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
     let is_called = |subject: &Subject<'_>, name: &String| subject.name == *name || subject.item.id == *name;
     for name in names {
         if !all.iter().any(|subject| is_called(subject, name)) {
-            let error = Error::new(format!("this host has no probe and no certificate `{name}`"));
+            let error = Error::new(code::PROBE, format!("this host has no probe and no certificate `{name}`"));
             let known = all.iter().flat_map(|subject| [subject.name.as_str(), subject.item.id.as_str()]);
             return Err(match nearest(name, known) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
@@ -209,7 +210,11 @@ fn ask(
                 What::Probe(_) if !host.is_live() => continue,
                 What::Probe(probe) => {
                     let ask = || again().map_err(|error| error.to_string()).and_then(|host| probe.ask(&host));
-                    Some(Builder::new().spawn_scoped(scope, ask).context(|| "can't start a thread".to_owned())?)
+                    Some(
+                        Builder::new()
+                            .spawn_scoped(scope, ask)
+                            .context(code::PROBE, || "can't start a thread".to_owned())?,
+                    )
                 }
                 What::Certificate(_) => None,
             };

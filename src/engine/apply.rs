@@ -13,7 +13,7 @@ use crate::engine::fault::{LeftOut, needed};
 use crate::engine::plan::{Leaving, Plan, difference, locate};
 use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::{Host, is_firewall_file, is_unit_file};
 use crate::kind::{Change, Gate, Item, Kick, Phase, What, Work};
 use crate::report::{Event, Report, Summary};
@@ -595,7 +595,9 @@ impl<'a> Run<'a> {
     fn pass(&self, gate: &Item, item: &Item) -> Result<()> {
         let Some(what) = gate.resource.gate().filter(|_| self.work.host.is_live()) else { return Ok(()) };
         self.wait(gate, what).map_err(|why| {
-            let error = Error::new(format!("{} waits for {}", item.id, gate.id)).because(why).exit(Exit::Unhealthy);
+            let error = Error::new(code::PROBE, format!("{} waits for {}", item.id, gate.id))
+                .because(why)
+                .exit(Exit::Unhealthy);
             locate(error.help("it may be another host's turn; the next run goes on from here"), gate)
         })
     }
@@ -629,7 +631,7 @@ impl<'a> Run<'a> {
             }
             let Some(probe) = item.resource.probe().filter(|probe| probe.decides()) else { continue };
             if let Err(why) = self.wait(item, probe) {
-                let error = Error::new(format!("{} does not pass", item.id))
+                let error = Error::new(code::PROBE, format!("{} does not pass", item.id))
                     .because(why)
                     .exit(Exit::Unhealthy)
                     .help("everything was applied and stays so; the next run tries the probe again");

@@ -17,7 +17,7 @@ use crate::engine::rollout;
 use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
 use crate::engine::vitals::Vitals;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
 use crate::resolve::Catalog;
@@ -207,14 +207,14 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
                 Some(again) => format!("it is tried once more after {again:.0}; a newer release is taken at once"),
                 None => "a newer release is taken at once; `kpull apply --retry` tries this one again".to_owned(),
             };
-            (Error::new(what).because(&why).help(help), why)
+            (Error::new(code::BACK, what).because(&why).help(help), why)
         }
         // what fails with the old release too is not the new one's fault
         Outcome::Failed(error) | Outcome::Waiting(error) => {
             let hold = Hold { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
             agent.store.set_hold(Some(&hold))?;
             let help = format!("that may not be the release's fault ({why}): it is tried again after {pause:#}");
-            (Error::new(format!("{what}, and that is not well either")).because(&error).help(help), error)
+            (Error::new(code::BACK, format!("{what}, and that is not well either")).because(&error).help(help), error)
         }
     };
     let mut told = told.exit(Exit::Unhealthy);
@@ -278,7 +278,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     }
     agent.store.set_owed(&Owed { contact: None, ..owed })?;
     Ok(Some(
-        Error::new("no source can be reached since this host's network, firewall or SSH was changed")
+        Error::new(code::BACK, "no source can be reached since this host's network, firewall or SSH was changed")
             .because(why)
             .exit(Exit::Unhealthy),
     ))

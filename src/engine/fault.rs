@@ -119,7 +119,7 @@ mod tests {
         let mut left_out = LeftOut::default();
         assert!(!(0..items.len()).any(|at| left_out.has(at)));
         let at = items.iter().position(|item| item.id == "directory:/d").unwrap();
-        left_out.add(at, Error::new("it fails").help("mend it"), &items).unwrap();
+        left_out.add(at, Error::new(crate::error::code::OTHER, "it fails").help("mend it"), &items).unwrap();
         assert_eq!(
             ids(&items, (0..items.len()).filter(|&at| left_out.has(at))),
             ["directory:/d", "file:/d/in", "file:/later"]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::fleet::{Config, Place, READING, Record, State, written};
 use crate::kind::Item;
 use crate::report::Event;
@@ -47,7 +47,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
     if places.is_empty() {
         return match coming {
             Some(_) => Ok(None),
-            None => Err(Error::new("this site has a [rollout], and this host can't read how the others are")
+            None => Err(Error::new(code::ROLLOUT, "this site has a [rollout], and this host can't read how the others are")
                 .help("set [status] in kpull.toml; until then it stays with the release that it has, or takes this one with `kpull apply --now`")),
         };
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::lock::{self, Taken};
 use crate::engine::plan::locate;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
 use crate::kind::{Change, Item, Work};
@@ -170,13 +170,13 @@ fn attempt_in_etcd(
 }
 
 fn refused(slot: &Slot, why: &str) -> Error {
-    Error::new(format!("etcd refuses the slot {}", slot.name))
+    Error::new(code::SLOT, format!("etcd refuses the slot {}", slot.name))
         .because(why)
         .help("may the client certificate write below /kpull/slots/?")
 }
 
 fn occupied(slot: &Slot, by: &Occupied) -> Error {
-    let error = Error::new(format!("the slot {} can't be had: {by}", slot.name));
+    let error = Error::new(code::SLOT, format!("the slot {} can't be had: {by}", slot.name));
     let Occupied::By(holder) = by else {
         return error.help("nothing was touched, and the next run tries again; the server knows who has it");
     };
@@ -206,8 +206,8 @@ impl Slots<'_> {
         if !item.resource.interrupts(self.work, change)? {
             return Ok(None);
         }
-        let slot =
-            find(self.work.catalog, name).ok_or_else(|| Error::new(format!("there is no slot {name} on this host")))?;
+        let slot = find(self.work.catalog, name)
+            .ok_or_else(|| Error::new(code::SLOT, format!("there is no slot {name} on this host")))?;
         let tell = |by: &Occupied| self.report.event(&Event::SlotTaken { item, slot: name, by });
         match take(self.work, slot, self.host, &tell) {
             Ok(held) => {
@@ -254,7 +254,7 @@ impl Slots<'_> {
             // it only ends earlier without
             let _ = held.keep();
             if let Some(Err(why)) = probe.resource.gate().map(|gate| gate.wait(self.work)) {
-                let error = Error::new(format!("{id} does not pass after {} was interrupted", item.id))
+                let error = Error::new(code::SLOT, format!("{id} does not pass after {} was interrupted", item.id))
                     .because(why)
                     .exit(Exit::Unhealthy)
                     .help("no other host does the same until the slot's lease ends; the next run goes on from here");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::take::Agent;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::sandbox;
 use crate::source::{self, Poll, Source};
 
@@ -76,7 +76,7 @@ impl Agent<'_> {
     /// Whether a source can be reached now.
     pub fn reaches_source(&self) -> Result<()> {
         let marks = self.store.marks();
-        let mut last = Error::new("there is no source to reach");
+        let mut last = Error::new(code::NET, "there is no source to reach");
         let positions = self.order(true).positions;
         let sources = positions.iter().filter_map(|at| Some((*at, self.config.sources.get(*at)?)));
         for (index, config) in sources {

@@ -104,7 +104,7 @@ impl Trust {
 }
 
 fn counts_no_more(what: &str) -> Error {
-    Error::refused(format!("{what} does not count any more"))
+    Error::refused(code::MEMORY, format!("{what} does not count any more"))
         .help("the site's keys were changed after it was signed: a newer release is needed")
 }
 
@@ -131,7 +131,7 @@ impl<'a> Agent<'a> {
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
         let name = name.map(str::to_owned).or_else(|| config.host.clone()).or_else(own).ok_or_else(|| {
-            Error::new("this host has no name").help("set `host` in kpull.toml, or say --host NAME").coded(&code::NAME)
+            Error::new(code::NAME, "this host has no name").help("set `host` in kpull.toml, or say --host NAME")
         })?;
         Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
     }
@@ -144,9 +144,10 @@ impl<'a> Agent<'a> {
         let memory = &mut trust.memory;
         for (what, enrolled, now) in [("site", &known.site, &memory.site), ("host", &known.host, &memory.host)] {
             if enrolled != now {
-                return Err(Error::refused(format!(
-                    "this host is enrolled as the {what} `{enrolled}`, and not as `{now}`"
-                ))
+                return Err(Error::refused(
+                    code::MEMORY,
+                    format!("this host is enrolled as the {what} `{enrolled}`, and not as `{now}`"),
+                )
                 .help(format!("look at `{what}` in kpull.toml; {ENROLL}")));
             }
         }
@@ -156,7 +157,7 @@ impl<'a> Agent<'a> {
             return Ok(trust);
         }
         if known.start != memory.start {
-            return Err(Error::refused(format!(
+            return Err(Error::refused(code::MEMORY, format!(
                 "the keys in kpull.toml are not those that this host was enrolled with, and key set {} counts since",
                 known.keys
             ))
@@ -265,7 +266,7 @@ impl<'a> Agent<'a> {
             kept = Some(self.read_kept(&trust, &release, now));
         }
         let Some(kept) = kept else {
-            return Err(trouble.unwrap_or_else(|| Error::new("there is no release to apply yet")));
+            return Err(trouble.unwrap_or_else(|| Error::new(code::MEMORY, "there is no release to apply yet")));
         };
         match (kept, trouble) {
             (Ok((read, late)), trouble) => self.taken(read, trouble.or(late), answered, is_now),
@@ -281,7 +282,7 @@ impl<'a> Agent<'a> {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
                 self.report.event(&Event::Stays { hold: &hold });
                 let known = known.ok_or_else(|| {
-                    Error::new(format!("release {}, which this host stays with, is lost", hold.serial))
+                    Error::new(code::MEMORY, format!("release {}, which this host stays with, is lost", hold.serial))
                         .help("`kpull apply --retry` follows the newest again")
                 })?;
                 Taken { trouble, ..self.take_back(&known, &hold.why)? }
@@ -430,7 +431,9 @@ impl<'a> Agent<'a> {
     /// made: a key that ran out, or was replaced, has signed it all the same.
     fn announce_kept(&self, trust: &Trust, kept: &dyn Tree) -> Result<Announced> {
         let Some(seen) = &trust.memory.release else {
-            return Err(Error::refused("it is not remembered that the kept release was good").help(ENROLL));
+            return Err(
+                Error::refused(code::MEMORY, "it is not remembered that the kept release was good").help(ENROLL)
+            );
         };
         let announced = self.announce_as_of(trust, kept, seen.keys, seen.created)?;
         if announced.manifest().serial > seen.serial {
@@ -442,7 +445,7 @@ impl<'a> Agent<'a> {
     /// Verifies the release of an earlier generation.
     fn announce_generation(&self, to: &Generation) -> Result<(CachedRelease, Announced)> {
         let lost = || {
-            Error::new(format!("the release of generation {} is not kept any more", to.number))
+            Error::new(code::MEMORY, format!("the release of generation {} is not kept any more", to.number))
                 .help("`kpull history` shows which are")
         };
         let kept = self.store.kept_release(&to.release)?.ok_or_else(lost)?;

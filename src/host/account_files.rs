@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::accounts::{Accounts, Database, GROUP, PASSWD};
 use crate::host::root::{Access, Root};
 
@@ -233,10 +233,10 @@ impl Tables {
     /// How a group differs from what is wanted, in words.
     pub fn group_differences(&self, wanted: &WantedGroup<'_>) -> Result<Vec<String>> {
         match (self.gid(wanted.name), wanted.gid) {
-            (Some(gid), Some(number)) if gid != number => Err(Error::new(format!(
-                "the group {} has the number {gid}, and the role wants {number}",
-                wanted.name
-            ))
+            (Some(gid), Some(number)) if gid != number => Err(Error::new(
+                code::ACCOUNT,
+                format!("the group {} has the number {gid}, and the role wants {number}", wanted.name),
+            )
             .help(format!(
                 "a number in use is never changed, since files belong to it: write gid = {gid}, or change it by \
                          hand with `groupmod -g {number} {}` and give its files away",
@@ -307,10 +307,10 @@ impl Tables {
                 true => "leave it out: /etc/passwd does not have this user, another service does".to_owned(),
                 false => format!("change it by hand with `usermod -u {uid} {}`", wanted.name),
             };
-            return Err(Error::new(format!(
-                "the user {} has the number {known}, and the role wants {uid}",
-                wanted.name
-            ))
+            return Err(Error::new(
+                code::ACCOUNT,
+                format!("the user {} has the number {known}, and the role wants {uid}", wanted.name),
+            )
             .help(format!(
                 "a number in use is never changed, since files belong to it: write uid = {known}, or {by_hand}"
             )));
@@ -329,12 +329,15 @@ impl Tables {
             parts.push(format!("primary group → {group}"));
         }
         if is_foreign && !parts.is_empty() {
-            return Err(Error::new(format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")))
-                .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
-                .help(format!(
-                    "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
-                    wanted.name
-                )));
+            return Err(Error::new(
+                code::ACCOUNT,
+                format!("the user {} can't be changed here: {}", wanted.name, parts.join(", ")),
+            )
+            .because("it is not in /etc/passwd: another service (LDAP, systemd-homed, …) has it")
+            .help(format!(
+                "change it there, or leave these fields out; `getent passwd {}` shows what the host knows",
+                wanted.name
+            )));
         }
         if self.has_no_shadow(wanted.name) {
             parts.push("add a locked password to /etc/shadow".to_owned());
@@ -379,7 +382,8 @@ impl Tables {
         let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
         self.passwd.set(&line);
         let number = |at| {
-            number(&line, at).ok_or_else(|| Error::new(format!("the user {} has no number in {PASSWD}", wanted.name)))
+            number(&line, at)
+                .ok_or_else(|| Error::new(code::ACCOUNT, format!("the user {} has no number in {PASSWD}", wanted.name)))
         };
         Ok((number(2)?, number(3)?))
     }
@@ -402,7 +406,7 @@ impl Tables {
     pub fn refuse_foreign_group(&self, user: &str, group: &str) -> Result<()> {
         match self.group.has(group) {
             true => Ok(()),
-            false => Err(Error::new(format!("{user} can't be added to the group {group} here"))
+            false => Err(Error::new(code::ACCOUNT, format!("{user} can't be added to the group {group} here"))
                 .because(format!("it is not in {GROUP}: another service (LDAP, systemd-homed, …) has it"))
                 .help("add the user there, or leave the group out of `groups`")),
         }
@@ -440,10 +444,11 @@ impl Tables {
     /// The seven fields of a user's line.
     pub fn user(&self, name: &str) -> Result<Option<Vec<&[u8]>>> {
         match self.passwd.find(name) {
-            Some(fields) if fields.len() != 7 => {
-                Err(Error::new(format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()))
-                    .help("correct it with `vipw`; `pwck` finds more of the kind"))
-            }
+            Some(fields) if fields.len() != 7 => Err(Error::new(
+                code::ACCOUNT,
+                format!("the line of {name} in /etc/passwd has {} fields instead of 7", fields.len()),
+            )
+            .help("correct it with `vipw`; `pwck` finds more of the kind")),
             found => Ok(found),
         }
     }
@@ -456,10 +461,11 @@ fn refuse_taken<'a>(
     number: u32,
 ) -> Result<()> {
     match numbers.find(|(_, taken)| *taken == number) {
-        Some((owner, _)) => {
-            Err(Error::new(format!("the {what} {name} can't have the number {number}: {} has it", shown(owner)))
-                .help("choose another number, or leave it out to get a free one"))
-        }
+        Some((owner, _)) => Err(Error::new(
+            code::ACCOUNT,
+            format!("the {what} {name} can't have the number {number}: {} has it", shown(owner)),
+        )
+        .help("choose another number, or leave it out to get a free one")),
         None => Ok(()),
     }
 }
@@ -509,7 +515,7 @@ impl Limits {
             range.clone().find(|&number| is_free(number))
         };
         found.ok_or_else(|| {
-            Error::new(format!("no number from {} to {} is free", range.start(), range.end()))
+            Error::new(code::ACCOUNT, format!("no number from {} to {} is free", range.start(), range.end()))
                 .help("give one in the role, or widen the range in /etc/login.defs")
         })
     }
@@ -543,12 +549,10 @@ impl SubIds {
             start = start.max(first.saturating_add(count));
         }
         if start.saturating_add(self.count) > self.max.saturating_add(1) {
-            return Err(Error::new(format!(
-                "{} has no {} numbers in a row left for {}",
-                table.path.display(),
-                self.count,
-                shown(name)
-            ))
+            return Err(Error::new(
+                code::ACCOUNT,
+                format!("{} has no {} numbers in a row left for {}", table.path.display(), self.count, shown(name)),
+            )
             .help(
                 "take lines of users that are gone out of it, or set SUB_UID_MAX and SUB_GID_MAX in /etc/login.defs",
             ));
@@ -590,16 +594,19 @@ pub fn lock(root: &Root, patience: Duration) -> Result<Lock> {
                 let mut holder = wanted;
                 let known = fcntl(&file, FcntlArg::F_GETLK(&mut holder)).is_ok() && holder.l_pid > 0;
                 let who = if known { format!("process {}", holder.l_pid) } else { "another program".to_owned() };
-                return Err(Error::new(format!(
-                    "can't change the accounts: {who} has held the lock {} for {} s",
-                    path.display(),
-                    patience.as_secs()
-                ))
+                return Err(Error::new(
+                    code::ACCOUNT,
+                    format!(
+                        "can't change the accounts: {who} has held the lock {} for {} s",
+                        path.display(),
+                        patience.as_secs()
+                    ),
+                )
                 .help("see who it is (`fuser -v /etc/.pwd.lock`), wait until it is done, and run again")
                 .passing());
             }
             Err(errno) => {
-                return Err(Error::new(format!("can't lock {}", path.display())).because(errno.desc()));
+                return Err(Error::new(code::ACCOUNT, format!("can't lock {}", path.display())).because(errno.desc()));
             }
         }
     }

@@ -44,10 +44,10 @@ impl Bus {
     /// Connects to the system bus.
     pub fn connect() -> Result<Self> {
         let connected = connect().map_err(|error| match is_starved(&error) {
-            true => Error::new("can't start a thread").coded(&code::LIMIT).because(error).help(
+            true => Error::new(code::LIMIT, "can't start a thread").because(error).help(
                 "kpull may have no more processes: look at TasksMax= of kpull.service and at what else runs here",
             ),
-            false => Error::new("can't reach the D-Bus system bus").because(error).help(
+            false => Error::new(code::UNIT, "can't reach the D-Bus system bus").because(error).help(
                 "units and firewalld are managed over it: run as root on a host booted with systemd and start its bus \
                  (`systemctl start dbus.socket`), or make a tree with `--root DIR`",
             ),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sha2::{Digest, Sha256};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
 use crate::host::rich_rule::RichRule;
@@ -158,7 +158,7 @@ impl Firewalld {
         // one that isn't running is another by the time that it reads its files
         let Some(version) = version.ok().and_then(|version| String::try_from(version).ok()) else { return Ok(()) };
         match is_older(&version, first) {
-            true => Err(Error::new(format!("firewalld {version} has no {what}"))
+            true => Err(Error::new(code::FIREWALL, format!("firewalld {version} has no {what}"))
                 .help(format!("it takes {first} or newer: leave that out for this host, with `when` for instance"))),
             false => Ok(()),
         }
@@ -391,7 +391,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
         return no_forward(zone);
     }
     let reason = bus::reason(error);
-    let message = Error::new(format!("firewalld refuses `{edit}` in the zone {zone}")).because(&reason);
+    let message = Error::new(code::FIREWALL, format!("firewalld refuses `{edit}` in the zone {zone}")).because(&reason);
     let word = match edit {
         Edit::Add(Element::Rule(rule)) => newest_word(rule),
         _ => None,
@@ -414,7 +414,7 @@ fn refused(zone: &str, edit: &Edit, error: &zbus::Error) -> Error {
 
 /// The error for `forward` where only an older firewalld is: all others know the methods that set it.
 fn no_forward(zone: &str) -> Error {
-    Error::new(format!("firewalld has no `forward`, which the zone {zone} is to have"))
+    Error::new(code::FIREWALL, format!("firewalld has no `forward`, which the zone {zone} is to have"))
         .because("it is older than 0.9")
         .help("leave `forward` out for this host, with `when` for instance")
 }
@@ -443,7 +443,7 @@ pub const UNKNOWN_ZONE: &str = "`firewall-cmd --get-zones` lists those it knows;
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
     let reason = bus::reason(error);
-    let message = Error::new(format!("can't {doing} {what} in firewalld")).because(&reason);
+    let message = Error::new(code::FIREWALL, format!("can't {doing} {what} in firewalld")).because(&reason);
     if bus::is_unknown_method(error) {
         return message.help("this firewalld is older than 0.4, which kpull can't talk to");
     }

@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, code, one_line};
 use crate::host::Host;
 use crate::host::web::{self, Question};
 use crate::net;
@@ -70,13 +70,17 @@ impl Server<'_> {
             url,
             json: Some(body.to_string()),
             headers: vec![("fleet-lock-protocol".to_owned(), "true".to_owned())],
-            ca: self.ca.map(|path| web::pem(&host.root, path)).transpose().map_err(Error::new)?,
+            ca: self
+                .ca
+                .map(|path| web::pem(&host.root, path))
+                .transpose()
+                .map_err(|what| Error::new(code::ROLLOUT, what))?,
             client: None,
             connect: CONNECT,
             limit: ASK,
             most: LARGEST,
         };
-        let reply = host.web.ask(&question).map_err(Error::new)?;
+        let reply = host.web.ask(&question).map_err(|what| Error::new(code::ROLLOUT, what))?;
         if reply.status == 200 {
             return Ok(Answer::Granted);
         }

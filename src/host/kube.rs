@@ -12,7 +12,7 @@ use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result, visible};
+use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
 use crate::host::tls;
 use crate::net;
@@ -176,12 +176,12 @@ impl Kube {
     pub fn state(&self, standing: &Standing) -> Result<Option<String>> {
         match self.send(self.client.get(standing.address.clone()), "look at an object")? {
             Reply::Missing => Ok(None),
-            Reply::Silent(why) => Err(Error::new("the API server does not answer").because(why)),
+            Reply::Silent(why) => Err(Error::new(code::KUBE, "the API server does not answer").because(why)),
             Reply::Json(object) => {
                 let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
                 match (meta("uid"), meta("resourceVersion")) {
                     (Some(uid), Some(version)) => Ok(Some(format!("{uid} {version}"))),
-                    _ => Err(Error::new("the API server does not say which version of an object it has")),
+                    _ => Err(Error::new(code::KUBE, "the API server does not say which version of an object it has")),
                 }
             }
         }
@@ -266,10 +266,10 @@ impl Kube {
         let server = net::shown(&self.access.server);
         match status {
             StatusCode::NOT_FOUND => Ok(Reply::Missing),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::new(format!(
-                "the API server {server} does not let the bearer of {} {what}",
-                self.access.cert.display()
-            ))
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::new(
+                code::KUBE,
+                format!("the API server {server} does not let the bearer of {} {what}", self.access.cert.display()),
+            )
             .because(said(status, body))
             .help(match status {
                 StatusCode::FORBIDDEN => {
@@ -283,7 +283,7 @@ impl Kube {
                 Ok(json) => Ok(Reply::Json(json)),
                 Err(_) => Ok(Reply::Silent(format!("{server} does not answer as an API server does"))),
             },
-            status => Err(Error::new(format!("can't {what}: the API server {server} refuses"))
+            status => Err(Error::new(code::KUBE, format!("can't {what}: the API server {server} refuses"))
                 .because(said(status, body))
                 .help("check `server`, and `apiVersion`, `kind` and `name` of the object")),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::process::{self, argv};
 use super::root::What;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 
 /// The extended attribute that a context is kept in.
 pub const ATTRIBUTE: &str = "security.selinux";
@@ -93,7 +93,7 @@ impl Labels {
 
 /// What the policy says of paths, in their order.
 fn contexts(paths: &[PathBuf], what: What) -> Result<Vec<Option<String>>> {
-    let failed = || Error::new("SELinux is on, and its policy does not tell the contexts of new files");
+    let failed = || Error::new(code::FILE, "SELinux is on, and its policy does not tell the contexts of new files");
     let kind = match what {
         What::Directory => "dir",
         What::Link => "lnk_file",

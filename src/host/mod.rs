@@ -35,7 +35,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use account_files::Tables;
 use accounts::Accounts;
 use process::Ended;
@@ -230,7 +230,7 @@ impl Host {
     /// The system manager.
     pub fn systemd(&self) -> Result<&systemd::Systemd> {
         if !self.is_live() {
-            return Err(Error::new("a tree has no running units"));
+            return Err(Error::new(code::FACTS, "a tree has no running units"));
         }
         match self.systemd.get() {
             Some(systemd) => Ok(systemd),
@@ -299,12 +299,12 @@ impl Host {
                 Some(text(answer.into()))
             }
             Trace::Object(standing) => {
-                let kube = self.kube(&standing.access)?.map_err(Error::new)?;
+                let kube = self.kube(&standing.access)?.map_err(|what| Error::new(code::FACTS, what))?;
                 kube.state(standing)?.map(|state| text(state.into()))
             }
             Trace::Key(standing) => {
                 let state = self.etcd(&standing.cluster)?.state(standing);
-                let state = state.map_err(|why| Error::new("etcd does not say of a key").because(why))?;
+                let state = state.map_err(|why| Error::new(code::FACTS, "etcd does not say of a key").because(why))?;
                 state.map(|revision| text(revision.to_string().into()))
             }
         })
@@ -318,7 +318,7 @@ impl Host {
     /// The firewall's daemon; whether it runs is seen when it is asked.
     pub fn firewalld(&self) -> Result<&firewalld::Firewalld> {
         if !self.is_live() {
-            return Err(Error::new("a tree has no running firewall"));
+            return Err(Error::new(code::FACTS, "a tree has no running firewall"));
         }
         match self.firewalld.get() {
             Some(firewalld) => Ok(firewalld),
@@ -420,7 +420,7 @@ impl Host {
     /// error says why there can be none yet.
     pub fn kube(&self, access: &kube::Access) -> Result<Result<Rc<kube::Kube>, String>> {
         if !self.is_live() {
-            return Err(Error::new("a tree has no running API server"));
+            return Err(Error::new(code::FACTS, "a tree has no running API server"));
         }
         let mut kubes = self.kubes.borrow_mut();
         let current = kube::Kube::current(&self.root, access, kubes.get(access));

@@ -5,7 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::Root;
 
 /// The system, from os-release.
@@ -39,7 +39,7 @@ impl Os {
         }
         let os = Self::read(&text);
         if os.id.is_empty() && !text.is_empty() {
-            return Err(Error::new("/etc/os-release does not say which system this is: it has no ID")
+            return Err(Error::new(code::FACTS, "/etc/os-release does not say which system this is: it has no ID")
                 .help("write `ID=debian` (or what it is) into it, as os-release(5) says, or have the distribution's package put it back"));
         }
         Ok(os)

@@ -100,7 +100,7 @@ fn of_image(name: &str) -> Error {
 }
 
 fn unchangeable(name: &str, why: &str, way: &str) -> Error {
-    Error::new(format!("can't change the package {name}")).because(why).help(format!(
+    Error::new(code::PACKAGE, format!("can't change the package {name}")).because(why).help(format!(
         "{way}; else bring the program as an [[artifact]] below /opt, and leave the package out here with `when`"
     ))
 }
@@ -127,7 +127,7 @@ impl Manager {
         if has(OSTREE)? {
             return Ok(Self::Dnf);
         }
-        Err(Error::new("this host has no package manager that kpull knows")
+        Err(Error::new(code::PACKAGE, "this host has no package manager that kpull knows")
             .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
             .help("install what is needed with an [[artifact]], or leave the packages out here with `when`"))
     }
@@ -416,7 +416,7 @@ impl Manager {
                 "`apt-cache policy {name}` tells which versions there are, and whether a pin in /etc/apt/preferences.d forbids them"
             ))
         } else if says(FULL) {
-            error.coded(&code::SPACE).help("free some space and run again")
+            error.with_code(code::SPACE).help("free some space and run again")
         } else {
             error.help(format!("run the same with `{}` by hand to see all that it says", self.program()))
         }
@@ -590,7 +590,7 @@ impl Dpkg {
         let path = Path::new("/var/lib/dpkg/status");
         let Some((_, file)) = root.file(path)? else { return Ok(Self(Vec::new())) };
         let read = read_status(BufReader::with_capacity(128 * 1024, file));
-        read.map(Self).context(|| format!("can't read {}", path.display()))
+        read.map(Self).context(code::PACKAGE, || format!("can't read {}", path.display()))
     }
 
     /// What is on the host, and whether all of it is done.

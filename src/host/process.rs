@@ -171,7 +171,7 @@ impl Output {
     /// The error that it failed, with its last lines. `what` says what was being done.
     pub fn failure(&self, what: impl AsRef<str>) -> Error {
         let lines = self.last_lines();
-        let error = Error::new(what);
+        let error = Error::new(code::COMMAND, what);
         if lines.is_empty() {
             return error.because(format!("{}, without a word", self.verdict()));
         }
@@ -181,7 +181,8 @@ impl Output {
     /// [`Output::failure`], without the last lines when they are not to be seen.
     pub fn failure_of(&self, what: impl AsRef<str>, is_sensitive: bool) -> Error {
         match is_sensitive {
-            true => Error::new(what).because(format!("{} (its output is not shown: it is sensitive)", self.verdict())),
+            true => Error::new(code::COMMAND, what)
+                .because(format!("{} (its output is not shown: it is sensitive)", self.verdict())),
             false => self.failure(what),
         }
     }
@@ -203,16 +204,16 @@ pub fn run_if_there(command: &Command<'_>) -> Result<Option<Output>> {
 /// Starts it; the inner error is that there is no such program.
 fn start(command: &Command<'_>) -> Result<Result<Child>> {
     let Some((program, arguments)) = command.argv.split_first() else {
-        return Err(Error::new("there is no program to run"));
+        return Err(Error::new(code::COMMAND, "there is no program to run"));
     };
     if !read::is_directory(command.cwd) {
-        return Err(Error::new(format!(
-            "can't run {program} in {}: there is no such directory",
-            command.cwd.display()
-        )));
+        return Err(Error::new(
+            code::COMMAND,
+            format!("can't run {program} in {}: there is no such directory", command.cwd.display()),
+        ));
     }
     let no_such_program = || {
-        Error::new(format!("can't run {program}: there is no such program")).help(format!(
+        Error::new(code::COMMAND, format!("can't run {program}: there is no such program")).help(format!(
             "install the package that has it, or name it by its whole path; programs are looked for in {PATH}"
         ))
     };
@@ -298,9 +299,9 @@ fn spawn_as(mut process: std::process::Command, identity: &Identity) -> std::io:
 
 /// What to tell of a process that could not be started.
 pub fn not_started(what: &str, why: &std::io::Error) -> Error {
-    let error = Error::of(what, why);
+    let error = Error::of(code::COMMAND, what, why);
     match why.kind() {
-        ErrorKind::WouldBlock => error.coded(&code::LIMIT).help(
+        ErrorKind::WouldBlock => error.with_code(code::LIMIT).help(
             "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \
              (TasksMax=): end some, or raise the limit; the next run goes on from here",
         ),
@@ -336,7 +337,7 @@ impl<'a> Feed<'a> {
     fn new(to: Option<ChildStdin>, left: &'a [u8]) -> Result<Self> {
         if let Some(to) = &to {
             // so that a program which does not read can't hold us
-            fcntl(to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(not_fed)?;
+            fcntl(to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(code::COMMAND, not_fed)?;
         }
         Ok(Self { to, left })
     }
@@ -350,7 +351,7 @@ impl<'a> Feed<'a> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Err(Error::new(not_fed()).because(error)),
+                Err(error) => return Err(Error::new(code::COMMAND, not_fed()).because(error)),
             }
         }
         self.to = None;
@@ -372,7 +373,8 @@ impl<R: Read + AsFd> Tail<R> {
     fn new(from: Option<R>) -> Result<Self> {
         if let Some(from) = &from {
             // so that a daemon which keeps our pipe open can't hold us
-            fcntl(from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(|| "can't read a program's output".to_owned())?;
+            fcntl(from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                .context(code::COMMAND, || "can't read a program's output".to_owned())?;
         }
         Ok(Self { from, kept: Vec::new() })
     }
@@ -396,7 +398,7 @@ impl<R: Read + AsFd> Tail<R> {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::new("can't read a program's output").because(error)),
+                Err(error) => return Err(Error::new(code::COMMAND, "can't read a program's output").because(error)),
             }
         }
         Ok(())
@@ -439,7 +441,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
         stderr.take()?;
         // not reaped yet, so that the group's number is still its own when the group is killed
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let state = waitid(Id::Pid(group), flags).context(|| "can't wait for a program".to_owned())?;
+        let state = waitid(Id::Pid(group), flags).context(code::COMMAND, || "can't wait for a program".to_owned())?;
         let ended = state != WaitStatus::StillAlive;
         let late = started.elapsed() >= timeout.saturating_add(GRACE);
         if (ended && asked) || late {
@@ -455,7 +457,7 @@ fn watch(child: &mut Child, input: &[u8], timeout: Duration) -> Result<Output> {
             asked = true;
         }
     }
-    let status = child.wait().context(|| "can't wait for a program".to_owned())?;
+    let status = child.wait().context(code::COMMAND, || "can't wait for a program".to_owned())?;
     stdout.take()?;
     stderr.take()?;
     let ended = if timed_out { Ended::TimedOut(timeout) } else { Ended::Exited(status) };
@@ -472,7 +474,7 @@ fn listen<A: AsFd, B: AsFd>(input: &Feed<'_>, one: &Tail<A>, other: &Tail<B>, pa
     let mut fds: Vec<PollFd<'_>> = fds.into_iter().filter_map(|(fd, what)| Some(PollFd::new(fd?, what))).collect();
     match poll(&mut fds, PollTimeout::from(pause)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(errno) => Err(Error::new("can't read a program's output").because(errno.desc())),
+        Err(errno) => Err(Error::new(code::COMMAND, "can't read a program's output").because(errno.desc())),
     }
 }
 

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::label::{self, Labels};
 use super::{read, sync};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::net::download::hash;
 
 /// What stands at a path.
@@ -260,7 +260,7 @@ impl Root {
     /// Opens `dir`, which must exist, as the root.
     pub fn open(dir: &Path) -> Result<Self> {
         let top = nix::fcntl::openat(AT_FDCWD, dir, PLACE, Mode::empty())
-            .context(|| format!("can't open {} as the root", dir.display()))?;
+            .context(code::FILE, || format!("can't open {} as the root", dir.display()))?;
         Ok(Self {
             dir: dir.to_owned(),
             shown: "/".into(),
@@ -292,10 +292,12 @@ impl Root {
         if let Some(why) = why {
             let shown = self.shown(path);
             let shown = shown.display();
-            return Err(Error::new(format!("what is in {shown} can't be trusted")).because(why).help(format!(
-                "look at what others have put there (`ls -la {shown}`); then remove it, or make it yours alone: \
+            return Err(Error::new(code::FILE, format!("what is in {shown} can't be trusted")).because(why).help(
+                format!(
+                    "look at what others have put there (`ls -la {shown}`); then remove it, or make it yours alone: \
                  `chown -R {own}: {shown} && chmod 0700 {shown}`"
-            )));
+                ),
+            ));
         }
         if mode & 0o077 != 0 && uid == own {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -395,7 +397,7 @@ impl Root {
             }
         };
         let message = format!("{} can't be written: {} is read-only on this host", path.display(), top.display());
-        Err(Error::new(message).help(help))
+        Err(Error::new(code::FILE, message).help(help))
     }
 
     /// What `lstat` tells of a path; `None` when nothing stands there.
@@ -553,8 +555,11 @@ impl Root {
         let has_owners =
             nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| !WITHOUT_MODES.contains(&fs.filesystem_type()));
         if has_owners && (stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_nlink > 1) {
-            return Err(Error::new(format!("{} is not the file that was written there", self.shown(path).display()))
-                .help("somebody else has put it there, who can write in its directory: run again"));
+            return Err(Error::new(
+                code::FILE,
+                format!("{} is not the file that was written there", self.shown(path).display()),
+            )
+            .help("somebody else has put it there, who can write in its directory: run again"));
         }
         nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))
             .map_err(|errno| self.refused("mode", path, errno, &file))?;
@@ -566,7 +571,7 @@ impl Root {
     /// [`Root::write_quickly`] of a file for everybody to read, in a directory that an operator has named in `kpull.toml`: of the machine,
     /// also where a run works in a tree.
     pub fn write_output(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-        let dir = std::path::absolute(dir).context(|| format!("can't find {}", dir.display()))?;
+        let dir = std::path::absolute(dir).context(code::FILE, || format!("can't find {}", dir.display()))?;
         Self::open(Path::new("/"))?.write_quickly(&dir.join(name), content, 0o644)
     }
 
@@ -785,7 +790,7 @@ impl Root {
     fn not_given(&self, path: &Path) -> Error {
         let shown = self.shown(path);
         let shown = shown.display();
-        Error::new(format!("{shown} is not given to others, with what is in it"))
+        Error::new(code::FILE, format!("{shown} is not given to others, with what is in it"))
             .because("its owner keeps them out, and others can write in the directory above it, and may have moved it there")
             .help(format!(
                 "if they may have it, give it owner and mode by hand (`ls -ld {shown}`); else move it away, and the next run makes a new one"
@@ -804,7 +809,7 @@ impl Root {
     fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let own = nix::sys::stat::fstat(fd).map_err(|errno| self.failed("look at", path, errno))?;
         if own.st_nlink > 1 && Meta::from(own).what == What::File && self.others_write_in(parent, path)? {
-            return Err(Error::new(format!("{} is the same file as another path", path.display()))
+            return Err(Error::new(code::FILE, format!("{} is the same file as another path", path.display()))
                 .because("others can write in its directory, and may have put a second name of somebody's file there")
                 .help("remove it: the next run makes it anew"));
         }
@@ -858,7 +863,7 @@ impl Root {
 
     /// That a file system has no modes and owners of its own.
     fn without(&self, what: &str, path: &Path, now: &FileStat) -> Error {
-        Error::new(format!("can't set the {what} of {}", self.shown(path).display()))
+        Error::new(code::FILE, format!("can't set the {what} of {}", self.shown(path).display()))
             .because("every file of this file system has the mode and owner that its mount gives (vfat, exFAT, NTFS, a network share)")
             .help(format!(
                 "write `mode = \"{:04o}\"` in the role, with the owner and the group that have the numbers {} and {}, or mount it \
@@ -1144,7 +1149,7 @@ impl Root {
                         return Ok(Err(Errno::ELOOP));
                     }
                     if !self.trusts(meta.uid) {
-                        return Err(Error::new(format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
+                        return Err(Error::new(code::FILE, format!("{} goes through a link that belongs to user {}", path.display(), meta.uid))
                             .help("its owner could send what is written to any place: let root own the link, or name the path that it leads to"));
                     }
                     let target = nix::fcntl::readlinkat(&fd, "")
@@ -1232,8 +1237,10 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
     };
     let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
         let dir = open(above, name).map_err(|errno| match errno {
-            Errno::EXDEV => Error::new(format!("can't remove {}: something is mounted there", path.display()))
-                .help("unmount it first (findmnt shows it); nothing of it was removed"),
+            Errno::EXDEV => {
+                Error::new(code::FILE, format!("can't remove {}: something is mounted there", path.display()))
+                    .help("unmount it first (findmnt shows it); nothing of it was removed")
+            }
             _ => failed("open", path, errno),
         })?;
         let id = identity(&dir).map_err(|errno| failed("look at", path, errno))?;
@@ -1272,7 +1279,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         let Some(above) = way.last() else { break };
         dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
         if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
-            return Err(Error::new(format!("{} was moved while it was looked through", path.display()))
+            return Err(Error::new(code::FILE, format!("{} was moved while it was looked through", path.display()))
                 .help("run again when nobody changes it any more")
                 .of_path());
         }
@@ -1328,7 +1335,7 @@ fn identity(fd: &OwnedFd) -> nix::Result<(u64, u64)> {
 fn split(path: &Path) -> Result<(&Path, PathBuf)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name.into())),
-        _ => Err(Error::new(format!("{} can't be managed: it has no name in a directory", path.display()))),
+        _ => Err(Error::new(code::FILE, format!("{} can't be managed: it has no name in a directory", path.display()))),
     }
 }
 
@@ -1430,12 +1437,12 @@ impl Staged {
 pub fn failed_io(doing: &str, path: &Path, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(number) => failed(doing, path, Errno::from_raw(number)),
-        None => Error::new(format!("can't {doing} {}", path.display())).because(error).of_path(),
+        None => Error::new(code::FILE, format!("can't {doing} {}", path.display())).because(error).of_path(),
     }
 }
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> Error {
-    let error = Error::of(format!("can't {doing} {}", path.display()), &errno).of_path();
+    let error = Error::of(code::FILE, format!("can't {doing} {}", path.display()), &errno).of_path();
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.help_more("nothing was changed at this path"),
         Errno::EAGAIN => error.help("a process has a lease on it (`grep LEASE /proc/locks` shows its PID): end that process"),
@@ -1547,7 +1554,7 @@ mod tests {
         let (dir, root) = tree();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
         let file = root.nameless(Path::new("/f")).unwrap().unwrap();
-        root.place(Path::new("/f"), file, PLAIN, |_| Err(Error::new("no"))).unwrap_err();
+        root.place(Path::new("/f"), file, PLAIN, |_| Err(Error::new(code::FILE, "no"))).unwrap_err();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -1587,7 +1594,7 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         let (dir, root) = tree();
         root.write(Path::new("/f"), b"old", PLAIN).unwrap();
-        let failed = root.write_with(Path::new("/f"), PLAIN, |_| Err(Error::new("no")));
+        let failed = root.write_with(Path::new("/f"), PLAIN, |_| Err(Error::new(code::FILE, "no")));
         assert!(failed.is_err());
         assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::error::{Error, Exit, Result, visible};
+use crate::error::{Error, Exit, Result, code, visible};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::process::{Command, argv, run_if_there};
 use crate::secret::mask;
@@ -421,7 +421,10 @@ impl Systemd {
         } else {
             let _ = write!(help, "; its journal ends with:\n{journal}");
         }
-        Error::new(format!("unit {name} failed to {}", verb.words().1)).because(cause).help(help).exit(Exit::Unhealthy)
+        Error::new(code::UNIT, format!("unit {name} failed to {}", verb.words().1))
+            .because(cause)
+            .help(help)
+            .exit(Exit::Unhealthy)
     }
 }
 
@@ -498,7 +501,7 @@ fn error_is(error: &zbus::Error, name: &str) -> bool {
 }
 
 fn failed(doing: &str, what: &str, error: &zbus::Error) -> Error {
-    let message = Error::new(format!("can't {doing} {what}")).because(bus::reason(error));
+    let message = Error::new(code::UNIT, format!("can't {doing} {what}")).because(bus::reason(error));
     match bus::error_name(error).rsplit('.').next().unwrap_or_default() {
         _ if bus::is_absent(error) => {
             message.help("systemd does not manage this machine (it is not PID 1); units need it: make a tree with `--root DIR`")

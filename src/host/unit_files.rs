@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::{Root, What};
 
 /// Where an administrator's units are, and the links that enable units.
@@ -77,9 +77,12 @@ impl Link {
     /// Makes it. Nothing but a link is replaced.
     pub fn make(&self, root: &Root) -> Result<()> {
         if root.meta(&self.at)?.is_some_and(|meta| meta.what != What::Link) {
-            return Err(Error::new(format!("{} can't be enabled: {} is in the way", self.unit, self.at.display()))
-                .because("it is not a link")
-                .help("remove it with an [[absent]], or take the name out of `[Install]`"));
+            return Err(Error::new(
+                code::UNIT,
+                format!("{} can't be enabled: {} is in the way", self.unit, self.at.display()),
+            )
+            .because("it is not a link")
+            .help("remove it with an [[absent]], or take the name out of `[Install]`"));
         }
         root.make_link(&self.at, &self.to)
     }

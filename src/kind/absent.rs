@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
@@ -82,10 +82,10 @@ impl Resource for Absent {
             }
             Some(What::Directory) if self.or_full => None,
             Some(What::Directory) => {
-                return Err(Error::new(format!(
-                    "{} is to be absent, but it is a directory that isn't empty",
-                    self.path
-                ))
+                return Err(Error::new(
+                    code::FILE,
+                    format!("{} is to be absent, but it is a directory that isn't empty", self.path),
+                )
                 .help("look at what is in it; to have it all removed, set `recursive = true`"));
             }
         })

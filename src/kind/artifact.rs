@@ -11,7 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
@@ -254,7 +254,7 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let argv: Vec<String> = [name].into_iter().chain(arguments.iter().cloned()).collect();
     let cwd = new.parent().unwrap_or(new);
     let output = process::run(&process::Command { cwd, ..process::Command::new(&argv, SELF_TEST) })
-        .map_err(|error| Error::new(&what).because(error).help(help))?;
+        .map_err(|error| Error::new(code::ARTIFACT, &what).because(error).help(help))?;
     if output.is_success() { Ok(()) } else { Err(output.failure(what).help(help)) }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::root::{Access, What};
 use crate::kind::diff::Diff;
@@ -112,11 +112,11 @@ impl Block {
             return match host.root.meta(&self.path)?.map(|meta| meta.what) {
                 None | Some(What::File) => Ok((Vec::new(), 0..0)),
                 Some(What::Link) => {
-                    Err(Error::new(format!("{} is a link, and the role wants a block in it", self.path))
+                    Err(Error::new(code::FILE, format!("{} is a link, and the role wants a block in it", self.path))
                         .help("name the file that it leads to"))
                 }
                 Some(What::Directory | What::Special) => {
-                    Err(Error::new(format!("{} is no file, and the role wants a block in it", self.path))
+                    Err(Error::new(code::FILE, format!("{} is no file, and the role wants a block in it", self.path))
                         .help("name a text file"))
                 }
             };
@@ -126,7 +126,7 @@ impl Block {
             format!("{} END kpull {}", self.comment, self.name),
         );
         let bad = |line: usize, why: &str| {
-            Error::new(format!("the block {} can't be found: {}:{line}: {why}", self.name, self.path))
+            Error::new(code::FILE, format!("the block {} can't be found: {}:{line}: {why}", self.name, self.path))
                 .help("look at the file, and remove the marks that are too many; the next run makes the block anew")
         };
         let (mut start, mut found, mut at) = (None, None, 0);

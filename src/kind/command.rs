@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
 use crate::host::read;
@@ -117,8 +117,10 @@ impl Run {
                 let home = login.home.to_string_lossy().into_owned();
                 Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
             }
-            None => Err(Error::new(format!("`{}` can't run as {user}: there is no such user", self.name))
-                .help("add a [[user]] to the role, or the package that makes it")),
+            None => {
+                Err(Error::new(code::COMMAND, format!("`{}` can't run as {user}: there is no such user", self.name))
+                    .help("add a [[user]] to the role, or the package that makes it"))
+            }
         })
     }
 
@@ -232,7 +234,7 @@ impl Resource for Run {
                 .help("set `creates` to what it makes, or it is run each time"));
         }
         if self.unless.is_some() && self.only_if.is_none() && self.is_due(work)? {
-            return Err(Error::new(format!("`{}` succeeded, but its `unless` still fails", self.name))
+            return Err(Error::new(code::COMMAND, format!("`{}` succeeded, but its `unless` still fails", self.name))
                 .help("let `unless` ask for what the command does, or it is run each time"));
         }
         Ok(())

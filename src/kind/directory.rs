@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
@@ -76,13 +76,16 @@ impl Resource for Directory {
         let stands = match meta.what {
             What::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
             What::Link => {
-                return Err(Error::new(format!("{} is a link, and the role wants a directory there", self.path))
-                    .help("name the directory that it leads to, or remove the link with an [[absent]]"));
+                return Err(Error::new(
+                    code::FILE,
+                    format!("{} is a link, and the role wants a directory there", self.path),
+                )
+                .help("name the directory that it leads to, or remove the link with an [[absent]]"));
             }
             What::File => "a file",
             What::Special => "a device, socket or pipe",
         };
-        Err(Error::new(format!("{} is {stands}, and the role wants a directory there", self.path))
+        Err(Error::new(code::FILE, format!("{} is {stands}, and the role wants a directory there", self.path))
             .help("move it away, or remove it with an [[absent]]"))
     }
 

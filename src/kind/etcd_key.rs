@@ -6,7 +6,7 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::diff::Diff;
 use crate::kind::fields::{AbsolutePath, Span};
@@ -130,7 +130,7 @@ impl EtcdKey {
     }
 
     fn refused(&self, why: &str) -> Error {
-        Error::new(format!("etcd refuses to handle the key {}", self.key))
+        Error::new(code::ETCD, format!("etcd refuses to handle the key {}", self.key))
             .because(why)
             .help("compare `key`, `api` and the rights of the client certificate with the cluster")
     }
@@ -217,7 +217,7 @@ impl Resource for EtcdKey {
                 Err(Failure::Silent(why) | Failure::Unable(why)) => why,
             };
             if started.elapsed() >= self.within {
-                return Err(Error::new(format!("the key {} can't be set: etcd does not answer", self.key))
+                return Err(Error::new(code::ETCD, format!("the key {} can't be set: etcd does not answer", self.key))
                     .because(why)
                     .help(
                         "is etcd up on most of its members (`systemctl status etcd`), and are `endpoints` and the \

@@ -14,7 +14,7 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
@@ -232,7 +232,7 @@ impl EtcdMember {
             Some(member) => Ok(Deed::Move(member.clone())),
             // it has started, and has not said its name yet
             None if list.iter().any(|member| is_here(&member)) => Ok(Deed::Write(certain)),
-            None => Err(Error::new(format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
+            None => Err(Error::new(code::ETCD, format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
                 .because("it was taken out of the cluster, or the data is another cluster's")
                 .help(format!("look with `etcdctl member list`; when the data is not wanted any more, move {} away, and it joins anew", self.data))),
         }
@@ -346,7 +346,7 @@ impl EtcdMember {
         let endpoints = lost.client_urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
         let itself = Cluster { endpoints, ..self.cluster.clone() };
         if work.host.etcd(&itself)?.members().is_ok() {
-            return Err(Error::new(format!("{} has no data here, and yet it runs and answers at {}", self.name, lost.client_urls.join(", ")))
+            return Err(Error::new(code::ETCD, format!("{} has no data here, and yet it runs and answers at {}", self.name, lost.client_urls.join(", ")))
                 .help("if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was removed while it ran, stop it"));
         }
         // only an agreement of most members shows that they can do without it
@@ -360,7 +360,7 @@ impl EtcdMember {
             true => "get the other members up, most of them at least; the next run goes on from here",
             false => "start the cluster on its founders first; the next run tries again",
         };
-        Error::new(format!("{} waits for a running cluster to join", self.name))
+        Error::new(code::ETCD, format!("{} waits for a running cluster to join", self.name))
             .because(why)
             .exit(Exit::Unhealthy)
             .help(help)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
@@ -172,10 +172,10 @@ fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Res
         None | Some(What::File) => {}
         Some(What::Link) => return Ok(Some(Change::new("replace the link by a file"))),
         Some(What::Directory | What::Special) => {
-            return Err(Error::new(format!(
-                "{} is a directory or a device, and the role wants a file there",
-                path.display()
-            ))
+            return Err(Error::new(
+                code::FILE,
+                format!("{} is a directory or a device, and the role wants a file there", path.display()),
+            )
             .help("move it away, or remove it with an [[absent]]"));
         }
     }
@@ -276,7 +276,7 @@ fn nobody(path: &Path, account: &Missing) -> Error {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),
     };
-    Error::new(format!("{} can't be given to {account}: there is none on this host", path.display())).help(format!(
+    Error::new(code::FILE, format!("{} can't be given to {account}: there is none on this host", path.display())).help(format!(
         "`getent {database} {name}` has to show it: add a [[user]] or [[group]] to the role, or the [[package]] that makes it"
     ))
 }

@@ -13,7 +13,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, code, nearest};
 use crate::host::firewalld::{UNKNOWN_SERVICE, UNKNOWN_ZONE, Zone};
 use crate::host::os::Os;
 use crate::host::rich_rule::{Part, RichRule};
@@ -409,9 +409,10 @@ impl Firewall {
             let other_zone = other.zone_name(host)?;
             if other_zone == zone {
                 if let Some(element) = self.bars.iter().find(|element| other.listed.find(element).is_some()) {
-                    return Err(Error::new(format!(
-                        "one [[firewall]] wants `{element}` in the zone {zone}, another bars it"
-                    ))
+                    return Err(Error::new(
+                        code::FIREWALL,
+                        format!("one [[firewall]] wants `{element}` in the zone {zone}, another bars it"),
+                    )
                     .help(format!("leave `{element}` out of one of them")));
                 }
                 continue;
@@ -419,8 +420,11 @@ impl Firewall {
             let mine = self.listed.elements();
             if let Some(element) = mine.iter().find(|element| is_bound(element) && other.listed.find(element).is_some())
             {
-                return Err(Error::new(format!("the {element} is to belong to two zones: {zone} and {other_zone}"))
-                    .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
+                return Err(Error::new(
+                    code::FIREWALL,
+                    format!("the {element} is to belong to two zones: {zone} and {other_zone}"),
+                )
+                .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
             }
         }
         Ok(())
@@ -470,7 +474,7 @@ impl Firewall {
             if known.contains(name) || catalog.iter().any(|item| item.resource.claims().contains(&file)) {
                 continue;
             }
-            let error = Error::new(format!("firewalld knows no service `{name}`"));
+            let error = Error::new(code::FIREWALL, format!("firewalld knows no service `{name}`"));
             return Err(match nearest(name, known.iter().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_SERVICE}")),
                 None => error.help(UNKNOWN_SERVICE),
@@ -639,7 +643,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
 /// The error for a zone that nobody has.
 fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     let known = kept_zones(&host.root)?;
-    let error = Error::new(format!("firewalld has no zone `{zone}`"));
+    let error = Error::new(code::FIREWALL, format!("firewalld has no zone `{zone}`"));
     Ok(match nearest(zone, known.iter().map(String::as_str)) {
         Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
         None => error.help(UNKNOWN_ZONE),
@@ -728,7 +732,7 @@ impl Resource for Restored {
 const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
 
 fn not_running() -> Error {
-    Error::new("firewalld is not running").help(
+    Error::new(code::FIREWALL, "firewalld is not running").help(
         "start it (`systemctl enable --now firewalld`), or add the [[package]] `firewalld` and a [[unit]] \
          `firewalld.service` with `enable = true` to the role",
     )
@@ -766,8 +770,9 @@ pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, Stri
     for path in [etc_file(zone), packaged_file(zone)] {
         if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
             // it is written back
-            let text = String::from_utf8(content)
-                .map_err(|_| Error::new(format!("{} is not UTF-8 text", root.outside(&path).display())))?;
+            let text = String::from_utf8(content).map_err(|_| {
+                Error::new(code::FIREWALL, format!("{} is not UTF-8 text", root.outside(&path).display()))
+            })?;
             return Ok(Some((path, text)));
         }
     }
@@ -795,7 +800,7 @@ fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
 
 fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
     ZoneFile::parse(text).map_err(|why| {
-        Error::new(format!("{} is not the file of a zone", host.root.outside(path).display()))
+        Error::new(code::FIREWALL, format!("{} is not the file of a zone", host.root.outside(path).display()))
             .because(why)
             .help("repair it, or remove it so that the package's own is taken")
     })
@@ -812,8 +817,11 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
         "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
         "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
         _ if PACKAGED.contains(&zone) => {
-            return Err(Error::new(format!("the tree has no firewalld, so what its zone {zone} holds isn't known"))
-                .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
+            return Err(Error::new(
+                code::FIREWALL,
+                format!("the tree has no firewalld, so what its zone {zone} holds isn't known"),
+            )
+            .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
         }
         _ => ("", ""),
     };

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
@@ -226,7 +226,7 @@ impl KubeObject {
             return Ok(!matches!(kube.delete(&self.name)?, Answer::Silent(_)));
         }
         // where kubectl may keep what it likes to keep
-        let home = tempfile::tempdir().context(|| "can't make a directory for kubectl".to_owned())?;
+        let home = tempfile::tempdir().context(code::KUBE, || "can't make a directory for kubectl".to_owned())?;
         let env = [("HOME".to_owned(), home.path().display().to_string())];
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let argv = argv([
@@ -252,9 +252,8 @@ impl KubeObject {
         }
         let what = format!("kubectl can't apply {}", self.key());
         let error = match self.sensitive {
-            true => {
-                Error::new(what).because(format!("{} (its output is not shown: it is sensitive)", output.verdict()))
-            }
+            true => Error::new(code::KUBE, what)
+                .because(format!("{} (its output is not shown: it is sensitive)", output.verdict())),
             false => output.failure(what),
         };
         Err(match output.ended {
@@ -269,19 +268,26 @@ impl KubeObject {
     fn too_late(&self, later: Later) -> Error {
         let key = self.key();
         match later {
-            Later::Answer(why) => Error::new(format!("{key} can't be applied"))
+            Later::Answer(why) => Error::new(code::KUBE, format!("{key} can't be applied"))
                 .because(format!("{why} (waited for {:?})", self.within))
                 .exit(Exit::Unhealthy)
                 .help("look at the API server's unit, `server`, and the certificates; the next run tries again"),
             Later::Kind => {
                 let Name { api_version, kind, .. } = &self.name;
-                Error::new(format!("{key} can't be applied: the API server knows no {kind} in {api_version}"))
-                    .help("correct `apiVersion` and `kind`; a CustomResourceDefinition has to come before its objects")
+                Error::new(
+                    code::KUBE,
+                    format!("{key} can't be applied: the API server knows no {kind} in {api_version}"),
+                )
+                .help("correct `apiVersion` and `kind`; a CustomResourceDefinition has to come before its objects")
             }
-            Later::Namespace(name) => Error::new(format!("{key} can't be applied: there is no namespace {name}"))
-                .help(format!("put the Namespace {name} before it")),
-            Later::Deletion => Error::new(format!("{key} can't be applied: an older one is still being deleted"))
-                .help("see what its finalizers wait for; the next run tries again"),
+            Later::Namespace(name) => {
+                Error::new(code::KUBE, format!("{key} can't be applied: there is no namespace {name}"))
+                    .help(format!("put the Namespace {name} before it"))
+            }
+            Later::Deletion => {
+                Error::new(code::KUBE, format!("{key} can't be applied: an older one is still being deleted"))
+                    .help("see what its finalizers wait for; the next run tries again")
+            }
         }
     }
 
@@ -302,7 +308,7 @@ impl KubeObject {
         if found.len() > SHOWN {
             told.push(format!("and {} more", found.len() - SHOWN));
         }
-        Error::new(format!("the API server reads {} in another way than the role writes it", self.key()))
+        Error::new(code::KUBE, format!("the API server reads {} in another way than the role writes it", self.key()))
             .because(told.join("\n"))
             .help(
                 "write it in the role as it reads there, and leave out what is not there; or see whether somebody else \
@@ -416,7 +422,7 @@ impl Resource for KubeObject {
                 }
                 (State::Missing | State::Unwanted, _) if done > Done::Nothing => {
                     let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
-                    return Err(Error::new(format!("{} was {how}", self.key()))
+                    return Err(Error::new(code::KUBE, format!("{} was {how}", self.key()))
                         .help("see who else decides about it: an addon manager, an operator, another host"));
                 }
                 (State::Missing | State::Unwanted | State::Differs(..), Ok(kube)) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::kind::fields::AbsolutePath;
@@ -67,7 +67,8 @@ impl Module {
             return Ok(true);
         }
         // one that is built in and has no parameters shows nowhere else
-        let kernel = nix::sys::utsname::uname().context(|| "can't ask the kernel for its version".to_owned())?;
+        let kernel =
+            nix::sys::utsname::uname().context(code::KERNEL, || "can't ask the kernel for its version".to_owned())?;
         let path = format!("/lib/modules/{}/modules.builtin", kernel.release().to_string_lossy());
         let built_in = host.root.text(Path::new(&path))?;
         Ok(built_in.lines().any(|line| {
@@ -131,8 +132,11 @@ impl Resource for Module {
             ));
         }
         if !self.is_loaded(work.host)? {
-            return Err(Error::new(format!("modprobe found {}, but no module of this name is loaded", self.name))
-                .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
+            return Err(Error::new(
+                code::KERNEL,
+                format!("modprobe found {}, but no module of this name is loaded", self.name),
+            )
+            .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
 use crate::host::root::What;
 use crate::host::zone::{Edit, Element, Target};
@@ -281,5 +281,5 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
 
 fn at(path: &str) -> Result<AbsolutePath> {
     AbsolutePath::try_from(path.to_owned())
-        .map_err(|why| Error::new("what is remembered of this host can't be read").because(why))
+        .map_err(|why| Error::new(code::FILE, "what is remembered of this host can't be read").because(why))
 }

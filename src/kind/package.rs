@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::packages::{Installed, Manager, check_changeable, is_named};
 use crate::host::root::Seen;
@@ -213,7 +213,7 @@ impl Resource for Package {
             }
             State::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
-                others => Err(Error::new(format!("can't remove {}", due.join(", ")))
+                others => Err(Error::new(code::PACKAGE, format!("can't remove {}", due.join(", ")))
                     .because(format!("{} would go too", others.join(", ")))
                     .help("if they are to go as well, name them in the [[package]] that says `absent`")),
             },
@@ -224,10 +224,10 @@ impl Resource for Package {
         done?;
         for name in due {
             if let Some(left) = set.difference(host, name)? {
-                return Err(Error::new(format!(
-                    "the package manager succeeded, but there is still to do for {name}: {}",
-                    left.summary
-                ))
+                return Err(Error::new(
+                    code::PACKAGE,
+                    format!("the package manager succeeded, but there is still to do for {name}: {}", left.summary),
+                )
                 .help(
                     "write the package's own name, not that of something that it provides; a version is only \
                            lowered by yum and microdnf when that is done by hand (`downgrade`)",
@@ -250,7 +250,8 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
             sources.insert(path, work.host.root.seen(path.as_ref())?);
         }
     }
-    let sources = serde_json::to_value(sources).context(|| "can't note the sources of packages".to_owned())?;
+    let sources =
+        serde_json::to_value(sources).context(code::PACKAGE, || "can't note the sources of packages".to_owned())?;
     let known = work.store.read::<serde_json::Value>(SOURCES)?.unwrap_or_else(|| serde_json::json!({}));
     if sources == known {
         return Ok(false);

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::process::{Command, argv, run, run_if_there};
 use crate::host::root::{Access, What};
 use crate::host::unit_files::ETC;
@@ -139,7 +139,7 @@ impl Credential {
     fn dropin(&self, form: Form) -> Result<File> {
         let setting = if form == Form::Encrypted { "LoadCredentialEncrypted" } else { "LoadCredential" };
         let text = format!("[{}]\n{setting}={}:{}\n", self.section, self.name, self.path(form).display());
-        let path = AbsolutePath::try_from(self.dropin_path()).map_err(Error::new)?;
+        let path = AbsolutePath::try_from(self.dropin_path()).map_err(|what| Error::new(code::CREDENTIAL, what))?;
         let content = text.into_bytes().into();
         Ok(File {
             kind: "unit-file",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
@@ -82,10 +82,10 @@ impl Resource for Symlink {
                 (now != self.target).then(|| Change::new(format!("{} → {to}", now.display())))
             }
             Some(What::Directory | What::Special) => {
-                return Err(Error::new(format!(
-                    "{} is a directory or a device, and the role wants a link there",
-                    self.path
-                ))
+                return Err(Error::new(
+                    code::FILE,
+                    format!("{} is a directory or a device, and the role wants a link there", self.path),
+                )
                 .help("move it away, or remove it with an [[absent]]"));
             }
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::Root;
 use crate::host::unit_files::straight;
 use crate::kind::fields::AbsolutePath;
@@ -158,21 +158,22 @@ impl Sysctl {
             None => return Err(self.unknown()),
         }
         work.host.root.overwrite(&self.live, format!("{}\n", self.value).as_bytes()).map_err(|error| {
-            Error::new(format!("the kernel doesn't take `{}` for {}", self.value, self.name))
+            Error::new(code::KERNEL, format!("the kernel doesn't take `{}` for {}", self.value, self.name))
                 .because(error)
                 .help("check what the value may be; in a container many settings belong to the host")
         })?;
         match self.current(work)? {
-            Some(now) if folded(&now) != folded(&self.value) => {
-                Err(Error::new(format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name))
-                    .help("write the value as the kernel shows it"))
-            }
+            Some(now) if folded(&now) != folded(&self.value) => Err(Error::new(
+                code::KERNEL,
+                format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name),
+            )
+            .help("write the value as the kernel shows it")),
             _ => Ok(()),
         }
     }
 
     fn unknown(&self) -> Error {
-        Error::new(format!("this kernel has no setting {}", self.name)).help(
+        Error::new(code::KERNEL, format!("this kernel has no setting {}", self.name)).help(
             "check the spelling (`sysctl -a` lists them); if a module brings it, add a [[module]] that comes before; \
              if some hosts may lack it, set `ignore_missing = true`",
         )
@@ -289,9 +290,12 @@ impl Resource for Sysctl {
             false => format!(", through the link {}", later.listed.display()),
         };
         Ok(Some(
-            Error::new(format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value))
-                .because(format!("line {line} of {file} is read after {}{through}", own.path))
-                .help(format!("take the line out: `sed -i {line}d {file}`")),
+            Error::new(
+                code::KERNEL,
+                format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value),
+            )
+            .because(format!("line {line} of {file} is read after {}{through}", own.path))
+            .help(format!("take the line out: `sed -i {line}d {file}`")),
         ))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
 use crate::pki::AuthorityFields;
@@ -40,11 +40,11 @@ impl Build for RoleFiles {
     }
 
     fn template(&self, name: &str) -> Result<String> {
-        self.files.get(name).cloned().ok_or_else(|| Error::new(format!("there is no {name}")))
+        self.files.get(name).cloned().ok_or_else(|| Error::new(code::OTHER, format!("there is no {name}")))
     }
 
     fn artifact(&self, name: &str) -> Result<Pin> {
-        Err(Error::new(format!("the artifact `{name}` is not pinned")))
+        Err(Error::new(code::OTHER, format!("the artifact `{name}` is not pinned")))
     }
 
     fn host(&self) -> &str {
@@ -56,7 +56,7 @@ impl Build for RoleFiles {
     }
 
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
-        Err(Error::new(format!("there is no authority `{name}`")))
+        Err(Error::new(code::OTHER, format!("there is no authority `{name}`")))
     }
 
     fn may_lack(&self) -> bool {
@@ -73,7 +73,7 @@ impl Build for RoleFiles {
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
-        Error::new(format!("`{field}`: {why}"))
+        Error::new(code::OTHER, format!("`{field}`: {why}"))
     }
 }
 

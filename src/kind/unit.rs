@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::error::{Error, Exit, Result, nearest};
+use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::Host;
 use crate::host::process::{self, Command, Ended, Output, run_if_there};
 use crate::host::root::Access;
@@ -375,7 +375,7 @@ impl Check {
                 let what = format!("{unit} was started, and its check still fails");
                 let error = match output {
                     Some(output) => output.failure_of(what, self.sensitive),
-                    None => Error::new(what).because(format!("there is no program {}", self.argv[0])),
+                    None => Error::new(code::UNIT, what).because(format!("there is no program {}", self.argv[0])),
                 };
                 return Err(error
                     .help("look into the unit's journal; or give it more time with `check_within`")
@@ -532,7 +532,7 @@ impl Unit {
             if file.is_none() || self.is_back {
                 return Ok(None);
             }
-            return Err(Error::new(format!("{} can't be enabled: its file says nothing of when to start it", self.name))
+            return Err(Error::new(code::UNIT, format!("{} can't be enabled: its file says nothing of when to start it", self.name))
                 .help("add `WantedBy=multi-user.target` under `[Install]`, by a drop-in if a package brings the unit; or leave out `enable`"));
         }
         let names: Vec<&str> = std::iter::once(self.name.as_str()).chain(file.map(|file| file.name.as_str())).collect();
@@ -625,7 +625,7 @@ impl Unit {
 
     /// The error for a unit that isn't there.
     fn missing(&self, host: &Host) -> Result<Error> {
-        let error = Error::new(format!("there is no unit {}: no file and no package gives it", self.name));
+        let error = Error::new(code::UNIT, format!("there is no unit {}: no file and no package gives it", self.name));
         let names = unit_files::names(&host.root)?;
         Ok(match nearest(&self.name, names.iter().map(String::as_str)) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
@@ -643,8 +643,11 @@ impl Unit {
         if host.is_live() {
             host.systemd()?.mask(&self.name)?;
         } else if root.file(&self.link())?.is_some() {
-            return Err(Error::new(format!("{} can't be masked: its file is where the mask has to be", self.name))
-                .help(format!("remove {} with an [[absent]]", self.link().display())));
+            return Err(Error::new(
+                code::UNIT,
+                format!("{} can't be masked: its file is where the mask has to be", self.name),
+            )
+            .help(format!("remove {} with an [[absent]]", self.link().display())));
         } else {
             root.make_link(&self.link(), Path::new("/dev/null"))?;
         }
@@ -683,7 +686,7 @@ impl Unit {
             script.display()
         );
         if !host.is_live() {
-            return Err(Error::new(what()).because("only a running host can do that with one").help(own));
+            return Err(Error::new(code::UNIT, what()).because("only a running host can do that with one").help(own));
         }
         let stem = script.file_name().unwrap_or_default().to_string_lossy();
         for helper in HELPERS {
@@ -697,7 +700,7 @@ impl Unit {
                 false => Err(output.failure(what()).help(own)),
             };
         }
-        Err(Error::new(what()).because("this host has no systemd-sysv-install").help(own))
+        Err(Error::new(code::UNIT, what()).because("this host has no systemd-sysv-install").help(own))
     }
 
     /// Starts, stops, restarts or reloads it, as its state and what it is owed ask for.
@@ -829,9 +832,12 @@ impl Unit {
             }
             if self.enable == Some(true) && !has_script {
                 let source = host.systemd()?.details(&self.name)?.source;
-                return Err(Error::new(format!("{} can't be enabled: it has no file of its own", self.name))
-                    .because(format!("systemd makes it from {source}"))
-                    .help("change that there; or leave out `enable` and say `state = \"running\"`"));
+                return Err(Error::new(
+                    code::UNIT,
+                    format!("{} can't be enabled: it has no file of its own", self.name),
+                )
+                .because(format!("systemd makes it from {source}"))
+                .help("change that there; or leave out `enable` and say `state = \"running\"`"));
             }
         }
         if host.is_live() {
@@ -977,7 +983,7 @@ impl Resource for Unit {
             return Ok(Some(Kick::Reload));
         }
         if details.refuses_stop && self.refuses_stop() != Some(false) {
-            let error = Error::new(format!("{} can't be restarted: it refuses to be stopped", self.name));
+            let error = Error::new(code::UNIT, format!("{} can't be restarted: it refuses to be stopped", self.name));
             let dropin =
                 "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
             return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {

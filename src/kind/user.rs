@@ -6,7 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::account_files::{PATIENCE, Tables, WantedUser, lock};
 use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, What};
@@ -115,7 +115,7 @@ impl User {
             }
         })?;
         match self.name.why_not_new().filter(|_| !tables.has_user(&self.name)) {
-            Some(why) => Err(Error::new(format!("there is no user {}, and none can be made: {why}", self.name)).help(
+            Some(why) => Err(Error::new(code::ACCOUNT, format!("there is no user {}, and none can be made: {why}", self.name)).help(
                 format!(
                     "`getent passwd {}` has to show it: set up the service that has it first, or give the user another name",
                     self.name
@@ -143,7 +143,7 @@ impl User {
             // /home is a link on some hosts, and so may be a home in it
             Some(What::Directory | What::Link) => Ok(None),
             Some(What::File | What::Special) => {
-                Err(Error::new(format!("{home}, the home of {}, is no directory", self.name))
+                Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is no directory", self.name))
                     .help("move it away, or set another `home`, or `create_home = false`"))
             }
         }
@@ -177,7 +177,7 @@ impl User {
 }
 
 fn no_group(user: &str, group: &str) -> Error {
-    Error::new(format!("{user} can't be in the group {group}: there is none"))
+    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is none"))
 }
 
 impl Resource for User {

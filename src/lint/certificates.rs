@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::error::{Error, nearest};
+use crate::error::{Error, code, nearest};
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::file::File;
@@ -44,7 +44,8 @@ fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
         let what =
             format!("the certificate {} has the subject of another one of the host, {}", certificate.name(), subject.1);
         let other = known.insert(subject, &item.place)?;
-        let error = Error::new(what).at(item.place.clone(), "the same `common_name` and `organization`");
+        let error = Error::new(code::LINT_CERTIFICATE, what)
+            .at(item.place.clone(), "the same `common_name` and `organization`");
         Some(error.help(format!("give it a `common_name` of its own, or use the other one: {other}")))
     })
 }
@@ -92,7 +93,7 @@ impl Wrong<'_> {
             dial.port
         );
         let place = place::in_entry(subject.site, item, field).unwrap_or_else(|| item.place.clone());
-        Error::new(what).at(place, format!("{name} is missing")).help(format!(
+        Error::new(code::LINT_CERTIFICATE, what).at(place, format!("{name} is missing")).help(format!(
             "add it to `{field}` of the certificate in the role {}, or dial another one: {}",
             item.role, dial.item.place
         ))
@@ -109,11 +110,10 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 continue;
             }
             let item = unit.item;
-            let error = Error::new(format!(
-                "{} shows the certificate {name}, and {} has none of that name",
-                unit.unit.name(),
-                host.name
-            ))
+            let error = Error::new(
+                code::LINT_CERTIFICATE,
+                format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name(), host.name),
+            )
             .at(
                 place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
                 "no such [[certificate]]",

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, Place, nearest};
+use crate::error::{Error, Place, code, nearest};
 use crate::lint::systemd::Command;
 use crate::lint::{Host, HostUnit, Subject, place};
 use crate::site::Site;
@@ -88,7 +88,7 @@ fn misnamed(path: &str) -> Option<Error> {
     }
     let dir = directory(role, program);
     Some(
-        Error::new(format!("{path} is read for no version of {program}")).help(format!(
+        Error::new(code::LINT_FLAG, format!("{path} is read for no version of {program}")).help(format!(
             "a table is called as its version: {dir}/1.35.2.txt, or {dir}/1.35.txt for all patches of 1.35"
         )),
     )
@@ -151,7 +151,9 @@ fn check(site: &Site, host: &Host<'_>, unit: &HostUnit<'_>, command: &Command) -
             };
             let what = format!("{program} {version} has no flag `--{flag}`");
             let what = if *is_published { format!("{what}: its published reference does not list it") } else { what };
-            let error = Error::new(what).at(place::of_flag(site, host.name, unit.item, flag), "this flag").help(help);
+            let error = Error::new(code::LINT_FLAG, what)
+                .at(place::of_flag(site, host.name, unit.item, flag), "this flag")
+                .help(help);
             match is_published {
                 true => error.help_more(
                     "the reference leaves deprecated flags out: one that the program still takes goes into the table",
@@ -178,7 +180,7 @@ fn without_table(
     let known: Vec<&str> = tables.keys().map(|version| version.0).collect();
     let near = tables.keys().min_by_key(|known| known.distance(Version(version)))?.0;
     Some(
-        Error::new(format!("nothing tells which flags {program} {version} has: {dir} is about {}", known.join(", ")))
+        Error::new(code::LINT_FLAG, format!("nothing tells which flags {program} {version} has: {dir} is about {}", known.join(", ")))
             .at(version_place(site, artifact).unwrap_or_else(|| unit.item.place.clone()), "this version")
             .help(format!(
                 "write them into {dir}/{version}.txt, one a line and without dashes; `{program} --help` lists them, and the nearest \

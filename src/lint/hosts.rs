@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::site::Site;
 
 /// The most characters that a host's name may have, and a part of it between dots.
@@ -16,7 +16,7 @@ pub fn lint(site: &Site) -> Vec<Error> {
     let mut errors = Vec::new();
     for (name, host) in hosts {
         if let Some(why) = bad_name(name) {
-            let error = Error::new(format!("`{name}` can't be the name of a host: {why}"))
+            let error = Error::new(code::LINT_HOST, format!("`{name}` can't be the name of a host: {why}"))
                 .at(host.doc.place(&[]), "named by this file");
             errors.push(error.help(format!(
                 "rename host_vars/{name}.toml, and `host` in its kpull.toml: letters a to z, digits and `-`, with `.` between parts"
@@ -24,7 +24,7 @@ pub fn lint(site: &Site) -> Vec<Error> {
         }
         if host.roles.is_empty() {
             errors.push(
-                Error::new(format!("{name} has no role: nothing would be done there"))
+                Error::new(code::LINT_HOST, format!("{name} has no role: nothing would be done there"))
                     .at(host.doc.place(&[]), "neither `groups` with roles nor `roles`")
                     .help("add `groups` or `roles`, or remove the file"),
             );
@@ -51,7 +51,7 @@ fn shared(site: &Site, names: &[&String], key: &str, what: &str, help: &str) -> 
     let second = site.hosts.get(*names.get(1)?)?;
     let (last, others) = names.split_last()?;
     let others: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
-    let error = Error::new(format!("{} and {last} {what}", others.join(", ")));
+    let error = Error::new(code::LINT_HOST, format!("{} and {last} {what}", others.join(", ")));
     Some(error.at(second.doc.place(&[key.to_owned()]), "the same").help(help))
 }
 

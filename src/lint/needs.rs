@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::error::{Error, nearest};
+use crate::error::{Error, code, nearest};
 use crate::kind::Item;
 use crate::kind::etcd_key::EtcdKey;
 use crate::lint::{Host, Subject, place};
@@ -40,10 +40,10 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>, made: &HashMap<&str, Vec<&str
                 continue;
             }
             let here = host.items.iter().find(|other| other.id == *id);
-            let error = Error::new(format!(
-                "no host makes `{id}`, and the role {} of {} needs it",
-                item.role, host.name
-            ))
+            let error = Error::new(
+                code::UNKNOWN,
+                format!("no host makes `{id}`, and the role {} of {} needs it", item.role, host.name),
+            )
             .at(place::in_entry(subject.site, item, "needs").unwrap_or_else(|| item.place.clone()), "needed here");
             errors.push(match (here, nearest(id, made.keys().copied())) {
                 (Some(here), _) => error.help(format!(
@@ -63,8 +63,11 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for item in host.items {
         for name in writers(item).into_iter().flatten().filter(|name| !subject.site.hosts.contains_key(*name)) {
-            let error = Error::new(format!("`writers` of `{}` names {name}, which is no host of the site", item.id))
-                .at(place::in_entry(subject.site, item, "writers").unwrap_or_else(|| item.place.clone()), "said here");
+            let error = Error::new(
+                code::UNKNOWN,
+                format!("`writers` of `{}` names {name}, which is no host of the site", item.id),
+            )
+            .at(place::in_entry(subject.site, item, "writers").unwrap_or_else(|| item.place.clone()), "said here");
             errors.push(match nearest(name, subject.site.hosts.keys().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("write the names of hosts, as host_vars/ has them"),

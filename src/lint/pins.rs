@@ -1,6 +1,6 @@
 //! Pins that don't say how long their file is: a download of one can't be bounded, nor its space be asked for.
 
-use crate::error::{Error, counted};
+use crate::error::{Error, code, counted};
 use crate::lint::Subject;
 use crate::site::{Doc, Pin, Site};
 
@@ -11,7 +11,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         let says = doc.value().get(&pin.name).and_then(|pins| pins.get(arch)?.get("size")).is_some();
         let url = pin.urls.first().map_or("URL", String::as_str);
         (!says).then(|| {
-            Error::new(format!("the pin of {} ({arch}) has no size", pin.name))
+            Error::new(code::PIN, format!("the pin of {} ({arch}) has no size", pin.name))
                 .at(doc.place(&[pin.name.clone(), arch.to_owned()]), "no `size` here")
                 .help(format!("`kpull pin {url}` writes it; a file that can't be had now gets `size = \"unknown\"`"))
         })

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::error::{Error, Place};
+use crate::error::{Error, Place, code};
 use crate::host::zone::{PortRange, Ports, Target, Traffic};
 use crate::kind::Item;
 use crate::kind::firewall::{Definition, Firewall, OwnZone};
@@ -79,12 +79,15 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         let shut = rest(at, &lets_in)?;
         let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
         Some(
-            Error::new(format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name()))
-                .at(place_of(subject.site, unit.item, at, "listens"), "said here")
-                .help(format!(
-                    "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
-                    host.name
-                )),
+            Error::new(
+                code::LINT_PORT,
+                format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name()),
+            )
+            .at(place_of(subject.site, unit.item, at, "listens"), "said here")
+            .help(format!(
+                "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
+                host.name
+            )),
         )
     };
     listened(host).filter_map(shut).collect()
@@ -101,7 +104,7 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         for traffic in firewall.lets_in() {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
-                Error::new(format!("the firewall lets {open} in, and no unit listens there"))
+                Error::new(code::LINT_PORT, format!("the firewall lets {open} in, and no unit listens there"))
                     .at(place_of(subject.site, item, traffic, "allow"), "let in here")
                     .help(format!(
                         "on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for",
@@ -125,9 +128,12 @@ fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
             continue;
         };
         errors.push(
-            Error::new(format!("{} and {} of {} both listen at {at}", unit.unit.name(), other.unit.name(), host.name))
-                .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
-                .help(format!("give one of them another port; the other one is at {}", other.item.place)),
+            Error::new(
+                code::LINT_PORT,
+                format!("{} and {} of {} both listen at {at}", unit.unit.name(), other.unit.name(), host.name),
+            )
+            .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
+            .help(format!("give one of them another port; the other one is at {}", other.item.place)),
         );
     }
     errors
@@ -153,11 +159,14 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
                 let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
                 let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
                 errors.push(
-                    Error::new(format!(
-                        "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
-                        name_of(&command.program),
-                        unit.unit.name()
-                    ))
+                    Error::new(
+                        code::LINT_PORT,
+                        format!(
+                            "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
+                            name_of(&command.program),
+                            unit.unit.name()
+                        ),
+                    )
                     .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
                     .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
                 );

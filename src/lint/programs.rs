@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::error::{Error, nearest};
+use crate::error::{Error, code, nearest};
 use crate::kind::command::Run;
 use crate::kind::symlink::Symlink;
 use crate::lint::flags::name_of;
@@ -39,9 +39,12 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                     let place =
                         place::of_word(subject.site, unit.item, program).unwrap_or_else(|| unit.item.place.clone());
                     errors.push(
-                        Error::new(format!("{} runs {program}, which nothing installs", unit.unit.name()))
-                            .at(place, format!("{key}= runs it"))
-                            .help(help),
+                        Error::new(
+                            code::LINT_PROGRAM,
+                            format!("{} runs {program}, which nothing installs", unit.unit.name()),
+                        )
+                        .at(place, format!("{key}= runs it"))
+                        .help(help),
                     );
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::fleet::written;
 use crate::kind::Item;
 use crate::lint::{Host, Subject};
@@ -25,7 +25,7 @@ fn unseeing(host: &Host<'_>) -> Option<Error> {
     let item = host.items.iter().find(is_written)?;
     let None = written(host.items, Path::new(CONFIG))? else { return None };
     let what = "the site has a [rollout], and a host with this kpull.toml can't see whose turn it is: it would keep its release for ever";
-    let error = Error::new(what).at(item.place.clone(), "has no [status]");
+    let error = Error::new(code::ROLLOUT, what).at(item.place.clone(), "has no [status]");
     Some(error.help("write `[status]` into it, with `dir`, `http` or `etcd`, or leave [rollout] out of site.toml"))
 }
 

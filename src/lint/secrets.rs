@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::host::unit_files::DIRS;
 use crate::kind::Item;
 use crate::kind::file::File;
@@ -27,9 +27,12 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
         for item in host.items.iter().filter(|item| item.is_secret) {
             errors.extend(shown(host, item).map(|Shown { secret, field, reader, help }| {
                 let at = place::in_entry(subject.site, item, &field).unwrap_or_else(|| item.place.clone());
-                Error::new(format!("the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id))
-                    .at(at, "not a place for a secret")
-                    .help(help)
+                Error::new(
+                    code::LINT_SECRET,
+                    format!("the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id),
+                )
+                .at(at, "not a place for a secret")
+                .help(help)
             }));
         }
     }

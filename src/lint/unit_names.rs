@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, nearest};
+use crate::error::{Error, code, nearest};
 use crate::host::unit_files::instance_of;
 use crate::kind::package::Package;
 use crate::lint::{Host, Subject, place};
@@ -80,9 +80,11 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                 for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
                     let place =
                         place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
-                    let error =
-                        Error::new(format!("{} says {key}={name}, and there is no such unit", unit.unit.name()))
-                            .at(place, "names nothing");
+                    let error = Error::new(
+                        code::LINT_UNIT,
+                        format!("{} says {key}={name}, and there is no such unit", unit.unit.name()),
+                    )
+                    .at(place, "names nothing");
                     errors.push(match meant(name, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
                         None => {

@@ -1,7 +1,7 @@
 //! Units that can't do what a role wants: one that is to be enabled and says nothing of when to start, which fails on the host; and
 //! one that is to be reloaded and can't be, which systemd restarts then.
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::kind::{Kick, Resource};
 use crate::lint::{HostUnit, Subject, place};
 
@@ -19,7 +19,10 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
         return None;
     }
     let place = place::in_entry(subject.site, unit.item, "enable").unwrap_or_else(|| unit.item.place.clone());
-    let error = Error::new(format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name()));
+    let error = Error::new(
+        code::LINT_UNIT,
+        format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name()),
+    );
     Some(
         error
             .at(place, "enables nothing")
@@ -33,7 +36,7 @@ fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let why = why_not(unit)?;
     let place = place::in_entry(subject.site, unit.item, watched).unwrap_or_else(|| unit.item.place.clone());
     let name = unit.unit.name();
-    let error = Error::new(format!("{name} is restarted where `reload_when` says reload: {why}"));
+    let error = Error::new(code::LINT_UNIT, format!("{name} is restarted where `reload_when` says reload: {why}"));
     Some(error.at(place, "reloads nothing").help("say `restart_when`, or let the unit have an ExecReload="))
 }
 

@@ -108,7 +108,9 @@ pub fn download_any(
             }
         }
     }
-    Err(Error::new(format!("the artifact {} can't be had", wanted.name)).because(failures.join("; ")).passing())
+    Err(Error::new(code::NET, format!("the artifact {} can't be had", wanted.name))
+        .because(failures.join("; "))
+        .passing())
 }
 
 /// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. `others` have the
@@ -179,9 +181,9 @@ impl Begun {
 
     fn write(&self, part: &Path) -> Result<()> {
         let what = || format!("can't write {}", Self::path(part).display());
-        let text = serde_json::to_vec(self).context(what)?;
-        let mut file = open_own(&Self::path(part)).context(what)?;
-        file.set_len(0).and_then(|()| file.write_all(&text)).context(what)
+        let text = serde_json::to_vec(self).context(code::NET, what)?;
+        let mut file = open_own(&Self::path(part)).context(code::NET, what)?;
+        file.set_len(0).and_then(|()| file.write_all(&text)).context(code::NET, what)
     }
 }
 
@@ -222,19 +224,22 @@ fn attempt(
     listener: Listener<'_>,
 ) -> Result<Got, Fault> {
     let what = || format!("can't write {}", part.display());
-    let mut file = open_own(part).context(what)?;
+    let mut file = open_own(part).context(code::NET, what)?;
     let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
     let too_large = |announced: Option<u64>| {
         let bytes = announced.map_or_else(|| format!("more than {limit}"), |bytes| bytes.to_string());
         if wanted.size.is_some() {
-            return Error::new(format!("{url} has more than the {limit} bytes that are expected"));
+            return Error::new(code::NET, format!("{url} has more than the {limit} bytes that are expected"));
         }
-        Error::new(format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known"))
-            .help("say `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
+        Error::new(
+            code::NET,
+            format!("{url} has {bytes} bytes, and {limit} are the most of a file whose size is not known"),
+        )
+        .help("say `size = BYTES` beside its pin in artifacts.toml: `kpull pin` writes it")
     };
     let mut hasher = Sha256::new();
     let mut resumes = None;
-    let there = file.metadata().context(what)?.len();
+    let there = file.metadata().context(code::NET, what)?.len();
     if let Some(pinned) = wanted.sha256.filter(|_| there > 0 && there <= limit) {
         // what another server called it means nothing here
         let known = Begun::read(part);
@@ -242,9 +247,9 @@ fn attempt(
         let begun = Some(Begun { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
         if begun.is_some() || wanted.size.is_none_or(|size| size == there) {
             listener(Piece::Start);
-            read_into(&mut (&mut file).take(there), &mut hasher, listener).context(what)?;
+            read_into(&mut (&mut file).take(there), &mut hasher, listener).context(code::NET, what)?;
             if hex::encode(hasher.clone().finalize()) == pinned {
-                file.sync_all().context(what)?;
+                file.sync_all().context(code::NET, what)?;
                 drop(std::fs::remove_file(Begun::path(part)));
                 return Ok(Got { sha256: pinned.to_owned(), size: there });
             }
@@ -264,7 +269,7 @@ fn attempt(
     if let (Some(size), Some(announced)) = (wanted.size, announced)
         && size != announced
     {
-        let error = Error::new(format!("{url} has {announced} bytes, and {size} are pinned"));
+        let error = Error::new(code::NET, format!("{url} has {announced} bytes, and {size} are pinned"));
         return Err(fault(error, false));
     }
     if announced.is_some_and(|announced| announced > limit) {
@@ -272,7 +277,7 @@ fn attempt(
     }
     if !goes_on {
         hasher = Sha256::new();
-        file.set_len(0).and_then(|()| file.rewind()).context(what)?;
+        file.set_len(0).and_then(|()| file.rewind()).context(code::NET, what)?;
         Begun { url: url.to_owned(), state }.write(part)?;
         listener(Piece::Start);
     }
@@ -284,7 +289,7 @@ fn attempt(
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = body.read(&mut buffer).map_err(|why| from_io(why).passing()).inspect_err(|error| {
-            if error.code() == &code::CHANGED {
+            if error.code() == code::CHANGED {
                 discard(part);
             }
         })?;
@@ -298,22 +303,23 @@ fn attempt(
         let bytes = &buffer[..count];
         listener(Piece::Bytes(bytes));
         hasher.update(bytes);
-        file.write_all(bytes).context(what)?;
+        file.write_all(bytes).context(code::NET, what)?;
         writeback.wrote(&file, count);
         progress(wanted.name, done, total);
     }
     if let Some(size) = wanted.size.filter(|size| done < *size) {
         // without an announced length nothing tells a whole body from one that broke off: the next run goes on
-        return Err(Error::new(format!("{url} ended after {done} of {size} bytes")).passing().into());
+        return Err(Error::new(code::NET, format!("{url} ended after {done} of {size} bytes")).passing().into());
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
-        let error = Error::new(format!(
-            "{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"
-        ));
+        let error = Error::new(
+            code::NET,
+            format!("{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"),
+        );
         return Err(fault(error, !others.is_empty() && done >= LARGE));
     }
-    writeback.finish().and_then(|()| file.sync_all()).context(what)?;
+    writeback.finish().and_then(|()| file.sync_all()).context(code::NET, what)?;
     drop(std::fs::remove_file(Begun::path(part)));
     Ok(Got { sha256, size: done })
 }
@@ -366,8 +372,8 @@ fn ask(
 ) -> Result<Reply> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
-        let file = read::open_named(Path::new(path)).context(what).map_err(Error::passing)?;
-        let length = Some(file.metadata().context(what)?.len());
+        let file = read::open_named(Path::new(path)).context(code::NET, what).map_err(Error::passing)?;
+        let length = Some(file.metadata().context(code::NET, what)?.len());
         return Ok(Reply { body: Box::new(file), length, state: None, goes_on: false });
     }
     let (from, state) = resumes.map(|(from, begun)| (from, begun.state)).unzip();
@@ -377,22 +383,20 @@ fn ask(
     let Download { kind, length, state, body } = net.get(&ask).map_err(Error::passing)?;
     match kind {
         Kind::Ok | Kind::Partial => Ok(Reply { body, length, state, goes_on: kind == Kind::Partial }),
-        _ => Err(Error::new(format!("{url} is not there")).coded(&code::MISSING).passing()),
+        _ => Err(Error::new(code::MISSING, format!("{url} is not there")).passing()),
     }
 }
 
 fn room_for(part: &Path, bytes: u64) -> Result<()> {
     let dir = part.parent().unwrap_or(part);
-    let stat =
-        nix::sys::statvfs::statvfs(dir).context(|| format!("can't ask for the free space at {}", dir.display()))?;
+    let stat = nix::sys::statvfs::statvfs(dir)
+        .context(code::NET, || format!("can't ask for the free space at {}", dir.display()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < bytes {
-        return Err(Error::new(format!(
-            "{} has {} MiB free, and {} MiB are needed",
-            dir.display(),
-            free >> 20,
-            bytes >> 20
-        ))
+        return Err(Error::new(
+            code::NET,
+            format!("{} has {} MiB free, and {} MiB are needed", dir.display(), free >> 20, bytes >> 20),
+        )
         .help("free some space there; nothing was changed"));
     }
     Ok(())

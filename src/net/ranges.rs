@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::net::{Ask, Client, Conditions, Download, Failure, Kind, Reply, retry};
 use parts::{Ahead, PART, Parts, Taken};
 use place::Place;
@@ -213,7 +213,7 @@ impl Ranges {
         let lead = retry(self.client.loaded.retries, || {
             let ask = |place: &mut Place| place.ask(&self.client, self.at, None, self.total);
             let Some((first, others)) = places.split_first_mut() else {
-                return Err(Failure::hopeless(Error::new("no address is left")));
+                return Err(Failure::hopeless(Error::new(code::NET, "no address is left")));
             };
             ask(first).or_else(|failure| others.iter_mut().find_map(|place| ask(place).ok()).ok_or(failure))
         })?;
@@ -428,7 +428,7 @@ mod tests {
             _ => good(&CONTENT[1..], &Seen { headers: Vec::new(), ..request.clone() }).with("ETag", "\"y\""),
         });
         let error = read(&[&server], 4, has_part).unwrap_err();
-        assert_eq!(error.code(), &code::CHANGED);
+        assert_eq!(error.code(), code::CHANGED);
         assert!(error.to_string().contains("the file has changed while it was downloaded"), "{error}");
     }
 

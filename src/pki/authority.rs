@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::pki::{AuthorityFields, Certificate, KeyType, PrivateKey, Revoked, Usage, Wish};
 
 /// A time as rcgen wants it, in whole seconds. A macro, since the type has no name here.
@@ -43,20 +43,24 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, fields.common_name(name));
         params.serial_number = Some(serial());
         params.not_before = date!(now - CLOCKS);
-        params.not_after = date!(now.checked_add(fields.lifetime()).context(what)?);
+        params.not_after = date!(now.checked_add(fields.lifetime()).context(code::PKI, what)?);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = true;
-        let pem = params.self_signed(key.signing()).context(what)?.pem();
+        let pem = params.self_signed(key.signing()).context(code::PKI, what)?.pem();
         Self::new(name, Certificate::one(&what(), pem.as_bytes())?, key)
     }
 
     /// An authority that was made before. The key has to be the certificate's.
     pub fn new(name: &str, certificate: Certificate, key: PrivateKey) -> Result<Self> {
         if certificate.public != key.public() {
-            return Err(Error::new(format!("the key of the authority {name} is not that of its certificate")).help(
-                format!("pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"),
-            ));
+            return Err(Error::new(
+                code::PKI,
+                format!("the key of the authority {name} is not that of its certificate"),
+            )
+            .help(format!(
+                "pki/{name}.pem and secrets/pki/{name}.key.age belong together: take both from one commit"
+            )));
         }
         Ok(Self { name: name.to_owned(), certificate, key })
     }
@@ -71,7 +75,7 @@ impl Authority {
         let what = || format!("can't issue the certificate {}", wish.name);
         let end = self.certificate.not_after;
         if end <= now {
-            return Err(Error::new(what())
+            return Err(Error::new(code::PKI, what())
                 .because(format!("the authority {} has ended on {end:.0}", self.name))
                 .help(format!("make a new one: `kpull pki rotate {}`", self.name)));
         }
@@ -82,12 +86,12 @@ impl Authority {
         }
         params.distinguished_name.push(DnType::CommonName, wish.common_name.clone());
         for name in &wish.dns {
-            params.subject_alt_names.push(SanType::DnsName(name.clone().try_into().context(what)?));
+            params.subject_alt_names.push(SanType::DnsName(name.clone().try_into().context(code::PKI, what)?));
         }
         params.subject_alt_names.extend(wish.ip.iter().map(|address| SanType::IpAddress(*address)));
         params.serial_number = Some(serial());
         params.not_before = date!(now - CLOCKS);
-        params.not_after = date!(now.checked_add(wish.lifetime).context(what)?.min(end));
+        params.not_after = date!(now.checked_add(wish.lifetime).context(code::PKI, what)?.min(end));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = match wish.key_type {
             KeyType::EcdsaP256 => vec![KeyUsagePurpose::DigitalSignature],
@@ -102,8 +106,8 @@ impl Authority {
             })
             .collect();
         params.use_authority_key_identifier_extension = true;
-        let public = SubjectPublicKeyInfo::from_der(public).context(what)?;
-        let signed = params.signed_by(&public, &self.issuer()?).context(what)?;
+        let public = SubjectPublicKeyInfo::from_der(public).context(code::PKI, what)?;
+        let signed = params.signed_by(&public, &self.issuer()?).context(code::PKI, what)?;
         Certificate::one(&what(), signed.pem().as_bytes())
     }
 
@@ -113,7 +117,7 @@ impl Authority {
         let mut revoked_certs = Vec::new();
         for entry in revoked {
             revoked_certs.push(RevokedCertParams {
-                serial_number: SerialNumber::from(hex::decode(&entry.serial).context(what)?),
+                serial_number: SerialNumber::from(hex::decode(&entry.serial).context(code::PKI, what)?),
                 revocation_time: date!(entry.time),
                 reason_code: Some(entry.reason.into()),
                 invalidity_date: None,
@@ -128,12 +132,12 @@ impl Authority {
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        params.signed_by(&self.issuer()?).and_then(|list| list.pem()).context(what)
+        params.signed_by(&self.issuer()?).and_then(|list| list.pem()).context(code::PKI, what)
     }
 
     fn issuer(&self) -> Result<Issuer<'static, &impl rcgen::SigningKey>> {
         Issuer::from_ca_cert_der(&CertificateDer::from(self.certificate.der()), self.key.signing())
-            .context(|| format!("can't sign with the authority {}", self.name))
+            .context(code::PKI, || format!("can't sign with the authority {}", self.name))
     }
 }
 

@@ -7,7 +7,7 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKC
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::pki::{KeyType, Usage, Wish};
 use crate::text::block;
 
@@ -49,7 +49,7 @@ impl Certificate {
     /// messages.
     pub fn bundle(file: &str, bytes: &[u8]) -> Result<Vec<Self>> {
         let unreadable = |why: String| {
-            Error::new(format!("{file} can't be read"))
+            Error::new(code::PKI, format!("{file} can't be read"))
                 .because(why)
                 .help("it has to hold certificates in PEM; `kpull pki issue` makes what is missing anew")
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, code};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::{Recipient, name, seal};
 use crate::site::{Files, replace};
@@ -71,7 +71,7 @@ impl Draft {
         for path in self.files.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| dir.join(path)) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("can't remove {}", path.display()));
+                    return Err(error).context(code::PKI, || format!("can't remove {}", path.display()));
                 }
                 _ => {}
             }

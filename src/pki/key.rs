@@ -10,7 +10,7 @@ use serde::Deserialize;
 use ssh_key::rand_core::OsRng;
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 
 /// What kind of key a certificate is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -47,11 +47,14 @@ impl PrivateKey {
     pub fn generate(key_type: KeyType) -> Result<Self> {
         let what = || format!("can't make a key ({key_type})");
         let pair = match key_type {
-            KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context(what)?,
+            KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context(code::PKI, what)?,
             KeyType::Rsa2048 => {
-                let der = rsa::RsaPrivateKey::new(&mut OsRng, 2048).context(what)?.to_pkcs8_der().context(what)?;
+                let der = rsa::RsaPrivateKey::new(&mut OsRng, 2048)
+                    .context(code::PKI, what)?
+                    .to_pkcs8_der()
+                    .context(code::PKI, what)?;
                 let der = PrivatePkcs8KeyDer::from(der.as_bytes());
-                KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_RSA_SHA256).context(what)?
+                KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_RSA_SHA256).context(code::PKI, what)?
             }
         };
         Ok(Self(pair))
@@ -61,7 +64,7 @@ impl PrivateKey {
     pub fn from_pem(name: &str, pem: &[u8]) -> Result<Self> {
         // the parser's own words could hold parts of the key
         let unusable = || {
-            Error::new(format!("{name} is no private key that can be used here"))
+            Error::new(code::PKI, format!("{name} is no private key that can be used here"))
                 .help("it has to be PKCS#8 in PEM, as `openssl pkcs8 -topk8 -nocrypt` writes it")
         };
         let text = std::str::from_utf8(pem).map_err(|_| unusable())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::{Context, Error, Result, nearest};
+use crate::error::{Context, Error, Result, code, nearest};
 use crate::pki::status::{bundle, certificate_at};
 use crate::pki::{
     Authority, AuthorityFields, Certificate, Draft, PrivateKey, Reason, Request, Revoked, Sort, Standing, State, Wish,
@@ -106,7 +106,7 @@ impl Office {
                 continue;
             }
             if has_key {
-                return Err(Error::new(format!("{path} is missing, and its key is there")).help(format!(
+                return Err(Error::new(code::PKI, format!("{path} is missing, and its key is there")).help(format!(
                     "take {path} from the commit that had it, or remove secrets/pki/{name}.key.age to begin anew"
                 )));
             }
@@ -219,7 +219,8 @@ impl Office {
         let Some(authority) = authorities.get(&wish.authority) else { return Ok(String::new()) };
         let certificate = if wish.key_on_host {
             let path = request_path(host, &wish.name);
-            let bytes = self.site.files.get(&path).ok_or_else(|| Error::new(format!("there is no {path}")))?;
+            let bytes =
+                self.site.files.get(&path).ok_or_else(|| Error::new(code::PKI, format!("there is no {path}")))?;
             let request = self.fitting(Request::read(&path, bytes)?, &path, wish)?;
             // a key that was kept here before is nobody's any more
             draft.remove_secret(&key_secret(host, &wish.name));
@@ -227,10 +228,10 @@ impl Office {
         } else {
             let own = &self.site.find_host(host)?.recipients;
             if own.is_empty() {
-                return Err(Error::new(format!(
-                    "the key of the certificate {} can't be encrypted to {host}",
-                    wish.name
-                ))
+                return Err(Error::new(
+                    code::PKI,
+                    format!("the key of the certificate {} can't be encrypted to {host}", wish.name),
+                )
                 .because(format!("host_vars/{host}.toml has no `recipient`"))
                 .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
@@ -255,14 +256,14 @@ impl Office {
         if request.key_type == Some(wish.key_type) {
             return Ok(request);
         }
-        Err(Error::new(format!("{path} is for a key of another type than {}", wish.key_type))
+        Err(Error::new(code::PKI, format!("{path} is for a key of another type than {}", wish.key_type))
             .help("remove the key on the host, and let it make another one; or say in the role what it is"))
     }
 
     /// Puts a host's request into the site, and issues its certificate.
     pub fn sign_request(&self, file: &Path, host: &str, certificate: &str) -> Result<Vec<Done>> {
         self.site.find_host(host)?;
-        let bytes = std::fs::read(file).context(|| format!("can't read {}", file.display()))?;
+        let bytes = std::fs::read(file).context(code::PKI, || format!("can't read {}", file.display()))?;
         let request = Request::read(&file.display().to_string(), &bytes)?;
         let all = self.survey()?;
         let wish = all
@@ -273,8 +274,11 @@ impl Office {
             .map(|(wish, _)| wish)
             .ok_or_else(|| unknown(certificate, all.iter().map(|standing| standing.name.as_str())))?;
         if !wish.key_on_host {
-            return Err(Error::new(format!("the key of the certificate {certificate} is not made by {host}"))
-                .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
+            return Err(Error::new(
+                code::PKI,
+                format!("the key of the certificate {certificate} is not made by {host}"),
+            )
+            .help("set `key_on_host = true` in the role, or run `kpull pki issue`"));
         }
         let request = self.fitting(request, &file.display().to_string(), wish)?;
         let authority = self.authority(&wish.authority)?;
@@ -297,7 +301,7 @@ impl Office {
         })?;
         let read = Certificate::one(&path, bytes)?;
         let authority = self.signer_of(&read)?.ok_or_else(|| {
-            Error::new(format!("{path} is from no authority of this site"))
+            Error::new(code::PKI, format!("{path} is from no authority of this site"))
                 .help("whoever signed it has to revoke it; remove the file, and `kpull pki issue` makes another one")
         })?;
         let mut all = Revoked::all(&self.site.files)?;
@@ -330,7 +334,7 @@ impl Office {
         let note = match step {
             Step::Begin => {
                 if self.sealed(&next).is_some() || self.sealed(&old).is_some() {
-                    return Err(Error::new(format!("the authority {name} is being changed already"))
+                    return Err(Error::new(code::PKI, format!("the authority {name} is being changed already"))
                         .help(format!("go on with `kpull pki rotate {name} --switch`, then `--finish`")));
                 }
                 self.authority(name)?;
@@ -344,13 +348,13 @@ impl Office {
             }
             Step::Switch => {
                 let (Some(sealed), Some(before)) = (self.sealed(&next), self.sealed(&current)) else {
-                    return Err(Error::new(format!("the authority {name} has no successor yet"))
+                    return Err(Error::new(code::PKI, format!("the authority {name} has no successor yet"))
                         .help(format!("begin with `kpull pki rotate {name}`")));
                 };
                 let key = self.key(&next, sealed)?;
                 let at = certificates.iter().position(|certificate| certificate.public == key.public());
                 let at = at.ok_or_else(|| {
-                    Error::new(format!("pki/{name}.pem has no certificate for the key of the new authority"))
+                    Error::new(code::PKI, format!("pki/{name}.pem has no certificate for the key of the new authority"))
                         .help("take both from one commit")
                 })?;
                 certificates[..=at].rotate_right(1);
@@ -362,12 +366,12 @@ impl Office {
             }
             Step::Finish => {
                 let Some(first) = certificates.first().cloned().filter(|_| self.sealed(&old).is_some()) else {
-                    return Err(Error::new(format!("there is no old authority {name} to drop"))
+                    return Err(Error::new(code::PKI, format!("there is no old authority {name} to drop"))
                         .help(format!("a change goes `kpull pki rotate {name}`, `--switch`, `--finish`")));
                 };
                 let left = self.signed_by_others(&certificates, &first)?;
                 if !left.is_empty() {
-                    return Err(Error::new(format!("certificates of the old authority {name} are left"))
+                    return Err(Error::new(code::PKI, format!("certificates of the old authority {name} are left"))
                         .because(left.join(", "))
                         .help("`kpull pki issue` makes them anew; bring that release to the hosts first"));
                 }
@@ -443,7 +447,7 @@ impl Office {
     fn authority(&self, name: &str) -> Result<Authority> {
         self.fields(name)?;
         let certificate = bundle(&self.site, name)?.into_iter().next().ok_or_else(|| {
-            Error::new(format!("the authority {name} has no certificate yet")).help("run `kpull pki init`")
+            Error::new(code::PKI, format!("the authority {name} has no certificate yet")).help("run `kpull pki init`")
         })?;
         let secret = authority_secret(name);
         let sealed = self.sealed(&secret).ok_or_else(|| no_key(name))?;
@@ -453,7 +457,7 @@ impl Office {
     fn fields(&self, name: &str) -> Result<&AuthorityFields> {
         let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Sort::Authority);
         authorities().find(|(known, _)| *known == name).map(|(_, fields)| fields).ok_or_else(|| {
-            let error = Error::new(format!("there is no authority `{name}`"));
+            let error = Error::new(code::PKI, format!("there is no authority `{name}`"));
             match nearest(name, authorities().map(|(name, _)| name.as_str())) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help(format!("add [pki.{name}] to site.toml")),
@@ -475,7 +479,7 @@ impl Office {
             return Ok(keys);
         }
         let names: Vec<String> = new.iter().map(ToString::to_string).collect();
-        Err(Error::new(format!("a new {secret} would be read by {}, who can't read the one that is there", names.join(", "))).help(
+        Err(Error::new(code::PKI, format!("a new {secret} would be read by {}, who can't read the one that is there", names.join(", "))).help(
             "if that is meant, run `kpull secret rekey` first, which asks; else look at `recipient` in host_vars and at `[secrets] recipients` in site.toml",
         ))
     }
@@ -490,8 +494,11 @@ impl Office {
 
     fn operators(&self) -> Result<&[Recipient]> {
         match self.site.operators.as_slice() {
-            [] => Err(Error::new("the site has no operators, so nobody could read the keys of its authorities")
-                .help("add `[secrets]` with `recipients = [\"ssh-ed25519 …\"]` to site.toml: your own public key")),
+            [] => Err(Error::new(
+                code::PKI,
+                "the site has no operators, so nobody could read the keys of its authorities",
+            )
+            .help("add `[secrets]` with `recipients = [\"ssh-ed25519 …\"]` to site.toml: your own public key")),
             some => Ok(some),
         }
     }
@@ -513,13 +520,15 @@ fn public_path(name: &str, sort: Sort) -> String {
 }
 
 fn no_key(name: &str) -> Error {
-    Error::new(format!("the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age")).help(
-        "put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew",
+    Error::new(
+        code::PKI,
+        format!("the authority {name} has no key in this site: there is no secrets/pki/{name}.key.age"),
     )
+    .help("put it there with `kpull secret set`, in PEM; or remove the certificate, and `kpull pki init` begins anew")
 }
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
-    let error = Error::new(format!("there is no certificate `{name}`"));
+    let error = Error::new(code::PKI, format!("there is no certificate `{name}`"));
     match nearest(name, known) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => error.help("`kpull pki list` shows them all"),

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::pki::certificate::key_type;
 use crate::pki::{KeyType, PrivateKey};
 
@@ -22,7 +22,7 @@ impl Request {
     /// Reads a request in PEM and checks that whoever made it has the key; `file` is what it is called in messages.
     pub fn read(file: &str, bytes: &[u8]) -> Result<Self> {
         let refused = |why: String| {
-            Error::new(format!("{file} is no request that can be signed"))
+            Error::new(code::PKI, format!("{file} is no request that can be signed"))
                 .because(why)
                 .help("the host writes it to csr/NAME.csr in its state directory: copy it from there again")
         };
@@ -47,7 +47,7 @@ pub fn request(common_name: &str, key: &PrivateKey) -> Result<String> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.serialize_request(key.signing()).and_then(|request| request.pem()).context(what)
+    params.serialize_request(key.signing()).and_then(|request| request.pem()).context(code::PKI, what)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, code};
 use crate::pki::{Certificate, Wish, authority_path, certificate_path, key_secret, request_path};
 use crate::resolve::{Facts, wishes};
 use crate::secret::name;
@@ -88,7 +88,7 @@ impl Standing {
             _ => return None,
         };
         let what = format!("the certificate {name} of {host} is not good");
-        Some(Error::new(what).because(why).at(place.clone(), "this certificate").help(help))
+        Some(Error::new(code::PKI, what).because(why).at(place.clone(), "this certificate").help(help))
     }
 
     /// Whether it has to be renewed by now.

@@ -42,7 +42,7 @@ fn mistyped(world: &Arc<World>, role: &Role, name: &str) -> Option<Error> {
         true => format!(": {value}"),
         false => String::new(),
     };
-    let error = Error::new(format!("`{name}` is {what}{shown}")).coded(&code::VARIABLE).at(place, "set here");
+    let error = Error::new(code::VARIABLE, format!("`{name}` is {what}{shown}")).at(place, "set here");
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
 }
 
@@ -55,7 +55,8 @@ fn asserted(world: &Arc<World>, role: &Role, assert: &Assert, index: usize) -> R
         Some(expression) => {
             let list = world.expression(expression, &scope, || at("for_each"))?;
             if !matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) {
-                return Err(Error::new("`for_each` of an assertion needs a list").at(at("for_each"), "not a list"));
+                return Err(Error::new(code::VARIABLE, "`for_each` of an assertion needs a list")
+                    .at(at("for_each"), "not a list"));
             }
             list.try_iter().into_iter().flatten().map(Some).collect()
         }
@@ -77,7 +78,7 @@ fn asserted(world: &Arc<World>, role: &Role, assert: &Assert, index: usize) -> R
             }
             None => at("that"),
         };
-        let error = Error::new(render("message", &assert.message)?).coded(&code::VARIABLE);
+        let error = Error::new(code::VARIABLE, render("message", &assert.message)?);
         let error = error.at(place, format!("the role {} does not work with this", role.name));
         return Err(match &assert.help {
             Some(help) => error.help(render("help", help)?),
@@ -90,7 +91,7 @@ fn asserted(world: &Arc<World>, role: &Role, assert: &Assert, index: usize) -> R
 /// A variable that nobody sets.
 fn unknown(world: &World, role: &Role, way: &[&str], name: &str) -> Error {
     let way: Vec<String> = way.iter().map(|part| (*part).to_owned()).collect();
-    let error = Error::new(format!("there is no variable `{name}`")).coded(&code::VARIABLE);
+    let error = Error::new(code::VARIABLE, format!("there is no variable `{name}`"));
     let error = error.at(role.doc.place(&way), format!("named by the role {}", role.name));
     let of_site = world.site.doc.value().get("vars").and_then(|vars| vars.as_object());
     let known = role.names().chain(of_site.into_iter().flatten().map(|(name, _)| name.as_str()));

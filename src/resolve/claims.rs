@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
 use crate::kind::{self, Item};
@@ -71,7 +71,7 @@ impl Clash {
     /// What to tell of it on the host on which alone the two are one.
     pub fn on_host(&self, items: &[Item]) -> Error {
         let ([first, second], [one, other]) = (self.items.map(|at| &items[at]), &self.names);
-        Error::new(format!("{} and {} decide about one path of this host", first.id, second.id))
+        Error::new(code::CLASH, format!("{} and {} decide about one path of this host", first.id, second.id))
             .because(format!(
                 "`{one}` and `{other}` are the same: a link or a mount leads from one directory to the other"
             ))
@@ -119,8 +119,8 @@ pub(super) fn errors(items: &[Item]) -> Vec<Error> {
 fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, items: &[Item]) -> Error {
     let (first, item) = (&items[*first], &items[*second]);
     let mut error = match first.role == item.role {
-        true => Error::new(format!("`{name}` stands twice in the role {}", item.role)),
-        false => Error::new(format!("two roles decide about `{name}`: {} and {}", first.role, item.role)),
+        true => Error::new(code::CLASH, format!("`{name}` stands twice in the role {}", item.role)),
+        false => Error::new(code::CLASH, format!("two roles decide about `{name}`: {} and {}", first.role, item.role)),
     };
     if first_name != name {
         error = error.because(format!(
@@ -152,9 +152,12 @@ fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
             let Some((above, file)) = above else { continue };
             let (path, above) = (path.display(), above.display());
             errors.push(
-                Error::new(format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"))
-                    .at(item.place.clone(), "this resource")
-                    .help(format!("the file is at {}; give one of them another path", file.place)),
+                Error::new(
+                    code::CLASH,
+                    format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"),
+                )
+                .at(item.place.clone(), "this resource")
+                .help(format!("the file is at {}; give one of them another path", file.place)),
             );
         }
     }

@@ -10,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Context, Error, Result, nearest};
+use crate::error::{Context, Error, Result, code, nearest};
 use crate::host::{Host, meminfo};
 use crate::resolve::os::Os;
 use crate::resolve::world::merge;
@@ -58,9 +58,11 @@ pub struct Facts {
 impl Facts {
     /// Reads the running machine's.
     pub fn of_machine(host: &Host) -> Result<Self> {
-        let hostname = nix::unistd::gethostname().context(|| "can't ask for the host name".to_owned())?;
+        let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't ask for the host name".to_owned())?;
         let mut interfaces: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for interface in nix::ifaddrs::getifaddrs().context(|| "can't ask for the network interfaces".to_owned())? {
+        for interface in
+            nix::ifaddrs::getifaddrs().context(code::FACTS, || "can't ask for the network interfaces".to_owned())?
+        {
             let Some(address) = interface.address else { continue };
             let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
                 (Some(v4), _) => IpAddr::V4(v4.ip()),
@@ -126,7 +128,7 @@ impl Facts {
                 os.entry(key).or_insert_with(|| value.into());
             }
         }
-        let own = serde_json::to_value(self).context(|| "facts can't be told".to_owned())?;
+        let own = serde_json::to_value(self).context(code::FACTS, || "facts can't be told".to_owned())?;
         doc.read_at(at, merge(own, &Value::Object(some)))
     }
 
@@ -156,11 +158,11 @@ impl Facts {
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(|| format!("can't read {}", dir.display())),
+            Err(error) => return Err(error).context(code::FACTS, || format!("can't read {}", dir.display())),
         };
         let mut stray = Vec::new();
         for entry in entries {
-            let entry = entry.context(|| format!("can't read {}", dir.display()))?;
+            let entry = entry.context(code::FACTS, || format!("can't read {}", dir.display()))?;
             let file = entry.file_name().to_string_lossy().into_owned();
             let host = file.strip_suffix(".toml");
             if file.starts_with('.') || host.is_some_and(|host| hosts.contains_key(host)) {

@@ -152,7 +152,7 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
-        let error = Error::new(format!("{} has to set `{}.{name}`", world.host, role.name)).coded(&code::VARIABLE);
+        let error = Error::new(code::VARIABLE, format!("{} has to set `{}.{name}`", world.host, role.name));
         error.at(place, "required by the role").help(format!(
             "add `{name} = …` under [vars.{}] in host_vars/{}.toml, or in a group",
             role.name, world.host
@@ -201,8 +201,11 @@ fn expand(
                     })
                     .collect(),
                 kind => {
-                    return Err(Error::new(format!("`for_each` needs a list, and `{expression}` is a {kind}"))
-                        .at(at("for_each"), "not a list"));
+                    return Err(Error::new(
+                        code::FIELD,
+                        format!("`for_each` needs a list, and `{expression}` is a {kind}"),
+                    )
+                    .at(at("for_each"), "not a list"));
                 }
             }
         }
@@ -213,9 +216,12 @@ fn expand(
         if let Some(expression) = &entry.when {
             let condition = world.expression(expression, &scope, || at("when"))?;
             let Ok(condition) = bool::try_from(condition) else {
-                return Err(Error::new(format!("`when` needs true or false, and `{expression}` is neither"))
-                    .at(at("when"), "neither true nor false")
-                    .help("compare: `when = \"name == 'x'\"`"));
+                return Err(Error::new(
+                    code::FIELD,
+                    format!("`when` needs true or false, and `{expression}` is neither"),
+                )
+                .at(at("when"), "neither true nor false")
+                .help("compare: `when = \"name == 'x'\"`"));
             };
             if !condition {
                 // a host's real facts may say otherwise, and then it needs these secrets and certificates
@@ -245,7 +251,7 @@ fn turn<'a>(
     let before = world.times_asked();
     let rendered = world.value(&entry.fields, scope, &place)?;
     let value = serde_json::to_value(&rendered).map_err(|error| {
-        Error::new(format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
+        Error::new(code::FIELD, format!("{} can't be read", dotted(&entry.path))).because(error).at(place(&[]), "here")
     })?;
     let ids = |field: &str, wanted: &[String]| -> Result<Vec<String>> {
         let id = |text: &String| world.value(&text.as_str().into(), scope, &|_| place(&[field.to_owned()]));
@@ -271,7 +277,7 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     for resource in resources {
         let id = format!("{}:{}", resource.kind(), resource.key());
         if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
-            return Err(Error::new(format!("a {} can't be called by the secret {name}", resource.kind()))
+            return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", resource.kind()))
                 .because("what tells resources from each other is shown and written down")
                 .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
@@ -315,7 +321,8 @@ impl Builder<'_> {
         if self.world.site.files.get(&path).is_some() {
             return Ok(path);
         }
-        let error = Error::new(format!("there is no {path}")).at(self.at(field), "no such file in the role");
+        let error =
+            Error::new(code::FIELD, format!("there is no {path}")).at(self.at(field), "no such file in the role");
         let names = self.world.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
         Err(match nearest(name, names) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
@@ -327,7 +334,7 @@ impl Builder<'_> {
 impl Build for Builder<'_> {
     fn file(&self, name: &str) -> Result<Arc<[u8]>> {
         let path = self.part("files", name, "source")?;
-        self.world.site.files.get(&path).cloned().ok_or_else(|| Error::new(format!("there is no {path}")))
+        self.world.site.files.get(&path).cloned().ok_or_else(|| Error::new(code::FIELD, format!("there is no {path}")))
     }
 
     fn template(&self, name: &str) -> Result<String> {
@@ -338,15 +345,15 @@ impl Build for Builder<'_> {
     fn artifact(&self, name: &str) -> Result<Pin> {
         let artifacts = &self.world.site.artifacts;
         let Some(artifact) = artifacts.get(name) else {
-            let error =
-                Error::new(format!("the artifact `{name}` is not pinned")).at(self.at("name"), "not in artifacts.toml");
+            let error = Error::new(code::FIELD, format!("the artifact `{name}` is not pinned"))
+                .at(self.at("name"), "not in artifacts.toml");
             return Err(match nearest(name, artifacts.keys().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help(format!("add [{name}] with a version, an address and its sha256 to artifacts.toml")),
             });
         };
         artifact.pins.get(self.arch).cloned().ok_or_else(|| {
-            Error::new(format!("the artifact `{name}` has no pin for {}", self.arch))
+            Error::new(code::FIELD, format!("the artifact `{name}` has no pin for {}", self.arch))
                 .at(self.at("name"), format!("needed for {}", self.arch))
                 .help(format!("add `{} = {{ url = \"…\", sha256 = \"…\" }}` to [{name}] in artifacts.toml", self.arch))
         })
@@ -371,8 +378,8 @@ impl Build for Builder<'_> {
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
         let known = &self.world.site.pki;
         known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
-            let error =
-                Error::new(format!("there is no authority `{name}`")).at(self.at("authority"), "not in site.toml");
+            let error = Error::new(code::FIELD, format!("there is no authority `{name}`"))
+                .at(self.at("authority"), "not in site.toml");
             match nearest(name, known.keys().map(String::as_str)) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
@@ -385,7 +392,7 @@ impl Build for Builder<'_> {
     }
 
     fn invalid(&self, field: &str, why: &str) -> Error {
-        Error::new(format!("`{}` of this {} can't be used", field, self.entry.kind.name))
+        Error::new(code::FIELD, format!("`{}` of this {} can't be used", field, self.entry.kind.name))
             .because(why)
             .at(self.at(field), "this value")
     }
@@ -400,8 +407,11 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
     let names: Vec<&str> = slots.iter().map(|(_, slot)| slot.name.as_str()).collect();
     let wanted = items.iter().filter_map(|item| Some((item, item.resource.slot()?)));
     let missing = |(item, name): (&Item, &str)| {
-        let error = Error::new(format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id));
-        let error = error.coded(&code::UNKNOWN).at(item.place.clone(), "this resource");
+        let error = Error::new(
+            code::UNKNOWN,
+            format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id),
+        );
+        let error = error.at(item.place.clone(), "this resource");
         match nearest(name, names.iter().copied()) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error.help("add a [[slot]] with this name to the role"),
@@ -410,9 +420,11 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
     let unnamed = wanted.filter(|(_, name)| !names.contains(name)).map(missing);
     let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
     let unpassed = until.filter(|(_, id)| !probes.contains(id)).map(|(item, id)| {
-        let error = Error::new(format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id))
-            .at(item.place.clone(), "this resource")
-            .coded(&code::UNKNOWN);
+        let error = Error::new(
+            code::UNKNOWN,
+            format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id),
+        )
+        .at(item.place.clone(), "this resource");
         match nearest(id, probes.iter().copied()) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error.help("a probe is named `probe:NAME`"),
@@ -429,9 +441,11 @@ fn unknown(items: &[Item]) -> Vec<Error> {
         let watched = item.resource.watches().into_iter().map(|(id, _)| ("watches", id));
         let held = item.resource.before().into_iter().map(|id| ("is a gate before", id));
         for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
-            let error = Error::new(format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id))
-                .at(item.place.clone(), "this resource")
-                .coded(&code::UNKNOWN);
+            let error = Error::new(
+                code::UNKNOWN,
+                format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id),
+            )
+            .at(item.place.clone(), "this resource");
             errors.push(match nearest(&id, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),

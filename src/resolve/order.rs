@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, code, nearest};
 use crate::kind::{Item, Phase};
 use crate::resolve::claims::Links;
 
@@ -102,15 +102,17 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
         .copied()
         .find(|&at| !items[at].after.is_empty() || !items[at].needs.is_empty())
         .unwrap_or(at);
-    Error::new(format!("resources wait for each other in a circle: {}", names.join(" → ")))
+    Error::new(code::UNKNOWN, format!("resources wait for each other in a circle: {}", names.join(" → ")))
         .at(items[written].place.clone(), "this one waits for the next, and so on")
         .help("take one `after`, `before` or `needs` away")
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
-    let error =
-        Error::new(format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id))
-            .at(item.place.clone(), "this resource");
+    let error = Error::new(
+        code::UNKNOWN,
+        format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id),
+    )
+    .at(item.place.clone(), "this resource");
     match nearest(wanted, index.keys().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => {

@@ -286,15 +286,19 @@ impl World {
                     .chain([&entry])
                     .map(|name| name.split(':').next_back().unwrap_or(name))
                     .collect();
-                let error = Error::new(format!("variables need each other in a circle: {}", circle.join(" → ")))
-                    .coded(&code::VARIABLE);
+                let error = Error::new(
+                    code::VARIABLE,
+                    format!("variables need each other in a circle: {}", circle.join(" → ")),
+                );
                 let error = error.at(place.clone(), "this variable needs itself");
                 keep_first(&self.failed, error.help("give one of them a value of its own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
             }
             if rendering.len() >= DEPTH {
-                let error =
-                    Error::new(format!("`{label}` is needed by more than {DEPTH} variables, one through the other"));
+                let error = Error::new(
+                    code::TEMPLATE,
+                    format!("`{label}` is needed by more than {DEPTH} variables, one through the other"),
+                );
                 let error = error.at(place.clone(), "this variable");
                 keep_first(&self.failed, error.help("set some of them to a value of their own"));
                 return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "variables need each other too deep"));
@@ -477,7 +481,7 @@ impl World {
                 name = found;
             }
             let name = name.as_str();
-            let result = Error::new(format!("`{name}` is not defined")).at(place, "not defined").coded(&code::VARIABLE);
+            let result = Error::new(code::VARIABLE, format!("`{name}` is not defined")).at(place, "not defined");
             if let Some(advice) = foreign::in_templates(name.split('.').next().unwrap_or(name)) {
                 return result.help(advice);
             }
@@ -495,15 +499,16 @@ impl World {
         if error.kind() == ErrorKind::TemplateNotFound {
             let name = error.detail().and_then(|detail| detail.split(['"', '\'']).nth(1)).unwrap_or_default();
             let templates = self.templates_beside(&place.file);
-            let result =
-                Error::new(what).because(format!("there is no template `{name}` in the role")).at(place, "not there");
+            let result = Error::new(code::TEMPLATE, what)
+                .because(format!("there is no template `{name}` in the role"))
+                .at(place, "not there");
             return match nearest(name, templates.iter().map(String::as_str)) {
                 Some(near) => result.help(format!("did you mean `{near}`?")),
                 None => result.help("an include names a file below the role's templates/"),
             };
         }
         if error.kind() == ErrorKind::OutOfFuel {
-            return Error::new(what)
+            return Error::new(code::TEMPLATE, what)
                 .because(expression::too_long())
                 .at(place, "here")
                 .help("is there a loop that is longer than it was meant to be?");
@@ -516,10 +521,10 @@ impl World {
             ErrorKind::UnknownFunction => nearest(name, functions::FUNCTIONS.iter().copied()),
             ErrorKind::UnknownTest => nearest(name, functions::TESTS.iter().copied()),
             ErrorKind::UnknownMethod => nearest(name, filters::METHODS.iter().copied()),
-            _ => return Error::new(what).because(detail).at(place, "here"),
+            _ => return Error::new(code::TEMPLATE, what).because(detail).at(place, "here"),
         };
         let advice = foreign::in_templates(name).map(str::to_owned);
-        let result = Error::new(what).because(&detail).at(place, "here");
+        let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");
         match advice.or_else(|| near.map(|near| format!("did you mean `{near}`?"))) {
             Some(help) => result.help(help),
             None => result,

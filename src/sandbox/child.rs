@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::host::web::{self, Ask as _};
@@ -116,14 +116,15 @@ impl Work {
                 Ok((Answer::Nothing, None))
             }
             (Self::Questions, Request::Ask(question)) => {
-                let web::Reply { status, body, broken } = web::Here.ask(&question).map_err(Error::new)?;
+                let web::Reply { status, body, broken } =
+                    web::Here.ask(&question).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Replied { status, broken }, Some(Box::new(io::Cursor::new(body)))))
             }
             (Self::Questions, Request::Connect { target, limit }) => {
-                web::Here.connect(&target, limit).map_err(Error::new)?;
+                web::Here.connect(&target, limit).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Nothing, None))
             }
-            _ => Err(Error::new("a process was asked for what it is not there for")),
+            _ => Err(Error::new(code::SANDBOX, "a process was asked for what it is not there for")),
         }
     }
 }

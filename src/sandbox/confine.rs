@@ -17,7 +17,7 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 
 use super::filter;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::read;
 
 /// The newest rules of Landlock that are asked for; a kernel with fewer enforces what it has.
@@ -83,9 +83,9 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
     end_with_parent()?;
-    nix::sys::prctl::set_no_new_privs().context(|| "can't give up the way to more rights".to_owned())?;
+    nix::sys::prctl::set_no_new_privs().context(code::SANDBOX, || "can't give up the way to more rights".to_owned())?;
     // no other process of the same user looks into this one
-    nix::sys::prctl::set_dumpable(false).context(|| "can't hide from debuggers".to_owned())?;
+    nix::sys::prctl::set_dumpable(false).context(code::SANDBOX, || "can't hide from debuggers".to_owned())?;
     for (resource, limit) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, FILE_MAX),
@@ -93,13 +93,14 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         (Resource::RLIMIT_NOFILE, FILES_MAX),
     ] {
         // RLIMIT_NPROC counts what others of the same user run: the filter's word on processes is enough
-        setrlimit(resource, limit, limit).context(|| "can't set limits".to_owned())?;
+        setrlimit(resource, limit, limit).context(code::SANDBOX, || "can't set limits".to_owned())?;
     }
-    let status =
-        ruleset.restrict_self().map_err(|why| Error::new("can't confine a process to its files").because(why))?;
+    let status = ruleset
+        .restrict_self()
+        .map_err(|why| Error::new(code::SANDBOX, "can't confine a process to its files").because(why))?;
     for filter in &filters {
         filter::apply(filter).map_err(|why| {
-            Error::new("can't confine a process to its system calls")
+            Error::new(code::SANDBOX, "can't confine a process to its system calls")
                 .because(why)
                 .help("kpull needs a kernel with seccomp filters, and in a container the right to use them")
         })?;
@@ -109,7 +110,8 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
 
 /// Makes the kernel end this process when its parent is gone. Becoming another user undoes it.
 pub(super) fn end_with_parent() -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "can't tie a process to its parent".to_owned())
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .context(code::SANDBOX, || "can't tie a process to its parent".to_owned())
 }
 
 /// Whether this kernel has Landlock.
@@ -121,17 +123,17 @@ pub fn has_landlock() -> bool {
 /// Becomes another user without any group but `gid`, and makes sure that there is no way back.
 fn become_user(uid: Uid, gid: Gid) -> Result<()> {
     let what = || format!("can't become the user {uid}");
-    setgroups(&[]).context(what)?;
-    setresgid(gid, gid, gid).context(what)?;
-    setresuid(uid, uid, uid).context(what)?;
+    setgroups(&[]).context(code::SANDBOX, what)?;
+    setresgid(gid, gid, gid).context(code::SANDBOX, what)?;
+    setresuid(uid, uid, uid).context(code::SANDBOX, what)?;
     if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
-        return Err(Error::new(what()).because("it could become root again"));
+        return Err(Error::new(code::SANDBOX, what()).because("it could become root again"));
     }
-    let status = read::kernel("/proc/self/status").context(what)?;
+    let status = read::kernel("/proc/self/status").context(code::SANDBOX, what)?;
     let sets: Vec<&str> =
         status.lines().filter(|line| line.starts_with("CapEff:") || line.starts_with("CapPrm:")).collect();
     if sets.len() != 2 || sets.iter().any(|set| !set.ends_with("\t0000000000000000")) {
-        return Err(Error::new(what()).because("it keeps capabilities of root"));
+        return Err(Error::new(code::SANDBOX, what()).because("it keeps capabilities of root"));
     }
     Ok(())
 }
@@ -156,7 +158,7 @@ fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
         }
         Ok::<_, landlock::RulesetError>(ruleset)
     };
-    build().map_err(|why| Error::new("can't make rules for files").because(why))
+    build().map_err(|why| Error::new(code::SANDBOX, "can't make rules for files").because(why))
 }
 
 /// Allows `access` to what is at `path` now; nothing when nothing is there.
@@ -365,7 +367,7 @@ fn filter(
 }
 
 fn filter_error(why: &seccompiler::BackendError) -> Error {
-    Error::new("can't make a filter for system calls").because(why)
+    Error::new(code::SANDBOX, "can't make a filter for system calls").because(why)
 }
 
 /// Calls that not every architecture has, which is what older ones have besides, or by another name.

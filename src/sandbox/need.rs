@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::has_landlock;
 use super::parent::user;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 
 /// A part of the sandbox that not every host has.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
@@ -56,12 +56,15 @@ impl Need {
             }
             Self::User => "run kpull outside the container, or map the user nobody (65534) into it",
         };
-        Error::new(format!("nothing is fetched: `require` under [sandbox] in kpull.toml names \"{name}\""))
-            .because(self.cause())
-            .help(format!(
-                "{help}, or remove \"{name}\" from `require`; without it, the process that talks to the network {}",
-                self.consequence()
-            ))
+        Error::new(
+            code::SANDBOX,
+            format!("nothing is fetched: `require` under [sandbox] in kpull.toml names \"{name}\""),
+        )
+        .because(self.cause())
+        .help(format!(
+            "{help}, or remove \"{name}\" from `require`; without it, the process that talks to the network {}",
+            self.consequence()
+        ))
     }
 }
 

@@ -19,7 +19,7 @@ use super::COMMAND;
 use super::confine::{Confinement, has_landlock};
 use super::need::{Need, demand};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
-use crate::error::{Context, Error, Result, visible};
+use crate::error::{Context, Error, Result, code, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
 use crate::host::read;
@@ -310,7 +310,8 @@ impl Cache {
     /// Makes the directory, empty, unless it is there as it has to be. Everything above it is root's alone, so that
     /// nobody moves it meanwhile; what is in it is not looked at, and no link in it is followed.
     fn prepare(&self) -> Result<()> {
-        let path = std::path::absolute(&self.path).context(|| format!("can't find {}", self.path.display()))?;
+        let path =
+            std::path::absolute(&self.path).context(code::SANDBOX, || format!("can't find {}", self.path.display()))?;
         let root = Root::open(Path::new("/"))?.private(path.parent().unwrap_or(Path::new("/")))?;
         let name = Path::new("/").join(path.file_name().unwrap_or_default());
         let (uid, gid) = self.owner;
@@ -453,7 +454,7 @@ impl Worker {
         let mut child = command.spawn().map_err(|why| not_started(&what(), &why).or_help("is /proc mounted?"))?;
         let until = Rc::new(Cell::new(Instant::now() + limit));
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Error::new(what()));
+            return Err(Error::new(code::SANDBOX, what()));
         };
         let words = child.stderr.take();
         let to = Pipe { inner: to, until: until.clone() };
@@ -461,7 +462,7 @@ impl Worker {
         let mut worker =
             Self { name: name.to_owned(), child, to, from, words, limit, until, ended: None, is_open: false };
         for pipe in [worker.to.inner.as_fd(), worker.from.get_ref().inner.as_fd()] {
-            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(what)?;
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(code::SANDBOX, what)?;
         }
         // fewer turns for a long body; there may be no more room for large pipes
         let _ = fcntl(worker.from.get_ref().inner.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
@@ -554,10 +555,10 @@ impl Worker {
         }
         self.end();
         if why.kind() == io::ErrorKind::TimedOut {
-            return Error::new(format!("{name}: no end within {:?}", self.limit))
+            return Error::new(code::SANDBOX, format!("{name}: no end within {:?}", self.limit))
                 .help("is the server stalling, or the connection too slow for what is to be fetched?");
         }
-        let error = Error::new(format!("{name}: the process that asks it failed"));
+        let error = Error::new(code::SANDBOX, format!("{name}: the process that asks it failed"));
         if !gone {
             return error.because(why).help(
                 "a hostile server may have taken it over; it had no rights, and nothing that it says is believed",

@@ -152,10 +152,10 @@ impl From<&Error> for Fault {
 impl From<Fault> for Error {
     /// Whatever the child wrote: one line, not too long, and nothing that a terminal would obey.
     fn from(fault: Fault) -> Self {
-        let error = Error::new(short(&fault.what));
+        let error = Error::new(code::SANDBOX, short(&fault.what));
         let error = if fault.refused { error.exit(Exit::Refused) } else { error };
         let error = match code::find(&fault.code) {
-            Some(code) => error.coded(code),
+            Some(code) => error.with_code(code),
             None => error,
         };
         match fault.help {
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_failure_arrives_as_it_was() {
-        let error = Error::refused("x").because("y").help("z");
+        let error = Error::refused(code::SANDBOX, "x").because("y").help("z");
         let crossed = Error::from(Fault::from(&error));
         assert_eq!((crossed.to_string(), crossed.advice()), ("x: y".into(), Some("z")));
         assert_eq!(crossed.exit_code(), Exit::Refused);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::readers::{Reader, newcomers};
@@ -210,11 +210,11 @@ impl Desk {
         let users = self.users.of(name);
         if !users.is_empty() {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            return Err(Error::new(format!("the secret {name} is used on {}", users.join(", ")))
+            return Err(Error::new(code::DESK, format!("the secret {name} is used on {}", users.join(", ")))
                 .help("take it out of the roles first"));
         }
         let path = self.dir.join(name::path_of(name));
-        std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
+        std::fs::remove_file(&path).context(code::DESK, || format!("can't remove {}", path.display()))?;
         self.index.remove(name);
         self.write(Vec::new())
     }
@@ -229,7 +229,7 @@ impl Desk {
                 || content.starts_with(b"age-encryption.org/v1");
             if name::name_in(path).is_none_or(|name| name::check(name).is_err()) || !is_age {
                 errors.push(
-                    Error::new(format!("{path} is not a secret"))
+                    Error::new(code::DESK, format!("{path} is not a secret"))
                         .because("in secrets/ there are age files called NAME.age, and the index that kpull writes")
                         .help("write it with `kpull secret set NAME --from FILE`, and remove this one"),
                 );
@@ -241,8 +241,7 @@ impl Desk {
         match self.all_stale() {
             Err(error) => errors.extend(error.each()),
             Ok(stale) => errors.extend(stale.into_iter().map(|(name, why)| {
-                Error::new(format!("the secret {name} is not encrypted as it should be"))
-                    .coded(&crate::error::code::SECRET)
+                Error::new(code::SECRET, format!("the secret {name} is not encrypted as it should be"))
                     .because(why)
                     .help("run `kpull secret rekey`")
             })),
@@ -260,14 +259,14 @@ impl Desk {
 }
 
 fn no_operators(site: &Site) -> Error {
-    Error::new("nobody is named who can read secrets besides the hosts")
+    Error::new(code::DESK, "nobody is named who can read secrets besides the hosts")
         .at(site.doc.place(&["secrets".to_owned()]), "of this site")
         .help("add `[secrets]` with `recipients = [\"…\"]` to site.toml: the public keys of its operators, ssh-ed25519, ssh-rsa or age1…")
 }
 
 fn no_recipient(host: &str, name: &str, doc: &Doc) -> Error {
     let file = doc.file();
-    Error::new(format!("{host} uses the secret {name}, and has no key to read it with"))
+    Error::new(code::DESK, format!("{host} uses the secret {name}, and has no key to read it with"))
         .at(doc.key_place(&[]), "no `recipient` in this file")
         .help(format!("add `recipient = \"ssh-ed25519 …\"` to {file}: what `ssh-keyscan -t ed25519` or /etc/ssh/ssh_host_ed25519_key.pub on the host has"))
 }

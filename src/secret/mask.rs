@@ -196,7 +196,9 @@ mod tests {
     #[test]
     fn an_error_hides_it_in_its_words_and_in_the_text_around_its_place() {
         remember("error", b"mask-test-error");
-        let error = crate::Error::new("what mask-test-error").because("mask-test-error").help("mask-test-error");
+        let error = crate::Error::new(crate::error::code::SECRET, "what mask-test-error")
+            .because("mask-test-error")
+            .help("mask-test-error");
         assert_eq!(error.to_string(), "what ‹secret error›: ‹secret error›");
         let text = "a = \"mask-test-error\"\n";
         let place = crate::error::Place { file: "f".into(), text: text.into(), span: 0..1 };

@@ -24,7 +24,7 @@ use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::read;
 
 /// Bytes that a secret may have: keys and tokens, not archives.
@@ -88,12 +88,12 @@ pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
         Recipient::Ssh(key) => key as &dyn age::Recipient,
         Recipient::Age(key) => key as &dyn age::Recipient,
     });
-    let encryptor = age::Encryptor::with_recipients(each).context(what)?;
+    let encryptor = age::Encryptor::with_recipients(each).context(code::SECRET, what)?;
     let mut sealed = Vec::new();
-    let armor = ArmoredWriter::wrap_output(&mut sealed, Format::AsciiArmor).context(what)?;
-    let mut writer = encryptor.wrap_output(armor).context(what)?;
-    writer.write_all(plain).context(what)?;
-    writer.finish().and_then(ArmoredWriter::finish).context(what)?;
+    let armor = ArmoredWriter::wrap_output(&mut sealed, Format::AsciiArmor).context(code::SECRET, what)?;
+    let mut writer = encryptor.wrap_output(armor).context(code::SECRET, what)?;
+    writer.write_all(plain).context(code::SECRET, what)?;
+    writer.finish().and_then(ArmoredWriter::finish).context(code::SECRET, what)?;
     Ok(sealed)
 }
 
@@ -140,7 +140,9 @@ impl Keyring {
             let bytes = match read {
                 Ok(bytes) => Zeroizing::new(bytes),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).context(|| format!("can't read the key {}", file.display())),
+                Err(error) => {
+                    return Err(error).context(code::SECRET, || format!("can't read the key {}", file.display()));
+                }
             };
             if ask.is_some() && PrivateKey::from_openssh(&*bytes).is_ok_and(|key| key.is_encrypted()) {
                 locked.push((file.clone(), bytes));
@@ -158,9 +160,11 @@ impl Keyring {
         let what = || format!("can't use the key {}", file.display());
         let phrase = ask(&format!("Passphrase of {}", file.display()))?;
         let key = PrivateKey::from_openssh(&*bytes).and_then(|key| key.decrypt(phrase.as_bytes())).map_err(|_| {
-            Error::new(what()).because("the passphrase is wrong").help("try again, or name another key with --identity")
+            Error::new(code::SECRET, what())
+                .because("the passphrase is wrong")
+                .help("try again, or name another key with --identity")
         })?;
-        let plain = key.to_openssh(LineEnding::LF).context(what)?;
+        let plain = key.to_openssh(LineEnding::LF).context(code::SECRET, what)?;
         lock(&self.identities).extend(identities_in(&file, plain.as_bytes())?);
         Ok(true)
     }
@@ -170,7 +174,7 @@ impl Keyring {
         let what = || format!("can't read the secret {name}");
         let files = || self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         if lock(&self.identities).is_empty() && !self.unlock()? {
-            let error = Error::new(what()).because("there is no key to read it with");
+            let error = Error::new(code::SECRET, what()).because("there is no key to read it with");
             // a person names one on the command line, a host in its configuration
             let name = match self.ask {
                 Some(_) => "name your private key with --identity FILE",
@@ -186,7 +190,7 @@ impl Keyring {
                 Some(plain) => return Ok(plain),
                 None if self.unlock()? => {}
                 None => {
-                    return Err(Error::new(what()).because(format!("it is not encrypted to {}", files())).help(
+                    return Err(Error::new(code::SECRET, what()).because(format!("it is not encrypted to {}", files())).help(
                         "`kpull secret list` tells for whom it is; after a change of keys or roles, `kpull secret rekey` encrypts anew",
                     ));
                 }
@@ -197,7 +201,7 @@ impl Keyring {
     /// [`Keyring::open`] with the keys that are at hand; `None` when it is encrypted to none of them.
     fn try_open(&self, name: &str, sealed: &[u8]) -> Result<Option<Plain>> {
         let what = || format!("can't read the secret {name}");
-        let damaged = |error: age::DecryptError| Error::new(what()).because(error);
+        let damaged = |error: age::DecryptError| Error::new(code::SECRET, what()).because(error);
         let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(sealed)).map_err(|error| {
             damaged(error).help("it is not an age file: write it with `kpull secret set`, or with `age --armor`")
         })?;
@@ -210,9 +214,9 @@ impl Keyring {
             }
         };
         let mut plain = Zeroizing::new(Vec::with_capacity(4096));
-        reader.take(LARGEST + 1).read_to_end(&mut plain).context(what)?;
+        reader.take(LARGEST + 1).read_to_end(&mut plain).context(code::SECRET, what)?;
         if plain.len() as u64 > LARGEST {
-            return Err(Error::new(what())
+            return Err(Error::new(code::SECRET, what())
                 .because(format!("it has more than {LARGEST} bytes"))
                 .help("publish large files as artifacts"));
         }
@@ -228,7 +232,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The private keys in one file.
 fn identities_in(file: &Path, bytes: &[u8]) -> Result<Vec<Box<Key>>> {
     let unusable = |why: &str| {
-        Error::new(format!("{} can't be used for secrets", file.display()))
+        Error::new(code::SECRET, format!("{} can't be used for secrets", file.display()))
             .because(why.to_owned())
             .help("give an OpenSSH private key (Ed25519 or RSA) without a passphrase, or an age identity file")
     };

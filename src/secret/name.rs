@@ -1,6 +1,6 @@
 //! What a secret may be called, and where in a site it is.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 
 /// The directory of a site that holds its secrets.
 pub const DIR: &str = "secrets";
@@ -22,7 +22,7 @@ pub fn check(name: &str) -> Result<()> {
     if name.len() <= 200 && name.chars().all(is_plain) && name.split('/').all(is_part) {
         return Ok(());
     }
-    Err(Error::new(format!("`{name}` is not the name of a secret"))
+    Err(Error::new(code::SECRET, format!("`{name}` is not the name of a secret"))
         .because("a name is made of letters, digits, `.`, `_` and `-`; `/` stands between its parts, none of which starts with `.`")
         .help("call it like `db-password` or `app/tls.key`"))
 }

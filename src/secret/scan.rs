@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::{Error, Place};
+use crate::error::{Error, Place, code};
 use crate::site::Files;
 use crate::text::{around, leading, trailing};
 
@@ -28,7 +28,7 @@ pub fn scan(files: &Files) -> Vec<Error> {
             // a key is many lines, and its first one says what it is
             let end = hidden.get(span.clone()).and_then(|shown| shown.find('\n')).map_or(span.end, |length| span.start + length);
             let place = Place { file: path.to_owned(), text: hidden.clone(), span: span.start..end };
-            Error::new(format!("{what} stands in the site, for whoever can read it"))
+            Error::new(code::LITERAL, format!("{what} stands in the site, for whoever can read it"))
                 .at(place, "looks like a secret")
                 .help(format!(
                     "change it, since it may be known by now; then `kpull secret set NAME`, and write {{{{ secret(\"NAME\") }}}} here. If it is none, end the line with `# {ESCAPE}`"

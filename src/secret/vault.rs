@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, code, nearest};
 use crate::secret::index::Index;
 use crate::secret::{Keyring, Plain, lock, mask, name};
 use crate::site::Files;
@@ -139,7 +139,8 @@ fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<
 }
 
 fn missing(name: &str, files: &Files) -> Error {
-    let error = Error::new(format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
+    let error =
+        Error::new(code::SECRET, format!("there is no secret `{name}`: the site has no {}", name::path_of(name)));
     // keys of authorities and certificates are made with these
     if let Some(key) = name.strip_prefix("pki/") {
         return error.help(if key.contains('/') { "run `kpull pki issue`" } else { "run `kpull pki init`" });
@@ -159,7 +160,7 @@ fn for_others(name: &str, files: &Files, host: &str) -> Option<Error> {
         false => hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     };
     Some(
-        Error::new(format!("the secret {name} is not for {host}: it is encrypted to {whose}"))
+        Error::new(code::SECRET, format!("the secret {name} is not for {host}: it is encrypted to {whose}"))
             .help("if this host is to have it, run `kpull secret rekey` on the site and sign again"),
     )
 }

@@ -9,7 +9,7 @@ use serde_path_to_error::Segment;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{Error, Place, Result, nearest};
+use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::fields::names_of;
 use crate::site::foreign;
 
@@ -64,14 +64,16 @@ impl Doc {
                 "duplicate key" => "it is set before already: keep one of them",
                 _ => "a text stands in double quotes, a list in brackets, and each key on a line of its own",
             };
-            Error::new(format!("{file} is not TOML"))
+            Error::new(code::SYNTAX, format!("{file} is not TOML"))
                 .because(error.message())
                 .at(place(error.span()), "here")
                 .help(help)
         })?;
         let start = table.span().start;
         let (value, inner) = table_value(table.get_ref()).map_err(|(why, span)| {
-            Error::new(format!("{file} has a number that is too large")).because(why).at(place(Some(span)), "here")
+            Error::new(code::SYNTAX, format!("{file} has a number that is too large"))
+                .because(why)
+                .at(place(Some(span)), "here")
         })?;
         let spans = Spans { key: 0..0, value: start..start, inner };
         Ok(Self { file: file.to_owned(), text, value, spans, tables: OnceLock::new() })
@@ -160,14 +162,16 @@ impl Doc {
         let name = if path.is_empty() { self.file.clone() } else { dotted(&path) };
         match message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
             Some(field) => {
-                let error = Error::new(format!("`{name}` lacks `{field}`"))
+                let error = Error::new(code::SYNTAX, format!("`{name}` lacks `{field}`"))
                     .at(self.place(&path), format!("`{field}` has to be set here"));
                 match self.astray(&path, field) {
                     Some(help) => error.help(help),
                     None => error,
                 }
             }
-            None => Error::new(format!("`{name}` can't be read")).because(message).at(self.place(&path), "this value"),
+            None => Error::new(code::SYNTAX, format!("`{name}` can't be read"))
+                .because(message)
+                .at(self.place(&path), "this value"),
         }
     }
 
@@ -185,7 +189,9 @@ impl Doc {
                 format!("expected one of {}", known.join(", "))
             }
         });
-        Error::new(format!("unknown key `{name}`")).at(self.key_place(path), "not a key that is known here").help(help)
+        Error::new(code::SYNTAX, format!("unknown key `{name}`"))
+            .at(self.key_place(path), "not a key that is known here")
+            .help(help)
     }
 }
 
@@ -262,7 +268,7 @@ fn first_below(
 /// Refuses what would take more memory than any file of a site has a use for.
 fn check_extent(file: &str, bytes: &[u8]) -> Result<()> {
     let too_much = |what: String| {
-        Err(Error::new(format!("{file} is too large: it has {what}"))
+        Err(Error::new(code::SYNTAX, format!("{file} is too large: it has {what}"))
             .help("split it, or put what is not TOML into files of its own"))
     };
     if bytes.len() > LARGEST {
@@ -282,7 +288,7 @@ pub fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str> {
         // what can't be read has become one character of three bytes
         let place =
             Place { file: file.to_owned(), text: String::from_utf8_lossy(bytes).into(), span: start..start + 3 };
-        Error::new(format!("{file} is not UTF-8 text"))
+        Error::new(code::SYNTAX, format!("{file} is not UTF-8 text"))
             .at(place, "this can't be read")
             .help("save it as UTF-8; what is not text goes into the role's files/")
     })

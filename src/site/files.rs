@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::read;
 use crate::site::Doc;
 
@@ -86,7 +86,7 @@ pub fn read_if_there(dir: &Path, path: &str) -> Result<Option<Vec<u8>>> {
         at.push(name);
         match at.symlink_metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context(|| format!("can't read {}", at.display())),
+            Err(error) => return Err(error).context(code::SITE, || format!("can't read {}", at.display())),
             Ok(meta) if meta.is_dir() && names.peek().is_some() => {}
             Ok(meta) if meta.is_file() && names.peek().is_none() => return content(&at).map(Some),
             Ok(_) => return Err(no_part(&at)),
@@ -96,12 +96,12 @@ pub fn read_if_there(dir: &Path, path: &str) -> Result<Option<Vec<u8>>> {
 }
 
 fn content(path: &Path) -> Result<Vec<u8>> {
-    read::up_to(path, read::MOST).context(|| format!("can't read {}", path.display()))
+    read::up_to(path, read::MOST).context(code::SITE, || format!("can't read {}", path.display()))
 }
 
 /// The error for what is neither a file nor a directory.
 fn no_part(path: &Path) -> Error {
-    Error::new(format!("{} is neither a file nor a directory", path.display()))
+    Error::new(code::SITE, format!("{} is neither a file nor a directory", path.display()))
         .help("a site holds no links; copy the file to where it is used")
 }
 
@@ -112,18 +112,20 @@ pub fn replace(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     for (path, content) in files {
         let dir = path.parent().unwrap_or(Path::new("."));
         let what = || format!("can't write {}", path.display());
-        std::fs::create_dir_all(dir).context(what)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir).context(what)?;
-        file.write_all(content).context(what)?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).context(what)?;
-        file.as_file().sync_all().context(what)?;
+        std::fs::create_dir_all(dir).context(code::SITE, what)?;
+        let mut file = tempfile::NamedTempFile::new_in(dir).context(code::SITE, what)?;
+        file.write_all(content).context(code::SITE, what)?;
+        file.as_file()
+            .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .context(code::SITE, what)?;
+        file.as_file().sync_all().context(code::SITE, what)?;
         written.push((file, path));
     }
     for (file, path) in written {
         let what = || format!("can't write {}", path.display());
-        file.persist(path).context(what)?;
+        file.persist(path).context(code::SITE, what)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).context(what)?;
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).context(code::SITE, what)?;
     }
     Ok(())
 }
@@ -133,12 +135,15 @@ fn collect(path: &Path, meta: &std::fs::Metadata, name: &str, files: &mut BTreeM
     if meta.is_file() {
         files.insert(name.to_owned(), content(path)?.into());
     } else if meta.is_dir() {
-        for entry in std::fs::read_dir(path).context(what)? {
-            let entry = entry.context(what)?;
+        for entry in std::fs::read_dir(path).context(code::SITE, what)? {
+            let entry = entry.context(code::SITE, what)?;
             let child = entry.file_name().into_string().map_err(|name| {
-                Error::new(format!("{} has a name that is not UTF-8: {}", path.display(), name.to_string_lossy()))
+                Error::new(
+                    code::SITE,
+                    format!("{} has a name that is not UTF-8: {}", path.display(), name.to_string_lossy()),
+                )
             })?;
-            collect(&entry.path(), &entry.metadata().context(what)?, &format!("{name}/{child}"), files)?;
+            collect(&entry.path(), &entry.metadata().context(code::SITE, what)?, &format!("{name}/{child}"), files)?;
         }
     } else {
         return Err(no_part(path));

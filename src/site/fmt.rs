@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::site::Doc;
 
 /// One step of an indent.
@@ -13,7 +13,7 @@ const STEP: &str = "  ";
 pub fn format(file: &str, text: &str) -> Result<String> {
     let before = Doc::parse(file, text.as_bytes())?;
     let mut doc: DocumentMut =
-        text.parse().map_err(|error| Error::new(format!("{file} can't be formatted")).because(error))?;
+        text.parse().map_err(|error| Error::new(code::EDIT, format!("{file} can't be formatted")).because(error))?;
     table(doc.as_table_mut());
     // its last line has no end of its own
     let trailing = above(&format!("{}\n", doc.trailing().as_str().unwrap_or_default()), "");
@@ -21,7 +21,7 @@ pub fn format(file: &str, text: &str) -> Result<String> {
     let formatted = format!("{}\n", doc.to_string().trim());
     let after = Doc::parse(file, formatted.as_bytes())?;
     if before.value() != after.value() {
-        return Err(Error::new(format!("{file} would say something else once it is formatted"))
+        return Err(Error::new(code::EDIT, format!("{file} would say something else once it is formatted"))
             .help("leave it as it is, and report this: it is a mistake in kpull"));
     }
     Ok(formatted)

@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, code, nearest};
 use crate::kind::fields::names_of;
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
@@ -152,7 +152,8 @@ impl Site {
     /// Reads a whole site. All errors that are found are told together.
     pub fn load(files: Files) -> Result<Self> {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
-            Error::new("there is no site.toml").help("a site is a directory with site.toml, roles/ and host_vars/")
+            Error::new(code::SITE, "there is no site.toml")
+                .help("a site is a directory with site.toml, roles/ and host_vars/")
         })?;
         doc.describe(tables_of_site);
         let SiteFile { name, secrets, pki, vars, groups, rollout } = doc.read()?;
@@ -174,7 +175,9 @@ impl Site {
         for name in site.pki.keys() {
             errors.extend(bad_authority(name).map(|why| {
                 let place = site.doc.key_place(&["pki".to_owned(), name.clone()]);
-                Error::new(format!("an authority can't be called `{name}`")).because(why).at(place, "this name")
+                Error::new(code::SITE, format!("an authority can't be called `{name}`"))
+                    .because(why)
+                    .at(place, "this name")
             }));
         }
         errors.extend(site.check_groups());
@@ -215,8 +218,10 @@ impl Site {
     /// One host; an error with the nearest name when the site has no such host.
     pub fn find_host(&self, name: &str) -> Result<&HostVars> {
         self.hosts.get(name).ok_or_else(|| {
-            let error =
-                Error::new(format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name));
+            let error = Error::new(
+                code::SITE,
+                format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name),
+            );
             match nearest(name, self.hosts.keys().map(String::as_str)) {
                 Some(near) => {
                     error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says"))
@@ -229,11 +234,10 @@ impl Site {
     fn host(&self, file: &str) -> Result<HostVars> {
         let path = format!("host_vars/{file}");
         if !file.ends_with(".toml") {
-            return Err(
-                Error::new(format!("{path} is not a TOML file")).help("host_vars/ has one NAME.toml for each host")
-            );
+            return Err(Error::new(code::SITE, format!("{path} is not a TOML file"))
+                .help("host_vars/ has one NAME.toml for each host"));
         }
-        let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(format!("{path} can't be read")))?;
+        let doc = self.files.doc(&path)?.ok_or_else(|| Error::new(code::SITE, format!("{path} can't be read")))?;
         let read: HostFile = doc.read()?;
         let mut errors = self.check_names(&doc, &["vars".to_owned()], &read.vars, false);
         let at = vec!["recipient".to_owned()];
@@ -326,7 +330,7 @@ impl Site {
             if required == name {
                 let names: Vec<&str> = way.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
                 return Some(
-                    Error::new(format!("roles require each other in a circle: {}", names.join(" → ")))
+                    Error::new(code::SITE, format!("roles require each other in a circle: {}", names.join(" → ")))
                         .at(role.doc.place(&path(index)), "this closes the circle")
                         .help("take one `requires` away, or move what both need into a role of its own"),
                 );
@@ -359,7 +363,7 @@ impl Site {
                 errors.push(reserved(doc, &path));
             } else if let Some(role) = self.roles.get(name) {
                 let Some(table) = value.as_object() else {
-                    let error = Error::new(format!("`{name}` is a role, so its variables go into a table"))
+                    let error = Error::new(code::SITE, format!("`{name}` is a role, so its variables go into a table"))
                         .at(doc.place(&path), "not a table")
                         .help(format!("write [{}]", dotted(&path)));
                     errors.push(error);
@@ -400,7 +404,7 @@ fn recipients(doc: &Doc, at: &[String], keys: &[String], errors: &mut Vec<Error>
 
 fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Option<Recipient> {
     let read = key.parse().map_err(|why: String| {
-        Error::new("secrets can't be encrypted to this")
+        Error::new(code::SITE, "secrets can't be encrypted to this")
             .because(why)
             .at(doc.place(at).without_text(), "not a public key of the right kind")
             .help("a host's is in /etc/ssh/ssh_host_ed25519_key.pub; `age-keygen` makes age1… keys")
@@ -410,7 +414,7 @@ fn recipient(doc: &Doc, at: &[String], key: &str, errors: &mut Vec<Error>) -> Op
 
 fn reserved(doc: &Doc, path: &[String]) -> Error {
     let name = path.last().map_or("", String::as_str);
-    Error::new(format!("a variable can't be called `{name}`"))
+    Error::new(code::SITE, format!("a variable can't be called `{name}`"))
         .at(doc.key_place(path), "this name is taken")
         .help(format!("templates know these names already: {}", RESERVED.join(", ")))
 }
@@ -423,7 +427,8 @@ fn unknown_name<'a>(
     path: &[String],
 ) -> Error {
     let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
-    let error = Error::new(format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
+    let error =
+        Error::new(code::SITE, format!("there is no {what} `{name}`")).at(doc.place(path), format!("no such {what}"));
     match nearest(name, known.iter().copied()) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None if known.is_empty() => error.help(format!("the site has no {what} at all")),

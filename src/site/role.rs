@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::kind::{self, fields::names_of};
 use crate::site::checked::{Assert, Type};
 use crate::site::{Doc, Files, Path, RESERVED, reserved, utf8};
@@ -107,7 +107,8 @@ impl Role {
     pub fn load(files: &Files, name: &str) -> Result<Self> {
         let file = format!("roles/{name}/role.toml");
         let doc = files.doc(&file)?.ok_or_else(|| {
-            Error::new(format!("there is no {file}")).help(format!("roles/{name}/ needs a role.toml with a `summary`"))
+            Error::new(code::ROLE, format!("there is no {file}"))
+                .help(format!("roles/{name}/ needs a role.toml with a `summary`"))
         })?;
         doc.describe(tables);
         let known_head = names_of::<Head>();
@@ -130,7 +131,7 @@ impl Role {
         let head: Head = doc.read_at(&[], Value::Object(head))?;
         for (index, name) in head.required.iter().enumerate().filter(|(_, name)| head.vars.contains_key(*name)) {
             errors.push(
-                Error::new(format!("`{name}` is required, and has a default"))
+                Error::new(code::ROLE, format!("`{name}` is required, and has a default"))
                     .at(doc.place(&["required".to_owned(), index.to_string()]), "nobody has to set this")
                     .help("take it out of `required`, or out of [vars]"),
             );
@@ -170,7 +171,7 @@ impl Role {
 fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<Vec<Entry>> {
     let table = vec![kind.name.to_owned()];
     let Some(list) = value.as_array() else {
-        return Err(Error::new(format!("`{}` has to be a list of resources", kind.name))
+        return Err(Error::new(code::ROLE, format!("`{}` has to be a list of resources", kind.name))
             .at(doc.key_place(&table), "not a list")
             .help(format!("write [[{}]], with two brackets", kind.name)));
     };
@@ -179,7 +180,7 @@ fn read_entries(doc: &Doc, kind: &'static kind::Kind, value: &Value) -> Result<V
     for (index, value) in list.iter().enumerate() {
         let path = [table.clone(), vec![index.to_string()]].concat();
         let Some(map) = value.as_object() else {
-            return Err(Error::new(format!("an entry of `{}` has to be a table", kind.name))
+            return Err(Error::new(code::ROLE, format!("an entry of `{}` has to be a table", kind.name))
                 .at(doc.place(&path), "not a table"));
         };
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str())) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::kind::fields::Span;
 use crate::net;
 use crate::site::{Doc, HostVars};
@@ -183,7 +183,7 @@ impl Rollout {
         }
         if let Some(Err(why)) = self.fleetlock.as_ref().map(FleetLock::check) {
             let place = doc.place(&["rollout".to_owned(), "fleetlock".to_owned()]);
-            errors.push(Error::new(format!("`fleetlock`: {why}")).at(place, "this server"));
+            errors.push(Error::new(code::ROLLOUT, format!("`fleetlock`: {why}")).at(place, "this server"));
         }
         errors
     }

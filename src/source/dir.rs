@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, Source, Tree, digest, segments, too_big};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 
 /// A directory.
 pub(super) struct Dir {
@@ -53,12 +53,12 @@ impl Source for Dir {
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(&self.path, flags, Mode::empty()).map_err(|why| {
-            Error::of(format!("the directory {} can't be opened", self.path.display()), &why)
+            Error::of(code::DIR, format!("the directory {} can't be opened", self.path.display()), &why)
                 .or_help("mount or create it, or correct `dir`")
         })?;
         let dir = Opened { path: self.path.clone(), root, last: RefCell::default() };
         let Some(release) = dir.read(RELEASE, RELEASE_MAX)? else {
-            return Err(Error::new(format!("{} has no {RELEASE}", self.path.display()))
+            return Err(Error::new(code::DIR, format!("{} has no {RELEASE}", self.path.display()))
                 .help("put a published release there, or correct `dir`"));
         };
         let signatures = dir.read(SIGNATURES, RELEASE_MAX)?;
@@ -87,7 +87,7 @@ impl Tree for DirTree {
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
         let Opened { path, root, .. } = &self.dir;
-        let root = root.try_clone().context(|| format!("reading {}", path.display()))?;
+        let root = root.try_clone().context(code::DIR, || format!("reading {}", path.display()))?;
         walk(root, path, "", &mut found)?;
         found.sort();
         Ok(Some(found))
@@ -115,7 +115,7 @@ impl Opened {
             Ok(fd) => File::from(fd),
             Err(why) => return missing_or_refused(why, &self.path, path),
         };
-        let meta: Metadata = file.metadata().context(what)?;
+        let meta: Metadata = file.metadata().context(code::DIR, what)?;
         if !meta.is_file() {
             return Err(not_a_file(&self.path, path));
         }
@@ -124,7 +124,7 @@ impl Opened {
             return Err(large());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
-        file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(code::DIR, what)?;
         if bytes.len() as u64 > max {
             return Err(large());
         }
@@ -143,13 +143,13 @@ fn missing_or_refused(why: Errno, root: &Path, path: &str) -> Result<Option<Vec<
         Errno::ENOENT => Ok(None),
         // A symlink, a parent that isn't a directory (which a symlink isn't either), a socket.
         Errno::ELOOP | Errno::ENOTDIR | Errno::ENXIO => Err(not_a_file(root, path)),
-        why => Err(Error::of(format!("{} can't be read", root.join(path).display()), &why)
+        why => Err(Error::of(code::DIR, format!("{} can't be read", root.join(path).display()), &why)
             .or_help("give the user that runs kpull the right to read it")),
     }
 }
 
 fn not_a_file(root: &Path, path: &str) -> Error {
-    Error::refused(format!("{} is not a regular file inside the directory", root.join(path).display()))
+    Error::refused(code::DIR, format!("{} is not a regular file inside the directory", root.join(path).display()))
         .help("symlinks, directories and special files are not part of a site: put the file itself there")
 }
 
@@ -158,13 +158,16 @@ fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Resu
     let what = || format!("listing {}", root.join(prefix).display());
     // A fresh description of the directory, so that reading it doesn't move anybody else's place in it.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut entries = Entries::openat(&at, ".", flags, Mode::empty()).context(what)?;
+    let mut entries = Entries::openat(&at, ".", flags, Mode::empty()).context(code::DIR, what)?;
     for entry in entries.iter() {
-        let entry = entry.context(what)?;
+        let entry = entry.context(code::DIR, what)?;
         let Ok(name) = entry.file_name().to_str() else {
             let name = entry.file_name().to_string_lossy();
-            return Err(Error::refused(format!("the name of {}{name} is not UTF-8", root.join(prefix).display()))
-                .help("rename or remove it"));
+            return Err(Error::refused(
+                code::DIR,
+                format!("the name of {}{name} is not UTF-8", root.join(prefix).display()),
+            )
+            .help("rename or remove it"));
         };
         if matches!(name, "." | "..") || (prefix.is_empty() && name == ".git") {
             continue;
@@ -175,7 +178,7 @@ fn walk(at: OwnedFd, root: &Path, prefix: &str, found: &mut Vec<String>) -> Resu
                 Ok(below) => Some(below),
                 // The file system didn't tell the type: this is how we learn it.
                 Err(Errno::ENOTDIR | Errno::ELOOP) => None,
-                Err(why) => return Err(why).context(what),
+                Err(why) => return Err(why).context(code::DIR, what),
             },
             Some(_) => None,
         };

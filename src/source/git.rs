@@ -26,7 +26,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::gauge::{Gauge, RATIO};
 use super::{Config, Poll, Reach, Source, Tree, segments, too_big};
-use crate::error::{Context, Error, Result, nearest};
+use crate::error::{Context, Error, Result, code, nearest};
 use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
 
 /// The most that is received in one answer, in bytes.
@@ -84,7 +84,7 @@ pub(super) fn check(address: &str, commit: Option<&str>) -> Result<()> {
 
 fn commit_id(hex: &str) -> Result<ObjectId> {
     ObjectId::from_hex(hex.as_bytes()).map_err(|_| {
-        let error = Error::new(format!("`{hex}` is not a commit"));
+        let error = Error::new(code::GIT, format!("`{hex}` is not a commit"));
         if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return error
                 .because("it is one of a repository with objects named by SHA-256, which kpull does not read")
@@ -101,12 +101,12 @@ fn parse(address: &str) -> Result<Url> {
     }
     let bare = || address.rsplit_once('@').map_or(address, |(_, host)| host);
     let wrong = || {
-        Error::new(format!("`{}` is not the address of a git repository", bare()))
+        Error::new(code::GIT, format!("`{}` is not the address of a git repository", bare()))
             .help("https://, http://, ssh://, user@host:path, file:// and absolute paths work")
     };
     let url = gix::url::parse(address).map_err(|_| wrong())?;
     if url.password().is_some() {
-        return Err(Error::new(format!("`{}` has a password in it", bare())).help("use a key with ssh"));
+        return Err(Error::new(code::GIT, format!("`{}` has a password in it", bare())).help("use a key with ssh"));
     }
     match url.scheme {
         gix::url::Scheme::Http | gix::url::Scheme::Https => Ok(url),
@@ -149,9 +149,9 @@ impl Git {
         let options = config.net();
         let (name, full_name) = (format!("git {address}"), name(address, config));
         let remote = match url.scheme {
-            gix::url::Scheme::File => {
-                Remote::Local(url.path.to_path().context(|| format!("reading the path in {name}"))?.to_path_buf())
-            }
+            gix::url::Scheme::File => Remote::Local(
+                url.path.to_path().context(code::GIT, || format!("reading the path in {name}"))?.to_path_buf(),
+            ),
             gix::url::Scheme::Ssh => {
                 let seconds = options.patience().as_secs();
                 // Nobody is there to answer a question, and a peer that went away is noticed.
@@ -178,11 +178,11 @@ impl Git {
             return Ok(*id);
         }
         if refs.is_empty() {
-            return Err(Error::new(format!("{} is empty", self.name)).help("push a release to it"));
+            return Err(Error::new(code::GIT, format!("{} is empty", self.name)).help("push a release to it"));
         }
         let kind = if prefix == "refs/tags/" { "tag" } else { "branch" };
         let known = || refs.iter().filter_map(|(name, _)| name.strip_prefix(prefix));
-        let error = Error::new(format!("{} has no {kind} `{short}`", self.name));
+        let error = Error::new(code::GIT, format!("{} has no {kind} `{short}`", self.name));
         Err(match nearest(short, known()) {
             Some(name) => error.help(format!("did you mean `{name}`?")),
             None => {
@@ -202,7 +202,7 @@ impl Git {
             if first_words(why).contains("Object format") {
                 return self.other_format();
             }
-            Error::new(format!("{} is not a git repository", self.name))
+            Error::new(code::GIT, format!("{} is not a git repository", self.name))
                 .because(first_words(why))
                 .help("correct `git`; a plain directory is a source too: dir = \"PATH\"")
         };
@@ -225,7 +225,7 @@ impl Git {
         }
         let tree = GitTree::new(repo, id, self, None).map_err(|why| match self.want {
             Want::Commit(_) => self.no_commit(id),
-            _ => Error::new(format!("{} can't be read", self.name))
+            _ => Error::new(code::GIT, format!("{} can't be read", self.name))
                 .because(first_words(&why))
                 .help("`git fsck` tells what is missing"),
         })?;
@@ -233,13 +233,13 @@ impl Git {
     }
 
     fn other_format(&self) -> Error {
-        Error::new(format!("{} has objects named by SHA-256", self.name))
+        Error::new(code::GIT, format!("{} has objects named by SHA-256", self.name))
             .because("kpull reads repositories with the object format sha1 only")
             .help("push the site to one of `git init --object-format=sha1`; files are checked by SHA-256 all the same, against the signed release.toml. Or publish it with `kpull publish`")
     }
 
     fn no_commit(&self, id: ObjectId) -> Error {
-        Error::new(format!("{} has no commit {id}", self.name))
+        Error::new(code::GIT, format!("{} has no commit {id}", self.name))
             .help("push it, or correct `commit`; a commit must be reachable from a branch or a tag")
     }
 
@@ -294,7 +294,7 @@ impl Git {
     }
 
     fn unusable(&self, why: &str) -> Error {
-        Error::new(format!("{}: fetching failed", self.name))
+        Error::new(code::GIT, format!("{}: fetching failed", self.name))
             .because(why)
             .help("try `git clone --depth 1` with the same address, and check the space on this host")
     }
@@ -305,7 +305,7 @@ impl Git {
             // Tries again by itself.
             Remote::Http { .. } => self.try_connect().map_err(|failure| failure.error),
             Remote::Ssh { retries, .. } => net::retry(*retries, || self.try_connect()),
-            Remote::Local(path) => Err(Error::new(format!("{} is not remote", path.display()))),
+            Remote::Local(path) => Err(Error::new(code::GIT, format!("{} is not remote", path.display()))),
         }
     }
 
@@ -321,7 +321,7 @@ impl Git {
                     trouble: trouble.clone(),
                 };
                 let url = gix::url::parse(home.as_str())
-                    .map_err(|why| Failure::hopeless(Error::new("an address can't be read").because(why)))?;
+                    .map_err(|why| Failure::hopeless(Error::new(code::GIT, "an address can't be read").because(why)))?;
                 // The first version tells the refs without being asked again.
                 Box::new(http::Transport::new_http(smart, url, Protocol::V1, false))
             }
@@ -335,7 +335,7 @@ impl Git {
                 connect::connect(url.clone(), options).map_err(|why| Failure::hopeless(self.ssh_failed(&why)))?
             }
             Remote::Local(path) => {
-                return Err(Failure::hopeless(Error::new(format!("{} is not remote", path.display()))));
+                return Err(Failure::hopeless(Error::new(code::GIT, format!("{} is not remote", path.display()))));
             }
         };
         // Only asked for when ssh was refused; HTTP has its own.
@@ -365,13 +365,13 @@ impl Git {
     }
 
     fn not_a_repository(&self, why: &str) -> Error {
-        Error::new(format!("{} is not a git repository", self.name))
+        Error::new(code::GIT, format!("{} is not a git repository", self.name))
             .because(why)
             .help("check the address; the server must speak git's smart HTTP protocol")
     }
 
     fn ssh_failed(&self, why: &gix::Error) -> Error {
-        Error::new(format!("{} can't be reached over ssh", self.name)).because(first_words(why)).help(
+        Error::new(code::GIT, format!("{} can't be reached over ssh", self.name)).because(first_words(why)).help(
             "try `ssh -o BatchMode=yes HOST` as the user that runs kpull: its key must be allowed there, and the \
              host's key known here",
         )
@@ -428,8 +428,11 @@ impl Git {
         );
         if gauge.is_over() {
             return Err(Fetch::Failed(
-                Error::refused(format!("{} sends a pack that unpacks to more than {RATIO} times its size", self.name))
-                    .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"),
+                Error::refused(
+                    code::GIT,
+                    format!("{} sends a pack that unpacks to more than {RATIO} times its size", self.name),
+                )
+                .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"),
             ));
         }
         if let Some(error) = session.trouble.take() {
@@ -451,7 +454,7 @@ impl Git {
             return gix::open_opts(&self.cache, gix::open::Options::isolated().open_path_as_is(true)).map_err(unusable);
         }
         fs::create_dir_all(&self.cache)
-            .context(|| format!("making {}", self.cache.display()))
+            .context(code::GIT, || format!("making {}", self.cache.display()))
             .map_err(|error| Fetch::Failed(error.help("check the space and the rights there")))?;
         ThreadSafeRepository::init_opts(
             &self.cache,
@@ -477,7 +480,7 @@ impl Git {
 
     fn forget(&self) -> Result<()> {
         empty(&self.cache).map_err(|why| {
-            Error::new(format!("{} can't be emptied", self.cache.display()))
+            Error::new(code::GIT, format!("{} can't be emptied", self.cache.display()))
                 .because(why)
                 .help("remove it by hand: it is only a cache")
         })
@@ -684,7 +687,7 @@ impl GitTree {
     }
 
     fn broken(&self, why: &gix::Error) -> Error {
-        let error = Error::new(format!("{}: an object can't be read", self.name)).because(first_words(why));
+        let error = Error::new(code::GIT, format!("{}: an object can't be read", self.name)).because(first_words(why));
         match &self.cache {
             Some(cache) => {
                 let _ = empty(cache);
@@ -706,7 +709,7 @@ impl Tree for GitTree {
             let Some(entry) = tree.find_entry(name) else { return Ok(None) };
             id = entry.object_id();
             if entry.mode().is_commit() {
-                return Err(Error::refused(format!("{}: {path} is in a submodule", self.name))
+                return Err(Error::refused(code::GIT, format!("{}: {path} is in a submodule", self.name))
                     .because("that is another repository, of which this one has a link only")
                     .help("commit the files themselves: `git rm --cached` it, remove its .git and `git add` it; or take roles of other sites with `kpull vendor`"));
             }
@@ -714,7 +717,7 @@ impl Tree for GitTree {
                 return Ok(None);
             }
             if names.peek().is_none() && !entry.mode().is_blob() {
-                return Err(Error::refused(format!("{}: {path} is not a file", self.name))
+                return Err(Error::refused(code::GIT, format!("{}: {path} is not a file", self.name))
                     .help("symlinks, submodules and directories are not read: commit the file itself"));
             }
         }
@@ -741,7 +744,8 @@ impl Tree for GitTree {
         for path in found {
             paths.push(String::from_utf8(path).map_err(|why| {
                 let name = String::from_utf8_lossy(why.as_bytes()).into_owned();
-                Error::refused(format!("{}: the name of {name} is not UTF-8", self.name)).help("rename or remove it")
+                Error::refused(code::GIT, format!("{}: the name of {name} is not UTF-8", self.name))
+                    .help("rename or remove it")
             })?);
         }
         paths.sort();
@@ -799,18 +803,19 @@ struct Upload(Rc<RefCell<Vec<u8>>>);
 impl Smart {
     /// Sends a request and takes only the answer of a git server to it.
     fn ask(&self, url: &str, headers: HeaderMap, body: Option<Vec<u8>>, answer: &str) -> Result<Reply> {
-        let url = reqwest::Url::parse(url).context(|| "reading the address that a git server gave".into())?;
+        let url =
+            reqwest::Url::parse(url).context(code::GIT, || "reading the address that a git server gave".into())?;
         let method = if body.is_some() { reqwest::Method::POST } else { reqwest::Method::GET };
         let reply = self.client.send(&Request { url: &url, home: &self.home, headers, method, body })?;
         let shown = net::shown(&self.home);
         let help = "check the address; the server must speak git's smart HTTP protocol";
         if reply.kind != Kind::Ok {
-            return Err(Error::new(format!("there is no git repository at {shown}")).help(help));
+            return Err(Error::new(code::GIT, format!("there is no git repository at {shown}")).help(help));
         }
         let expected = format!("application/x-git-upload-pack-{answer}");
         match reply.header(&CONTENT_TYPE) {
             Some(given) if given == expected => Ok(reply),
-            given => Err(Error::new(format!("{shown} is not a git repository"))
+            given => Err(Error::new(code::GIT, format!("{shown} is not a git repository"))
                 .because(format!("the answer is {}", given.unwrap_or("of no type")))
                 .help(help)),
         }
@@ -853,7 +858,7 @@ impl http::Http for Smart {
                         self.moved = (base != self.home).then(|| base.into());
                         Ok(reply)
                     }
-                    _ => Err(Error::new(format!("{} redirects to something else", net::shown(&self.home)))
+                    _ => Err(Error::new(code::GIT, format!("{} redirects to something else", net::shown(&self.home)))
                         .help("write the address of the repository itself")),
                 }
             })
@@ -1020,7 +1025,7 @@ impl<R: Read> Read for Limited<R> {
                     Ok(read)
                 }
                 None => Err(keep(
-                    Error::new(format!("the git server sends more than {} bytes", self.max))
+                    Error::new(code::GIT, format!("the git server sends more than {} bytes", self.max))
                         .help("keep big files out of the site: an artifact belongs into artifacts.toml"),
                 )),
             },

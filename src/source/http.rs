@@ -7,7 +7,7 @@ use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 
 use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};
 use crate::site::is_sha256;
@@ -155,8 +155,11 @@ impl Files {
             found = self.follow(&pointer)?;
         }
         let tree = found.ok_or_else(|| {
-            Error::refused(format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base)))
-                .help("publish it again with `kpull publish`; was the copy complete?")
+            Error::refused(
+                code::HTTP,
+                format!("{}: the release that {POINTER} leads to is not there", net::shown(&self.base)),
+            )
+            .help("publish it again with `kpull publish`; was the copy complete?")
         })?;
         Ok((tree, mark))
     }
@@ -165,7 +168,7 @@ impl Files {
 /// The head of a layout, and the mark of it.
 fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
     let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
-    let page = || Error::new(format!("{url} is no release: {PAGE}")).help(NO_PAGE);
+    let page = || Error::new(code::HTTP, format!("{url} is no release: {PAGE}")).help(NO_PAGE);
     let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let bytes = match net::read_all(reply, layout.head().1) {
         // a long one is not read to its end
@@ -176,9 +179,8 @@ fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
     match Container::of(bytes.get(..Container::HEAD).unwrap_or(&bytes)) {
         Some(Container::Page) => return Err(page()),
         Some(Container::Gzip) => {
-            return Err(
-                Error::new(format!("{url} is no release: the server has compressed it with gzip")).help(NO_GZIP)
-            );
+            return Err(Error::new(code::HTTP, format!("{url} is no release: the server has compressed it with gzip"))
+                .help(NO_GZIP));
         }
         _ => {}
     }
@@ -215,7 +217,7 @@ impl Source for Http {
                 }
             });
         }
-        Err(Error::new(format!("there is neither {} nor {RELEASE}", self.files.url(POINTER)?))
+        Err(Error::new(code::HTTP, format!("there is neither {} nor {RELEASE}", self.files.url(POINTER)?))
             .help("publish a release there, or correct `http`: it is the address of the directory"))
     }
 }
@@ -272,12 +274,15 @@ impl Tree for PublishedTree {
             return Ok(Some(content));
         }
         match self.files.pointer_after(&self.pointer)? {
-            Some((pointer, _)) => Err(Error::new(format!(
-                "{}: release {} was replaced by {} while it was fetched",
-                net::shown(&self.files.base),
-                self.pointer.serial,
-                pointer.serial
-            ))
+            Some((pointer, _)) => Err(Error::new(
+                code::HTTP,
+                format!(
+                    "{}: release {} was replaced by {} while it was fetched",
+                    net::shown(&self.files.base),
+                    self.pointer.serial,
+                    pointer.serial
+                ),
+            )
             .help("the next run takes the new one; `kpull publish --grace` says how long old ones stay")),
             None => Ok(None),
         }

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::net;
 
 /// What a release says about itself, and the signatures over that.
@@ -59,7 +59,7 @@ pub trait Source {
 pub fn state(source: &mut dyn Source) -> Result<Box<dyn Tree>> {
     match source.poll(None)? {
         Poll::News(tree, _) => Ok(tree),
-        Poll::Unchanged => Err(Error::new(format!("{} says that nothing is new", source.name()))),
+        Poll::Unchanged => Err(Error::new(code::SOURCE, format!("{} says that nothing is new", source.name()))),
     }
 }
 
@@ -126,30 +126,31 @@ impl Config {
         match kinds[..] {
             [_] => {}
             [] => {
-                return Err(Error::new("a source says neither `git`, nor `http`, nor `dir`")
+                return Err(Error::new(code::SOURCE, "a source says neither `git`, nor `http`, nor `dir`")
                     .help("give the source one address, such as git = \"https://HOST/site.git\""));
             }
             _ => {
-                return Err(Error::new(format!("a source says {} at once", kinds.join(" and ")))
+                return Err(Error::new(code::SOURCE, format!("a source says {} at once", kinds.join(" and ")))
                     .help("write one [[source]] table for each address"));
             }
         }
         let states =
             set(&[("branch", self.branch.is_some()), ("tag", self.tag.is_some()), ("commit", self.commit.is_some())]);
         if let Some(state) = states.first().filter(|_| self.git.is_none()) {
-            return Err(Error::new(format!("a source says `{state}` without `git`"))
+            return Err(Error::new(code::SOURCE, format!("a source says `{state}` without `git`"))
                 .help("only a git repository has branches, tags and commits: remove it"));
         }
         if states.len() > 1 {
-            return Err(Error::new(format!("a git source says {} at once", states.join(" and "))).help("keep one"));
+            return Err(Error::new(code::SOURCE, format!("a git source says {} at once", states.join(" and ")))
+                .help("keep one"));
         }
         if let Some(path) = &self.path {
             if self.git.is_none() {
-                return Err(Error::new("a source says `path` without `git`")
+                return Err(Error::new(code::SOURCE, "a source says `path` without `git`")
                     .help("add it to the address: `http` and `dir` name the site's directory themselves"));
             }
             if segments(path).is_err() {
-                return Err(Error::new(format!("`{path}` is not a directory inside a repository"))
+                return Err(Error::new(code::SOURCE, format!("`{path}` is not a directory inside a repository"))
                     .help("write it like `clusters/blue`: relative, with `/` between names, and none at its end"));
             }
         }
@@ -175,7 +176,7 @@ pub fn name(config: &Config) -> Result<String> {
         Config { git: Some(url), .. } => git::name(url, config),
         Config { http: Some(url), .. } => http::name(&net::parse(url)?),
         Config { dir: Some(path), .. } => dir::name(path),
-        _ => return Err(Error::new("a source has no address")),
+        _ => return Err(Error::new(code::SOURCE, "a source has no address")),
     })
 }
 
@@ -214,7 +215,7 @@ pub fn open_with(config: &Config, net: &net::Loaded, cache: &Path) -> Result<Box
         Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, net, cache)?),
         Config { http: Some(url), .. } => Box::new(http::Http::new(url, net)?),
         Config { dir: Some(path), .. } => Box::new(dir::Dir::new(path)),
-        _ => return Err(Error::new("a source has no address")),
+        _ => return Err(Error::new(code::SOURCE, "a source has no address")),
     };
     Ok(match &config.path {
         Some(path) => Box::new(below::Below::new(source, path)),
@@ -227,7 +228,7 @@ pub fn open_with(config: &Config, net: &net::Loaded, cache: &Path) -> Result<Box
 fn segments(path: &str) -> Result<Vec<&str>> {
     let names: Vec<&str> = path.split('/').collect();
     if names.iter().any(|name| matches!(*name, "" | "." | "..") || name.contains(['\0', '\\'])) {
-        return Err(Error::refused(format!("`{path}` is not a path inside a site"))
+        return Err(Error::refused(code::SOURCE, format!("`{path}` is not a path inside a site"))
             .help("paths in a release are relative, with `/` between names, and without `.` and `..`"));
     }
     Ok(names)
@@ -235,7 +236,7 @@ fn segments(path: &str) -> Result<Vec<&str>> {
 
 /// A file with more bytes than were announced, or than any such file may have: the release is refused.
 pub(crate) fn too_big(source: &str, path: &str, max: u64) -> Error {
-    Error::refused(format!("{source}: {path} has more than {max} bytes"))
+    Error::refused(code::SOURCE, format!("{source}: {path} has more than {max} bytes"))
         .help("it is not read to its end: was it changed after signing?")
 }
 

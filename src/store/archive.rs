@@ -17,7 +17,7 @@ use zip::CompressionMethod;
 use zip::read::{ArchiveOffset, Config, ZipArchive, ZipFileEntry};
 use zip::result::ZipError;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::magic::Container;
 use crate::site::{Format, READABLE};
 use crate::text::shortened;
@@ -261,10 +261,10 @@ impl<'a> Pass<'a> {
         let mut names = BTreeMap::new();
         for spelling in wanted {
             if let Some(other) = names.insert(plain(spelling), Wanted { spelling, found: false }) {
-                return Err(Error::new(format!(
-                    "`{}` and `{spelling}` are the same member of {archive}",
-                    other.spelling
-                ))
+                return Err(Error::new(
+                    code::ARTIFACT,
+                    format!("`{}` and `{spelling}` are the same member of {archive}", other.spelling),
+                )
                 .help("name it once"));
             }
         }
@@ -277,14 +277,14 @@ impl<'a> Pass<'a> {
     /// Goes through the whole archive.
     fn read(&mut self, mut input: impl Read + Seek, format: Format) -> Result<()> {
         let what = || format!("{} can't be read", self.archive);
-        let length = input.seek(SeekFrom::End(0)).context(what)?;
-        input.rewind().context(what)?;
+        let length = input.seek(SeekFrom::End(0)).context(code::ARTIFACT, what)?;
+        input.rewind().context(code::ARTIFACT, what)?;
         let mut input = BufReader::with_capacity(BUFFER, input);
         if format != Format::Zip {
             return self.stream(input, format, Some(length));
         }
         self.look(&head(self.archive, &mut input)?, format)?;
-        input.rewind().context(what)?;
+        input.rewind().context(code::ARTIFACT, what)?;
         self.most = self.limits.most(length);
         self.zip(input)
     }
@@ -337,7 +337,7 @@ impl<'a> Pass<'a> {
     }
 
     fn error(&self, what: impl AsRef<str>) -> Error {
-        Error::new(format!("{}: {}", self.archive, what.as_ref()))
+        Error::new(code::ARTIFACT, format!("{}: {}", self.archive, what.as_ref()))
     }
 
     fn about(&self, name: &str, what: impl AsRef<str>) -> Error {
@@ -625,8 +625,12 @@ fn fault(archive: &str, member: Option<&str>, error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         // The operating system's own errors say nothing about what is in the file.
-        Err(error) if error.raw_os_error().is_some() => Error::new(format!("{archive} can't be read")).because(error),
-        Err(error) => Error::new(format!("{archive}: is damaged{place}")).because(error).help(PUBLISHER),
+        Err(error) if error.raw_os_error().is_some() => {
+            Error::new(code::ARTIFACT, format!("{archive} can't be read")).because(error)
+        }
+        Err(error) => {
+            Error::new(code::ARTIFACT, format!("{archive}: is damaged{place}")).because(error).help(PUBLISHER)
+        }
     }
 }
 
@@ -649,7 +653,7 @@ impl Content<'_> {
     }
 
     fn about(&self, what: &str) -> Error {
-        Error::new(format!("{}: member `{}` {what}", self.archive, self.member.name))
+        Error::new(code::ARTIFACT, format!("{}: member `{}` {what}", self.archive, self.member.name))
     }
 }
 
@@ -703,11 +707,12 @@ impl<'a> Meter<'a> {
 
     fn count(&self, bytes: u64) -> io::Result<()> {
         let Some(left) = self.left.get().checked_sub(bytes) else {
-            let error = Error::new(format!("{}: unpacks to more than {} bytes", self.archive, self.most));
+            let error =
+                Error::new(code::ARTIFACT, format!("{}: unpacks to more than {} bytes", self.archive, self.most));
             return Err(io::Error::other(error.help(RAISE)));
         };
         let Some(allowed) = self.allowed.get().checked_sub(bytes) else {
-            let error = Error::new(format!("{}: has headers without end", self.archive));
+            let error = Error::new(code::ARTIFACT, format!("{}: has headers without end", self.archive));
             return Err(io::Error::other(error.help(PUBLISHER)));
         };
         self.left.set(left);
@@ -740,7 +745,7 @@ impl<R: Seek> Seek for Metered<'_, R> {
 }
 
 fn inflates(archive: &str, ratio: u64) -> Error {
-    Error::new(format!("{archive}: unpacks to more than {ratio} times its size")).help(REPACK)
+    Error::new(code::ARTIFACT, format!("{archive}: unpacks to more than {ratio} times its size")).help(REPACK)
 }
 
 /// Counts what an unpacker reads.
@@ -792,7 +797,7 @@ impl<R: Read> Read for Held<'_, R> {
 fn too_wide(archive: &str, wanted: Option<u64>) -> io::Error {
     let wanted = wanted.map_or_else(|| "more".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
     io::Error::other(
-        Error::new(format!("{archive}: needs {wanted} of memory to be unpacked, and {} MiB are allowed", WINDOW >> 20)).help(
+        Error::new(code::ARTIFACT, format!("{archive}: needs {wanted} of memory to be unpacked, and {} MiB are allowed", WINDOW >> 20)).help(
             "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or `xz \
              -9`, pin that, and hand it out from a mirror of yours",
         ),
@@ -943,7 +948,7 @@ mod tests {
         let wanted = names(wanted.iter().copied());
         extract("x", Cursor::new(bytes), format, &wanted, limits, &mut |member, content| {
             let mut all = Vec::new();
-            content.read_to_end(&mut all).context(|| "sink".into())?;
+            content.read_to_end(&mut all).context(code::ARTIFACT, || "sink".into())?;
             taken.push((member.clone(), all));
             Ok(())
         })?;
@@ -1528,7 +1533,7 @@ mod tests {
         let zip = stored_zip(&[wrong]);
         let error =
             extract("x", Cursor::new(zip), Format::Zip, &names(["a"]), &Limits::default(), &mut |_, content| {
-                content.read_exact(&mut [0; 3]).context(|| "sink".into())
+                content.read_exact(&mut [0; 3]).context(code::ARTIFACT, || "sink".into())
             })
             .unwrap_err();
         assert_eq!(error.to_string(), "x: is damaged in member `a`: Invalid checksum");
@@ -1694,7 +1699,7 @@ mod tests {
         let wanted = names(["a", "b"]);
         let error = extract("x", Cursor::new(&tar), Format::Tar, &wanted, &Limits::default(), &mut |_, _| {
             asked += 1;
-            Err(Error::new("the disk is full"))
+            Err(Error::new(code::ARTIFACT, "the disk is full"))
         })
         .unwrap_err();
         assert_eq!((error.to_string().as_str(), asked), ("the disk is full", 1));

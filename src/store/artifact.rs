@@ -72,7 +72,7 @@ impl Store {
     /// SHA-256 of an installed file, in hex. A file that was read before and has not been touched since is not read again.
     pub fn digest_of(&self, path: &Path, mut file: File) -> Result<String> {
         let what = || format!("can't read {}", path.display());
-        let meta = file.metadata().context(what)?;
+        let meta = file.metadata().context(code::ARTIFACT, what)?;
         let mut stamps = self.stamps.borrow_mut();
         let stamps = stamps.get_or_insert_with(|| Stamps {
             known: self.read(STAMPS).ok().flatten().unwrap_or_default(),
@@ -83,7 +83,7 @@ impl Store {
         {
             return Ok(stamp.sha256.clone());
         }
-        let digest = hash(&mut file).context(what)?.sha256;
+        let digest = hash(&mut file).context(code::ARTIFACT, what)?.sha256;
         let now = jiff::Timestamp::now().as_second();
         if now - meta.ctime() > SETTLED {
             stamps.known.insert(path.to_owned(), Stamp::of(&meta, &digest));
@@ -108,7 +108,7 @@ impl Store {
     /// An empty file without a name, for what is not known to be good yet.
     pub fn blank(&self) -> Result<File> {
         let dir = self.artifacts_dir()?;
-        tempfile::tempfile_in(&dir).context(|| format!("can't write in {}", dir.display()))
+        tempfile::tempfile_in(&dir).context(code::ARTIFACT, || format!("can't write in {}", dir.display()))
     }
 
     /// Takes members out of the pinned file, which is downloaded if it isn't here yet. All is read once: fetched, hashed,
@@ -147,7 +147,7 @@ impl Store {
 
     fn artifacts_dir(&self) -> Result<PathBuf> {
         let dir = self.dir().join("artifacts");
-        std::fs::create_dir_all(&dir).context(|| "can't make the store for artifacts".to_owned())?;
+        std::fs::create_dir_all(&dir).context(code::ARTIFACT, || "can't make the store for artifacts".to_owned())?;
         Ok(dir)
     }
 
@@ -156,12 +156,12 @@ impl Store {
         let path = self.artifacts_dir()?.join(&pin.sha256);
         let what = || format!("can't read {}", path.display());
         if let Ok(mut file) = File::open(&path) {
-            if hash_heard(&mut file, listener).context(what)?.sha256 == pin.sha256 {
-                file.rewind().context(what)?;
+            if hash_heard(&mut file, listener).context(code::ARTIFACT, what)?.sha256 == pin.sha256 {
+                file.rewind().context(code::ARTIFACT, what)?;
                 return Ok(file);
             }
             // the disk has lost it: fetch it again
-            std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
+            std::fs::remove_file(&path).context(code::ARTIFACT, || format!("can't remove {}", path.display()))?;
         }
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
@@ -177,7 +177,7 @@ impl Store {
                 self.passed_mirrors.borrow_mut().push((mirror.clone(), error.clone()));
             }
             // one that lacks a single file is as good as before for all others
-            let is_good = error.is_none_or(|error| error.code() == &code::MISSING);
+            let is_good = error.is_none_or(|error| error.code() == code::MISSING);
             if has_choice && let Err(error) = self.note_address(&server_of(url), is_good) {
                 log::debug!("{error}");
             }
@@ -187,8 +187,8 @@ impl Store {
                 "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
             )
         })?;
-        std::fs::rename(&part, &path).context(|| format!("can't write {}", path.display()))?;
-        File::open(&path).context(what)
+        std::fs::rename(&part, &path).context(code::ARTIFACT, || format!("can't write {}", path.display()))?;
+        File::open(&path).context(code::ARTIFACT, what)
     }
 
     /// The mirrors that did not have an artifact since this was asked last, and why.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, code};
 use crate::store::{CachedRelease, Store};
 
 const HOLD: &str = "hold.json";
@@ -167,7 +167,7 @@ impl Store {
         }
         let (from, to) = (self.dir().join("release.tar"), self.dir().join(path.trim_start_matches('/')));
         self.root().make_directory(Path::new("/releases"), super::DIRECTORY)?;
-        std::fs::hard_link(from, &to).context(|| format!("can't keep the release as {}", to.display()))
+        std::fs::hard_link(from, &to).context(code::STORE, || format!("can't keep the release as {}", to.display()))
     }
 
     /// A release of a generation, still to be verified like any other.

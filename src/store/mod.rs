@@ -143,17 +143,18 @@ impl Drop for Store {
 impl Store {
     /// Opens the state directory, made when it is missing, for root's eyes only.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = std::path::absolute(dir).context(|| format!("can't find {}", dir.display()))?;
+        let path = std::path::absolute(dir).context(code::STORE, || format!("can't find {}", dir.display()))?;
         let machine = Root::open(Path::new("/"))?;
         if machine.meta(&path)?.is_none() {
             machine.make_directory(&path, DIRECTORY).map_err(|why| {
-                let error = Error::new(format!("can't make the state directory {}", dir.display())).because(&why);
-                error.help(why.advice().filter(|_| *why.code() != code::RIGHTS).unwrap_or(RIGHTS))
+                let error =
+                    Error::new(code::STORE, format!("can't make the state directory {}", dir.display())).because(&why);
+                error.help(why.advice().filter(|_| why.code() != code::RIGHTS).unwrap_or(RIGHTS))
             })?;
         }
         let root = machine.private(&path)?;
         nix::unistd::access(dir, AccessFlags::R_OK | AccessFlags::X_OK)
-            .context(|| format!("can't look into the state directory {}", dir.display()))
+            .context(code::STORE, || format!("can't look into the state directory {}", dir.display()))
             .map_err(|error| error.or_help(RIGHTS))?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -177,11 +178,11 @@ impl Store {
         let file = self.root.lock_file(Path::new("/lock")).map_err(|error| error.or_help(RIGHTS))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::new("another kpull is at work on this host")
+            Err(TryLockError::WouldBlock) => Err(Error::new(code::BUSY, "another kpull is at work on this host")
                 .exit(Exit::Busy)
                 .help("it ends by itself; `kpull status` tells how it went")),
             Err(TryLockError::Error(error)) => {
-                Err(error).context(|| format!("can't lock {}", self.dir.join("lock").display()))
+                Err(error).context(code::STORE, || format!("can't lock {}", self.dir.join("lock").display()))
             }
         }
     }
@@ -219,10 +220,9 @@ impl Store {
     /// The key set with this number, as it was adopted.
     pub fn key_set(&self, number: u64) -> Result<KeySet> {
         let path = format!("/{}", KeySet::path(number));
-        let (_, bytes) = self
-            .root
-            .read(Path::new(&path))?
-            .ok_or_else(|| Error::refused(format!("the state directory has lost key set {number}")).help(ENROLL))?;
+        let (_, bytes) = self.root.read(Path::new(&path))?.ok_or_else(|| {
+            Error::refused(code::STORE, format!("the state directory has lost key set {number}")).help(ENROLL)
+        })?;
         KeySet::parse(&path, &bytes).map_err(|error| error.exit(Exit::Refused))
     }
 
@@ -264,7 +264,7 @@ impl Store {
 
     /// Keeps a record as JSON that is worth nothing after a crash: it is not synced to the disk.
     pub fn write_quickly<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let bytes = serde_json::to_vec(value).context(|| format!("can't write {name}"))?;
+        let bytes = serde_json::to_vec(value).context(code::STORE, || format!("can't write {name}"))?;
         self.root.write_quickly(&Path::new("/").join(name), &bytes, PRIVATE.mode)
     }
 
@@ -272,7 +272,7 @@ impl Store {
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some((_, bytes)) = self.root.read(&Path::new("/").join(name))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(format!("{} is damaged", self.dir.join(name).display()))
+            Error::new(code::STORE, format!("{} is damaged", self.dir.join(name).display()))
                 .because(error)
                 .help("it can be removed: the next run makes it anew")
         })
@@ -280,7 +280,7 @@ impl Store {
 
     /// Keeps a record as JSON.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(value).context(|| format!("can't write {name}"))?;
+        let bytes = serde_json::to_vec_pretty(value).context(code::STORE, || format!("can't write {name}"))?;
         self.root.write(&Path::new("/").join(name), &bytes, PRIVATE)
     }
 

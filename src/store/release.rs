@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::site::Files;
 use crate::source::Tree;
 use crate::trust::{MANIFEST, SIGNATURES};
@@ -38,7 +38,7 @@ impl Tree for CachedRelease {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let Some(range) = self.files.get(path) else { return Ok(None) };
         if range.len() as u64 > max {
-            return Err(Error::refused(format!("{path} is larger than expected in the kept release")));
+            return Err(Error::refused(code::STORE, format!("{path} is larger than expected in the kept release")));
         }
         Ok(Some(self.bytes[range.clone()].to_vec()))
     }
@@ -59,9 +59,9 @@ pub(super) fn pack(manifest: &[u8], signatures: &[u8], files: &Files, to: impl W
         header.set_mtime(0);
         archive
             .append_data(&mut header, path, content.take(content.len() as u64))
-            .context(|| format!("can't keep {path}"))?;
+            .context(code::STORE, || format!("can't keep {path}"))?;
     }
-    archive.into_inner().and_then(|mut rest| rest.flush()).context(|| "can't keep the release".to_owned())
+    archive.into_inner().and_then(|mut rest| rest.flush()).context(code::STORE, || "can't keep the release".to_owned())
 }
 
 #[cfg(test)]

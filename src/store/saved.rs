@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::host::root::failed_io;
 use crate::site::is_sha256;
 use crate::source::Tree as _;
@@ -57,7 +57,7 @@ impl Store {
     pub fn saved(&self, digest: &str) -> Result<Vec<u8>> {
         let found = self.root().read(&Path::new("/saved").join(digest))?.map(|(_, content)| content);
         found.filter(|content| hex::encode(Sha256::digest(content)) == digest).ok_or_else(|| {
-            Error::new(format!("what was saved as {digest} is lost or damaged"))
+            Error::new(code::STORE, format!("what was saved as {digest} is lost or damaged"))
                 .help("put the file back by hand; `kpull disown` makes kpull forget what stood there")
         })
     }

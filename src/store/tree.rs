@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::net::download::{Progress, hash};
 use crate::site::{Format, Pin};
 use crate::store::Store;
@@ -87,7 +87,7 @@ pub fn list(
         settle(name, listing)?;
         if listing.is_empty() {
             let tops = tops.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(Error::new(format!("{name}: has nothing below `{prefix}`"))
+            return Err(Error::new(code::ARTIFACT, format!("{name}: has nothing below `{prefix}`"))
                 .help(format!("at its top it has {tops}; `/` is all of it")));
         }
     }
@@ -106,7 +106,7 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 fn refuse(archive: &str, member: &Member, why: &str) -> Error {
-    Error::new(format!("{archive}: member `{}` {why}", short(&member.name))).help(REFUSED)
+    Error::new(code::ARTIFACT, format!("{archive}: member `{}` {why}", short(&member.name))).help(REFUSED)
 }
 
 /// What a member is to become at `path`, or why it can't be extracted.
@@ -167,8 +167,11 @@ fn settle(name: &str, listing: &mut Listing) -> Result<()> {
                 None | Some(Entry::Directory) => above.insert(directory.to_owned()),
                 Some(_) => {
                     let (path, directory) = (short(path), short(directory));
-                    return Err(Error::new(format!("{name}: `{path}` is below `{directory}`, which is no directory"))
-                        .help(REFUSED));
+                    return Err(Error::new(
+                        code::ARTIFACT,
+                        format!("{name}: `{path}` is below `{directory}`, which is no directory"),
+                    )
+                    .help(REFUSED));
                 }
             };
         }

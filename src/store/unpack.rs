@@ -12,7 +12,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, code};
 use crate::host::root::failed_io;
 use crate::host::writeback::Writeback;
 use crate::site::Format;
@@ -97,9 +97,9 @@ impl<'scope> Unpacking<'scope> {
             to.send(Piece::End);
         }
         let no_thread = || "can't start a thread that unpacks".to_owned();
-        let read = self.reader.context(no_thread)?.join().map_err(|_| stopped())?;
+        let read = self.reader.context(code::ARTIFACT, no_thread)?.join().map_err(|_| stopped())?;
         // when writing fails, reading does too: this is why
-        match self.writer.context(no_thread)?.join().map_err(|_| stopped())?? {
+        match self.writer.context(code::ARTIFACT, no_thread)?.join().map_err(|_| stopped())?? {
             Some(members) => read.map(|()| members),
             None => Err(read.err().unwrap_or_else(stopped)),
         }
@@ -110,7 +110,7 @@ impl<'scope> Unpacking<'scope> {
 type Sink<'a> = &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>;
 
 fn stopped() -> Error {
-    Error::new("unpacking stopped by itself").help("this is a mistake in kpull: please report it")
+    Error::new(code::ARTIFACT, "unpacking stopped by itself").help("this is a mistake in kpull: please report it")
 }
 
 /// What goes from one thread to another.
@@ -185,7 +185,7 @@ impl Sender {
             }
             taken = self.to.send(Piece::Bytes(buffer)).is_ok();
         }
-        Err(Error::new(format!("{name} can't be unpacked")))
+        Err(Error::new(code::ARTIFACT, format!("{name} can't be unpacked")))
     }
 }
 
@@ -268,7 +268,9 @@ fn write(from: Pieces, mut files: BTreeMap<String, Option<File>>) -> Result<Opti
             taken.insert(name, Taken { file, sha256: hex::encode(hasher.finalize()) });
         }
         if is_end {
-            writeback.finish().map_err(|error| Error::new("can't write what is unpacked").because(error))?;
+            writeback
+                .finish()
+                .map_err(|error| Error::new(code::ARTIFACT, "can't write what is unpacked").because(error))?;
             return Ok(Some(taken));
         }
         member = next.map(|name| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Place, Result};
+use crate::error::{Context, Error, Place, Result, code};
 use crate::net::download::{Progress, Wanted, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::site::{Artifact, Doc, Files, Pin};
@@ -51,7 +51,7 @@ pub fn check(
 ) -> Result<()> {
     let Some(doc) = files.doc(ARTIFACTS)? else { return Ok(()) };
     let client = Client::new(&checking.net)?;
-    let scratch = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
     let mut errors = Vec::new();
     for (name, artifact) in artifacts {
         for (arch, pin) in &artifact.pins {
@@ -62,10 +62,11 @@ pub fn check(
                     let part = scratch.path().join("file");
                     let wanted = Wanted { name, sha256: Some(&pin.sha256), size: pin.size };
                     download(&checking.net, url, &part, &wanted, progress).and_then(|got| {
-                        local =
-                            local.take().or(Some(File::open(&part).context(|| "can't read a download".to_owned())?));
+                        local = local
+                            .take()
+                            .or(Some(File::open(&part).context(code::SUPPLY, || "can't read a download".to_owned())?));
                         // the open file stays readable; the next download begins with nothing
-                        std::fs::remove_file(&part).context(|| "can't remove a download".to_owned())?;
+                        std::fs::remove_file(&part).context(code::SUPPLY, || "can't remove a download".to_owned())?;
                         Ok(Some(got.size))
                     })
                 } else {
@@ -77,7 +78,7 @@ pub fn check(
             let place = || doc.place(&[name.clone(), arch.clone()]);
             if !works {
                 errors.push(
-                    Error::new(format!("{name} ({arch}) can't be had from any of its addresses"))
+                    Error::new(code::SUPPLY, format!("{name} ({arch}) can't be had from any of its addresses"))
                         .at(place(), "no address of this pin works")
                         .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
                 );
@@ -119,7 +120,7 @@ fn stored(pin: &Pin, checking: &Checking) -> Result<Option<File>> {
     for store in &checking.stores {
         let path = store.join(&pin.sha256);
         let Ok(mut file) = File::open(&path) else { continue };
-        if hash(&mut file).context(|| format!("can't read {}", path.display()))?.sha256 == pin.sha256 {
+        if hash(&mut file).context(code::SUPPLY, || format!("can't read {}", path.display()))?.sha256 == pin.sha256 {
             return Ok(Some(file));
         }
     }
@@ -131,7 +132,7 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     if let Some(path) = url.strip_prefix("file://") {
         return std::fs::metadata(Path::new(path))
             .map(|meta| Some(meta.len()))
-            .context(|| format!("can't read {path}"));
+            .context(code::SUPPLY, || format!("can't read {path}"));
     }
     let reply = match client.head(&net::parse(url)?) {
         Ok(reply) => reply,
@@ -140,14 +141,14 @@ fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
     };
     match reply.kind {
         Kind::Ok | Kind::Partial => Ok(reply.length),
-        _ => Err(Error::new(format!("{url} is not there"))),
+        _ => Err(Error::new(code::SUPPLY, format!("{url} is not there"))),
     }
 }
 
 fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
     match (pin.size, size) {
         (Some(pinned), Some(size)) if pinned != size => {
-            Err(Error::new(format!("{url} has {size} bytes, and {pinned} are pinned")))
+            Err(Error::new(code::SUPPLY, format!("{url} has {size} bytes, and {pinned} are pinned")))
         }
         _ => Ok(size),
     }

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::site::{is_sha256, quoted};
 
 /// The name of the pointer to the newest release.
@@ -45,7 +45,7 @@ impl Pointer {
     /// Reads a pointer, which is called `name` in messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::refused(format!("{name} is not the pointer to a release"))
+            Error::refused(code::SUPPLY, format!("{name} is not the pointer to a release"))
                 .because(why)
                 .help("publish there with `kpull publish`")
         };
@@ -57,8 +57,11 @@ impl Pointer {
         match table.get("format").and_then(toml::Value::as_integer) {
             Some(FORMAT) => {}
             Some(other) => {
-                return Err(Error::refused(format!("{name} has format {other}, and this kpull reads format {FORMAT}"))
-                    .help("update kpull on this host"));
+                return Err(Error::refused(
+                    code::SUPPLY,
+                    format!("{name} has format {other}, and this kpull reads format {FORMAT}"),
+                )
+                .help("update kpull on this host"));
             }
             None => return Err(wrong("it does not say which format it has")),
         }

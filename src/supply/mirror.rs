@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
 use crate::net::download::{Progress, Wanted, addresses, download_any, hash};
@@ -122,7 +122,7 @@ impl Mirror {
                 }
             }
         }
-        let text = serde_json::to_string_pretty(&index).context(|| format!("can't write {INDEX}"))?;
+        let text = serde_json::to_string_pretty(&index).context(code::SUPPLY, || format!("can't write {INDEX}"))?;
         self.root.write_lasting(&self.dir.join(INDEX), format!("{text}\n").as_bytes(), 0o644)?;
         match Error::all(errors) {
             Some(error) => Err(error),
@@ -144,7 +144,7 @@ impl Mirror {
         if let Some((meta, mut file)) = self.root.file(&path)? {
             let is_read = filling.verify || known.is_none();
             let good = known.is_none_or(|known| known == meta.size)
-                && (!is_read || hash(&mut file).context(what)?.sha256 == pin.sha256);
+                && (!is_read || hash(&mut file).context(code::SUPPLY, what)?.sha256 == pin.sha256);
             if good {
                 return Ok((meta.size, Done::Kept));
             }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::site::{Doc, Files, Format, pins};
 use crate::supply::sums::Sums;
@@ -141,12 +141,13 @@ pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, a
         return Ok(Checked::Nowhere);
     };
     let text = fetch(options, place)?.ok_or_else(|| {
-        Error::new(format!("there is no {place}")).help("`--sums` is the address or path of the publisher's checksums")
+        Error::new(code::SUPPLY, format!("there is no {place}"))
+            .help("`--sums` is the address or path of the publisher's checksums")
     })?;
     let found = Sums::parse(&text);
     let digest = found.of(name)?.or_else(|| found.only().filter(|_| alone));
     let digest = digest.ok_or_else(|| {
-        Error::new(format!("{place} has no SHA-256 of {name}"))
+        Error::new(code::SUPPLY, format!("{place} has no SHA-256 of {name}"))
             .help("give the checksums of this very version; a file with one bare digest does for one address")
     })?;
     agree(name, sha256, digest, place.to_owned())
@@ -156,7 +157,7 @@ fn agree(name: &str, sha256: &str, published: &str, place: String) -> Result<Che
     if sha256 == published {
         return Ok(Checked::Agrees { with: place });
     }
-    Err(Error::refused(format!("{name} is not the file that was published"))
+    Err(Error::refused(code::SUPPLY, format!("{name} is not the file that was published"))
         .because(format!("its SHA-256 is {sha256}, and {place} says {published}"))
         .help("nothing was written; try another mirror, and tell the publisher when that does not help"))
 }
@@ -182,11 +183,11 @@ fn fetch(options: &Options, place: &str) -> Result<Option<String>> {
         match std::fs::File::open(place.strip_prefix("file://").unwrap_or(place)) {
             Ok(file) => {
                 let mut bytes = Vec::new();
-                file.take(SUMS_MAX).read_to_end(&mut bytes).context(what)?;
+                file.take(SUMS_MAX).read_to_end(&mut bytes).context(code::SUPPLY, what)?;
                 bytes
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context(what),
+            Err(error) => return Err(error).context(code::SUPPLY, what),
         }
     };
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
@@ -240,7 +241,7 @@ pub fn write(text: &str, new: &[NewPin], replace: bool) -> Result<(String, Vec<D
     // our own reader first: its errors have a place
     Doc::parse(ARTIFACTS, text.as_bytes())?;
     check(text)?;
-    let mut doc: DocumentMut = text.parse().context(|| format!("{ARTIFACTS} can't be read"))?;
+    let mut doc: DocumentMut = text.parse().context(code::SUPPLY, || format!("{ARTIFACTS} can't be read"))?;
     let mut done = vec![Done::Nothing; new.len()];
     let names: BTreeSet<&str> = new.iter().map(|pin| pin.name.as_str()).collect();
     for name in names {
@@ -264,8 +265,11 @@ fn check(text: &str) -> Result<()> {
 fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Result<Vec<Done>> {
     let Some(version) = pins.first().map(|pin| pin.version.as_str()) else { return Ok(Vec::new()) };
     if let Some(other) = pins.iter().find(|pin| pin.version != version) {
-        return Err(Error::new(format!("{name} can't be of version {version} and {} at once", other.version))
-            .help("all architectures of an artifact have one version: give the addresses of one, or say --version"));
+        return Err(Error::new(
+            code::SUPPLY,
+            format!("{name} can't be of version {version} and {} at once", other.version),
+        )
+        .help("all architectures of an artifact have one version: give the addresses of one, or say --version"));
     }
     if !doc.contains_key(name) {
         // behind everything that is there, comments at the end too
@@ -277,16 +281,20 @@ fn put(doc: &mut DocumentMut, name: &str, pins: &[&NewPin], replace: bool) -> Re
         doc.insert(name, Item::Table(table));
     }
     let item = doc.entry(name).or_insert_with(toml_edit::table);
-    let artifact =
-        item.as_table_like_mut().ok_or_else(|| Error::new(format!("`{name}` in {ARTIFACTS} is not a table")))?;
+    let artifact = item
+        .as_table_like_mut()
+        .ok_or_else(|| Error::new(code::SUPPLY, format!("`{name}` in {ARTIFACTS} is not a table")))?;
     let arches: Vec<String> =
         artifact.iter().filter(|(_, item)| item.is_table_like()).map(|(key, _)| key.to_owned()).collect();
     let before = artifact.get("version").and_then(Item::as_str).filter(|old| *old != version).map(str::to_owned);
     if let Some(old) = &before
         && let Some(stale) = arches.iter().find(|arch| !pins.iter().any(|pin| pin.arch == **arch))
     {
-        return Err(Error::new(format!("{name} {old} is pinned for {stale} too, and would keep the old file"))
-            .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
+        return Err(Error::new(
+            code::SUPPLY,
+            format!("{name} {old} is pinned for {stale} too, and would keep the old file"),
+        )
+        .help(format!("pin {version} for all architectures at once: kpull pin URL_AMD64 URL_ARM64")));
     }
     set(artifact, "version", version.into());
     // written as the neighbours are
@@ -334,12 +342,15 @@ fn put_one(
         });
     }
     if updated.is_none() && !replace {
-        return Err(Error::new(format!("{} {} ({}) is pinned with another digest", pin.name, pin.version, pin.arch))
-            .because(format!("{old} is pinned, and this file has {}", pin.sha256))
-            .help(
-                "a publisher does not change a release: find out why this one did; --replace pins the new digest \
+        return Err(Error::new(
+            code::SUPPLY,
+            format!("{} {} ({}) is pinned with another digest", pin.name, pin.version, pin.arch),
+        )
+        .because(format!("{old} is pinned, and this file has {}", pin.sha256))
+        .help(
+            "a publisher does not change a release: find out why this one did; --replace pins the new digest \
                  all the same",
-            ));
+        ));
     }
     fill(present, pin);
     Ok(updated.unwrap_or(Done::Replaced { old }))

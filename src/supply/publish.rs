@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Url;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root, Seen, What};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::site::{Files, is_sha256, read_if_there};
@@ -33,7 +33,7 @@ impl Signed {
     /// The release of the site in `dir`. An error when it is not signed, or when the files are not those of the release.
     pub fn open(dir: &Path) -> Result<Self> {
         let unsigned = |what: &str| {
-            Error::new(format!("the site in {} is not signed: {what}", dir.display()))
+            Error::new(code::SUPPLY, format!("the site in {} is not signed: {what}", dir.display()))
                 .help("sign it with `kpull sign`, and publish then")
         };
         let bytes = read_if_there(dir, MANIFEST)?.ok_or_else(|| unsigned(&format!("there is no {MANIFEST}")))?;
@@ -41,7 +41,9 @@ impl Signed {
             read_if_there(dir, SIGNATURES)?.ok_or_else(|| unsigned(&format!("there is no {SIGNATURES}")))?;
         let plainly = |error: Error| error.exit(Exit::Failed).help(AGAIN);
         if signed_by(&bytes, &signatures).map_err(plainly)?.is_empty() {
-            return Err(Error::new(format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN));
+            return Err(
+                Error::new(code::SUPPLY, format!("no signature in {SIGNATURES} is over this {MANIFEST}")).help(AGAIN)
+            );
         }
         let manifest = Manifest::parse(&bytes).map_err(plainly)?;
         let files = Files::in_directory(dir)?;
@@ -54,7 +56,7 @@ impl Signed {
                 (_, None) => "is in the site and not in the release",
                 _ => "was changed after signing",
             };
-            return Err(Error::new(format!("{path} {why}")).help(AGAIN));
+            return Err(Error::new(code::SUPPLY, format!("{path} {why}")).help(AGAIN));
         }
         let digest = |content: &[u8]| Listed::of(content).sha256;
         let pointer = Pointer::new(manifest.site, manifest.serial, digest(&bytes), digest(&signatures));
@@ -129,18 +131,18 @@ pub fn publish(signed: &Signed, target: &dyn Target, force: bool) -> Result<Publ
 
 fn may_follow(new: &Pointer, old: &Pointer, target: &str) -> Result<()> {
     if old.site != new.site {
-        return Err(Error::new(format!(
-            "{target} has releases of the site `{}`, and this one is of `{}`",
-            old.site, new.site
-        ))
+        return Err(Error::new(
+            code::SUPPLY,
+            format!("{target} has releases of the site `{}`, and this one is of `{}`", old.site, new.site),
+        )
         .help("publish each site in a place of its own; --force replaces it"));
     }
     if old.serial > new.serial {
-        return Err(Error::new(format!("{target} has release {} already, and this one is {}", old.serial, new.serial))
+        return Err(Error::new(code::SUPPLY, format!("{target} has release {} already, and this one is {}", old.serial, new.serial))
             .help("take the site as it was signed last, and sign again; hosts refuse an older release, so --force is for a place that no host has seen, and for serials that a key set has taken back (`last_serial`)"));
     }
     if old.serial == new.serial && old.manifest != new.manifest {
-        return Err(Error::new(format!("{target} has another release with the serial {}", old.serial))
+        return Err(Error::new(code::SUPPLY, format!("{target} has another release with the serial {}", old.serial))
             .help("one serial, one release: take that site's release.toml, and sign again"));
     }
     Ok(())
@@ -254,7 +256,7 @@ impl Dir {
 /// What is at `path`, which may be in a directory of somebody else, to be written by the rules of [`Root`]: with directories in it, made when
 /// they are missing.
 pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)> {
-    let path = std::path::absolute(path).context(|| format!("can't find {}", path.display()))?;
+    let path = std::path::absolute(path).context(code::SUPPLY, || format!("can't find {}", path.display()))?;
     let root = Root::open(Path::new("/"))?;
     for directory in directories.iter().map(|name| path.join(name)) {
         if root.meta(&directory)?.is_none() {
@@ -267,19 +269,19 @@ pub(super) fn open(path: &Path, directories: &[&str]) -> Result<(Root, PathBuf)>
 }
 
 fn gone(path: &Path) -> Error {
-    Error::new(format!("can't read {}: it is no file", path.display()))
+    Error::new(code::SUPPLY, format!("can't read {}: it is no file", path.display()))
 }
 
 /// Holds a directory, so that one at a time works in it. Exit code 75 when somebody else has it.
 pub(super) fn lock(dir: &Path) -> Result<File> {
     let what = || format!("can't lock {}", dir.display());
-    let file = File::open(dir).context(what)?;
+    let file = File::open(dir).context(code::SUPPLY, what)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(format!("another kpull is at work in {}", dir.display())).exit(Exit::Busy))
+            Err(Error::new(code::BUSY, format!("another kpull is at work in {}", dir.display())).exit(Exit::Busy))
         }
-        Err(std::fs::TryLockError::Error(error)) => Err(error).context(what),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).context(code::SUPPLY, what),
     }
 }
 
@@ -374,7 +376,7 @@ impl Target for Web {
         if self.pointer()?.is_some_and(|(present, _)| present == *pointer) {
             return Ok(());
         }
-        Err(Error::new(format!("somebody else has published at {} just now", self.name()))
+        Err(Error::new(code::SUPPLY, format!("somebody else has published at {} just now", self.name()))
             .help("hosts have their release; look at it, sign again on top of it, and publish"))
     }
 }

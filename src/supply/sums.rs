@@ -1,6 +1,6 @@
 //! Published checksum files: `sha256sum` output, BSD style, or a bare digest.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::site::is_sha256;
 
 /// The digests in a checksum file.
@@ -22,7 +22,7 @@ impl Sums {
             self.entries.iter().filter(|(known, _)| known.as_deref() == Some(name)).map(|(_, digest)| digest);
         let Some(first) = found.next() else { return Ok(None) };
         if found.any(|other| other != first) {
-            return Err(Error::refused(format!("the published checksums have two digests for {name}"))
+            return Err(Error::refused(code::SUPPLY, format!("the published checksums have two digests for {name}"))
                 .help("ask its publisher which one is right"));
         }
         Ok(Some(first))

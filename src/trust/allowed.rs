@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
-use crate::error::{Context, Error, Result, counted};
+use crate::error::{Context, Error, Result, code, counted};
 use crate::host::read;
 use crate::text::block;
 
@@ -83,7 +83,7 @@ impl AllowedSigners {
     pub fn load(path: &Path) -> Result<Self> {
         let text = read::named(path)
             .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-            .context(|| format!("can't read the allowed signers {}", path.display()))
+            .context(code::SIGNATURE, || format!("can't read the allowed signers {}", path.display()))
             .map_err(|error| {
                 error
                     .or_help("`allowed_signers` under [trust] in kpull.toml names the file with the keys that may sign")
@@ -103,15 +103,18 @@ impl AllowedSigners {
                 Ok(Some(allowed)) => signers.push(allowed),
                 Ok(None) => {}
                 Err(why) => {
-                    return Err(Error::new(format!("{file}:{}: can't read this allowed signer", number + 1))
-                        .because(why)
-                        .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
+                    return Err(Error::new(
+                        code::SIGNATURE,
+                        format!("{file}:{}: can't read this allowed signer", number + 1),
+                    )
+                    .because(why)
+                    .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
                 }
             }
         }
         let signers = Self { file: file.to_owned(), signers };
         if signers.count(Purpose::Release) == 0 {
-            return Err(Error::new(format!("{file} allows nobody to sign releases")).help(format!(
+            return Err(Error::new(code::SIGNATURE, format!("{file} allows nobody to sign releases")).help(format!(
                 "add a line like: alice namespaces=\"{}\" ssh-ed25519 AAAA…",
                 Purpose::Release.namespace()
             )));
@@ -173,10 +176,10 @@ impl AllowedSigners {
         }
         let name = message.name;
         let error = match (good.len(), problems.first()) {
-            (0, Some(why)) => Error::refused(format!("no signature of {name} is good")).because(why),
+            (0, Some(why)) => Error::refused(code::SIGNATURE, format!("no signature of {name} is good")).because(why),
             (have, problem) => {
                 let have = counted(have, "good signature");
-                let error = Error::refused(format!("{name} has {have} and needs {threshold}"));
+                let error = Error::refused(code::SIGNATURE, format!("{name} has {have} and needs {threshold}"));
                 match problem {
                     Some(why) => error.because(format!("besides, {why}")),
                     None => error,
@@ -259,7 +262,7 @@ fn touched(signature: &SshSig) -> bool {
 /// The signatures in a file, which holds one after the other.
 fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
     let unreadable = || {
-        Error::refused(format!("the signatures of {name} can't be read"))
+        Error::refused(code::SIGNATURE, format!("the signatures of {name} can't be read"))
             .help("sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more")
     };
     let mut rest = std::str::from_utf8(signatures).map_err(|_| unreadable())?;
@@ -271,7 +274,7 @@ fn split<'a>(signatures: &'a [u8], name: &str) -> Result<Vec<&'a str>> {
         blocks.push(signature);
         rest = behind;
         if blocks.len() > MOST {
-            return Err(Error::refused(format!("{name} has more than {MOST} signatures"))
+            return Err(Error::refused(code::SIGNATURE, format!("{name} has more than {MOST} signatures"))
                 .help("one signature of each signer is enough: remove the others"));
         }
     }

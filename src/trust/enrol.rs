@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use ssh_key::PublicKey;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::source::Tree;
 use crate::trust::{AllowedSigners, KeySet, LARGEST_SIGNATURES, SIGNATURES, claimed, fingerprint};
 
@@ -31,8 +31,10 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     let (name, signatures) = match &first {
         Some((_, signatures)) => ("key set 1", signatures.clone()),
         None => {
-            let missing =
-                || Error::refused("the source has no signatures").help("publish a signed release there first");
+            let missing = || {
+                Error::refused(code::ENROLL, "the source has no signatures")
+                    .help("publish a signed release there first")
+            };
             ("the release", tree.read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(missing)?)
         }
     };
@@ -41,7 +43,7 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     for wanted in fingerprints {
         let key = claimed.iter().find(|key| fingerprint(key) == *wanted).ok_or_else(|| {
             let there: Vec<String> = claimed.iter().map(fingerprint).collect();
-            Error::refused(format!("no signature of {name} is of {wanted}"))
+            Error::refused(code::ENROLL, format!("no signature of {name} is of {wanted}"))
                 .because(format!("the signatures are of {}", there.join(", ")))
                 .help(
                     "take the fingerprints from those who sign: `kpull keys show`, in their copy of the site, lists those of each key \
@@ -49,7 +51,8 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
                      from such a copy",
                 )
         })?;
-        let line = PublicKey::from(key.clone()).to_openssh().context(|| format!("{wanted} can't be written"))?;
+        let line =
+            PublicKey::from(key.clone()).to_openssh().context(code::ENROLL, || format!("{wanted} can't be written"))?;
         lines.push_str(&format!("signer {line}\n"));
     }
     let given = fingerprints.len();
@@ -58,7 +61,7 @@ pub fn enrol(tree: &dyn Tree, site: &str, fingerprints: &BTreeSet<&str>, now: Ti
     let set = start.next(&bytes, &signatures, now, None)?;
     if given < set.rotate {
         let are = if given == 1 { "is" } else { "are" };
-        return Err(Error::refused(format!("key set 1 needs {} fingerprints, and {given} {are} given", set.rotate))
+        return Err(Error::refused(code::ENROLL, format!("key set 1 needs {} fingerprints, and {given} {are} given", set.rotate))
             .because("fewer keys than that can't say who comes after them")
             .help(format!(
                 "say --fingerprint for {} keys that have signed it: `kpull keys show`, in a copy of the site that you trust, lists \

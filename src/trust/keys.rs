@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::site::{Doc, Files, quoted};
 use crate::source::Tree;
 use crate::trust::{AllowedSigners, Message, Purpose, Seen};
@@ -84,27 +84,32 @@ impl KeySet {
         let read: KeySetFile = doc.read()?;
         let at = |key: &str| doc.place(&[key.to_owned()]);
         if read.format != FORMAT {
-            return Err(Error::new(format!("{file} has format {}, and this kpull reads format {FORMAT}", read.format))
-                .at(at("format"), "another format")
-                .help("update kpull"));
+            return Err(Error::new(
+                code::KEYS,
+                format!("{file} has format {}, and this kpull reads format {FORMAT}", read.format),
+            )
+            .at(at("format"), "another format")
+            .help("update kpull"));
         }
         if read.number == 0 {
-            return Err(Error::new(format!("{file} says that it is set 0"))
+            return Err(Error::new(code::KEYS, format!("{file} says that it is set 0"))
                 .at(at("number"), "counts from 1")
                 .help("set 0 is what hosts are enrolled with"));
         }
         let signers = AllowedSigners::parse(file, &read.signers.join("\n"))?;
         if let Some(bad) = read.signers.iter().find(|line| line.contains(['\n', '\r'])) {
-            return Err(Error::new(format!("{file} has a signer of several lines: {bad}")).at(at("signers"), "in here"));
+            return Err(Error::new(code::KEYS, format!("{file} has a signer of several lines: {bad}"))
+                .at(at("signers"), "in here"));
         }
         for (name, purpose, wanted) in
             [("release", Purpose::Release, read.release), ("rotate", Purpose::Keys, read.rotate)]
         {
             let have = signers.count(purpose);
             if wanted == 0 || wanted > have {
-                return Err(Error::new(format!(
-                    "{file}: `{name}` is {wanted}, and {have} of its keys may sign for that"
-                ))
+                return Err(Error::new(
+                    code::KEYS,
+                    format!("{file}: `{name}` is {wanted}, and {have} of its keys may sign for that"),
+                )
                 .at(at(name), "out of reach")
                 .help(format!(
                     "keys sign for it when their `namespaces` has {}, or is left out",
@@ -113,7 +118,7 @@ impl KeySet {
             }
         }
         if let Some(signer) = signers.iter().find(|signer| read.revoked.contains(&signer.fingerprint())) {
-            return Err(Error::new(format!("{file} lists a key of {} that it revokes", signer.principal))
+            return Err(Error::new(code::KEYS, format!("{file} lists a key of {} that it revokes", signer.principal))
                 .at(at("revoked"), signer.fingerprint())
                 .help("take the key out of `signers`"));
         }
@@ -183,7 +188,7 @@ impl KeySet {
             error.help("the new keys have to sign their own set too, so that it is known that they are there")
         })?;
         let wrong = |why: String| {
-            Err(Error::refused(format!("key set {} does not follow set {}", next.number, self.number))
+            Err(Error::refused(code::KEYS, format!("key set {} does not follow set {}", next.number, self.number))
                 .because(why)
                 .help("`kpull keys new` makes the next set from the newest; look at who wrote this one, and who signed it"))
         };
@@ -204,7 +209,7 @@ impl KeySet {
         let (path, signatures_path) = (Self::path(number), Self::signatures_path(number));
         let Some(bytes) = tree.read(&path, LARGEST)? else { return Ok(None) };
         let signatures = tree.read(&signatures_path, LARGEST)?.ok_or_else(|| {
-            Error::refused(format!("key set {number} is not signed: there is no {signatures_path}"))
+            Error::refused(code::KEYS, format!("key set {number} is not signed: there is no {signatures_path}"))
                 .help("sign it with `kpull keys sign`, with as many keys of the set before as that asks for")
         })?;
         Ok(Some((bytes, signatures)))

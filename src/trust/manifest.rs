@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::site::{Doc, Files, is_sha256, quoted};
 use crate::trust::is_part;
 
@@ -92,23 +92,26 @@ impl Manifest {
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
             Some(FORMAT) => {}
             Some(other) => {
-                return Err(Error::refused(format!(
-                    "the release has format {other}, and this kpull reads format {FORMAT}"
-                ))
+                return Err(Error::refused(
+                    code::MANIFEST,
+                    format!("the release has format {other}, and this kpull reads format {FORMAT}"),
+                )
                 .help("update kpull on this host"));
             }
             None => {
-                return Err(
-                    Error::refused("the release does not say which format it has").help("sign it with `kpull sign`")
-                );
+                return Err(Error::refused(code::MANIFEST, "the release does not say which format it has")
+                    .help("sign it with `kpull sign`"));
             }
         }
         let ManifestFile { site, serial, created, expires, files, .. } = doc.read::<ManifestFile>().map_err(refused)?;
         for (path, listed) in &files {
             check_path(path)?;
             if !is_sha256(&listed.sha256) {
-                return Err(Error::refused(format!("the release lists {path} with something that is not a SHA-256"))
-                    .help(BY_HAND));
+                return Err(Error::refused(
+                    code::MANIFEST,
+                    format!("the release lists {path} with something that is not a SHA-256"),
+                )
+                .help(BY_HAND));
             }
         }
         Ok(Self { site, serial, created, expires, files })
@@ -119,10 +122,11 @@ impl Manifest {
 fn check_path(path: &str) -> Result<()> {
     let plain = path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !plain || path.len() > 4096 || path.contains('\\') || path.chars().any(char::is_control) {
-        return Err(Error::refused(format!("the release lists a path outside the tree: `{path}`")).help(BY_HAND));
+        return Err(Error::refused(code::MANIFEST, format!("the release lists a path outside the tree: `{path}`"))
+            .help(BY_HAND));
     }
     if !is_part(path) {
-        return Err(Error::refused(format!("the release lists `{path}`, which is no part of a site"))
+        return Err(Error::refused(code::MANIFEST, format!("the release lists `{path}`, which is no part of a site"))
             .help("sign again with `kpull sign`"));
     }
     Ok(())

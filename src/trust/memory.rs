@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::host::root::{Access, Root};
 use crate::trust::Announced;
 
@@ -64,7 +64,7 @@ impl Memory {
     fn read(root: &Root, path: &str) -> Result<Option<Self>> {
         let Some((_, bytes)) = root.read(Path::new(path))? else { return Ok(None) };
         let damaged = |why: String| {
-            Error::new(format!("{} is damaged", root.outside(Path::new(path)).display()))
+            Error::new(code::MEMORY, format!("{} is damaged", root.outside(Path::new(path)).display()))
                 .because(why)
                 .help(format!("it says which releases are too old; {ENROLL}"))
         };
@@ -80,9 +80,12 @@ impl Memory {
             (None, None) => None,
             (None, Some(anchor)) => {
                 let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
-                return Err(Error::refused(format!("the state directory has forgotten what {ANCHOR} remembers"))
-                    .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
-                    .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")));
+                return Err(Error::refused(
+                    code::MEMORY,
+                    format!("the state directory has forgotten what {ANCHOR} remembers"),
+                )
+                .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
+                .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")));
             }
             (Some(kept), None) => Some((kept, false)),
             (Some(kept), Some(anchor)) => {
@@ -99,7 +102,7 @@ impl Memory {
 
     /// Keeps it in both places.
     pub fn save(&self, state: &Root, host: &Root) -> Result<()> {
-        let text = toml::to_string(self).context(|| format!("can't write {ANCHOR}"))?;
+        let text = toml::to_string(self).context(code::MEMORY, || format!("can't write {ANCHOR}"))?;
         for (root, path) in [(state, KEPT), (host, ANCHOR)] {
             let path = Path::new(path);
             if root.read(path)?.is_none_or(|(_, bytes)| bytes != text.as_bytes()) {

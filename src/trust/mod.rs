@@ -113,10 +113,13 @@ impl Policy {
     pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<Announced> {
         let announced = Announced::by(&self.keys, tree, at)?;
         if announced.manifest.site != self.site {
-            return Err(Error::refused(format!(
-                "the release is for the site `{}`, and this host belongs to `{}`",
-                announced.manifest.site, self.site
-            ))
+            return Err(Error::refused(
+                code::SIGNATURE,
+                format!(
+                    "the release is for the site `{}`, and this host belongs to `{}`",
+                    announced.manifest.site, self.site
+                ),
+            )
             .help("look at the source's address, and at `site` under [trust] in kpull.toml"));
         }
         Ok(announced)
@@ -129,11 +132,11 @@ impl Announced {
     pub fn by(keys: &KeySet, tree: &dyn Tree, at: Timestamp) -> Result<Self> {
         let read = |name: &str, max: u64| -> Result<Option<Vec<u8>>> { tree.read(name, max) };
         let bytes = read(MANIFEST, LARGEST_MANIFEST)?.ok_or_else(|| {
-            Error::refused(format!("the source has no {MANIFEST}"))
+            Error::refused(code::SIGNATURE, format!("the source has no {MANIFEST}"))
                 .help("sign the site with `kpull sign`, and publish what that writes; if the site is not at the top of its repository, name its directory with `path`")
         })?;
         let signatures = read(SIGNATURES, LARGEST_SIGNATURES)?.ok_or_else(|| {
-            Error::refused(format!("the release is not signed: there is no {SIGNATURES}"))
+            Error::refused(code::SIGNATURE, format!("the release is not signed: there is no {SIGNATURES}"))
                 .help("sign the site with `kpull sign`")
         })?;
         let message = Message { bytes: &bytes, purpose: Purpose::Release, name: "the release", at };
@@ -163,22 +166,25 @@ impl Announced {
         let Manifest { serial, created, expires, .. } = &*self.manifest;
         if let Some(seen) = seen {
             if seen.digest.is_empty() && *serial <= seen.serial {
-                return Err(Error::refused(format!(
-                    "the release has serial {serial}, and since the last change of keys none up to {} counts",
-                    seen.serial
-                ))
-                .help("sign again: each release has the serial of the one before and one more")
-                .coded(&code::SERIAL));
+                return Err(Error::refused(
+                    code::SERIAL,
+                    format!(
+                        "the release has serial {serial}, and since the last change of keys none up to {} counts",
+                        seen.serial
+                    ),
+                )
+                .help("sign again: each release has the serial of the one before and one more"));
             }
             if *serial < seen.serial {
-                return Err(Error::refused(format!("the release has serial {serial}, and {} was seen here before", seen.serial))
-                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial")
-.coded(&code::SERIAL));
+                return Err(Error::refused(code::SERIAL, format!("the release has serial {serial}, and {} was seen here before", seen.serial))
+                    .help("somebody replays an old release, or the source was set back; sign again to publish it under a new serial"));
             }
             if *serial == seen.serial && self.digest() != seen.digest {
-                return Err(Error::refused(format!("there are two different releases with serial {serial}"))
-                    .help("one serial, one release: sign again, with the next serial")
-                    .coded(&code::SERIAL));
+                return Err(Error::refused(
+                    code::SERIAL,
+                    format!("there are two different releases with serial {serial}"),
+                )
+                .help("one serial, one release: sign again, with the next serial"));
             }
             if now + LEEWAY < seen.created {
                 return Err(clock(now, seen.created));
@@ -188,9 +194,8 @@ impl Announced {
             return Err(clock(now, *created));
         }
         if now > *expires {
-            return Err(Error::refused(format!("the release (serial {serial}) expired at {expires}"))
-                .help("sign again: a release that nobody renews may be one that somebody holds back")
-                .coded(&code::EXPIRED));
+            return Err(Error::refused(code::EXPIRED, format!("the release (serial {serial}) expired at {expires}"))
+                .help("sign again: a release that nobody renews may be one that somebody holds back"));
         }
         Ok(())
     }
@@ -220,17 +225,20 @@ impl Announced {
     fn check_extent(&self, tree: &dyn Tree) -> Result<()> {
         let total: u64 = self.manifest.files.values().map(|listed| listed.size).fold(0, u64::saturating_add);
         if total > LARGEST_RELEASE {
-            return Err(Error::refused(format!(
-                "the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"
-            ))
+            return Err(Error::refused(
+                code::SIGNATURE,
+                format!("the release announces {total} bytes, more than the {LARGEST_RELEASE} that are allowed"),
+            )
             .help("publish large files as artifacts, pinned in artifacts.toml"));
         }
         if let Some(present) = tree.list()? {
             let unlisted = present.iter().find(|path| is_part(path) && !self.manifest.files.contains_key(*path));
             if let Some(path) = unlisted {
-                return Err(Error::refused(format!("{path} is in the source, and the release does not list it"))
-                    .help("sign again after adding a file")
-                    .coded(&code::TAMPERED));
+                return Err(Error::refused(
+                    code::TAMPERED,
+                    format!("{path} is in the source, and the release does not list it"),
+                )
+                .help("sign again after adding a file"));
             }
         }
         Ok(())
@@ -285,9 +293,8 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
         _ => error,
     });
     let content = read?.ok_or_else(|| {
-        Error::refused(format!("{path} is listed in the release, and the source does not have it"))
+        Error::refused(code::TAMPERED, format!("{path} is listed in the release, and the source does not have it"))
             .help("publish every file of the site; was the push complete?")
-            .coded(&code::TAMPERED)
     })?;
     if !listed.matches(&content)
         && let Some(error) = disguised(path, listed, &content)
@@ -295,18 +302,18 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
         return Err(error);
     }
     if content.len() as u64 != listed.size {
-        return Err(Error::refused(format!(
-            "{path} has {} bytes, and the release says {}",
-            content.len(),
-            listed.size
-        ))
-        .help("the file was changed or cut short after signing")
-        .coded(&code::TAMPERED));
+        return Err(Error::refused(
+            code::TAMPERED,
+            format!("{path} has {} bytes, and the release says {}", content.len(), listed.size),
+        )
+        .help("the file was changed or cut short after signing"));
     }
     if !listed.matches(&content) {
-        return Err(Error::refused(format!("{path} is not the file that was signed: its SHA-256 differs"))
-            .help("the file was changed after signing; sign again if that was you")
-            .coded(&code::TAMPERED));
+        return Err(Error::refused(
+            code::TAMPERED,
+            format!("{path} is not the file that was signed: its SHA-256 differs"),
+        )
+        .help("the file was changed after signing; sign again if that was you"));
     }
     Ok(content)
 }
@@ -314,14 +321,13 @@ fn fetch(tree: &dyn Tree, path: &str, listed: &Listed) -> Result<Vec<u8>> {
 /// The error for a file that is not the one that was signed, where its bytes tell what became of it.
 fn disguised(path: &str, listed: &Listed, content: &[u8]) -> Option<Error> {
     let (what, help) = changed_by(content, |bytes| listed.matches(bytes))?;
-    let error = Error::refused(format!("{path} is not the file that was signed: {what}"));
-    Some(error.help(help).coded(&code::TAMPERED))
+    let error = Error::refused(code::TAMPERED, format!("{path} is not the file that was signed: {what}"));
+    Some(error.help(help))
 }
 
 fn clock(now: Timestamp, created: Timestamp) -> Error {
-    Error::refused(format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
+    Error::refused(code::CLOCK, format!("this host's clock says {now:.0}, and a release was signed at {created:.0}"))
         .help("set the clock; a clock that is set back would let an expired release pass")
-        .coded(&code::CLOCK)
 }
 
 /// Whether a path of a repository belongs to the site.

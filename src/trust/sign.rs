@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::{Command, argv, at_terminal, run};
 use crate::host::read;
 use crate::site::{Files, Site, read_if_there, replace, utf8};
@@ -38,14 +38,14 @@ impl Signer {
     /// The way to sign with the key in `path`, be it private, public, or with a passphrase.
     pub fn of(path: &Path) -> Result<Self> {
         let what = || format!("can't read the key {}", path.display());
-        let bytes = Zeroizing::new(read::named(path).context(what)?);
+        let bytes = Zeroizing::new(read::named(path).context(code::SIGN, what)?);
         if std::str::from_utf8(&bytes).is_ok_and(|text| ssh_key::PublicKey::from_openssh(text).is_ok()) {
             return Ok(Self::Keygen(path.to_owned()));
         }
         match PrivateKey::from_openssh(&*bytes) {
             Ok(key) if !key.is_encrypted() && signs_here(&key.algorithm()) => Ok(Self::Key(path.to_owned())),
             Ok(_) => Ok(Self::Keygen(path.to_owned())),
-            Err(error) => Err(Error::new(format!("{} is not an OpenSSH key", path.display()))
+            Err(error) => Err(Error::new(code::SIGN, format!("{} is not an OpenSSH key", path.display()))
                 .because(error)
                 .help("make one with `ssh-keygen -t ed25519`, or give the .pub file of a key in your agent")),
         }
@@ -57,9 +57,12 @@ impl Signer {
         match self {
             Self::Key(path) => {
                 let what = || format!("can't sign with {}", path.display());
-                let bytes = Zeroizing::new(read::named(path).context(what)?);
-                let key = PrivateKey::from_openssh(&*bytes).context(what)?;
-                key.sign(namespace, HashAlg::Sha512, message).context(what)?.to_pem(LineEnding::LF).context(what)
+                let bytes = Zeroizing::new(read::named(path).context(code::SIGN, what)?);
+                let key = PrivateKey::from_openssh(&*bytes).context(code::SIGN, what)?;
+                key.sign(namespace, HashAlg::Sha512, message)
+                    .context(code::SIGN, what)?
+                    .to_pem(LineEnding::LF)
+                    .context(code::SIGN, what)
             }
             Self::Keygen(path) => keygen(path, message, purpose),
         }
@@ -73,26 +76,34 @@ fn signs_here(algorithm: &Algorithm) -> bool {
 /// What `ssh-keygen` signs. An operator is asked for a passphrase; on a host, where a run signs, nobody is.
 fn keygen(key: &Path, message: &[u8], purpose: Purpose) -> Result<String> {
     let what = || format!("can't sign with {} through ssh-keygen", key.display());
-    let key = key.to_str().ok_or_else(|| Error::new(what()).because("its path is not in UTF-8"))?;
+    let key = key.to_str().ok_or_else(|| Error::new(code::SIGN, what()).because("its path is not in UTF-8"))?;
     let argv = argv(["ssh-keygen", "-Y", "sign", "-n", purpose.namespace(), "-f", key]);
     if purpose == Purpose::Status {
         let output = run(&Command { input: Some(message), ..Command::new(&argv, PATIENCE) })?;
         let failed = || output.failure(what()).help("a host signs with a key that has no passphrase");
-        return if output.is_success() { String::from_utf8(output.stdout).context(what) } else { Err(failed()) };
+        return if output.is_success() {
+            String::from_utf8(output.stdout).context(code::SIGN, what)
+        } else {
+            Err(failed())
+        };
     }
-    let [program, words @ ..] = &argv[..] else { return Err(Error::new(what())) };
-    let mut child =
-        at_terminal(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context(what)?;
+    let [program, words @ ..] = &argv[..] else { return Err(Error::new(code::SIGN, what())) };
+    let mut child = at_terminal(program)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(code::SIGN, what)?;
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(message));
-    let output = child.wait_with_output().context(what)?;
+    let output = child.wait_with_output().context(code::SIGN, what)?;
     if !output.status.success() {
-        return Err(Error::new(what())
+        return Err(Error::new(code::SIGN, what())
             .because(format!("ssh-keygen ended with {}", output.status))
             .help("is the key in the agent? `ssh-add -L` lists them"));
     }
     // only now: one that ended early has more to say than a broken pipe
-    written.context(what)?;
-    String::from_utf8(output.stdout).context(what)
+    written.context(code::SIGN, what)?;
+    String::from_utf8(output.stdout).context(code::SIGN, what)
 }
 
 /// What `sign` did.
@@ -114,17 +125,18 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         Some(bytes) => Some((Manifest::parse(&bytes)?, bytes)),
         None => None,
     };
-    let now = Timestamp::from_second(Timestamp::now().as_second()).context(|| "the clock can't be read".to_owned())?;
+    let now = Timestamp::from_second(Timestamp::now().as_second())
+        .context(code::SIGN, || "the clock can't be read".to_owned())?;
     let serial = match &old {
         None => 1,
         Some((old, _)) if old.serial < latest_serial(now) => old.serial + 1,
         Some((old, _)) => {
-            return Err(Error::new(format!("no site has come to serial {} by now", old.serial)).help(format!(
-                "{MANIFEST} is not one of yours: take the last that you signed, and look at who changed it"
-            )));
+            return Err(Error::new(code::SIGN, format!("no site has come to serial {} by now", old.serial)).help(
+                format!("{MANIFEST} is not one of yours: take the last that you signed, and look at who changed it"),
+            ));
         }
     };
-    let expires = now.checked_add(lifetime).context(|| "that lifetime is too long".to_owned())?;
+    let expires = now.checked_add(lifetime).context(code::SIGN, || "that lifetime is too long".to_owned())?;
     let fresh = Manifest::of(&files, &site.name, serial, now, expires);
     let signatures_path = dir.join(SIGNATURES);
     if let Some((old, bytes)) = old
@@ -134,19 +146,25 @@ pub fn sign(dir: &Path, signer: &Signer, lifetime: jiff::SignedDuration, renew: 
         && old.expires > now
     {
         if old.created > now + LEEWAY {
-            return Err(Error::new(format!(
-                "the release that is there (serial {}) was made at {:.0}, which is to come",
-                old.serial, old.created
-            ))
+            return Err(Error::new(
+                code::SIGN,
+                format!(
+                    "the release that is there (serial {}) was made at {:.0}, which is to come",
+                    old.serial, old.created
+                ),
+            )
             .because("hosts refuse it until then")
             .help("set the clock, or look at who wrote it; --renew signs a release of your own"));
         }
         // whoever signs says how long hosts take it, and not whoever wrote the manifest
         if old.expires > expires || old.expires.duration_since(old.created) > lifetime {
-            return Err(Error::new(format!(
-                "the release that is there (serial {}) is good until {:.0}, and --lifetime allows for {expires:.0}",
-                old.serial, old.expires
-            ))
+            return Err(Error::new(
+                code::SIGN,
+                format!(
+                    "the release that is there (serial {}) is good until {:.0}, and --lifetime allows for {expires:.0}",
+                    old.serial, old.expires
+                ),
+            )
             .help("say a longer --lifetime to sign it all the same, or --renew to sign a release of your own"));
         }
         let signature = signer.sign(&bytes, Purpose::Release)?;
@@ -170,7 +188,7 @@ fn check_counts(files: &Files, bytes: &[u8], signature: &str, at: Timestamp) -> 
     let Some(set) = KeySet::newest(files)? else { return Ok(()) };
     let message = Message { bytes, purpose: Purpose::Release, name: "the release", at };
     set.signers.check(&message, signature.as_bytes(), 1).map(drop).map_err(|error| {
-        Error::new(format!("hosts would not take a release with this signature, by key set {}", set.number))
+        Error::new(code::SIGN, format!("hosts would not take a release with this signature, by key set {}", set.number))
             .because(error)
             .help("sign with a key that `kpull keys show` lists for releases")
     })

@@ -1,6 +1,6 @@
 //! What `check` finds about roles that were taken from other sites: edits by hand, and other pins than are there.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::site::{Doc, Files};
 use crate::vendor::{Edit, FILE, List, ORIGIN, Origin, Upstream, Wanted};
 
@@ -11,7 +11,7 @@ pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
     for wanted in listed.iter().flat_map(|upstream| &upstream.roles) {
         if files.children(&format!("roles/{}", wanted.own)).is_empty() {
             errors.push(
-                Error::new(format!("roles/{}/ is not there", wanted.own))
+                Error::new(code::VENDOR, format!("roles/{}/ is not there", wanted.own))
                     .at(wanted.place.clone(), "listed here")
                     .help("`kpull vendor` takes it"),
             );
@@ -30,7 +30,7 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &Wanted)>) -> R
         (None, None) => return Ok(Vec::new()),
         (None, Some((_, wanted))) => {
             return Ok(vec![
-                Error::new(format!("roles/{role}/ was not taken from anywhere"))
+                Error::new(code::VENDOR, format!("roles/{role}/ was not taken from anywhere"))
                     .at(wanted.place.clone(), "listed here")
                     .help("take it under another name, or don't list it here"),
             ]);
@@ -41,17 +41,20 @@ fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &Wanted)>) -> R
     let again = "`kpull vendor` takes it anew";
     match listed {
         None => errors.push(
-            Error::new(format!("roles/{role}/ was taken from {}, and {FILE} does not list it", origin.site))
-                .at(doc.place(&["site".to_owned()]), "taken from there")
-                .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
+            Error::new(
+                code::VENDOR,
+                format!("roles/{role}/ was taken from {}, and {FILE} does not list it", origin.site),
+            )
+            .at(doc.place(&["site".to_owned()]), "taken from there")
+            .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
         ),
         Some((upstream, wanted)) if upstream.site != origin.site || wanted.name != origin.role => errors.push(
-            Error::new(format!("roles/{role}/ is `{}` of {}", origin.role, origin.site))
+            Error::new(code::VENDOR, format!("roles/{role}/ is `{}` of {}", origin.role, origin.site))
                 .at(wanted.place.clone(), "another one is wanted")
                 .help(again),
         ),
         Some((upstream, _)) if upstream.commit != origin.commit || upstream.git != origin.git => errors.push(
-            Error::new(format!("roles/{role}/ is of commit {} of {}", origin.commit, origin.git))
+            Error::new(code::VENDOR, format!("roles/{role}/ is of commit {} of {}", origin.commit, origin.git))
                 .at(upstream.commit_place.clone(), "another one is wanted")
                 .help(again),
         ),
@@ -68,7 +71,7 @@ impl Edit {
             Self::Removed => "was taken, and is not there",
             Self::Added => "was not taken with the rest of the role",
         };
-        Error::new(format!("roles/{role}/{path} {what}"))
+        Error::new(code::VENDOR, format!("roles/{role}/{path} {what}"))
             .at(doc.place(&["files".to_owned(), path.to_owned()]), "what was taken")
             .help(format!("edit it where it comes from, and take it anew; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, code};
 use crate::site::{Doc, RESERVED, is_plain_name, read_if_there};
 use crate::source::Config;
 use crate::trust::{AllowedSigners, Purpose};
@@ -111,7 +111,7 @@ impl List {
         for wanted in upstreams.iter().flat_map(|upstream: &Upstream| &upstream.roles) {
             if !names.insert(&wanted.own) {
                 errors.push(
-                    Error::new(format!("two roles are taken as `{}`", wanted.own))
+                    Error::new(code::VENDOR, format!("two roles are taken as `{}`", wanted.own))
                         .at(wanted.place.clone(), "the second one")
                         .help("give one of them another name here: { name = \"NAME\", as = \"OWN NAME\" }"),
                 );
@@ -143,7 +143,7 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
         .map_err(|error| error.at(commit_place.clone(), "this commit"))?;
     for (index, line) in file.signers.iter().enumerate() {
         if let Err(why) = AllowedSigners::check_line(line) {
-            return Err(Error::new("this allowed signer can't be read")
+            return Err(Error::new(code::VENDOR, "this allowed signer can't be read")
                 .because(why)
                 .at(doc.place(&at(&["signers", &index.to_string()])), "this line")
                 .help("a line is `NAME [OPTIONS] KEYTYPE KEY`, as in ssh-keygen(1) under ALLOWED SIGNERS"));
@@ -153,10 +153,10 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
         .map_err(|error| error.at(doc.place(&at(&["signers"])), "these keys"))?;
     let keys = signers.count(Purpose::Release);
     if file.threshold == 0 || file.threshold > keys {
-        return Err(Error::new(format!(
-            "`threshold` is {}, and {keys} of these keys may sign releases",
-            file.threshold
-        ))
+        return Err(Error::new(
+            code::VENDOR,
+            format!("`threshold` is {}, and {keys} of these keys may sign releases", file.threshold),
+        )
         .at(doc.place(&at(&["threshold"])), "out of reach")
         .help("list more signers, or ask for fewer"));
     }
@@ -168,12 +168,12 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
             RoleFile::Other(Renamed { name, own }) => (name, own),
         };
         if let Some(bad) = [&name, &own].into_iter().find(|name| !is_plain_name(name)) {
-            return Err(Error::new(format!("a role can't be called `{bad}`"))
+            return Err(Error::new(code::VENDOR, format!("a role can't be called `{bad}`"))
                 .at(place, "this name")
                 .help("take letters, digits, `-`, `_` and `.`"));
         }
         if RESERVED.contains(&own.as_str()) {
-            return Err(Error::new(format!("a role can't be called `{own}`"))
+            return Err(Error::new(code::VENDOR, format!("a role can't be called `{own}`"))
                 .at(place, "this name")
                 .help("templates know this name already: { name = \"NAME\", as = \"OWN NAME\" }"));
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::error::{Context, Error, Place, Result, nearest};
+use crate::error::{Context, Error, Place, Result, code, nearest};
 use crate::net;
 use crate::sandbox;
 use crate::site::{Files, Role, replace};
@@ -51,7 +51,7 @@ pub struct Change {
 
 /// Asks `upstream` for the roles that are wanted of it. Nothing is looked at before its signatures are good.
 pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
-    let cache = tempfile::tempdir().context(|| "can't make a temporary directory".to_owned())?;
+    let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory".to_owned())?;
     let config = Config {
         git: Some(upstream.git.clone()),
         commit: Some(upstream.commit.clone()),
@@ -65,19 +65,21 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
     let announced = Announced::by(&keys, &*tree, Timestamp::now())?;
     let manifest = announced.manifest();
     if manifest.site != upstream.site {
-        return Err(Error::refused(format!(
-            "the release is of the site `{}`, and {FILE} calls it `{}`",
-            manifest.site, upstream.site
-        ))
+        return Err(Error::refused(
+            code::VENDOR,
+            format!("the release is of the site `{}`, and {FILE} calls it `{}`", manifest.site, upstream.site),
+        )
         .at(upstream.place.clone(), "another name")
         .help("look at the address; the table is called as the other site calls itself"));
     }
     let names: BTreeSet<&str> =
         manifest.files.keys().filter_map(|path| path.strip_suffix("/role.toml")?.strip_prefix("roles/")).collect();
     if let Some(wanted) = upstream.roles.iter().find(|wanted| !names.contains(wanted.name.as_str())) {
-        let error =
-            Error::new(format!("{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial))
-                .at(wanted.place.clone(), "no such role");
+        let error = Error::new(
+            code::VENDOR,
+            format!("{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial),
+        )
+        .at(wanted.place.clone(), "no such role");
         return Err(match nearest(&wanted.name, names.iter().copied()) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error.help(format!("it has {}", names.into_iter().collect::<Vec<_>>().join(", "))),
@@ -129,9 +131,12 @@ pub fn changes(files: &Files, taken: &[Taken]) -> Result<Vec<Change>> {
     for role in taken {
         if let Some(missing) = role.requires.iter().find(|name| !known.contains(*name)) {
             errors.push(
-                Error::new(format!("the role {} requires `{missing}`, which the site does not have", role.own))
-                    .at(role.place.clone(), "requires another one")
-                    .help(format!("take `{missing}` too, or write it")),
+                Error::new(
+                    code::VENDOR,
+                    format!("the role {} requires `{missing}`, which the site does not have", role.own),
+                )
+                .at(role.place.clone(), "requires another one")
+                .help(format!("take `{missing}` too, or write it")),
             );
         }
         match role.changes(files) {
@@ -153,7 +158,7 @@ impl Taken {
         // what is as it is to be is no edit, so that a run that was killed is followed by one that ends
         let is_new = |path: &str| has(path).map(|content| &**content) == self.files.get(path).map(|content| &**content);
         if before.is_none() && origin::of_role(files, own).any(|(path, _)| !is_new(path)) {
-            return Err(Error::new(format!("roles/{own}/ is there already, and was not taken from anywhere"))
+            return Err(Error::new(code::VENDOR, format!("roles/{own}/ is there already, and was not taken from anywhere"))
                 .at(self.place.clone(), "would be written there")
                 .help("take it under another name, { name = \"NAME\", as = \"OWN NAME\" }, or move yours away; nothing was written"));
         }
@@ -183,7 +188,7 @@ impl Taken {
 pub fn write(dir: &Path, changes: &[Change]) -> Result<()> {
     for Change { path, .. } in changes.iter().filter(|change| change.content.is_none()) {
         let path = dir.join(path);
-        std::fs::remove_file(&path).context(|| format!("can't remove {}", path.display()))?;
+        std::fs::remove_file(&path).context(code::VENDOR, || format!("can't remove {}", path.display()))?;
         // directories that are empty now; the role's own has its role.toml, which nobody removes
         path.ancestors().skip(1).take_while(|above| std::fs::remove_dir(above).is_ok()).for_each(drop);
     }

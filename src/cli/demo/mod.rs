@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use crate::cli::apply;
 use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, How, plan};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result, code};
 use crate::pki::Done;
 use crate::report::{Event, Notes, Report, Summary, Text};
 use crate::trust::{Signer, sign};
@@ -108,7 +108,7 @@ impl Demo {
             "somebody edits a file on master2. `kpull plan` shows it, `kpull apply` mends it, and only it.",
         );
         let path = world.outside("master2", FILE);
-        let text = std::fs::read_to_string(&path).context(|| format!("can't read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))?;
         write(&path, &text.replace("level: Metadata", "level: None"))?;
         world.plan("master2")?;
         world.apply("master2", &Text::new(false)).map(drop)
@@ -121,7 +121,8 @@ impl Demo {
             "release 2 changes one template. On its way, somebody changes a byte of it: it is refused, and the hosts stay as they are.",
         );
         let template = world.site().join("roles/kube-apiserver/templates/audit-policy.yaml");
-        let text = std::fs::read_to_string(&template).context(|| format!("can't read {}", template.display()))?;
+        let text =
+            std::fs::read_to_string(&template).context(code::OTHER, || format!("can't read {}", template.display()))?;
         write(&template, &text.replace("level: Metadata", "level: Request"))?;
         print(&format!("   {}", world.sign()?));
         world.tamper(true);
@@ -130,7 +131,7 @@ impl Demo {
                 graphical(&error).lines().for_each(|line| print_as_is(&format!("   {line}")));
             }
             Err(error) => return Err(error),
-            Ok(_) => return Err(Error::new("the tampered release was not refused")),
+            Ok(_) => return Err(Error::new(code::OTHER, "the tampered release was not refused")),
         }
         step(9, "Honest again", "the release as it was signed arrives, and just the one file is changed.");
         world.tamper(false);
@@ -202,5 +203,5 @@ fn program() -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).context(|| format!("can't write {}", path.display()))
+    std::fs::write(path, text).context(code::OTHER, || format!("can't write {}", path.display()))
 }

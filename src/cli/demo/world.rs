@@ -17,7 +17,7 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::cli::secret::random;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, code};
 use crate::net::server::{Answer, Seen, Server};
 use crate::pki::{Done, Office};
 use crate::secret::Keyring;
@@ -72,18 +72,19 @@ impl World {
     /// Makes it all, in a fresh directory.
     pub(super) fn make(dir: &Path) -> Result<Self> {
         fresh(dir)?;
-        let dir = dir.canonicalize().context(|| format!("can't find {}", dir.display()))?;
+        let dir = dir.canonicalize().context(code::OTHER, || format!("can't find {}", dir.display()))?;
         let site = dir.join("site");
         for (part, name) in [(&ROLES, "roles"), (&HOST_VARS, "host_vars")] {
             std::fs::create_dir_all(site.join(name))
                 .and_then(|()| part.extract(site.join(name)))
-                .context(|| format!("can't write {}", site.display()))?;
+                .context(code::OTHER, || format!("can't write {}", site.display()))?;
         }
         let tampering = Arc::new(AtomicBool::new(false));
-        let (tls, ca) = authority().map_err(|error| Error::new("can't make certificates").because(error))?;
+        let (tls, ca) =
+            authority().map_err(|error| Error::new(code::OTHER, "can't make certificates").because(error))?;
         let served = (dir.clone(), tampering.clone());
         let server = Server::secure(tls, move |request| answer(&served.0, request, served.1.load(Ordering::SeqCst)))
-            .context(|| "can't listen on 127.0.0.1".to_owned())?;
+            .context(code::OTHER, || "can't listen on 127.0.0.1".to_owned())?;
         let world = Self { dir, server, tampering };
         world.write("ca.pem", ca.as_bytes())?;
         let (operator, public) = make_key()?;
@@ -162,7 +163,7 @@ impl World {
         self.write_key(&format!("hosts/{host}/etc/ssh/ssh_host_ed25519_key"), &key)?;
         let vars = format!("site/host_vars/{host}.toml");
         let path = self.dir.join(&vars);
-        let text = std::fs::read_to_string(&path).context(|| format!("can't read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path).context(code::OTHER, || format!("can't read {}", path.display()))?;
         self.write(&vars, format!("recipient = {public:?}\n{text}").as_bytes())
     }
 
@@ -185,16 +186,17 @@ impl World {
 
     /// Puts stand-ins for upstream's releases on the server, and their digests into artifacts.toml.
     fn pin_stand_ins(&self) -> Result<()> {
-        let mut artifacts: toml::Table = ARTIFACTS.parse().context(|| "artifacts.toml can't be read".to_owned())?;
+        let mut artifacts: toml::Table =
+            ARTIFACTS.parse().context(code::OTHER, || "artifacts.toml can't be read".to_owned())?;
         for (artifact, dir, programs) in RELEASES {
             let Some(entry) = artifacts.get_mut(*artifact).and_then(toml::Value::as_table_mut) else {
-                return Err(Error::new(format!("artifacts.toml has no {artifact}")));
+                return Err(Error::new(code::OTHER, format!("artifacts.toml has no {artifact}")));
             };
             let version = entry.get("version").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
             for arch in ["amd64", "arm64"] {
                 let dir = dir.replace("VERSION", &version).replace("ARCH", arch);
-                let bytes =
-                    stand_in(&dir, programs, &version).context(|| format!("can't make the stand-in for {artifact}"))?;
+                let bytes = stand_in(&dir, programs, &version)
+                    .context(code::OTHER, || format!("can't make the stand-in for {artifact}"))?;
                 let name = format!("stand-in/{artifact}-{arch}.tar.gz");
                 let mut pin = toml::Table::new();
                 pin.insert("url".into(), self.server.url(&name).into());
@@ -212,7 +214,7 @@ impl World {
         self.write(name, b"")?;
         let path = self.dir.join(name);
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .context(|| format!("can't write {}", path.display()))?;
+            .context(code::OTHER, || format!("can't write {}", path.display()))?;
         self.write(name, key)
     }
 
@@ -221,28 +223,28 @@ impl World {
         let parent = path.parent().unwrap_or(&self.dir);
         std::fs::create_dir_all(parent)
             .and_then(|()| std::fs::write(&path, content))
-            .context(|| format!("can't write {}", path.display()))
+            .context(code::OTHER, || format!("can't write {}", path.display()))
     }
 }
 
 /// A new SSH key, and its public half.
 fn make_key() -> Result<(Zeroizing<Vec<u8>>, String)> {
     let what = || "can't make a key".to_owned();
-    let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(what)?;
-    let public = key.public_key().to_openssh().context(what)?;
-    Ok((key.to_openssh(LineEnding::LF).context(what)?.as_bytes().to_vec().into(), public))
+    let key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).context(code::OTHER, what)?;
+    let public = key.public_key().to_openssh().context(code::OTHER, what)?;
+    Ok((key.to_openssh(LineEnding::LF).context(code::OTHER, what)?.as_bytes().to_vec().into(), public))
 }
 
 /// Makes `dir`, empty. One that an earlier demo made is removed first; anything else is left alone.
 fn fresh(dir: &Path) -> Result<()> {
     let what = || format!("can't make {}", dir.display());
     if dir.join(MARK).is_file() {
-        std::fs::remove_dir_all(dir).context(what)?;
+        std::fs::remove_dir_all(dir).context(code::OTHER, what)?;
     } else if dir.exists() {
-        return Err(Error::new(format!("{} exists, and no demo made it", dir.display()))
+        return Err(Error::new(code::OTHER, format!("{} exists, and no demo made it", dir.display()))
             .help("say --dir with a name that is free"));
     }
-    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(MARK), "")).context(what)
+    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(MARK), "")).context(code::OTHER, what)
 }
 
 /// A web server's configuration for 127.0.0.1, and the certificate of the authority behind it.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::fleet::{Place, READING, Record, State, cluster};
 use crate::host::{etcd, read};
 use crate::report::VERSION;
@@ -66,7 +66,7 @@ impl Fleet {
         }
         let dir = PathBuf::from(from);
         if !read::is_directory(&dir) {
-            return Err(Error::new(format!("there is no directory {}", dir.display()))
+            return Err(Error::new(code::FLEET, format!("there is no directory {}", dir.display()))
                 .help("name the `dir` under [status] in the hosts' kpull.toml, or an address of it"));
         }
         Ok(Place::Dir(dir))

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, SiteArgs, print, print_as_is, print_json};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Kick};
 use crate::report::Text;
 use crate::resolve::{Catalog, Facts, resolve};
@@ -78,7 +78,7 @@ impl Graph {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         let site = agent.kept_site()?.ok_or_else(|| {
-            Error::new("there is no site here, and this host has no release yet").help("say --site DIR")
+            Error::new(code::SITE, "there is no site here, and this host has no release yet").help("say --site DIR")
         })?;
         let name = self.wanted().unwrap_or(&agent.name);
         let facts = match *name == agent.name {
@@ -96,7 +96,7 @@ impl Graph {
             (None, [name]) => Ok((*name).clone()),
             (None, _) => {
                 let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-                Err(Error::new("which host?").help(format!("name one of {}", names.join(", "))))
+                Err(Error::new(code::SITE, "which host?").help(format!("name one of {}", names.join(", "))))
             }
         }
     }

@@ -69,8 +69,9 @@ impl Trees {
             for (prefix, into) in &self.into {
                 let Some(listing) = known.remove(prefix) else { return Ok(None) };
                 for (below, entry) in listing {
-                    let path = AbsolutePath::try_from(format!("{into}/{below}"))
-                        .map_err(|why| Error::new(format!("{}: can't be extracted", pin.name)).because(why))?;
+                    let path = AbsolutePath::try_from(format!("{into}/{below}")).map_err(|why| {
+                        Error::new(code::ARTIFACT, format!("{}: can't be extracted", pin.name)).because(why)
+                    })?;
                     places.insert(path.to_path_buf(), entry);
                 }
             }
@@ -82,7 +83,7 @@ impl Trees {
     /// A mark for each path.
     pub(super) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = String>> {
         let places = self.places(pin, work)?.ok_or_else(|| {
-            Error::new(format!("what {} has in it is not known yet", pin.name))
+            Error::new(code::ARTIFACT, format!("what {} has in it is not known yet", pin.name))
                 .help("the next `kpull apply` fetches it")
         })?;
         Ok(places.keys().map(|path| format!("path:{}", path.display())))
@@ -209,12 +210,11 @@ impl Trees {
                         .any(|above| places.get(above).is_some_and(|entry| *entry != Entry::Directory));
                 if is_clash {
                     let what = format!("two resources decide about `{}`", path.display());
-                    return Err(Error::new(what)
+                    return Err(Error::new(code::CLASH, what)
                         .because(format!("it is in the archive {name}, and {} has it too, at {}", item.id, item.place))
                         .help(
                             "leave it to one of them: install the members of the archive that you need by their names",
-                        )
-                        .coded(&code::CLASH));
+                        ));
                 }
             }
         }
@@ -293,6 +293,6 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
 }
 
 fn in_the_way(path: &Path, what: &str) -> Error {
-    Error::new(format!("{} is something else, and the archive has {what} there", path.display()))
+    Error::new(code::ARTIFACT, format!("{} is something else, and the archive has {what} there", path.display()))
         .help("move it away; what is extracted is never put behind a link")
 }

@@ -323,7 +323,7 @@ impl Parts {
             state.places.retain(|known| known.url != place.url);
             return true;
         }
-        if failure.error.code() == &code::CHANGED && !state.leads {
+        if failure.error.code() == code::CHANGED && !state.leads {
             state.failure = Some(failure.error);
         }
         state.working -= 1;

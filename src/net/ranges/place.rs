@@ -66,27 +66,31 @@ impl Place {
                 let has = has.parse().ok();
                 if has == Some(total) && part != format!("bytes {from}-{}", end - 1) {
                     return Err(Failure::hopeless(
-                        Error::new(format!("{what}: the server sent another part than asked for"))
+                        Error::new(code::NET, format!("{what}: the server sent another part than asked for"))
                             .because(format!("Content-Range: {range}")),
                     ));
                 }
                 has
             }
             Kind::Ok => reply.length,
-            Kind::NoPart => return Err(Failure::hopeless(Error::new(format!("{what}: it has no such part")))),
-            _ => return Err(Failure::hopeless(Error::new(format!("{what}: it is not there")))),
+            Kind::NoPart => {
+                return Err(Failure::hopeless(Error::new(code::NET, format!("{what}: it has no such part"))));
+            }
+            _ => return Err(Failure::hopeless(Error::new(code::NET, format!("{what}: it is not there")))),
         };
         let error = match has {
             Some(has) if has != total && self.works => {
                 return Err(Failure::hopeless(changed(&what, &format!("it had {total} bytes, and has {has}"))));
             }
-            Some(has) if has != total => Error::new(format!("{what}: another file, of {has} bytes")),
-            _ if reply.kind == Kind::Ok => Error::new(format!("{what}: the server hands out no part of this file")),
+            Some(has) if has != total => Error::new(code::NET, format!("{what}: another file, of {has} bytes")),
+            _ if reply.kind == Kind::Ok => {
+                Error::new(code::NET, format!("{what}: the server hands out no part of this file"))
+            }
             _ if self.state.as_ref().is_some_and(|state| self::state(reply).is_some_and(|now| now != *state)) => {
-                Error::new(format!("{what}: the server hands out another file"))
+                Error::new(code::NET, format!("{what}: the server hands out another file"))
             }
             Some(_) => return Ok(()),
-            None => Error::new(format!("{what}: the server does not say how long the file is")),
+            None => Error::new(code::NET, format!("{what}: the server does not say how long the file is")),
         };
         Err(Failure::hopeless(error))
     }
@@ -98,7 +102,7 @@ impl Place {
 }
 
 fn changed(what: &str, why: &str) -> Error {
-    Error::new(format!("{what}: the file has changed while it was downloaded")).because(why).coded(&code::CHANGED)
+    Error::new(code::CHANGED, format!("{what}: the file has changed while it was downloaded")).because(why)
 }
 
 /// See [`Reply::state`].
