@@ -3,7 +3,8 @@
 use clap::Args;
 
 use crate::cli::{Run, command, print};
-use crate::error::{Code, Error, Exit, Result, code, nearest};
+use crate::error::code::{self, Code, Section};
+use crate::error::{Error, Exit, Result, nearest};
 use crate::report::terminal;
 
 /// Arguments of `help`.
@@ -19,12 +20,14 @@ impl Run for Help {
             [] => self.command(),
             [word] if word == "codes" => {
                 let longest = code::ALL.iter().map(|code| code.name.len()).max().unwrap_or(0);
-                code::ALL.iter().for_each(|code| print(&format!("{:<longest$}  {}", code.name, code.means)));
+                for (code, section) in code::ALL.iter().filter_map(|code| Some((code, code.section()?))) {
+                    print(&format!("{:<longest$}  {}", code.name, section.means));
+                }
                 Ok(Exit::Done)
             }
-            [word] => match code::find(word) {
-                Some(code) => {
-                    print(&explained(code));
+            [word] => match code::find(word).and_then(Code::section) {
+                Some(section) => {
+                    print(&explained(word, &section));
                     Ok(Exit::Done)
                 }
                 None => self.command(),
@@ -39,15 +42,15 @@ impl Run for Help {
 }
 
 /// All that is known of a code, in lines that fit.
-fn explained(code: &Code) -> String {
+fn explained(name: &str, section: &Section) -> String {
     let width = terminal::width(std::io::stdout()).map(|width| width.clamp(40, 100));
     let paragraph = |title: &str, text: &str| terminal::fill(text, width, title, "              ");
     format!(
         "{}\n\n{}\n{}\n\n{}",
-        terminal::fill(&format!("{}: {}", code.name, code.means), width, "", ""),
-        paragraph("  why         ", code.why),
-        paragraph("  what to do  ", code.advice),
-        code.example.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+        terminal::fill(&format!("{name}: {}", section.means), width, "", ""),
+        paragraph("  why         ", section.why),
+        paragraph("  what to do  ", section.advice),
+        section.example.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     )
 }
 

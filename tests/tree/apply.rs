@@ -351,7 +351,7 @@ fn explain_tells_the_value_and_every_layer_that_sets_it() {
 }
 
 #[test]
-fn graph_shows_the_order_as_text_dot_and_json() {
+fn graph_shows_the_order_as_text_dot_mermaid_and_json() {
     let site = base(
         "[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/c\"]\n[[file]]\npath = \"/c\"\ncontent = \"\"\n",
     );
@@ -361,6 +361,10 @@ fn graph_shows_the_order_as_text_dot_and_json() {
     let dot = graph(&["--format", "dot"]).stdout;
     assert!(dot.starts_with("digraph kpull {\n") && dot.ends_with("}\n"), "{dot}");
     assert!(dot.contains("  \"file:/c\" -> \"file:/b\" [color"), "{dot}");
+    let mermaid = graph(&["--format", "mermaid"]).stdout;
+    assert!(mermaid.starts_with("flowchart LR\n") && mermaid.ends_with("  n0 --> n1\n"), "{mermaid}");
+    let svg = kpull(&["graph", "--site", dir, "h1", "--format", "svg"]).exits(1).stderr;
+    assert!(svg.contains("`--format svg` was removed") && svg.contains("dot -Tsvg"), "{svg}");
     let json = graph(&["--json"]).json();
     assert_eq!((&json[0]["id"], &json[1]["id"]), (&"file:/c".into(), &"file:/b".into()));
     assert_eq!((&json[1]["after"][0], &json[1]["place"]), (&"file:/c".into(), &"roles/base/role.toml:2:1".into()));

@@ -1,7 +1,7 @@
 //! `kpull graph`.
 
 mod dot;
-mod svg;
+mod mermaid;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, SiteArgs, print, print_as_is, print_json};
+use crate::cli::{HostArgs, Run, SiteArgs, print, print_json};
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Kick};
 use crate::report::Text;
@@ -38,20 +38,28 @@ pub struct Graph {
 enum Format {
     /// In the order in which the resources have their turn
     Text,
-    /// For graphviz
+    /// For Graphviz
     Dot,
-    /// As a picture
+    /// For Mermaid, which GitHub, GitLab and many editors draw
+    Mermaid,
+    #[value(hide = true)]
     Svg,
 }
 
 impl Run for Graph {
     fn run(&self) -> Result<Exit> {
+        if self.format == Format::Svg {
+            let error = Error::new(code::EXPLAIN, "`--format svg` was removed");
+            return Err(error.help(
+                "run `kpull graph --format dot` and pipe it into Graphviz (`dot -Tsvg`), or use --format mermaid",
+            ));
+        }
         let catalog = self.catalog()?;
         match self.format {
             _ if self.host.json => catalog.items.iter().for_each(|item| print_json(&describe(item))),
-            Format::Text => catalog.items.iter().for_each(tell),
+            Format::Mermaid => print(mermaid::write(&catalog).trim_end()),
+            Format::Text | Format::Svg => catalog.items.iter().for_each(tell),
             Format::Dot => print(dot::write(&catalog).trim_end()),
-            Format::Svg => print_as_is(svg::write(&catalog).trim_end()),
         }
         Ok(Exit::Done)
     }
@@ -135,8 +143,6 @@ enum Tie {
 }
 
 impl Tie {
-    const ALL: [Self; 4] = [Self::After, Self::Gate, Self::Reload, Self::Restart];
-
     fn of(kick: Kick) -> Self {
         match kick {
             Kick::Reload => Self::Reload,
@@ -153,7 +159,6 @@ impl Tie {
         }
     }
 
-    /// The same in every picture.
     fn color(self) -> &'static str {
         match self {
             Self::After => "#94a3b8",
