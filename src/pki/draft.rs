@@ -23,6 +23,11 @@ impl Draft {
         Ok(Self { files: BTreeMap::new(), known: index.clone(), index })
     }
 
+    /// For whom the site's secrets are encrypted, with what was changed here.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Writes a file.
     pub fn write(&mut self, path: String, content: impl Into<Vec<u8>>) {
         self.files.insert(path, Some(content.into()));

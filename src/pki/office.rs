@@ -13,7 +13,7 @@ use crate::pki::{
     authority_path, authority_secret, certificate_path, key_secret, request_path, revoked, survey,
 };
 use crate::secret::index::Index;
-use crate::secret::readers::{Reader, newcomers};
+use crate::secret::readers::{newcomers, readers};
 use crate::secret::{Keyring, Recipient, name};
 use crate::site::{Files, Site};
 
@@ -235,7 +235,7 @@ impl Office {
                 .because(format!("host_vars/{host}.toml has no `recipient`"))
                 .help("add the host's /etc/ssh/ssh_host_ed25519_key.pub as `recipient = \"ssh-ed25519 …\"`"));
             }
-            let recipients = self.same_readers(&key_secret(host, &wish.name), Some((host, own)))?;
+            let recipients = self.same_readers(draft.index(), &key_secret(host, &wish.name), Some((host, own)))?;
             let key = PrivateKey::generate(wish.key_type)?;
             draft.write_secret(&key_secret(host, &wish.name), &key.pem(), &[host], &recipients)?;
             authority.sign(wish, &key.public(), self.now)?
@@ -339,7 +339,7 @@ impl Office {
                 }
                 self.authority(name)?;
                 let made = Authority::make(name, fields, self.now)?;
-                self.same_readers(&current, None)?;
+                self.same_readers(draft.index(), &current, None)?;
                 draft.write_secret(&next, &made.key().pem(), &[], self.operators()?)?;
                 certificates.push(made.certificate);
                 format!(
@@ -467,14 +467,11 @@ impl Office {
 
     /// The keys that a new key is encrypted to: the operators', and a host's. An error when one of them could not read the key that it
     /// takes the place of.
-    fn same_readers(&self, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
-        let operators = self.operators()?.iter().map(|key| Reader { host: None, key: key.clone() });
-        let (name, own) = host.unwrap_or_default();
-        let own = own.iter().map(|key| Reader { host: Some(name.to_owned()), key: key.clone() });
-        let wanted: Vec<Reader> = operators.chain(own).collect();
+    fn same_readers(&self, index: &Index, secret: &str, host: Option<(&str, &[Recipient])>) -> Result<Vec<Recipient>> {
+        let wanted = readers(self.operators()?, host);
         let keys = wanted.iter().map(|reader| reader.key.clone()).collect();
         let Some(sealed) = self.sealed(secret) else { return Ok(keys) };
-        let new = newcomers(sealed, Index::read(&self.site.files)?.get(secret), wanted);
+        let new = newcomers(sealed, index.get(secret), wanted);
         if new.is_empty() {
             return Ok(keys);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{Context, Error, Result, code};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
-use crate::secret::readers::{Reader, newcomers};
+use crate::secret::readers::{Reader, newcomers, readers};
 use crate::secret::{Keyring, Recipient, Secrets, name, seal};
 use crate::site::{Doc, Files, Site, replace};
 
@@ -103,21 +103,14 @@ impl Desk {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
         }
-        let hosts = self.users.of(name);
-        let mut readers: Vec<Reader> = Vec::new();
-        readers.extend(self.site.operators.iter().map(|key| Reader { host: None, key: key.clone() }));
-        let mut errors = Vec::new();
-        for (host_name, host) in hosts.iter().filter_map(|name| Some((name, self.site.hosts.get(name)?))) {
-            if host.recipients.is_empty() {
-                errors.push(no_recipient(host_name, name, &host.doc));
-            }
-            readers
-                .extend(host.recipients.iter().map(|key| Reader { host: Some(host_name.clone()), key: key.clone() }));
+        let names = self.users.of(name);
+        let hosts = || names.iter().filter_map(|name| Some((name.as_str(), self.site.hosts.get(name)?)));
+        let without_key = hosts().filter(|(_, host)| host.recipients.is_empty());
+        if let Some(error) = Error::all(without_key.map(|(host, vars)| no_recipient(host, name, &vars.doc)).collect()) {
+            return Err(error);
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(Wanted { hosts, readers }),
-        }
+        let readers = readers(&self.site.operators, hosts().map(|(name, host)| (name, host.recipients.as_slice())));
+        Ok(Wanted { hosts: names, readers })
     }
 
     /// Who can't read a secret, and will once it is written anew.

@@ -28,6 +28,17 @@ impl std::fmt::Display for Reader {
     }
 }
 
+/// Everybody who is to read a secret: the operators, and each host with its keys.
+pub fn readers<'a>(
+    operators: &[Recipient],
+    hosts: impl IntoIterator<Item = (&'a str, &'a [Recipient])>,
+) -> Vec<Reader> {
+    let operators = operators.iter().map(|key| (None, key));
+    let hosts = hosts.into_iter().flat_map(|(name, keys)| keys.iter().map(move |key| (Some(name), key)));
+    let reader = |(host, key): (Option<&str>, &Recipient)| Reader { host: host.map(str::to_owned), key: key.clone() };
+    operators.chain(hosts).map(reader).collect()
+}
+
 /// Those of `wanted` who can't read a sealed file yet. Both the file and what the index says of it are asked: of SSH keys the one has 32 bits,
 /// of others only how many there are, and the other can be edited.
 pub fn newcomers(sealed: &[u8], entry: Option<&Entry>, mut wanted: Vec<Reader>) -> Vec<Reader> {
