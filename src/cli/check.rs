@@ -57,8 +57,8 @@ impl Run for Check {
         let mut found: Vec<(&str, Error)> = Vec::new();
         let facts = |name: &str, host: &HostVars| Facts::recorded(dir.as_deref(), name, host.address);
         for (name, resolved) in resolve_all(&site, &facts, &Secrets::sealed()) {
-            let catalog = match resolved {
-                Ok(catalog) => catalog,
+            let (catalog, facts) = match resolved {
+                Ok(resolved) => resolved,
                 Err(error) => {
                     found.push((name, error));
                     continue;
@@ -72,8 +72,7 @@ impl Run for Check {
             } else {
                 print(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
-            let os = facts(name, site.find_host(name)?)?.os;
-            found.extend(packages(&catalog, &os).map(|error| (name, error)));
+            found.extend(packages(&catalog, &facts.os).map(|error| (name, error)));
             users.add(&catalog);
             catalogs.push(catalog);
         }
@@ -193,10 +192,12 @@ fn packages<'a>(catalog: &'a Catalog, os: &'a Os) -> impl Iterator<Item = Error>
 fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<String>> {
     let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, host) in &site.hosts {
+        // other errors were told
+        let Ok(facts) = Facts::recorded(dir, name, host.address) else { continue };
         for arch in ["amd64", "arm64"] {
-            let facts = Facts::recorded(dir, name, host.address).map(|facts| Facts { arch: arch.to_owned(), ..facts });
-            // a host that has no such pins can't be of this architecture; other errors were told
-            let Ok(catalog) = facts.and_then(|facts| resolve(site, name, &facts, &Secrets::sealed())) else { continue };
+            let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
+            // a host that has no such pins can't be of this architecture
+            let Ok(catalog) = resolve(site, name, &facts, &Secrets::sealed()) else { continue };
             for item in &catalog.items {
                 let Some(artifact) = item.resource.as_any().downcast_ref::<Artifact>() else { continue };
                 let (pin, names) = artifact.members();

@@ -51,20 +51,21 @@ fn is_plain(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Resolves every host of a site, in the order of their names. `facts` tells those of a host.
+/// Resolves every host of a site, in the order of their names, each with the facts that `facts` tells of it.
 pub fn resolve_all<'a>(
     site: &'a Arc<Site>,
     facts: &(dyn Fn(&str, &HostVars) -> Result<Facts> + Sync),
     secrets: &Secrets,
-) -> Vec<(&'a str, Result<Catalog>)> {
+) -> Vec<(&'a str, Result<(Catalog, Facts)>)> {
     let hosts: Vec<(&str, &HostVars)> = site.hosts.iter().map(|(name, host)| (name.as_str(), host)).collect();
     let views = Arc::new(Views::default());
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<(usize, Result<Catalog>)>> = Mutex::new(Vec::with_capacity(hosts.len()));
+    let found = Mutex::new(Vec::with_capacity(hosts.len()));
     let work = || {
         while let Some((name, host)) = hosts.get(next.fetch_add(1, Ordering::Relaxed)).map(|host| (host.0, host.1)) {
-            let resolved =
-                facts(name, host).and_then(|facts| resolve_into(site, name, &facts, secrets, Some(&views), None));
+            let resolved = facts(name, host).and_then(|facts| {
+                resolve_into(site, name, &facts, secrets, Some(&views), None).map(|catalog| (catalog, facts))
+            });
             let index = hosts.partition_point(|(other, _)| *other < name);
             lock(&found).push((index, resolved));
         }
