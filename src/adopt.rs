@@ -16,6 +16,7 @@ use crate::host::zone::Target;
 use crate::host::zone_file::ZoneFile;
 use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
+use crate::resolve::is_template;
 use crate::secret::scan::scan;
 use crate::site::{Files, quoted};
 
@@ -138,11 +139,15 @@ impl Adoption<'_> {
         }
     }
 
-    fn table(&mut self, kind: &str, fields: &[(&str, String)]) {
+    fn table(&mut self, kind: &str, fields: &[(&str, String)]) -> Result<()> {
+        for (_, value) in fields {
+            no_template(value, value)?;
+        }
         let _ = write!(self.toml, "\n[[{kind}]]\n");
         for (name, value) in fields {
             let _ = writeln!(self.toml, "{name} = {value}");
         }
+        Ok(())
     }
 
     fn path(&mut self, path: &Path) -> Result<()> {
@@ -152,11 +157,6 @@ impl Adoption<'_> {
             return Err(Error::new(code::ADOPT, format!("there are more than {MOST} things in what is to be adopted"))
                 .help("name the files that matter; what a program writes by itself is no part of a role"));
         }
-        if ["{{", "{%", "{#"].iter().any(|mark| shown.contains(mark)) {
-            return Err(
-                Error::new(code::ADOPT, format!("{shown} looks like a template")).help("write this one by hand")
-            );
-        }
         let Some(meta) = self.root.meta(path)? else {
             return Err(Error::new(code::ADOPT, format!("there is nothing at {shown}"))
                 .help("leave it out, or correct the path"));
@@ -165,12 +165,12 @@ impl Adoption<'_> {
         match meta.what {
             What::Link => {
                 let target = self.root.link(path)?.unwrap_or_default();
-                self.table("symlink", &[at, ("target", quoted(&target.display().to_string()))]);
+                self.table("symlink", &[at, ("target", quoted(&target.display().to_string()))])?;
             }
             What::Directory => {
                 let mut fields = vec![at];
                 fields.extend(self.access(&meta, 0o755, &shown)?);
-                self.table("directory", &fields);
+                self.table("directory", &fields)?;
                 for name in self.root.names(path)? {
                     self.path(&path.join(name))?;
                 }
@@ -179,7 +179,7 @@ impl Adoption<'_> {
                 let source = self.source(path, &meta)?;
                 let mut fields = vec![at, ("source", quoted(&source))];
                 fields.extend(self.access(&meta, 0o644, &shown)?);
-                self.table("file", &fields);
+                self.table("file", &fields)?;
             }
             What::Special => {
                 return Err(Error::new(code::ADOPT, format!("{shown} is a device, a socket or a pipe"))
@@ -238,8 +238,7 @@ impl Adoption<'_> {
         let found = find(self.root, name, &Own::default())?;
         let file = match found {
             Found::Masked { .. } => {
-                self.table("unit", &[("name", quoted(name)), ("mask", "true".to_owned())]);
-                return Ok(());
+                return self.table("unit", &[("name", quoted(name)), ("mask", "true".to_owned())]);
             }
             Found::Missing => {
                 return Err(Error::new(code::ADOPT, format!("there is no unit {name}"))
@@ -266,15 +265,12 @@ impl Adoption<'_> {
                 fields.push(("state", quoted("any")));
             }
         }
-        self.table("unit", &fields);
+        self.table("unit", &fields)?;
         let dropins = Path::new(ETC).join(format!("{}.d", file.name));
         let mut table = String::new();
         for dropin in self.root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
             let text = self.root.text(&dropins.join(dropin))?;
-            if text.contains("{{") || text.contains("{%") {
-                return Err(Error::new(code::ADOPT, format!("{dropin} of {name} looks like a template"))
-                    .help("write this one by hand"));
-            }
+            no_template(&text, &format!("{dropin} of {name}"))?;
             let _ = writeln!(table, "{} = {}", quoted(dropin), quoted(&text));
         }
         if !table.is_empty() {
@@ -311,8 +307,7 @@ impl Adoption<'_> {
         fields.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list?))));
         let switches = [("masquerade", settings.masquerade), ("forward", settings.forward)];
         fields.extend(switches.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| (name, "true".to_owned())));
-        self.table("firewall", &fields);
-        Ok(())
+        self.table("firewall", &fields)
     }
 
     fn sysctl(&mut self, name: &str) -> Result<()> {
@@ -325,8 +320,7 @@ impl Adoption<'_> {
             return Err(Error::new(code::ADOPT, format!("there is no kernel setting {name} here"))
                 .help("`sysctl -a` tells which there are"));
         }
-        self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))]);
-        Ok(())
+        self.table("sysctl", &[("name", quoted(name)), ("value", quoted(&value))])
     }
 
     /// The value that the files for the next boot give a setting: the last one counts.
@@ -354,8 +348,15 @@ impl Adoption<'_> {
                 Error::new(code::ADOPT, format!("the package {name} is not installed here")).help("leave it out")
             );
         }
-        self.table("package", &[("name", quoted(name))]);
-        Ok(())
+        self.table("package", &[("name", quoted(name))])
+    }
+}
+
+/// Refuses a text that a role would render instead of taking it as it is.
+fn no_template(text: &str, what: &str) -> Result<()> {
+    match is_template(text) {
+        true => Err(Error::new(code::ADOPT, format!("{what} looks like a template")).help("write this one by hand")),
+        false => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ pub use facts::Facts;
 pub use order::predecessors;
 pub use os::Os;
 pub use shown::{Shown, digest};
-pub use world::{Layer, World, layers};
+pub use world::{Layer, World, is_template, layers};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -603,7 +603,7 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
 }
 
 /// Whether there is anything to render in a value.
-fn is_template(text: &str) -> bool {
+pub fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 

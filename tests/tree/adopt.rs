@@ -68,11 +68,20 @@ fn nothing_secret_goes_into_a_site_unasked_and_nothing_at_all_after_a_mistake() 
     tree.write("etc/app/token.conf", "password = x8Kq2Lw9Zr5TbV3n\n");
     tree.write("etc/app/closed.conf", "quiet\n");
     fs::set_permissions(tree.at("etc/app/closed.conf"), fs::Permissions::from_mode(0o600)).unwrap();
+    // what a role would render is not what stands there
+    tree.write("etc/systemd/system/on.service", "[Service]\nExecStart=/bin/true\n")
+        .write("etc/systemd/system/on.service.d/note.conf", "{# not a comment of systemd #}\n")
+        .write("etc/names/{% x %}", "x\n");
+    fs::create_dir(tree.at("etc/links")).unwrap();
+    symlink("{{ x }}", tree.at("etc/links/link")).unwrap();
     for (rest, why) in [
         ("web /etc/app/closed.conf", "/etc/app/closed.conf is not for everybody here"),
         ("web /etc/app/token.conf", "stands in the site, for whoever can read it"),
         ("web /etc/app/app.conf /etc/none", "there is nothing at /etc/none"),
         ("web app.service gone.service", "there is no unit gone.service"),
+        ("web on.service", "note.conf of on.service looks like a template"),
+        ("web /etc/links", "\"{{ x }}\" looks like a template"),
+        ("web /etc/names", "\"/etc/names/{% x %}\" looks like a template"),
         ("web firewall:none", "firewalld has no zone none here"),
         ("web sysctl:net.none", "there is no kernel setting net.none here"),
         ("we/b /etc/app", "a role can't be called `we/b`"),
