@@ -201,8 +201,8 @@ impl Enroll {
             trust.memory.release = anchor.and_then(|anchor| anchor.release);
         }
         let mut failed = None;
-        for (index, config) in agent.config.sources.iter().enumerate() {
-            let asked = agent.source(index, config).and_then(|mut source| source::state(&mut *source));
+        for source in agent.sources() {
+            let asked = source.open().and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
                 let chain = trust.policy.keys.follow(&*tree, now, trust.memory.release.as_ref())?;
                 let last = chain.last().map_or(trust.memory.keys, |signed| signed.set.number);

@@ -197,12 +197,11 @@ impl<'a> Agent<'a> {
         let mut answered = false;
         let mut newest: Option<(Read, String)> = None;
         let order = self.order(kept.as_ref().is_some_and(|kept| matches!(kept, Ok((_, None)))));
-        let sources = order.positions.iter().filter_map(|at| Some((*at, self.config.sources.get(*at)?)));
-        for (index, config) in sources {
+        for source in &order.sources {
             if !order.all && (answered || newest.is_some()) {
                 break;
             }
-            let mut source = self.source(index, config)?;
+            let mut source = source.open()?;
             let name = source.name();
             let good = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|(read, _)| read);
             let mark = marks.get(&name).filter(|_| good.is_some());
