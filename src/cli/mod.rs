@@ -307,39 +307,48 @@ pub fn command() -> clap::Command {
 
 /// The command that a host's timer runs, understood without all the others: only to make these known takes a tenth of a run with
 /// nothing to do. `None` when it is another one, or can't be run.
-fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<(Command, ArgMatches)> {
-    if words.next()? != "apply" {
+fn apply_alone(mut words: impl Iterator<Item = OsString>) -> Option<(Command, Given)> {
+    const NAME: &str = "apply";
+    if words.next()? != NAME {
         return None;
     }
-    let alone = clap::Command::new("apply").infer_long_args(true).no_binary_name(true);
+    let alone = clap::Command::new(NAME).infer_long_args(true).no_binary_name(true);
     let matches = apply::Apply::augment_args(alone).try_get_matches_from(words).ok()?;
-    apply::Apply::from_arg_matches(&matches).ok().map(|apply| (Command::Apply(apply), matches))
+    apply::Apply::from_arg_matches(&matches).ok().map(|apply| (Command::Apply(apply), given(NAME, &matches)))
 }
 
-/// A command line that may have any command.
-fn any() -> Result<(Command, ArgMatches), clap::Error> {
-    let mut matches = Cli::command().try_get_matches()?;
+/// A command line, with the program's name, that may have any command.
+fn any(words: impl Iterator<Item = OsString>) -> Result<(Command, Given), clap::Error> {
+    let mut matches = Cli::command().try_get_matches_from(words)?;
     let command = Cli::from_arg_matches(&matches)?.command;
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
     // those of a command of a command
     while let Some((_, inner)) = matches.remove_subcommand() {
         matches = inner;
     }
-    Ok((command, matches))
+    Ok((command, given(&name, &matches)))
 }
 
+/// `enroll` writes into kpull.toml which host of which site this is: later commands need no `--host`, and its `--site` is a name, where that of
+/// all others is a directory.
+const ENROLL: &str = "enroll";
+
+/// Options and their values.
+type Given = Vec<(&'static str, String)>;
+
 /// The options that a command which this one proposes has to be given too: whose host, and which site.
-fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
+fn given(command: &str, matches: &ArgMatches) -> Given {
     let said = |name: &'static str| {
         let mut values = matches.try_get_raw(name).ok().flatten()?;
         let is_said = matches.value_source(name) == Some(ValueSource::CommandLine);
         values.next_back().filter(|_| is_said).map(|value| (name, value.to_string_lossy().into_owned()))
     };
     let has = |name| matches.try_contains_id(name).is_ok();
-    // a host that is named beside a root is the one that it is; others are what the command is about. `enroll` writes it down
-    let host = |name| if has("root") && !has("fingerprint") { said(name) } else { None };
-    // and there `--site` is no directory
-    let site = |name| if has("fingerprint") { None } else { said(name) };
-    [said("root"), said("config"), host("host"), site("site")].into_iter().flatten().collect()
+    let is_enroll = command == ENROLL;
+    // a host that is named beside a root is the one that it is; others are what the command is about
+    let host = if has("root") && !is_enroll { said("host") } else { None };
+    let site = if is_enroll { None } else { said("site") };
+    [said("root"), said("config"), host, site].into_iter().flatten().collect()
 }
 
 /// Whether a command, by its words, has such an option for the same.
@@ -353,7 +362,7 @@ fn takes(words: &[&str], option: &str) -> bool {
     }
     let means_it = match option {
         "host" => options.contains(&"root"),
-        "site" => !options.contains(&"fingerprint"),
+        "site" => words.first() != Some(&ENROLL),
         _ => true,
     };
     means_it && options.contains(&option)
@@ -372,9 +381,9 @@ pub fn main() -> Exit {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
     let understood = apply_alone(std::env::args_os().skip(1));
-    let command = match understood.map_or_else(any, Ok) {
-        Ok((command, matches)) => {
-            advice::remember(given(&matches), takes);
+    let command = match understood.map_or_else(|| any(std::env::args_os()), Ok) {
+        Ok((command, given)) => {
+            advice::remember(given, takes);
             command
         }
         Err(error) => {
@@ -514,14 +523,8 @@ mod tests {
 
     fn given_by(line: &str) -> Vec<(&'static str, String)> {
         let words = || line.split(' ').map(OsString::from);
-        let mut matches = match apply_alone(words()) {
-            Some((_, matches)) => matches,
-            None => Cli::command().try_get_matches_from([OsString::from("kpull")].into_iter().chain(words())).unwrap(),
-        };
-        while let Some((_, inner)) = matches.remove_subcommand() {
-            matches = inner;
-        }
-        given(&matches)
+        let understood = apply_alone(words());
+        understood.unwrap_or_else(|| any([OsString::from("kpull")].into_iter().chain(words())).unwrap()).1
     }
 
     #[test]
@@ -539,6 +542,7 @@ mod tests {
             ("sign", &["site"]),
             ("pki renew", &["site"]),
             ("secret set NAME", &["site"]),
+            ("enroll", &["root", "config", "host"]),
             ("help plan", &[]),
             ("nothing", &[]),
         ] {
