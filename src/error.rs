@@ -155,6 +155,15 @@ impl Error {
         Self::new(code, what).exit(Exit::Refused)
     }
 
+    /// What failed because of this one. The advice stays.
+    #[must_use]
+    pub fn wrapped(self, code: &'static Code, what: impl AsRef<str>) -> Self {
+        let mut error = Self::new(code, what).because(&self);
+        error.0.help.clone_from(&self.0.help);
+        error.0.remedy = self.0.remedy;
+        error
+    }
+
     /// Sets another class, where what failed underneath turns out to be of a closer one.
     #[must_use]
     pub fn with_code(mut self, code: &'static Code) -> Self {

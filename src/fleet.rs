@@ -256,10 +256,8 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let bytes = sign(agent, &record)?;
     if let Some(dir) = &config.dir {
         Root::write_output(dir, &file(&record.host), &bytes).map_err(|why| {
-            let error = Error::new(code::FLEET, "can't write this host's status").because(&why);
-            error.help(
-                why.advice().unwrap_or("`dir` under [status] in kpull.toml is a directory: make it, or correct it"),
-            )
+            why.wrapped(code::FLEET, "can't write this host's status")
+                .or_help("`dir` under [status] in kpull.toml is a directory: make it, or correct it")
         })?;
     }
     if let Some(url) = &config.http {

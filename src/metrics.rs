@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Vitals, bare};
-use crate::error::{Error, Result, code};
+use crate::error::{Result, code};
 use crate::host::root::Root;
 use crate::store::LastRun;
 
@@ -234,10 +234,9 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
         stays: agent.store.hold()?.is_some(),
     };
     Root::write_output(&config.dir, FILE, text(&world).as_bytes()).map_err(|why| {
-        let error = Error::new(code::FLEET, "can't write the metrics").because(&why);
-        error.help(why.advice().unwrap_or(
+        why.wrapped(code::FLEET, "can't write the metrics").or_help(
             "`dir` under [metrics] in kpull.toml is the directory that node_exporter reads: make it, or correct it",
-        ))
+        )
     })
 }
 
