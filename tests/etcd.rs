@@ -740,7 +740,8 @@ fn a_slot_is_given_back_when_the_probes_pass_and_kept_when_one_does_not() {
 
     assert!(h1.before(&item, &Change::new("start")).unwrap().is_none(), "what doesn't run interrupts nothing");
     let held = h1.before(&item, &restart()).unwrap().unwrap();
-    assert!(h2.before(&item, &restart()).is_err());
+    let error = h2.before(&item, &restart()).unwrap_err();
+    assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
     h1.after(&item, held).unwrap();
     assert_eq!(*told.0.lock().unwrap(), ["probe:p is waited for", "probe:p passes"]);
 
@@ -791,7 +792,8 @@ fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_d
 
     let held = h2.before(&item, &restart()).unwrap().unwrap();
     assert_eq!(h2.after(&item, held).unwrap_err().exit_code(), Exit::Unhealthy);
-    assert!(h1.before(&item, &restart()).is_err());
+    let error = h1.before(&item, &restart()).unwrap_err();
+    assert_eq!(error.to_string(), format!("the slot s can't be had: {full}"));
     assert_eq!(locks.holders("default"), ["h2"]);
     // a server that can't be asked is no reason to go on
     drop(server);

@@ -410,15 +410,21 @@ mod tests {
         let (open, close) = ("<a>".repeat(100_000), "</a>".repeat(100_000));
         let error = ZoneFile::parse(format!("<zone>{open}{close}</zone>")).unwrap_err();
         assert_eq!(error, "its elements are nested more than 16 deep");
-        assert!(ZoneFile::parse("<zone/>".repeat(100_000)).is_err());
+        let error = ZoneFile::parse("<zone/>".repeat(100_000)).unwrap_err();
+        assert_eq!(error, "it has something behind </zone>");
     }
 
     #[test]
     fn what_is_no_zone_is_refused() {
-        assert!(ZoneFile::parse("<policy/>".into()).is_err());
-        assert!(ZoneFile::parse("<zone/>".repeat(2)).is_err());
-        assert!(ZoneFile::parse("<zone></zone><zone></zone>".into()).is_err());
-        assert!(ZoneFile::parse("<zone><service></zone>".into()).is_err());
-        assert!(ZoneFile::parse(String::new()).is_err());
+        for (text, why) in [
+            ("<policy/>", "it starts with <policy>, not with <zone>"),
+            ("<policy></policy>", "it starts with <policy>, not with <zone>"),
+            ("<zone/><zone/>", "it has something behind </zone>"),
+            ("<zone></zone><zone></zone>", "it has something behind </zone>"),
+            ("<zone><service></zone>", "ill-formed document: expected `</service>`, but `</zone>` was found"),
+            ("", "it has no <zone>"),
+        ] {
+            assert_eq!(ZoneFile::parse(text.to_owned()).unwrap_err(), why, "{text}");
+        }
     }
 }

@@ -230,9 +230,13 @@ mod tests {
 
     #[test]
     fn a_path_that_could_be_spelled_in_two_ways_is_refused() {
-        for bad in ["etc/x", "/etc/../x", "/etc//x", "/etc/x/", "/", "/etc/./x"] {
-            assert!(AbsolutePath::try_from(bad.to_owned()).is_err(), "{bad}");
+        let why = |bad: &str| AbsolutePath::try_from(bad.to_owned()).unwrap_err();
+        assert_eq!(why("etc/x"), "`etc/x` is not an absolute path");
+        for bad in ["/etc/../x", "/etc//x", "/etc/x/", "/", "/etc/./x", "/etc/x\0"] {
+            let told = format!("`{bad}` has to be written without `.`, `..`, doubled slashes or one at its end");
+            assert_eq!(why(bad), told);
         }
+        assert_eq!(why(&format!("/{}", "x".repeat(4095))), "a path has at most 4095 bytes, and this one has 4096");
         assert_eq!(&*AbsolutePath::try_from("/etc/x".to_owned()).unwrap(), Path::new("/etc/x"));
     }
 
@@ -240,7 +244,8 @@ mod tests {
     fn a_mode_is_three_or_four_octal_digits() {
         assert_eq!(Mode::try_from("0644".to_owned()), Ok(Mode(0o644)));
         for bad in ["644 ", "0o644", "0888", "07777", "+644"] {
-            assert!(Mode::try_from(bad.to_owned()).is_err(), "{bad}");
+            let told = format!("`{bad}` is not a mode; write it as three or four octal digits, like \"0644\"");
+            assert_eq!(Mode::try_from(bad.to_owned()), Err(told));
         }
     }
 
@@ -276,8 +281,10 @@ mod tests {
     fn a_span_of_time_has_a_unit() {
         assert_eq!(Span::try_from("2m".to_owned()), Ok(Span(Duration::from_secs(120))));
         for bad in ["60", "-1s", "soon"] {
-            assert!(Span::try_from(bad.to_owned()).is_err(), "{bad}");
+            let told = format!("`{bad}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"");
+            assert_eq!(Span::try_from(bad.to_owned()), Err(told));
         }
+        assert_eq!(Span::try_from("8785h".to_owned()), Err("`8785h` is longer than a year".to_owned()));
     }
 
     #[test]
@@ -285,8 +292,14 @@ mod tests {
         let day = jiff::SignedDuration::from_hours(24);
         assert_eq!(Lifetime::try_from("60d".to_owned()), Ok(Lifetime(day * 60)));
         assert_eq!(Lifetime::try_from("24h".to_owned()), Ok(Lifetime(day)));
-        for bad in ["0d", "3661d", "-1d", "99999999h", "soon"] {
-            assert!(Lifetime::try_from(bad.to_owned()).is_err(), "{bad}");
+        for (bad, why) in [
+            ("0d", "is not between 1 and 3660 days"),
+            ("3661d", "is not between 1 and 3660 days"),
+            ("-1d", "is not between 1 and 3660 days"),
+            ("99999999h", "is longer than a year"),
+            ("soon", "is not a span of time; write it like \"90s\", \"2m\" or \"500ms\""),
+        ] {
+            assert_eq!(Lifetime::try_from(bad.to_owned()), Err(format!("`{bad}` {why}")));
         }
     }
 

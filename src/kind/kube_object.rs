@@ -653,7 +653,8 @@ mod tests {
         std::fs::remove_file(file(cluster.dir.path(), MAP)).unwrap();
         assert_eq!(seen().unwrap(), None);
         cluster.status(500);
-        assert!(seen().is_err(), "who does not answer tells nothing");
+        let error = seen().unwrap_err();
+        assert!(error.to_string().contains("500"), "who does not answer tells nothing: {error}");
     }
 
     #[test]

@@ -291,7 +291,8 @@ mod tests {
     #[test]
     fn nothing_longer_than_may_be_read_is_sent() {
         assert!(write(&mut Vec::new(), Tag::Body, &vec![0; CHUNK]).is_ok());
-        assert!(write(&mut Vec::new(), Tag::Body, &vec![0; CHUNK + 1]).is_err());
+        let error = write(&mut Vec::new(), Tag::Body, &vec![0; CHUNK + 1]).unwrap_err();
+        assert_eq!(error.to_string(), "a frame is too long to be sent");
     }
 
     #[test]

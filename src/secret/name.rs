@@ -39,7 +39,8 @@ mod tests {
         }
         let long = "a".repeat(201);
         for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.b", ".", "a b", "a\n", "ä", "a\0", "~", &long] {
-            assert!(check(bad).is_err(), "{bad:?}");
+            let error = check(bad).unwrap_err();
+            assert!(error.to_string().contains(" is not the name of a secret"), "{bad:?}: {error}");
         }
         assert_eq!(name_in("roles/a.age"), None);
         assert_eq!(name_in("secrets/recipients.toml"), None);

@@ -234,7 +234,8 @@ mod tests {
         let (tree, _) = news(site.path(), None);
         fs::write(site.path().join(RELEASE), "newer").unwrap();
         assert_eq!(tree.read(RELEASE, 100).unwrap().as_deref(), Some(&b"release"[..]));
-        assert!(tree.read(RELEASE, 6).is_err());
+        let error = tree.read(RELEASE, 6).unwrap_err();
+        assert!(error.to_string().ends_with("release.toml has more than 6 bytes"), "{error}");
     }
 
     #[test]

@@ -1318,7 +1318,8 @@ mod tests {
         }
         assert!(fixture.cache().exists());
         assert!(tree.read("none", 100).unwrap().is_none());
-        assert!(tree.read("../release.toml", 100).is_err());
+        let error = tree.read("../release.toml", 100).unwrap_err();
+        assert_eq!(error.to_string(), "`../release.toml` is not a path inside a site");
     }
 
     #[test]

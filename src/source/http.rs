@@ -348,7 +348,8 @@ mod tests {
         assert_eq!(tree.read(RELEASE, 9).unwrap().as_deref(), Some(&b"first"[..]), "a tree is one state");
         let (tree, _) = news(&mut source, Some(&mark));
         assert_eq!(tree.read(RELEASE, 9).unwrap().as_deref(), Some(&b"second"[..]));
-        assert!(tree.read(RELEASE, 5).is_err());
+        let error = tree.read(RELEASE, 5).unwrap_err();
+        assert!(error.to_string().ends_with("release.toml has more than 5 bytes"), "{error}");
     }
 
     #[test]
@@ -366,9 +367,11 @@ mod tests {
         let (server, _) = server(true);
         let (tree, _) = news(&mut source(&server, "sites/a"), None);
         assert_eq!(tree.read("roles/a b%?/role.toml", 4).unwrap().as_deref(), Some(&b"role"[..]));
-        assert!(tree.read("roles/a b%?/role.toml", 3).is_err());
+        let error = tree.read("roles/a b%?/role.toml", 3).unwrap_err();
+        assert!(error.to_string().ends_with("/role.toml has more than 3 bytes"), "{error}");
         assert!(tree.read("none", 100).unwrap().is_none());
-        assert!(tree.read("../b/release.toml", 100).is_err());
+        let error = tree.read("../b/release.toml", 100).unwrap_err();
+        assert_eq!(error.to_string(), "`../b/release.toml` is not a path inside a site");
         assert!(tree.list().unwrap().is_none());
     }
 
@@ -461,11 +464,14 @@ mod tests {
         let mut source = source(&server, "");
         let (tree, mark) = news(&mut source, None);
         assert_eq!(tree.read("site.toml", 3).unwrap().unwrap(), b"one");
-        assert!(tree.read("site.toml", 2).is_err());
+        let error = tree.read("site.toml", 2).unwrap_err();
+        assert!(error.to_string().ends_with(" has more than 2 bytes"), "{error}");
         assert_eq!(tree.read(SIGNATURES, 64).unwrap().unwrap(), b"signatures");
-        assert!(tree.read(SIGNATURES, 5).is_err());
+        let error = tree.read(SIGNATURES, 5).unwrap_err();
+        assert!(error.to_string().ends_with(" has more than 5 bytes"), "{error}");
         assert!(tree.read("roles/none", 64).unwrap().is_none(), "what is not listed is not there");
-        assert!(tree.read("../blobs", 64).is_err());
+        let error = tree.read("../blobs", 64).unwrap_err();
+        assert_eq!(error.to_string(), "`../blobs` is not a path inside a site");
         let before = server.seen().len();
         assert!(matches!(source.poll(Some(&mark)).unwrap(), Poll::Unchanged));
         assert_eq!(server.seen().len(), before + 1);

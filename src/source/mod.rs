@@ -253,6 +253,7 @@ fn digest(files: &[Option<&[u8]>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Exit;
 
     fn config(toml: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(toml)
@@ -326,7 +327,9 @@ mod tests {
     #[test]
     fn a_path_that_leaves_the_tree_is_refused() {
         for path in ["../a", "a/../b", "/a", "a//b", "", ".", "a/.", "a\\b", "a\0b"] {
-            assert!(segments(path).is_err(), "{path:?}");
+            let error = segments(path).unwrap_err();
+            assert_eq!((error.code().name, error.exit_code()), (code::SOURCE.name, Exit::Refused), "{path:?}");
+            assert!(error.to_string().ends_with("is not a path inside a site"), "{path:?}: {error}");
         }
         assert_eq!(segments("a/..b/c d").unwrap(), ["a", "..b", "c d"]);
     }

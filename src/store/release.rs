@@ -84,7 +84,8 @@ mod tests {
         let kept = CachedRelease::new(packed(&files));
         assert_eq!(kept.read(MANIFEST, 9).unwrap().unwrap(), b"m");
         assert_eq!(kept.read(&long, 9).unwrap().unwrap(), b"content");
-        assert!(kept.read(&long, 3).is_err());
+        let error = kept.read(&long, 3).unwrap_err();
+        assert_eq!(error.to_string(), format!("{long} is larger than expected in the kept release"));
         assert_eq!(kept.list().unwrap().unwrap().len(), 4);
     }
 

@@ -206,7 +206,9 @@ mod tests {
         assert_eq!(store.edits().unwrap().len(), MOST);
         assert_eq!(store.drop_saved(&[wanted.clone()].into()).unwrap(), 1, "the oldest edit has gone already");
         assert_eq!(store.saved(&wanted).unwrap(), b"an origin");
-        assert!(store.saved(&hex::encode(Sha256::digest("0"))).is_err());
+        let gone = hex::encode(Sha256::digest("0"));
+        let error = store.saved(&gone).unwrap_err();
+        assert_eq!(error.to_string(), format!("what was saved as {gone} is lost or damaged"));
     }
 
     #[test]

@@ -475,7 +475,9 @@ mod tests {
         let before = names(dir.path(), BLOBS);
         let manifest = signed(2, &[("site.toml", "2")]).pointer.manifest;
         std::fs::remove_file(dir.path().join(layout::blob(&manifest))).unwrap();
-        assert!(target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).is_err());
+        let error = target.prune(&Pruning { keep: 2, grace: Duration::ZERO }).unwrap_err();
+        assert!(error.to_string().ends_with(": it is no file"), "{error}");
+        assert!(error.advice().unwrap().starts_with("the release was published, and nothing was removed"), "{error}");
         assert_eq!(names(dir.path(), BLOBS).len(), before.len() - 1);
         assert_eq!(names(dir.path(), RELEASES).len(), 3);
     }

@@ -217,13 +217,19 @@ mod tests {
         let (name, parent) = ("n".repeat(255), "roles/".to_owned() + &"d/".repeat(2044));
         let (longest, ways) = (format!("{parent}ab"), ["roles/.x", "roles/..x", "roles/x.."]);
         assert_eq!(longest.len(), 4096);
+        let refused = |bad: &str| {
+            let error = check_path(bad).unwrap_err().to_string();
+            assert!(error.starts_with("the release lists a path outside the tree: `"), "{bad}: {error}");
+        };
         for good in [&format!("roles/{name}"), &longest].into_iter().map(String::as_str).chain(ways) {
             check_path(good).unwrap();
         }
         for bad in ["", "/site.toml", "roles//x", "roles/./x", "roles/x/..", "roles/x/", "roles/x\ty", "roles/x\\y"] {
-            assert!(check_path(bad).is_err(), "{bad}");
+            refused(bad);
         }
-        assert!(check_path(&format!("roles/{name}n")).is_err());
-        assert!(check_path(&format!("{longest}c")).is_err());
+        refused(&format!("roles/{name}n"));
+        refused(&format!("{longest}c"));
+        let error = check_path("secrets.toml").unwrap_err();
+        assert_eq!(error.to_string(), "the release lists `secrets.toml`, which is no part of a site");
     }
 }

@@ -396,13 +396,10 @@ mod tests {
     fn a_clock_may_be_five_minutes_behind_the_newest_release_seen_and_no_more() {
         let release = announced(8, BTreeMap::new());
         let seen = Seen { created: at("2026-12-01T00:00:00Z"), ..seen(7, "another") };
-        for (now, good) in [
-            ("2026-11-30T23:54:59.999999999Z", false),
-            ("2026-11-30T23:55:00Z", true),
-            ("2026-12-01T00:00:00Z", true),
-            ("2026-12-02T00:00:00Z", true),
-        ] {
-            assert_eq!(release.check_time(Some(&seen), at(now)).is_ok(), good, "{now}");
+        let error = release.check_time(Some(&seen), at("2026-11-30T23:54:59.999999999Z")).unwrap_err();
+        assert_eq!(error.code().name, code::CLOCK.name, "{error}");
+        for now in ["2026-11-30T23:55:00Z", "2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"] {
+            release.check_time(Some(&seen), at(now)).unwrap();
         }
     }
 
@@ -410,19 +407,20 @@ mod tests {
     fn a_serial_is_that_of_a_newer_release_or_of_the_same_one() {
         let release = announced(7, BTreeMap::new());
         let own = release.digest();
-        for (serial, digest, good) in [
-            (6, own.as_str(), true),
-            (6, "another", true),
-            (7, own.as_str(), true),
-            (7, "another", false),
-            (8, own.as_str(), false),
+        for (serial, digest, why) in [
+            (6, own.as_str(), None),
+            (6, "another", None),
+            (7, own.as_str(), None),
+            (7, "another", Some("there are two different releases with serial 7")),
+            (8, own.as_str(), Some("the release has serial 7, and 8 was seen here before")),
             // since a change of keys none up to this serial counts
-            (6, "", true),
-            (7, "", false),
-            (8, "", false),
+            (6, "", None),
+            (7, "", Some("the release has serial 7, and since the last change of keys none up to 7 counts")),
+            (8, "", Some("the release has serial 7, and since the last change of keys none up to 8 counts")),
         ] {
             let ended = release.check_time(Some(&seen(serial, digest)), at(CREATED));
-            assert_eq!(ended.is_ok(), good, "{serial} {digest}");
+            let told = ended.err().map(|error| error.to_string());
+            assert_eq!(told.as_deref(), why, "{serial} {digest}");
         }
     }
 
@@ -433,7 +431,8 @@ mod tests {
         let policy = Policy { site: "lab".to_owned(), keys: KeySet::start("lab", signers, 1, 1) };
         let files = BTreeMap::from([(MANIFEST.to_owned(), Vec::new()), (SIGNATURES.to_owned(), Vec::new())]);
         let source = Asked { files, ..Asked::default() };
-        assert!(policy.announce(&source, at(CREATED)).is_err());
+        let error = policy.announce(&source, at(CREATED)).unwrap_err();
+        assert_eq!(error.to_string(), "the signatures of the release can't be read");
         let asked = source.asked.into_inner();
         assert_eq!(asked, [(MANIFEST.to_owned(), 8 << 20), (SIGNATURES.to_owned(), 64 << 10)]);
     }
