@@ -22,6 +22,8 @@ mod host;
 mod keys;
 #[path = "attack/launch.rs"]
 mod launch;
+#[path = "attack/local.rs"]
+mod local;
 #[path = "attack/manifest.rs"]
 mod manifest;
 #[path = "attack/mirrors.rs"]

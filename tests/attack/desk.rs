@@ -1,7 +1,7 @@
 //! What operators' commands write in a directory that a web server, or somebody else, owns.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,10 +12,9 @@ use kpull::net::server::{Answer, Server};
 use kpull::supply::layout;
 use kpull::trust::Listed;
 
+use crate::local::{self, SECRET, link_of_nobody, make_directory_of_nobody, need_root, write_closed};
 use crate::site::{Output, Site};
 
-const NOBODY: u32 = 65534;
-const SECRET: &str = "root:$6$salt$hash:19000:0:99999:7:::\n";
 const ARTIFACT: &[u8] = b"a program\n";
 
 /// A signed site with an artifact, a directory of somebody else to hand it out from, and a directory that is root's.
@@ -27,7 +26,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+        need_root();
         let (site, dir) = (Site::new("test"), tempfile::tempdir().unwrap());
         let server = Server::plain(|_| Answer::new(200, ARTIFACT)).unwrap();
         let (url, Listed { sha256, size, .. }) = (server.url("tool"), Listed::of(ARTIFACT));
@@ -51,35 +50,23 @@ impl World {
 
     /// An empty directory of somebody else, and what is root's as it was: for a long time.
     fn restore(&self) {
-        for dir in ["www", "etc"] {
-            let _ = fs::remove_dir_all(self.at(dir));
-            fs::create_dir(self.at(dir)).unwrap();
-        }
-        chown(self.at("www"), Some(NOBODY), Some(NOBODY)).unwrap();
+        make_directory_of_nobody(&self.at("www"));
+        let _ = fs::remove_dir_all(self.at("etc"));
+        fs::create_dir(self.at("etc")).unwrap();
         let shadow = self.at("etc/shadow");
-        fs::write(&shadow, SECRET).unwrap();
-        fs::set_permissions(&shadow, fs::Permissions::from_mode(0o600)).unwrap();
+        write_closed(&shadow, SECRET);
         fs::File::open(&shadow).unwrap().set_modified(SystemTime::now() - Duration::from_secs(86400)).unwrap();
     }
 
     fn run(&self, command: &str) -> Output {
-        let mut process = std::process::Command::new("timeout");
-        process.args(["60", env!("CARGO_BIN_EXE_kpull"), command]).arg(self.at("www"));
-        Output::of(process.arg("--json").arg("--site").arg(self.site.path()).output().unwrap())
+        let (www, site) = (self.at("www"), self.site.path());
+        local::kpull(&[command, www.to_str().unwrap(), "--json", "--site", site.to_str().unwrap()])
     }
 
     fn is_untouched(&self, attack: &str) {
-        let shadow = self.at("etc/shadow");
-        assert_eq!(fs::read_to_string(&shadow).ok().as_deref(), Some(SECRET), "{attack}");
-        assert_eq!(fs::metadata(shadow).unwrap().permissions().mode() & 0o7777, 0o600, "{attack}");
+        local::is_untouched(&self.at("etc/shadow"), attack);
         assert_eq!(fs::read_dir(self.at("etc")).unwrap().count(), 1, "{attack}");
     }
-}
-
-fn link_of_nobody(target: &Path, path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    symlink(target, path).unwrap();
-    lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
 #[test]

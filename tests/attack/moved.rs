@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 
+use crate::local::{NOBODY as BOB, need_root, uid_and_mode, write_closed};
 use crate::site::{Site, Tree};
 
-const BOB: u32 = 65534;
 const ROLE: &str = r#"
 [[directory]]
 path = "/srv/bob"
@@ -33,7 +33,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+        need_root();
         let site = Site::new("test");
         site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", ROLE);
         site.sign();
@@ -49,8 +49,7 @@ impl World {
     }
 
     fn uid_and_mode(&self, name: &str) -> (u32, u32) {
-        let meta = fs::symlink_metadata(self.bob(name)).unwrap();
-        (meta.uid(), meta.permissions().mode() & 0o7777)
+        uid_and_mode(&self.bob(name))
     }
 
     /// A directory that root keeps to itself, with something in it, at one of bob's places.
@@ -90,9 +89,7 @@ fn a_directory_of_roots_that_somebody_moved_to_a_place_of_theirs_is_opened_to_no
 fn a_file_of_roots_that_somebody_moved_to_a_place_of_theirs_is_opened_to_nobody() {
     let world = World::new();
     let secret = |name: &str, content: &str| {
-        fs::remove_file(world.bob(name)).unwrap();
-        fs::write(world.bob(name), content).unwrap();
-        fs::set_permissions(world.bob(name), fs::Permissions::from_mode(0o600)).unwrap();
+        write_closed(&world.bob(name), content);
         fs::File::open(world.bob(name)).unwrap()
     };
     // it has what the role says, as far as anybody has looked

@@ -1,18 +1,18 @@
 //! What a run writes outside the state directory, where somebody else may own the directory: `[metrics]` and `[status]`.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use crate::local::{
+    self, NOBODY, SECRET, link_of_nobody, make_directory_of_nobody, need_root, uid_and_mode, write_closed,
+};
 use crate::site::{Output, Site, Tree};
 
-const NOBODY: u32 = 65534;
-/// What root alone may read.
-const SECRET: &str = "root:$6$salt$hash:19000:0:99999:7:::\n";
 /// What a run writes, and under which names it may be in the making.
 const OUTPUTS: [(&str, &[&str]); 2] = [
     ("kpull.prom", &["kpull.prom", "kpull.prom.new", ".kpull.prom.kpull-new"]),
@@ -27,14 +27,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+        need_root();
         let site = Site::new("test");
         site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n")
             .role("base", "[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n");
         site.sign();
         let tree = site.enroll();
         let world = Self { tree, _site: site };
-        fs::create_dir(world.dir()).unwrap();
         fs::create_dir(world.tree.at("etc/ssh")).unwrap();
         let key = crate::site::key().to_openssh(ssh_key::LineEnding::LF).unwrap();
         fs::write(world.tree.at("etc/ssh/ssh_host_ed25519_key"), key).unwrap();
@@ -57,28 +56,23 @@ impl World {
 
     /// An empty directory of somebody else, and the file as it was.
     fn restore(&self) {
-        fs::remove_dir_all(self.dir()).or_else(|_| fs::remove_file(self.dir())).unwrap();
-        fs::create_dir(self.dir()).unwrap();
-        chown(self.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
-        let _ = fs::remove_file(self.secret());
-        fs::write(self.secret(), SECRET).unwrap();
-        fs::set_permissions(self.secret(), fs::Permissions::from_mode(0o600)).unwrap();
+        make_directory_of_nobody(&self.dir());
+        write_closed(&self.secret(), SECRET);
     }
 
-    /// Runs it, and holds the file to what it was. A run that never ended would be ended by `timeout`.
+    fn run(&self) -> Output {
+        local::kpull(&["apply", "--json", "--root", self.tree.path().to_str().unwrap()])
+    }
+
+    /// Runs it, and holds the file to what it was.
     fn apply(&self, attack: &str) -> Output {
-        let mut command = std::process::Command::new("timeout");
-        command.args(["60", env!("CARGO_BIN_EXE_kpull"), "apply", "--json", "--root"]).arg(self.tree.path());
-        let output = Output::of(command.output().unwrap());
+        let output = self.run();
         self.is_untouched(attack);
         output.exits(0)
     }
 
     fn is_untouched(&self, attack: &str) {
-        assert_eq!(fs::read_to_string(self.secret()).unwrap(), SECRET, "{attack}");
-        assert_eq!(self.tree.mode("shadow"), 0o600, "{attack}");
-        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(self.secret()).unwrap());
-        assert_eq!(owner, 0, "{attack}");
+        local::is_untouched(&self.secret(), attack);
     }
 
     /// Whether an output is a file of its own with something in it, for everybody to read.
@@ -87,12 +81,6 @@ impl World {
         let Ok(meta) = path.symlink_metadata() else { return false };
         meta.is_file() && meta.len() > 0 && meta.permissions().mode() & 0o7777 == 0o644
     }
-}
-
-/// Puts a link of somebody else at a path.
-fn link_of_nobody(target: &Path, path: &Path) {
-    symlink(target, path).unwrap();
-    lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
 #[test]
@@ -268,9 +256,7 @@ fn a_pipe_a_device_or_an_endless_file_in_place_of_what_a_host_is_configured_with
             let path = world.tree.at(path);
             fs::remove_file(&path).unwrap();
             place(&path);
-            let mut command = std::process::Command::new("timeout");
-            command.args(["60", env!("CARGO_BIN_EXE_kpull"), "apply", "--json", "--root"]).arg(world.tree.path());
-            let output = Output::of(command.output().unwrap());
+            let output = world.run();
             let said = format!("{}: {output:?}", path.display());
             assert!([0, 1].contains(&output.code) && output.stdout.contains(why), "{said}");
             assert!(output.stdout.contains(path.file_name().unwrap().to_str().unwrap()), "{said}");
@@ -293,11 +279,9 @@ fn a_directory_of_root_s_that_a_user_moves_to_a_place_of_theirs_stays_root_s() {
         let output = world.tree.kpull("apply --json").exits(code);
         let why = format!("/home/u/{path} is not given to others, with what is in it");
         assert!(output.stdout.contains(&why), "{output:?}");
-        let meta = fs::symlink_metadata(home.join(path)).unwrap();
-        let owner = std::os::unix::fs::MetadataExt::uid(&meta);
-        assert_eq!((owner, meta.permissions().mode() & 0o7777), (0, mode), "{path}");
+        assert_eq!(uid_and_mode(&home.join(path)), (0, mode), "{path}");
     };
-    let owner = |path: &str| std::os::unix::fs::MetadataExt::uid(&fs::symlink_metadata(home.join(path)).unwrap());
+    let owner = |path: &str| uid_and_mode(&home.join(path)).0;
 
     let (kept, data) = (home.join("kept"), home.join("data"));
     fs::create_dir(&kept).unwrap();
@@ -315,8 +299,7 @@ fn a_directory_of_root_s_that_a_user_moves_to_a_place_of_theirs_stays_root_s() {
     assert_eq!((owner("data"), owner("kept")), (NOBODY, 0));
 
     // a file that is written into would be readable before it has its new content
-    fs::write(home.join("conf"), SECRET).unwrap();
-    fs::set_permissions(home.join("conf"), fs::Permissions::from_mode(0o600)).unwrap();
+    write_closed(&home.join("conf"), SECRET);
     role("[[file]]\npath = \"/home/u/conf\"\nowner = \"u\"\ngroup = \"u\"\ncontent = \"x\"\nin_place = true\n");
     // a release that wants this after a good one goes back
     refused("conf", 0o600, 3);
