@@ -53,6 +53,14 @@ impl World {
         world
     }
 
+    /// The same, after the first run on the host, whose services the other host may use.
+    fn converged() -> Self {
+        let world = Self::new();
+        world.host().run("kpull apply").ok();
+        world.lend_certificate();
+        world
+    }
+
     fn host(&self) -> Host<'_> {
         self.lab.host("master1")
     }
@@ -125,6 +133,14 @@ impl World {
         Output::of(Command::new("tar").arg("-czf").arg(&tarball).arg("-C").arg(self.dir.path().join("stage")).arg("."))
             .ok();
         tarball
+    }
+
+    /// Replaces a piece of a file of the site.
+    fn edit(&self, path: &str, from: &str, to: &str) {
+        let path = self.site().join(path);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
     }
 
     /// Signs the site as it is, and pushes it.
@@ -204,13 +220,12 @@ impl World {
 }
 
 #[test]
-fn a_host_is_converged_from_signed_git_and_stays_so() {
+fn a_host_is_converged_from_signed_git_in_one_run() {
     let world = World::new();
     let host = world.host();
-
-    // from nothing, in one run
     let first = host.run("kpull apply").ok();
     assert!(first.contains("probes passed"), "{first}");
+
     world.lend_certificate();
     assert!(world.through_the_load_balancer().contains("\"health\":\"true\""));
     let stranger = world
@@ -237,16 +252,24 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
             .collect()
     };
     assert_eq!(rules(&runtime), rules(&permanent));
+}
 
-    // again: nothing is changed, nothing is restarted
+#[test]
+fn a_second_run_changes_and_restarts_nothing() {
+    let world = World::converged();
+    let host = world.host();
     let lives = world.lives();
     let second = host.run("kpull apply").ok();
     assert!(second.contains("nothing to do"), "{second}");
     assert_eq!(world.lives(), lives);
     let status = host.run("kpull status").ok();
     assert!(status.contains("generation  1") && !status.contains("Landlock"), "{status}");
+}
 
-    // drift: a file, a unit, a rule, a kernel setting
+#[test]
+fn drift_of_a_file_a_unit_a_rule_and_a_kernel_setting_is_planned_and_corrected() {
+    let world = World::converged();
+    let host = world.host();
     host.run("echo '# by hand' >> /etc/haproxy/haproxy.cfg && systemctl stop etcd && firewall-cmd -q --remove-port=443/tcp && sysctl -qw net.ipv4.ip_nonlocal_bind=0").ok();
     let drifted = [
         "firewall:public port 443/tcp 5b2d73",
@@ -261,11 +284,13 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert_eq!(World::changed(&host.run("kpull apply --json").ok()), drifted);
     assert!(world.through_the_load_balancer().contains("true"));
     assert_eq!(host.run("kpull plan").code(), 0);
+}
 
-    // a release that can't be applied whole is taken back, and the unit has what it had
-    let configuration = world.site().join("roles/haproxy/templates/haproxy.cfg");
-    let good = std::fs::read_to_string(&configuration).unwrap();
-    std::fs::write(&configuration, good.replace("maxconn 4000", "maxconn 4001")).unwrap();
+#[test]
+fn a_release_that_fails_halfway_is_rolled_back_and_the_next_one_is_applied() {
+    let world = World::converged();
+    let host = world.host();
+    world.edit("roles/haproxy/templates/haproxy.cfg", "maxconn 4000", "maxconn 4001");
     let role = world.site().join("roles/lab/role.toml");
     std::fs::write(&role, format!("{ROLE}\n[[command]]\nrun = [\"/bin/false\"]\nunless = [\"/bin/false\"]\n")).unwrap();
     world.release("a command that fails");
@@ -274,27 +299,34 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     host.run("grep -q 'maxconn 4000' /etc/haproxy/haproxy.cfg").ok();
     let status = host.run("kpull status").ok();
     assert!(status.contains("stays       with release 1, and not 2") && !status.contains("owed"), "{status}");
-    // and a unit that need not run is restarted only if it does
-    std::fs::write(&role, ROLE.replace("first", "second")).unwrap();
-    world.release("without it");
-    assert_eq!(
-        World::changed(&host.run("kpull apply --json").ok()),
-        ["file:/etc/by-hand.conf", "template:/etc/haproxy/haproxy.cfg", "unit:haproxy.service"]
-    );
-    host.run("systemctl start by-hand").ok();
-    std::fs::write(&role, ROLE.replace("first", "third")).unwrap();
-    world.release("for a unit that somebody has started");
-    assert_eq!(
-        World::changed(&host.run("kpull apply --json").ok()),
-        ["file:/etc/by-hand.conf", "unit:by-hand.service"]
-    );
-    assert!(!host.run("kpull status").ok().contains("owed"));
 
-    // a change in git reaches the host by the timer, and only the unit concerned is restarted
+    std::fs::write(&role, ROLE).unwrap();
+    world.release("without it");
+    let changed = World::changed(&host.run("kpull apply --json").ok());
+    assert_eq!(changed, ["template:/etc/haproxy/haproxy.cfg", "unit:haproxy.service"]);
+}
+
+#[test]
+fn a_unit_that_need_not_run_is_restarted_only_if_it_does() {
+    let world = World::converged();
+    let host = world.host();
+    world.edit("roles/lab/role.toml", "first", "second");
+    world.release("for a unit that does not run");
+    assert_eq!(World::changed(&host.run("kpull apply --json").ok()), ["file:/etc/by-hand.conf"]);
+    host.run("systemctl start by-hand").ok();
+    world.edit("roles/lab/role.toml", "second", "third");
+    world.release("for a unit that somebody has started");
+    let changed = World::changed(&host.run("kpull apply --json").ok());
+    assert_eq!(changed, ["file:/etc/by-hand.conf", "unit:by-hand.service"]);
+    assert!(!host.run("kpull status").ok().contains("owed"));
+}
+
+#[test]
+fn a_change_in_git_reaches_the_host_by_the_timer_and_restarts_only_its_unit() {
+    let world = World::converged();
+    let host = world.host();
     let lives = world.lives();
-    let template = world.site().join("roles/etcd/templates/etcd.service");
-    let text = std::fs::read_to_string(&template).unwrap();
-    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=65535")).unwrap();
+    world.edit(ETCD_UNIT, "LimitNOFILE=65536", "LimitNOFILE=65535");
     world.release("fewer files");
     host.run("systemctl start kpull.timer && systemctl enable -q kpull.timer").ok();
     wait(host, || {
@@ -304,14 +336,15 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert_eq!(world.lives()[1..], lives[1..], "only etcd is restarted");
     let records = host.run("journalctl -q -o json KPULL_EVENT=changed").ok();
     assert!(records.contains("\"KPULL_RESOURCE\":\"unit:etcd.service\""), "{records}");
+}
 
-    // somebody pushes what nobody has signed: one message, and the host stays as it is
-    host.run("systemctl stop kpull.timer").ok();
+#[test]
+fn what_nobody_has_signed_is_reported_once_and_changes_nothing() {
+    let world = World::converged();
+    let host = world.host();
     let (lives, unit) = (world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok());
-    let manifest = world.site().join("release.toml");
-    let signed = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=1")).unwrap();
-    std::fs::write(&manifest, signed.replace("expires = 2", "expires = 3")).unwrap();
+    world.edit(ETCD_UNIT, "LimitNOFILE=65536", "LimitNOFILE=1");
+    world.edit("release.toml", "expires = 2", "expires = 3");
     world.push("not signed");
     assert_ne!(host.run("systemctl start kpull.service").code(), 0);
     assert_eq!(host.run("systemctl show -p ExecMainStatus --value kpull.service").ok(), "4");
@@ -320,13 +353,19 @@ fn a_host_is_converged_from_signed_git_and_stays_so() {
     assert_eq!(told.lines().count(), 1, "{told}");
     assert!(told.starts_with("no signature of the release is good"), "{told}");
     assert_eq!((world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok()), (lives, unit));
-    std::fs::write(&template, text.replace("LimitNOFILE=65536", "LimitNOFILE=65535")).unwrap();
-    std::fs::write(&manifest, signed).unwrap();
-    world.release("signed again");
-    host.run("systemctl start kpull.timer").ok();
 
-    // power cut and boot
-    host.run("sync").ok();
+    world.edit("release.toml", "expires = 3", "expires = 2");
+    world.edit(ETCD_UNIT, "LimitNOFILE=1", "LimitNOFILE=65535");
+    world.release("signed again");
+    host.run("systemctl start kpull.service").ok();
+    assert_eq!(host.run("systemctl show -p LimitNOFILE --value etcd").ok(), "65535");
+}
+
+#[test]
+fn after_a_power_cut_the_host_is_up_again_and_the_timer_finds_nothing_to_do() {
+    let world = World::converged();
+    let host = world.host();
+    host.run("systemctl enable -q --now kpull.timer && sync").ok();
     host.crash();
     host.boot();
     assert!(world.through_the_load_balancer().contains("true"));
@@ -361,6 +400,7 @@ fn without_firewalld_or_d_bus_the_message_says_so_and_nothing_is_changed() {
 }
 
 const CURL_NO_CONNECTION: i32 = 7;
+const ETCD_UNIT: &str = "roles/etcd/templates/etcd.service";
 
 const SITE: &str = r#"
 name = "lab"
