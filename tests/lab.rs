@@ -37,6 +37,8 @@ mod labels;
 mod launch;
 #[path = "lab/observe.rs"]
 mod observe;
+#[path = "lab/outputs.rs"]
+mod outputs;
 #[path = "lab/packages.rs"]
 mod packages;
 #[path = "lab/places.rs"]
