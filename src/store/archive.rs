@@ -1,26 +1,26 @@
 //! Hands out the named members of an upstream archive as bounded streams; writes nothing and uses no name as a path.
 //!
-//! Guarded against is what its publisher put into it: names that leave the tree, links, devices, a second entry of the same
-//! name, bytes without end, two readings of one archive. An archive is read to its end, so that a checksum or a second entry
-//! that comes late still counts. One that is read while it comes in is as hostile as the network: whatever is taken out of it
-//! is worth nothing until the file's digest is right.
+//! What is read is a pinned file: what its publisher wrote into it is what was reviewed, so it is not searched for tricks. What counts is
+//! that a member is one regular file, and what all of it takes: one that is read while it comes in is as hostile as the network, and
+//! may take no more memory, disk and time than [`Limits`] allow. Whatever is taken out of it is worth nothing until the file's
+//! digest is right. An archive is read to its end, so that a checksum or a second entry that comes late still counts.
 
-use std::cell::Cell;
+mod stream;
+mod tarball;
+#[cfg(test)]
+pub(super) mod testing;
+mod zipped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
-use flate2::bufread::MultiGzDecoder;
-use lzma_rust2::XzReader;
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use zip::CompressionMethod;
-use zip::read::{ArchiveOffset, Config, ZipArchive, ZipFileEntry};
-use zip::result::ZipError;
 
 use crate::error::{Context, Error, Result, code};
 use crate::magic::Container;
 use crate::site::{Format, READABLE};
 use crate::text::shortened;
+use stream::{Content, Meter, Packed, Unpacked, unpacker};
 
 /// How much may come out of an archive before it counts as an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,6 @@ pub struct Limits {
     pub ratio: u64,
     /// Unpacked bytes of which no ratio is asked.
     pub free: u64,
-}
-
-impl Limits {
-    /// The most that may come out of so many bytes.
-    fn most(&self, packed: u64) -> u64 {
-        self.free.saturating_add(packed.saturating_mul(self.ratio))
-    }
 }
 
 impl Default for Limits {
@@ -71,9 +64,8 @@ pub struct Member {
 /// checksum, or a second entry of the same name, comes after the bytes.
 ///
 /// # Errors
-/// When a wanted member is missing, not a regular file, or there twice; when any name in the archive is absolute, has a
-/// `..`, a NUL or a backslash, or is no UTF-8; when the archive is damaged, truncated, encrypted or continued by something
-/// else; when a limit is passed; and whatever `sink` fails with.
+/// When a wanted member is missing, not a regular file, or there twice; when the archive is damaged or truncated; when a limit is
+/// passed; and whatever `sink` fails with.
 pub fn extract(
     archive: &str,
     input: impl Read + Seek,
@@ -102,7 +94,7 @@ pub fn extract_stream(
 }
 
 /// Hands out every member of an archive, whatever it is, as [`extract`] does the wanted ones. Of what is no regular file there is
-/// no content; of a link there is where it leads. Whether names fit together is for `sink` to see.
+/// no content; of a link there is where it leads. Whether names are good as paths, and fit together, is for `sink` to see.
 pub fn walk(
     archive: &str,
     input: impl Read + Seek,
@@ -127,15 +119,8 @@ pub fn list(archive: &str, input: impl Read + Seek, format: Format, limits: &Lim
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 << 10;
-/// Bytes that the headers of one tar member may take, since they are held in memory.
-const HEADERS: u64 = 1 << 20;
-/// Bytes that one entry of a zip directory may take on average, since all are held in memory.
-const DIRECTORY_ENTRY: u64 = 256;
-/// No file on Linux has a longer name, in bytes.
-const LONGEST_NAME: usize = 4096;
 /// Bytes of names that are kept for the message about a missing member.
 const KEPT_NAMES: usize = 1 << 20;
-
 /// Bytes that unpacking may keep in memory to look back at: what `xz -9` and `zstd --long` want, and no more.
 const WINDOW: u64 = 128 << 20;
 
@@ -144,10 +129,12 @@ const PUBLISHER: &str = "the file has the pinned digest, so fetching it again gi
     pin a version that is in order";
 /// Advice about an archive that holds too much.
 const RAISE: &str = "a small file that unpacks to very much is a known attack; if this size is right, raise the limit";
-
 /// Advice about an archive that is packed better than files are.
 const REPACK: &str = "a small file that unpacks to very much is a known attack; if this one is in order, repack it without what is empty in \
     it, pin that, and hand it out from a mirror of yours";
+/// Advice about an archive that takes too much memory.
+const NARROW: &str = "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or \
+    `xz -9`, pin that, and hand it out from a mirror of yours";
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +151,8 @@ pub enum Kind {
     Special(&'static str),
     /// A file with holes.
     Sparse,
+    /// A file for which one needs a password.
+    Encrypted,
     /// A file that is compressed in an unusual way.
     Method(CompressionMethod),
     /// Something else.
@@ -173,19 +162,19 @@ pub enum Kind {
 impl Kind {
     /// Why an entry can't be handed out, and what to do about it; `None` for a regular file.
     pub fn problem(&self) -> Option<(String, &'static str)> {
+        const POINTS: &str = "name the file that it points to";
         let (why, help) = match self {
             Self::Regular => return None,
             Self::Directory => ("is a directory".into(), "name the files in it that are wanted"),
-            Self::Symlink(None) => ("is a symbolic link".into(), "name the file that it points to"),
-            Self::Symlink(Some(to)) => {
-                (format!("is a symbolic link to `{}`", short(to)), "name the file that it points to")
-            }
+            Self::Symlink(None) => ("is a symbolic link".into(), POINTS),
+            Self::Symlink(Some(to)) => (format!("is a symbolic link to `{}`", short(to)), POINTS),
             Self::HardLink(to) => (
                 format!("is a hard link to `{}`, another member; links are not followed", short(to)),
                 "name the member that it links to",
             ),
             Self::Special(what) => (format!("is a {what}"), "only regular files can be taken out of an archive"),
             Self::Sparse => ("is stored as a sparse file, which is not supported".into(), PUBLISHER),
+            Self::Encrypted => ("is encrypted".into(), "use an archive that needs no password"),
             Self::Method(method) => (
                 format!("is compressed by a method that is not supported ({method})"),
                 "only stored and deflated members of a zip can be read",
@@ -209,43 +198,26 @@ fn plain(name: &str) -> &str {
     name.strip_prefix("./").unwrap_or(name)
 }
 
-/// What is wrong with a name, whoever wants it.
-fn name_problem(name: &str) -> Option<&'static str> {
-    if name.is_empty() {
-        Some("has no name")
-    } else if name.len() > LONGEST_NAME {
-        Some("has a name that is longer than any file's can be")
-    } else if name.contains('\0') {
-        Some("has a NUL in its name")
-    } else if name.contains('\\') {
-        Some("has a backslash in its name")
-    } else if name.starts_with('/') || plain(name).starts_with('/') {
-        Some("has an absolute name")
-    } else if name.split('/').any(|part| part == "..") {
-        Some("has a name that leaves the archive (`..`)")
-    } else {
-        None
-    }
+/// That something is wrong with an archive.
+fn wrong(archive: &str, what: impl AsRef<str>) -> Error {
+    Error::new(code::ARTIFACT, format!("{archive}: {}", what.as_ref()))
 }
 
-struct Wanted<'a> {
-    spelling: &'a str,
-    found: bool,
+/// That something is wrong with a member of one.
+fn wrong_member(archive: &str, name: &str, what: impl AsRef<str>) -> Error {
+    wrong(archive, format!("member `{}` {}", short(name), what.as_ref()))
 }
 
 /// One reading of one archive.
 struct Pass<'a> {
     archive: &'a str,
     limits: &'a Limits,
-    /// By the name without its leading `./`.
-    wanted: BTreeMap<&'a str, Wanted<'a>>,
+    /// How each is spelled by the caller and whether it was found, by the name without its leading `./`.
+    wanted: BTreeMap<&'a str, (&'a str, bool)>,
     /// Whether every entry is handed out.
     wants_all: bool,
     sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
     members: u64,
-    bytes: u64,
-    /// The most bytes by the size of the archive, where that is known in advance.
-    most: u64,
     /// Regular files that were seen, for the message about a missing one.
     names: Vec<String>,
     names_length: usize,
@@ -254,24 +226,18 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn new(
         archive: &'a str,
-        wanted: &'a BTreeSet<String>,
+        names: &'a BTreeSet<String>,
         limits: &'a Limits,
         sink: &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
     ) -> Result<Self> {
-        let mut names = BTreeMap::new();
-        for spelling in wanted {
-            if let Some(other) = names.insert(plain(spelling), Wanted { spelling, found: false }) {
-                return Err(Error::new(
-                    code::ARTIFACT,
-                    format!("`{}` and `{spelling}` are the same member of {archive}", other.spelling),
-                )
-                .help("name it once"));
+        let mut wanted = BTreeMap::new();
+        for name in names {
+            if let Some((other, _)) = wanted.insert(plain(name), (name.as_str(), false)) {
+                let message = format!("`{other}` and `{name}` are the same member of {archive}");
+                return Err(Error::new(code::ARTIFACT, message).help("name it once"));
             }
         }
-        let wanted = names;
-        let names = Vec::new();
-        let (members, bytes, most, names_length) = (0, 0, u64::MAX, 0);
-        Ok(Self { archive, limits, wanted, wants_all: false, sink, members, bytes, most, names, names_length })
+        Ok(Self { archive, limits, wanted, wants_all: false, sink, members: 0, names: Vec::new(), names_length: 0 })
     }
 
     /// Goes through the whole archive.
@@ -284,29 +250,27 @@ impl<'a> Pass<'a> {
             return self.stream(input, format, Some(length));
         }
         self.look(&head(self.archive, &mut input)?, format)?;
-        input.rewind().context(code::ARTIFACT, what)?;
-        self.most = self.limits.most(length);
-        self.zip(input)
+        let meter = Meter::new(self.archive, self.limits);
+        meter.took(length);
+        self.zip(input, &meter)
     }
 
     /// Goes through a whole archive from its beginning on; `length` is the file's, if it is known.
     fn stream(&mut self, mut input: impl BufRead, format: Format, length: Option<u64>) -> Result<()> {
-        let head = head(self.archive, &mut input)?;
-        self.look(&head, format)?;
-        let packed = Cell::new(0);
-        let input = Packed { inner: Cursor::new(head).chain(input), read: &packed };
-        let (archive, limits) = (self.archive, self.limits);
-        let held = |inner| Held { archive, inner, limits, packed: &packed, written: 0 };
+        let start = head(self.archive, &mut input)?;
+        self.look(&start, format)?;
+        let meter = Meter::new(self.archive, self.limits);
+        let packed = Packed { inner: Cursor::new(start).chain(input), meter: &meter };
+        let mut stream = Unpacked { inner: unpacker(format, packed), meter: &meter };
         match format {
-            Format::Tar => self.tar(input),
-            Format::TarGz => self.tar(held(Box::new(MultiGzDecoder::new(input)) as Box<dyn Read + '_>)),
-            Format::TarXz => self.tar(held(Box::new(xz(archive, input)))),
-            Format::TarZst => self.tar(held(Box::new(Zstd::new(archive, input)))),
-            Format::Zip => Err(self.error("is a zip, which can't be read while it comes in")),
-            Format::Gz => self.inflated(held(Box::new(MultiGzDecoder::new(input)))),
-            Format::Xz => self.inflated(held(Box::new(xz(archive, input)))),
-            Format::Zst => self.inflated(held(Box::new(Zstd::new(archive, input)))),
-            Format::Plain | Format::File => self.whole(input, length),
+            Format::Tar | Format::TarGz | Format::TarXz | Format::TarZst => self.tar(stream, &meter),
+            Format::Gz | Format::Xz | Format::Zst => {
+                let start = head(self.archive, &mut stream)?;
+                self.look(&start, Format::Plain)?;
+                self.whole(Cursor::new(start).chain(stream), None)
+            }
+            Format::Plain | Format::File => self.whole(stream, length),
+            Format::Zip => Err(wrong(self.archive, "is a zip, which can't be read while it comes in")),
         }
     }
 
@@ -316,80 +280,46 @@ impl<'a> Pass<'a> {
         if format == Format::File || format.container() == Some(found) {
             return Ok(());
         }
-        let error = self.error(format!("is {found}, and its name does not say so"));
-        Err(match found {
-            Container::Page => error.help(
-                "open the address in a browser: is it a login or an error page, or the page about the file instead of the file?",
-            ),
-            Container::Other(_) => error.help(READABLE),
-            _ => error.help(
+        let error = wrong(self.archive, format!("is {found}, and its name does not say so"));
+        Err(error.help(match found {
+            Container::Page => {
+                "open the address in a browser: is it a login or an error page, or the page about the file instead of the file?"
+            }
+            Container::Other(_) => READABLE,
+            _ => {
                 "say what it is beside its pin in artifacts.toml: `format = \"tar.gz\"` or alike, `format = \"file\"` if it is to be \
-                 installed as it is",
-            ),
-        })
+                 installed as it is"
+            }
+        }))
     }
 
-    /// Hands out the one file that is inside, which is no archive again.
-    fn inflated(&mut self, mut stream: impl Read) -> Result<()> {
-        let head = head(self.archive, &mut stream)?;
-        self.look(&head, Format::Plain)?;
-        self.whole(Cursor::new(head).chain(stream), None)
-    }
-
-    fn error(&self, what: impl AsRef<str>) -> Error {
-        Error::new(code::ARTIFACT, format!("{}: {}", self.archive, what.as_ref()))
-    }
-
-    fn about(&self, name: &str, what: impl AsRef<str>) -> Error {
-        self.error(format!("member `{}` {}", short(name), what.as_ref()))
-    }
-
-    /// Counts one entry that holds `size` bytes, handed out or not.
-    fn count(&mut self, size: u64) -> Result<()> {
+    /// Counts an entry, and says under which spelling it is wanted.
+    fn admit(&mut self, raw: &[u8], kind: &Kind) -> Result<Option<String>> {
         self.members += 1;
-        self.bytes = self.bytes.saturating_add(size);
         if self.members > self.limits.members {
-            return Err(self.error(format!("has more than {} members", self.limits.members)).help(RAISE));
+            let what = format!("has more than {} members", self.limits.members);
+            return Err(wrong(self.archive, what).help(RAISE));
         }
-        if self.bytes > self.limits.bytes {
-            return Err(self.error(format!("unpacks to more than {} bytes", self.limits.bytes)).help(RAISE));
-        }
-        if self.bytes > self.most {
-            return Err(inflates(self.archive, self.limits.ratio));
-        }
-        Ok(())
-    }
-
-    /// Looks at one entry: refuses the archive for it, or says under which spelling it is wanted.
-    fn admit(&mut self, raw: &[u8], kind: &Kind, size: u64) -> Result<Option<String>> {
-        let Ok(name) = std::str::from_utf8(raw) else {
-            let shown = raw.escape_ascii().to_string();
-            return Err(self.about(&shown, "has a name that is not UTF-8").help(PUBLISHER));
-        };
-        if let Some(problem) = name_problem(name) {
-            return Err(self.about(name, problem).help(PUBLISHER));
-        }
-        self.count(size)?;
-        let name = plain(name);
+        let name = String::from_utf8_lossy(raw);
+        let name = plain(&name);
         if self.wants_all {
             return Ok(Some(name.to_owned()));
         }
-        let Some(wanted) = self.wanted.get_mut(name) else {
-            if matches!(kind, Kind::Regular) && self.names_length + name.len() <= KEPT_NAMES {
+        let Some((spelling, is_found)) = self.wanted.get_mut(name) else {
+            if *kind == Kind::Regular && self.names_length + name.len() <= KEPT_NAMES {
                 self.names_length += name.len();
                 self.names.push(name.into());
             }
             return Ok(None);
         };
-        let twice = std::mem::replace(&mut wanted.found, true);
-        let spelling = wanted.spelling.to_owned();
-        if twice {
-            return Err(self.about(name, "is there twice, and only one can be meant").help(PUBLISHER));
-        }
-        if let Some((why, help)) = kind.problem() {
-            return Err(self.about(name, why).help(help));
-        }
-        Ok(Some(spelling))
+        let (why, help) = match kind.problem() {
+            _ if std::mem::replace(is_found, true) => {
+                ("is there twice, and only one can be meant".to_owned(), PUBLISHER)
+            }
+            Some(problem) => problem,
+            None => return Ok(Some((*spelling).to_owned())),
+        };
+        Err(wrong_member(self.archive, name, why).help(help))
     }
 
     /// Gives one member to the sink, and reads what the sink left.
@@ -397,10 +327,10 @@ impl<'a> Pass<'a> {
         if member.kind != Kind::Regular {
             return (self.sink)(member, &mut io::empty());
         }
-        let most = member.size.unwrap_or(self.limits.member.min(self.limits.bytes));
+        let most = member.size.unwrap_or(self.limits.member);
         if most > self.limits.member {
             let what = format!("has {most} bytes, and {} are allowed", self.limits.member);
-            return Err(self.about(&member.name, what).help(RAISE));
+            return Err(wrong_member(self.archive, &member.name, what).help(RAISE));
         }
         let mut content = Content { archive: self.archive, member, content, most, read: 0, fault: None };
         let taken = (self.sink)(member, &mut content);
@@ -408,154 +338,27 @@ impl<'a> Pass<'a> {
             // A failure stays in `fault`, in better words.
             let _ = io::copy(&mut content, &mut io::sink());
         }
-        match content.fault {
-            Some(fault) => Err(fault),
-            None => taken,
-        }
+        content.fault.map_or(taken, Err)
     }
 
     /// Hands out a file that is its own only member.
     fn whole(&mut self, mut stream: impl Read, size: Option<u64>) -> Result<()> {
         if self.wanted.len() > 1 {
-            let names: Vec<_> = self.wanted.values().map(|wanted| format!("`{}`", wanted.spelling)).collect();
-            return Err(self
-                .error(format!("is one file, and {} are wanted: {}", names.len(), names.join(", ")))
+            let names: Vec<_> = self.wanted.values().map(|(spelling, _)| format!("`{spelling}`")).collect();
+            let what = format!("is one file, and {} are wanted: {}", names.len(), names.join(", "));
+            return Err(wrong(self.archive, what)
                 .help("name one, or say `format` beside its pin in artifacts.toml, if it is an archive"));
         }
-        self.count(size.unwrap_or(0))?;
-        let Some(wanted) = self.wanted.values_mut().next() else { return Ok(()) };
-        wanted.found = true;
-        let name = wanted.spelling.to_owned();
+        let Some((spelling, is_found)) = self.wanted.values_mut().next() else { return Ok(()) };
+        *is_found = true;
+        let name = (*spelling).to_owned();
         self.hand(&Member { name, size, executable: false, kind: Kind::Regular }, &mut stream)
-    }
-
-    fn tar(&mut self, stream: impl Read) -> Result<()> {
-        let meter = Meter::new(self.archive, self.limits.bytes);
-        let mut archive = tar::Archive::new(Metered { inner: stream, meter: &meter });
-        let mut entries = archive.entries().map_err(|error| fault(self.archive, None, error))?;
-        let mut unread = 0;
-        loop {
-            meter.allow(HEADERS.saturating_add(unread));
-            let Some(entry) = entries.next() else { break };
-            let mut entry = entry.map_err(|error| fault(self.archive, None, error))?;
-            unread = if entry.header().entry_type().is_gnu_sparse() {
-                // Its own size counts the holes, which are never read.
-                entry.header().entry_size().map_err(|error| fault(self.archive, None, error))?
-            } else {
-                entry.size()
-            };
-            if entry.header().entry_type().is_pax_global_extensions() {
-                // Its name is made up by the archiver, often in its temporary directory.
-                self.count(unread)?;
-                self.extended(&mut entry)?;
-                continue;
-            }
-            let sparse = self.extended(&mut entry)?;
-            let name = sparse.as_ref().map_or_else(|| entry.path_bytes().into_owned(), Clone::clone);
-            let kind = if sparse.is_some() { Kind::Sparse } else { tar_kind(&entry, &name) };
-            if let Some(name) = self.admit(&name, &kind, unread)? {
-                let mode = entry.header().mode().map_err(|error| fault(self.archive, Some(&name), error))?;
-                meter.allow(u64::MAX);
-                self.hand(&Member { name, size: Some(unread), executable: mode & 0o111 != 0, kind }, &mut entry)?;
-            }
-        }
-        meter.allow(u64::MAX);
-        if meter.ended.get() {
-            return Err(self.error("is cut off: the archive's end is missing").help(PUBLISHER));
-        }
-        let mut rest = archive.into_inner();
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match rest.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(n) if buffer[..n].iter().all(|byte| *byte == 0) => {}
-                Ok(_) => return Err(self.error("goes on after the archive's end").help(PUBLISHER)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(fault(self.archive, None, error)),
-            }
-        }
-    }
-
-    /// Refuses extended headers that two readers could read differently; gives the real name of a sparse file.
-    fn extended(&self, entry: &mut tar::Entry<'_, impl Read>) -> Result<Option<Vec<u8>>> {
-        let global = entry.header().entry_type().is_pax_global_extensions();
-        let (name, size) = (entry.path_bytes().into_owned(), entry.size());
-        let shown = String::from_utf8_lossy(&name).into_owned();
-        let refuse = |what: &str| self.about(&shown, what).help(PUBLISHER);
-        let mut sparse = None;
-        let records = entry.pax_extensions().map_err(|error| fault(self.archive, Some(&shown), error))?;
-        for record in records.into_iter().flatten() {
-            let record = record.map_err(|error| fault(self.archive, Some(&shown), error))?;
-            let (key, value) = (record.key_bytes(), record.value_bytes());
-            match key {
-                b"path" | b"linkpath" | b"size" if global => return Err(refuse("gives all others one name or size")),
-                b"path" if value != name => return Err(refuse("has two different names")),
-                b"size" if value != size.to_string().as_bytes() => return Err(refuse("has two different sizes")),
-                b"GNU.sparse.name" => sparse = Some(value.to_vec()),
-                _ if key.starts_with(b"GNU.sparse.") => sparse = sparse.or_else(|| Some(name.clone())),
-                _ => {}
-            }
-        }
-        Ok(sparse)
-    }
-
-    fn zip(&mut self, input: impl Read + Seek) -> Result<()> {
-        let meter = Meter::new(self.archive, u64::MAX);
-        meter.allow(self.limits.members.saturating_mul(DIRECTORY_ENTRY).saturating_add(HEADERS));
-        // Nothing may stand before the archive: the end of a truncated one could be a whole archive itself.
-        let config = Config { archive_offset: ArchiveOffset::Known(0) };
-        let mut archive = ZipArchive::with_config(config, Metered { inner: input, meter: &meter })
-            .map_err(|error| self.zip_fault(error))?;
-        meter.allow(u64::MAX);
-        let directory = archive.metadata();
-        if directory.len() as u64 > self.limits.members {
-            return Err(self.error(format!("has more than {} members", self.limits.members)).help(RAISE));
-        }
-        for index in 0..directory.len() {
-            let entry = directory.entry(index).map_err(|error| self.zip_fault(error))?;
-            if entry.encrypted() {
-                let name = String::from_utf8_lossy(entry.name_raw());
-                return Err(self.about(&name, "is encrypted").help("use an archive that needs no password"));
-            }
-        }
-        if directory.has_duplicate_names() {
-            return Err(self.error("has a name twice, and only one can be meant").help(PUBLISHER));
-        }
-        archive.validate_header_consistency().map_err(|error| self.zip_fault(error))?;
-        for index in 0..directory.len() {
-            let entry = directory.entry(index).map_err(|error| self.zip_fault(error))?;
-            let mut kind = zip_kind(&entry);
-            if let Some(name) = self.admit(entry.name_raw(), &kind, entry.size())? {
-                let mut content: Box<dyn Read> = match kind {
-                    Kind::Regular | Kind::Symlink(_) => {
-                        Box::new(archive.by_index(index).map_err(|error| self.zip_fault(error))?)
-                    }
-                    _ => Box::new(io::empty()),
-                };
-                if let Kind::Symlink(to) = &mut kind {
-                    let mut target = Vec::new();
-                    let read = (&mut content).take(LONGEST_NAME as u64 + 1).read_to_end(&mut target);
-                    read.map_err(|error| fault(self.archive, Some(&name), error))?;
-                    *to = Some(String::from_utf8_lossy(&target).into_owned());
-                }
-                let executable = zip_mode(&entry) & 0o111 != 0;
-                self.hand(&Member { name, size: Some(entry.size()), executable, kind }, &mut content)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn zip_fault(&self, error: ZipError) -> Error {
-        match error {
-            ZipError::Io(error) => fault(self.archive, None, error),
-            error => self.error("is damaged").because(error).help(PUBLISHER),
-        }
     }
 
     /// Tells of every wanted member that was not there.
     fn finish(self) -> Result<()> {
-        let missing = self.wanted.iter().filter(|(_, wanted)| !wanted.found).map(|(name, wanted)| {
-            let error = self.error(format!("has no member `{}`", wanted.spelling));
+        let missing = self.wanted.iter().filter(|(_, (_, is_found))| !is_found).map(|(name, (spelling, _))| {
+            let error = wrong(self.archive, format!("has no member `{spelling}`"));
             match nearest(name, &self.names) {
                 near if near.is_empty() => error.help("it holds no files; is it the right file, and the right format?"),
                 near => error.help(format!("nearest to it are {}", near.join(", "))),
@@ -575,42 +378,6 @@ fn nearest(word: &str, names: &[String]) -> Vec<String> {
     ranked.into_iter().take(SHOWN).map(|(_, _, name)| format!("`{}`", short(name))).collect()
 }
 
-fn tar_kind(entry: &tar::Entry<'_, impl Read>, name: &[u8]) -> Kind {
-    use tar::EntryType as Type;
-    let target = || entry.link_name_bytes().map(|to| String::from_utf8_lossy(&to).into_owned());
-    match entry.header().entry_type() {
-        // Before ustar, a directory was a file whose name ends so.
-        Type::Regular if name.ends_with(b"/") => Kind::Directory,
-        Type::Regular => Kind::Regular,
-        Type::Directory => Kind::Directory,
-        Type::Symlink => Kind::Symlink(target()),
-        Type::Link => Kind::HardLink(target().unwrap_or_default()),
-        Type::Char | Type::Block => Kind::Special("device"),
-        Type::Fifo => Kind::Special("fifo"),
-        Type::GNUSparse => Kind::Sparse,
-        other => Kind::Unknown(other.as_byte()),
-    }
-}
-
-/// The Unix type and permissions of a zip entry; 0 when whoever wrote it had none.
-fn zip_mode(entry: &ZipFileEntry<'_>) -> u32 {
-    entry.external_attributes() >> 16
-}
-
-fn zip_kind(entry: &ZipFileEntry<'_>) -> Kind {
-    match zip_mode(entry) & 0o170_000 {
-        0o120_000 => Kind::Symlink(None),
-        0o040_000 => Kind::Directory,
-        0 | 0o100_000 if entry.is_dir() => Kind::Directory,
-        0 | 0o100_000 => match entry.compression() {
-            CompressionMethod::Stored | CompressionMethod::Deflated => Kind::Regular,
-            other => Kind::Method(other),
-        },
-        0o010_000 => Kind::Special("fifo"),
-        _ => Kind::Special("device"),
-    }
-}
-
 /// The first bytes of a file, for [`Container::of`].
 fn head(archive: &str, input: &mut impl Read) -> Result<Vec<u8>> {
     let mut head = Vec::with_capacity(Container::HEAD);
@@ -624,520 +391,23 @@ fn fault(archive: &str, member: Option<&str>, error: io::Error) -> Error {
     let place = member.map(|name| format!(" in member `{}`", short(name))).unwrap_or_default();
     match error.downcast::<Error>() {
         Ok(ours) => ours,
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+            wrong(archive, format!("needs more than {} MiB of memory to be unpacked", WINDOW >> 20)).help(NARROW)
+        }
         // The operating system's own errors say nothing about what is in the file.
         Err(error) if error.raw_os_error().is_some() => {
             Error::new(code::ARTIFACT, format!("{archive} can't be read")).because(error)
         }
-        Err(error) => {
-            Error::new(code::ARTIFACT, format!("{archive}: is damaged{place}")).because(error).help(PUBLISHER)
-        }
-    }
-}
-
-/// A member's bytes as the sink sees them: never more than announced, never fewer without an error.
-struct Content<'a> {
-    archive: &'a str,
-    member: &'a Member,
-    content: &'a mut dyn Read,
-    most: u64,
-    read: u64,
-    /// The first failure, kept because a sink may swallow it.
-    fault: Option<Error>,
-}
-
-impl Content<'_> {
-    fn fail(&mut self, error: Error) -> io::Error {
-        let told = io::Error::other(error.to_string());
-        self.fault = Some(error);
-        told
-    }
-
-    fn about(&self, what: &str) -> Error {
-        Error::new(code::ARTIFACT, format!("{}: member `{}` {what}", self.archive, self.member.name))
-    }
-}
-
-impl Read for Content<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(fault) = &self.fault {
-            return Err(io::Error::other(fault.to_string()));
-        }
-        match self.content.read(buffer) {
-            Ok(0) if !buffer.is_empty() && self.member.size.is_some_and(|size| self.read < size) => {
-                let error = self.about(&format!("is cut off after {} of {} bytes", self.read, self.most));
-                Err(self.fail(error.help(PUBLISHER)))
-            }
-            Ok(n) => {
-                self.read += n as u64;
-                if self.read > self.most {
-                    let error = self.about(&format!("unpacks to more than {} bytes", self.most)).help(RAISE);
-                    return Err(self.fail(error));
-                }
-                Ok(n)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                let error = fault(self.archive, Some(&self.member.name), error);
-                Err(self.fail(error))
-            }
-        }
-    }
-}
-
-/// Counts what is read out of a [`Metered`] stream, so that a parser above it can't be made to read without end.
-struct Meter<'a> {
-    archive: &'a str,
-    /// The most bytes that may be read at all, for the message.
-    most: u64,
-    left: Cell<u64>,
-    /// Bytes that may be read until [`Meter::allow`] is called again.
-    allowed: Cell<u64>,
-    /// Whether the stream's own end was seen.
-    ended: Cell<bool>,
-}
-
-impl<'a> Meter<'a> {
-    fn new(archive: &'a str, most: u64) -> Self {
-        Self { archive, most, left: Cell::new(most), allowed: Cell::new(0), ended: Cell::new(false) }
-    }
-
-    fn allow(&self, bytes: u64) {
-        self.allowed.set(bytes);
-    }
-
-    fn count(&self, bytes: u64) -> io::Result<()> {
-        let Some(left) = self.left.get().checked_sub(bytes) else {
-            let error =
-                Error::new(code::ARTIFACT, format!("{}: unpacks to more than {} bytes", self.archive, self.most));
-            return Err(io::Error::other(error.help(RAISE)));
-        };
-        let Some(allowed) = self.allowed.get().checked_sub(bytes) else {
-            let error = Error::new(code::ARTIFACT, format!("{}: has headers without end", self.archive));
-            return Err(io::Error::other(error.help(PUBLISHER)));
-        };
-        self.left.set(left);
-        self.allowed.set(allowed);
-        Ok(())
-    }
-}
-
-/// A stream whose bytes are counted.
-struct Metered<'a, R> {
-    inner: R,
-    meter: &'a Meter<'a>,
-}
-
-impl<R: Read> Read for Metered<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        if n == 0 && !buffer.is_empty() {
-            self.meter.ended.set(true);
-        }
-        self.meter.count(n as u64)?;
-        Ok(n)
-    }
-}
-
-impl<R: Seek> Seek for Metered<'_, R> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.inner.seek(to)
-    }
-}
-
-fn inflates(archive: &str, ratio: u64) -> Error {
-    Error::new(code::ARTIFACT, format!("{archive}: unpacks to more than {ratio} times its size")).help(REPACK)
-}
-
-/// Counts what an unpacker reads.
-struct Packed<'a, R> {
-    inner: R,
-    read: &'a Cell<u64>,
-}
-
-impl<R: BufRead> BufRead for Packed<'_, R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.read.set(self.read.get().saturating_add(count as u64));
-        self.inner.consume(count);
-    }
-}
-
-impl<R: BufRead> Read for Packed<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(buffer)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-/// Holds what an unpacker writes against what it has read.
-struct Held<'a, R> {
-    archive: &'a str,
-    inner: R,
-    limits: &'a Limits,
-    packed: &'a Cell<u64>,
-    written: u64,
-}
-
-impl<R: Read> Read for Held<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.written = self.written.saturating_add(count as u64);
-        if self.written > self.limits.most(self.packed.get()) {
-            return Err(io::Error::other(inflates(self.archive, self.limits.ratio)));
-        }
-        Ok(count)
-    }
-}
-
-/// What is packed so that more than [`WINDOW`] bytes have to be looked back at.
-fn too_wide(archive: &str, wanted: Option<u64>) -> io::Error {
-    let wanted = wanted.map_or_else(|| "more".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
-    io::Error::other(
-        Error::new(code::ARTIFACT, format!("{archive}: needs {wanted} of memory to be unpacked, and {} MiB are allowed", WINDOW >> 20)).help(
-            "it was packed with a very large window (`zstd --long=28` and above, `xz --lzma2=dict=…`): repack it with `zstd -19` or `xz \
-             -9`, pin that, and hand it out from a mirror of yours",
-        ),
-    )
-}
-
-/// All xz streams of a file, one after the other, with their checksums.
-fn xz<'a>(archive: &'a str, source: impl Read + 'a) -> impl Read + 'a {
-    // beside the window there is little
-    const LIMIT: u32 = (WINDOW >> 10) as u32 + 4096;
-    Xz { archive, reader: XzReader::new_mem_limit(source, true, LIMIT) }
-}
-
-struct Xz<'a, R: Read> {
-    archive: &'a str,
-    reader: XzReader<R>,
-}
-
-impl<R: Read> Read for Xz<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::OutOfMemory => too_wide(self.archive, None),
-            _ => error,
-        })
-    }
-}
-
-/// All Zstandard frames of a stream, one after the other, with their checksums and sizes held against what came out.
-struct Zstd<'a, R> {
-    archive: &'a str,
-    source: R,
-    decoder: FrameDecoder,
-    /// Whether a frame was begun and not yet checked.
-    within: bool,
-    /// Frames begun.
-    frames: u64,
-    /// Bytes that came out of this frame.
-    written: u64,
-}
-
-impl<'a, R: BufRead> Zstd<'a, R> {
-    fn new(archive: &'a str, source: R) -> Self {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(WINDOW);
-        Self { archive, source, decoder, within: false, frames: 0, written: 0 }
-    }
-
-    /// Goes to the next frame; false at the end of the stream.
-    fn begin(&mut self) -> io::Result<bool> {
-        while !self.source.fill_buf()?.is_empty() {
-            match self.decoder.reset(&mut self.source) {
-                Ok(()) => {
-                    self.within = true;
-                    self.frames += 1;
-                    self.written = 0;
-                    return Ok(true);
-                }
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
-                    let length = u64::from(length);
-                    if io::copy(&mut (&mut self.source).take(length), &mut io::sink())? < length {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) => {
-                    return Err(too_wide(self.archive, Some(requested)));
-                }
-                Err(error) => return Err(io::Error::other(error)),
-            }
-        }
-        if self.frames == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(false)
-    }
-
-    /// Holds a whole frame against what its header and its end say; the decoder itself does not.
-    fn end(&mut self) -> io::Result<()> {
-        self.within = false;
-        let stored = self.decoder.get_checksum_from_data();
-        if stored.is_some() && stored != self.decoder.get_calculated_checksum() {
-            return Err(io::Error::other("a Zstandard frame has the wrong checksum"));
-        }
-        // 0 stands for a size that is not given.
-        let announced = self.decoder.content_size();
-        if announced != 0 && announced != self.written {
-            return Err(io::Error::other("a Zstandard frame has the wrong size"));
-        }
-        Ok(())
-    }
-}
-
-impl<R: BufRead> Read for Zstd<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            if !self.within {
-                if !self.begin()? {
-                    return Ok(0);
-                }
-            } else if self.decoder.can_collect() > 0 {
-                let n = self.decoder.read(buffer)?;
-                self.written += n as u64;
-                return Ok(n);
-            } else if self.decoder.is_finished() {
-                self.end()?;
-            } else {
-                self.decoder
-                    .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
-                    .map_err(io::Error::other)?;
-            }
-        }
+        Err(error) => wrong(archive, format!("is damaged{place}")).because(error).help(PUBLISHER),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::io::Write;
-    use std::path::Path;
-    use std::process::Command;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
     use tar::EntryType;
-    use zip::ZipWriter;
-    use zip::write::SimpleFileOptions;
 
+    use super::testing::*;
     use super::*;
-
-    /// `release-1.2/` with `README` and `bin/tool`, made by GNU tar and `zstd -19 --check`.
-    const REAL_ZSTD: &str = "28b52ffd640011550900920e291a704d3a68062533157268ca3a04bd67e14ab29b000301ba388704fd8d10a2b3363\
-        63fda4c5d4e84d0f394fb113af6fdd665fcddd5fe54c6c4cbf35745fc9edda88c9baebeb9897a88e8b7d1afb7362737eeeb26a2012cd952ec\
-        acc1d8995acae2a7e8dcb8308cc4f5ce212c65710003d5301063566129c991acb1a51e120b28883192529c9d3c3e6c44e26040288e59932491\
-        c9613b9aedcc7e87900314a848528b6a0269a86168580bd24265388027add10122d00508c10c43d0f0c081c4ffaf986e7e40c35930dae92d4c\
-        c20c3303040e0b674d29c29841044898810734422d31c1115881fd7830246635aa53282cad25d925b0ab8e79482099230336801b50e90c1f87\
-        03480d98f99dba0e4de114d84380c0c7e1809a403f944024f49b0559770f10c8eefe6a6389ec";
-
-    type Taken = Vec<(Member, Vec<u8>)>;
-
-    fn names<'a>(wanted: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
-        wanted.into_iter().map(str::to_owned).collect()
-    }
-
-    fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Taken> {
-        let mut taken = Vec::new();
-        let wanted = names(wanted.iter().copied());
-        extract("x", Cursor::new(bytes), format, &wanted, limits, &mut |member, content| {
-            let mut all = Vec::new();
-            content.read_to_end(&mut all).context(code::ARTIFACT, || "sink".into())?;
-            taken.push((member.clone(), all));
-            Ok(())
-        })?;
-        Ok(taken)
-    }
-
-    fn take(format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Taken> {
-        take_within(&Limits::default(), format, bytes, wanted)
-    }
-
-    /// The whole message of a refusal.
-    #[track_caller]
-    fn refusal(result: Result<Taken>) -> String {
-        let error = result.expect_err("this must be refused");
-        let advice = error.advice().unwrap_or_default();
-        format!("{error} [{advice}]")
-    }
-
-    #[track_caller]
-    fn assert_refused(result: Result<Taken>, words: &str) {
-        let told = refusal(result);
-        assert!(told.contains(words), "{told:?} does not say {words:?}");
-    }
-
-    fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
-        bytes.resize(bytes.len().next_multiple_of(512), 0);
-        bytes
-    }
-
-    fn header(name: &[u8], kind: EntryType, size: u64) -> tar::Header {
-        let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name);
-        header.set_entry_type(kind);
-        header.set_size(size);
-        header.set_mode(0o755);
-        header.set_cksum();
-        header
-    }
-
-    /// One tar entry, whatever its name.
-    fn entry(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
-        let header = header(name, kind, content.len() as u64);
-        padded([header.as_bytes().as_slice(), content].concat())
-    }
-
-    fn file(name: &str, content: &[u8]) -> Vec<u8> {
-        entry(name.as_bytes(), EntryType::Regular, content)
-    }
-
-    fn link(name: &str, kind: EntryType, to: &str) -> Vec<u8> {
-        let mut header = header(name.as_bytes(), kind, 0);
-        header.set_link_name(to).unwrap();
-        header.set_cksum();
-        header.as_bytes().to_vec()
-    }
-
-    fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
-        let mut content = String::new();
-        for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let length = (rest..).find(|length| length.to_string().len() + rest == *length).unwrap();
-            content += &format!("{length} {key}={value}\n");
-        }
-        entry(b"pax", EntryType::new(kind), content.as_bytes())
-    }
-
-    fn tarball(entries: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = entries.concat();
-        bytes.resize(bytes.len() + 1024, 0);
-        bytes
-    }
-
-    fn gz(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn zst(bytes: &[u8]) -> Vec<u8> {
-        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
-    }
-
-    fn xz(bytes: &[u8]) -> Vec<u8> {
-        xz_with(bytes, 64 << 10)
-    }
-
-    /// With a window of so many bytes.
-    fn xz_with(bytes: &[u8], window: u32) -> Vec<u8> {
-        let mut options = lzma_rust2::XzOptions::with_preset(0);
-        options.lzma_options.dict_size = window;
-        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap()
-    }
-
-    /// A zip by the crate's own writer, deflated.
-    fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, content) in files {
-            writer.start_file(*name, SimpleFileOptions::default().unix_permissions(0o755)).unwrap();
-            writer.write_all(content).unwrap();
-        }
-        writer.finish().unwrap().into_inner()
-    }
-
-    /// One stored zip member, field by field, with room for lies.
-    struct Stored {
-        name: Vec<u8>,
-        local_name: Vec<u8>,
-        content: Vec<u8>,
-        flags: u16,
-        method: u16,
-        mode: u32,
-        crc: u32,
-        size: u32,
-    }
-
-    impl Stored {
-        fn new(name: &str, content: &[u8]) -> Self {
-            let mut crc = flate2::Crc::new();
-            crc.update(content);
-            Self {
-                name: name.into(),
-                local_name: name.into(),
-                content: content.into(),
-                flags: 0,
-                method: 0,
-                mode: 0o100_755,
-                crc: crc.sum(),
-                size: content.len() as u32,
-            }
-        }
-
-        /// The fields that the local header and the directory have in common.
-        fn common(&self, name: &[u8]) -> Vec<u8> {
-            let mut bytes = Vec::new();
-            for field in [20, self.flags, self.method, 0, 0x21] {
-                bytes.extend(field.to_le_bytes());
-            }
-            for field in [self.crc, self.content.len() as u32, self.size] {
-                bytes.extend(field.to_le_bytes());
-            }
-            bytes.extend((name.len() as u16).to_le_bytes());
-            bytes.extend([0; 2]);
-            bytes
-        }
-    }
-
-    fn stored_zip(members: &[Stored]) -> Vec<u8> {
-        let (mut bytes, mut directory) = (Vec::new(), Vec::new());
-        for member in members {
-            directory.extend(b"PK\x01\x02\x14\x03");
-            directory.extend(member.common(&member.name));
-            directory.extend([0; 6]);
-            directory.extend((member.mode << 16).to_le_bytes());
-            directory.extend((bytes.len() as u32).to_le_bytes());
-            directory.extend(&member.name);
-            bytes.extend(b"PK\x03\x04");
-            bytes.extend(member.common(&member.local_name));
-            bytes.extend(&member.local_name);
-            bytes.extend(&member.content);
-        }
-        let start = bytes.len() as u32;
-        bytes.extend(&directory);
-        bytes.extend(b"PK\x05\x06\0\0\0\0");
-        bytes.extend((members.len() as u16).to_le_bytes().repeat(2));
-        bytes.extend((directory.len() as u32).to_le_bytes());
-        bytes.extend(start.to_le_bytes());
-        bytes.extend([0; 2]);
-        bytes
-    }
-
-    const TOOL: &[u8] = b"#!/bin/true\nand some more bytes, some of which come again and again and again\n";
-
-    /// The same two files in each format that can hold two.
-    fn in_every_format() -> [(Format, Vec<u8>); 5] {
-        let tar = tarball(&[
-            entry(b"./r/", EntryType::Directory, b""),
-            file("./r/README", b"read me"),
-            file("./r/tool", TOOL),
-        ]);
-        [
-            (Format::TarGz, gz(&tar)),
-            (Format::TarXz, xz(&tar)),
-            (Format::TarZst, zst(&tar)),
-            (Format::Zip, zipped(&[("r/README", b"read me"), ("r/tool", TOOL)])),
-            (Format::Tar, tar),
-        ]
-    }
 
     #[test]
     fn a_wanted_member_comes_out_of_every_format_and_an_unwanted_one_does_not() {
@@ -1224,60 +494,25 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_too_much_memory_is_refused_before_it_is_unpacked() {
-        let tar = tarball(&[file("a", TOOL)]);
-        assert_eq!(take(Format::TarXz, &xz_with(&tar, 64 << 20), &["a"]).unwrap()[0].1, TOOL);
-        assert_refused(
-            take(Format::TarXz, &xz_with(&tar, 192 << 20), &["a"]),
-            "x: needs more of memory to be unpacked, and 128 MiB are allowed [it was packed with a very large window",
-        );
-        // a frame without a size, and a window as `zstd --long=27` and `--long=28` have it
-        let frame = |window: u8| [b"\x28\xb5\x2f\xfd\x00".as_slice(), &[window], b"\x01\0\0"].concat();
-        assert_refused(take(Format::Zst, &frame(17 << 3 | 1), &["a"]), "x: needs 144 MiB of memory");
-        assert_refused(take(Format::Zst, &frame(18 << 3), &["a"]), "x: needs 256 MiB of memory");
-        assert_eq!(take(Format::Zst, &frame(17 << 3), &["a"]).unwrap()[0].1, b"");
-    }
-
-    #[test]
     fn a_plain_file_has_only_one_member() {
         assert_refused(take(Format::Plain, TOOL, &["a", "b"]), "is one file, and 2 are wanted: `a`, `b`");
         assert_refused(take(Format::Gz, &gz(TOOL), &["a", "b"]), "is one file, and 2 are wanted: `a`, `b`");
     }
 
     #[test]
-    fn a_name_that_could_leave_the_archive_refuses_all_of_it_although_nobody_wants_it() {
-        for (name, words) in [
-            (b"../a".as_slice(), "leaves the archive"),
-            (b"a/../../b", "leaves the archive"),
-            (b"a/..", "leaves the archive"),
-            (b"..", "leaves the archive"),
-            (b"./../a", "leaves the archive"),
-            (b"/etc/passwd", "absolute name"),
-            (b".//etc/passwd", "absolute name"),
-            (b"a\\b", "backslash"),
-            (b"..\\a", "backslash"),
-            (b"a\xff", "not UTF-8"),
-        ] {
-            let tar = tarball(&[file("good", b"good"), entry(name, EntryType::Regular, b"bad")]);
-            assert_refused(take(Format::Tar, &tar, &["good"]), words);
-            let tar = tarball(&[file("good", b"good"), entry(name, EntryType::Symlink, b"")]);
-            assert_refused(take(Format::Tar, &tar, &["good"]), words);
+    fn a_name_that_leads_out_is_only_a_name_to_whoever_wants_another_member() {
+        for name in
+            [b"../a".as_slice(), b"a/../../b", b"..", b"/etc/passwd", b".//etc/passwd", b"a\\b", b"a\xff", b"a\nb"]
+        {
+            for kind in [EntryType::Regular, EntryType::Symlink] {
+                let tar = tarball(&[file("good", b"good"), entry(name, kind, b"bad")]);
+                assert_eq!(take(Format::Tar, &tar, &["good"]).unwrap()[0].1, b"good");
+            }
             let bad = Stored { name: name.into(), local_name: name.into(), ..Stored::new("", b"bad") };
-            assert_refused(take(Format::Zip, &stored_zip(&[Stored::new("good", b"good"), bad]), &["good"]), words);
+            let zip = stored_zip(&[Stored::new("good", b"good"), bad]);
+            let taken = take(Format::Zip, &zip, &["good"]).unwrap();
+            assert_eq!((taken.len(), taken[0].1.as_slice()), (1, b"good".as_slice()));
         }
-    }
-
-    #[test]
-    fn a_long_name_of_either_kind_is_checked_like_a_short_one() {
-        let long = |name: &[u8]| [entry(b"././@LongLink", EntryType::GNULongName, name), file("short", b"")].concat();
-        assert_refused(take(Format::Tar, &tarball(&[long(b"a/../b\0")]), &[]), "leaves the archive");
-        assert_refused(take(Format::Tar, &tarball(&[long(b"good\0/bad\0")]), &[]), "NUL");
-        assert_refused(take(Format::Tar, &tarball(&[long(&[b'a'; 5000])]), &[]), "longer than any file's");
-        let records = [pax(b'x', &[("path", "/etc/passwd")]), file("short", b"")];
-        assert_refused(take(Format::Tar, &tarball(&records), &[]), "absolute name");
-        let nul = Stored { name: b"a\0b".into(), local_name: b"a\0b".into(), ..Stored::new("", b"") };
-        assert_refused(take(Format::Zip, &stored_zip(&[nul]), &[]), "NUL");
-        assert_refused(take(Format::Tar, &tarball(&[file("", b"")]), &[]), "has no name");
     }
 
     #[test]
@@ -1326,24 +561,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_file_of_any_kind_is_refused_when_wanted_and_skipped_otherwise() {
-        let mut old = header(b"a", EntryType::GNUSparse, 0);
-        let gnu = old.as_gnu_mut().unwrap();
-        // A hole of some tebibytes, which nobody may read through.
-        gnu.realsize = *b"77777777777\0";
-        gnu.sparse[0].offset = *b"77777777777\0";
-        gnu.sparse[0].numbytes = *b"00000000000\0";
-        old.set_cksum();
-        let records = pax(b'x', &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "a")]);
-        let new = [records, file("GNUSparseFile.1/a", b"1\n0\n512\n")].concat();
-        for sparse in [old.as_bytes().to_vec(), new] {
-            let tar = tarball(&[sparse, file("good", b"good")]);
-            assert_refused(take(Format::Tar, &tar, &["a"]), "is stored as a sparse file");
-            assert_eq!(take(Format::Tar, &tar, &["good"]).unwrap()[0].1, b"good");
-        }
-    }
-
-    #[test]
     fn a_wanted_name_that_stands_twice_is_refused_however_late_the_second_comes() {
         for second in [file("./a", b"two"), file("a", b"one"), link("a", EntryType::Symlink, "b")] {
             let mut entries = vec![file("a", b"one")];
@@ -1353,106 +570,9 @@ mod tests {
             assert_refused(take(Format::TarGz, &gz(&tar), &["a"]), "member `a` is there twice");
         }
         let zip = stored_zip(&[Stored::new("a", b"one"), Stored::new("a", b"two")]);
-        assert_refused(take(Format::Zip, &zip, &["a"]), "has a name twice");
+        assert_refused(take(Format::Zip, &zip, &["a"]), "duplicate file names");
         let zip = stored_zip(&[Stored::new("a", b"one"), Stored::new("./a", b"two")]);
         assert_refused(take(Format::Zip, &zip, &["a"]), "member `a` is there twice");
-    }
-
-    #[test]
-    fn more_than_the_limit_is_refused_whether_it_is_handed_out_or_skipped() {
-        let limits = Limits { members: 3, bytes: 10_000, member: 3000, ..Limits::default() };
-        let fits = [file("a", &[1; 2000]), file("b", &[2; 2000])];
-        assert_eq!(take_within(&limits, Format::Tar, &tarball(&fits), &["a"]).unwrap()[0].1, [1; 2000]);
-
-        let single = tarball(&[file("a", &[0; 3001])]);
-        assert_refused(
-            take_within(&limits, Format::TarGz, &gz(&single), &["a"]),
-            "has 3001 bytes, and 3000 are allowed",
-        );
-        assert!(take_within(&limits, Format::TarGz, &gz(&single), &[]).is_ok());
-        let total = tarball(&[file("a", b"a"), file("b", &[0; 20_000])]);
-        for (format, bytes) in [(Format::TarGz, gz(&total)), (Format::TarZst, zst(&total)), (Format::Tar, total)] {
-            assert_refused(take_within(&limits, format, &bytes, &["a"]), "unpacks to more than 10000 bytes");
-        }
-        let many = tarball(&["a", "b", "c", "d"].map(|name| file(name, b"")));
-        assert_refused(take_within(&limits, Format::Tar, &many, &["a"]), "has more than 3 members");
-
-        assert_refused(take_within(&limits, Format::Gz, &gz(&[0; 3001]), &["a"]), "unpacks to more than 3000 bytes");
-        assert_refused(take_within(&limits, Format::Plain, &[0; 3001], &["a"]), "has 3001 bytes, and 3000 are allowed");
-
-        let single = zipped(&[("a", &[0; 3001])]);
-        assert_refused(take_within(&limits, Format::Zip, &single, &["a"]), "has 3001 bytes, and 3000 are allowed");
-        let total = zipped(&[("a", b"a"), ("b", &[0; 20_000])]);
-        assert_refused(take_within(&limits, Format::Zip, &total, &["a"]), "unpacks to more than 10000 bytes");
-        let many = zipped(&[("a", b""), ("b", b""), ("c", b""), ("d", b"")]);
-        assert_refused(take_within(&limits, Format::Zip, &many, &["a"]), "has more than 3 members");
-    }
-
-    #[test]
-    fn what_unpacks_to_far_more_than_its_size_is_refused_in_every_format() {
-        let limits = Limits { free: 1 << 20, ..Limits::default() };
-        let zeros = vec![0; 8 << 20];
-        let tar = tarball(&[file("a", &zeros)]);
-        let bombs = [
-            (Format::TarGz, gz(&tar)),
-            (Format::TarZst, zst(&tar)),
-            (Format::TarXz, xz(&tar)),
-            (Format::Gz, gz(&zeros)),
-            (Format::Zst, zst(&zeros)),
-            (Format::Xz, xz(&zeros)),
-            (Format::Zip, zipped(&[("a", &zeros)])),
-        ];
-        for (format, bomb) in &bombs {
-            for wanted in [&["a"][..], &[]] {
-                // of what is no archive nothing is unpacked that nobody wants
-                if wanted.is_empty() && !format.is_archive() {
-                    continue;
-                }
-                let told = refusal(take_within(&limits, *format, bomb, wanted));
-                assert!(told.contains("x: unpacks to more than 200 times its size"), "{format:?}: {told}");
-            }
-            // the same, where that much is free
-            assert!(take(*format, bomb, &["a"]).is_ok(), "{format:?}");
-        }
-        // what is stored as it is may be as large as it wants
-        assert!(take_within(&limits, Format::Tar, &tar, &["a"]).is_ok());
-    }
-
-    #[test]
-    fn a_bomb_behind_much_that_does_not_compress_is_as_large_as_that_allows_and_no_larger() {
-        let limits = Limits { free: 0, ratio: 10, ..Limits::default() };
-        let mut state = 1_u32;
-        let mut noise = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
-        let noise: Vec<u8> = (0..100_000).map(|_| noise()).collect();
-        let with = |zeros: usize| gz(&tarball(&[file("a", &noise), file("b", &vec![0; zeros])]));
-        assert!(take_within(&limits, Format::TarGz, &with(500_000), &["b"]).is_ok());
-        assert_refused(
-            take_within(&limits, Format::TarGz, &with(2_000_000), &["b"]),
-            "unpacks to more than 10 times its size",
-        );
-    }
-
-    #[test]
-    fn zeros_without_end_after_the_end_of_a_tar_are_refused() {
-        let limits = Limits { bytes: 100_000, ..Limits::default() };
-        let mut tar = tarball(&[file("a", b"a")]);
-        tar.resize(200_000, 0);
-        assert_refused(take_within(&limits, Format::TarGz, &gz(&tar), &["a"]), "unpacks to more than 100000 bytes");
-    }
-
-    #[test]
-    fn headers_that_would_fill_the_memory_are_refused() {
-        let huge = vec![b'a'; 2 << 20];
-        let long = tarball(&[entry(b"././@LongLink", EntryType::GNULongName, &huge), file("a", b"a")]);
-        assert_refused(take(Format::TarGz, &gz(&long), &["a"]), "headers without end");
-        let global = tarball(&[entry(b"pax", EntryType::XGlobalHeader, &huge), file("a", b"a")]);
-        assert_refused(take(Format::TarGz, &gz(&global), &["a"]), "headers without end");
-        let limits = Limits { members: 10, ..Limits::default() };
-        let zip = stored_zip(&(0..30_000).map(|n| Stored::new(&format!("{n}"), b"")).collect::<Vec<_>>());
-        assert_refused(take_within(&limits, Format::Zip, &zip, &[]), "headers without end");
     }
 
     #[test]
@@ -1465,195 +585,6 @@ mod tests {
                 assert!(told.contains("damaged") || told.contains("cut off"), "{format:?} at {end}: {told}");
             }
         }
-    }
-
-    #[test]
-    fn a_flipped_bit_never_passes_as_success_with_other_bytes() {
-        let real = (Format::TarZst, hex::decode(REAL_ZSTD).unwrap(), "release-1.2/bin/tool");
-        let ours = in_every_format().map(|(format, bytes)| (format, bytes, "r/tool"));
-        for (format, bytes, name) in ours.into_iter().chain([(Format::Gz, gz(TOOL), "r/tool"), real]) {
-            // A plain tar has no checksum of what is in it.
-            if format == Format::Tar {
-                continue;
-            }
-            let right = take(format, &bytes, &[name]).unwrap().remove(0).1;
-            let mut refused = 0;
-            for bit in 0..bytes.len() * 8 {
-                let mut flipped = bytes.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                match take(format, &flipped, &[name]) {
-                    Ok(taken) => assert_eq!(taken[0].1, right, "{format:?}, bit {bit}"),
-                    Err(_) => refused += 1,
-                }
-            }
-            assert!(refused > bytes.len() * 4, "{format:?}: only {refused} flips were seen");
-        }
-    }
-
-    #[test]
-    fn a_wrong_checksum_is_refused_even_when_it_comes_after_the_wanted_member() {
-        let tar = tarball(&[file("a", b"a"), file("b", TOOL)]);
-        let mut bytes = gz(&tar);
-        let crc = bytes.len() - 8;
-        bytes[crc] ^= 1;
-        assert_refused(take(Format::TarGz, &bytes, &["a"]), "damaged");
-        assert_refused(take(Format::TarGz, &bytes, &[]), "damaged");
-        let mut bytes = zst(&tar);
-        let checksum = bytes.len() - 4;
-        bytes[checksum] ^= 1;
-        assert_refused(take(Format::TarZst, &bytes, &["a"]), "wrong checksum");
-        for at in 1..40 {
-            let mut bytes = xz(&tar);
-            let at = bytes.len() - at;
-            bytes[at] ^= 1;
-            assert_refused(take(Format::TarXz, &bytes, &["a"]), "damaged");
-        }
-        let wrong = Stored { crc: 1, ..Stored::new("a", b"a") };
-        assert_refused(take(Format::Zip, &stored_zip(&[wrong]), &["a"]), "damaged in member `a`: Invalid checksum");
-    }
-
-    #[test]
-    fn a_zstandard_frame_that_lies_about_its_size_is_refused() {
-        let tar = tarball(&[file("a", b"a")]);
-        // One raw block, a size of two bytes that counts from 256, no checksum.
-        let frame = |size: usize| {
-            let mut bytes = b"\x28\xb5\x2f\xfd\x60".to_vec();
-            bytes.extend(((size - 256) as u16).to_le_bytes());
-            bytes.extend(&((tar.len() << 3 | 1) as u32).to_le_bytes()[..3]);
-            bytes.extend(&tar);
-            bytes
-        };
-        assert_eq!(take(Format::TarZst, &frame(tar.len()), &["a"]).unwrap()[0].1, b"a");
-        assert_refused(take(Format::TarZst, &frame(tar.len() + 1), &["a"]), "wrong size");
-    }
-
-    #[test]
-    fn a_wrong_checksum_is_seen_although_the_sink_reads_no_further_than_the_last_byte() {
-        let wrong = Stored { crc: 1, ..Stored::new("a", b"abc") };
-        let zip = stored_zip(&[wrong]);
-        let error =
-            extract("x", Cursor::new(zip), Format::Zip, &names(["a"]), &Limits::default(), &mut |_, content| {
-                content.read_exact(&mut [0; 3]).context(code::ARTIFACT, || "sink".into())
-            })
-            .unwrap_err();
-        assert_eq!(error.to_string(), "x: is damaged in member `a`: Invalid checksum");
-    }
-
-    #[test]
-    fn whatever_follows_the_archive_is_refused() {
-        let tar = tarball(&[file("a", b"a")]);
-        for rest in [b"x".as_slice(), b"\x1f", b"\x1f\x8b", &[0; 512], &[0xff; 4096]] {
-            assert_refused(take(Format::TarGz, &[&gz(&tar), rest].concat(), &["a"]), "damaged");
-            assert_refused(take(Format::TarZst, &[&zst(&tar), rest].concat(), &["a"]), "damaged");
-            assert_refused(take(Format::Gz, &[&gz(TOOL), rest].concat(), &["a"]), "damaged");
-            // several zeros are padding, by the rules of xz
-            if rest != [0; 512] {
-                assert_refused(take(Format::TarXz, &[&xz(&tar), rest].concat(), &["a"]), "damaged");
-            }
-        }
-        let twice = [tar.clone(), tarball(&[file("a", b"b")])].concat();
-        assert_refused(take(Format::Tar, &twice, &["a"]), "goes on after the archive's end");
-        assert_refused(take(Format::TarGz, &gz(&twice), &["a"]), "goes on after the archive's end");
-        assert_refused(take(Format::TarGz, &[gz(&tar), gz(&twice)].concat(), &["a"]), "goes on after");
-    }
-
-    #[test]
-    fn several_compressed_pieces_are_one_stream() {
-        let tar = tarball(&[file("a", TOOL)]);
-        let (one, two) = tar.split_at(600);
-        assert_eq!(take(Format::TarGz, &[gz(one), gz(two)].concat(), &["a"]).unwrap()[0].1, TOOL);
-        assert_eq!(take(Format::TarXz, &[xz(one), xz(two)].concat(), &["a"]).unwrap()[0].1, TOOL);
-        let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
-        let pieces = [skippable.clone(), zst(one), skippable.clone(), zst(two)].concat();
-        assert_eq!(take(Format::TarZst, &pieces, &["a"]).unwrap()[0].1, TOOL);
-        let cut = [zst(&tar), skippable[..10].to_vec()].concat();
-        assert_refused(take(Format::TarZst, &cut, &["a"]), "damaged");
-        assert_refused(take(Format::TarZst, &skippable, &[]), "damaged");
-    }
-
-    #[test]
-    fn an_encrypted_zip_is_refused_even_when_another_member_is_wanted() {
-        let secret = Stored { flags: 1, ..Stored::new("secret", b"a") };
-        let zip = stored_zip(&[Stored::new("a", b"a"), secret]);
-        assert_refused(take(Format::Zip, &zip, &["a"]), "member `secret` is encrypted");
-    }
-
-    #[test]
-    fn a_zip_that_lies_about_a_size_is_refused() {
-        for size in [0, 4, 6, u32::MAX] {
-            let liar = Stored { size, ..Stored::new("a", b"12345") };
-            let limits = Limits { bytes: u64::MAX, member: u64::MAX, free: u64::MAX, ..Limits::default() };
-            let told = refusal(take_within(&limits, Format::Zip, &stored_zip(&[liar]), &["a"]));
-            assert!(told.contains("damaged in member `a`") || told.contains("is cut off"), "{size}: {told}");
-        }
-        // A deflated bomb that says to be small.
-        let mut zip = zipped(&[("a", &[0; 100_000])]);
-        let (real, lie) = (100_000_u32.to_le_bytes(), 10_u32.to_le_bytes());
-        for at in 0..zip.len() - 4 {
-            if zip[at..at + 4] == real {
-                zip[at..at + 4].copy_from_slice(&lie);
-            }
-        }
-        assert_refused(take(Format::Zip, &zip, &["a"]), "damaged in member `a`");
-    }
-
-    #[test]
-    fn a_zip_that_can_be_read_in_two_ways_is_refused() {
-        let cloaked = Stored { local_name: b"b".into(), ..Stored::new("a", b"a") };
-        assert_refused(take(Format::Zip, &stored_zip(&[cloaked]), &["a"]), "damaged");
-        let before = [b"#!/bin/sh\n".to_vec(), stored_zip(&[Stored::new("a", b"a")])].concat();
-        assert_refused(take(Format::Zip, &before, &["a"]), "damaged");
-        // A whole archive within one whose end is cut off.
-        let inner = stored_zip(&[Stored::new("a", b"inner")]);
-        let outer = stored_zip(&[Stored::new("inner.zip", &inner), Stored::new("a", b"outer")]);
-        assert_refused(take(Format::Zip, &outer[..30 + 9 + inner.len()], &["a"]), "damaged");
-        assert_eq!(take(Format::Zip, &outer, &["a"]).unwrap()[0].1, b"outer");
-    }
-
-    #[test]
-    fn a_zip_method_that_is_not_supported_is_named() {
-        let zip = stored_zip(&[Stored { method: 14, ..Stored::new("a", b"a") }, Stored::new("b", b"b")]);
-        assert_refused(take(Format::Zip, &zip, &["a"]), "by a method that is not supported");
-        assert_eq!(take(Format::Zip, &zip, &["b"]).unwrap()[0].1, b"b");
-    }
-
-    #[test]
-    fn a_zip64_archive_is_read() {
-        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-        writer.start_file("tool", SimpleFileOptions::default().large_file(true)).unwrap();
-        writer.write_all(TOOL).unwrap();
-        for n in 0..66_000 {
-            writer.start_file(format!("n/{n}"), SimpleFileOptions::default()).unwrap();
-        }
-        let zip = writer.finish().unwrap().into_inner();
-        assert!(zip.windows(4).any(|bytes| bytes == b"PK\x06\x06"));
-        assert_eq!(take(Format::Zip, &zip, &["tool"]).unwrap()[0].1, TOOL);
-    }
-
-    #[test]
-    fn long_names_of_either_kind_work() {
-        let name = format!("{}/tool", ["a-directory-with-a-name"; 20].join("/"));
-        let mut builder = tar::Builder::new(Vec::new());
-        builder.append_data(&mut header(b"", EntryType::Regular, TOOL.len() as u64), &name, TOOL).unwrap();
-        let gnu = builder.into_inner().unwrap();
-        assert_eq!(take(Format::Tar, &gnu, &[&name]).unwrap()[0].1, TOOL);
-        let pax = tarball(&[pax(b'x', &[("mtime", "1.5"), ("path", &name)]), file("short", TOOL)]);
-        assert_eq!(take(Format::Tar, &pax, &[&name]).unwrap()[0].1, TOOL);
-    }
-
-    #[test]
-    fn extended_headers_that_contradict_are_refused() {
-        let local = |records: &[(&str, &str)]| tarball(&[pax(b'x', records), file("a", TOOL)]);
-        assert_refused(take(Format::Tar, &local(&[("path", "a"), ("path", "b")]), &[]), "two different names");
-        let both = [entry(b"././@LongLink", EntryType::GNULongName, b"b\0"), local(&[("path", "a")])].concat();
-        assert_refused(take(Format::Tar, &both, &[]), "two different names");
-        let size = TOOL.len().to_string();
-        assert_refused(take(Format::Tar, &local(&[("size", &size), ("size", "1")]), &[]), "two different sizes");
-        let malformed = tarball(&[entry(b"pax", EntryType::XHeader, b"99 path=b\n"), file("a", TOOL)]);
-        assert_refused(take(Format::Tar, &malformed, &[]), "malformed pax extension");
-        let global = |records: &[(&str, &str)]| tarball(&[pax(b'g', records), file("a", TOOL)]);
-        assert_refused(take(Format::Tar, &global(&[("path", "b")]), &["a"]), "gives all others one name or size");
-        assert_eq!(take(Format::Tar, &global(&[("comment", "c0ffee")]), &["a"]).unwrap()[0].1, TOOL);
     }
 
     #[test]
@@ -1729,72 +660,9 @@ mod tests {
 
     #[test]
     fn a_name_from_the_archive_cannot_fill_or_write_to_the_terminal() {
-        let told = refusal(take(Format::Tar, &tarball(&[file("\u{1b}[2J/../a", b"")]), &[]));
+        let told = refusal(take(Format::Tar, &tarball(&[file("\u{1b}[2J/a", b"")]), &["a"]));
         assert!(told.contains("\\u{1b}[2J"), "{told:?}");
-        let long = [entry(b"l", EntryType::GNULongName, format!("/{}", "é".repeat(2000)).as_bytes()), file("a", b"")];
-        assert!(refusal(take(Format::Tar, &tarball(&long), &[])).len() < 1000);
-    }
-
-    fn run(directory: &Path, program: &str, arguments: &[&str]) -> Vec<u8> {
-        let output = Command::new(program).args(arguments).current_dir(directory).output().unwrap();
-        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    }
-
-    #[test]
-    fn what_the_system_s_tar_and_gzip_write_is_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        let deep = format!("{}/tool", ["a-directory-with-a-name"; 7].join("/"));
-        fs::create_dir_all(at(&deep).parent().unwrap()).unwrap();
-        let big: Vec<u8> = (0..100_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
-        fs::write(at(&deep), &big).unwrap();
-        fs::write(at("small"), TOOL).unwrap();
-        fs::hard_link(at("small"), at("twin")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", at("symlink")).unwrap();
-        fs::File::create(at("holes")).unwrap().set_len(10 << 20).unwrap();
-
-        let holes = vec![0; 10 << 20];
-        let members = ["./small", "./twin", "./symlink", "./holes"];
-        // The oldest style has no room for a deep name, and the two old ones none for holes.
-        let styles: [(&str, &[&str]); 4] = [
-            ("v7", &[]),
-            ("ustar", &["./a-directory-with-a-name"]),
-            ("gnu", &["-S", "./a-directory-with-a-name"]),
-            ("posix", &["-S", "./a-directory-with-a-name"]),
-        ];
-        for (style, more) in styles {
-            let style_option = format!("--format={style}");
-            let options = [[style_option.as_str(), "-czf", "-"].as_slice(), &members, more].concat();
-            let bytes = run(directory.path(), "tar", &options);
-            let content = |name: &str| take(Format::TarGz, &bytes, &[name]).map(|mut taken| taken.remove(0).1);
-            assert_eq!(content("small").unwrap(), TOOL, "{style}");
-            let links = [("twin", "is a hard link to `./small`"), ("symlink", "is a symbolic link to `/etc/passwd`")];
-            for (name, words) in links {
-                assert!(content(name).unwrap_err().to_string().contains(words), "{style}");
-            }
-            if more.contains(&"-S") {
-                assert!(content("holes").unwrap_err().to_string().contains("sparse"), "{style}");
-            } else {
-                assert!(content("holes").unwrap() == holes, "{style}");
-            }
-            if !more.is_empty() {
-                assert!(content(&deep).unwrap() == big, "{style}");
-            }
-        }
-
-        let once = run(directory.path(), "gzip", &["-c", "small"]);
-        assert_eq!(take(Format::Gz, &once, &["tool"]).unwrap()[0].1, TOOL);
-        let twice = run(directory.path(), "gzip", &["-9c", "small", "small"]);
-        assert_eq!(take(Format::Gz, &twice, &["tool"]).unwrap()[0].1, TOOL.repeat(2));
-    }
-
-    #[test]
-    fn what_the_real_zstd_writes_is_read() {
-        let bytes = hex::decode(REAL_ZSTD).unwrap();
-        let taken = take(Format::TarZst, &bytes, &["release-1.2/README", "release-1.2/bin/tool"]).unwrap();
-        let tool: String = (0..40).map(|n| format!("line {n} of {} in a tool\n", n * n % 97)).collect();
-        assert_eq!(taken[0].1, b"Read me, then read me again; then read no more.\n");
-        assert_eq!(taken[1].1, tool.as_bytes());
+        let long = [entry(b"l", EntryType::GNULongName, "é".repeat(2000).as_bytes()), file("a", b"")];
+        assert!(refusal(take(Format::Tar, &tarball(&long), &["b"])).len() < 1000);
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Seek;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Context, Error, Result, code};
+use crate::host::root::Seen;
 use crate::net::download::{Listener, Piece, Progress, Wanted, addresses, download_any, hash, hash_heard};
 use crate::net::server_of;
 use crate::site::Pin;
@@ -18,42 +17,18 @@ use crate::store::unpack::{Job, Taken, Unpacking};
 use crate::supply::layout;
 
 /// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
-const SETTLED: i64 = 2;
+const SETTLED: SignedDuration = SignedDuration::from_secs(2);
 /// The most members that are unpacked and wait for their places, over all artifacts: each is an open file.
 pub const OPEN_FILES: usize = 256;
 /// Where stamps are kept.
 const STAMPS: &str = "stamps.json";
 
-/// What identifies the content of an installed file without reading it.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    sha256: String,
-}
-
-/// The stamps of installed files, read once.
+/// The digests of installed files that were read, each with what tells whether somebody has touched the file since.
 #[derive(Debug)]
 pub(super) struct Stamps {
-    known: BTreeMap<PathBuf, Stamp>,
+    known: BTreeMap<PathBuf, (Seen, String)>,
     /// Whether there are any that are not kept yet.
     is_new: bool,
-}
-
-impl Stamp {
-    fn of(meta: &std::fs::Metadata, sha256: &str) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-            sha256: sha256.to_owned(),
-        }
-    }
 }
 
 impl Store {
@@ -72,21 +47,18 @@ impl Store {
     /// SHA-256 of an installed file, in hex. A file that was read before and has not been touched since is not read again.
     pub fn digest_of(&self, path: &Path, mut file: File) -> Result<String> {
         let what = || format!("can't read {}", path.display());
-        let meta = file.metadata().context(code::ARTIFACT, what)?;
+        let seen = Seen::from(nix::sys::stat::fstat(&file).context(code::ARTIFACT, what)?);
         let mut stamps = self.stamps.borrow_mut();
         let stamps = stamps.get_or_insert_with(|| Stamps {
             known: self.read(STAMPS).ok().flatten().unwrap_or_default(),
             is_new: false,
         });
-        if let Some(stamp) = stamps.known.get(path)
-            && *stamp == Stamp::of(&meta, &stamp.sha256)
-        {
-            return Ok(stamp.sha256.clone());
+        if let Some((_, digest)) = stamps.known.get(path).filter(|(then, _)| *then == seen) {
+            return Ok(digest.clone());
         }
         let digest = hash(&mut file).context(code::ARTIFACT, what)?.sha256;
-        let now = jiff::Timestamp::now().as_second();
-        if now - meta.ctime() > SETTLED {
-            stamps.known.insert(path.to_owned(), Stamp::of(&meta, &digest));
+        if seen.is_older_than(Timestamp::now().saturating_sub(SETTLED).unwrap_or_default()) {
+            stamps.known.insert(path.to_owned(), (seen, digest.clone()));
             stamps.is_new = true;
         }
         Ok(digest)
@@ -128,7 +100,7 @@ impl Store {
             let file = self.artifact(pin, progress, &mut |piece| match piece {
                 // what an earlier address has led to ends with this
                 Piece::Start => {
-                    unpacking = format.streams().then(|| job().map(|job| Unpacking::stream(scope, job)));
+                    unpacking = format.streams().then(|| Unpacking::stream(scope, job()?));
                 }
                 Piece::Bytes(bytes) => {
                     if let Some(Ok(unpacking)) = &mut unpacking {

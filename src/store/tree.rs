@@ -13,6 +13,8 @@ use crate::store::archive::{Kind, Limits, Member, short, walk};
 
 /// No file on Linux has a longer name, in bytes.
 const LONGEST_NAME: usize = 255;
+/// Nor a longer path.
+const LONGEST_PATH: usize = 4096;
 /// How many names the message about an empty directory gives.
 const SHOWN: usize = 5;
 /// Advice about an archive that must not be extracted.
@@ -63,6 +65,9 @@ pub fn list(
         prefixes.iter().map(|prefix| (prefix.clone(), Listing::new())).collect();
     let mut tops = BTreeSet::new();
     walk(name, input, format, limits, &mut |member, content| {
+        if let Some(why) = name_problem(&member.name) {
+            return Err(refuse(name, member, why));
+        }
         let path = plain(&member.name);
         if let Some(top) = path.split('/').next().filter(|_| tops.len() < SHOWN) {
             tops.insert(format!("`{}`", short(top)));
@@ -94,6 +99,17 @@ pub fn list(
     Ok(listings)
 }
 
+/// Why nothing of an archive is extracted that has a member of this name, wherever in it that is.
+fn name_problem(name: &str) -> Option<&'static str> {
+    if name.strip_prefix("./").unwrap_or(name).starts_with('/') {
+        Some("has an absolute name")
+    } else if name.split('/').any(|part| part == "..") {
+        Some("has a name that leaves the archive (`..`)")
+    } else {
+        None
+    }
+}
+
 /// A name from an archive without empty parts and `.`.
 fn plain(name: &str) -> String {
     name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
@@ -111,7 +127,7 @@ fn refuse(archive: &str, member: &Member, why: &str) -> Error {
 
 /// What a member is to become at `path`, or why it can't be extracted.
 fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Option<String>) -> Result<Entry, String> {
-    if path.split('/').any(|part| part.len() > LONGEST_NAME) || path.contains(char::is_control) {
+    if path.len() > LONGEST_PATH || path.split('/').any(|part| part.len() > LONGEST_NAME) || path.contains(is_odd) {
         return Err("has a name that no file should have".to_owned());
     }
     match &member.kind {
@@ -142,6 +158,11 @@ fn entry(member: &Member, path: &str, prefix: &str, others: &Listing, digest: Op
     }
 }
 
+/// Whether a character is none for a name: one that a terminal obeys, or that stands for what is no text.
+fn is_odd(c: char) -> bool {
+    c.is_control() || c == char::REPLACEMENT_CHARACTER
+}
+
 /// Whether a link at `path` may lead out of the top. It can go up only at its beginning, where it is in real directories: behind a name,
 /// which may be a link again, nobody knows what `..` is.
 fn leads_out(path: &str, target: &str) -> bool {
@@ -152,7 +173,7 @@ fn leads_out(path: &str, target: &str) -> bool {
     }
     target.is_empty()
         || target.starts_with('/')
-        || target.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+        || target.contains(is_odd)
         || up > path.matches('/').count()
         || parts.any(|part| part == "..")
 }
@@ -217,7 +238,10 @@ impl Store {
 mod tests {
     use std::io::Cursor;
 
+    use tar::EntryType;
+
     use super::*;
+    use crate::store::archive::testing::{self as made, Stored, pax, stored_zip, tarball};
 
     #[test]
     fn a_link_may_lead_anywhere_in_the_directory_by_a_way_that_no_other_link_can_turn_out_of_it() {
@@ -294,5 +318,50 @@ mod tests {
         let error = list("x", Cursor::new(archive([1, 1])), Format::Tar, &prefixes, &Limits::default()).unwrap_err();
         assert_eq!(error.to_string(), "x: has nothing below `e/`");
         assert_eq!(error.advice(), Some("at its top it has `d`; `/` is all of it"));
+    }
+
+    /// What is said of an archive that has this beside a file that is in order.
+    fn refused(format: Format, archive: &[u8]) -> String {
+        let prefixes = BTreeSet::from(["good/".to_owned()]);
+        let listed = list("x", Cursor::new(archive), format, &prefixes, &Limits::default());
+        listed.expect_err("this must be refused").to_string()
+    }
+
+    #[test]
+    fn a_name_that_leads_out_refuses_all_of_an_archive_that_is_extracted_wherever_and_however_it_stands_there() {
+        let good = made::file("good/a", b"good");
+        let long =
+            |kind, content: &[u8]| [made::entry(b"././@LongLink", kind, content), made::file("short", b"")].concat();
+        for (name, says) in [
+            ("../a", "leaves the archive (`..`)"),
+            ("good/../../b", "leaves the archive (`..`)"),
+            ("good/..", "leaves the archive (`..`)"),
+            ("..", "leaves the archive (`..`)"),
+            ("./../a", "leaves the archive (`..`)"),
+            ("/etc/passwd", "has an absolute name"),
+            (".//etc/passwd", "has an absolute name"),
+        ] {
+            for kind in [EntryType::Regular, EntryType::Symlink, EntryType::Link, EntryType::Directory] {
+                let tar = tarball(&[good.clone(), made::entry(name.as_bytes(), kind, b"")]);
+                assert!(refused(Format::Tar, &tar).ends_with(says), "{name}");
+            }
+            let gnu = long(EntryType::GNULongName, format!("{name}\0").as_bytes());
+            let posix = [pax(b'x', &[("path", name)]), made::file("short", b"")].concat();
+            for hidden in [gnu, posix] {
+                assert!(refused(Format::Tar, &tarball(&[good.clone(), hidden])).ends_with(says), "{name}");
+            }
+            let zip = stored_zip(&[Stored::new("good/a", b"good"), Stored::new(name, b"bad")]);
+            assert!(refused(Format::Zip, &zip).ends_with(says), "{name}");
+        }
+        for name in [&b"good/a\xff"[..], b"good/a\x1b[2J", b"good/a\0b"] {
+            let odd = long(EntryType::GNULongName, &[name, b"\0"].concat());
+            let told = refused(Format::Tar, &tarball(&[good.clone(), odd]));
+            assert!(told.ends_with("has a name that no file should have"), "{told}");
+        }
+        for long_one in ["a".repeat(256), "a/".repeat(2100)] {
+            let name = format!("good/{long_one}\0");
+            let told = refused(Format::Tar, &tarball(&[long(EntryType::GNULongName, name.as_bytes())]));
+            assert!(told.ends_with("has a name that no file should have"), "{told}");
+        }
     }
 }
