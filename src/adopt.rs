@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result, code};
-use crate::host::accounts::{Database, Names};
+use crate::host::accounts::{Accounts, Database};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
 use crate::host::root::{Meta, Root, What};
 use crate::host::unit_files::{ETC, Found, Own, TYPES, find};
-use crate::host::zone::Target;
+use crate::host::zone::{Element, Target};
 use crate::host::zone_file::ZoneFile;
 use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
@@ -105,7 +105,7 @@ struct Adoption<'a> {
     name: &'a str,
     /// Whether files may be taken over that not everybody on the host can read.
     private: bool,
-    names: Names,
+    accounts: Accounts,
     toml: String,
     files: Files,
     count: usize,
@@ -115,7 +115,7 @@ struct Adoption<'a> {
 pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<Files> {
     let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
     let mut adoption =
-        Adoption { root, name, private, names: Names::read(root)?, toml, files: Files::default(), count: 0 };
+        Adoption { root, name, private, accounts: Accounts::read(root)?, toml, files: Files::default(), count: 0 };
     let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
     if let Some(error) = Error::all(errors) {
         return Err(error);
@@ -196,7 +196,7 @@ impl Adoption<'_> {
             fields.push(("mode", format!("\"{:04o}\"", meta.mode)));
         }
         for (field, number, database) in [("owner", meta.uid, Database::Passwd), ("group", meta.gid, Database::Group)] {
-            match self.names.of(database, number)? {
+            match self.accounts.name_of(database, number)? {
                 Some(name) if name == "root" => {}
                 Some(name) => fields.push((field, quoted(&name))),
                 None if !self.root.is_live() => {}
@@ -287,26 +287,28 @@ impl Adoption<'_> {
         let settings = ZoneFile::parse(text)
             .map_err(|why| Error::new(code::ADOPT, format!("{} can't be read", path.display())).because(why))?
             .settings();
-        let list = |texts: Vec<String>| {
-            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
-            (!texts.is_empty()).then(|| format!("[{}]", texts.join(", ")))
+        let field_of = |element: &Element| match element {
+            Element::Service(name) => ("services", quoted(name)),
+            Element::Port(range) => ("ports", quoted(&range.to_string())),
+            Element::Rule(rule) => ("rich", quoted(rule)),
+            Element::Source(source) => ("sources", quoted(source)),
+            Element::Interface(name) => ("interfaces", quoted(name)),
+            Element::Masquerade => ("masquerade", "true".to_owned()),
+            Element::Forward => ("forward", "true".to_owned()),
         };
-        let ports = settings.ports.iter().map(|range| format!("{}/{}", range.ports(), range.protocol)).collect();
-        let lists = [
-            ("services", list(settings.services.into_iter().collect())),
-            ("ports", list(ports)),
-            ("rich", list(settings.rules.into_values().collect())),
-            ("sources", list(settings.sources.into_values().collect())),
-            ("interfaces", list(settings.interfaces.into_iter().collect())),
-        ];
+        let said: Vec<_> = settings.elements().iter().map(field_of).collect();
         let mut fields = vec![("zone", quoted(zone))];
         if settings.target != Target::Default || path.starts_with("/etc") && !PACKAGED.contains(&zone) {
             // another machine has to make the zone
             fields.push(("target", quoted(&settings.target.to_string())));
         }
-        fields.extend(lists.into_iter().filter_map(|(name, list)| Some((name, list?))));
-        let switches = [("masquerade", settings.masquerade), ("forward", settings.forward)];
-        fields.extend(switches.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| (name, "true".to_owned())));
+        for name in ["services", "ports", "rich", "sources", "interfaces"] {
+            let texts: Vec<&str> = said.iter().filter(|(field, _)| *field == name).map(|(_, text)| &**text).collect();
+            if !texts.is_empty() {
+                fields.push((name, format!("[{}]", texts.join(", "))));
+            }
+        }
+        fields.extend(said.into_iter().filter(|(field, _)| matches!(*field, "masquerade" | "forward")));
         self.table("firewall", &fields)
     }
 

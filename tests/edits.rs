@@ -18,8 +18,8 @@ use ssh_key::PrivateKey;
 const EDITS: usize = 200;
 const HOSTS: [&str; 3] = ["master1", "master2", "master3"];
 /// Accounts, with their homes, are never undone (docs/src/usage/back.md).
-const ACCOUNTS: [&str; 8] =
-    ["etc/.pwd.lock", "etc/group", "etc/gshadow", "etc/passwd", "etc/shadow", "etc/subgid", "etc/subuid", "home"];
+const ACCOUNTS: [&str; 7] =
+    ["etc/group", "etc/gshadow", "etc/passwd", "etc/shadow", "etc/subgid", "etc/subuid", "home"];
 
 /// Resources that somebody adds to a role. `N` is a number.
 const ADDED: [&str; 14] = [

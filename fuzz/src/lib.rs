@@ -496,7 +496,7 @@ pub fn rich_rule(data: &[u8]) {
     let text = rule.to_string();
     assert_eq!(RichRule::parse(&text), Ok(rule.clone()), "{text}");
     let zone = ZoneFile::parse(format!("<zone>\n{}</zone>", rule.to_xml())).expect("it is XML");
-    assert_eq!(zone.settings().rules.into_values().collect::<Vec<_>>(), [text]);
+    assert_eq!(zone.settings().elements(), [Element::Rule(text)]);
 }
 
 /// `kpull.toml`.

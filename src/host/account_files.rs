@@ -2,13 +2,7 @@
 //! wants, and in a tree edited as `useradd` edits them.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 
 use crate::error::{Error, Result, code};
 use crate::host::accounts::{Accounts, Database, GROUP, PASSWD};
@@ -562,56 +556,6 @@ impl SubIds {
     }
 }
 
-/// The lock that all programs take before they change accounts; given back when dropped.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
-/// How long the lock is waited for, as `lckpwdf` does.
-pub const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Takes the lock of the account files, and waits up to `patience` for it.
-pub fn lock(root: &Root, patience: Duration) -> Result<Lock> {
-    let path = Path::new("/etc/.pwd.lock");
-    let file = root.lock_file(path)?;
-    // one of the open file: it holds against our own threads too, and against the locks that other programs take
-    let wanted = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    let started = Instant::now();
-    loop {
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&wanted)) {
-            Ok(_) => return Ok(Lock { _file: file }),
-            Err(Errno::EAGAIN | Errno::EACCES) if started.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(Errno::EAGAIN | Errno::EACCES) => {
-                let mut holder = wanted;
-                let known = fcntl(&file, FcntlArg::F_GETLK(&mut holder)).is_ok() && holder.l_pid > 0;
-                let who = if known { format!("process {}", holder.l_pid) } else { "another program".to_owned() };
-                return Err(Error::new(
-                    code::ACCOUNT,
-                    format!(
-                        "can't change the accounts: {who} has held the lock {} for {} s",
-                        path.display(),
-                        patience.as_secs()
-                    ),
-                )
-                .help("see who it is (`fuser -v /etc/.pwd.lock`), wait until it is done, and run again")
-                .passing());
-            }
-            Err(errno) => {
-                return Err(Error::new(code::ACCOUNT, format!("can't lock {}", path.display())).because(errno.desc()));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -775,15 +719,5 @@ pub(super) mod tests {
         assert_eq!(given("y:90:10\nx:110:30\n").unwrap(), "a:100:10");
         let error = given("x:105:30\n").unwrap_err();
         assert_eq!(error.to_string(), "/etc/subuid has no 10 numbers in a row left for a");
-    }
-
-    #[test]
-    fn the_lock_keeps_a_second_one_out_until_it_is_given_back() {
-        let (_dir, root) = tree::<&str>(&[]);
-        let first = lock(&root, Duration::ZERO).unwrap();
-        let error = lock(&root, Duration::ZERO).unwrap_err();
-        assert!(error.to_string().contains("the lock /etc/.pwd.lock"), "{error}");
-        drop(first);
-        lock(&root, Duration::ZERO).unwrap();
     }
 }

@@ -1,13 +1,13 @@
 //! Who has which number: as `/etc/passwd` and `/etc/group` say, and on a live host as NSS says of all others.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::account_files::{Table, fields, number};
 use crate::host::process::{Command, Ended, argv, run_if_there};
 use crate::host::root::Root;
@@ -38,8 +38,9 @@ type Answers = HashMap<(Database, String), Option<Vec<u8>>>;
 /// The users and groups of a host.
 #[derive(Debug)]
 pub struct Accounts {
-    users: HashMap<Vec<u8>, Login>,
-    groups: HashMap<Vec<u8>, u32>,
+    /// In the order of the files: of two with one name, or with one number, the first counts, as it does for every program.
+    users: Vec<(Vec<u8>, Login)>,
+    groups: Vec<(Vec<u8>, u32)>,
     /// `None` in a tree, which has no NSS.
     answers: Option<RefCell<Answers>>,
 }
@@ -68,27 +69,19 @@ impl Accounts {
     /// Reads both files; a missing file is an empty one. `root` is always there, as 0.
     pub fn read(root: &Root) -> Result<Self> {
         let (passwd, group) = (Table::read(root, PASSWD, 0)?, Table::read(root, GROUP, 0)?);
-        // of two lines with one name the first counts, as it does for every program
-        let mut users = HashMap::new();
-        for (line, name) in passwd.lines() {
-            if let Some(login) = Login::of(line) {
-                users.entry(name.to_vec()).or_insert(login);
-            }
-        }
-        let mut groups = HashMap::new();
-        for (line, name) in group.lines() {
-            if let Some(gid) = number(&fields(line), 2) {
-                groups.entry(name.to_vec()).or_insert(gid);
-            }
-        }
-        users.insert(b"root".to_vec(), Login { uid: 0, gid: 0, home: "/root".into() });
-        groups.insert(b"root".to_vec(), 0);
-        Ok(Self { users, groups, answers: root.is_live().then(RefCell::default) })
+        let root_user = (b"root".to_vec(), Login { uid: 0, gid: 0, home: "/root".into() });
+        let users = passwd.lines().filter_map(|(line, name)| Some((name.to_vec(), Login::of(line)?)));
+        let groups = group.lines().filter_map(|(line, name)| Some((name.to_vec(), number(&fields(line), 2)?)));
+        Ok(Self {
+            users: std::iter::once(root_user).chain(users).collect(),
+            groups: std::iter::once((b"root".to_vec(), 0)).chain(groups).collect(),
+            answers: root.is_live().then(RefCell::default),
+        })
     }
 
     /// A user of `/etc/passwd`; no other program is asked.
     pub fn local(&self, name: &str) -> Option<&Login> {
-        self.users.get(name.as_bytes())
+        self.users.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, login)| login)
     }
 
     /// A user: what a program that runs as it needs to know.
@@ -101,10 +94,25 @@ impl Accounts {
 
     /// A group's number.
     pub fn gid(&self, name: &str) -> Result<Option<u32>> {
-        match self.groups.get(name.as_bytes()) {
-            Some(gid) => Ok(Some(*gid)),
+        match self.groups.iter().find(|(known, _)| known == name.as_bytes()) {
+            Some((_, gid)) => Ok(Some(*gid)),
             None => Ok(self.ask(Database::Group, name)?.as_deref().and_then(|line| number(&fields(line), 2))),
         }
+    }
+
+    /// Who has a number.
+    pub fn name_of(&self, database: Database, number: u32) -> Result<Option<String>> {
+        let text = |name: &[u8]| String::from_utf8(name.to_vec()).ok();
+        let known = match database {
+            Database::Passwd => {
+                self.users.iter().filter(|(_, login)| login.uid == number).find_map(|(name, _)| text(name))
+            }
+            Database::Group => self.groups.iter().filter(|(_, gid)| *gid == number).find_map(|(name, _)| text(name)),
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        Ok(self.ask(database, &number.to_string())?.and_then(|line| text(fields(&line).first()?)))
     }
 
     /// The line that NSS has for a name or a number, asked once; none in a tree. A static program can't load the modules of NSS, so
@@ -142,43 +150,6 @@ fn getent(database: Database, key: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The names of users and groups by their numbers.
-#[derive(Debug)]
-pub struct Names {
-    users: BTreeMap<u32, String>,
-    groups: BTreeMap<u32, String>,
-    accounts: Accounts,
-}
-
-impl Names {
-    /// Of several names with one number the first, as programs take it. 0 is `root`.
-    pub fn read(root: &Root) -> Result<Self> {
-        let first = |path, at: usize| {
-            let mut names = BTreeMap::from([(0, "root".to_owned())]);
-            for (line, name) in Table::read(root, path, 0)?.lines() {
-                if let (Some(number), Ok(name)) = (number(&fields(line), at), std::str::from_utf8(name)) {
-                    names.entry(number).or_insert_with(|| name.to_owned());
-                }
-            }
-            Ok::<_, Error>(names)
-        };
-        Ok(Self { users: first(PASSWD, 2)?, groups: first(GROUP, 2)?, accounts: Accounts::read(root)? })
-    }
-
-    /// Who has a number.
-    pub fn of(&self, database: Database, number: u32) -> Result<Option<String>> {
-        let known = match database {
-            Database::Passwd => &self.users,
-            Database::Group => &self.groups,
-        };
-        if let Some(name) = known.get(&number) {
-            return Ok(Some(name.clone()));
-        }
-        let line = self.accounts.ask(database, &number.to_string())?;
-        Ok(line.and_then(|line| String::from_utf8(fields(&line).first()?.to_vec()).ok()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,18 +173,17 @@ mod tests {
         assert_eq!(accounts.login("j").unwrap().unwrap().home.into_os_string().into_vec(), b"/home/j\xfc");
         assert_eq!(accounts.login("ann").unwrap().unwrap().uid, 8);
         assert_eq!(["three", "no", "ann"].map(|name| accounts.gid(name).unwrap()), [Some(5), None, Some(8)]);
-        let names = Names::read(&root).unwrap();
-        assert_eq!(names.of(Database::Passwd, 8).unwrap().as_deref(), Some("ann"));
-        assert_eq!(names.of(Database::Group, 5).unwrap().as_deref(), Some("three"));
-        assert_eq!(names.of(Database::Group, 6).unwrap(), None, "no role can write it");
+        assert_eq!(accounts.name_of(Database::Passwd, 8).unwrap().as_deref(), Some("ann"));
+        assert_eq!(accounts.name_of(Database::Group, 5).unwrap().as_deref(), Some("three"));
+        assert_eq!(accounts.name_of(Database::Group, 6).unwrap(), None, "no role can write it");
     }
 
     #[test]
     fn the_name_that_a_role_can_write_for_a_number_is_the_first_one() {
         let (_dir, root) =
             tree(&[("passwd", "toor:x:0:0:::\nann:x:9:9:::\nold:x:9:9:::\n"), ("group", "wheel:x:10:\n")]);
-        let names = Names::read(&root).unwrap();
-        let name = |database, number| names.of(database, number).unwrap();
+        let accounts = Accounts::read(&root).unwrap();
+        let name = |database, number| accounts.name_of(database, number).unwrap();
         assert_eq!(name(Database::Passwd, 0).as_deref(), Some("root"));
         assert_eq!(name(Database::Passwd, 9).as_deref(), Some("ann"));
         assert_eq!(name(Database::Group, 10).as_deref(), Some("wheel"));

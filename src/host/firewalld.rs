@@ -234,25 +234,28 @@ impl Firewalld {
     /// Makes an edit that holds at once, until the next start.
     pub fn edit_runtime(&self, zone: &str, edit: &Edit) -> Result<()> {
         let forever = 0i32;
+        let add = |what: &str, text: &str| self.bus.call(ZONE, &format!("add{what}"), &(zone, text, forever));
         let call = |method: &str, text: &str| self.bus.call::<_, String>(ZONE, method, &(zone, text));
         let made = match edit {
-            Edit::Add(Element::Service(name)) => self.bus.call(ZONE, "addService", &(zone, name, forever)),
+            Edit::Add(Element::Service(name)) => add("Service", name),
+            Edit::Add(Element::Rule(rule)) => add("RichRule", rule),
             Edit::Add(Element::Port(range)) => {
                 self.bus.call(ZONE, "addPort", &(zone, range.ports(), &range.protocol, forever))
             }
-            Edit::Add(Element::Rule(rule)) => self.bus.call(ZONE, "addRichRule", &(zone, rule, forever)),
             Edit::Add(Element::Masquerade) => self.bus.call(ZONE, "addMasquerade", &(zone, forever)),
-            Edit::Add(Element::Forward) => self.forward_runtime(zone, true),
             // these belong to one zone at a time: wherever they were, they move
             Edit::Add(Element::Source(source)) => {
                 self.drop_other_spellings(source).and_then(|()| call("changeZoneOfSource", source))
             }
             Edit::Add(Element::Interface(name)) => call("changeZoneOfInterface", name),
+            Edit::Add(Element::Forward) | Edit::Remove(Element::Forward) => {
+                let settings = HashMap::from([("forward", Variant::from(matches!(edit, Edit::Add(_))))]);
+                self.bus.call::<_, ()>(ZONE, "setZoneSettings2", &(zone, settings)).map(|()| String::new())
+            }
             Edit::Remove(Element::Port(range)) => {
                 self.bus.call(ZONE, "removePort", &(zone, range.ports(), &range.protocol))
             }
             Edit::Remove(Element::Masquerade) => self.bus.call(ZONE, "removeMasquerade", &(zone,)),
-            Edit::Remove(Element::Forward) => self.forward_runtime(zone, false),
             Edit::Remove(Element::Service(name)) => call("removeService", name),
             Edit::Remove(Element::Rule(rule)) => call("removeRichRule", rule),
             Edit::Remove(Element::Source(source)) => call("removeSource", source),
@@ -272,11 +275,6 @@ impl Firewalld {
             }
         }
         Ok(())
-    }
-
-    fn forward_runtime(&self, zone: &str, is_on: bool) -> zbus::Result<String> {
-        let settings = HashMap::from([("forward", Variant::from(is_on))]);
-        self.bus.call::<_, ()>(ZONE, "setZoneSettings2", &(zone, settings)).map(|()| String::new())
     }
 
     /// Makes an edit that holds from the next start on. What belongs to one zone at a time has to be taken out of the other before.
@@ -321,15 +319,10 @@ fn settings(reply: &HashMap<String, OwnedVariant>) -> Settings {
     };
     let is_on = |key: &str| reply.get(key).and_then(|value| bool::try_from(value).ok()).unwrap_or(false);
     let ports = reply.get("ports").cloned().and_then(|value| Vec::<(String, String)>::try_from(value).ok());
-    let ports = ports.unwrap_or_default();
     let target = reply.get("target").cloned().and_then(|value| String::try_from(value).ok());
-    let elements = elements(texts("services"), &ports, texts("rules_str"), texts("sources"), texts("interfaces"));
-    Settings {
-        target: target.as_deref().map(Target::parse).unwrap_or_default(),
-        masquerade: is_on("masquerade"),
-        forward: is_on("forward"),
-        ..elements.collect()
-    }
+    let named = [texts("services"), texts("rules_str"), texts("sources"), texts("interfaces")];
+    let settings = settings_of(named, &ports.unwrap_or_default(), is_on("masquerade"), is_on("forward"));
+    Settings { target: target.as_deref().map(Target::parse).unwrap_or_default(), ..settings }
 }
 
 /// A zone's settings before firewalld 0.9: version, short, description, (nothing), target, services, ports, ICMP blocks, masquerade,
@@ -355,22 +348,17 @@ type OldSettings = (
 
 fn settings_of_old(reply: OldSettings) -> Settings {
     let (_, _, _, _, target, services, ports, _, masquerade, _, interfaces, sources, rules, ..) = reply;
-    let target = Target::parse(&target);
-    Settings { target, masquerade, ..elements(services, &ports, rules, sources, interfaces).collect() }
+    let settings = settings_of([services, rules, sources, interfaces], &ports, masquerade, false);
+    Settings { target: Target::parse(&target), ..settings }
 }
 
-fn elements(
-    services: Vec<String>,
-    ports: &[(String, String)],
-    rules: Vec<String>,
-    sources: Vec<String>,
-    interfaces: Vec<String>,
-) -> impl Iterator<Item = Element> {
+/// What a zone has of services, rules, sources and interfaces, of ports, and whether it masquerades and forwards.
+fn settings_of(named: [Vec<String>; 4], ports: &[(String, String)], masquerade: bool, forward: bool) -> Settings {
+    const KINDS: [fn(String) -> Element; 4] = [Element::Service, Element::Rule, Element::Source, Element::Interface];
+    let named = KINDS.into_iter().zip(named).flat_map(|(kind, names)| names.into_iter().map(kind));
     let ports = ports.iter().filter_map(|(ports, protocol)| PortRange::parse(ports, protocol)).map(Element::Port);
-    let services = services.into_iter().map(Element::Service);
-    let rules = rules.into_iter().map(Element::Rule);
-    let sources = sources.into_iter().map(Element::Source);
-    services.chain(ports).chain(rules).chain(sources).chain(interfaces.into_iter().map(Element::Interface))
+    let flags = [masquerade.then_some(Element::Masquerade), forward.then_some(Element::Forward)];
+    named.chain(ports).chain(flags.into_iter().flatten()).collect()
 }
 
 /// What somebody else has done in the same moment is done.
@@ -463,9 +451,8 @@ mod tests {
             ("target".to_owned(), OwnedVariant::try_from(zbus::Variant::new("%%REJECT%%")).unwrap()),
         ]);
         let settings = settings(&reply);
-        assert_eq!(settings.services, ["ssh".to_owned()].into());
-        assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1-2/tcp"]);
-        assert!(settings.masquerade && !settings.forward && settings.rules.is_empty());
+        let elements: Vec<_> = settings.elements().iter().map(ToString::to_string).collect();
+        assert_eq!(elements, ["service ssh", "port 1-2/tcp", "masquerade"]);
         assert_eq!(settings.target, Target::Reject);
     }
 

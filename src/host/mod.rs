@@ -232,24 +232,12 @@ impl Host {
         if !self.is_live() {
             return Err(Error::new(code::FACTS, "a tree has no running units"));
         }
-        match self.systemd.get() {
-            Some(systemd) => Ok(systemd),
-            None => {
-                let connected = systemd::Systemd::new(self.bus()?)?;
-                Ok(self.systemd.get_or_init(|| connected))
-            }
-        }
+        kept(&self.systemd, || systemd::Systemd::new(self.bus()?))
     }
 
     /// The system bus; one connection for all.
     fn bus(&self) -> Result<bus::Bus> {
-        match self.bus.get() {
-            Some(bus) => Ok(bus.clone()),
-            None => {
-                let connected = bus::Bus::connect()?;
-                Ok(self.bus.get_or_init(|| connected).clone())
-            }
-        }
+        kept(&self.bus, bus::Bus::connect).cloned()
     }
 
     /// What systemd says of a unit; asked for all units of the catalog at once, the first time.
@@ -320,13 +308,7 @@ impl Host {
         if !self.is_live() {
             return Err(Error::new(code::FACTS, "a tree has no running firewall"));
         }
-        match self.firewalld.get() {
-            Some(firewalld) => Ok(firewalld),
-            None => {
-                let connected = firewalld::Firewalld::new(self.bus()?);
-                Ok(self.firewalld.get_or_init(|| connected))
-            }
-        }
+        kept(&self.firewalld, || Ok(firewalld::Firewalld::new(self.bus()?)))
     }
 
     /// What talks to a cluster of etcd, kept for the run: made anew when the files that it needs have changed. An error when
@@ -458,6 +440,14 @@ impl Host {
             self.unit_files_changed();
         }
         self.settle_unit_files()
+    }
+}
+
+/// What is in a cell, made when it is first asked for.
+fn kept<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(known) => Ok(known),
+        None => make().map(|made| cell.get_or_init(|| made)),
     }
 }
 

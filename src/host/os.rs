@@ -71,8 +71,8 @@ impl Os {
                 "VARIANT_ID" => &mut os.variant,
                 _ => continue,
             };
-            // of a name that is set twice, a shell has the last
-            *field = unquoted(value);
+            // a value is one word of a shell; of a name that is set twice, the last counts
+            *field = shlex::split(value).and_then(|words| words.into_iter().next()).unwrap_or_default();
         }
         // those that it is like stand in the order of nearness
         let mut words = std::iter::once(os.id.as_str()).chain(like.split_whitespace());
@@ -85,27 +85,6 @@ impl Os {
     pub fn assumed() -> Self {
         Self { id: "debian".into(), version: "12".into(), variant: String::new(), family: "debian".into() }
     }
-}
-
-/// A value as a shell reads it: with quotes around parts of it, and backslashes before characters that mean themselves.
-fn unquoted(value: &str) -> String {
-    let mut text = String::new();
-    let mut quote = None;
-    let mut rest = value.chars().peekable();
-    while let Some(c) = rest.next() {
-        match (c, quote) {
-            (_, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => quote = Some(c),
-            ('\\', None) => text.extend(rest.next()),
-            ('\\', Some('"')) if rest.peek().is_some_and(|next| matches!(next, '"' | '\\' | '$' | '`')) => {
-                text.extend(rest.next());
-            }
-            // what follows is a comment
-            (c, None) if c.is_whitespace() => break,
-            _ => text.push(c),
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -127,7 +106,7 @@ mod tests {
             ("\\", ""),
             ("", ""),
         ] {
-            assert_eq!(unquoted(value), wanted, "{value}");
+            assert_eq!(Os::read(&format!("ID={value}\n")).id, wanted, "{value}");
         }
     }
 

@@ -1,7 +1,6 @@
 //! Packages by apt, dnf, yum, microdnf or zypper: what is installed is read from the database, changes are made by the program.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use nix::libc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Error, Result, code};
 use crate::host::os::Os;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::read;
@@ -573,7 +572,7 @@ fn needing(complaint: &str) -> Vec<String> {
 }
 
 /// What dpkg knows of one package.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Status {
     name: String,
     arch: String,
@@ -587,10 +586,8 @@ struct Dpkg(Vec<Status>);
 
 impl Dpkg {
     fn read(root: &Root) -> Result<Self> {
-        let path = Path::new("/var/lib/dpkg/status");
-        let Some((_, file)) = root.file(path)? else { return Ok(Self(Vec::new())) };
-        let read = read_status(BufReader::with_capacity(128 * 1024, file));
-        read.map(Self).context(code::PACKAGE, || format!("can't read {}", path.display()))
+        let text = root.text(Path::new("/var/lib/dpkg/status"))?;
+        Ok(Self(text.split("\n\n").map(Status::of).collect()))
     }
 
     /// What is on the host, and whether all of it is done.
@@ -611,33 +608,16 @@ impl Dpkg {
     }
 }
 
-fn read_status(mut status: impl BufRead) -> std::io::Result<Vec<Status>> {
-    let mut all = Vec::new();
-    let mut line = Vec::new();
-    let mut entry = Status::default();
-    loop {
-        line.clear();
-        let length = status.read_until(b'\n', &mut line)?;
-        let text = line.trim_ascii_end();
+impl Status {
+    /// That of a paragraph of dpkg's.
+    fn of(paragraph: &str) -> Self {
         let value = |field: &str| {
-            let value = text.strip_prefix(field.as_bytes())?.strip_prefix(b": ")?;
-            Some(String::from_utf8_lossy(value).into_owned())
+            let value = paragraph.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
+            value.unwrap_or_default().trim_end().to_owned()
         };
-        // most lines are others
-        match text.first() {
-            Some(b'P') => entry.name = value("Package").unwrap_or(entry.name),
-            Some(b'A') => entry.arch = value("Architecture").unwrap_or(entry.arch),
-            Some(b'V') => entry.version = value("Version").unwrap_or(entry.version),
-            Some(b'S') => {
-                let state = value("Status").and_then(|status| status.rsplit(' ').next().map(str::to_owned));
-                entry.state = state.unwrap_or(entry.state);
-            }
-            Some(_) => {}
-            None => all.push(std::mem::take(&mut entry)),
-        }
-        if length == 0 {
-            return Ok(all);
-        }
+        let status = value("Status");
+        let state = status.rsplit(' ').next().unwrap_or_default().to_owned();
+        Self { name: value("Package"), arch: value("Architecture"), version: value("Version"), state }
     }
 }
 

@@ -53,7 +53,7 @@ const KNOWN: [(&str, usize, &[&str]); 18] = [
 impl RichRule {
     /// Reads a rule as people write it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut words = split(text)?.into_iter();
+        let mut words = shlex::split(text).ok_or("a quote is opened and never closed")?.into_iter();
         if words.next().as_deref() != Some("rule") {
             return Err("a rich rule starts with the word `rule`".to_owned());
         }
@@ -319,31 +319,6 @@ impl fmt::Display for RichRule {
     }
 }
 
-/// Words as a shell would split them, quotes taken off.
-fn split(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        match (c, quote) {
-            (c, Some(open)) if c == open => quote = None,
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(rest.next()),
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    match quote {
-        Some(open) => Err(format!("a quote ({open}) is opened and never closed")),
-        None => Ok(words),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,7 +392,7 @@ mod tests {
         assert_eq!(why("rule servce name=a accept"), "`servce` is not known in a rich rule");
         assert_eq!(why("rule service port=1 accept"), "`service` has no `port`");
         assert_eq!(why("rule port port=1 accept"), "`port` needs all of: port, protocol");
-        assert_eq!(why("rule service name=\"a accept"), "a quote (\") is opened and never closed");
+        assert_eq!(why("rule service name=\"a accept"), "a quote is opened and never closed");
         assert!(why("rule port port=99999 protocol=tcp accept").contains("is not a port"));
         for value in [r#"'no "way"'"#, r"a\\b", "'a\tb'"] {
             assert!(

@@ -102,26 +102,12 @@ impl Details {
     }
 }
 
-/// What a unit can be told.
-#[derive(Clone, Copy)]
-enum Verb {
-    Start,
-    Stop,
-    Restart,
-    Reload,
-}
-
-impl Verb {
-    /// The manager's method, and the word for a message.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Start => ("StartUnit", "start"),
-            Self::Stop => ("StopUnit", "stop"),
-            Self::Restart => ("RestartUnit", "restart"),
-            Self::Reload => ("ReloadUnit", "reload"),
-        }
-    }
-}
+/// What a unit can be told: the manager's method, and the word for a message.
+type Verb = (&'static str, &'static str);
+const START: Verb = ("StartUnit", "start");
+const STOP: Verb = ("StopUnit", "stop");
+const RESTART: Verb = ("RestartUnit", "restart");
+const RELOAD: Verb = ("ReloadUnit", "reload");
 
 /// A unit as `ListUnitsByNames` gives it: name, description, load, active and sub state, two things that are not used here, the
 /// number of its job, and more that is not used.
@@ -300,26 +286,26 @@ impl Systemd {
     /// longer.
     pub fn start(&self, name: &str) -> Result<()> {
         self.make_ready(name)?;
-        self.job(Verb::Start, name)?;
-        self.watch(Verb::Start, name)
+        self.job(START, name)?;
+        self.watch(START, name)
     }
 
     /// Stops a unit and waits until it is down.
     pub fn stop(&self, name: &str) -> Result<()> {
-        self.job(Verb::Stop, name)
+        self.job(STOP, name)
     }
 
     /// [`Systemd::start`] after [`Systemd::stop`], as one job.
     pub fn restart(&self, name: &str) -> Result<()> {
         self.make_ready(name)?;
-        self.job(Verb::Restart, name)?;
-        self.watch(Verb::Restart, name)
+        self.job(RESTART, name)?;
+        self.watch(RESTART, name)
     }
 
     /// Tells a unit to read its configuration again and waits until it has.
     pub fn reload(&self, name: &str) -> Result<()> {
         self.make_ready(name)?;
-        self.job(Verb::Reload, name)
+        self.job(RELOAD, name)
     }
 
     /// Makes it impossible to start a unit.
@@ -353,7 +339,7 @@ impl Systemd {
 
     /// Gives a unit a job and waits for systemd's verdict on it.
     fn job(&self, verb: Verb, name: &str) -> Result<()> {
-        let (method, word) = verb.words();
+        let (method, word) = verb;
         let verdict = self.bus.call_and_wait(
             MANAGER,
             method,
@@ -421,7 +407,7 @@ impl Systemd {
         } else {
             let _ = write!(help, "; its journal ends with:\n{journal}");
         }
-        Error::new(code::UNIT, format!("unit {name} failed to {}", verb.words().1))
+        Error::new(code::UNIT, format!("unit {name} failed to {}", verb.1))
             .because(cause)
             .help(help)
             .exit(Exit::Unhealthy)

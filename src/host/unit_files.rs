@@ -355,74 +355,46 @@ impl UnitFile {
 
     /// Adds the links of this unit; the names of the units in its `Also=`.
     fn own_links(&self, root: &Root, links: &mut Vec<Link>) -> Result<Vec<String>> {
-        let install = Install::parse(&self.text);
+        let install = install(&self.text);
+        let said = |key: &str| install.get(key).map(Vec::as_slice).unwrap_or_default();
         // a template is enabled as the instance that it says
-        let name = match (self.name.split_once("@."), &install.default_instance) {
+        let name = match (self.name.split_once("@."), said("DefaultInstance").first()) {
             (Some((prefix, kind)), Some(instance)) => format!("{prefix}@{instance}.{kind}"),
             _ => self.name.clone(),
         };
-        let filled = |words: &[String]| -> Result<Vec<String>> {
-            Ok(words
-                .iter()
-                .map(|word| expand(word, &name, root))
-                .collect::<Result<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect())
+        let filled = |key: &str| -> Result<Vec<String>> {
+            let words: Vec<_> = said(key).iter().map(|word| expand(word, &name, root)).collect::<Result<_>>()?;
+            Ok(words.into_iter().flatten().collect())
         };
         let link = |at: PathBuf| Link { unit: self.name.clone(), at, to: self.path.clone() };
-        for (words, suffix) in [&install.wanted_by, &install.required_by, &install.upheld_by].into_iter().zip(SUFFIXES)
-        {
-            let by = filled(words)?.into_iter().filter(|_| !is_template(&name));
+        for (key, suffix) in ["WantedBy", "RequiredBy", "UpheldBy"].into_iter().zip(SUFFIXES) {
+            let by = filled(key)?.into_iter().filter(|_| !is_template(&name));
             links.extend(by.map(|by| link(Path::new(ETC).join(format!("{by}.{suffix}")).join(&name))));
         }
-        let aliases = filled(&install.alias)?.into_iter().filter(|alias| *alias != self.name);
+        let aliases = filled("Alias")?.into_iter().filter(|alias| *alias != self.name);
         links.extend(aliases.map(|alias| link(Path::new(ETC).join(alias))));
-        filled(&install.also)
+        filled("Also")
     }
 }
 
-/// The `[Install]` section.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Install {
-    wanted_by: Vec<String>,
-    required_by: Vec<String>,
-    upheld_by: Vec<String>,
-    alias: Vec<String>,
-    also: Vec<String>,
-    default_instance: Option<String>,
-}
-
-impl Install {
-    fn parse(text: &str) -> Self {
-        let mut install = Self::default();
-        let mut is_ours = false;
-        for (_, line) in logical_lines(text) {
-            if line.starts_with('[') {
-                is_ours = line.trim_end() == "[Install]";
-                continue;
-            }
-            let Some((key, value)) = line.split_once('=').filter(|_| is_ours) else { continue };
-            let list = match key.trim() {
-                "WantedBy" => &mut install.wanted_by,
-                "RequiredBy" => &mut install.required_by,
-                "UpheldBy" => &mut install.upheld_by,
-                "Alias" => &mut install.alias,
-                "Also" => &mut install.also,
-                "DefaultInstance" => {
-                    install.default_instance = Some(value.trim().to_owned()).filter(|instance| !instance.is_empty());
-                    continue;
-                }
-                _ => continue,
-            };
-            if value.trim().is_empty() {
-                // an empty value takes back what was said before
-                list.clear();
-            }
-            list.extend(value.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
+/// What the `[Install]` section says: the words of each of its keys.
+fn install(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut is_ours = false;
+    for (_, line) in logical_lines(text) {
+        if line.starts_with('[') {
+            is_ours = line.trim_end() == "[Install]";
+            continue;
         }
-        install
+        let Some((key, value)) = line.split_once('=').filter(|_| is_ours) else { continue };
+        let words = said.entry(key.trim().to_owned()).or_default();
+        // an empty value takes back what was said before; of this one, the last counts
+        if value.trim().is_empty() || key.trim() == "DefaultInstance" {
+            words.clear();
+        }
+        words.extend(value.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
     }
+    said
 }
 
 /// A word of `[Install]` with its specifiers filled in; `None` for those that depend on more than the unit's and the host's names.
@@ -627,8 +599,8 @@ mod tests {
 
     #[test]
     fn an_empty_assignment_takes_back_what_was_said_before() {
-        let install = Install::parse("[Install]\nWantedBy=a.target\nWantedBy=\nWantedBy=b.target\n");
-        assert_eq!(install.wanted_by, ["b.target"]);
+        let install = install("[Install]\nWantedBy=a.target\nWantedBy=\nWantedBy=b.target\n");
+        assert_eq!(install["WantedBy"], ["b.target"]);
     }
 
     #[test]

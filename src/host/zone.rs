@@ -280,20 +280,10 @@ impl FromIterator<PortRange> for Ports {
 pub struct Settings {
     /// What it does with everything else.
     pub target: Target,
-    /// Services.
-    pub services: BTreeSet<String>,
     /// Ports.
     pub ports: Ports,
-    /// Rich rules as they are written, by their normal form.
-    pub rules: BTreeMap<String, String>,
-    /// Whether what leaves by this zone gets its address.
-    pub masquerade: bool,
-    /// Whether what goes from one of its interfaces or sources to another is passed on.
-    pub forward: bool,
-    /// Source addresses of the zone as they are written, by their normal form.
-    pub sources: BTreeMap<String, String>,
-    /// Interfaces of the zone.
-    pub interfaces: BTreeSet<String>,
+    /// Everything else as it is written, by its normal form.
+    pub(super) others: BTreeMap<Element, Element>,
 }
 
 impl Settings {
@@ -306,24 +296,10 @@ impl Settings {
     /// Makes one edit.
     pub fn make(&mut self, edit: &Edit) {
         match edit {
-            Edit::Add(element) => match element.clone() {
-                Element::Service(name) => drop(self.services.insert(name)),
-                Element::Port(range) => self.ports.insert(&range),
-                Element::Rule(rule) => drop(self.rules.insert(normal_rule(&rule), rule)),
-                Element::Masquerade => self.masquerade = true,
-                Element::Forward => self.forward = true,
-                Element::Source(source) => drop(self.sources.insert(address::normal(&source), source)),
-                Element::Interface(name) => drop(self.interfaces.insert(name)),
-            },
-            Edit::Remove(element) => match element {
-                Element::Service(name) => drop(self.services.remove(name)),
-                Element::Port(range) => self.ports.remove(range),
-                Element::Rule(rule) => drop(self.rules.remove(&normal_rule(rule))),
-                Element::Masquerade => self.masquerade = false,
-                Element::Forward => self.forward = false,
-                Element::Source(source) => drop(self.sources.remove(&address::normal(source))),
-                Element::Interface(name) => drop(self.interfaces.remove(name)),
-            },
+            Edit::Add(Element::Port(range)) => self.ports.insert(range),
+            Edit::Remove(Element::Port(range)) => self.ports.remove(range),
+            Edit::Add(element) => drop(self.others.insert(element.normal(), element.clone())),
+            Edit::Remove(element) => drop(self.others.remove(&element.normal())),
         }
     }
 
@@ -345,30 +321,19 @@ impl Settings {
     /// An element as it is written in here; `None` when it, or a part of it, is not.
     pub fn find(&self, element: &Element) -> Option<Element> {
         match element {
-            Element::Rule(rule) => self.rules.get(&normal_rule(rule)).cloned().map(Element::Rule),
-            Element::Source(source) => self.sources.get(&address::normal(source)).cloned().map(Element::Source),
-            other => Self::of(other).without(self).is_empty().then(|| other.clone()),
+            Element::Port(_) => Self::of(element).without(self).is_empty().then(|| element.clone()),
+            other => self.others.get(&other.normal()).cloned(),
         }
     }
 
     /// Everything in here and not in `other`, in a fixed order.
     pub fn without(&self, other: &Self) -> Vec<Element> {
-        let names = |mine: &BTreeSet<String>, others: &BTreeSet<String>, make: fn(String) -> Element| {
-            mine.difference(others).cloned().map(make).collect::<Vec<_>>()
-        };
-        let written =
-            |mine: &BTreeMap<String, String>, others: &BTreeMap<String, String>, make: fn(String) -> Element| {
-                let rest = mine.iter().filter(|(normal, _)| !others.contains_key(*normal));
-                rest.map(|(_, text)| make(text.clone())).collect::<Vec<_>>()
-            };
-        let mut elements = names(&self.services, &other.services, Element::Service);
-        elements.extend(self.ports.without(&other.ports).iter().cloned().map(Element::Port));
-        elements.extend(written(&self.rules, &other.rules, Element::Rule));
-        elements.extend((self.masquerade && !other.masquerade).then_some(Element::Masquerade));
-        elements.extend((self.forward && !other.forward).then_some(Element::Forward));
-        elements.extend(written(&self.sources, &other.sources, Element::Source));
-        elements.extend(names(&self.interfaces, &other.interfaces, Element::Interface));
-        elements
+        let ports = self.ports.without(&other.ports);
+        let ports = ports.iter().cloned().map(Element::Port).map(|port| (port.clone(), port));
+        let rest = self.others.iter().filter(|(normal, _)| !other.others.contains_key(*normal));
+        let rest: BTreeMap<_, _> =
+            rest.map(|(normal, written)| (normal.clone(), written.clone())).chain(ports).collect();
+        rest.into_values().collect()
     }
 }
 
@@ -419,8 +384,8 @@ mod tests {
 
     #[test]
     fn a_range_that_a_larger_one_holds_is_not_missing() {
-        let want = Settings { ports: ports(&["2380/tcp"]), ..Settings::default() };
-        let have = Settings { ports: ports(&["2379-2381/tcp"]), ..Settings::default() };
+        let want = Settings::of(&Element::Port(range("2380/tcp")));
+        let have = Settings::of(&Element::Port(range("2379-2381/tcp")));
         assert_eq!(want.without(&have), []);
         let rest: Vec<String> = have.without(&want).iter().map(ToString::to_string).collect();
         assert_eq!(rest, ["port 2379/tcp", "port 2381/tcp"]);
@@ -428,18 +393,11 @@ mod tests {
 
     #[test]
     fn edits_lead_from_one_state_to_the_other() {
-        let mut have = Settings {
-            services: ["ssh".to_owned()].into(),
-            ports: ports(&["1-10/tcp"]),
-            masquerade: true,
-            ..Settings::default()
-        };
-        let want = Settings {
-            services: ["http".to_owned()].into(),
-            ports: ports(&["5/tcp"]),
-            interfaces: ["eth0".to_owned()].into(),
-            ..Settings::default()
-        };
+        let service = |name: &str| Element::Service(name.to_owned());
+        let port = |text: &str| Element::Port(range(text));
+        let mut have: Settings = [service("ssh"), port("1-10/tcp"), Element::Masquerade].into_iter().collect();
+        let interface = Element::Interface("eth0".to_owned());
+        let want: Settings = [service("http"), port("5/tcp"), interface].into_iter().collect();
         let edits: Vec<Edit> = have
             .without(&want)
             .into_iter()

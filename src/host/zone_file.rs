@@ -1,9 +1,9 @@
 //! A firewall zone's file, in firewalld's XML: read, and edited so that everything else in it stays as it is.
 
+use std::mem::discriminant;
 use std::ops::Range;
 
 use quick_xml::Reader;
-use quick_xml::escape::escape;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::host::rich_rule::{Part, RichRule, attribute};
@@ -100,61 +100,44 @@ impl ZoneFile {
         let mut end = None;
         loop {
             let start = position(&reader);
-            let event = reader.read_event().map_err(|error| error.to_string())?;
-            let close =
-                |open: &mut Vec<(Node, usize)>, children: &mut Vec<Child>, (node, from): (Node, usize), to| match open
-                    .len()
-                {
-                    0 => {}
-                    1 => children.push(Child { node, span: from..to }),
-                    _ => {
-                        if let Some((above, _)) = open.last_mut() {
-                            above.children.push(node);
-                        }
-                    }
-                };
-            match event {
-                Event::Start(_) | Event::Empty(_) if open.is_empty() && end.is_some() => {
+            let (opened, is_closed) = match reader.read_event().map_err(|error| error.to_string())? {
+                Event::Start(opened) => (Some(Node::new(&opened)?), false),
+                Event::Empty(opened) => (Some(Node::new(&opened)?), true),
+                Event::End(_) => (None, true),
+                Event::Eof => break,
+                _ => continue,
+            };
+            let behind = position(&reader);
+            if let Some(node) = opened {
+                let is_outermost = open.is_empty();
+                if is_outermost && end.is_some() {
                     return Err("it has something behind </zone>".to_owned());
                 }
-                Event::Start(_) if open.len() >= DEEPEST => {
+                if is_outermost && node.name != "zone" {
+                    return Err(format!("it starts with <{}>, not with <zone>", node.name));
+                }
+                if open.len() >= DEEPEST {
                     return Err(format!("its elements are nested more than {DEEPEST} deep"));
                 }
-                Event::Start(opened) if open.is_empty() && opened.name().as_ref() != "zone" => {
-                    return Err(format!("it starts with <{}>, not with <zone>", opened.name().as_ref()));
-                }
-                Event::Start(opened) => {
-                    if open.is_empty() {
-                        tag = start..position(&reader);
-                    }
-                    open.push((Node::new(&opened)?, start));
-                }
-                Event::Empty(opened) if open.is_empty() && opened.name().as_ref() == "zone" => {
+                if is_outermost && is_closed {
                     // <zone/>: made into something with a place for children
-                    let tag_end = position(&reader);
                     let piece = |range: Range<usize>| text.get(range).unwrap_or_default();
-                    let opened = piece(start..tag_end).trim_end_matches("/>").trim_end();
-                    let (before, behind) = (piece(0..start), piece(tag_end..text.len()));
-                    return Self::parse(format!("{before}{opened}>\n</zone>{behind}"));
+                    let opened = piece(start..behind).trim_end_matches("/>").trim_end();
+                    let (before, rest) = (piece(0..start), piece(behind..text.len()));
+                    return Self::parse(format!("{before}{opened}>\n</zone>{rest}"));
                 }
-                Event::Empty(opened) if open.is_empty() => {
-                    return Err(format!("it starts with <{}>, not with <zone>", opened.name().as_ref()));
+                if is_outermost {
+                    tag = start..behind;
                 }
-                Event::Empty(opened) => {
-                    let node = Node::new(&opened)?;
-                    close(&mut open, &mut children, (node, start), position(&reader));
+                open.push((node, start));
+            }
+            if is_closed && let Some((node, from)) = open.pop() {
+                let depth = open.len();
+                match open.last_mut() {
+                    None => end = Some((start, node)),
+                    Some(_) if depth == 1 => children.push(Child { node, span: from..behind }),
+                    Some((above, _)) => above.children.push(node),
                 }
-                Event::End(_) => {
-                    if let Some(node) = open.pop() {
-                        if open.is_empty() {
-                            end = Some((start, node.0));
-                            continue;
-                        }
-                        close(&mut open, &mut children, node, position(&reader));
-                    }
-                }
-                Event::Eof => break,
-                _ => {}
             }
         }
         match end {
@@ -205,39 +188,29 @@ impl ZoneFile {
         gone.extend(self.children.iter().filter(|child| child.node.element().as_ref().is_some_and(is_split)));
         new.retain(|element| !is_split(element));
         new.extend(after.ports.iter().cloned().map(Element::Port).filter(is_split));
-        self.rewrite(gone, &new)
+        self.rewrite(&gone, &new)
     }
 
-    fn rewrite(&self, gone: Vec<&Child>, new: &[Element]) -> String {
-        let mut cuts: Vec<Range<usize>> = gone.iter().map(|child| self.line_of(&child.span)).collect();
+    fn rewrite(&self, gone: &[&Child], new: &[Element]) -> String {
         // each new element stands after the last of its sort, as firewalld keeps them together
-        let mut inserts: Vec<(usize, String)> = Vec::new();
-        for element in new {
-            let name = name_of(element);
-            let last = self.children.iter().rev().find(|child| child.node.name == name);
-            let at =
-                last.map_or_else(|| self.line_of(&(self.end..self.end)).start, |child| self.line_of(&child.span).end);
-            inserts.push((at, to_xml(element)));
-        }
-        cuts.sort_by_key(|cut| cut.start);
-        let mut out = String::with_capacity(self.text.len() + 64 * new.len());
-        let mut at = 0;
-        let mut places: Vec<usize> =
-            inserts.iter().map(|(at, _)| *at).chain(cuts.iter().map(|cut| cut.start)).collect();
-        places.sort_unstable();
-        places.dedup();
-        for place in places {
-            out.push_str(self.text.get(at..place).unwrap_or_default());
-            at = at.max(place);
-            for (_, xml) in inserts.iter().filter(|(at, _)| *at == place) {
-                if !out.ends_with('\n') {
-                    out.push('\n');
-                }
-                out.push_str(xml);
+        let place_of = |element: &Element| {
+            let is_alike =
+                |child: &&Child| child.node.element().as_ref().map(discriminant) == Some(discriminant(element));
+            let last = self.children.iter().rev().find(is_alike);
+            last.map_or_else(|| self.line_of(&(self.end..self.end)).start, |child| self.line_of(&child.span).end)
+        };
+        let added = new.iter().map(|element| (place_of(element), to_xml(element))).map(|(at, xml)| (at..at, xml));
+        let cuts = gone.iter().map(|child| (self.line_of(&child.span), String::new()));
+        let mut changes: Vec<(Range<usize>, String)> = added.chain(cuts).collect();
+        changes.sort_by_key(|(range, xml)| (range.start, xml.is_empty()));
+        let (mut out, mut at) = (String::with_capacity(self.text.len() + 64 * new.len()), 0);
+        for (range, xml) in changes {
+            out.push_str(self.text.get(at..range.start).unwrap_or_default());
+            if !xml.is_empty() && !out.ends_with('\n') {
+                out.push('\n');
             }
-            if let Some(cut) = cuts.iter().find(|cut| cut.start == place) {
-                at = at.max(cut.end);
-            }
+            out.push_str(&xml);
+            at = at.max(range.end);
         }
         out.push_str(self.text.get(at..).unwrap_or_default());
         out
@@ -261,32 +234,21 @@ fn position(reader: &Reader<&[u8]>) -> usize {
     usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
 }
 
-fn name_of(element: &Element) -> &'static str {
-    match element {
-        Element::Service(_) => "service",
-        Element::Port(_) => "port",
-        Element::Rule(_) => "rule",
-        Element::Masquerade => "masquerade",
-        Element::Forward => "forward",
-        Element::Source(_) => "source",
-        Element::Interface(_) => "interface",
-    }
-}
-
 /// An element as a line (a rule: several lines) of a zone's file.
 fn to_xml(element: &Element) -> String {
-    match element {
-        Element::Service(name) => format!("  <service name=\"{}\"/>\n", escape(name)),
-        Element::Port(range) => format!("  <port port=\"{}\" protocol=\"{}\"/>\n", range.ports(), range.protocol),
-        Element::Rule(rule) => RichRule::parse(rule).map(|rule| rule.to_xml()).unwrap_or_default(),
-        Element::Masquerade => "  <masquerade/>\n".to_owned(),
-        Element::Forward => "  <forward/>\n".to_owned(),
+    let (name, attributes) = match element {
+        Element::Rule(rule) => return RichRule::parse(rule).map(|rule| rule.to_xml()).unwrap_or_default(),
+        Element::Service(name) => ("service", attribute("name", name)),
+        Element::Port(range) => ("port", attribute("port", &range.ports()) + &attribute("protocol", &range.protocol)),
+        Element::Masquerade => ("masquerade", String::new()),
+        Element::Forward => ("forward", String::new()),
         Element::Source(source) => match source.strip_prefix("ipset:") {
-            Some(name) => format!("  <source{}/>\n", attribute("ipset", name)),
-            None => format!("  <source{}/>\n", attribute("address", source)),
+            Some(name) => ("source", attribute("ipset", name)),
+            None => ("source", attribute("address", source)),
         },
-        Element::Interface(name) => format!("  <interface name=\"{}\"/>\n", escape(name)),
-    }
+        Element::Interface(name) => ("interface", attribute("name", name)),
+    };
+    format!("  <{name}{attributes}/>\n")
 }
 
 #[cfg(test)]
@@ -306,14 +268,15 @@ mod tests {
         Element::Port(PortRange::try_from(text.to_owned()).unwrap())
     }
 
+    fn texts(settings: &Settings) -> Vec<String> {
+        settings.elements().iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn settings_are_read_and_rules_get_their_normal_form() {
         let settings = file(PUBLIC).settings();
-        assert_eq!(settings.services, ["ssh".to_owned()].into());
-        assert_eq!(settings.ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ["80-90/tcp"]);
         let rule = "rule family=\"ipv4\" source address=\"10.0.0.1\" log prefix=\"a & b\" limit value=\"1/m\" accept";
-        assert_eq!(settings.rules.into_values().collect::<Vec<_>>(), [rule]);
-        assert!(!settings.masquerade);
+        assert_eq!(texts(&settings), ["service ssh", "port 80-90/tcp", rule, "forward"]);
     }
 
     #[test]
@@ -334,14 +297,14 @@ mod tests {
             )
             .replace("</zone>", "  <masquerade/>\n</zone>");
         assert_eq!(text, wanted);
-        assert!(file(&text).settings().rules.contains_key(rule), "what was written is read back the same");
+        assert!(texts(&file(&text).settings()).contains(&rule.to_owned()), "what was written is read back the same");
     }
 
     #[test]
     fn what_is_taken_out_takes_its_line_along() {
-        let (_, rule) = file(PUBLIC).settings().rules.pop_first().unwrap();
-        let text =
-            file(PUBLIC).edited(&[Edit::Remove(Element::Service("ssh".into())), Edit::Remove(Element::Rule(rule))]);
+        let elements = file(PUBLIC).settings().elements();
+        let going = elements.into_iter().filter(|element| matches!(element, Element::Service(_) | Element::Rule(_)));
+        let text = file(PUBLIC).edited(&going.map(Edit::Remove).collect::<Vec<_>>());
         let start = PUBLIC.find("  <rule").unwrap();
         let end = PUBLIC.find("  <forward").unwrap();
         let wanted = format!("{}{}", &PUBLIC[..start], &PUBLIC[end..]).replace("  <service name=\"ssh\"/>\n", "");
@@ -366,7 +329,7 @@ mod tests {
             "<zone target=\"DROP\">\n  <service name=\"ssh\"/>\n</zone>\n"
         );
         let text = file("<zone><service name=\"a\"/></zone>").edited(&add);
-        assert_eq!(file(&text).settings().services, ["a".to_owned(), "ssh".to_owned()].into());
+        assert_eq!(texts(&file(&text).settings()), ["service a", "service ssh"]);
         let text = file("<zone><service name=\"a\"/></zone>").edited(&[Edit::Remove(Element::Service("a".into()))]);
         assert_eq!(text, "<zone></zone>");
     }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::host::account_files::{PATIENCE, Tables, WantedGroup, lock};
+use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
 use crate::kind::fields::AccountName;
@@ -77,7 +77,6 @@ impl Resource for Group {
         let made = match work.host.is_live() {
             true => useradd::add_group(&self.wanted()),
             false => {
-                let _lock = lock(root, PATIENCE)?;
                 let mut tables = Tables::read(root)?;
                 tables.make_group(&self.wanted()).and_then(|_| tables.write(root))
             }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result, code};
-use crate::host::account_files::{PATIENCE, Tables, WantedUser, lock};
+use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, What};
 use crate::host::{Missing, home, useradd};
@@ -152,7 +152,6 @@ impl User {
     /// Makes it, or gives it what it lacks; not its home in a tree, or when it is there.
     fn change(&self, work: &Work<'_>) -> Result<()> {
         let (wanted, root) = (self.wanted(), &work.host.root);
-        let _lock = (!work.host.is_live()).then(|| lock(root, PATIENCE)).transpose()?;
         let mut tables = self.tables(work)?;
         // refuses what can't be done before anything is changed
         let differences = tables.user_differences(&wanted)?;
@@ -295,7 +294,6 @@ impl Resource for Members {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let root = &work.host.root;
-        let _lock = (!work.host.is_live()).then(|| lock(root, PATIENCE)).transpose()?;
         let mut tables = self.tables(work)?;
         let missing: Vec<&AccountName> =
             self.groups.iter().filter(|group| tables.is_member(&self.user, group) != Some(true)).collect();

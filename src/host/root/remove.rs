@@ -1,0 +1,173 @@
+//! Taking away what stands at a path, without following a link or leaving a file system.
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, ResolveFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
+
+use super::follow::open_within;
+use super::{DIRECTORY, Meta, Root, What, entries, failed, identity, through};
+use crate::error::{Error, Result, code};
+use crate::host::read;
+
+impl Root {
+    /// Takes away the file, link or empty directory at `path`; fine when nothing stands there.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        let Some(meta) = self.meta(path)? else { return Ok(()) };
+        let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
+        let flag = match meta.what {
+            What::Directory => UnlinkatFlags::RemoveDir,
+            _ => UnlinkatFlags::NoRemoveDir,
+        };
+        nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| self.failed("remove", path, errno))?;
+        self.parents.borrow_mut().clear();
+        self.sync(&parent, path)
+    }
+
+    /// Takes away whatever stands at `path`; a directory with everything in it. No link is followed, and a directory
+    /// that something is mounted in is refused before anything is removed.
+    pub fn remove_all(&self, path: &Path) -> Result<()> {
+        if self.meta(path)?.is_none_or(|meta| meta.what != What::Directory) {
+            return self.remove(path);
+        }
+        let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
+        walk(&parent, &name, &self.shown(path), false)?;
+        walk(&parent, &name, &self.shown(path), true)?;
+        self.remove(path)
+    }
+}
+
+/// A directory on the way of [`walk`].
+struct Level {
+    /// Its name in the one above.
+    name: OsString,
+    /// Device and inode.
+    id: (u64, u64),
+    /// Directories in it that are still to be gone through.
+    left: Vec<OsString>,
+}
+
+/// Goes through everything in the directory `name` of `parent`, and takes it away when `remove` is set; without, only
+/// looks whether it could. `path` is what the directory is called in messages. However deep it is, one level of it is open at a time.
+fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> {
+    let mut path = path.to_owned();
+    let mounts = OnceCell::new();
+    let open = |above: &OwnedFd, name: &Path| -> nix::Result<OwnedFd> {
+        if let Some(opened) = open_within(above, name, DIRECTORY, ResolveFlag::RESOLVE_NO_XDEV) {
+            return opened;
+        }
+        let dir = nix::fcntl::openat(above, name, DIRECTORY, Mode::empty())?;
+        let is_mount = || {
+            let place = nix::fcntl::readlink(&through(&dir)).unwrap_or_default();
+            mounts.get_or_init(mount_points).contains(Path::new(&place))
+        };
+        // a directory can be mounted elsewhere on its own file system, too
+        if identity(&dir)?.0 != identity(above)?.0 || is_mount() {
+            return Err(Errno::EXDEV);
+        }
+        Ok(dir)
+    };
+    let enter = |above: &OwnedFd, name: &Path, path: &Path| -> Result<(OwnedFd, Level)> {
+        let dir = open(above, name).map_err(|errno| match errno {
+            Errno::EXDEV => {
+                Error::new(code::FILE, format!("can't remove {}: something is mounted there", path.display()))
+                    .help("unmount it first (findmnt shows it); nothing of it was removed")
+            }
+            _ => failed("open", path, errno),
+        })?;
+        let id = identity(&dir).map_err(|errno| failed("look at", path, errno))?;
+        let mut left = Vec::new();
+        for inner in entries(&dir).map_err(|errno| failed("list", path, errno))? {
+            let stat = nix::sys::stat::fstatat(&dir, &*inner, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(|errno| failed("look at", &path.join(&inner), errno))?;
+            if Meta::from(stat).what == What::Directory {
+                left.push(inner);
+            } else if remove {
+                nix::unistd::unlinkat(&dir, &*inner, UnlinkatFlags::NoRemoveDir)
+                    .map_err(|errno| failed("remove", &path.join(&inner), errno))?;
+            }
+        }
+        Ok((dir, Level { name: name.into(), id, left }))
+    };
+    let (mut dir, top) = enter(parent, name, &path)?;
+    let mut way = vec![top];
+    while let Some(last) = way.last_mut() {
+        if let Some(inner) = last.left.pop() {
+            path.push(&inner);
+            let (below, level) = enter(&dir, Path::new(&inner), &path)?;
+            dir = below;
+            way.push(level);
+            continue;
+        }
+        let Some(done) = way.pop() else { break };
+        let Some(above) = way.last() else { break };
+        dir = nix::fcntl::openat(&dir, "..", DIRECTORY, Mode::empty()).map_err(|errno| failed("open", &path, errno))?;
+        if identity(&dir).map_err(|errno| failed("look at", &path, errno))? != above.id {
+            return Err(Error::new(code::FILE, format!("{} was moved while it was looked through", path.display()))
+                .help("run again when nobody changes it any more")
+                .of_path());
+        }
+        if remove {
+            nix::unistd::unlinkat(&dir, &*done.name, UnlinkatFlags::RemoveDir)
+                .map_err(|errno| failed("remove", &path, errno))?;
+        }
+        path.pop();
+    }
+    Ok(())
+}
+
+/// Where something is mounted, as far as this process can see that.
+fn mount_points() -> HashSet<PathBuf> {
+    let table = read::up_to(Path::new("/proc/self/mountinfo"), read::MOST).unwrap_or_default();
+    let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    places.map(|place| read::unescaped(&String::from_utf8_lossy(place)).into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PLACE;
+    use super::super::tests::{PLAIN, tree};
+    use super::*;
+
+    #[test]
+    fn a_directory_is_removed_with_everything_in_it_and_no_link_is_followed() {
+        let (dir, root) = tree();
+        root.write(Path::new("/keep/f"), b"x", PLAIN).unwrap();
+        root.write(Path::new("/gone/a/b/f"), b"x", PLAIN).unwrap();
+        std::os::unix::fs::symlink("/keep", dir.path().join("gone/a/link")).unwrap();
+        std::os::unix::fs::symlink("../keep", dir.path().join("gone/link")).unwrap();
+        root.remove_all(Path::new("/gone")).unwrap();
+        assert!(!dir.path().join("gone").exists());
+        assert!(dir.path().join("keep/f").exists());
+    }
+
+    #[test]
+    fn a_directory_of_3000_levels_is_removed_with_few_open_files() {
+        let (_dir, root) = tree();
+        root.write(Path::new("/gone/f"), b"x", PLAIN).unwrap();
+        let mut at = root.directory(Path::new("/gone")).unwrap().unwrap();
+        for _ in 0..3000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            nix::sys::stat::mkdirat(&at, "e", Mode::S_IRWXU).unwrap();
+            at = nix::fcntl::openat(&at, "d", PLACE, Mode::empty()).unwrap().into();
+        }
+        root.remove_all(Path::new("/gone")).unwrap();
+        assert!(root.meta(Path::new("/gone")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_removed_alone() {
+        let (dir, root) = tree();
+        root.write(Path::new("/keep/f"), b"x", PLAIN).unwrap();
+        std::os::unix::fs::symlink("keep", dir.path().join("link")).unwrap();
+        root.remove_all(Path::new("/link")).unwrap();
+        assert!(root.meta(Path::new("/link")).unwrap().is_none());
+        assert!(dir.path().join("keep/f").exists());
+    }
+}
