@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::document::{Files, quoted};
 use crate::error::{Error, Result, code};
 use crate::host::accounts::{Accounts, Database};
 use crate::host::packages::Manager;
@@ -18,7 +19,6 @@ use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
 use crate::resolve::is_template;
 use crate::secret::scan::scan;
-use crate::site::{Files, quoted};
 
 /// The most bytes of a file that goes into a site: what is larger is an artifact.
 const LARGEST: u64 = 1 << 20;

@@ -2,6 +2,7 @@
 
 pub mod advice;
 pub mod code;
+pub mod mask;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,6 @@ use std::sync::{Arc, OnceLock};
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 use nix::errno::Errno;
 
-use crate::secret::mask;
 use crate::text::leading;
 pub use code::Code;
 

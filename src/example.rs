@@ -8,11 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::document::{Doc, Files, Path};
 use crate::error::{Error, Result, code, nearest};
 use crate::kind;
 use crate::resolve::{Facts, Shown, show};
 use crate::secret::Secrets;
-use crate::site::{Doc, Files, Path, Site};
+use crate::site::Site;
 
 /// `roles/NAME/tests/EXAMPLE.toml`.
 #[derive(Deserialize, JsonSchema)]

@@ -13,20 +13,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ssh_key::{PublicKey, SshSig};
 
+use crate::document::fields::{SPAN_MAX, Span};
 use crate::engine::Agent;
 use crate::engine::held::HeldBack;
 use crate::engine::vitals::{Ending, Vitals, bare, failing};
+use crate::error::mask;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
-use crate::host::read;
 use crate::host::root::Root;
-use crate::kind::fields::{SPAN_MAX, Span};
 use crate::kind::{Item, whole_of};
 use crate::net;
+use crate::read;
 use crate::report::VERSION;
 use crate::sandbox::{self, Need, SmallFiles};
-use crate::secret::{Recipient, mask};
+use crate::secret::Recipient;
 use crate::store::LastRun;
 use crate::trust::{Purpose, Signer};
 

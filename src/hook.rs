@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::document::fields::is_argv;
 use crate::engine::Agent;
+use crate::error::mask;
 use crate::error::{Error, Result, code};
 use crate::host::process;
-use crate::kind::fields::is_argv;
 use crate::net;
 use crate::report::{Note, VERSION};
 use crate::sandbox;
-use crate::secret::mask;
 use crate::store::LastRun;
 
 /// Who was told of which failure.

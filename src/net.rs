@@ -9,6 +9,7 @@ pub mod ranges;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod writeback;
 
 use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -26,7 +27,7 @@ use rustls::{AlertDescription, CertificateError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, code};
-use crate::host::read;
+use crate::read;
 
 /// Seconds for a connection, and for each wait for more bytes, unless the options say otherwise.
 const TIMEOUT: u64 = 20;

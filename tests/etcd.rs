@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use authority::{authority, named};
 use fleetlock::StandIn as Locks;
+use kpull::document::Files;
 use kpull::engine::slot::{Missed, Occupied, Slots, take};
 use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
@@ -28,7 +29,7 @@ use kpull::net::server::Server;
 use kpull::report::{Event, Report};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::Secrets;
-use kpull::site::{Files, Site};
+use kpull::site::Site;
 use kpull::store::Store;
 use rcgen::KeyPair;
 

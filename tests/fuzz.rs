@@ -38,7 +38,7 @@ const STRANGE: [&str; 10] = ["ü", "für alle", "—", "→", "\u{feff}", "日�
 
 #[test]
 fn texts_of_any_language_do_no_harm_wherever_they_stand_in_a_site() {
-    let files = kpull::site::Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let files = kpull::document::Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     let texts: Vec<(&str, &str)> =
         files.iter().filter_map(|(path, content)| Some((path, std::str::from_utf8(content).ok()?))).collect();
     // the same each time

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kpull::config::Config;
+use kpull::document::Tree;
+use kpull::document::layout::MANIFEST;
+use kpull::document::{Files, Format};
 use kpull::error::{Context as _, Error, visible};
 use kpull::fleet::Place;
 use kpull::host::Host;
@@ -29,13 +32,12 @@ use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
 use kpull::secret::scan::scan;
 use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
-use kpull::site::{Files, Format, Site};
-use kpull::source::Tree;
+use kpull::site::Site;
 use kpull::store::Store;
 use kpull::store::archive::{Limits, extract};
 use kpull::trust::{
-    AllowedSigners, Announced, Enrolment, KeySet, MANIFEST, Manifest, Memory, Message, Purpose, Signed, claimed,
-    fingerprint, is_part,
+    AllowedSigners, Announced, Enrolment, KeySet, Manifest, Memory, Message, Purpose, Signed, claimed, fingerprint,
+    is_part,
 };
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use ssh_key::private::Ed25519Keypair;

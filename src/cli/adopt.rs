@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::adopt::{Thing, candidates, role};
 use crate::cli::{Run, print, print_json};
+use crate::document::replace;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::root::Root;
 use crate::report::VERSION;
-use crate::site::replace;
 
 /// Arguments of `adopt`.
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
+use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
 use crate::host::os::Os;
@@ -24,7 +25,6 @@ use crate::secret::desk::{Desk, Users};
 use crate::secret::scan::scan;
 use crate::site::{HostVars, Site};
 use crate::supply::check::{Asked, Checking, check};
-use crate::supply::layout;
 use crate::vendor;
 
 /// Arguments of `check`.

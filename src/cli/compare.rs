@@ -9,9 +9,10 @@ use serde_json::json;
 
 use crate::cli::{Run, print, print_as_is, print_json};
 use crate::compare::{State, compare};
+use crate::document::{Files, PARTS};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::at_terminal;
-use crate::site::{Files, PARTS, Site};
+use crate::site::Site;
 
 /// Arguments of `compare`.
 #[derive(Args, Debug)]

@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, keys, print, print_json};
+use crate::document::quoted;
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
-use crate::site::quoted;
 use crate::source;
 use crate::trust::{self, Enrolment, KeySet, Manifest, Memory, Seen};
 

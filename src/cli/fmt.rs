@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
+use crate::document::{Files, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::site::fmt::format;
-use crate::site::{Files, read_if_there, replace, utf8};
 use crate::vendor;
 
 /// Arguments of `fmt`.

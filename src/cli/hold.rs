@@ -5,11 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
+use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::before::Before;
 use crate::engine::held::HeldBack;
 use crate::error::{Error, Exit, Result, code, nearest};
-use crate::kind::fields::Lifetime;
 use crate::report::{Text, VERSION};
 
 /// Arguments of `hold`.

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::document::{Files, replace};
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::site::{Files, Site, replace};
+use crate::site::Site;
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
 
 /// Arguments of `keys`.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::error::{Error, code};
-use crate::host::{meminfo, read};
+use crate::host::meminfo;
+use crate::read;
 
 /// More than the largest sites take.
 const MOST: u64 = 4 << 30;

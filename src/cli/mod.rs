@@ -56,7 +56,9 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use textwrap::WordSplitter;
 
+use crate::document::Files;
 use crate::engine::Agent;
+use crate::error::mask;
 use crate::error::{Error, Exit, Result, advice, code};
 use crate::host::launch;
 use crate::host::process::keep_private;
@@ -64,8 +66,7 @@ use crate::net;
 use crate::report::terminal::{self, Level};
 use crate::report::{self, Report};
 use crate::sandbox;
-use crate::secret::mask;
-use crate::site::{Files, Site};
+use crate::site::Site;
 
 /// Pulls this host's signed manifest and makes the host what it says.
 #[derive(Debug, Parser)]

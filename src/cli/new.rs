@@ -8,10 +8,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
+use crate::document::{Files, quoted, replace};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site, is_plain_name, quoted, replace, schema};
+use crate::site::{Site, is_plain_name, schema};
 
 /// Arguments of `new`.
 #[derive(Args, Debug)]

@@ -9,11 +9,11 @@ use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
+use crate::document::{Format, READABLE, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
-use crate::site::{Format, READABLE, read_if_there, replace, utf8};
 use crate::store::archive::{self, Limits};
 use crate::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 

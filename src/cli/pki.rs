@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::cli::secret::Identity;
 use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::document::fields::Lifetime;
 use crate::error::{Exit, Result};
-use crate::kind::fields::Lifetime;
 use crate::pki::{Done, Office, Reason, Standing, State, Step};
 use crate::secret::Keyring;
 

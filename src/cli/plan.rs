@@ -7,13 +7,14 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::cli::{HostArgs, Run, TalkArgs};
+use crate::document::Files;
 use crate::engine::{self, plan};
 use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::report::{self, Event, Report, Summary, Text};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site};
+use crate::site::Site;
 use crate::store::Store;
 
 /// Arguments of `plan`.

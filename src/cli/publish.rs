@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{NetArgs, Run, print, print_json};
+use crate::document::fields::Span;
 use crate::error::{Error, Exit, Result, code};
-use crate::kind::fields::Span;
 use crate::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
 
 /// Arguments of `publish`.

@@ -6,8 +6,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::cli::{Run, print, print_as_is};
+use crate::document::replace;
 use crate::error::{Exit, Result};
-use crate::site::replace;
 use crate::site::schema::{FILES, text};
 
 /// Arguments of `schema`.

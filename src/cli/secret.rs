@@ -13,6 +13,7 @@ use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::document::Files;
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, counted};
 use crate::host::process::at_terminal;
@@ -20,7 +21,6 @@ use crate::report::VERSION;
 use crate::secret::desk::Desk;
 use crate::secret::readers::Reader;
 use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
-use crate::site::Files;
 
 /// Arguments of `secret`.
 #[derive(Args, Debug)]

@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::config::Config;
 use crate::error::{Exit, Result};
-use crate::host::{Host, read};
+use crate::host::Host;
+use crate::read;
 use crate::report::{Text, VERSION};
 
 /// Arguments of `self-test`.

@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
+use crate::document::fields::Lifetime;
 use crate::error::{Exit, Result};
-use crate::kind::fields::Lifetime;
 use crate::trust::{Signer, sign};
 
 /// Arguments of `sign`.

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, print, print_json};
+use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::example::{Example, paths};
-use crate::site::Files;
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json};
+use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, counted, nearest};
 use crate::report::VERSION;
-use crate::site::Files;
 use crate::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
 
 /// Arguments of `vendor`.

@@ -200,7 +200,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::site::Files;
+    use crate::document::Files;
 
     /// Six hosts in waves of one, two and three; `wave` is added to the second.
     fn site(rollout: &str, wave: &str) -> Site {

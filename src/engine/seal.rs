@@ -22,10 +22,10 @@ use sha2::{Digest, Sha256};
 use crate::engine::take::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
-use crate::host::read;
 use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
+use crate::read;
 use crate::report::Summary;
 use crate::resolve::{Facts, Os};
 

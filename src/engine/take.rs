@@ -8,6 +8,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::document::Files;
+use crate::document::Tree;
 use crate::engine::rollout;
 use crate::error::{Error, Exit, Result, code, one_line};
 use crate::host::Host;
@@ -15,10 +17,10 @@ use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
 use crate::secret::Secrets;
-use crate::site::{Files, FleetLock, Site};
-use crate::source::{Poll, Source, Tree};
-use crate::store::{CachedRelease, Generation, Hold, Store};
-use crate::trust::{Announced, ENROLL, KeySet, Memory, Policy, Seen, Signed, Verified};
+use crate::site::{FleetLock, Site};
+use crate::source::{Poll, Source};
+use crate::store::{CachedRelease, ENROLL, Generation, Hold, Store};
+use crate::trust::{Announced, KeySet, Memory, Policy, Seen, Signed, Verified};
 
 /// A host with its configuration and state: what a run works with.
 pub struct Agent<'a> {
@@ -94,7 +96,8 @@ impl Trust {
     pub fn counts(&self, store: &Store, serial: u64, keys: u64) -> Result<bool> {
         let newest = &self.policy.keys;
         for number in keys.max(self.start.number).saturating_add(1)..=newest.number {
-            let last = if number == newest.number { newest.last_serial } else { store.key_set(number)?.last_serial };
+            let last =
+                if number == newest.number { newest.last_serial } else { KeySet::kept(store, number)?.last_serial };
             if last.is_some_and(|last| serial > last) {
                 return Ok(false);
             }
@@ -163,7 +166,7 @@ impl<'a> Agent<'a> {
             ))
             .help(format!("put them back, or, if you mean to start from other keys, {ENROLL}")));
         }
-        trust.policy.keys = self.store.key_set(known.keys)?;
+        trust.policy.keys = KeySet::kept(&self.store, known.keys)?;
         trust.memory = known;
         Ok(trust)
     }
@@ -462,7 +465,8 @@ impl<'a> Agent<'a> {
 
     /// Verifies a kept release by a key set, less what was revoked since, as of a time.
     fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
-        let mut keys = if number > trust.start.number { self.store.key_set(number)? } else { trust.start.clone() };
+        let mut keys =
+            if number > trust.start.number { KeySet::kept(&self.store, number)? } else { trust.start.clone() };
         keys.signers = keys.signers.without(&trust.policy.keys.revoked);
         Policy { site: trust.policy.site.clone(), keys }.announce(kept, at)
     }

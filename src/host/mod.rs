@@ -16,7 +16,6 @@ pub mod meminfo;
 pub mod os;
 pub mod packages;
 pub mod process;
-pub mod read;
 pub mod rich_rule;
 pub mod root;
 mod sync;
@@ -25,7 +24,6 @@ pub mod tls;
 pub mod unit_files;
 pub mod useradd;
 pub mod web;
-pub mod writeback;
 pub mod zone;
 pub mod zone_file;
 

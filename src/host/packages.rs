@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, code};
 use crate::host::os::Os;
 use crate::host::process::{Command, Output, argv, run, run_if_there};
-use crate::host::read;
 use crate::host::root::{Access, Root};
+use crate::read;
 
 /// How long a package manager may take; most of it is the download.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);

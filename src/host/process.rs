@@ -20,10 +20,10 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::read;
+use crate::error::mask;
 use crate::error::{Context, Error, Result, code};
 use crate::host::launch;
-use crate::secret::mask;
+use crate::read;
 use crate::text::shortened;
 
 /// Where programs are looked for.

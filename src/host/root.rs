@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::label::Labels;
-use super::read;
 use crate::error::{Context, Error, Result, code};
 use crate::net::download::hash;
+use crate::read;
 use gather::Batch;
 
 /// What stands at a path.

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::thread::Builder;
 
-use super::{meminfo, read};
+use super::meminfo;
+use crate::read;
 
 /// How many files are given to the disk at once. The file system writes its journal once for all that wait then.
 const AT_ONCE: usize = 16;

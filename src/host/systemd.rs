@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
+use crate::error::mask;
 use crate::error::{Error, Exit, Result, code, visible};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::process::{Command, argv, run_if_there};
-use crate::secret::mask;
 use crate::text::shortened;
 
 const SERVICE: &str = "org.freedesktop.systemd1";

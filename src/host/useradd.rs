@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::host::account_files::{WantedGroup, WantedUser};
 use crate::host::process::{Command, Output, argv, run};
-use crate::host::read;
+use crate::read;
 
 /// How long one of them may take: they wait for each other, and copy files.
 const PATIENCE: Duration = Duration::from_secs(120);

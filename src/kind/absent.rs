@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
-use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[absent]]`.

@@ -11,14 +11,14 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::Pin;
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
-use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
-use crate::site::Pin;
 use crate::store::tree::prefix_problem;
 use crate::store::{OPEN_FILES, Progress, Taken};
 

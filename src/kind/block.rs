@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::root::{Access, What};
 use crate::kind::diff::Diff;
-use crate::kind::fields::AbsolutePath;
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::secret::fits;

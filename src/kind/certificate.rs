@@ -11,9 +11,9 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::error::{Error, Result};
 use crate::kind::diff::Diff;
-use crate::kind::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::pki::{

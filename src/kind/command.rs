@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::error::{Error, Result, code};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::host::read;
-use crate::kind::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::read;
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
 /// say that it is to run.

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
-use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 

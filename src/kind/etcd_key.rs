@@ -6,10 +6,10 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, Span};
 use crate::error::{Error, Result, code};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::diff::Diff;
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::net;
 use crate::secret::fits;

@@ -14,11 +14,11 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, Span};
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::file::Wanted;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::net;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
-use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::origin::Origin;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::secret::fits;

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AccountName;
 use crate::error::Result;
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
-use crate::kind::fields::AccountName;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[group]]`.

@@ -12,13 +12,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::document::fields::{AbsolutePath, Span};
+use crate::error::mask;
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
-use crate::secret::{fits, mask};
+use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};
 

@@ -4,7 +4,6 @@
 //! the host, and changed.
 
 pub mod diff;
-pub mod fields;
 pub mod origin;
 #[cfg(test)]
 pub mod testing;
@@ -19,6 +18,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::document::{Doc, Pin, fields};
 use crate::error::{Error, Place, Result, one_line};
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
@@ -28,7 +28,6 @@ use crate::kind::diff::Diff;
 use crate::kind::origin::Origin;
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
-use crate::site::{Doc, Pin};
 use crate::store::{Progress, Store};
 
 /// When a resource has its turn, unless something that the catalog names says otherwise.

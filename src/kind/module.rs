@@ -6,10 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
-use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, What, Work};
 

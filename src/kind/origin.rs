@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
 use crate::host::root::What;
@@ -11,7 +12,6 @@ use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
-use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::firewall::{FormerTarget, NoZone, Restored};
 use crate::kind::package::Unwanted;

@@ -7,12 +7,12 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, Span, is_argv};
 use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
-use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
 use crate::text::shortened;

@@ -8,11 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::process::{Command, argv, run, run_if_there};
 use crate::host::root::{Access, What};
 use crate::host::unit_files::ETC;
-use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::{File, Wanted};
 use crate::kind::unit::UnitName;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, Span};
 use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::kind::etcd_key::cluster;
-use crate::kind::fields::{AbsolutePath, Span};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::site::FleetLock;
 

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use crate::error::{Result, counted};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
-use crate::host::read::unescaped;
 use crate::host::root::Access;
 use crate::kind::diff::Diff;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::read::unescaped;
 
 const FSTAB: &str = "/etc/fstab";
 const MARK: &str = "# kpull: this host has no swap: ";

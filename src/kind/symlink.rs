@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::host::unit_files::straight;
-use crate::kind::fields::AbsolutePath;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[symlink]]`.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::Root;
 use crate::host::unit_files::straight;
-use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::module::Module;
 use crate::kind::origin::Origin;

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::Result;
-use crate::kind::fields::{AbsolutePath, AccountName, Mode};
 use crate::kind::file::{File, Wanted};
 use crate::kind::{Build, Fields, Resource};
 

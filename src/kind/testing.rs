@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::document::{Doc, Pin};
 use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::kind::{Build, Change, Entry, Fields, Resource, Work, build_as, find};
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
-use crate::site::{Doc, Pin};
 use crate::store::Store;
 
 /// A role's files and (already rendered) templates.

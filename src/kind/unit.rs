@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Visitor};
 
+use crate::document::fields::{AbsolutePath, Span, is_argv};
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::Host;
 use crate::host::process::{self, Command, Ended, Output, run_if_there};
 use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own};
 use crate::host::zone::{PortRange, Traffic};
-use crate::kind::fields::{AbsolutePath, Span, is_argv};
 use crate::kind::file::{File, Wanted};
 use crate::kind::origin::{Origin, Was};
 use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Trace, Wants, Work};

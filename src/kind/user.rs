@@ -6,12 +6,12 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::fields::{AbsolutePath, AccountName};
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, What};
 use crate::host::{Missing, home, useradd};
-use crate::kind::fields::{AbsolutePath, AccountName};
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.

@@ -1,8 +1,9 @@
 //! Pins that don't say how long their file is: a download of one can't be bounded, nor its space be asked for.
 
+use crate::document::{Doc, Pin};
 use crate::error::{Error, code, counted};
 use crate::lint::Subject;
-use crate::site::{Doc, Pin, Site};
+use crate::site::Site;
 
 const FILE: &str = "artifacts.toml";
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::error::mask::forms;
 use crate::error::{Error, code};
 use crate::host::unit_files::DIRS;
 use crate::kind::Item;
@@ -13,7 +14,6 @@ use crate::kind::kube_object::KubeObject;
 use crate::kind::unit::Unit;
 use crate::lint::place;
 use crate::lint::{Host, Subject};
-use crate::secret::mask::forms;
 use crate::secret::placeholder;
 
 /// Who reads what is not kept from anybody.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::document::Files;
 use crate::error::Error;
 use crate::lint::{lint, lint_hosts};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site};
+use crate::site::Site;
 
 /// `artifacts.toml` with one artifact, `app` 1.0.
 pub const ARTIFACTS: &str = r#"[app]

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result, code};
-use crate::host::read;
-use crate::host::writeback::Writeback;
 use crate::net::ranges::LARGE;
+use crate::net::writeback::Writeback;
 use crate::net::{Ask, Download, Get, Kind, from_io};
+use crate::read;
 
 const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::document::{Files, replace};
 use crate::error::{Context, Result, code};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::{Recipient, name, seal};
-use crate::site::{Files, replace};
 
 /// What is going to be written into a site, and removed from it.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::kind::fields::Lifetime;
+use crate::document::fields::Lifetime;
 
 /// How long certificates live when nobody says so.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);

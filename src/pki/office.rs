@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::document::Files;
 use crate::error::{Context, Error, Result, code, nearest};
 use crate::pki::status::{bundle, certificate_at};
 use crate::pki::{
@@ -15,7 +16,7 @@ use crate::pki::{
 use crate::secret::index::Index;
 use crate::secret::readers::{newcomers, readers};
 use crate::secret::{Keyring, Recipient, name};
-use crate::site::{Files, Site};
+use crate::site::Site;
 
 /// What was done to one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

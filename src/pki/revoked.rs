@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use rcgen::RevocationReason;
 use serde::{Deserialize, Serialize};
 
+use crate::document::Files;
 use crate::error::Result;
-use crate::site::Files;
 
 /// The site's path of the record.
 pub const PATH: &str = "pki/revoked.toml";

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::engine::slot::Occupied;
 use crate::error::is_hidden;
+use crate::error::mask;
 use crate::report::{Event, Report};
-use crate::secret::mask;
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use minijinja::ErrorKind;
 use minijinja::value::{Value, ValueKind};
 
+use crate::error::mask::is_in;
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::pki::{KeyOf, key_of};
 use crate::resolve::world::is_of_a_world;
-use crate::secret::mask::is_in;
 use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::Site;
 

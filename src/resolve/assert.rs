@@ -105,9 +105,10 @@ fn unknown(world: &World, role: &Role, way: &[&str], name: &str) -> Error {
 mod tests {
     use std::sync::Arc;
 
+    use crate::document::Files;
     use crate::resolve::{Facts, resolve};
     use crate::secret::Secrets;
-    use crate::site::{Files, Site};
+    use crate::site::Site;
 
     /// What is wrong with a site with these variables and this role: message, place and help of each.
     fn told(vars: &str, role: &str) -> Vec<[String; 3]> {

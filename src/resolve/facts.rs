@@ -10,11 +10,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::document::{Doc, read_if_there};
 use crate::error::{Context, Error, Result, code, nearest};
 use crate::host::{Host, meminfo};
 use crate::resolve::os::Os;
 use crate::resolve::world::merge;
-use crate::site::{Doc, HostVars, read_if_there};
+use crate::site::HostVars;
 
 /// What `selinux` can be.
 const SELINUX: [&str; 3] = ["enforcing", "permissive", "disabled"];
@@ -251,7 +252,7 @@ fn arch_by_go(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::Files;
+    use crate::document::Files;
 
     #[test]
     fn a_tree_s_os_release_tells_the_family() {

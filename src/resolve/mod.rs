@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
+use crate::document::{Pin, dotted};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::slot::Slot;
@@ -37,7 +38,7 @@ use crate::kind::{Build, Entry, Fields as _, Item};
 use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::resolve::shown::Recorder;
 use crate::secret::{Secret, Secrets};
-use crate::site::{self, Pin, Role, Site, dotted};
+use crate::site::{self, Role, Site};
 
 /// Every resource of one host, fully resolved and in order.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::document::Pin;
 use crate::error::{Error, Place, Result};
 use crate::kind::Build;
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
-use crate::site::Pin;
 
 /// One entry of a role, as it is for a host.
 #[derive(Debug)]

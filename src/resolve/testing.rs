@@ -1,9 +1,10 @@
 //! What the tests of later stages have a catalog from.
 
+use crate::document::Files;
 use crate::error::Result;
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site};
+use crate::site::Site;
 
 /// The catalog of a host `h` whose one role `r` says this.
 pub fn catalog(role: &str) -> Result<Catalog> {

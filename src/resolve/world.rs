@@ -11,13 +11,14 @@ use minijinja::value::{Enumerator, Object, Serde, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
+use crate::document::{Doc, Path, foreign};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
 use crate::resolve::{expression, filters, functions};
 use crate::secret::{Secret, Secrets, lock};
-use crate::site::{Doc, Path, RESERVED, Role, Site, Type, foreign};
+use crate::site::{RESERVED, Role, Site, Type};
 use crate::text::around;
 
 /// Everything that a host's templates can see.
@@ -745,9 +746,10 @@ impl Object for HostObject {
 
 #[cfg(test)]
 mod tests {
+    use crate::document::Files;
     use crate::resolve::{Facts, resolve};
     use crate::secret::Secrets;
-    use crate::site::{Files, Site};
+    use crate::site::Site;
 
     /// What resolving a host says, whose role has these variables and a file with this content.
     fn resolved(vars: &str, content: &str) -> Result<usize, String> {

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use super::confine::{Confined, confine, end_with_parent};
 use super::wire::{self, Answer, CHUNK, Fault, Job, Request, Setup, Tag};
+use crate::document::Tree;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::host::web::{self, Ask as _};
 use crate::net::{self, Ask, Client, Conditions, Download, Kind, ranges};
-use crate::source::{self, Poll, Source, Tree};
+use crate::source::{self, Poll, Source};
 
 /// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
 /// libraries that make paths absolute would use that.

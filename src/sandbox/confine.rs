@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filter;
 use crate::error::{Context, Error, Result, code};
-use crate::host::read;
+use crate::read;
 
 /// The newest rules of Landlock that are asked for; a kernel with fewer enforces what it has.
 const LANDLOCK: ABI = ABI::V6;

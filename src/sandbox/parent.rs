@@ -19,14 +19,15 @@ use super::COMMAND;
 use super::confine::{Confinement, has_landlock};
 use super::need::{Need, demand};
 use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
+use crate::document::Tree;
 use crate::error::{Context, Error, Result, code, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
-use crate::host::read;
 use crate::host::root::{Access, Root, What};
 use crate::host::web;
 use crate::net::{self, Ask, Download, Get, Options, Pace};
-use crate::source::{self, Config, Poll, Reach, Source, Tree};
+use crate::read;
+use crate::source::{self, Config, Poll, Reach, Source};
 
 /// How long git may take for all that it is asked in a run: what it fetches comes before its first answer.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::document::{Doc, Files, replace};
 use crate::error::{Context, Error, Result, code};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::readers::{Reader, newcomers, readers};
 use crate::secret::{Keyring, Recipient, Secrets, name, seal};
-use crate::site::{Doc, Files, Site, replace};
+use crate::site::Site;
 
 /// Which hosts need which secrets.
 #[derive(Debug, Default)]

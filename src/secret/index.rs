@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::document::Files;
 use crate::error::Result;
 use crate::secret::{Recipient, name};
-use crate::site::Files;
 
 /// The index's path in a site.
 pub const INDEX: &str = "secrets/recipients.toml";

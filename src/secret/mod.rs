@@ -6,7 +6,6 @@
 #[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 pub mod desk;
 pub mod index;
-pub mod mask;
 pub mod name;
 pub mod readers;
 pub mod scan;
@@ -25,7 +24,7 @@ use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Result, code};
-use crate::host::read;
+use crate::read;
 
 /// Bytes that a secret may have: keys and tokens, not archives.
 pub const LARGEST: u64 = 1 << 20;

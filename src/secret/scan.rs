@@ -6,8 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::document::Files;
 use crate::error::{Error, Place, code};
-use crate::site::Files;
 use crate::text::{around, leading, trailing};
 
 /// What takes a line, or the one after it, out of the search.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
+use crate::document::Files;
+use crate::error::mask;
 use crate::error::{Error, Result, code, nearest};
 use crate::secret::index::Index;
-use crate::secret::{Keyring, Plain, lock, mask, name};
-use crate::site::Files;
+use crate::secret::{Keyring, Plain, lock, name};
 
 /// The secrets of a site, as somebody can see them. Clones see the same ones.
 #[derive(Clone)]

@@ -2,8 +2,8 @@
 
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, Value};
 
+use crate::document::Doc;
 use crate::error::{Error, Result, code};
-use crate::site::Doc;
 
 /// One step of an indent.
 const STEP: &str = "  ";

@@ -1,22 +1,12 @@
 //! What people write: TOML files as types that know file, line and column.
 
 mod checked;
-mod doc;
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-mod files;
 pub mod fmt;
-pub mod foreign;
-mod format;
-mod pin;
 mod role;
 mod rollout;
 pub mod schema;
 
 pub use checked::{Assert, Type};
-pub use doc::{Doc, Path, dotted, quoted, utf8};
-pub use files::{Files, PARTS, read_if_there, replace};
-pub use format::{Format, READABLE};
-pub use pin::{Artifact, Pin, is_sha256, read as pins};
 pub use role::{Entry, Role};
 pub use rollout::{FleetLock, Rollout, Share, Wave};
 
@@ -27,8 +17,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::document::fields::names_of;
+use crate::document::{Artifact, Doc, Files, Path, dotted, pins};
 use crate::error::{Error, Result, code, nearest};
-use crate::kind::fields::names_of;
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
 
@@ -160,7 +151,7 @@ impl Site {
         let mut errors = Vec::new();
         let at = ["secrets".to_owned(), "recipients".to_owned()];
         let operators = recipients(&doc, &at, &secrets.recipients, &mut errors);
-        let artifacts = keep(&mut errors, pin::read(&files)).unwrap_or_default();
+        let artifacts = keep(&mut errors, pins(&files)).unwrap_or_default();
         let mut roles = BTreeMap::new();
         for name in files.children("roles") {
             if let Some(role) = keep(&mut errors, Role::load(&files, &name)) {

@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::document::fields::names_of;
+use crate::document::{Doc, Files, Path, utf8};
 use crate::error::{Error, Result, code};
-use crate::kind::{self, fields::names_of};
+use crate::kind;
 use crate::site::checked::{Assert, Type};
-use crate::site::{Doc, Files, Path, RESERVED, reserved, utf8};
+use crate::site::{RESERVED, reserved};
 
 /// A role.
 #[derive(Debug)]

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::Doc;
+use crate::document::fields::Span;
 use crate::error::{Error, Result, code};
-use crate::kind::fields::Span;
 use crate::net;
-use crate::site::{Doc, HostVars};
+use crate::site::HostVars;
 
 /// `[rollout]`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -200,7 +201,8 @@ impl WaveFields {
 
 #[cfg(test)]
 mod tests {
-    use crate::site::{Files, Site};
+    use crate::document::Files;
+    use crate::site::Site;
 
     fn site(rollout: &str) -> crate::Result<Site> {
         let text = format!("name = \"x\"\n[groups.web]\n[groups.db]\n{rollout}");

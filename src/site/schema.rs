@@ -5,11 +5,12 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
+use crate::document::ArtifactFile;
 use crate::example::ExampleFile;
 use crate::kind::{KINDS, Kind};
 use crate::resolve::Facts;
 use crate::site::role::{Common, Head};
-use crate::site::{HostFile, SiteFile, pin};
+use crate::site::{HostFile, SiteFile};
 use crate::vendor;
 
 /// A sort of file, and its schema.
@@ -53,7 +54,7 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 }
 
 fn artifacts(generator: &mut SchemaGenerator) -> Value {
-    json!({ "type": "object", "additionalProperties": of::<pin::ArtifactFile>(generator) })
+    json!({ "type": "object", "additionalProperties": of::<ArtifactFile>(generator) })
 }
 
 fn vendor(generator: &mut SchemaGenerator) -> Value {

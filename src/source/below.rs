@@ -1,6 +1,7 @@
 //! A site that is not at the top of its repository: several of them may share one.
 
-use super::{Poll, Source, Tree};
+use super::{Poll, Source};
+use crate::document::Tree;
 use crate::error::Result;
 
 /// A directory of what another source hands out.

@@ -11,7 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, Source, Tree, digest, segments, too_big};
+use super::{Poll, Source, digest, segments, too_big};
+use crate::document::Tree;
+use crate::document::layout::{LARGEST_MANIFEST, MANIFEST, SIGNATURES};
 use crate::error::{Context, Error, Result, code};
 
 /// A directory.
@@ -57,11 +59,11 @@ impl Source for Dir {
                 .or_help("mount or create it, or correct `dir`")
         })?;
         let dir = Opened { path: self.path.clone(), root, last: RefCell::default() };
-        let Some(release) = dir.read(RELEASE, RELEASE_MAX)? else {
-            return Err(Error::new(code::DIR, format!("{} has no {RELEASE}", self.path.display()))
+        let Some(release) = dir.read(MANIFEST, LARGEST_MANIFEST)? else {
+            return Err(Error::new(code::DIR, format!("{} has no {MANIFEST}", self.path.display()))
                 .help("put a published release there, or correct `dir`"));
         };
-        let signatures = dir.read(SIGNATURES, RELEASE_MAX)?;
+        let signatures = dir.read(SIGNATURES, LARGEST_MANIFEST)?;
         let now = digest(&[Some(&release), signatures.as_deref()]);
         if mark == Some(&now) {
             return Ok(Poll::Unchanged);
@@ -74,7 +76,7 @@ impl Tree for DirTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         // The bytes that the mark stands for, even when somebody has replaced them since.
         let kept = match path {
-            RELEASE => Some(&self.release),
+            MANIFEST => Some(&self.release),
             SIGNATURES => self.signatures.as_ref(),
             _ => return self.dir.read(path, max),
         };
@@ -199,7 +201,7 @@ mod tests {
 
     fn site() -> tempfile::TempDir {
         let site = tempfile::tempdir().unwrap();
-        fs::write(site.path().join(RELEASE), "release").unwrap();
+        fs::write(site.path().join(MANIFEST), "release").unwrap();
         fs::write(site.path().join(SIGNATURES), "signature").unwrap();
         fs::create_dir_all(site.path().join("roles/etcd")).unwrap();
         fs::write(site.path().join("roles/etcd/role.toml"), "role").unwrap();
@@ -232,9 +234,9 @@ mod tests {
     fn what_the_mark_stands_for_stays_when_the_file_is_replaced() {
         let site = site();
         let (tree, _) = news(site.path(), None);
-        fs::write(site.path().join(RELEASE), "newer").unwrap();
-        assert_eq!(tree.read(RELEASE, 100).unwrap().as_deref(), Some(&b"release"[..]));
-        let error = tree.read(RELEASE, 6).unwrap_err();
+        fs::write(site.path().join(MANIFEST), "newer").unwrap();
+        assert_eq!(tree.read(MANIFEST, 100).unwrap().as_deref(), Some(&b"release"[..]));
+        let error = tree.read(MANIFEST, 6).unwrap_err();
         assert!(error.to_string().ends_with("release.toml has more than 6 bytes"), "{error}");
     }
 
@@ -278,7 +280,7 @@ mod tests {
         fs::write(site.path().join(".git/config"), "").unwrap();
         symlink("/etc", site.path().join("link")).unwrap();
         let (tree, _) = news(site.path(), None);
-        let expected = ["link", RELEASE, SIGNATURES, "roles/etcd/role.toml"];
+        let expected = ["link", MANIFEST, SIGNATURES, "roles/etcd/role.toml"];
         assert_eq!(tree.list().unwrap().unwrap(), expected);
         assert_eq!(tree.list().unwrap().unwrap(), expected);
     }

@@ -25,7 +25,8 @@ use gix_transport::{Protocol, Service};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::gauge::{Gauge, RATIO};
-use super::{Config, Poll, Reach, Source, Tree, segments, too_big};
+use super::{Config, Poll, Reach, Source, segments, too_big};
+use crate::document::Tree;
 use crate::error::{Context, Error, Result, code, nearest};
 use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
 

@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 
-use super::{Poll, RELEASE, RELEASE_MAX, SIGNATURES, SIGNATURES_MAX, Source, Tree, digest, segments, too_big};
+use super::{Poll, Source, digest, segments, too_big};
+use crate::document::Tree;
+use crate::document::is_sha256;
+use crate::document::layout::{self, POINTER, POINTER_MAX, Pointer};
+use crate::document::layout::{LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, SIGNATURES};
 use crate::error::{Error, Exit, Result, code};
 use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};
-use crate::site::is_sha256;
-use crate::supply::layout::{self, POINTER, POINTER_MAX, Pointer};
 
 /// What a mark begins with when it is one of a published site.
 const PUBLISHED: &str = "published ";
@@ -57,7 +59,7 @@ impl Layout {
     /// The one file that tells of news, and the most bytes it may have.
     fn head(self) -> (&'static str, u64) {
         match self {
-            Self::Plain => (RELEASE, RELEASE_MAX),
+            Self::Plain => (MANIFEST, LARGEST_MANIFEST),
             Self::Published => (POINTER, POINTER_MAX),
         }
     }
@@ -139,8 +141,8 @@ impl Files {
 
     /// The release that a pointer leads to; `None` when it is not there.
     fn follow(&self, pointer: &Pointer) -> Result<Option<PublishedTree>> {
-        let Some(release) = self.blob(&pointer.manifest, RELEASE_MAX)? else { return Ok(None) };
-        let Some(signatures) = self.blob(&pointer.signatures, SIGNATURES_MAX)? else { return Ok(None) };
+        let Some(release) = self.blob(&pointer.manifest, LARGEST_MANIFEST)? else { return Ok(None) };
+        let Some(signatures) = self.blob(&pointer.signatures, LARGEST_SIGNATURES)? else { return Ok(None) };
         let (files, pointer) = (self.clone(), pointer.clone());
         Ok(Some(PublishedTree { files, pointer, release, signatures, listed: OnceCell::new() }))
     }
@@ -217,7 +219,7 @@ impl Source for Http {
                 }
             });
         }
-        Err(Error::new(code::HTTP, format!("there is neither {} nor {RELEASE}", self.files.url(POINTER)?))
+        Err(Error::new(code::HTTP, format!("there is neither {} nor {MANIFEST}", self.files.url(POINTER)?))
             .help("publish a release there, or correct `http`: it is the address of the directory"))
     }
 }
@@ -233,7 +235,7 @@ fn whole(files: &Files, path: &str, bytes: &[u8], max: u64) -> Result<Option<Vec
 impl Tree for PlainTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let names = segments(path)?;
-        if path == RELEASE {
+        if path == MANIFEST {
             // The bytes that the mark stands for, even when the server has newer ones by now.
             return whole(&self.files, path, &self.release, max);
         }
@@ -265,7 +267,7 @@ impl Tree for PublishedTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         segments(path)?;
         match path {
-            RELEASE => return whole(&self.files, path, &self.release, max),
+            MANIFEST => return whole(&self.files, path, &self.release, max),
             SIGNATURES => return whole(&self.files, path, &self.signatures, max),
             _ => {}
         }
@@ -345,10 +347,10 @@ mod tests {
         assert_eq!(paths, ["/sites/a/current.toml", "/sites/a/release.toml", "/sites/a/release.toml"]);
         assert_eq!(seen[2].header("if-none-match"), Some("\"first\""));
         *release.lock().unwrap() = "second".into();
-        assert_eq!(tree.read(RELEASE, 9).unwrap().as_deref(), Some(&b"first"[..]), "a tree is one state");
+        assert_eq!(tree.read(MANIFEST, 9).unwrap().as_deref(), Some(&b"first"[..]), "a tree is one state");
         let (tree, _) = news(&mut source, Some(&mark));
-        assert_eq!(tree.read(RELEASE, 9).unwrap().as_deref(), Some(&b"second"[..]));
-        let error = tree.read(RELEASE, 5).unwrap_err();
+        assert_eq!(tree.read(MANIFEST, 9).unwrap().as_deref(), Some(&b"second"[..]));
+        let error = tree.read(MANIFEST, 5).unwrap_err();
         assert!(error.to_string().ends_with("release.toml has more than 5 bytes"), "{error}");
     }
 
@@ -417,7 +419,7 @@ mod tests {
     #[test]
     fn a_release_that_is_too_big_is_not_read() {
         let server = Server::plain(|request| match request.path.as_str() {
-            "/release.toml" => Answer::new(200, vec![b' '; RELEASE_MAX as usize + 1]),
+            "/release.toml" => Answer::new(200, vec![b' '; LARGEST_MANIFEST as usize + 1]),
             _ => Answer::new(404, ""),
         });
         let error = source(&server, "").poll(None).err().unwrap();
@@ -509,7 +511,7 @@ mod tests {
         files.lock().unwrap().clear();
         files.lock().unwrap().insert("/release.toml".into(), b"plain".to_vec());
         let (tree, mark) = news(&mut source, Some(&published));
-        assert_eq!((tree.read(RELEASE, 9).unwrap().unwrap().as_slice(), mark), (&b"plain"[..], plain));
+        assert_eq!((tree.read(MANIFEST, 9).unwrap().unwrap().as_slice(), mark), (&b"plain"[..], plain));
     }
 
     #[test]

@@ -16,26 +16,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::document::Tree;
 use crate::error::{Error, Result, code};
 use crate::net;
-
-/// What a release says about itself, and the signatures over that.
-const RELEASE: &str = "release.toml";
-const SIGNATURES: &str = "release.toml.sig";
-/// The most that either of them may have, in bytes. Everything else has the size that `release.toml` says.
-const RELEASE_MAX: u64 = 8 << 20;
-/// The most that the signatures may have where they are fetched before anybody asks for them.
-const SIGNATURES_MAX: u64 = 64 << 10;
-
-/// The bytes of one state of a site, as a source has them.
-pub trait Tree {
-    /// One file. `None` when the tree has no such file; an error when it has more than `max` bytes, which are then
-    /// not read. `path` is relative, with `/` between names and no `.` or `..` among them.
-    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>>;
-
-    /// The path of every file in the tree, sorted; `None` where the source can't tell (HTTP).
-    fn list(&self) -> Result<Option<Vec<String>>>;
-}
 
 /// What a source answers when asked for news.
 pub enum Poll {

@@ -16,9 +16,9 @@ use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
 use zip::CompressionMethod;
 
+use crate::document::{Format, READABLE};
 use crate::error::{Context, Error, Result, code};
 use crate::magic::Container;
-use crate::site::{Format, READABLE};
 use crate::text::shortened;
 use stream::{Content, Meter, Packed, Unpacked, unpacker};
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::document::Pin;
+use crate::document::layout;
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Seen;
 use crate::net::download::{Listener, Piece, Progress, Wanted, addresses, download_any, hash, hash_heard};
 use crate::net::server_of;
-use crate::site::Pin;
 use crate::store::Store;
 use crate::store::unpack::{Job, Taken, Unpacking};
-use crate::supply::layout;
 
 /// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
 const SETTLED: SignedDuration = SignedDuration::from_secs(2);
@@ -177,8 +177,8 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+    use crate::document::Format;
     use crate::net::{Ask, Download, Get, Kind};
-    use crate::site::Format;
     use crate::trust::Listed;
 
     /// A stand-in for a server that hands out this, and looks into a directory before the last byte.

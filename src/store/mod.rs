@@ -26,13 +26,15 @@ use nix::unistd::AccessFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::document::Files;
+use crate::document::layout;
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Kick;
 use crate::net;
-use crate::site::Files;
-use crate::trust::{ENROLL, KeySet};
 
+/// What to do when the state directory or what it remembers is lost or damaged.
+pub const ENROLL: &str = "`kpull enroll` says what this host would trust, and takes it up again";
 const RIGHTS: &str = "run as root, or say `--root DIR` for a tree of your own";
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 const DIRECTORY: Access = Access { mode: 0o700, uid: None, gid: None };
@@ -218,17 +220,17 @@ impl Store {
     }
 
     /// The key set with this number, as it was adopted.
-    pub fn key_set(&self, number: u64) -> Result<KeySet> {
-        let path = format!("/{}", KeySet::path(number));
+    pub fn key_set(&self, number: u64) -> Result<Vec<u8>> {
+        let path = format!("/{}", layout::key_set(number));
         let (_, bytes) = self.root.read(Path::new(&path))?.ok_or_else(|| {
             Error::refused(code::STORE, format!("the state directory has lost key set {number}")).help(ENROLL)
         })?;
-        KeySet::parse(&path, &bytes).map_err(|error| error.exit(Exit::Refused))
+        Ok(bytes)
     }
 
     /// Keeps a key set.
     pub fn add_key_set(&self, number: u64, bytes: &[u8]) -> Result<()> {
-        self.root.write(Path::new(&format!("/{}", KeySet::path(number))), bytes, PRIVATE)
+        self.root.write(Path::new(&format!("/{}", layout::key_set(number))), bytes, PRIVATE)
     }
 
     /// The last good release, still to be verified like any other.

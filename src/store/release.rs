@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 
+use crate::document::Files;
+use crate::document::Tree;
+use crate::document::layout::{MANIFEST, SIGNATURES};
 use crate::error::{Context, Error, Result, code};
-use crate::site::Files;
-use crate::source::Tree;
-use crate::trust::{MANIFEST, SIGNATURES};
 
 /// A release as it was kept. Believed no more than any other source.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::document::Tree as _;
+use crate::document::is_sha256;
 use crate::error::{Error, Result, code};
 use crate::host::root::failed_io;
-use crate::site::is_sha256;
-use crate::source::Tree as _;
 use crate::store::{CachedRelease, PRIVATE, Store};
 
 const LIST: &str = "saved.json";

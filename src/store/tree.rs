@@ -5,9 +5,9 @@ use std::io::{Read, Seek};
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::{Format, Pin};
 use crate::error::{Error, Result, code};
 use crate::net::download::{Progress, hash};
-use crate::site::{Format, Pin};
 use crate::store::Store;
 use crate::store::archive::{Kind, Limits, Member, short, walk};
 

@@ -13,10 +13,10 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use nix::fcntl::{FcntlArg, fcntl};
 use sha2::{Digest, Sha256};
 
+use crate::document::Format;
 use crate::error::{Context as _, Error, Result, code};
 use crate::host::root::failed_io;
-use crate::host::writeback::Writeback;
-use crate::site::Format;
+use crate::net::writeback::Writeback;
 use crate::store::archive::{Limits, Member, extract, extract_stream};
 
 /// Bytes that are handed on at once.

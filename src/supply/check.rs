@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::document::{Artifact, Doc, Files, Pin};
 use crate::error::{Context, Error, Place, Result, code};
 use crate::net::download::{Progress, Wanted, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
-use crate::site::{Artifact, Doc, Files, Pin};
 use crate::store::archive::{self, Limits};
 use crate::store::tree;
 use crate::supply::pin::ARTIFACTS;

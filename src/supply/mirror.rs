@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::layout::{self, ARTIFACTS};
+use crate::document::{Artifact, Pin, is_sha256};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
 use crate::net::download::{Progress, Wanted, addresses, download_any, hash};
-use crate::site::{Artifact, Pin, is_sha256};
-use crate::supply::layout::{self, ARTIFACTS};
 use crate::supply::publish::{lock, open};
 
 /// The name of the list, for people: hosts don't read it.
@@ -182,7 +182,7 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::Format;
+    use crate::document::Format;
     use crate::trust::Listed;
 
     /// One artifact for each of these contents, published below `dir`.

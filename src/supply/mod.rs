@@ -3,7 +3,6 @@
 //! The operator's side. Of it, a host knows [`layout`] and nothing else.
 
 pub mod check;
-pub mod layout;
 pub mod mirror;
 pub mod pin;
 pub mod publish;

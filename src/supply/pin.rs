@@ -5,9 +5,9 @@ use std::io::Read as _;
 
 use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
+use crate::document::{Doc, Files, Format, pins};
 use crate::error::{Context, Error, Result, code};
 use crate::net::{self, Client, Conditions, Kind, Options};
-use crate::site::{Doc, Files, Format, pins};
 use crate::supply::sums::Sums;
 
 /// The file's name in a site.

@@ -11,12 +11,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Url;
 
+use crate::document::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
+use crate::document::layout::{MANIFEST, SIGNATURES};
+use crate::document::{Files, is_sha256, read_if_there};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root, Seen, What};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::site::{Files, is_sha256, read_if_there};
-use crate::supply::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
-use crate::trust::{Listed, MANIFEST, Manifest, SIGNATURES, signed_by};
+use crate::trust::{Listed, Manifest, signed_by};
 
 const AGAIN: &str = "sign again with `kpull sign`, and publish then";
 

@@ -1,7 +1,7 @@
 //! Published checksum files: `sha256sum` output, BSD style, or a bare digest.
 
+use crate::document::is_sha256;
 use crate::error::{Error, Result, code};
-use crate::site::is_sha256;
 
 /// The digests in a checksum file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

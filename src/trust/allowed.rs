@@ -10,7 +10,7 @@ use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 use crate::error::{Context, Error, Result, code, counted};
-use crate::host::read;
+use crate::read;
 use crate::text::block;
 
 /// What a signature is for; one for another purpose does not count.

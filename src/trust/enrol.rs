@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use ssh_key::PublicKey;
 
+use crate::document::Tree;
+use crate::document::layout::{LARGEST_SIGNATURES, SIGNATURES};
 use crate::error::{Context, Error, Result, code};
-use crate::source::Tree;
-use crate::trust::{AllowedSigners, KeySet, LARGEST_SIGNATURES, SIGNATURES, claimed, fingerprint};
+use crate::trust::{AllowedSigners, KeySet, claimed, fingerprint};
 
 /// What a host starts from.
 #[derive(Debug)]

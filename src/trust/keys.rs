@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::document::Tree;
+use crate::document::{Doc, Files, layout, quoted};
 use crate::error::{Error, Exit, Result, code};
-use crate::site::{Doc, Files, quoted};
-use crate::source::Tree;
+use crate::store::Store;
 use crate::trust::{AllowedSigners, Message, Purpose, Seen};
 
 /// The version of the format that this program writes, and the only one that it reads.
@@ -144,6 +145,11 @@ impl KeySet {
         text
     }
 
+    /// The set with this number that this host has adopted.
+    pub fn kept(store: &Store, number: u64) -> Result<Self> {
+        Self::parse(&Self::path(number), &store.key_set(number)?).map_err(|error| error.exit(Exit::Refused))
+    }
+
     /// SHA-256 of it, in hex: what tells one set from another.
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.to_toml()))
@@ -151,7 +157,7 @@ impl KeySet {
 
     /// Where the set with this number is in a site.
     pub fn path(number: u64) -> String {
-        format!("keys/{number}.toml")
+        layout::key_set(number)
     }
 
     /// Where the signatures over the set with this number are in a site.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::document::{Doc, Files, is_sha256, quoted};
 use crate::error::{Error, Result, code};
-use crate::site::{Doc, Files, is_sha256, quoted};
 use crate::trust::is_part;
 
 /// The version of the format that this program writes, and the only one that it reads.
@@ -88,7 +88,7 @@ impl Manifest {
 
     /// Reads a manifest whose signatures are good.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let doc = Doc::parse(crate::trust::MANIFEST, bytes).map_err(refused)?;
+        let doc = Doc::parse(crate::document::layout::MANIFEST, bytes).map_err(refused)?;
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
             Some(FORMAT) => {}
             Some(other) => {

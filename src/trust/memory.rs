@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::{Access, Root};
+use crate::store::ENROLL;
 use crate::trust::Announced;
 
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
@@ -17,8 +18,6 @@ const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 pub const ANCHOR: &str = "/etc/kpull/trust.toml";
 /// Where it is in the state directory.
 pub const KEPT: &str = "/trust.toml";
-/// What to do when it is lost or damaged.
-pub const ENROLL: &str = "`kpull enroll` says what this host would trust, and takes it up again";
 
 /// The newest release seen.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

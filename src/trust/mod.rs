@@ -16,7 +16,7 @@ pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprin
 pub use enrol::{Enrolment, enrol};
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
-pub use memory::{ANCHOR, ENROLL, Memory, Seen};
+pub use memory::{ANCHOR, Memory, Seen};
 pub use sign::{Signer, add_signature, sign};
 
 use std::sync::Arc;
@@ -24,22 +24,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::document::layout::{LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, SIGNATURES};
+use crate::document::{Files, PARTS, Tree};
 use crate::error::{Error, Exit, Result, code};
 use crate::magic::{KEEP, changed_by};
 use crate::secret::index::Index;
 use crate::secret::name::name_in;
-use crate::site::{Files, PARTS, Site};
-use crate::source::Tree;
+use crate::site::Site;
 
 /// The namespace of signatures over a release.
 pub const NAMESPACE: &str = Purpose::Release.namespace();
-/// The manifest's name in a site.
-pub const MANIFEST: &str = "release.toml";
-/// The name of the file with the signatures over the manifest.
-pub const SIGNATURES: &str = "release.toml.sig";
-const LARGEST_MANIFEST: u64 = 8 << 20;
-/// Bytes that the signatures of a release may have.
-pub const LARGEST_SIGNATURES: u64 = 64 << 10;
 /// Bytes that a release may have in all.
 const LARGEST_RELEASE: u64 = 128 << 20;
 /// How far a signer's clock may be ahead of a host's.

@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
+use crate::document::layout::{MANIFEST, SIGNATURES};
+use crate::document::{Files, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::{Command, argv, at_terminal, run};
-use crate::host::read;
-use crate::site::{Files, Site, read_if_there, replace, utf8};
-use crate::trust::{KeySet, LEEWAY, MANIFEST, Manifest, Message, Purpose, SIGNATURES};
+use crate::read;
+use crate::site::Site;
+use crate::trust::{KeySet, LEEWAY, Manifest, Message, Purpose};
 
 /// How long a signature may take that nobody is asked for.
 const PATIENCE: Duration = Duration::from_secs(60);

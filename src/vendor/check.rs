@@ -1,7 +1,7 @@
 //! What `check` finds about roles that were taken from other sites: edits by hand, and other pins than are there.
 
+use crate::document::{Doc, Files};
 use crate::error::{Error, Result, code};
-use crate::site::{Doc, Files};
 use crate::vendor::{Edit, FILE, List, ORIGIN, Origin, Upstream, Wanted};
 
 /// What is not as `vendor.toml` and the origins of roles say. It asks no repository.

@@ -6,8 +6,9 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::{Doc, read_if_there};
 use crate::error::{Error, Place, Result, code};
-use crate::site::{Doc, RESERVED, is_plain_name, read_if_there};
+use crate::site::{RESERVED, is_plain_name};
 use crate::source::Config;
 use crate::trust::{AllowedSigners, Purpose};
 

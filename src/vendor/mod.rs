@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::document::{Files, replace};
 use crate::error::{Context, Error, Place, Result, code, nearest};
 use crate::net;
 use crate::sandbox;
-use crate::site::{Files, Role, replace};
+use crate::site::Role;
 use crate::source::{self, Config};
 use crate::trust::{Announced, KeySet};
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
+use crate::document::{Doc, Files, quoted};
 use crate::error::Result;
-use crate::site::{Doc, Files, quoted};
 use crate::trust::Listed;
 
 /// Its name in the directory of a role.

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kpull::source::Tree as _;
-use kpull::supply::layout::POINTER;
-use kpull::trust::{AllowedSigners, KeySet, MANIFEST, Manifest, Policy, SIGNATURES};
+use kpull::document::Tree as _;
+use kpull::document::layout::POINTER;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::trust::{AllowedSigners, KeySet, Manifest, Policy};
 
 use crate::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};
 
@@ -291,7 +292,7 @@ fn a_redirect_to_something_that_is_no_web_server_is_not_followed() {
 }
 
 /// A release in memory, as a source has it.
-impl kpull::source::Tree for Tree {
+impl kpull::document::Tree for Tree {
     fn read(&self, path: &str, _max: u64) -> kpull::Result<Option<Vec<u8>>> {
         Ok(self.0.get(path).and_then(|entry| match entry {
             Entry::File(content) => Some(content.clone()),

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use kpull::document::layout;
 use kpull::net::server::{Answer, Server};
-use kpull::supply::layout;
 use kpull::trust::Listed;
 
 use crate::local::{self, SECRET, link_of_nobody, make_directory_of_nobody, need_root, write_closed};

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use jiff::{SignedDuration, Timestamp};
-use kpull::trust::{AllowedSigners, KeySet, MANIFEST};
+use kpull::document::layout::MANIFEST;
+use kpull::trust::{AllowedSigners, KeySet};
 
 use crate::host::{EVERY, Entry, GOOD, Host, SITE, Tree, Via, allow, kpull, signature};
 use crate::keys::{fingerprint, release, set};

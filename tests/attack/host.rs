@@ -9,9 +9,10 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
+use kpull::document::Files;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::net::server::{Answer, Server};
-use kpull::site::Files;
-use kpull::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+use kpull::trust::{Manifest, NAMESPACE};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kpull::trust::MANIFEST;
+use kpull::document::layout::MANIFEST;
 
 use crate::host::{Attack, GOOD, Host, Tree, Via};
 

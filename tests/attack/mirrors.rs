@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use kpull::document::layout::MANIFEST;
+use kpull::document::layout::POINTER;
 use kpull::net::server::{Answer, Server};
-use kpull::supply::layout::POINTER;
-use kpull::trust::{KeySet, MANIFEST};
+use kpull::trust::KeySet;
 
 use crate::host::{Entry, GOOD, Host, Tree, Via, allow};
 use crate::keys::{release, without_key_1};

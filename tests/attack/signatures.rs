@@ -1,6 +1,7 @@
 //! Releases that the wrong people signed, or nobody, or not enough of the right ones.
 
-use kpull::trust::{MANIFEST, NAMESPACE, SIGNATURES};
+use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::trust::NAMESPACE;
 
 use crate::host::{Attack, GOOD, Host, Tree, Via, allow, key, signature};
 

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use kpull::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::trust::{Manifest, NAMESPACE};
 
 use crate::host::{Entry, GOOD, Host, Tree, Via, allow, key, kpull};
 

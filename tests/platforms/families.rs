@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use kpull::document::Files;
 use kpull::host::Host;
 use kpull::resolve::{Catalog, Facts, resolve};
 use kpull::secret::Secrets;
-use kpull::site::{Files, Site as Loaded};
+use kpull::site::Site as Loaded;
 
 use crate::site::{Site, kpull};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
+use kpull::document::is_sha256;
 use kpull::pki::KeyType;
-use kpull::site::is_sha256;
 use serde_json::Value;
 
 use crate::made::{Made, Tree};

@@ -6,12 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use kpull::document::Files;
 use kpull::host::Host;
 use kpull::kind::Work;
 use kpull::pki::{Certificate, certificate_path};
 use kpull::resolve::{Catalog, Facts, World, resolve};
 use kpull::secret::Secrets;
-use kpull::site::{Files, Site};
+use kpull::site::Site;
 use kpull::store::Store;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kpull::document::Files;
 use kpull::resolve::{Facts, Os, resolve};
 use kpull::secret::Secrets;
-use kpull::site::{Files, Site};
+use kpull::site::Site;
 
 use crate::made::{Made, facts};
 

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::net::server::{Answer, Server};
-use kpull::trust::{MANIFEST, NAMESPACE, SIGNATURES};
+use kpull::trust::NAMESPACE;
 use toml_edit::{DocumentMut, Item, TableLike};
 
 use crate::lab::{Host, Lab, Output, Suite, fabric_of};

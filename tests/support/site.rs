@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use kpull::site::Files;
-use kpull::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+use kpull::document::Files;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::trust::{Manifest, NAMESPACE};
 use serde_json::Value;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};

@@ -97,7 +97,7 @@ impl World {
 
     /// Every file of the site's pki/ and secrets/.
     fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
-        let files = kpull::site::Files::in_directory(self.site.path()).unwrap();
+        let files = kpull::document::Files::in_directory(self.site.path()).unwrap();
         let ours = files.iter().filter(|(path, _)| path.starts_with("pki/") || path.starts_with("secrets/"));
         ours.map(|(path, content)| (path.to_owned(), content.to_vec())).collect()
     }

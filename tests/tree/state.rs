@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
-use kpull::site::Files;
-use kpull::trust::{MANIFEST, Manifest, NAMESPACE, SIGNATURES};
+use kpull::document::Files;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::trust::{Manifest, NAMESPACE};
 use serde_json::Value;
 use ssh_key::{HashAlg, LineEnding};
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
 
+use kpull::document::layout;
 use kpull::net::server::{Answer, Seen, Server};
-use kpull::supply::layout;
 use kpull::trust::Listed;
 
 use crate::artifacts::{self, cutting, published, tar_gz, url_of};

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use kpull::document::Files;
+use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::net::server::{Answer, Seen, Server};
-use kpull::site::Files;
-use kpull::trust::{MANIFEST, SIGNATURES};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 

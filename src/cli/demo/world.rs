@@ -17,12 +17,13 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::cli::secret::random;
+use crate::document::Files;
 use crate::error::{Context, Error, Result, code};
 use crate::net::server::{Answer, Seen, Server};
 use crate::pki::{Done, Office};
 use crate::secret::Keyring;
 use crate::secret::desk::Desk;
-use crate::site::{Files, Site};
+use crate::site::Site;
 use crate::trust::NAMESPACE;
 
 static ROLES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/roles");

@@ -14,12 +14,15 @@ use serde_json::json;
 
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
+use crate::document::layout::MANIFEST;
+use crate::document::{Files, read_if_there, replace};
 use crate::error::{Error, Exit, Result, code};
 use crate::fleet::{Place, READING, Record, State, cluster};
-use crate::host::{etcd, read};
+use crate::host::etcd;
+use crate::read;
 use crate::report::VERSION;
-use crate::site::{Files, Site, read_if_there, replace};
-use crate::trust::{MANIFEST, Manifest};
+use crate::site::Site;
+use crate::trust::Manifest;
 
 /// Arguments of `fleet`.
 #[derive(Args, Debug)]

@@ -11,12 +11,13 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, SiteArgs, print, print_json};
+use crate::document::Files;
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Kick};
 use crate::report::Text;
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Files, Site};
+use crate::site::Site;
 
 /// Arguments of `graph`.
 #[derive(Args, Debug)]

@@ -14,7 +14,7 @@ use nix::unistd::UnlinkatFlags;
 use super::follow::open_within;
 use super::{DIRECTORY, Meta, Root, What, entries, failed, identity, through};
 use crate::error::{Error, Result, code};
-use crate::host::read;
+use crate::read;
 
 impl Root {
     /// Takes away the file, link or empty directory at `path`; fine when nothing stands there.

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::document::Pin;
+use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code, counted};
 use crate::host::root::{Access, What, failed_io};
 use crate::kind::artifact::{installed, is_safe};
-use crate::kind::fields::AbsolutePath;
 use crate::kind::file::Wanted;
 use crate::kind::{Trace, Work, whole_of};
-use crate::site::Pin;
 use crate::store::Progress;
 use crate::store::tree::Entry;
 

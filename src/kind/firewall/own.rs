@@ -17,12 +17,12 @@ use super::{
     Firewall, FirewallFields, HelperName, ProtocolName, ServiceName, digest, etc_file, firewalls, is_torn, kept_zone,
     mend_torn, part_of_file, traffic_of_service, write_zone, zone_file, zone_name, zone_traces,
 };
+use crate::document::fields::AbsolutePath;
 use crate::error::Result;
 use crate::host::firewalld::{IpSet, Zone};
 use crate::host::rich_rule::attribute;
 use crate::host::zone::{PortRange, Target, Traffic};
 use crate::host::{Host, address};
-use crate::kind::fields::AbsolutePath;
 use crate::kind::file::{File, Wanted};
 use crate::kind::origin::Origin;
 use crate::kind::{Change, Fields, Item, Phase, Resource, Trace, Wants, Work};

@@ -9,8 +9,8 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::{Limits, Member, PUBLISHER, RAISE, REPACK, WINDOW, fault, wrong, wrong_member};
+use crate::document::Format;
 use crate::error::{Error, Result};
-use crate::site::Format;
 
 /// Counts what goes into an unpacker and what comes out of it.
 pub(super) struct Meter<'a> {

@@ -88,7 +88,7 @@ mod tests {
     use tar::EntryType;
 
     use super::super::testing::*;
-    use crate::site::Format;
+    use crate::document::Format;
 
     #[test]
     fn a_sparse_file_of_any_kind_is_refused_when_wanted_and_skipped_otherwise() {

@@ -10,8 +10,8 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::{Limits, Member, extract};
+use crate::document::Format;
 use crate::error::{Context, Result, code};
-use crate::site::Format;
 
 /// `release-1.2/` with `README` and `bin/tool`, made by GNU tar and `zstd -19 --check`.
 pub const REAL_ZSTD: &str = "28b52ffd640011550900920e291a704d3a68062533157268ca3a04bd67e14ab29b000301ba388704fd8d10a2b3363\

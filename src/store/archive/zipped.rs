@@ -79,7 +79,7 @@ mod tests {
 
     use super::super::Limits;
     use super::super::testing::*;
-    use crate::site::Format;
+    use crate::document::Format;
 
     #[test]
     fn an_encrypted_member_is_refused_when_it_is_wanted() {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::document::{Doc, Files, Format, Path, READABLE};
 use crate::error::{Error, Result, code};
 use crate::net;
-use crate::site::{Doc, Files, Format, Path, READABLE};
 
 /// `[NAME]` in `artifacts.toml`.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Pin {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ArtifactFile {
+pub(crate) struct ArtifactFile {
     /// The upstream version, for people and templates.
     version: String,
     /// The file for x86-64.

@@ -1,12 +1,27 @@
-//! Where things are in what `kpull publish` and `kpull mirror` write: by digest, and never changed.
+//! The names of a release's own files, and where things are in what `kpull publish` and `kpull mirror` write: by digest, and never
+//! changed.
 //!
-//! The one file that changes is [`POINTER`], which says what the newest release is. It is not signed and need not be: what it
+//! The one file there that changes is [`POINTER`], which says what the newest release is. It is not signed and need not be: what it
 //! leads to is.
 
 use serde::Deserialize;
 
+use crate::document::{is_sha256, quoted};
 use crate::error::{Error, Result, code};
-use crate::site::{is_sha256, quoted};
+
+/// The name of a release's manifest: what it says about itself, and the size and digest of everything else.
+pub const MANIFEST: &str = "release.toml";
+/// The name of the file with the signatures over the manifest.
+pub const SIGNATURES: &str = "release.toml.sig";
+/// Bytes that a manifest may have.
+pub const LARGEST_MANIFEST: u64 = 8 << 20;
+/// Bytes that the signatures of a release may have.
+pub const LARGEST_SIGNATURES: u64 = 64 << 10;
+
+/// Where the key set with this number is in a site.
+pub fn key_set(number: u64) -> String {
+    format!("keys/{number}.toml")
+}
 
 /// The name of the pointer to the newest release.
 pub const POINTER: &str = "current.toml";

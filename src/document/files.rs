@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::document::Doc;
 use crate::error::{Context, Error, Result, code};
-use crate::host::read;
-use crate::site::Doc;
+use crate::read;
 
 /// What belongs to a site; whatever else its repository holds (a README, a CI recipe) is not signed and not read.
 pub const PARTS: &[&str] = &["site.toml", "artifacts.toml", "roles", "host_vars", "keys", "pki", "secrets"];

@@ -9,9 +9,9 @@ use serde_path_to_error::Segment;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::document::fields::names_of;
+use crate::document::foreign;
 use crate::error::{Error, Place, Result, code, nearest};
-use crate::kind::fields::names_of;
-use crate::site::foreign;
 
 /// The way to a value: table keys, and positions in arrays as decimal numbers.
 pub type Path = Vec<String>;
