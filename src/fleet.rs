@@ -15,8 +15,6 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::document::fields::{SPAN_MAX, Span};
 use crate::engine::Agent;
-use crate::engine::held::HeldBack;
-use crate::engine::vitals::{Ending, Vitals, bare, failing};
 use crate::error::mask;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
@@ -28,6 +26,8 @@ use crate::read;
 use crate::report::VERSION;
 use crate::sandbox::{self, Need, SmallFiles};
 use crate::secret::Recipient;
+use crate::status::vitals::{Ending, Vitals, bare, failing};
+use crate::store::HeldBack;
 use crate::store::LastRun;
 use crate::trust::{Purpose, Signer};
 

@@ -37,6 +37,7 @@ pub mod sandbox;
 pub mod secret;
 pub mod site;
 pub mod source;
+pub mod status;
 pub mod store;
 #[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
 pub mod supply;

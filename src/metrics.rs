@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::engine::Agent;
-use crate::engine::held::HeldBack;
-use crate::engine::vitals::{Vitals, bare};
 use crate::error::{Result, code};
 use crate::host::root::Root;
+use crate::status::vitals::{Vitals, bare};
+use crate::store::HeldBack;
 use crate::store::LastRun;
 
 /// What the file is called.

@@ -8,9 +8,9 @@ use crate::cli::{HostArgs, Run, print, print_json};
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::before::Before;
-use crate::engine::held::HeldBack;
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::report::{Text, VERSION};
+use crate::store::HeldBack;
 
 /// Arguments of `hold`.
 #[derive(Args, Debug)]

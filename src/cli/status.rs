@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::engine::Agent;
-use crate::engine::held::HeldBack;
-use crate::engine::vitals::Vitals;
 use crate::error::advice::complete;
 use crate::error::{Exit, Result, visible};
 use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
+use crate::status::vitals::Vitals;
+use crate::store::HeldBack;
 use crate::store::{Generation, Hold, LastRun, Owed};
 use crate::text::shortened;
 

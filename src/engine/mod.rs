@@ -7,7 +7,6 @@ pub mod compare;
 mod converge;
 mod fault;
 pub mod gc;
-pub mod held;
 mod lock;
 mod plan;
 mod rollout;
@@ -17,7 +16,7 @@ mod sources;
 mod take;
 #[cfg(test)]
 mod testing;
-pub mod vitals;
+mod vitals;
 
 pub use apply::{Applied, Outcome, apply};
 pub use converge::{How, converge, go_back};

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashSet};
 use crate::engine::before::{Before, Gone};
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
-use crate::engine::held::HeldBack;
 use crate::error::mask;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::package::leave_together;
 use crate::kind::{Change, Item, Kick, Wants, Work, whole_of};
 use crate::resolve::{Catalog, clashes};
+use crate::store::HeldBack;
 use crate::store::{Owed, Store};
 
 /// What an apply would do.

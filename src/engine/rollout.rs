@@ -10,9 +10,10 @@ use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result, code};
 use crate::fleet::{Config, Place, READING, Record, State, written};
+use crate::host::fleetlock::FleetLock;
 use crate::kind::Item;
 use crate::report::Event;
-use crate::site::{FleetLock, Rollout, Site};
+use crate::site::{Rollout, Site};
 
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]

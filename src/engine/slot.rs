@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::engine::lock::{self, Taken};
 use crate::engine::plan::locate;
@@ -13,7 +12,7 @@ use crate::error::{Error, Exit, Result, code};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
 use crate::kind::slot::{At, Slot};
 use crate::kind::{Change, Item, Work};
-use crate::report::{Event, Report};
+use crate::report::{Event, Holder, Occupied, Report};
 use crate::site::is_plain_name;
 
 /// The pause between two looks at a slot that somebody else has.
@@ -24,33 +23,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// How often it is tried to write a slot at once when others write it first. Whoever does so each time keeps nobody longer than `within`.
 const TRIES: usize = 3;
-
-/// Who has a slot, as it stands in etcd.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Holder {
-    /// The host's name.
-    pub host: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// Why a slot is not free.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Occupied {
-    /// Another host has it.
-    By(Holder),
-    /// A server says no, or nothing.
-    Refused(String),
-}
-
-impl std::fmt::Display for Occupied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::By(holder) => write!(f, "{} has had it since {}", holder.host, holder.since),
-            Self::Refused(why) => f.write_str(why),
-        }
-    }
-}
 
 /// A slot that this host has. Dropped, it stays taken: in etcd until its lease ends, at a server until this host is well.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use crate::document::fields::{AbsolutePath, Span};
 use crate::error::Result;
 use crate::host::etcd::Cluster;
+use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
 use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
-use crate::site::FleetLock;
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]

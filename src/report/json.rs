@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::engine::slot::Occupied;
 use crate::error::is_hidden;
 use crate::error::mask;
+use crate::report::Occupied;
 use crate::report::{Event, Report};
 
 /// The version of what is written; grows when a field changes its meaning or goes away.

@@ -13,13 +13,40 @@ pub use text::Text;
 
 use std::time::Duration;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::engine::slot::Occupied;
 use crate::error::Error;
 use crate::kind::{Change, Item};
 use crate::store::Hold;
 use crate::trust::{KeySet, Manifest};
+
+/// Who has a slot, as it stands in etcd.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Holder {
+    /// The host's name.
+    pub host: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Why a slot is not free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// Another host has it.
+    By(Holder),
+    /// A server says no, or nothing.
+    Refused(String),
+}
+
+impl std::fmt::Display for Occupied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::By(holder) => write!(f, "{} has had it since {}", holder.host, holder.since),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
 
 /// Something that happened in a run.
 #[derive(Debug)]

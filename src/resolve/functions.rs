@@ -8,7 +8,6 @@ use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use crate::resolve::filters;
 use crate::resolve::os::for_os;
-use crate::resolve::world::HostObject;
 
 /// Functions, the engine's too, for a suggestion when somebody misspells one.
 pub const FUNCTIONS: &[&str] =
@@ -125,8 +124,6 @@ pub const TESTS: &[&str] = &[
 pub fn add(env: &mut Environment<'static>) {
     filters::add(env);
     env.set_formatter(write_plain);
-    env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
-    env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
     env.add_filter("systemd_quote", |text: Value| systemd_quote(&plain(&text)?));
     env.add_filter("exec", exec);
     env.add_filter("for_os", for_os);
@@ -150,7 +147,7 @@ pub fn add(env: &mut Environment<'static>) {
     env.add_function("make_kubeconfig", make_kubeconfig);
 }
 
-fn invalid(why: impl Into<String>) -> Error {
+pub(super) fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, why.into())
 }
 
@@ -229,27 +226,6 @@ fn cidr_host(text: String, n: i64) -> Result<String, Error> {
         _ => IpAddr::V6(found.into()),
     }
     .to_string())
-}
-
-/// The hosts of a list that have `name` among their `attribute`.
-fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> Result<Vec<Value>, Error> {
-    let mut found = Vec::new();
-    for host in hosts {
-        if let Some(one) = host.downcast_object_ref::<HostObject>() {
-            if one.has(attribute, name) {
-                found.push(host);
-            }
-            continue;
-        }
-        let has = host.get_attr(attribute)?;
-        if has.is_undefined() {
-            return Err(invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
-        }
-        if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
-            found.push(host);
-        }
-    }
-    Ok(found)
 }
 
 /// Text of a plain value; lists, maps and `none` have none, since whatever they looked like, nobody means it.

@@ -159,6 +159,8 @@ impl World {
         {
             env.set_syntax(syntax);
         }
+        env.add_filter("with_role", |hosts: Vec<Value>, role: String| having(hosts, "roles", &role));
+        env.add_filter("in_group", |hosts: Vec<Value>, group: String| having(hosts, "groups", &group));
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => match std::str::from_utf8(bytes) {
@@ -708,6 +710,27 @@ impl Object for RoleObject {
         let role = self.world.site.roles.get(&self.role);
         Enumerator::Values(role.into_iter().flat_map(|role| role.names()).map(Value::from).collect())
     }
+}
+
+/// The hosts of a list that have `name` among their `attribute`.
+fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> std::result::Result<Vec<Value>, minijinja::Error> {
+    let mut found = Vec::new();
+    for host in hosts {
+        if let Some(one) = host.downcast_object_ref::<HostObject>() {
+            if one.has(attribute, name) {
+                found.push(host);
+            }
+            continue;
+        }
+        let has = host.get_attr(attribute)?;
+        if has.is_undefined() {
+            return Err(functions::invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
+        }
+        if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
+            found.push(host);
+        }
+    }
+    Ok(found)
 }
 
 /// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.

@@ -8,7 +8,7 @@ pub mod schema;
 
 pub use checked::{Assert, Type};
 pub use role::{Entry, Role};
-pub use rollout::{FleetLock, Rollout, Share, Wave};
+pub use rollout::{Rollout, Share, Wave};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::document::Doc;
 use crate::document::fields::Span;
 use crate::error::{Error, Result, code};
-use crate::net;
+use crate::host::fleetlock::FleetLock;
 use crate::site::HostVars;
 
 /// `[rollout]`.
@@ -87,38 +87,6 @@ impl Share {
             Self::Hosts(count) => count.min(all),
             Self::Percent(percent) => (all * percent).div_ceil(100),
         }
-    }
-}
-
-/// `fleetlock`: a server of the FleetLock protocol.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct FleetLock {
-    /// Its address; `/v1/pre-reboot` and `/v1/steady-state` are below.
-    pub url: String,
-    /// The group that hosts ask for; `default` when left out.
-    #[serde(default = "default_group")]
-    pub group: String,
-    /// PEM file, on the hosts, with the authorities of an https server.
-    pub ca: Option<std::path::PathBuf>,
-}
-
-fn default_group() -> String {
-    "default".to_owned()
-}
-
-impl FleetLock {
-    /// Finds what can't be meant.
-    pub fn check(&self) -> Result<(), String> {
-        let url = net::parse(&self.url).map_err(|error| error.to_string())?;
-        if url.scheme() == "https" && self.ca.is_none() {
-            return Err("https needs `ca`".to_owned());
-        }
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
-        if self.group.is_empty() || !self.group.chars().all(is_plain) {
-            return Err(format!("`{}` is no group: letters, digits and `.` make one", self.group));
-        }
-        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod archive;
 #[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
 mod artifact;
 mod generation;
+mod held;
 mod release;
 mod saved;
 pub mod tree;
@@ -13,6 +14,7 @@ mod unpack;
 pub use crate::net::download::Progress;
 pub use artifact::OPEN_FILES;
 pub use generation::{Generation, Hold, Keep};
+pub use held::HeldBack;
 pub use release::CachedRelease;
 pub use saved::Saved;
 pub use unpack::Taken;

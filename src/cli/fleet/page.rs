@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Line, counts};
 use crate::cli::status::ago;
-use crate::engine::vitals::Ending;
 use crate::error::{counted, visible};
 use crate::fleet::{Record, State};
+use crate::status::vitals::Ending;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,0 +1,3 @@
+//! What a host tells of itself.
+
+pub mod vitals;
