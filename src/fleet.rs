@@ -20,7 +20,7 @@ use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::host::root::Root;
-use crate::kind::{Item, whole_of};
+use crate::kind::Item;
 use crate::net;
 use crate::read;
 use crate::report::VERSION;
@@ -118,12 +118,10 @@ pub fn written(items: &[Item], path: &Path) -> Option<Option<Config>> {
     struct Part {
         status: Option<Config>,
     }
-    let whole = format!("path:{}", path.display());
     let mut is_whole = false;
     for item in items {
-        let claims = item.resource.claims();
-        is_whole |= claims.contains(&whole);
-        if !claims.iter().any(|claim| *claim == whole || whole_of(claim) == Some(&whole)) {
+        is_whole |= item.about.paths().any(|claimed| claimed == path);
+        if !item.about.claims.iter().any(|claim| claim.any_path() == Some(path)) {
             continue;
         }
         let Some(content) = item.resource.content() else { continue };

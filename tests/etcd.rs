@@ -24,7 +24,7 @@ use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
 use kpull::kind::slot::Slot;
-use kpull::kind::{Change, Item, Phase, Resource, Trace, Work};
+use kpull::kind::{About, Change, Item, Phase, Resource, Trace, Work};
 use kpull::net::server::Server;
 use kpull::report::Occupied;
 use kpull::report::{Event, Report};
@@ -283,7 +283,7 @@ impl Catalog {
     }
 
     fn slot(&self) -> &Slot {
-        self.items.iter().find_map(|item| item.resource.as_any().downcast_ref()).unwrap()
+        self.items.iter().find_map(|item| item.as_kind()).unwrap()
     }
 }
 
@@ -500,7 +500,7 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
         let client = cluster.client("a");
         let pair = client.get(api, key).unwrap().unwrap();
         assert_eq!(pair.value, value.as_bytes());
-        let trace = catalog.first().traces(&catalog.work()).unwrap().unwrap().remove(0);
+        let trace = catalog.first().watched_inputs(&catalog.work()).unwrap().unwrap().remove(0);
         let kept = serde_json::to_string(&trace).unwrap();
         assert!(!kept.contains("Network\""), "{kept}");
         let trace: Trace = serde_json::from_str(&kept).unwrap();
@@ -545,7 +545,7 @@ fn a_key_that_another_host_sets_is_waited_for_and_never_set_here() {
     assert_eq!(wait(&hasty).unwrap_err(), "etcd does not have it yet; it is for h2, h3 to set");
     assert_eq!(cluster.client("a").get(Api::V2, "/k").unwrap(), None);
     // a seal does not ask for it either
-    assert_eq!(hasty.first().traces(&hasty.work()).unwrap(), Some(Vec::new()));
+    assert_eq!(hasty.first().watched_inputs(&hasty.work()).unwrap(), Some(Vec::new()));
 
     let writer = Catalog::of(&role("'h1', 'h2'", "0s"));
     assert!(writer.first().gate().is_none());
@@ -682,24 +682,12 @@ impl Report for Told {
 struct StandIn;
 
 impl Resource for StandIn {
-    fn kind(&self) -> &'static str {
-        "stand-in"
-    }
-
-    fn key(&self) -> String {
-        "unit".to_owned()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Units
-    }
-
-    fn slot(&self) -> Option<&str> {
-        Some("s")
+    fn about(&self) -> About {
+        About { slot: Some("s".to_owned()), ..About::new("stand-in", "unit", Phase::Units) }
     }
 
     fn interrupts(&self, _: &Work<'_>, change: &Change) -> Result<bool> {
-        Ok(change.kick.is_some())
+        Ok(change.trigger.is_some())
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
@@ -712,20 +700,12 @@ impl Resource for StandIn {
 }
 
 fn stand_in() -> Item {
-    Item {
-        id: "stand-in:unit".to_owned(),
-        role: "r".into(),
-        place: Place { file: "role.toml".to_owned(), text: "".into(), span: 0..0 },
-        after: Vec::new(),
-        needs: Vec::new(),
-        resource: Box::new(StandIn),
-        is_secret: false,
-        fields: serde_json::Value::Null,
-    }
+    let place = Place { file: "role.toml".to_owned(), text: "".into(), span: 0..0 };
+    Item::new(Box::new(StandIn), "r".into(), place)
 }
 
 fn restart() -> Change {
-    Change { kick: Some(kpull::kind::Kick::Restart), ..Change::new("restart") }
+    Change { trigger: Some(kpull::kind::Trigger::Restart), ..Change::new("restart") }
 }
 
 #[test]

@@ -181,9 +181,9 @@ impl Check {
 
 /// What a host would say of its packages, as far as that is known from its system alone.
 fn packages<'a>(catalog: &'a Catalog, os: &'a Os) -> impl Iterator<Item = Error> + 'a {
-    let packages = catalog.items.iter().filter(|item| item.resource.as_any().is::<Package>());
+    let packages = catalog.items.iter().filter(|item| item.as_kind::<Package>().is_some());
     packages.filter_map(|item| {
-        let error = check_system(os, &item.resource.key()).err()?;
+        let error = check_system(os, &item.about.key).err()?;
         Some(error.at(item.place.clone(), format!("{} of the role {}", item.id, item.role)))
     })
 }
@@ -199,7 +199,7 @@ fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<
             // a host that has no such pins can't be of this architecture
             let Ok(catalog) = resolve(site, name, &facts, &Secrets::sealed()) else { continue };
             for item in &catalog.items {
-                let Some(artifact) = item.resource.as_any().downcast_ref::<Artifact>() else { continue };
+                let Some(artifact) = item.as_kind::<Artifact>() else { continue };
                 let (pin, names) = artifact.members();
                 members.entry(pin.sha256.clone()).or_default().extend(names.cloned());
             }

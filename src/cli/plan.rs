@@ -99,7 +99,7 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
     }
     let ids = |kicked: bool| {
         let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
-        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !kicked || change.kick.is_some());
+        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !kicked || change.trigger.is_some());
         wanted.map(|(item, _)| item.id.clone()).collect()
     };
     report.event(&Event::Done(&Summary {

@@ -111,11 +111,11 @@ enum What<'a> {
 
 impl<'a> Subject<'a> {
     fn of(item: &'a Item) -> Option<Self> {
-        let key = item.resource.key();
-        if let Some(probe) = item.resource.probe() {
+        let key = item.about.key.clone();
+        if let Some(probe) = item.as_kind::<Probe>() {
             return Some(Self { item, name: key, what: What::Probe(probe) });
         }
-        let certificate = item.resource.as_any().downcast_ref::<Installed>()?;
+        let certificate = item.as_kind::<Installed>()?;
         Some(Self { item, name: format!("certificate {key}"), what: What::Certificate(certificate) })
     }
 
@@ -247,9 +247,9 @@ fn ask(
 fn failed_units(items: &[Item], host: &Host) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for item in items {
-        let Some(unit) = item.resource.as_any().downcast_ref::<Unit>() else { continue };
+        let Some(unit) = item.as_kind::<Unit>() else { continue };
         let Some(error) = unit.failure(host)? else { continue };
-        let (id, name, message) = (item.id.clone(), unit.name().to_owned(), String::new());
+        let (id, name, message) = (item.id.clone(), unit.name.clone(), String::new());
         rows.push(Row { id, name, status: Status::Unhealthy, message, error, days_left: None });
     }
     Ok(rows)
@@ -257,7 +257,7 @@ fn failed_units(items: &[Item], host: &Host) -> Result<Vec<Row>> {
 
 /// How the certificate on the host stands, in words too, and for how many days it is good.
 fn look(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Option<i64>) {
-    let path = wanted.path();
+    let path = &wanted.cert;
     let read = match host.root.read(path) {
         Ok(Some((_, bytes))) => Certificate::one(&path.to_string(), &bytes),
         Ok(None) => return (Status::Unhealthy, format!("there is no {path}"), None),
@@ -278,7 +278,7 @@ fn look(wanted: &Installed, host: &Host, now: Timestamp) -> (Status, String, Opt
         let from = day(certificate.not_before);
         return (Status::Unhealthy, format!("{path} is not good before {from}"), Some(days));
     }
-    let status = if left <= wanted.renew_before() { Status::Expiring } else { Status::Healthy };
+    let status = if left <= wanted.renew_before { Status::Expiring } else { Status::Healthy };
     (status, format!("{days} days left ({until})"), Some(days))
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -15,7 +15,8 @@ use crate::engine::slot::Slots;
 use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::{Host, is_firewall_file, is_unit_file};
-use crate::kind::{Change, Gate, Item, Kick, Phase, What, Work};
+use crate::kind::probe::Probe;
+use crate::kind::{Change, Claim, Gate, Item, Phase, Trigger, What, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
 use crate::store::{Generation, Owed, Store};
@@ -193,13 +194,13 @@ impl From<Stop> for Outcome {
 }
 
 fn is_package(item: &Item) -> bool {
-    item.resource.phase() == Phase::Packages
+    item.about.phase == Phase::Packages
 }
 
 /// The paths that a resource alone decides about, and those of what it has in them.
 fn paths(item: &Item, work: &Work<'_>) -> BTreeSet<PathBuf> {
-    let marks = item.resource.claims().into_iter().chain(item.resource.footprint(work).unwrap_or_default());
-    marks.filter_map(|mark| mark.strip_prefix("path:").map(PathBuf::from)).collect()
+    let owned = item.owned(work).unwrap_or_default();
+    item.about.paths().chain(owned.iter().filter_map(Claim::whole_path)).map(Path::to_owned).collect()
 }
 
 struct Run<'a> {
@@ -286,8 +287,8 @@ impl<'a> Run<'a> {
                 }
                 if self.basics.is_none() {
                     let is_basic = |item: &Item| {
-                        item.resource.is_of_source()
-                            || matches!(item.resource.phase(), Phase::Accounts | Phase::Packages | Phase::Firewall)
+                        item.about.is_of_source()
+                            || matches!(item.about.phase, Phase::Accounts | Phase::Packages | Phase::Firewall)
                     };
                     self.basics = Some(needed(work.catalog, is_basic)?);
                 }
@@ -342,25 +343,25 @@ impl<'a> Run<'a> {
         if labels.is_on() {
             labels.expect(items.iter().flat_map(|item| paths(item, self.work)).collect());
         }
-        let mut watchers: BTreeMap<String, Vec<(&str, Kick)>> = BTreeMap::new();
+        let mut watchers: BTreeMap<&str, Vec<(&str, Trigger)>> = BTreeMap::new();
         for item in items {
-            for (watched, kick) in item.resource.watches() {
-                watchers.entry(watched).or_default().push((&item.id, kick));
+            for (watched, trigger) in &item.about.watches {
+                watchers.entry(watched).or_default().push((&item.id, *trigger));
             }
         }
-        let mut gates: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
+        let mut gates: BTreeMap<&str, Vec<&Item>> = BTreeMap::new();
         for item in items {
-            for held in item.resource.before() {
+            for held in &item.about.before {
                 gates.entry(held).or_default().push(item);
             }
             for id in &item.needs {
                 let gate = items.iter().find(|other| other.id == *id && other.resource.gate().is_some());
-                gate.into_iter().for_each(|gate| gates.entry(item.id.clone()).or_default().push(gate));
+                gate.into_iter().for_each(|gate| gates.entry(&item.id).or_default().push(gate));
             }
         }
         let mut changed: HashSet<&str> = HashSet::new();
         self.give_back(gone, Turn::First)?;
-        let middle = items.iter().position(|item| item.resource.phase() >= Phase::Stops).unwrap_or(items.len());
+        let middle = items.iter().position(|item| item.about.phase >= Phase::Stops).unwrap_or(items.len());
         for (at, item) in items.iter().enumerate() {
             if at == middle {
                 self.settle()?;
@@ -373,7 +374,7 @@ impl<'a> Run<'a> {
             if self.held.contains(&item.id) || self.is_left_out(at) {
                 continue;
             }
-            let can_wait = item.resource.is_self_contained() && !gates.contains_key(&item.id);
+            let can_wait = item.about.is_self_contained && !gates.contains_key(item.id.as_str());
             let is_after = |first: usize| item.after.contains(&items[first].id);
             if !can_wait || (!item.after.is_empty() && self.waiting.iter().any(|(first, _)| is_after(*first))) {
                 self.settle()?;
@@ -390,13 +391,13 @@ impl<'a> Run<'a> {
                     continue;
                 }
             };
-            for gate in gates.get(&item.id).into_iter().flatten() {
+            for gate in gates.get(item.id.as_str()).into_iter().flatten() {
                 self.pass(gate, item).map_err(Stop::Waits)?;
             }
             let held = self.slots.before(item, &change).map_err(|error| Stop::Waits(locate(error, item)))?;
             let along = self.along(at, items);
             let all = std::iter::once(at).chain(along.iter().map(|(other, _)| *other));
-            let owed: Vec<_> = all.filter_map(|at| watchers.get(&items[at].id)).flatten().copied().collect();
+            let owed: Vec<_> = all.filter_map(|at| watchers.get(items[at].id.as_str())).flatten().copied().collect();
             self.owe(item, &owed)?;
             if can_wait {
                 self.work.host.root.gather();
@@ -519,9 +520,9 @@ impl<'a> Run<'a> {
             let mut along: Vec<(&Gone, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
             along.retain(|(_, change)| change.what == What::Removed);
             let all = std::iter::once(one).chain(along.iter().map(|(other, _)| *other));
-            let kicks: Vec<(&str, Kick)> =
-                all.flat_map(|one| &one.kicks).map(|(id, kick)| (id.as_str(), *kick)).collect();
-            self.owe(item, &kicks)?;
+            let triggers: Vec<(&str, Trigger)> =
+                all.flat_map(|one| &one.triggers).map(|(id, trigger)| (id.as_str(), *trigger)).collect();
+            self.owe(item, &triggers)?;
             self.make(item, Some(&one.mark), &change)?;
             along.retain(|(other, _)| matches!(observe(other), Some(None)));
             self.done(item, change);
@@ -533,15 +534,15 @@ impl<'a> Run<'a> {
     }
 
     fn done(&mut self, item: &Item, change: Change) {
-        if change.kick.is_some() {
+        if change.trigger.is_some() {
             self.kicked.push(item.id.clone());
         }
         self.report.event(&Event::Changed(item, &change));
         self.changes.push((item.id.clone(), change.summary));
     }
 
-    /// Makes one change; what somebody has edited there, at `mark` or anywhere in it, is saved before.
-    fn make(&self, item: &Item, mark: Option<&str>, change: &Change) -> Result<()> {
+    /// Makes one change; what somebody has edited there, at `mark` or anywhere in what it owns, is saved before.
+    fn make(&self, item: &Item, mark: Option<&Claim>, change: &Change) -> Result<()> {
         for path in self.before.save_edits(item, mark, self.work)? {
             self.report.event(&Event::Saved { path: &path });
         }
@@ -553,18 +554,18 @@ impl<'a> Run<'a> {
     }
 
     /// Writes down what the change of `item` will make due, and before the first one what stood there until now.
-    fn owe(&mut self, item: &Item, watchers: &[(&str, Kick)]) -> Result<()> {
+    fn owe(&mut self, item: &Item, watchers: &[(&str, Trigger)]) -> Result<()> {
         self.owed.probes = true;
         self.owed.release = self.release.clone().or(self.owed.release.take());
-        if item.resource.can_cut_off() {
+        if item.about.can_cut_off() {
             self.owed.contact = self.owed.contact.or(self.cuts_off);
         }
         let paths = paths(item, self.work);
         self.owed.unit_files |= paths.iter().any(|path| is_unit_file(path));
         self.owed.firewall_files |= paths.iter().any(|path| is_firewall_file(path));
-        for (unit, kick) in watchers {
-            let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*kick);
-            *owed = (*owed).max(*kick);
+        for (unit, trigger) in watchers {
+            let owed = self.owed.kicks.entry((*unit).to_owned()).or_insert(*trigger);
+            *owed = (*owed).max(*trigger);
         }
         if !std::mem::take(&mut self.is_unsaved) {
             return self.note();
@@ -605,7 +606,7 @@ impl<'a> Run<'a> {
     fn wait(&self, item: &Item, gate: &dyn Gate) -> Result<(), String> {
         self.report.event(&Event::Waiting(item));
         let passed = gate.wait(self.work);
-        if item.resource.probe().is_some() {
+        if item.as_kind::<Probe>().is_some() {
             self.asked.borrow_mut().insert(item.id.clone(), passed.is_ok());
         }
         passed?;
@@ -629,7 +630,7 @@ impl<'a> Run<'a> {
             {
                 return Ok((passed, Some(locate(error, item))));
             }
-            let Some(probe) = item.resource.probe().filter(|probe| probe.decides()) else { continue };
+            let Some(probe) = item.as_kind::<Probe>().filter(|probe| probe.decides) else { continue };
             if let Err(why) = self.wait(item, probe) {
                 let error = Error::new(code::PROBE, format!("{} does not pass", item.id))
                     .because(why)
@@ -906,8 +907,8 @@ mod tests {
         let (items, silent) = (catalog(role).unwrap().items, Vec::<Box<dyn Report>>::new());
         let work = Work { host: &host, store: &store, catalog: &items };
         let mut run = Run::new(&work, &silent, "h1", Owed::default());
-        let owed = |unit_files, kick: Option<Kick>| Owed {
-            kicks: kick.map(|kick| ("unit:x".to_owned(), kick)).into_iter().collect(),
+        let owed = |unit_files, trigger: Option<Trigger>| Owed {
+            kicks: trigger.map(|trigger| ("unit:x".to_owned(), trigger)).into_iter().collect(),
             unit_files,
             probes: true,
             ..Owed::default()
@@ -920,10 +921,10 @@ mod tests {
             5,
             "what stood there until now, and at the three directories above"
         );
-        run.owe(&items[0], &[("unit:x", Kick::Restart)]).unwrap();
-        assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)));
-        run.owe(&items[1], &[("unit:x", Kick::Reload)]).unwrap();
-        assert_eq!(store.owed().unwrap(), owed(true, Some(Kick::Restart)), "the most that is owed");
+        run.owe(&items[0], &[("unit:x", Trigger::Restart)]).unwrap();
+        assert_eq!(store.owed().unwrap(), owed(true, Some(Trigger::Restart)));
+        run.owe(&items[1], &[("unit:x", Trigger::Reload)]).unwrap();
+        assert_eq!(store.owed().unwrap(), owed(true, Some(Trigger::Restart)), "the most that is owed");
         run.paid("unit:x").unwrap();
         assert_eq!(store.owed().unwrap(), owed(true, None));
     }
@@ -938,8 +939,13 @@ mod tests {
             std::fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
             std::fs::write(dir.path().join("etc/systemd/system/x.service"), "").unwrap();
             let item = catalog("[[unit]]\nname = 'x.service'\n").unwrap().items.remove(0);
-            let gone =
-                Gone { mark: "unit:x".to_owned(), id: item.id.clone(), item, turn: Turn::Last, kicks: Vec::new() };
+            let gone = Gone {
+                mark: Claim::thing("unit", "x"),
+                id: item.id.clone(),
+                item,
+                turn: Turn::Last,
+                triggers: Vec::new(),
+            };
             let mut run = Run::new(&work, &silent, "h1", Owed::default());
             run.changes = changed;
             run.all(&[], &[(gone, None)]).unwrap();

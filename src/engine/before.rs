@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::host::root::What;
-use crate::kind::origin::{self, Origin, Was};
+use crate::kind::prior_state::{self, PriorState, Was};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
-use crate::kind::{Change, Item, Kick, Phase, Resource, Work, whole_of, with_place};
+use crate::kind::{Change, Claim, Item, Phase, Resource, Trigger, Work};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -24,16 +24,16 @@ pub const ROLE: &str = "(gone)";
 /// A larger file is not looked into for local edits.
 const LARGEST_EDIT: u64 = 16 << 20;
 
-/// One mark of a footprint: whose it is, and what stood there.
+/// One thing that a resource owns on the host: whose it is, and what stood there.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 struct Known {
     /// The resource that has, or had, it.
     id: String,
     /// What stood there.
-    origin: Origin,
+    origin: PriorState,
     /// Units that answer a change of the resource.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    kicks: Vec<(String, Kick)>,
+    #[serde(default, rename = "kicks", skip_serializing_if = "Vec::is_empty")]
+    triggers: Vec<(String, Trigger)>,
     /// SHA-256 of the file as kpull left it; `None` when that is not known, or not to be written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
@@ -47,15 +47,17 @@ struct Known {
 }
 
 impl Known {
-    fn new(id: &str, origin: Origin) -> Self {
-        Self { id: id.to_owned(), origin, kicks: Vec::new(), made: None, open: false, shipped: false }
+    fn new(id: &str, origin: PriorState) -> Self {
+        Self { id: id.to_owned(), origin, triggers: Vec::new(), made: None, open: false, shipped: false }
     }
 
     /// What gives it back; `None` for what is left as it is.
     fn back(&self, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
         match &self.origin {
-            Origin::Nothing { path } | Origin::File { path, .. } if self.shipped || self.origin.is_nothing() => {
-                match origin::shipped_beside(path, work)? {
+            PriorState::Nothing { path } | PriorState::File { path, .. }
+                if self.shipped || self.origin.is_nothing() =>
+            {
+                match prior_state::shipped_beside(path, work)? {
                     Some(file) => Ok(Some(file)),
                     None => self.origin.resource(work.store),
                 }
@@ -65,21 +67,21 @@ impl Known {
     }
 }
 
-/// What stood on this host before kpull came, by mark.
+/// What stood on this host before kpull came, by what resources own.
 #[derive(Debug, Default)]
 pub struct Before {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<Claim, Known>,
     /// Whether it is not what is written down.
     is_changed: bool,
-    /// Marks of what has to go before something of another type can have its place, by [`Before::gone`]; with the id of that.
-    in_way: BTreeMap<String, String>,
+    /// What has to go before something of another type can have its place, by [`Before::gone`]; with the id of that.
+    in_way: BTreeMap<Claim, String>,
 }
 
 /// Something that no role wants any more, to be given back.
 #[derive(Debug)]
 pub struct Gone {
-    /// Its mark.
-    pub mark: String,
+    /// What the resource owned.
+    pub mark: Claim,
     /// The resource that had it.
     pub id: String,
     /// What gives it back.
@@ -87,7 +89,7 @@ pub struct Gone {
     /// When its turn is.
     pub turn: Turn,
     /// Units that are to know.
-    pub kicks: Vec<(String, Kick)>,
+    pub triggers: Vec<(String, Trigger)>,
 }
 
 /// When the turn of something gone is.
@@ -104,18 +106,18 @@ pub enum Turn {
 impl Gone {
     /// The restart of a unit that ran before and runs still, when what it runs with is given back.
     pub fn restart(&self, with_others: bool) -> Option<Change> {
-        let is_due = with_others && self.turn == Turn::Last && self.item.resource.kind() == "unit";
-        is_due.then(|| Change { kick: Some(Kick::Restart), ..Change::new("restart") })
+        let is_due = with_others && self.turn == Turn::Last && self.item.about.kind == "unit";
+        is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
     }
 
     /// The path that it is about.
     pub fn path(&self) -> Option<PathBuf> {
-        path_of(&self.mark).map(Path::to_owned)
+        self.mark.any_path().map(Path::to_owned)
     }
 
     /// The removal of a directory that has nothing in it but what is given back before.
     pub fn empties(&self, leaves: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
-        let Some(path) = self.path().filter(|_| self.item.resource.kind() == "absent") else { return Ok(None) };
+        let Some(path) = self.path().filter(|_| self.item.about.kind == "absent") else { return Ok(None) };
         let names = host.root.names(&path)?;
         let all = !names.is_empty() && names.iter().all(|name| leaves.contains(&path.join(name)));
         Ok(all.then(|| Change::removal("remove the directory")))
@@ -146,21 +148,21 @@ impl Before {
         package: Option<usize>,
         mut skip: impl FnMut(usize) -> bool,
     ) -> (bool, Vec<(usize, Error)>) {
-        let mut kicks: BTreeMap<String, Vec<(String, Kick)>> = BTreeMap::new();
+        let mut triggers: BTreeMap<&str, Vec<(String, Trigger)>> = BTreeMap::new();
         for item in work.catalog {
-            for (watched, kick) in item.resource.watches() {
-                kicks.entry(watched).or_default().push((item.id.clone(), kick));
+            for (watched, trigger) in &item.about.watches {
+                triggers.entry(watched).or_default().push((item.id.clone(), *trigger));
             }
         }
         let (was_changed, mut failed) = (std::mem::take(&mut self.is_changed), Vec::new());
         let names = OnceCell::new();
         for (at, item) in work.catalog.iter().enumerate() {
-            let kicks = kicks.remove(&item.id).unwrap_or_default();
+            let triggers = triggers.remove(item.id.as_str()).unwrap_or_default();
             if skip(at) {
                 continue;
             }
-            let open = package.is_some_and(|package| at > package) && item.resource.phase() != Phase::Packages;
-            if let Err(error) = self.adopt_one(item, &kicks, open, &names, work) {
+            let open = package.is_some_and(|package| at > package) && item.about.phase != Phase::Packages;
+            if let Err(error) = self.adopt_one(item, &triggers, open, &names, work) {
                 failed.push((at, error));
             }
         }
@@ -173,19 +175,19 @@ impl Before {
     fn adopt_one(
         &mut self,
         item: &Item,
-        kicks: &[(String, Kick)],
+        triggers: &[(String, Trigger)],
         open: bool,
-        names: &OnceCell<HashMap<String, String>>,
+        names: &OnceCell<HashMap<Claim, Claim>>,
         work: &Work<'_>,
     ) -> Result<()> {
-        for mark in item.resource.footprint(work)? {
+        for mark in item.owned(work)? {
             if self.in_way.contains_key(&mark) {
                 continue;
             }
             if let Some(known) = self.known.get_mut(&mark) {
-                self.is_changed |= known.id != item.id || known.kicks != kicks || known.open;
-                (known.id, known.kicks) = (item.id.clone(), kicks.to_vec());
-                self.is_changed |= item.resource.refine(&mut known.origin, work)?;
+                self.is_changed |= known.id != item.id || known.triggers != triggers || known.open;
+                (known.id, known.triggers) = (item.id.clone(), triggers.to_vec());
+                self.is_changed |= item.refine(&mut known.origin, work)?;
                 if known.open && !open {
                     // an earlier run ended before it changed anything here
                     self.close_one(item, &mark, work)?;
@@ -200,20 +202,20 @@ impl Before {
                 && let Some(former) = names.get(&place(&mark, work.host))
                 && let Some(mut known) = self.known.remove(former).filter(|known| !known.open)
             {
-                item.resource.refine(&mut known.origin, work)?;
-                self.known.insert(mark, Known { id: item.id.clone(), kicks: kicks.to_vec(), ..known });
+                item.refine(&mut known.origin, work)?;
+                self.known.insert(mark, Known { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
                 self.is_changed = true;
                 continue;
             }
-            let origin = match mark.strip_prefix("path:").filter(|_| is_in_way) {
-                Some(path) => Origin::Nothing { path: path.to_owned() },
-                None => item.resource.origin(&mark, work)?,
+            let origin = match mark.whole_path().filter(|_| is_in_way) {
+                Some(_) => PriorState::Nothing { path: mark.subject() },
+                None => item.prior_state(&mark, work)?,
             };
-            if let Some(path) = path_of(&mark) {
+            if let Some(path) = mark.any_path() {
                 self.adopt_missing_above(path, &item.id, open, work)?;
             }
             let open = open && !is_in_way;
-            self.known.insert(mark, Known { kicks: kicks.to_vec(), open, ..Known::new(&item.id, origin) });
+            self.known.insert(mark, Known { triggers: triggers.to_vec(), open, ..Known::new(&item.id, origin) });
             self.is_changed = true;
         }
         Ok(())
@@ -224,11 +226,11 @@ impl Before {
         // the root is always there
         for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
             let Some(path) = dir.to_str().map(str::to_owned) else { break };
-            let mark = format!("path:{path}");
+            let mark = Claim::path(dir);
             if self.known.contains_key(&mark) || work.host.root.meta(dir)?.is_some() {
                 break;
             }
-            self.known.insert(mark, Known { open, ..Known::new(id, Origin::Nothing { path }) });
+            self.known.insert(mark, Known { open, ..Known::new(id, PriorState::Nothing { path }) });
         }
         Ok(())
     }
@@ -237,7 +239,7 @@ impl Before {
     /// written down before the item is changed. Returns whether that was anything.
     pub fn close(&mut self, item: &Item, work: &Work<'_>) -> Result<bool> {
         let mut is_new = false;
-        for mark in item.resource.footprint(work)? {
+        for mark in item.owned(work)? {
             if self.known.get(&mark).is_some_and(|known| known.open) {
                 self.close_one(item, &mark, work)?;
                 is_new = true;
@@ -247,14 +249,14 @@ impl Before {
         Ok(is_new)
     }
 
-    fn close_one(&mut self, item: &Item, mark: &str, work: &Work<'_>) -> Result<()> {
+    fn close_one(&mut self, item: &Item, mark: &Claim, work: &Work<'_>) -> Result<()> {
         let Some(known) = self.known.get_mut(mark) else { return Ok(()) };
-        let origin = item.resource.origin(mark, work)?;
+        let origin = item.prior_state(mark, work)?;
         known.shipped = known.origin.is_nothing() && !origin.is_nothing();
         (known.origin, known.open) = (origin, false);
-        let above = path_of(mark).into_iter().flat_map(Path::ancestors).skip(1);
+        let above = mark.any_path().into_iter().flat_map(Path::ancestors).skip(1);
         for dir in above {
-            let mark = format!("path:{}", dir.display());
+            let mark = Claim::path(dir);
             let Some(known) = self.known.get_mut(&mark).filter(|known| known.open) else { continue };
             known.open = false;
             if work.host.root.meta(dir)?.is_some() {
@@ -269,14 +271,14 @@ impl Before {
     pub fn gone(&mut self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
         let mut wanted = self.wanted(work);
         self.in_way = self.in_way(&wanted, work);
-        let is_in_way = |mark: &str| self.is_in_way(mark);
+        let is_in_way = |mark: &Claim| self.is_in_way(mark);
         wanted.retain(|mark| !self.in_way.contains_key(mark));
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
         // where nothing was changed, nothing is to be restored
-        let is_left = |(mark, known): &(&String, &Known)| !known.open && !wanted.contains(*mark);
+        let is_left = |(mark, known): &(&Claim, &Known)| !known.open && !wanted.contains(*mark);
         let mut left = self.known.iter().filter(is_left).peekable();
         // a directory may have another name, by which it is wanted
-        let places: HashSet<String> = match left.peek() {
+        let places: HashSet<Claim> = match left.peek() {
             Some(_) => wanted.iter().filter(|mark| !is_in_way(mark)).map(|mark| place(mark, work.host)).collect(),
             None => HashSet::new(),
         };
@@ -289,47 +291,38 @@ impl Before {
                     continue;
                 }
             };
-            let turn = match (&known.origin, resource.phase()) {
-                (Origin::Unit { state: Was { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => Turn::Last,
-                (Origin::Unit { .. }, _) => Turn::First,
+            let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
+            let item = Item::new(resource, ROLE.into(), place);
+            let turn = match (&known.origin, item.about.phase) {
+                (PriorState::Unit { state: Was { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => {
+                    Turn::Last
+                }
+                (PriorState::Unit { .. }, _) => Turn::First,
                 _ if is_in_way(mark) => Turn::First,
                 _ => Turn::Middle,
             };
-            let id = format!("{}:{}", resource.kind(), resource.key());
-            let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
-            let fields = serde_json::Value::Null;
-            let item = Item {
-                id,
-                role: ROLE.into(),
-                place,
-                after: Vec::new(),
-                needs: Vec::new(),
-                resource,
-                is_secret: false,
-                fields,
-            };
-            gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, kicks: known.kicks.clone() });
+            gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, triggers: known.triggers.clone() });
         }
         // what lies in a directory goes before the directory, what starts a unit before that unit, and a setting after those that set it
         gone.sort_by_key(|one| {
-            let resource = &one.item.resource;
-            let is_started = resource.kind() != "unit" || !starts_others(&resource.key());
-            let reach = resource.as_any().downcast_ref().map_or(0, Sysctl::reach);
-            (one.turn, Reverse(resource.phase()), is_started, reach, Reverse(one.mark.len()))
+            let about = &one.item.about;
+            let is_started = about.kind != "unit" || !starts_others(&about.key);
+            let reach = one.item.as_kind().map_or(0, Sysctl::reach);
+            (one.turn, Reverse(about.phase), is_started, reach, Reverse(one.mark.as_str().len()))
         });
         (gone, lost)
     }
 
     /// What earlier releases made where the catalog has something of another type now: a file or link in place of a directory, or the
     /// other way round.
-    fn in_way(&self, wanted: &HashSet<String>, work: &Work<'_>) -> BTreeMap<String, String> {
+    fn in_way(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, String> {
         let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
-        let candidates: Vec<(&String, &String)> = self
+        let candidates: Vec<(&Claim, &String)> = self
             .known
             .iter()
             .filter(|(mark, known)| wanted.contains(*mark) && !ids.contains(known.id.as_str()))
             .filter_map(|(mark, known)| match &known.origin {
-                Origin::Nothing { path } => Some((mark, path)),
+                PriorState::Nothing { path } => Some((mark, path)),
                 _ => None,
             })
             .collect();
@@ -337,18 +330,17 @@ impl Before {
         if candidates.is_empty() {
             return found;
         }
-        let marks = |item: &Item| item.resource.footprint(work).unwrap_or_default();
-        let claims: Vec<(String, &Item)> =
+        let marks = |item: &Item| item.owned(work).unwrap_or_default();
+        let claims: Vec<(Claim, &Item)> =
             work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
         for (mark, path) in candidates {
             let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
             let is_directory = meta.what == What::Directory;
             let claim = claims.iter().find(|(claim, _)| claim == mark);
             // where no resource has the path itself, one has a path below it
-            let is_wrong =
-                claim.map_or(!is_directory, |(_, item)| (item.resource.kind() == "directory") != is_directory);
+            let is_wrong = claim.map_or(!is_directory, |(_, item)| (item.about.kind == "directory") != is_directory);
             let user = claim.or_else(|| {
-                claims.iter().find(|(claim, _)| path_of(claim).is_some_and(|below| below.starts_with(path)))
+                claims.iter().find(|(claim, _)| claim.any_path().is_some_and(|below| below.starts_with(path)))
             });
             if let Some((_, item)) = user.filter(|_| is_wrong) {
                 found.insert(mark.clone(), item.id.clone());
@@ -357,9 +349,9 @@ impl Before {
         found
     }
 
-    /// Whether a mark, or one above it, is that of something that has to go.
-    fn is_in_way(&self, mark: &str) -> bool {
-        Path::new(mark).ancestors().filter_map(Path::to_str).any(|mark| self.in_way.contains_key(mark))
+    /// Whether it, or a path above it, has to go.
+    fn is_in_way(&self, mark: &Claim) -> bool {
+        Path::new(mark.as_str()).ancestors().filter_map(Path::to_str).any(|mark| self.in_way.contains_key(mark))
     }
 
     /// Whether what an item is to be waits for something of another type to go.
@@ -367,11 +359,11 @@ impl Before {
         self.in_way.values().any(|id| *id == item.id)
     }
 
-    /// Every mark of the catalog, with the directories above its paths. What a resource can't tell of itself is what is known of it.
-    fn wanted(&self, work: &Work<'_>) -> HashSet<String> {
+    /// Everything that the catalog owns, with the directories above its paths. What a resource can't tell of itself is what is known of it.
+    fn wanted(&self, work: &Work<'_>) -> HashSet<Claim> {
         let mut marks = HashSet::new();
         for item in work.catalog {
-            match item.resource.footprint(work) {
+            match item.owned(work) {
                 Ok(own) => marks.extend(own),
                 Err(_) => {
                     let own = self.known.iter().filter(|(_, known)| known.id == item.id);
@@ -379,10 +371,10 @@ impl Before {
                 }
             }
         }
-        let paths: Vec<PathBuf> = marks.iter().filter_map(|mark| path_of(mark)).map(Path::to_owned).collect();
+        let paths: Vec<PathBuf> = marks.iter().filter_map(Claim::any_path).map(Path::to_owned).collect();
         for path in paths {
             for dir in path.ancestors().skip(1) {
-                if !marks.insert(format!("path:{}", dir.display())) {
+                if !marks.insert(Claim::path(dir)) {
                     break;
                 }
             }
@@ -390,7 +382,7 @@ impl Before {
         marks
     }
 
-    /// Marks that the catalog has no more and that are left as they are: nothing is to be known of them any longer.
+    /// What the catalog owns no more and is left as it is: nothing is to be known of it any longer.
     pub fn settle(&mut self, work: &Work<'_>) {
         let wanted = self.wanted(work);
         let count = self.known.len();
@@ -398,8 +390,8 @@ impl Before {
         self.is_changed |= self.known.len() != count;
     }
 
-    /// Nothing is to be known of a mark any longer: it was given back. Or it is another resource's now, and there was nothing before.
-    pub fn forget(&mut self, mark: &str) {
+    /// Nothing is to be known of it any longer: it was given back. Or it is another resource's now, and there was nothing before.
+    pub fn forget(&mut self, mark: &Claim) {
         match (self.in_way.remove(mark), self.known.get_mut(mark)) {
             (Some(id), Some(known)) => {
                 (known.id, known.made) = (id, None);
@@ -413,19 +405,19 @@ impl Before {
     pub fn disown(&mut self, id: &str, why: &str) -> bool {
         let mut found = false;
         for known in self.known.values_mut().filter(|known| known.id == id) {
-            known.origin = Origin::Kept { why: why.to_owned() };
+            known.origin = PriorState::Kept { why: why.to_owned() };
             found = true;
         }
         self.is_changed |= found;
         found
     }
 
-    /// Ids of every resource that has a mark.
+    /// Ids of every resource that owns something.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.known.values().map(|known| known.id.as_str())
     }
 
-    /// Resources whose marks are left as they are, and why: what no way back undoes.
+    /// Resources of which something is left as it is, and why: what no way back undoes.
     pub fn leftovers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.known.values().filter_map(|known| Some((known.id.as_str(), known.origin.leftover()?)))
     }
@@ -437,22 +429,22 @@ impl Before {
     }
 
     /// Saves what somebody has edited in the files of an item, before they are overwritten or removed. The paths.
-    pub fn save_edits(&self, item: &Item, mark: Option<&str>, work: &Work<'_>) -> Result<Vec<String>> {
+    pub fn save_edits(&self, item: &Item, mark: Option<&Claim>, work: &Work<'_>) -> Result<Vec<String>> {
         let marks = match mark {
-            Some(mark) => vec![mark.to_owned()],
-            None => item.resource.footprint(work)?,
+            Some(mark) => vec![mark.clone()],
+            None => item.owned(work)?,
         };
         let mut saved = Vec::new();
         for mark in marks {
-            let Some(path) = mark.strip_prefix("path:") else { continue };
+            let Some(path) = mark.whole_path() else { continue };
             let Some(made) = self.known.get(&mark).and_then(|known| known.made.as_deref()) else { continue };
             match digest(path, work)? {
                 Some(digest) if digest != made => {}
                 _ => continue,
             }
-            if let Some((_, content)) = work.host.root.read(path.as_ref())? {
-                work.store.save_edit(path, &content, || self.saved())?;
-                saved.push(path.to_owned());
+            if let Some((_, content)) = work.host.root.read(path)? {
+                work.store.save_edit(&mark.subject(), &content, || self.saved())?;
+                saved.push(mark.subject());
             }
         }
         Ok(saved)
@@ -461,14 +453,13 @@ impl Before {
     /// Remembers the files of an item as kpull leaves them, so that an edit is known for one; not those with a secret.
     pub fn made(&mut self, item: &Item, work: &Work<'_>) -> Result<()> {
         // an edit of a secret would be a second copy of it, and even its digest tells something
-        let is_sensitive = item.is_secret || item.resource.is_sensitive();
-        for mark in item.resource.footprint(work)? {
-            let Some(path) = mark.strip_prefix("path:") else { continue };
+        for mark in item.owned(work)? {
+            let Some(path) = mark.whole_path() else { continue };
             let Some(known) = self.known.get_mut(&mark) else { continue };
             let made = match item.resource.content() {
-                _ if is_sensitive => None,
+                _ if item.is_sensitive() => None,
                 // it has the whole file, and no other resource writes there
-                Some(content) if item.resource.is_self_contained() => {
+                Some(content) if item.about.is_self_contained => {
                     (content.len() as u64 <= LARGEST_EDIT).then(|| hex::encode(Sha256::digest(&*content)))
                 }
                 _ => digest(path, work)?,
@@ -480,19 +471,14 @@ impl Before {
     }
 }
 
-/// A mark, with its path by where that is on this host: one place has one, whatever its directories are called.
-fn place(mark: &str, host: &Host) -> String {
-    with_place(mark, |path| host.root.place_of(path.as_ref()))
-}
-
-/// The path that a mark is about, or that it is about a part of.
-fn path_of(mark: &str) -> Option<&Path> {
-    whole_of(mark).unwrap_or(mark).strip_prefix("path:").map(Path::new)
+/// It, with its path by where that is on this host: one place has one, whatever its directories are called.
+fn place(mark: &Claim, host: &Host) -> Claim {
+    mark.with_place(|path| host.root.place_of(path))
 }
 
 /// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.
-fn digest(path: &str, work: &Work<'_>) -> Result<Option<String>> {
-    Ok(work.host.root.digest(path.as_ref(), LARGEST_EDIT)?.map(|(_, digest)| digest))
+fn digest(path: &Path, work: &Work<'_>) -> Result<Option<String>> {
+    Ok(work.host.root.digest(path, LARGEST_EDIT)?.map(|(_, digest)| digest))
 }
 
 #[cfg(test)]
@@ -527,11 +513,11 @@ mod tests {
         let (world, mut before) = (world(), Before::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         let gone = |before: &mut Before, role: &str| -> Vec<String> {
-            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark).collect())
+            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark.to_string()).collect())
         };
         assert_eq!(gone(&mut before, &format!("{X}{Y}")).len(), 0);
         assert_eq!(gone(&mut before, X), ["path:/etc/y"]);
-        before.forget("path:/etc/y");
+        before.forget(&Claim::path("/etc/y"));
         assert_eq!(gone(&mut before, X).len(), 0);
         assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/x"]);
     }
@@ -569,12 +555,12 @@ mod tests {
         before.adopt(&work, None, |_| false);
         before.adopt(&work, None, |_| false);
         before.settle(&work);
-        before.forget("path:/etc/z");
+        before.forget(&Claim::path("/etc/z"));
         before.disown("file:/etc/z", "why");
         assert!(is_written(&mut before), "also when nothing has changed since");
         assert!(!is_written(&mut before), "it is written already");
         before.settle(&work);
-        before.forget("path:/etc/z");
+        before.forget(&Claim::path("/etc/z"));
         before.disown("file:/etc/z", "why");
         assert!(!is_written(&mut before), "none of this has changed it");
         before.made(&both[0], &work).unwrap();
@@ -586,7 +572,7 @@ mod tests {
         assert!(is_written(&mut before));
         world.with("", |work| before.settle(work));
         assert!(is_written(&mut before));
-        before.forget("path:/etc/y");
+        before.forget(&Claim::path("/etc/y"));
         assert!(is_written(&mut before));
     }
 
@@ -606,11 +592,11 @@ mod tests {
     fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_given_back() {
         let gone = |role: &str, turn: Turn| {
             let item = catalog(role).unwrap().items.into_iter().next().unwrap();
-            Gone { mark: "m".to_owned(), id: item.id.clone(), item, turn, kicks: Vec::new() }
+            Gone { mark: Claim::thing("m", "x"), id: item.id.clone(), item, turn, triggers: Vec::new() }
         };
         let unit = "[[unit]]\nname = 'x.service'\n";
         let restart = gone(unit, Turn::Last).restart(true).unwrap();
-        assert_eq!((restart.summary.as_str(), restart.kick), ("restart", Some(Kick::Restart)));
+        assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
         assert!(gone(unit, Turn::Last).restart(false).is_none());
         assert!(gone(unit, Turn::First).restart(true).is_none());
         assert!(gone(X, Turn::Last).restart(true).is_none());
@@ -650,7 +636,7 @@ mod tests {
         });
         assert_eq!(back(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
         let content = |before: &Before, mark: &str| match &before.known[mark].origin {
-            Origin::File { saved, .. } => String::from_utf8(world.store.saved(saved).unwrap()).unwrap(),
+            PriorState::File { saved, .. } => String::from_utf8(world.store.saved(saved).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         };
         assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not looked at again");
@@ -666,7 +652,8 @@ mod tests {
             std::fs::create_dir(world.dir.path().join("etc/p")).unwrap();
             assert!(before.close(&work.catalog[1], work).unwrap());
         });
-        let gone: Vec<String> = world.with("", |work| before.gone(work).0.into_iter().map(|one| one.mark).collect());
+        let gone: Vec<String> =
+            world.with("", |work| before.gone(work).0.into_iter().map(|one| one.mark.to_string()).collect());
         assert_eq!(gone, ["path:/etc/p/conf/x", "path:/etc/p/conf"]);
     }
 
@@ -687,7 +674,8 @@ mod tests {
         put("y.rpmnew", "shipped");
         let back: Vec<_> = world.with("", |work| {
             let gone = before.gone(work).0.into_iter();
-            gone.map(|one| (one.mark, one.item.resource.content().map(|content| content.into_owned()))).collect()
+            gone.map(|one| (one.mark.to_string(), one.item.resource.content().map(|content| content.into_owned())))
+                .collect()
         });
         let wanted = [("path:/etc/x", "theirs"), ("path:/etc/y", "shipped")];
         assert_eq!(back, wanted.map(|(mark, text)| (mark.to_owned(), Some(text.as_bytes().to_vec()))));
@@ -699,7 +687,7 @@ mod tests {
         let file = std::fs::File::create(world.dir.path().join("etc/x")).unwrap();
         for (size, read) in [(LARGEST_EDIT, true), (LARGEST_EDIT + 1, false)] {
             file.set_len(size).unwrap();
-            assert_eq!(world.with("", |work| digest("/etc/x", work).unwrap()).is_some(), read, "{size}");
+            assert_eq!(world.with("", |work| digest("/etc/x".as_ref(), work).unwrap()).is_some(), read, "{size}");
         }
     }
 
@@ -709,8 +697,7 @@ mod tests {
         std::fs::create_dir(world.dir.path().join("empty")).unwrap();
         let empties = |role: &str, path: &str, leaves: &[&str]| {
             let item = catalog(role).unwrap().items.remove(0);
-            let gone =
-                Gone { mark: format!("path:{path}"), id: "x".into(), item, turn: Turn::Middle, kicks: Vec::new() };
+            let gone = Gone { mark: Claim::path(path), id: "x".into(), item, turn: Turn::Middle, triggers: Vec::new() };
             let leaves = leaves.iter().map(PathBuf::from).collect();
             gone.empties(&leaves, &world.host).unwrap().map(|change| change.summary)
         };
@@ -725,12 +712,12 @@ mod tests {
     fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
         let (world, mut before) = (world(), Before::default());
         let unit =
-            |name: &str, running| Origin::Unit { name: name.to_owned(), state: Was { running, ..Was::default() } };
-        let package = Origin::NoPackage { name: "p".to_owned(), manager: None, beside: None, residue: false };
-        let nothing = Origin::Nothing { path: "/etc/y".to_owned() };
+            |name: &str, running| PriorState::Unit { name: name.to_owned(), state: Was { running, ..Was::default() } };
+        let package = PriorState::NoPackage { name: "p".to_owned(), manager: None, beside: None, residue: false };
+        let nothing = PriorState::Nothing { path: "/etc/y".to_owned() };
         let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
-            before.known.insert(id.into(), Known::new(id, origin));
+            before.known.insert(Claim::thing("x", id), Known::new(id, origin));
         }
         let gone = world.with("", |work| before.gone(work).0);
         let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();

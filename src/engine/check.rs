@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
 use crate::kind::{Change, Item};
 
 /// Whether a release counts as good only when it answers: a probe that decides, or a slot.
 fn decides(item: &Item) -> bool {
-    item.resource.probe().is_some_and(|probe| probe.decides()) || item.resource.as_any().is::<Slot>()
+    item.as_kind::<Probe>().is_some_and(|probe| probe.decides) || item.as_kind::<Slot>().is_some()
 }
 
 /// SHA-256 of what a role says of it; empty where a secret is in that, whose digest would tell something.

@@ -77,7 +77,7 @@ fn changed(old: &Item, new: &Item) -> Option<Change> {
 
 /// Whether nothing of its fields and its content is shown.
 fn hides(item: &Item) -> bool {
-    item.is_secret || item.resource.is_sensitive() || item.fields.get("sensitive") == Some(&Value::Bool(true))
+    item.is_sensitive() || item.fields.get("sensitive") == Some(&Value::Bool(true))
 }
 
 fn content(item: &Item) -> Cow<'_, [u8]> {

@@ -165,7 +165,7 @@ impl<'a> Earlier<'a> {
                 let work = Work { host: &agent.host, store: &agent.store, catalog: &catalog.items };
                 let Some(was) = catalog.items.iter().find(|was| was.id == item.id) else { return false };
                 // a unit that is the same may fail because of another file of the release; what goes by its own paths alone can't
-                let is_same = item.resource.is_self_contained()
+                let is_same = item.about.is_self_contained
                     && (&was.fields, was.resource.content()) == (&item.fields, item.resource.content());
                 is_same || was.resource.observe(&work).is_err()
             }

@@ -10,7 +10,7 @@ use crate::error::mask;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kind::package::leave_together;
-use crate::kind::{Change, Item, Kick, Wants, Work, whole_of};
+use crate::kind::{Change, Claim, Item, Trigger, Wants, Work};
 use crate::resolve::{Catalog, clashes};
 use crate::store::HeldBack;
 use crate::store::{Owed, Store};
@@ -90,7 +90,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
         false => None,
     };
-    for clash in clashes(&catalog.items, |path| host.root.place_of(path.as_ref())) {
+    for clash in clashes(&catalog.items, |path| host.root.place_of(path)) {
         for at in clash.items {
             left_out.add(at, clash.on_host(&catalog.items), &catalog.items)?;
         }
@@ -104,7 +104,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
             .and_then(|change| if change.is_some() { writable(item, host).map(|()| change) } else { Ok(None) });
         let difference = match difference {
             // looked at again when that has gone
-            Err(_) if is_in_way => Ok((item.resource.kind() != "absent").then(|| Change::new("create"))),
+            Err(_) if is_in_way => Ok((item.about.kind != "absent").then(|| Change::new("create"))),
             difference => difference,
         };
         match difference {
@@ -114,9 +114,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
                     changes.push((at, change));
                 }
             }
-            Ok(Some(_))
-                if catalog.is_sealed && item.is_secret && item.resource.lacks_only_secrets(&work).unwrap_or(false) =>
-            {
+            Ok(Some(change)) if catalog.is_sealed && item.is_secret && change.only_secrets => {
                 uncompared.push(item.id.clone());
             }
             Ok(Some(change)) => {
@@ -137,12 +135,8 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
 
 /// An error when a path that a resource decides about can't be written at all.
 fn writable(item: &Item, host: &Host) -> Result<()> {
-    for claim in item.resource.claims() {
-        if let Some(path) = whole_of(&claim).unwrap_or(&claim).strip_prefix("path:") {
-            host.root.check_writable(path.as_ref()).map_err(|error| locate(error, item))?;
-        }
-    }
-    Ok(())
+    let mut paths = item.about.claims.iter().filter_map(Claim::any_path);
+    paths.try_for_each(|path| host.root.check_writable(path)).map_err(|error| locate(error, item))
 }
 
 /// What no role wants any more.
@@ -163,7 +157,7 @@ impl Leaving {
     pub(super) fn of(known: &mut Before, work: &Work<'_>, held: &[HeldBack]) -> Result<Self> {
         let mut leaves = HashSet::new();
         let (mut all, lost) = known.gone(work);
-        let is_partial = work.catalog.iter().any(|item| item.resource.footprint(work).is_err());
+        let is_partial = work.catalog.iter().any(|item| item.owned(work).is_err());
         let mut leaving = Self { lost, is_partial, ..Self::default() };
         let before = all.len();
         all.retain(|one| !held.iter().any(|held| held.id == one.id));
@@ -199,39 +193,38 @@ pub(super) fn difference(
     item: &Item,
     work: &Work<'_>,
     changed: &HashSet<&str>,
-    owed: &BTreeMap<String, Kick>,
+    owed: &BTreeMap<String, Trigger>,
 ) -> Result<Option<Change>> {
     let observed = item.resource.observe(work).map_err(|error| locate(error, item))?;
     let observed = observed.map(|change| discreet(change, item));
-    let watched = item.resource.watches();
-    let kick = watched
-        .iter()
+    let watched = item.about.watches.iter();
+    let trigger = watched
         .filter(|(id, _)| changed.contains(id.as_str()))
-        .map(|(_, kick)| *kick)
+        .map(|(_, trigger)| *trigger)
         .chain(owed.get(&item.id).copied())
         .max();
-    let Some(kick) = kick else { return Ok(observed) };
-    let Some(kick) = item.resource.answer(work, kick).map_err(|error| locate(error, item))? else {
+    let Some(trigger) = trigger else { return Ok(observed) };
+    let Some(trigger) = item.resource.answer(work, trigger).map_err(|error| locate(error, item))? else {
         return Ok(observed);
     };
-    let word = match kick {
-        Kick::Reload => "reload",
-        Kick::Restart => "restart",
+    let word = match trigger {
+        Trigger::Reload => "reload",
+        Trigger::Restart => "restart",
     };
     Ok(Some(match observed {
-        Some(change) => Change { kick: change.kick.max(Some(kick)), ..change },
-        None => Change { kick: Some(kick), ..Change::new(word) },
+        Some(change) => Change { trigger: change.trigger.max(Some(trigger)), ..change },
+        None => Change { trigger: Some(trigger), ..Change::new(word) },
     }))
 }
 
 /// The change with nothing of a secret in it.
 fn discreet(change: Change, item: &Item) -> Change {
-    let summary = match item.is_secret && !item.resource.is_discreet() {
+    let summary = match item.is_secret && !item.about.is_discreet {
         true => "change (not shown: a secret is in it)".to_owned(),
         false => mask::hide(&change.summary).into_owned(),
     };
     // those with a secret say themselves that they show nothing
-    Change { summary, diff: change.diff.filter(|_| !item.is_secret || item.resource.is_discreet()), ..change }
+    Change { summary, diff: change.diff.filter(|_| !item.is_secret || item.about.is_discreet), ..change }
 }
 
 /// Gives an error about a resource the place where it is written, unless it has a better one.
@@ -258,9 +251,10 @@ mod tests {
         let shown = |role: &str, is_secret| {
             let mut item = catalog(role).unwrap().items.remove(0);
             item.is_secret = is_secret;
-            let change = Change { diff: Diff::of([], *b"t\n", false), kick: Some(Kick::Reload), ..Change::new("to t") };
-            let Change { summary, diff, kick, .. } = discreet(change, &item);
-            assert_eq!(kick, Some(Kick::Reload));
+            let change =
+                Change { diff: Diff::of([], *b"t\n", false), trigger: Some(Trigger::Reload), ..Change::new("to t") };
+            let Change { summary, diff, trigger, .. } = discreet(change, &item);
+            assert_eq!(trigger, Some(Trigger::Reload));
             (summary, diff.map(|diff| diff.to_string()))
         };
         let all = ("to t".to_owned(), Some("@@ -0,0 +1 @@\n+t\n".to_owned()));
@@ -274,26 +268,26 @@ mod tests {
         let path = dir.path().join("f");
         let items = catalog(&format!("[[file]]\npath = {path:?}\ncontent = 'x'\n")).unwrap().items;
         let store = Store::open(&dir.path().join("state")).unwrap();
-        let look = |root: &str, owed: Option<Kick>| {
+        let look = |root: &str, owed: Option<Trigger>| {
             let host = Host::open(root.as_ref()).unwrap();
             let work = Work { host: &host, store: &store, catalog: &items };
-            let owed = owed.map(|kick| (items[0].id.clone(), kick)).into_iter().collect();
+            let owed = owed.map(|trigger| (items[0].id.clone(), trigger)).into_iter().collect();
             let change = difference(&items[0], &work, &HashSet::new(), &owed).unwrap();
-            change.map(|change| (change.summary, change.kick))
+            change.map(|change| (change.summary, change.trigger))
         };
-        let (made, kick) = look("/", None).unwrap();
-        assert_eq!(kick, None);
-        assert_eq!(look("/", Some(Kick::Reload)), Some((made, Some(Kick::Reload))));
+        let (made, trigger) = look("/", None).unwrap();
+        assert_eq!(trigger, None);
+        assert_eq!(look("/", Some(Trigger::Reload)), Some((made, Some(Trigger::Reload))));
         std::fs::write(&path, "x").unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         assert_eq!(look("/", None), None);
-        assert_eq!(look("/", Some(Kick::Reload)), Some(("reload".to_owned(), Some(Kick::Reload))));
-        assert_eq!(look("/", Some(Kick::Restart)), Some(("restart".to_owned(), Some(Kick::Restart))));
+        assert_eq!(look("/", Some(Trigger::Reload)), Some(("reload".to_owned(), Some(Trigger::Reload))));
+        assert_eq!(look("/", Some(Trigger::Restart)), Some(("restart".to_owned(), Some(Trigger::Restart))));
         let tree = tempfile::tempdir().unwrap();
         let inside = tree.path().join(path.strip_prefix("/").unwrap());
         std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
         std::fs::copy(&path, inside).unwrap();
-        assert_eq!(look(tree.path().to_str().unwrap(), Some(Kick::Restart)), None);
+        assert_eq!(look(tree.path().to_str().unwrap(), Some(Trigger::Restart)), None);
     }
 
     /// The plan of the release `digest` whose one role says this.

@@ -174,7 +174,7 @@ pub struct Slots<'a> {
 impl Slots<'_> {
     /// Takes the slot that a change needs: `None` when it needs none, or when etcd is down, whose cure the change may be.
     pub fn before(&self, item: &Item, change: &Change) -> Result<Option<Held>> {
-        let Some(name) = item.resource.slot() else { return Ok(None) };
+        let Some(name) = item.about.slot.as_deref() else { return Ok(None) };
         if !item.resource.interrupts(self.work, change)? {
             return Ok(None);
         }
@@ -198,7 +198,7 @@ impl Slots<'_> {
     /// Finds out whether a slot that is new to this host can be had: takes it and gives it back, unless another host has it or etcd is
     /// down. Nothing for what is no slot.
     pub fn ask(&self, item: &Item) -> Result<()> {
-        let Some(slot) = item.resource.as_any().downcast_ref::<Slot>() else { return Ok(()) };
+        let Some(slot) = item.as_kind::<Slot>() else { return Ok(()) };
         match attempt(self.work, slot, self.host) {
             Ok(Ok(held)) => {
                 if let Err(why) = held.give_back(self.work, slot, self.host) {
@@ -219,7 +219,7 @@ impl Slots<'_> {
     /// Gives a slot back, when the probes that it is kept for pass. When one doesn't, it is kept until its lease ends, so
     /// that no other host does the same to itself meanwhile.
     pub fn after(&self, item: &Item, held: Held) -> Result<()> {
-        let slot = item.resource.slot().and_then(|name| find(self.work.catalog, name));
+        let slot = item.about.slot.as_deref().and_then(|name| find(self.work.catalog, name));
         for id in slot.map_or(&[][..], |slot| &slot.until) {
             let Some(probe) = self.work.catalog.iter().find(|item| item.id == *id) else { continue };
             self.report.event(&Event::Waiting(probe));
@@ -245,7 +245,7 @@ impl Slots<'_> {
 
 /// The slot with this name.
 fn find<'a>(items: &'a [Item], name: &str) -> Option<&'a Slot> {
-    items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Slot>()).find(|slot| slot.name == name)
+    items.iter().filter_map(|item| item.as_kind::<Slot>()).find(|slot| slot.name == name)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Vitals {
         self.probes.extend(asked.iter().map(|(id, passed)| (id.clone(), *passed)));
         self.probes.retain(|id, _| catalog.items.iter().any(|item| item.id == *id));
         self.certificates = catalog.items.iter().filter_map(|item| ending(agent, item)).collect();
-        let artifacts = catalog.items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Artifact>());
+        let artifacts = catalog.items.iter().filter_map(|item| item.as_kind::<Artifact>());
         let versions = artifacts.map(Artifact::version);
         self.artifacts = versions.map(|(name, version)| (name.to_owned(), version.to_owned())).collect();
         self
@@ -41,8 +41,8 @@ impl Vitals {
 
 /// The name of a certificate that is on the host, and how long it lives. One that can't be read is `kpull verify`'s to tell.
 fn ending(agent: &Agent<'_>, item: &Item) -> Option<(String, Ending)> {
-    let wanted = item.resource.as_any().downcast_ref::<Installed>()?;
-    let (_, bytes) = agent.host.root.read(wanted.path()).ok()??;
-    let end = Certificate::one(&wanted.path().to_string(), &bytes).ok()?.not_after;
-    Some((wanted.name().to_owned(), Ending { renew: end - wanted.renew_before(), end }))
+    let wanted = item.as_kind::<Installed>()?;
+    let (_, bytes) = agent.host.root.read(&wanted.cert).ok()??;
+    let end = Certificate::one(&wanted.cert.to_string(), &bytes).ok()?.not_after;
+    Some((wanted.name.clone(), Ending { renew: end - wanted.renew_before, end }))
 }

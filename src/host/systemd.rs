@@ -32,7 +32,7 @@ pub struct Systemd {
 /// What a unit does when something that it watches has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kick {
+pub enum Trigger {
     /// `systemctl reload`.
     Reload,
     /// `systemctl restart`.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[absent]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,24 +47,12 @@ impl Absent {
 }
 
 impl Resource for Absent {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About::at(AbsentFields::NAME, &self.path, Phase::Files)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
-    }
-
-    fn kind(&self) -> &'static str {
-        AbsentFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.path.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("path:{}", self.path)]
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -18,7 +18,7 @@ use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
 use crate::kind::file::Wanted;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
 use crate::store::tree::prefix_problem;
 use crate::store::{OPEN_FILES, Progress, Taken};
 
@@ -122,39 +122,23 @@ impl Artifact {
 }
 
 impl Resource for Artifact {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let Some(trees) = self.trees.traces(&self.pin, work)? else { return Ok(None) };
+    fn about(&self) -> About {
+        let mut about = About::new(ArtifactFields::NAME, &self.pin.name, Phase::Artifacts);
+        about.claims.extend(self.install.values().chain(self.trees.directories()).map(Claim::path));
+        About { after: self.wanted.after(), ..about }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let Some(trees) = self.trees.watched_inputs(&self.pin, work)? else { return Ok(None) };
         Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).chain(trees).collect()))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Owned(format!("sha256 {}\n", self.pin.sha256).into_bytes()))
-    }
-
-    fn kind(&self) -> &'static str {
-        ArtifactFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.pin.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Artifacts
-    }
-
-    fn claims(&self) -> Vec<String> {
-        let paths = self.install.values().chain(self.trees.directories()).map(|path| format!("path:{path}"));
-        paths.chain([format!("artifact:{}", self.pin.name)]).collect()
-    }
-
-    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
-        let trees = self.trees.paths(&self.pin, work)?;
-        Ok(self.install.values().map(|path| format!("path:{path}")).chain(trees).collect())
-    }
-
-    fn after(&self) -> Vec<String> {
-        self.wanted.after()
     }
 
     fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
@@ -232,6 +216,13 @@ impl Resource for Artifact {
             }
         }
         self.trees.apply(&self.pin, work)
+    }
+}
+
+impl Restorable for Artifact {
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        let trees = self.trees.paths(&self.pin, work)?;
+        Ok(self.install.values().map(Claim::path).chain(trees).collect())
     }
 }
 

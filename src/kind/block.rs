@@ -10,8 +10,8 @@ use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::root::{Access, What};
 use crate::kind::diff::Diff;
-use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
 use crate::secret::fits;
 
 /// Fields of `[[block]]`.
@@ -154,62 +154,25 @@ impl Block {
 }
 
 impl Resource for Block {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    fn about(&self) -> About {
+        About {
+            claims: vec![Claim::part(&self.name, &self.path)],
+            is_discreet: true,
+            is_sensitive: self.sensitive,
+            ..About::new(BlockFields::NAME, format!("{}#{}", self.path, self.name), Phase::Files)
+        }
     }
 
-    fn is_sensitive(&self) -> bool {
-        self.sensitive
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Borrowed(self.text.as_bytes()))
-    }
-
-    fn kind(&self) -> &'static str {
-        BlockFields::NAME
-    }
-
-    fn key(&self) -> String {
-        format!("{}#{}", self.path, self.name)
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("part:{}@path:{}", self.name, self.path)]
-    }
-
-    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
-        Ok(self.claims())
-    }
-
-    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
-        let (content, block) = self.find(work.host)?;
-        Ok(Origin::NoBlock {
-            path: self.path.to_string(),
-            name: self.name.clone(),
-            comment: self.comment.clone(),
-            no_file: work.host.root.meta(&self.path)?.is_none(),
-            in_place: self.in_place,
-            unended: block.is_empty() && content.last().is_some_and(|last| *last != b'\n'),
-        })
-    }
-
-    fn refine(&self, origin: &mut Origin, _: &Work<'_>) -> Result<bool> {
-        let Origin::NoBlock { in_place, .. } = origin else { return Ok(false) };
-        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let (content, range) = self.find(work.host)?;
-        Ok(!range.is_empty() && content.get(range).is_some_and(|old| fits(self.text.as_bytes(), old)))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -225,7 +188,8 @@ impl Resource for Block {
         };
         // of the block alone: what stands around it is not ours to show
         let diff = Diff::of(old, self.text.as_bytes(), self.sensitive);
-        Ok(Some(Change { diff, ..change }))
+        let only_secrets = !old.is_empty() && fits(self.text.as_bytes(), old);
+        Ok(Some(Change { diff, only_secrets, ..change }))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -251,6 +215,29 @@ impl Resource for Block {
         }
         work.host.file_changed(&self.path);
         Ok(())
+    }
+}
+
+impl Restorable for Block {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.about().claims)
+    }
+
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let (content, block) = self.find(work.host)?;
+        Ok(PriorState::NoBlock {
+            path: self.path.to_string(),
+            name: self.name.clone(),
+            comment: self.comment.clone(),
+            no_file: work.host.root.meta(&self.path)?.is_none(),
+            in_place: self.in_place,
+            unended: block.is_empty() && content.last().is_some_and(|last| *last != b'\n'),
+        })
+    }
+
+    fn refine(&self, origin: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        let PriorState::NoBlock { in_place, .. } = origin else { return Ok(false) };
+        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
 }
 
@@ -296,14 +283,13 @@ mod tests {
         tree.converge(&*other);
         assert_eq!(tree.summary(&*block("a")), None);
         assert_eq!(tree.path("/etc/hosts").metadata().unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_ne!(block("a").claims(), other.claims());
+        assert_ne!(block("a").about().claims, other.about().claims);
     }
 
     #[test]
     fn a_block_claims_a_part_of_the_file() {
-        assert_eq!(block("a").claims(), ["part:n@path:/etc/hosts"]);
-        assert_eq!(crate::kind::whole_of("part:n@path:/etc/h@sts"), Some("path:/etc/h@sts"));
-        assert_eq!(crate::kind::whole_of("path:/etc/hosts"), None);
+        assert_eq!(block("a").about().claims, [Claim::part("n", "/etc/hosts")]);
+        assert_eq!(Claim::part("n", "/etc/h@sts").whole(), Some(Claim::path("/etc/h@sts")));
     }
 
     #[test]

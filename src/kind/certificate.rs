@@ -15,7 +15,7 @@ use crate::document::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::error::{Error, Result};
 use crate::kind::diff::Diff;
 use crate::kind::file::{File, Wanted};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
 use crate::pki::{
     Certificate, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, Wish, authority_path, bad_name,
     certificate_path, key_secret, request,
@@ -172,25 +172,23 @@ enum Key {
 /// A certificate on a host, with its key and its authority.
 #[derive(Debug)]
 pub struct Installed {
-    name: String,
+    /// What it is called.
+    pub name: String,
     dns: Vec<String>,
     ip: Vec<IpAddr>,
     key: Key,
     ca: Option<File>,
     /// What the site has; nothing while a request waits.
     certificate: Option<File>,
-    cert: AbsolutePath,
+    /// Where the certificate is on the host.
+    pub cert: AbsolutePath,
     /// The public key in the certificate.
     public: Vec<u8>,
-    renew_before: SignedDuration,
+    /// How long before its end it has to be renewed.
+    pub renew_before: SignedDuration,
 }
 
 impl Installed {
-    /// What it is called.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Whether the role wants it for this host name or address.
     pub fn is_for(&self, host: &str) -> bool {
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -202,16 +200,6 @@ impl Installed {
         self.dns
             .iter()
             .any(|name| is_same(name) || name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(below)))
-    }
-
-    /// Where the certificate is on the host.
-    pub fn path(&self) -> &AbsolutePath {
-        &self.cert
-    }
-
-    /// How long before its end it has to be renewed.
-    pub fn renew_before(&self) -> SignedDuration {
-        self.renew_before
     }
 
     /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
@@ -296,7 +284,14 @@ impl Installed {
 }
 
 impl Resource for Installed {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        let (Key::Given(File { wanted, .. }) | Key::Own { wanted, .. }) = &self.key;
+        let mut about = About::new(CertificateFields::NAME, &self.name, Phase::Files);
+        about.claims.extend(self.paths().into_iter().map(Claim::path));
+        About { after: wanted.after(), is_discreet: true, is_sensitive: true, ..about }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let is_settled = match &self.key {
             Key::Given(_) => true,
             // while its request waits, that is in the state directory
@@ -305,55 +300,14 @@ impl Resource for Installed {
         Ok(is_settled.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))
     }
 
-    fn is_sensitive(&self) -> bool {
-        true
-    }
-
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         self.certificate.as_ref().and_then(File::content)
-    }
-
-    fn kind(&self) -> &'static str {
-        CertificateFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        let paths = self.paths().into_iter().map(|path| format!("path:{path}"));
-        paths.chain([format!("certificate:{}", self.name)]).collect()
-    }
-
-    fn after(&self) -> Vec<String> {
-        match &self.key {
-            Key::Given(file) => file.after(),
-            Key::Own { wanted, .. } => wanted.after(),
-        }
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let Key::Given(key) = &self.key else { return Ok(false) };
-        for file in self.ca.iter().chain(&self.certificate) {
-            if file.observe(work)?.is_some() {
-                return Ok(false);
-            }
-        }
-        key.lacks_only_secrets(work)
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (mut parts, own) = self.own_differences(work)?;
         let (mut diffs, is_new) = (Vec::new(), work.host.root.meta(&self.cert)?.is_none());
+        let mut only_secrets = parts.is_empty();
         let certificate = match &self.key {
             Key::Own { .. } if own.is_none() => None,
             _ => self.fitting(own.as_ref()),
@@ -361,10 +315,12 @@ impl Resource for Installed {
         for (what, file) in self.files().chain(certificate.map(|file| ("cert", file))) {
             if let Some(change) = file.observe(work)? {
                 parts.push(format!("{what}: {}", change.summary));
+                only_secrets &= file.sensitive && change.only_secrets;
                 diffs.extend(change.diff.filter(|_| !file.sensitive));
             }
         }
-        Ok(Change::of(parts).map(|change| Change { diff: Diff::together(diffs), ..change }.added_if(is_new)))
+        let diff = Diff::together(diffs);
+        Ok(Change::of(parts).map(|change| Change { diff, only_secrets, ..change }.added_if(is_new)))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::document::fields::{AbsolutePath, AccountName, Span, is_argv};
 use crate::error::{Error, Result, code};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 use crate::read;
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
@@ -92,7 +92,8 @@ impl Fields for CommandFields {
 pub struct Run {
     name: String,
     argv: Vec<String>,
-    creates: Option<AbsolutePath>,
+    /// What it has to make, if it says so.
+    pub creates: Option<AbsolutePath>,
     unless: Option<Vec<String>>,
     only_if: Option<Vec<String>>,
     user: Option<AccountName>,
@@ -103,25 +104,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// What it has to make, if it says so.
-    pub(crate) fn makes(&self) -> Option<&AbsolutePath> {
-        self.creates.as_ref()
+    /// Whether there is no user yet that it could run as.
+    fn lacks_user(&self, work: &Work<'_>) -> Result<bool> {
+        let Some(user) = &self.user else { return Ok(false) };
+        Ok(work.host.with_accounts(|accounts| accounts.login(user))?.is_none())
     }
 
-    /// Whom it runs as; the inner error is that there is no such user.
-    fn identity(&self, work: &Work<'_>) -> Result<Result<Option<Identity>>> {
-        let Some(user) = &self.user else { return Ok(Ok(None)) };
-        let login = work.host.with_accounts(|accounts| accounts.login(user))?;
-        Ok(match login {
-            Some(login) => {
-                let home = login.home.to_string_lossy().into_owned();
-                Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
-            }
-            None => {
-                Err(Error::new(code::COMMAND, format!("`{}` can't run as {user}: there is no such user", self.name))
-                    .help("add a [[user]] to the role, or the package that makes it"))
-            }
-        })
+    /// The user that it runs as; `None` for root.
+    fn identity(&self, work: &Work<'_>) -> Result<Option<Identity>> {
+        let Some(user) = &self.user else { return Ok(None) };
+        let login = work.host.with_accounts(|accounts| accounts.login(user))?.ok_or_else(|| {
+            Error::new(code::COMMAND, format!("`{}` can't run as {user}: there is no such user", self.name))
+                .help("add a [[user]] to the role, or the package that makes it")
+        })?;
+        let home = login.home.to_string_lossy().into_owned();
+        Ok(Some(Identity { name: user.to_string(), uid: login.uid, gid: login.gid, home }))
     }
 
     fn command<'a>(&'a self, argv: &'a [String], identity: Option<Identity>) -> Command<'a> {
@@ -138,10 +135,10 @@ impl Run {
             return Ok(false);
         }
         // who or what is not there yet can't be asked; another resource is about to make it
-        let Ok(identity) = self.identity(work)? else { return Ok(true) };
-        if self.cwd.as_ref().is_some_and(|cwd| !read::is_directory(cwd)) {
+        if self.lacks_user(work)? || self.cwd.as_ref().is_some_and(|cwd| !read::is_directory(cwd)) {
             return Ok(true);
         }
+        let identity = self.identity(work)?;
         for (guard, due) in [(&self.unless, false), (&self.only_if, true)] {
             let Some(argv) = guard else { continue };
             let says_yes = match run_if_there(&self.command(argv, identity.clone()))? {
@@ -168,7 +165,15 @@ impl Run {
 }
 
 impl Resource for Run {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About {
+            after: self.user.iter().map(|user| format!("user:{user}")).collect(),
+            is_discreet: true,
+            ..About::new(CommandFields::NAME, &self.name, Phase::Commands)
+        }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
@@ -181,33 +186,16 @@ impl Resource for Run {
             }
         }
         // their arguments are kept
-        let Some(identity) = self.identity(work)?.ok().filter(|_| !self.sensitive) else { return Ok(None) };
+        if self.sensitive || self.lacks_user(work)? {
+            return Ok(None);
+        }
+        let identity = self.identity(work)?;
         if self.user.is_some() {
             traces.extend(FILES.iter().map(|path| Trace::Path(path.into())));
         }
         let guards = [&self.unless, &self.only_if].into_iter().flatten();
         traces.extend(guards.map(|argv| Trace::Program((&self.command(argv, identity.clone())).into())));
         Ok(Some(traces))
-    }
-
-    fn kind(&self) -> &'static str {
-        CommandFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Commands
-    }
-
-    fn after(&self) -> Vec<String> {
-        self.user.iter().map(|user| format!("user:{user}")).collect()
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -219,7 +207,7 @@ impl Resource for Run {
         if !work.host.is_live() || !self.is_due(work)? {
             return Ok(());
         }
-        let output = run(&self.command(&self.argv, self.identity(work)??))?;
+        let output = run(&self.command(&self.argv, self.identity(work)?))?;
         // it may have changed the policy of SELinux, and made accounts
         work.host.root.labels().forget();
         work.host.forget_accounts();
@@ -290,11 +278,13 @@ mod tests {
     fn its_traces_are_what_decides_and_nothing_sensitive() {
         let dir = tempfile::tempdir().unwrap();
         live(dir.path(), |work| {
-            let traces = |fields: &str| {
-                one("command", &format!("name = 'n'\nrun = ['false']\ntimeout = '1s'\n{fields}")).traces(work).unwrap()
+            let watched_inputs = |fields: &str| {
+                one("command", &format!("name = 'n'\nrun = ['false']\ntimeout = '1s'\n{fields}"))
+                    .watched_inputs(work)
+                    .unwrap()
             };
             let answers = |fields: &str| -> Vec<String> {
-                let kept = serde_json::to_string(&traces(fields).unwrap()).unwrap();
+                let kept = serde_json::to_string(&watched_inputs(fields).unwrap()).unwrap();
                 let again: Vec<Trace> = serde_json::from_str(&kept).unwrap();
                 let text =
                     |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
@@ -307,10 +297,10 @@ mod tests {
             assert_eq!(answers("unless = ['sh', '-c', 'test $X = 1']\nenv = { X = '1' }"), ["yes"]);
             assert_eq!(answers("creates = '/nowhere/at/all'\nonly_if = ['false']"), ["", "no"]);
             let place = |path: &str| Trace::Place(path.into());
-            assert_eq!(traces("creates = '/proc/self'\nonly_if = ['true']"), Some(vec![place("/proc/self")]));
-            assert_eq!(traces("unless = ['true']\nsensitive = true"), None);
-            assert_eq!(traces("unless = ['true']\nuser = 'nobody-here'"), None);
-            let accounts = traces("unless = ['true']\nuser = 'root'").unwrap();
+            assert_eq!(watched_inputs("creates = '/proc/self'\nonly_if = ['true']"), Some(vec![place("/proc/self")]));
+            assert_eq!(watched_inputs("unless = ['true']\nsensitive = true"), None);
+            assert_eq!(watched_inputs("unless = ['true']\nuser = 'nobody-here'"), None);
+            let accounts = watched_inputs("unless = ['true']\nuser = 'root'").unwrap();
             assert!(accounts.contains(&Trace::Path("/etc/passwd".into())), "{accounts:?}");
         });
     }

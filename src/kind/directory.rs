@@ -7,7 +7,7 @@ use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::kind::file::Wanted;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[directory]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -40,32 +40,16 @@ pub struct Directory {
 }
 
 impl Resource for Directory {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About {
+            after: self.wanted.after(),
+            is_self_contained: true,
+            ..About::at(DirectoryFields::NAME, &self.path, Phase::Directories)
+        }
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Place(self.path.to_path_buf())]))
-    }
-
-    fn is_self_contained(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        DirectoryFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.path.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Directories
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("path:{}", self.path)]
-    }
-
-    fn after(&self) -> Vec<String> {
-        self.wanted.after()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

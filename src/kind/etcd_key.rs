@@ -10,7 +10,7 @@ use crate::document::fields::{AbsolutePath, Span};
 use crate::error::{Error, Result, code};
 use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
 use crate::kind::diff::Diff;
-use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::net;
 use crate::secret::fits;
 
@@ -103,7 +103,7 @@ pub struct EtcdKey {
     within: Duration,
     sensitive: bool,
     /// Names of the hosts that set it, if this one does not.
-    writers: Option<Vec<String>>,
+    pub writers: Option<Vec<String>>,
 }
 
 impl EtcdKey {
@@ -118,11 +118,6 @@ impl EtcdKey {
         let pair = client.get(self.api, &self.key)?;
         let was = pair.as_ref().map_or(0, |pair| pair.revision);
         Ok(self.holds(pair.as_ref()) || client.swap(self.api, &self.key, was, self.value.as_bytes())?)
-    }
-
-    /// Names of the hosts that set it, if this one does not.
-    pub fn writers(&self) -> Option<&[String]> {
-        self.writers.as_deref()
     }
 
     fn is_awaited(&self) -> bool {
@@ -156,36 +151,19 @@ impl Gate for EtcdKey {
 }
 
 impl Resource for EtcdKey {
-    fn kind(&self) -> &'static str {
-        EtcdKeyFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.key.clone()
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn phase(&self) -> Phase {
+    fn about(&self) -> About {
         // what waits for other hosts comes after all that does not
-        if self.is_awaited() { Phase::Probes } else { Phase::Units }
+        let phase = if self.is_awaited() { Phase::Probes } else { Phase::Units };
+        About { is_discreet: true, ..About::new(EtcdKeyFields::NAME, &self.key, phase) }
     }
 
     fn gate(&self) -> Option<&dyn Gate> {
         self.is_awaited().then_some(self)
     }
 
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let key = || Trace::Key(Standing { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
         Ok(Some((work.host.is_live() && !self.is_awaited()).then(key).into_iter().collect()))
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let asked = work.host.etcd(&self.cluster).map_err(Failure::from);
-        let pair = asked.and_then(|client| client.peek(self.api, &self.key)).ok().flatten();
-        Ok(pair.is_some_and(|pair| fits(self.value.as_bytes(), &pair.value)))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -198,8 +176,9 @@ impl Resource for EtcdKey {
             Ok(pair) => {
                 let is_new = pair.is_none();
                 let old = pair.map(|pair| pair.value).unwrap_or_default();
+                let only_secrets = !is_new && fits(self.value.as_bytes(), &old);
                 let diff = Diff::of(old, self.value.as_bytes(), self.sensitive);
-                Ok(Some(Change { diff, ..Change::new("set").added_if(is_new) }))
+                Ok(Some(Change { diff, only_secrets, ..Change::new("set").added_if(is_new) }))
             }
             Err(Failure::Refused(why)) => Err(self.refused(&why)),
             // on a fresh host it, or its certificates, come in the same run
@@ -268,7 +247,7 @@ mod tests {
     fn only_a_writer_sets_it_and_the_others_wait_for_it_after_all_that_need_not_wait() {
         let of = |writers: &str| {
             let key = one("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}{writers}"));
-            (key.phase(), key.gate().is_some())
+            (key.about().phase, key.gate().is_some())
         };
         assert_eq!(of(""), (Phase::Units, false));
         assert_eq!(of("writers = ['h0', 'h1']"), (Phase::Units, false), "the tests' host is h1");
@@ -279,6 +258,6 @@ mod tests {
     #[test]
     fn a_secret_value_shows_that_it_is_set_and_no_more() {
         let key = one_secret("etcd_key", &format!("key = 'k'\nendpoints = ['https://127.0.0.1:1']\n{REST}"));
-        assert!(key.is_discreet());
+        assert!(key.about().is_discreet);
     }
 }

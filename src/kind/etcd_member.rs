@@ -20,7 +20,7 @@ use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
 use crate::kind::file::Wanted;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
 use crate::net;
 
 /// What the line with the peer URL that the cluster knows begins with.
@@ -164,7 +164,7 @@ impl Env {
 
 /// What is to be done, in the order in which one thing leads to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Deed {
+enum Operation {
     /// Nothing.
     Nothing,
     /// Take out the member that this one was before it lost its data.
@@ -179,39 +179,58 @@ enum Deed {
     Wait(String),
 }
 
+/// Why a step could not be taken.
+enum Obstacle {
+    /// It may pass.
+    Passing(String),
+    /// It stays until somebody does something.
+    Lasting(Error),
+}
+
+impl From<Failure> for Obstacle {
+    fn from(why: Failure) -> Self {
+        Self::Passing(why.to_string())
+    }
+}
+
 impl EtcdMember {
     /// What is to be done, by whether it has data, what its file says, and what the others answer, who are only asked when
     /// that matters.
-    fn deed(&self, has_data: bool, env: &str, ask: impl FnOnce() -> Result<Vec<Member>, Failure>) -> Result<Deed> {
+    fn operation(
+        &self,
+        has_data: bool,
+        env: &str,
+        ask: impl FnOnce() -> Result<Vec<Member>, Failure>,
+    ) -> Result<Operation> {
         if has_data && self.is_known_here(env) {
-            return Ok(Deed::Nothing);
+            return Ok(Operation::Nothing);
         }
-        let deed = match (has_data, ask()) {
-            (true, answer) => self.deed_with_data(known_as(env), answer)?,
-            (false, Ok(list)) => self.deed_without_data(&list),
+        let operation = match (has_data, ask()) {
+            (true, answer) => self.operation_with_data(known_as(env), answer)?,
+            (false, Ok(list)) => self.operation_without_data(&list),
             (false, Err(Failure::Silent(why))) => {
                 if env.lines().any(|line| line == "ETCD_INITIAL_CLUSTER_STATE=existing") {
                     let file = &self.env;
-                    Deed::Wait(format!(
+                    Operation::Wait(format!(
                         "it was to join a cluster that runs, and now none does (to make a new one, remove {file}): {why}"
                     ))
                 } else if self.founders.contains_key(&self.name) {
-                    Deed::Write(self.founding())
+                    Operation::Write(self.founding())
                 } else {
-                    Deed::Wait(why)
+                    Operation::Wait(why)
                 }
             }
             // somebody is there: a second cluster is the last thing to make
-            (false, Err(Failure::Unable(why) | Failure::Refused(why))) => Deed::Wait(why),
+            (false, Err(Failure::Unable(why) | Failure::Refused(why))) => Operation::Wait(why),
         };
-        Ok(match deed {
-            Deed::Write(wanted) if wanted.text() == env => Deed::Nothing,
-            deed => deed,
+        Ok(match operation {
+            Operation::Write(wanted) if wanted.text() == env => Operation::Nothing,
+            operation => operation,
         })
     }
 
     /// For a member that has been started before: the cluster has to know where it is.
-    fn deed_with_data(&self, known_as: Option<&str>, answer: Result<Vec<Member>, Failure>) -> Result<Deed> {
+    fn operation_with_data(&self, known_as: Option<&str>, answer: Result<Vec<Member>, Failure>) -> Result<Operation> {
         let certain = Env {
             exists: true,
             members: self.members.clone().into_iter().collect(),
@@ -221,17 +240,17 @@ impl EtcdMember {
             Ok(list) => list,
             // it can't start where nobody knows that it is
             Err(why) if known_as.is_some() && !self.cluster.endpoints.is_empty() => {
-                return Ok(Deed::Wait(why.to_string()));
+                return Ok(Operation::Wait(why.to_string()));
             }
             // nobody can tell, and it may be the first to come up: asked again in the next run
-            Err(_) => return Ok(Deed::Write(Env { known_as: None, ..certain })),
+            Err(_) => return Ok(Operation::Write(Env { known_as: None, ..certain })),
         };
         let is_here = |member: &&Member| member.peer_urls == [self.peer_url.as_str()];
         match list.iter().find(|member| member.name == self.name) {
-            Some(member) if is_here(&member) => Ok(Deed::Write(certain)),
-            Some(member) => Ok(Deed::Move(member.clone())),
+            Some(member) if is_here(&member) => Ok(Operation::Write(certain)),
+            Some(member) => Ok(Operation::Move(member.clone())),
             // it has started, and has not said its name yet
-            None if list.iter().any(|member| is_here(&member)) => Ok(Deed::Write(certain)),
+            None if list.iter().any(|member| is_here(&member)) => Ok(Operation::Write(certain)),
             None => Err(Error::new(code::ETCD, format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
                 .because("it was taken out of the cluster, or the data is another cluster's")
                 .help(format!("look with `etcdctl member list`; when the data is not wanted any more, move {} away, and it joins anew", self.data))),
@@ -239,16 +258,16 @@ impl EtcdMember {
     }
 
     /// For a member without data, of a cluster that answers.
-    fn deed_without_data(&self, list: &[Member]) -> Deed {
+    fn operation_without_data(&self, list: &[Member]) -> Operation {
         let ours: Vec<&Member> = list
             .iter()
             .filter(|member| member.name == self.name || member.peer_urls.contains(&self.peer_url))
             .collect();
         if let Some(lost) = ours.iter().find(|member| member.has_started()) {
-            return self.unless_others_wait(list, Deed::Remove((*lost).clone()));
+            return self.unless_others_wait(list, Operation::Remove((*lost).clone()));
         }
         match ours.first() {
-            None => self.unless_others_wait(list, Deed::Add),
+            None => self.unless_others_wait(list, Operation::Add),
             Some(first) => {
                 let founding = self.founding();
                 let founders: BTreeMap<_, _> = founding.members.iter().cloned().collect();
@@ -258,22 +277,22 @@ impl EtcdMember {
                     .collect();
                 // named before it ever was at work: it is among those whose first start is going on
                 if !first.name.is_empty() && founders == listed {
-                    Deed::Write(founding)
+                    Operation::Write(founding)
                 } else {
-                    Deed::Write(self.joining(list))
+                    Operation::Write(self.joining(list))
                 }
             }
         }
     }
 
     /// The members of a cluster change one at a time.
-    fn unless_others_wait(&self, list: &[Member], deed: Deed) -> Deed {
+    fn unless_others_wait(&self, list: &[Member], operation: Operation) -> Operation {
         let is_ours = |member: &Member| member.name == self.name || member.peer_urls.contains(&self.peer_url);
         match list.iter().find(|member| !is_ours(member) && !member.has_started()) {
-            None => deed,
+            None => operation,
             Some(other) => {
                 let name = if other.name.is_empty() { "a member that was added" } else { &other.name };
-                Deed::Wait(format!(
+                Operation::Wait(format!(
                     "{name} ({}) has not started yet, and members change one at a time",
                     other.peer_urls.join(", ")
                 ))
@@ -321,37 +340,45 @@ impl EtcdMember {
     }
 
     /// Looks at the host, and asks the others if need be.
-    fn look(&self, work: &Work<'_>) -> Result<Deed> {
-        self.deed(self.has_data(work)?, &work.host.root.text(&self.env)?, || work.host.etcd(&self.cluster)?.members())
-    }
-
-    /// What is to be done, in a few words.
-    fn summary(&self, deed: &Deed) -> Option<String> {
-        Some(match deed {
-            Deed::Nothing => return None,
-            Deed::Remove(_) => "join the cluster that runs (lost its data)".to_owned(),
-            Deed::Add => "join the cluster that runs".to_owned(),
-            Deed::Move(member) => format!("peer URL {} → {}", member.peer_urls.join(", "), self.peer_url),
-            Deed::Write(Env { exists: false, members, .. }) => match members.len() {
-                1 => "start a new cluster".to_owned(),
-                count => format!("start a new cluster of {count}"),
-            },
-            Deed::Write(_) => "write how it is in the cluster".to_owned(),
-            Deed::Wait(_) => "join the cluster, when that can take it".to_owned(),
+    fn look(&self, work: &Work<'_>) -> Result<Operation> {
+        self.operation(self.has_data(work)?, &work.host.root.text(&self.env)?, || {
+            work.host.etcd(&self.cluster)?.members()
         })
     }
 
-    /// Takes out the member that this one was. `Err` when that has to wait.
-    fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<Result<(), String>> {
+    /// What is to be done, in a few words.
+    fn summary(&self, operation: &Operation) -> Option<String> {
+        Some(match operation {
+            Operation::Nothing => return None,
+            Operation::Remove(_) => "join the cluster that runs (lost its data)".to_owned(),
+            Operation::Add => "join the cluster that runs".to_owned(),
+            Operation::Move(member) => format!("peer URL {} → {}", member.peer_urls.join(", "), self.peer_url),
+            Operation::Write(Env { exists: false, members, .. }) => match members.len() {
+                1 => "start a new cluster".to_owned(),
+                count => format!("start a new cluster of {count}"),
+            },
+            Operation::Write(_) => "write how it is in the cluster".to_owned(),
+            Operation::Wait(_) => "join the cluster, when that can take it".to_owned(),
+        })
+    }
+
+    /// Takes out the member that this one was.
+    fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<(), Obstacle> {
         let endpoints = lost.client_urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
         let itself = Cluster { endpoints, ..self.cluster.clone() };
-        if work.host.etcd(&itself)?.members().is_ok() {
-            return Err(Error::new(code::ETCD, format!("{} has no data here, and yet it runs and answers at {}", self.name, lost.client_urls.join(", ")))
-                .help("if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was removed while it ran, stop it"));
+        if work.host.etcd(&itself).map_err(Obstacle::Lasting)?.members().is_ok() {
+            let at = lost.client_urls.join(", ");
+            let error =
+                Error::new(code::ETCD, format!("{} has no data here, and yet it runs and answers at {at}", self.name));
+            return Err(Obstacle::Lasting(error.help(
+                "if that is another host, give this one another `name` and `peer_url`; if it is this host's own etcd, whose data was \
+                 removed while it ran, stop it",
+            )));
         }
         // only an agreement of most members shows that they can do without it
-        let quorum = client.get(Api::V3, "/kpull/quorum").map_err(|why| format!("most members have to be up: {why}"));
-        Ok(quorum.and_then(|_| client.remove_member(lost).map_err(|why| why.to_string())))
+        let quorum = client.get(Api::V3, "/kpull/quorum");
+        quorum.map_err(|why| Obstacle::Passing(format!("most members have to be up: {why}")))?;
+        Ok(client.remove_member(lost)?)
     }
 
     fn waiting(&self, why: &str) -> Error {
@@ -368,23 +395,13 @@ impl EtcdMember {
 }
 
 impl Resource for EtcdMember {
-    fn kind(&self) -> &'static str {
-        EtcdMemberFields::NAME
+    fn about(&self) -> About {
+        let mut about = About::new(EtcdMemberFields::NAME, &self.name, Phase::Units);
+        about.claims.push(Claim::path(&self.env));
+        about
     }
 
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Units
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("{}:{}", self.kind(), self.name), format!("path:{}", self.env)]
-    }
-
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
@@ -399,34 +416,37 @@ impl Resource for EtcdMember {
         if !work.host.is_live() {
             return Ok(None);
         }
-        let deed = self.look(work)?;
-        let diff = match &deed {
-            Deed::Write(env) => Diff::of(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
+        let operation = self.look(work)?;
+        let diff = match &operation {
+            Operation::Write(env) => Diff::of(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
             _ => None,
         };
-        Ok(self.summary(&deed).map(|summary| Change { diff, ..Change::new(summary) }))
+        Ok(self.summary(&operation).map(|summary| Change { diff, ..Change::new(summary) }))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let started = Instant::now();
         loop {
-            let deed = self.look(work)?;
-            let done = match &deed {
-                Deed::Nothing => return Ok(()),
-                Deed::Write(env) => {
+            let operation = self.look(work)?;
+            let done = match &operation {
+                Operation::Nothing => return Ok(()),
+                Operation::Write(env) => {
                     let access = Wanted::new(None, None, None).access(work.host, &self.env)?;
                     return work.host.root.write(&self.env, env.text().as_bytes(), access);
                 }
-                Deed::Wait(why) => Err(why.clone()),
-                Deed::Remove(lost) => self.remove(work, &*work.host.etcd(&self.cluster)?, lost)?,
-                Deed::Add => work.host.etcd(&self.cluster)?.add_member(&self.peer_url).map_err(|why| why.to_string()),
-                Deed::Move(member) => {
-                    let client = work.host.etcd(&self.cluster)?;
-                    client.move_member(member, &self.peer_url).map_err(|why| why.to_string())
+                Operation::Wait(why) => Err(Obstacle::Passing(why.clone())),
+                Operation::Remove(lost) => self.remove(work, &*work.host.etcd(&self.cluster)?, lost),
+                Operation::Add => work.host.etcd(&self.cluster)?.add_member(&self.peer_url).map_err(Obstacle::from),
+                Operation::Move(member) => {
+                    work.host.etcd(&self.cluster)?.move_member(member, &self.peer_url).map_err(Obstacle::from)
                 }
             };
-            // what was done leads to the next
-            let Err(why) = done else { continue };
+            let why = match done {
+                // what was done leads to the next
+                Ok(()) => continue,
+                Err(Obstacle::Passing(why)) => why,
+                Err(Obstacle::Lasting(error)) => return Err(error),
+            };
             if started.elapsed() >= self.within {
                 return Err(self.waiting(&why));
             }
@@ -464,10 +484,10 @@ mod tests {
         Member { id: "7".to_owned(), name: name.to_owned(), peer_urls: vec![peer_url.to_owned()], client_urls }
     }
 
-    fn text(deed: Deed) -> String {
-        match deed {
-            Deed::Write(env) => env.text(),
-            deed => panic!("{deed:?}"),
+    fn text(operation: Operation) -> String {
+        match operation {
+            Operation::Write(env) => env.text(),
+            operation => panic!("{operation:?}"),
         }
     }
 
@@ -490,7 +510,7 @@ mod tests {
             ("7,x=https://10.0.0.8:2380", ""),
             ("7\\", "c="),
         ] {
-            let written = text(member("").deed(false, "", || Ok(vec![own.clone(), evil(id, name)])).unwrap());
+            let written = text(member("").operation(false, "", || Ok(vec![own.clone(), evil(id, name)])).unwrap());
             assert_eq!(written.lines().count(), 4, "{written}");
             let members = written.lines().nth(2).unwrap().strip_prefix("ETCD_INITIAL_CLUSTER=").unwrap();
             let plain = |c: char| c.is_ascii_alphanumeric() || "=:/.-_,".contains(c);
@@ -500,34 +520,36 @@ mod tests {
 
     #[test]
     fn founders_make_a_new_cluster_when_nobody_answers_and_others_wait() {
-        assert_eq!(text(member("").deed(false, "", silence).unwrap()), NEW);
-        assert_eq!(member("").deed(false, NEW, silence).unwrap(), Deed::Nothing);
-        let deed = member("founders = ['a']").deed(false, "", silence).unwrap();
-        assert_eq!(deed, Deed::Wait("no connection".to_owned()));
+        assert_eq!(text(member("").operation(false, "", silence).unwrap()), NEW);
+        assert_eq!(member("").operation(false, NEW, silence).unwrap(), Operation::Nothing);
+        let operation = member("founders = ['a']").operation(false, "", silence).unwrap();
+        assert_eq!(operation, Operation::Wait("no connection".to_owned()));
     }
 
     #[test]
     fn somebody_who_is_there_and_not_understood_is_no_reason_for_a_new_cluster() {
-        let deed = member("").deed(false, "", || Err(Failure::Unable("TLS failed".to_owned()))).unwrap();
-        assert_eq!(deed, Deed::Wait("TLS failed".to_owned()));
+        let operation = member("").operation(false, "", || Err(Failure::Unable("TLS failed".to_owned()))).unwrap();
+        assert_eq!(operation, Operation::Wait("TLS failed".to_owned()));
     }
 
     #[test]
     fn a_member_that_was_to_join_makes_no_new_cluster_when_the_old_one_is_gone() {
         let env = NEW.replace("STATE=new", "STATE=existing");
-        assert!(matches!(member("").deed(false, &env, silence).unwrap(), Deed::Wait(why) if why.contains("remove /e")));
+        assert!(
+            matches!(member("").operation(false, &env, silence).unwrap(), Operation::Wait(why) if why.contains("remove /e"))
+        );
     }
 
     #[test]
     fn a_first_start_that_is_going_on_is_joined_as_a_founder() {
         let list = vec![listed("a", A, true), listed("b", B, false)];
-        assert_eq!(text(member("").deed(false, "", || Ok(list)).unwrap()), NEW);
+        assert_eq!(text(member("").operation(false, "", || Ok(list)).unwrap()), NEW);
     }
 
     #[test]
     fn a_founder_that_comes_when_the_cluster_has_grown_joins_what_there_is() {
         let list = vec![listed("a", A, true), listed("c", "https://10.0.0.3:2380", true), listed("b", B, false)];
-        let text = text(member("").deed(false, "", || Ok(list)).unwrap());
+        let text = text(member("").operation(false, "", || Ok(list)).unwrap());
         assert!(text.contains("=a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380\n"), "{text}");
         assert!(text.ends_with("STATE=existing\n"), "{text}");
     }
@@ -535,14 +557,17 @@ mod tests {
     #[test]
     fn a_run_that_was_killed_after_it_added_the_member_is_finished_by_the_next() {
         let list = vec![listed("a", A, true), listed("", B, false)];
-        assert_eq!(text(member("").deed(false, "", || Ok(list)).unwrap()), NEW.replace("STATE=new", "STATE=existing"));
+        assert_eq!(
+            text(member("").operation(false, "", || Ok(list)).unwrap()),
+            NEW.replace("STATE=new", "STATE=existing")
+        );
     }
 
     #[test]
     fn a_member_that_ran_and_has_no_data_is_taken_out_by_its_name_or_address() {
         for lost in [listed("b", "https://10.9.9.9:2380", true), listed("was-b", B, true)] {
             let list = vec![listed("a", A, true), lost.clone()];
-            assert_eq!(member("").deed(false, NEW, || Ok(list)).unwrap(), Deed::Remove(lost));
+            assert_eq!(member("").operation(false, NEW, || Ok(list)).unwrap(), Operation::Remove(lost));
         }
     }
 
@@ -551,13 +576,13 @@ mod tests {
         let list = vec![listed("a", A, true), listed("", "https://10.0.0.3:2380", false)];
         let why =
             "a member that was added (https://10.0.0.3:2380) has not started yet, and members change one at a time";
-        assert_eq!(member("").deed(false, "", || Ok(list)).unwrap(), Deed::Wait(why.to_owned()));
+        assert_eq!(member("").operation(false, "", || Ok(list)).unwrap(), Operation::Wait(why.to_owned()));
     }
 
     #[test]
     fn a_member_with_data_whose_address_is_known_asks_nobody() {
-        let deed = member("").deed(true, NEW, || panic!("asked")).unwrap();
-        assert_eq!(deed, Deed::Nothing);
+        let operation = member("").operation(true, NEW, || panic!("asked")).unwrap();
+        assert_eq!(operation, Operation::Nothing);
     }
 
     #[test]
@@ -567,13 +592,13 @@ mod tests {
         let told = fields("").replace("'/d'", &format!("{data:?}")).replace("'/e'", &format!("{env:?}"));
         let member = build_with::<EtcdMemberFields>(&told, &RoleFiles::default()).unwrap().remove(0);
         let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
-        let traces = || member.traces(&Work { host: &host, store: &store, catalog: &[] }).unwrap();
+        let watched_inputs = || member.watched_inputs(&Work { host: &host, store: &store, catalog: &[] }).unwrap();
         std::fs::write(&env, NEW).unwrap();
-        assert_eq!(traces(), None);
+        assert_eq!(watched_inputs(), None);
         std::fs::create_dir_all(data.join("member/wal")).unwrap();
-        assert_eq!(traces(), Some(vec![Trace::Place(data.join("member/wal")), Trace::Path(env.clone())]));
+        assert_eq!(watched_inputs(), Some(vec![Trace::Place(data.join("member/wal")), Trace::Path(env.clone())]));
         std::fs::write(&env, NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9")).unwrap();
-        assert_eq!(traces(), None);
+        assert_eq!(watched_inputs(), None);
     }
 
     #[test]
@@ -581,23 +606,23 @@ mod tests {
         let old = NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9");
         let there = listed("b", "https://10.9.9.9:2380", true);
         let list = vec![listed("a", A, true), there.clone()];
-        assert_eq!(member("").deed(true, &old, || Ok(list)).unwrap(), Deed::Move(there));
-        assert_eq!(member("").deed(true, &old, silence).unwrap(), Deed::Wait("no connection".to_owned()));
+        assert_eq!(member("").operation(true, &old, || Ok(list)).unwrap(), Operation::Move(there));
+        assert_eq!(member("").operation(true, &old, silence).unwrap(), Operation::Wait("no connection".to_owned()));
         let list = vec![listed("a", A, true), listed("b", B, true)];
-        let text = text(member("").deed(true, &old, || Ok(list)).unwrap());
+        let text = text(member("").operation(true, &old, || Ok(list)).unwrap());
         assert!(text.contains(KNOWN_AS) && text.ends_with("STATE=existing\n"), "{text}");
     }
 
     #[test]
     fn a_member_that_runs_already_may_be_the_first_that_comes_up() {
-        let env = text(member("").deed(true, "", silence).unwrap());
+        let env = text(member("").operation(true, "", silence).unwrap());
         assert!(!env.contains(KNOWN_AS), "{env}");
-        assert_eq!(member("").deed(true, &env, silence).unwrap(), Deed::Nothing);
+        assert_eq!(member("").operation(true, &env, silence).unwrap(), Operation::Nothing);
     }
 
     #[test]
     fn data_of_a_member_that_was_taken_out_is_an_error() {
-        let error = member("").deed(true, "", || Ok(vec![listed("a", A, true)])).unwrap_err();
+        let error = member("").operation(true, "", || Ok(vec![listed("a", A, true)])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the cluster knows no member b, and /d has data of one: it was taken out of the cluster, or the data is \

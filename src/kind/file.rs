@@ -12,8 +12,8 @@ use crate::error::{Error, Result, code};
 use crate::host::root::{Access, Meta, What};
 use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
-use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
 use crate::secret::fits;
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
@@ -80,61 +80,41 @@ pub struct File {
     pub in_place: bool,
 }
 
-impl Resource for File {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+impl File {
+    /// A file of a kind's own making: root's, and everybody's to read unless a secret is in it.
+    pub(super) fn new(kind: &'static str, path: AbsolutePath, content: impl Into<Arc<[u8]>>, sensitive: bool) -> Self {
+        let wanted = Wanted::of_file(sensitive, None, None, None);
+        Self { kind, path, content: content.into(), wanted, sensitive, in_place: false }
     }
 
-    fn is_sensitive(&self) -> bool {
-        self.sensitive
+    /// What is to be done to it as a part of another resource.
+    pub(super) fn as_part(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let change = self.observe(work)?;
+        Ok(change.map(|change| Change { summary: format!("{} {}", change.summary, self.path), ..change }))
+    }
+}
+
+impl Resource for File {
+    fn about(&self) -> About {
+        About {
+            after: self.wanted.after(),
+            is_discreet: true,
+            is_self_contained: true,
+            is_sensitive: self.sensitive,
+            ..About::at(self.kind, &self.path, Phase::Files)
+        }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Borrowed(&self.content))
-    }
-
-    fn is_self_contained(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        self.kind
-    }
-
-    fn key(&self) -> String {
-        self.path.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("path:{}", self.path)]
-    }
-
-    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
-        let mut origin = Origin::of_path(mark.strip_prefix("path:").unwrap_or(mark), work)?;
-        self.refine(&mut origin, work)?;
-        Ok(origin)
-    }
-
-    fn refine(&self, origin: &mut Origin, _: &Work<'_>) -> Result<bool> {
-        let Origin::File { in_place, .. } = origin else { return Ok(false) };
-        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
-    }
-
-    fn after(&self) -> Vec<String> {
-        self.wanted.after()
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let Some((meta, content)) = work.host.root.read(&self.path)? else { return Ok(false) };
-        Ok(fits(&self.content, &content) && self.wanted.differences(work, &self.path, &meta)?.is_empty())
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -142,15 +122,15 @@ impl Resource for File {
             self.wanted.check(work, &self.path)?;
             return missing(work.host, &self.path, self.sensitive, self.content.clone());
         };
-        let mut parts = Vec::new();
-        let mut diff = None;
-        if content != *self.content {
-            parts.push("content".to_owned());
-            // what only its owner may read may have been a secret until now
-            diff = Diff::of(content, self.content.clone(), self.sensitive || meta.mode & 0o077 == 0);
+        let access = self.wanted.differences(work, &self.path, &meta)?;
+        if content == *self.content {
+            return Ok(Change::of(access));
         }
-        parts.extend(self.wanted.differences(work, &self.path, &meta)?);
-        Ok(Change::of(parts).map(|change| Change { diff, ..change }))
+        let only_secrets = access.is_empty() && fits(&self.content, &content);
+        // what only its owner may read may have been a secret until now
+        let diff = Diff::of(content, self.content.clone(), self.sensitive || meta.mode & 0o077 == 0);
+        let change = Change::of(["content".to_owned()].into_iter().chain(access).collect());
+        Ok(change.map(|change| Change { diff, only_secrets, ..change }))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
@@ -163,6 +143,23 @@ impl Resource for File {
         }
         work.host.file_changed(&self.path);
         Ok(())
+    }
+}
+
+impl Restorable for File {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(vec![Claim::path(&self.path)])
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let mut origin = PriorState::of_path(owned, work)?;
+        self.refine(&mut origin, work)?;
+        Ok(origin)
+    }
+
+    fn refine(&self, origin: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        let PriorState::File { in_place, .. } = origin else { return Ok(false) };
+        Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
 }
 
@@ -209,6 +206,11 @@ impl Wanted {
     /// Whether every user may read it.
     pub fn is_for_all(&self) -> bool {
         self.mode & 0o004 != 0
+    }
+
+    /// Whether nobody but its owner may read it.
+    pub fn is_for_owner(&self) -> bool {
+        self.mode & 0o077 == 0
     }
 
     /// [`Wanted::of_file`] with a default mode of one's own.
@@ -320,6 +322,6 @@ mod tests {
         let fields = "run = ['x', 'hunter2']\nunless = ['false']";
         let why = crate::kind::testing::fails::<crate::kind::command::CommandFields>(fields, &role);
         assert!(why.starts_with("`run`: ") && !why.contains("hunter2"), "{why}");
-        assert_eq!(one_secret("command", &format!("name = 'n'\n{fields}")).key(), "n");
+        assert_eq!(one_secret("command", &format!("name = 'n'\n{fields}")).about().key, "n");
     }
 }

@@ -1,10 +1,13 @@
 //! `[[firewall]]`: what a firewalld zone lets in, now and after the next start; and zones, services and sets of a role's own.
 
+mod define;
+mod former;
 mod own;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -14,18 +17,19 @@ use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, code, nearest};
-use crate::host::firewalld::{UNKNOWN_SERVICE, UNKNOWN_ZONE, Zone};
-use crate::host::os::Os;
+use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::rich_rule::{Part, RichRule};
-use crate::host::root::{Access, Root};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
-use crate::host::zone_file::ZoneFile;
 use crate::host::{Host, address};
-use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, Wants, What, Work};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Wants, What, Work};
 
-pub use own::{Definition, FormerTarget, NoZone, OwnZone};
-use own::{IpSetFields, ServiceFields};
+pub use define::Definition;
+use define::{IpSetFields, ServiceFields};
+pub use former::{Former, Setting};
+pub use own::OwnZone;
+pub(crate) use zones::{PACKAGED, kept_zone};
+use zones::{edit, elsewhere, etc_file, is_bound, unknown_zone, zone_file, zone_name, zone_traces};
 
 /// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -273,7 +277,8 @@ impl Fields for FirewallFields {
 /// A part of what a zone lets in. Several of one zone add up.
 #[derive(Clone, Debug)]
 pub struct Firewall {
-    zone: Option<String>,
+    /// Its zone; `None` for firewalld's default one.
+    pub zone: Option<String>,
     target: Option<Target>,
     listed: Settings,
     /// What is not to be in the zone.
@@ -282,11 +287,11 @@ pub struct Firewall {
     /// Whether nothing of it may be kept.
     sensitive: bool,
     /// What it lets in by `ports` and `allow`.
-    lets_in: Vec<Traffic>,
-    /// What it lets in by services and rich rules, as far as that is known here.
-    lets_in_otherwise: Vec<Traffic>,
-    /// The services that it lets in.
-    named: BTreeSet<String>,
+    pub lets_in: Vec<Traffic>,
+    /// What it lets in by services and rich rules, as far as that can be told without asking firewalld.
+    pub lets_in_otherwise: Vec<Traffic>,
+    /// The services that it lets in, by name.
+    pub named: BTreeSet<String>,
 }
 
 /// What the element of a rich rule stands for.
@@ -359,26 +364,6 @@ fn change_of<'a>(words: Vec<String>, edits: impl Iterator<Item = &'a Edit>) -> O
 }
 
 impl Firewall {
-    /// Its zone; `None` for firewalld's default one.
-    pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
-    }
-
-    /// What it lets in by `ports` and `allow`.
-    pub fn lets_in(&self) -> &[Traffic] {
-        &self.lets_in
-    }
-
-    /// The services that it lets in, by name.
-    pub fn services(&self) -> &BTreeSet<String> {
-        &self.named
-    }
-
-    /// What it lets in by services and rich rules, as far as that can be told without asking firewalld.
-    pub fn lets_in_otherwise(&self) -> &[Traffic] {
-        &self.lets_in_otherwise
-    }
-
     /// The name of its zone on this host.
     fn zone_name(&self, host: &Host) -> Result<String> {
         zone_name(self.zone.as_deref(), host)
@@ -392,15 +377,20 @@ impl Firewall {
         listed.iter().map(ToString::to_string).chain(bars).chain(more).collect()
     }
 
-    /// All of the host's catalog with the same zone, itself among them.
-    fn siblings<'a>(&self, host: &Host, catalog: &'a [Item], zone: &str) -> Result<Vec<&'a Firewall>> {
-        let mut siblings = Vec::new();
-        for other in firewalls(catalog) {
-            if other.zone_name(host)? == zone {
-                siblings.push(other);
-            }
-        }
-        Ok(siblings)
+    /// The zone, the first thing listed, how many more, and a few digits that tell it from others that start alike.
+    fn key(&self) -> String {
+        let words = self.words();
+        let digest = digest(&words.join("\n"));
+        let first = match words.first() {
+            Some(rule) if rule.starts_with("rule ") => "rule",
+            Some(element) => element,
+            None => "nothing",
+        };
+        let more = match words.len() {
+            0 | 1 => String::new(),
+            number => format!(" +{}", number - 1),
+        };
+        format!("{} {first}{more} {digest}", self.zone.as_deref().unwrap_or("default"))
     }
 
     /// An error when another [[firewall]] wants the opposite: each run would undo what the last has done.
@@ -453,7 +443,7 @@ impl Firewall {
         }
         // by the time that this has its turn, firewalld knows a zone that is yet to be made
         let (runtime, permanent) = (known.runtime.unwrap_or_default(), known.permanent.unwrap_or_default());
-        let siblings = self.siblings(host, catalog, zone)?;
+        let siblings = siblings(host, catalog, zone)?;
         Ok(Some(Edits { runtime: self.edits(&runtime, &siblings), permanent: self.edits(&permanent, &siblings) }))
     }
 
@@ -470,8 +460,8 @@ impl Firewall {
                 Some(known) => known,
                 none => none.insert(firewalld.services()?),
             };
-            let file = format!("path:/etc/firewalld/services/{name}.xml");
-            if known.contains(name) || catalog.iter().any(|item| item.resource.claims().contains(&file)) {
+            let file = Path::new("/etc/firewalld/services").join(format!("{name}.xml"));
+            if known.contains(name) || catalog.iter().any(|item| item.about.paths().any(|path| path == file)) {
                 continue;
             }
             let error = Error::new(code::FIREWALL, format!("firewalld knows no service `{name}`"));
@@ -495,7 +485,7 @@ impl Firewall {
                 return Err(unknown_zone(host, &zone)?);
             }
             let file = zone_file(host, &zone)?;
-            let edits = self.edits(&file.settings(), &self.siblings(host, catalog, &zone)?);
+            let edits = self.edits(&file.settings(), &siblings(host, catalog, &zone)?);
             return Ok(change(&edits));
         }
         match self.live_edits(host, catalog, &zone)? {
@@ -515,216 +505,8 @@ impl Firewall {
     /// Makes the host as it is to be.
     fn make(&self, host: &Host, catalog: &[Item]) -> Result<()> {
         let zone = self.zone_name(host)?;
-        let siblings = self.siblings(host, catalog, &zone)?;
+        let siblings = siblings(host, catalog, &zone)?;
         edit(host, catalog, &zone, &|have| self.edits(have, &siblings))
-    }
-}
-
-/// Makes the edits that a zone needs, in a tree or on the running host.
-fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
-    if !host.is_live() {
-        let file = zone_file(host, zone)?;
-        let edits = edits(&file.settings());
-        if edits.is_empty() {
-            return Ok(());
-        }
-        for (other, element) in elsewhere(&host.root, zone, &edits)? {
-            write_zone(host, &other, &zone_file(host, &other)?.edited(&[Edit::Remove(element)]))?;
-        }
-        return write_zone(host, zone, &file.edited(&edits));
-    }
-    let mut restarts = 0;
-    loop {
-        let before = host.firewalld()?.life();
-        match edit_live(host, catalog, zone, edits) {
-            // somebody has restarted it: what it had only in its memory is gone with it
-            Err(error) if restarts < MOST_RESTARTS && host.firewalld()?.life() != before => {
-                log::debug!("firewalld was restarted: {error}");
-                restarts += 1;
-            }
-            // it can't read what it has on the disk, and takes no change until it can
-            Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && mend_torn(host, zone)? => {
-                log::warn!("the file of the zone {zone} was torn, and is as it was before now: {error}");
-            }
-            made => return made,
-        }
-    }
-}
-
-fn write_zone(host: &Host, zone: &str, text: &str) -> Result<()> {
-    let access = Access { mode: 0o644, uid: None, gid: None };
-    host.root.write(&etc_file(zone), text.as_bytes(), access)
-}
-
-/// Whether it belongs to one zone at a time.
-fn is_bound(element: &Element) -> bool {
-    matches!(element, Element::Source(_) | Element::Interface(_))
-}
-
-/// What is to be added to a zone, belongs to one zone at a time, and is in the files of others: as it is written there.
-fn elsewhere(root: &Root, zone: &str, edits: &[Edit]) -> Result<Vec<(String, Element)>> {
-    let added = edits.iter().filter_map(|edit| match edit {
-        Edit::Add(element) if is_bound(element) => Some(element),
-        _ => None,
-    });
-    let added: Vec<&Element> = added.collect();
-    let mut found = Vec::new();
-    if added.is_empty() {
-        return Ok(found);
-    }
-    for other in kept_zones(root)?.into_iter().filter(|other| other != zone) {
-        let Some((_, text)) = kept_zone(root, &other)? else { continue };
-        // one that can't be read has nothing
-        let settings = ZoneFile::parse(text).map(|file| file.settings()).unwrap_or_default();
-        found.extend(added.iter().filter_map(|element| Some((other.clone(), settings.find(element)?))));
-    }
-    Ok(found)
-}
-
-/// Whether the file of a zone in `/etc` is no zone's any more. firewalld does not write it at once: when the power goes meanwhile, it is torn.
-fn is_torn(host: &Host, zone: &str) -> Result<bool> {
-    let path = etc_file(zone);
-    Ok(host.root.meta(&path)?.is_some() && ZoneFile::parse(host.root.text(&path)?).is_err())
-}
-
-/// Gives back what a zone's torn file had before, and has firewalld read it. Whether it was torn.
-fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
-    if !is_torn(host, zone)? {
-        return Ok(false);
-    }
-    let path = etc_file(zone);
-    // where firewalld puts it before it writes
-    let earlier = path.with_extension("xml.old");
-    match host.root.read(&earlier)? {
-        Some((meta, content)) if ZoneFile::parse(host.root.text(&earlier)?).is_ok() => {
-            let access = Access { mode: meta.mode, uid: None, gid: None };
-            host.root.write(&path, &content, access)?;
-        }
-        // the package's own is taken
-        _ => host.root.remove(&path)?,
-    }
-    host.systemd()?.restart("firewalld.service")?;
-    host.forget_units();
-    Ok(true)
-}
-
-/// How often firewalld may be restarted while one zone is edited.
-const MOST_RESTARTS: usize = 3;
-
-fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
-    host.settle_firewall()?;
-    host.forget_zones();
-    let mut known = host.zone(zone)?.ok_or_else(not_running)?;
-    if known.runtime.is_none() && known.permanent.is_some() {
-        // somebody has put its file there
-        host.firewall_files_changed();
-        host.settle_firewall()?;
-        known = host.zone(zone)?.ok_or_else(not_running)?;
-    }
-    let Zone { runtime: Some(runtime), permanent: Some(permanent) } = known else {
-        return Err(unknown_zone(host, zone)?);
-    };
-    let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
-    Firewall::check_added(host, catalog, zone, &edits)?;
-    let firewalld = host.firewalld()?;
-    for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
-        firewalld.edit_permanent(&other, &Edit::Remove(element))?;
-    }
-    // what is to come goes in before what is to go: nobody is locked out in between
-    let made = edits
-        .permanent
-        .iter()
-        .try_for_each(|edit| firewalld.edit_permanent(zone, edit))
-        .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(zone, edit)));
-    host.forget_zones();
-    made
-}
-
-/// The error for a zone that nobody has.
-fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
-    let known = kept_zones(&host.root)?;
-    let error = Error::new(code::FIREWALL, format!("firewalld has no zone `{zone}`"));
-    Ok(match nearest(zone, known.iter().map(String::as_str)) {
-        Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
-        None => error.help(UNKNOWN_ZONE),
-    })
-}
-
-/// What a zone did not have before a role spoke of it, and is to lose again; or had, and is to have again. As far as nothing in the catalog
-/// says otherwise.
-#[derive(Debug)]
-pub struct Restored {
-    pub(super) zone: String,
-    pub(super) edit: Edit,
-}
-
-impl Restored {
-    fn edits(&self, have: &Settings, host: &Host, catalog: &[Item]) -> Result<Vec<Edit>> {
-        let mut wanted = Settings::default();
-        for other in firewalls(catalog) {
-            let is_here = other.zone_name(host)? == self.zone;
-            match &self.edit {
-                Edit::Add(element) => {
-                    let is_barred = is_here && other.bars.contains(element);
-                    if is_barred || is_bound(element) && other.listed.find(element).is_some() {
-                        return Ok(Vec::new());
-                    }
-                }
-                Edit::Remove(_) if is_here => wanted.merge(&other.listed),
-                Edit::Remove(_) => {}
-            }
-        }
-        Ok(match &self.edit {
-            Edit::Add(element) => Settings::of(element).without(have).into_iter().map(Edit::Add).collect(),
-            Edit::Remove(element) => {
-                let unwanted = Settings::of(element).without(&wanted).into_iter();
-                unwanted.filter_map(|one| have.find(&one)).map(Edit::Remove).collect()
-            }
-        })
-    }
-}
-
-impl Resource for Restored {
-    fn can_cut_off(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        FirewallFields::NAME
-    }
-
-    fn key(&self) -> String {
-        match &self.edit {
-            Edit::Remove(element) => format!("{} {element}", self.zone),
-            edit @ Edit::Add(_) => format!("{} {edit}", self.zone),
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Firewall
-    }
-
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let host = work.host;
-        let edits = |have| self.edits(have, host, work.catalog);
-        if !host.is_live() {
-            let Some((_, text)) = kept_zone(&host.root, &self.zone)? else { return Ok(None) };
-            let settings = parse(host, &etc_file(&self.zone), text)?.settings();
-            return Ok(change(&edits(&settings)?));
-        }
-        // a zone that has gone has nothing
-        match host.zone(&self.zone)? {
-            Some(Zone { runtime: Some(runtime), permanent: Some(permanent) }) => {
-                let edits = Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? };
-                Ok(change_of(edits.words(), edits.all()))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        let edits = |have: &Settings| self.edits(have, work.host, work.catalog).unwrap_or_default();
-        edit(work.host, work.catalog, &self.zone, &edits)
     }
 }
 
@@ -738,122 +520,35 @@ fn not_running() -> Error {
     )
 }
 
+/// All of a catalog with this zone.
+fn siblings<'a>(host: &Host, catalog: &'a [Item], zone: &str) -> Result<Vec<&'a Firewall>> {
+    of_zone(host, firewalls(catalog), zone, |one| &one.zone)
+}
+
+/// Those of `all` whose zone has this name on the host.
+fn of_zone<'a, T>(
+    host: &Host,
+    all: impl Iterator<Item = &'a T>,
+    zone: &str,
+    of: impl Fn(&'a T) -> &'a Option<String>,
+) -> Result<Vec<&'a T>> {
+    let named = all.map(|one| Ok((zone_name(of(one).as_deref(), host)?, one)));
+    let named: Vec<(String, &T)> = named.collect::<Result<_>>()?;
+    Ok(named.into_iter().filter(|(name, _)| name == zone).map(|(_, one)| one).collect())
+}
+
 fn firewalls(catalog: &[Item]) -> impl Iterator<Item = &Firewall> {
-    catalog.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Firewall>())
-}
-
-/// Where firewalld's default zone is named.
-const CONF: &str = "/etc/firewalld/firewalld.conf";
-
-/// The name of a zone on this host; of the default one for `None`.
-fn zone_name(zone: Option<&str>, host: &Host) -> Result<String> {
-    zone.map_or_else(|| default_zone(host), |zone| Ok(zone.to_owned()))
-}
-
-/// The zone of everything that belongs to no other.
-fn default_zone(host: &Host) -> Result<String> {
-    let text = host.root.text(Path::new(CONF))?;
-    let set = text.lines().filter_map(|line| line.trim().strip_prefix("DefaultZone=")).next_back();
-    Ok(set.map(str::trim).filter(|zone| !zone.is_empty()).unwrap_or("public").to_owned())
-}
-
-fn etc_file(zone: &str) -> PathBuf {
-    Path::new("/etc/firewalld/zones").join(format!("{zone}.xml"))
-}
-
-fn packaged_file(zone: &str) -> PathBuf {
-    Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"))
-}
-
-/// Where a zone is kept, and its text: the administrator's, else the package's.
-pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
-    for path in [etc_file(zone), packaged_file(zone)] {
-        if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
-            // it is written back
-            let text = String::from_utf8(content).map_err(|_| {
-                Error::new(code::FIREWALL, format!("{} is not UTF-8 text", root.outside(&path).display()))
-            })?;
-            return Ok(Some((path, text)));
-        }
-    }
-    Ok(None)
-}
-
-/// The names of all zones that are kept.
-fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
-    for dir in ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"] {
-        let files = root.names(Path::new(dir))?;
-        names.extend(files.iter().filter_map(|file| file.strip_suffix(".xml")).map(str::to_owned));
-    }
-    Ok(names)
-}
-
-/// A zone's file, or else an empty one.
-fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
-    let (path, text) = match kept_zone(&host.root, zone)? {
-        Some(found) => found,
-        None => (etc_file(zone), blank(zone, &host.root)?),
-    };
-    parse(host, &path, text)
-}
-
-fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
-    ZoneFile::parse(text).map_err(|why| {
-        Error::new(code::FIREWALL, format!("{} is not the file of a zone", host.root.outside(path).display()))
-            .because(why)
-            .help("repair it, or remove it so that the package's own is taken")
-    })
-}
-
-/// The zones that come with firewalld.
-pub(crate) const PACKAGED: [&str; 10] =
-    ["block", "dmz", "drop", "external", "home", "internal", "nm-shared", "public", "trusted", "work"];
-
-/// The file of a zone that a tree doesn't have, as the firewalld of the tree's system has it. A file in `/etc` hides the package's, so
-/// what that holds has to be in it.
-fn blank(zone: &str, root: &Root) -> Result<String> {
-    let (target, content) = match zone {
-        "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
-        "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
-        _ if PACKAGED.contains(&zone) => {
-            return Err(Error::new(
-                code::FIREWALL,
-                format!("the tree has no firewalld, so what its zone {zone} holds isn't known"),
-            )
-            .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
-        }
-        _ => ("", ""),
-    };
-    let forward = if content.is_empty() || forwards_nothing(&Os::of(root)?) { "" } else { "  <forward/>\n" };
-    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
-}
-
-/// Whether a system comes with a firewalld before 1.0, whose zones have no `<forward/>`; one before 0.9 can't read a zone that has it.
-fn forwards_nothing(os: &Os) -> bool {
-    let first: &[u32] = match (&*os.id, &*os.family) {
-        ("ubuntu", _) => &[22],
-        ("fedora", _) => &[35],
-        ("amzn", _) => &[2023],
-        (_, "debian") => &[12],
-        (_, "rhel") => &[9],
-        (_, "suse") => &[15, 6],
-        _ => return false,
-    };
-    let version: Vec<u32> = os.version.split('.').map_while(|part| part.parse().ok()).collect();
-    // what has no version is the newest
-    !version.is_empty() && version.as_slice() < first
-}
-
-/// What tells whether somebody has touched a zone: what is permanent is in the files.
-fn zone_traces(zone: String, is_live: bool) -> Vec<Trace> {
-    let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
-    paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()
+    catalog.iter().filter_map(Item::as_kind)
 }
 
 /// A part of a zone's file: no [[file]] can have the whole of it too. `owner` tells the parts apart.
-fn part_of_file(zone: Option<&str>, owner: &str) -> Option<String> {
-    zone.map(|zone| format!("part:{}@path:{}", digest(owner), etc_file(zone).display()))
+fn part_of_file(zone: Option<&str>, owner: &str) -> Option<Claim> {
+    zone.map(|zone| Claim::part(&digest(owner), etc_file(zone)))
+}
+
+/// One thing that a zone has or has not.
+fn in_zone(zone: &str, what: &str) -> Claim {
+    Claim::thing(FirewallFields::NAME, format!("{zone} {what}"))
 }
 
 /// A few digits that tell one text from another.
@@ -862,83 +557,26 @@ fn digest(text: &str) -> String {
 }
 
 impl Resource for Firewall {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About {
+            // nothing but a part of the zone's file: two roles may open the same port
+            claims: part_of_file(self.zone.as_deref(), &self.key()).into_iter().collect(),
+            after: FIREWALLD.map(str::to_owned).to_vec(),
+            cuts_off: true,
+            ..About::new(FirewallFields::NAME, self.key(), Phase::Firewall)
+        }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let is_live = work.host.is_live();
         if is_live && self.sensitive {
             return Ok(None);
         }
         Ok(Some(zone_traces(self.zone_name(work.host)?, is_live)))
-    }
-
-    fn can_cut_off(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        FirewallFields::NAME
-    }
-
-    /// The zone, the first thing listed, how many more, and a few digits that tell it from others that start alike.
-    fn key(&self) -> String {
-        let words = self.words();
-        let digest = digest(&words.join("\n"));
-        let first = match words.first() {
-            Some(rule) if rule.starts_with("rule ") => "rule",
-            Some(element) => element,
-            None => "nothing",
-        };
-        let more = match words.len() {
-            0 | 1 => String::new(),
-            number => format!(" +{}", number - 1),
-        };
-        format!("{} {first}{more} {digest}", self.zone.as_deref().unwrap_or("default"))
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Firewall
-    }
-
-    /// Nothing but a part of the zone's file: two roles may open the same port.
-    fn claims(&self) -> Vec<String> {
-        part_of_file(self.zone.as_deref(), &self.key()).into_iter().collect()
-    }
-
-    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
-        let zone = self.zone_name(work.host)?;
-        let listed = self.listed.elements().into_iter().map(|element| format!("firewall:{zone} {element}"));
-        let bars = self.bars.iter().map(|element| format!("firewall:{zone} no {element}"));
-        Ok(listed.chain(bars).chain([own::mark(&zone)]).collect())
-    }
-
-    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
-        let zone = self.zone_name(work.host)?;
-        if mark == own::mark(&zone) {
-            return own::origin(&zone, work.host);
-        }
-        let had = match work.host.is_live() {
-            false => zone_file(work.host, &zone)?.settings(),
-            // a firewall that is yet to come lets in what its package says
-            true => work.host.zone(&zone)?.and_then(|zone| zone.permanent).unwrap_or_default(),
-        };
-        let is_marked = |element: &&Element, no: &str| mark == format!("firewall:{zone} {no}{element}");
-        if let Some(element) = self.bars.iter().find(|element| is_marked(element, "no ")) {
-            let had = had.find(element);
-            return Ok(had.map_or(Origin::Same, |element| Origin::Open { zone, element }));
-        }
-        let listed = self.listed.elements();
-        let Some(element) = listed.iter().find(|element| is_marked(element, "")) else { return Ok(Origin::Same) };
-        if had.find(element).is_some() {
-            return Ok(Origin::Same);
-        }
-        let other = elsewhere(&work.host.root, &zone, &[Edit::Add(element.clone())])?.pop();
-        Ok(match other {
-            Some((zone, element)) => Origin::Open { zone, element },
-            None => Origin::Shut { zone, element: element.clone() },
-        })
-    }
-
-    fn after(&self) -> Vec<String> {
-        FIREWALLD.map(str::to_owned).to_vec()
     }
 
     fn announce(&self, wants: &mut Wants) {
@@ -954,6 +592,42 @@ impl Resource for Firewall {
     }
 }
 
+impl Restorable for Firewall {
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        let zone = self.zone_name(work.host)?;
+        let listed = self.listed.elements().into_iter().map(|element| in_zone(&zone, &element.to_string()));
+        let bars = self.bars.iter().map(|element| in_zone(&zone, &format!("no {element}")));
+        Ok(listed.chain(bars).chain([own::whole_zone(&zone)]).collect())
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let zone = self.zone_name(work.host)?;
+        if *owned == own::whole_zone(&zone) {
+            return own::prior_state(&zone, work.host);
+        }
+        let had = match work.host.is_live() {
+            false => zone_file(work.host, &zone)?.settings(),
+            // a firewall that is yet to come lets in what its package says
+            true => work.host.zone(&zone)?.and_then(|zone| zone.permanent).unwrap_or_default(),
+        };
+        let is_it = |element: &Element, no: &str| *owned == in_zone(&zone, &format!("{no}{element}"));
+        if let Some(element) = self.bars.iter().find(|element| is_it(element, "no ")) {
+            let had = had.find(element);
+            return Ok(had.map_or(PriorState::Same, |element| PriorState::Open { zone, element }));
+        }
+        let listed = self.listed.elements();
+        let Some(element) = listed.iter().find(|element| is_it(element, "")) else { return Ok(PriorState::Same) };
+        if had.find(element).is_some() {
+            return Ok(PriorState::Same);
+        }
+        let other = elsewhere(&work.host.root, &zone, &[Edit::Add(element.clone())])?.pop();
+        Ok(match other {
+            Some((zone, element)) => PriorState::Open { zone, element },
+            None => PriorState::Shut { zone, element: element.clone() },
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -962,22 +636,13 @@ mod tests {
 
     fn firewall(toml: &str) -> Firewall {
         let built = build_with::<FirewallFields>(toml, &RoleFiles::default()).unwrap();
-        built.last().unwrap().as_any().downcast_ref::<Firewall>().unwrap().clone()
+        built.last().unwrap().as_kind::<Firewall>().unwrap().clone()
     }
 
     fn item(toml: &str) -> Item {
         let resource = Box::new(firewall(toml));
         let place = Place { file: "role.toml".into(), text: toml.into(), span: 0..0 };
-        Item {
-            id: format!("firewall:{}", resource.key()),
-            role: "r".into(),
-            place,
-            after: Vec::new(),
-            needs: Vec::new(),
-            resource,
-            is_secret: false,
-            fields: serde_json::Value::Null,
-        }
+        Item::new(resource, "r".into(), place)
     }
 
     fn why(toml: &str) -> String {
@@ -1140,15 +805,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };
-        let traces = |role: &RoleFiles| {
+        let watched_inputs = |role: &RoleFiles| {
             let built = build_with::<FirewallFields>("zone = 'home'\nports = ['1/tcp']", role).unwrap();
-            built[0].traces(&work).unwrap()
+            built[0].watched_inputs(&work).unwrap()
         };
         let paths =
             ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
         let wanted = paths.map(|path| Trace::Path(path.into())).into_iter().chain([Trace::Zone("home".to_owned())]);
-        assert_eq!(traces(&RoleFiles::default()), Some(wanted.collect()));
-        assert_eq!(traces(&RoleFiles::default().secret()), None);
+        assert_eq!(watched_inputs(&RoleFiles::default()), Some(wanted.collect()));
+        assert_eq!(watched_inputs(&RoleFiles::default().secret()), None);
     }
 
     #[test]

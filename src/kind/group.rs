@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,20 +49,12 @@ impl Group {
 }
 
 impl Resource for Group {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About::new(GroupFields::NAME, &*self.name, Phase::Accounts)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        GroupFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Accounts
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

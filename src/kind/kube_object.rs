@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
 use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};
@@ -251,7 +251,7 @@ impl KubeObject {
         if matches!(self.look(kube)?, State::Later(Later::Answer(_))) {
             return Ok(false);
         }
-        let what = format!("kubectl can't apply {}", self.key());
+        let what = format!("kubectl can't apply {}", self.path(None));
         let error = match self.sensitive {
             true => Error::new(code::KUBE, what)
                 .because(format!("{} (its output is not shown: it is sensitive)", output.verdict())),
@@ -267,7 +267,7 @@ impl KubeObject {
 
     /// The error that something that has to come first did not come.
     fn too_late(&self, later: Later) -> Error {
-        let key = self.key();
+        let key = self.path(None);
         match later {
             Later::Answer(why) => Error::new(code::KUBE, format!("{key} can't be applied"))
                 .because(format!("{why} (waited for {:?})", self.within))
@@ -298,8 +298,6 @@ impl KubeObject {
         let shown = |value: &Value| shortened(&mask::hide(&value.to_string()), 200);
         let tell = |difference: &Difference| match (self.sensitive, &difference.wanted, &difference.live) {
             (true, ..) => difference.path.clone(),
-            (false, Some(wanted), None) => format!("{}: {} in the role, nothing there", difference.path, shown(wanted)),
-            (false, None, Some(live)) => format!("{}: nothing in the role, {} there", difference.path, shown(live)),
             (false, wanted, live) => {
                 let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), shown);
                 format!("{}: {} in the role, {} there", difference.path, text(wanted), text(live))
@@ -309,62 +307,39 @@ impl KubeObject {
         if found.len() > SHOWN {
             told.push(format!("and {} more", found.len() - SHOWN));
         }
-        Error::new(code::KUBE, format!("the API server reads {} in another way than the role writes it", self.key()))
-            .because(told.join("\n"))
-            .help(
-                "write it in the role as it reads there, and leave out what is not there; or see whether somebody else \
+        Error::new(
+            code::KUBE,
+            format!("the API server reads {} in another way than the role writes it", self.path(None)),
+        )
+        .because(told.join("\n"))
+        .help(
+            "write it in the role as it reads there, and leave out what is not there; or see whether somebody else \
                  changes the object",
-            )
+        )
     }
 }
 
 impl Resource for KubeObject {
-    fn kind(&self) -> &'static str {
-        KubeObjectFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.path(None)
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Units
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("{}:{}", self.kind(), self.path(Some("default")))]
-    }
-
-    fn after(&self) -> Vec<String> {
+    fn about(&self) -> About {
         let namespace = self.name.namespace.iter().filter(|_| !self.absent);
-        namespace.map(|namespace| format!("{}:Namespace/{namespace}", self.kind())).collect()
+        About {
+            claims: vec![Claim::thing(KubeObjectFields::NAME, self.path(Some("default")))],
+            after: namespace.map(|name| format!("{}:Namespace/{name}", KubeObjectFields::NAME)).collect(),
+            is_discreet: true,
+            ..About::new(KubeObjectFields::NAME, self.path(None), Phase::Units)
+        }
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Owned(compare::all(&self.wanted).into_bytes()))
     }
 
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
         let Ok(kube) = work.host.kube(&self.access)? else { return Ok(None) };
         Ok(kube.standing(&self.name)?.map(|standing| vec![Trace::Object(standing)]))
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let Ok(kube) = work.host.kube(&self.access)? else { return Ok(false) };
-        Ok(match self.look(&kube)? {
-            State::Differs(found, _) => {
-                let (live, wanted) = compare::both(&found);
-                fits(wanted.as_bytes(), live.as_bytes())
-            }
-            _ => false,
-        })
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -387,7 +362,8 @@ impl Resource for KubeObject {
             }
             State::Differs(found, _) => {
                 let (live, wanted) = compare::both(&found);
-                Some(with_diff(Change::new("change"), &live, &wanted))
+                let only_secrets = fits(wanted.as_bytes(), live.as_bytes());
+                Some(with_diff(Change { only_secrets, ..Change::new("change") }, &live, &wanted))
             }
         })
     }
@@ -423,7 +399,7 @@ impl Resource for KubeObject {
                 }
                 (State::Missing | State::Unwanted, _) if done > Done::Nothing => {
                     let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
-                    return Err(Error::new(code::KUBE, format!("{} was {how}", self.key()))
+                    return Err(Error::new(code::KUBE, format!("{} was {how}", self.path(None)))
                         .help("see who else decides about it: an addon manager, an operator, another host"));
                 }
                 (State::Missing | State::Unwanted | State::Differs(..), Ok(kube)) => {
@@ -606,7 +582,7 @@ mod tests {
     fn an_object_that_is_missing_is_created_and_then_left_alone() {
         let cluster = StandIn::new();
         let object = one("kube_object", &cluster.fields(MAP, &map("1"), ""));
-        assert_eq!(object.key(), "ConfigMap/a");
+        assert_eq!(object.about().key, "ConfigMap/a");
         let change = object.observe(&cluster.work()).unwrap().unwrap();
         assert_eq!(change.summary, "create");
         assert!(change.diff.unwrap().to_string().contains("+data.x: \"1\"\n"));
@@ -639,7 +615,7 @@ mod tests {
         };
         cluster.put(MAP, &version("7", "hunter2"));
         let object = one("kube_object", &cluster.fields(MAP, &map("hunter2"), ""));
-        let trace = object.traces(&cluster.work()).unwrap().unwrap().remove(0);
+        let trace = object.watched_inputs(&cluster.work()).unwrap().unwrap().remove(0);
         let kept = serde_json::to_string(&trace).unwrap();
         assert!(!kept.contains("hunter2"), "{kept}");
         // another run asks by what was kept, and for nothing else
@@ -872,18 +848,18 @@ mod tests {
                        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: net}\n---\n\
                        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: default}\n";
         let all = build("kube_object", &fields(content)).unwrap();
-        let keys: Vec<String> = all.iter().map(|object| object.key()).collect();
+        let keys: Vec<String> = all.iter().map(|object| object.about().key).collect();
         assert_eq!(keys, ["Namespace/net", "ConfigMap/net/a", "ConfigMap/default/a"]);
-        assert_eq!(all[1].after(), ["kube_object:Namespace/net"]);
+        assert_eq!(all[1].about().after, ["kube_object:Namespace/net"]);
         let same = one("kube_object", &fields("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"));
-        assert_eq!((same.key().as_str(), same.claims()), ("ConfigMap/a", all[2].claims()));
+        assert_eq!((same.about().key.as_str(), same.about().claims), ("ConfigMap/a", all[2].about().claims));
     }
 
     #[test]
     fn a_template_is_read_with_its_variables_and_a_mistake_in_it_has_its_place() {
         let fields = "server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\ntemplate = 'a.yaml'";
         let role = RoleFiles::default().with("a.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: net}\n");
-        assert_eq!(build_with::<KubeObjectFields>(fields, &role).unwrap()[0].key(), "Namespace/net");
+        assert_eq!(build_with::<KubeObjectFields>(fields, &role).unwrap()[0].about().key, "Namespace/net");
         let why = fails::<KubeObjectFields>(fields, &RoleFiles::default().with("a.yaml", "kind: X\nkind: Y\n"));
         assert!(why.starts_with("`template`: templates/a.yaml, rendered: line 2, column 1: "), "{why}");
     }

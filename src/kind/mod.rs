@@ -3,29 +3,32 @@
 //! A kind is a struct of fields (what a role writes), which builds one or more [`Resource`]s: observed, compared with
 //! the host, and changed.
 
+mod claim;
 pub mod diff;
-pub mod origin;
+pub mod prior_state;
 #[cfg(test)]
 pub mod testing;
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::document::{Doc, Pin, fields};
+pub use self::claim::Claim;
+use crate::document::fields::{self, AbsolutePath};
+use crate::document::{Doc, Pin};
 use crate::error::{Error, Place, Result, one_line};
 pub use crate::host::Wants;
 pub use crate::host::root::Trace;
-pub use crate::host::systemd::Kick;
+pub use crate::host::systemd::Trigger;
 use crate::host::{Host, Missing, packages};
 use crate::kind::diff::Diff;
-use crate::kind::origin::Origin;
+use crate::kind::prior_state::PriorState;
 use crate::pki::AuthorityFields;
 use crate::secret::Secret;
 use crate::store::{Progress, Store};
@@ -84,7 +87,9 @@ pub struct Change {
     /// The change of its text.
     pub diff: Option<Diff>,
     /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
-    pub kick: Option<Kick>,
+    pub trigger: Option<Trigger>,
+    /// Whether nothing differs but secrets, as far as that can be told where the catalog has placeholders of them.
+    pub only_secrets: bool,
     /// Links that go along with it, and directories that have had nothing else.
     pub unlinks: Vec<PathBuf>,
 }
@@ -111,6 +116,12 @@ impl Change {
         if is_added { Self { what: What::Added, ..self } } else { self }
     }
 
+    /// What is to be done to a resource's file, with further differences of the resource.
+    pub fn of_parts(file: Option<Self>, parts: impl IntoIterator<Item = String>) -> Option<Self> {
+        let (summary, rest) = (file.as_ref().map(|file| file.summary.clone()), file.unwrap_or_default());
+        Self::of(summary.into_iter().chain(parts).collect()).map(|change| Self { summary: change.summary, ..rest })
+    }
+
     /// One change of all the differences found; `None` when there are none.
     pub fn of(parts: Vec<String>) -> Option<Self> {
         (!parts.is_empty()).then(|| Self::new(parts.join(", ")))
@@ -131,87 +142,138 @@ impl Work<'_> {
     /// Whether an account that the host lacks may be there when it is needed: the catalog makes it, or a package or a command can.
     pub fn may_make(&self, account: &Missing) -> bool {
         let (Missing::User(name) | Missing::Group(name)) = account;
-        self.catalog.iter().any(|item| match item.resource.kind() {
+        self.catalog.iter().any(|item| match item.about.kind {
             "package" | "command" => self.host.is_live(),
             // with a group of its own name
-            "user" => item.resource.key() == *name,
-            "group" => matches!(account, Missing::Group(_)) && item.resource.key() == *name,
+            "user" => item.about.key == **name,
+            "group" => matches!(account, Missing::Group(_)) && item.about.key == **name,
             _ => false,
         })
     }
 }
 
-/// One thing on a host that can be observed, compared and changed.
-pub trait Resource: fmt::Debug + Any + Send {
+/// What a resource is by its fields alone: nothing of it is asked of the host.
+#[derive(Clone, Debug)]
+pub struct About {
     /// The kind's name.
-    fn kind(&self) -> &'static str;
-
+    pub kind: &'static str,
     /// What tells it from others of its kind: a path, a name.
-    fn key(&self) -> String;
-
+    pub key: String,
     /// When its turn is.
-    fn phase(&self) -> Phase;
+    pub phase: Phase,
+    /// Ids, and its turn in a catalog that has none of them: a package may make what it needs.
+    pub unless_made: Option<(Vec<String>, Phase)>,
+    /// What it alone decides about: no other resource may claim it too.
+    pub claims: Vec<Claim>,
+    /// Ids of resources that come before it if the catalog has them.
+    pub after: Vec<String>,
+    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
+    pub before: Vec<String>,
+    /// Ids of resources whose change it answers, and with what.
+    pub watches: Vec<(String, Trigger)>,
+    /// The slot that it takes before it interrupts something, if it takes one.
+    pub slot: Option<String>,
+    /// Whether a change of it can cut this host off from its sources and its operators, whatever its claims are on.
+    pub cuts_off: bool,
+    /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is in one of them.
+    pub is_discreet: bool,
+    /// Whether its content is kept out of everything but the file, as the role says.
+    pub is_sensitive: bool,
+    /// Whether neither a look at it nor a change of it goes anywhere but to its own paths, so that what others have written to theirs need
+    /// not be on the disk yet.
+    pub is_self_contained: bool,
+}
+
+impl About {
+    /// A resource that decides about nothing but itself.
+    pub fn new(kind: &'static str, key: impl Into<String>, phase: Phase) -> Self {
+        let key = key.into();
+        Self {
+            claims: vec![Claim::thing(kind, &key)],
+            kind,
+            key,
+            phase,
+            unless_made: None,
+            after: Vec::new(),
+            before: Vec::new(),
+            watches: Vec::new(),
+            slot: None,
+            cuts_off: false,
+            is_discreet: false,
+            is_sensitive: false,
+            is_self_contained: false,
+        }
+    }
+
+    /// What is at a path.
+    pub fn at(kind: &'static str, path: &AbsolutePath, phase: Phase) -> Self {
+        Self { claims: vec![Claim::path(path)], ..Self::new(kind, path.to_string(), phase) }
+    }
+
+    /// `KIND:KEY`.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.kind, self.key)
+    }
 
     /// When its turn is on a host for which `has` tells the ids of all resources.
-    fn turn(&self, has: &dyn Fn(&str) -> bool) -> Phase {
-        let _ = has;
-        self.phase()
+    pub fn turn(&self, has: impl Fn(&str) -> bool) -> Phase {
+        match &self.unless_made {
+            Some((ids, phase)) if !ids.iter().any(|id| has(id)) => *phase,
+            _ => self.phase,
+        }
     }
 
-    /// What it alone decides about, as `path:/etc/hosts` or `user:etcd`: no other resource may claim it too. A claim on
-    /// a part of something is `part:NAME@CLAIM`, see [`whole_of`].
-    fn claims(&self) -> Vec<String> {
-        vec![format!("{}:{}", self.kind(), self.key())]
+    /// The whole paths that it alone decides about.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.claims.iter().filter_map(Claim::whole_path)
     }
 
-    /// What is on the host because of it, each as `path:/etc/hosts` or alike: what stood there before is remembered, and
-    /// comes back when nothing has the mark any more. An error while that is not known.
-    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
+    /// Whether a change of it can cut this host off from its sources and its operators: the network, the firewall, SSH, kpull's own
+    /// configuration.
+    pub fn can_cut_off(&self) -> bool {
+        self.cuts_off || self.claims.iter().any(Claim::cuts_off)
+    }
+
+    /// Whether it is of what describes where packages come from, by its paths: that has its turn before the packages.
+    pub fn is_of_source(&self) -> bool {
+        let is_of_source = |claim: &Claim| claim.any_path().and_then(Path::to_str).is_some_and(packages::is_of_source);
+        matches!(self.phase, Phase::Directories | Phase::Files | Phase::Artifacts)
+            && self.claims.iter().any(is_of_source)
+    }
+}
+
+/// One thing on a host that can be observed, compared and changed.
+pub trait Resource: fmt::Debug + Any + Send {
+    /// What it is.
+    fn about(&self) -> About;
+
+    /// Looks at the host; `None` when it is as it should be. Changes nothing.
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
+
+    /// Makes the host as it should be.
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
+
+    /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
+    /// tells that.
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let _ = work;
-        Ok(self.claims().into_iter().filter(|claim| claim.starts_with("path:")).collect())
+        Ok(None)
     }
 
-    /// What stands where one mark of its footprint is.
-    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
-        Origin::of_path(mark.strip_prefix("path:").unwrap_or(mark), work)
+    /// How the host gets back what it had before, where that is more than whole paths.
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        None
     }
 
-    /// Adds to an earlier origin what this resource changes and those before it left alone. Whether that was anything.
-    fn refine(&self, origin: &mut Origin, work: &Work<'_>) -> Result<bool> {
-        let _ = (origin, work);
-        Ok(false)
-    }
-
-    /// Ids of resources that come before it if the catalog has them.
-    fn after(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
-    fn before(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Ids of resources whose change it answers, and with what.
-    fn watches(&self) -> Vec<(String, Kick)> {
-        Vec::new()
+    /// The text or bytes that it is about, where the fields that a role writes don't say them: what a template came to, the
+    /// digest of a pin. By it, one release is compared with another.
+    fn content(&self) -> Option<Cow<'_, [u8]>> {
+        None
     }
 
     /// Says what it will ask the host.
     fn announce(&self, wants: &mut Wants) {
         let _ = wants;
-    }
-
-    /// Ids of resources that its change changes too: the other packages of one entry are installed along with the first.
-    fn along(&self, work: &Work<'_>) -> Vec<String> {
-        let _ = work;
-        Vec::new()
-    }
-
-    /// What it does when it is owed a restart or reload; `None` when that means nothing now: for a unit that does not run, and in a
-    /// tree.
-    fn answer(&self, work: &Work<'_>, kick: Kick) -> Result<Option<Kick>> {
-        Ok(work.host.is_live().then_some(kick))
     }
 
     /// Fetches and checks what its change needs, before anything of the whole plan is touched.
@@ -225,14 +287,16 @@ pub trait Resource: fmt::Debug + Any + Send {
         None
     }
 
-    /// The check of health that it is, if it is one.
-    fn probe(&self) -> Option<&probe::Probe> {
-        None
+    /// Ids of resources that its change changes too: the other packages of one entry are installed along with the first.
+    fn along(&self, work: &Work<'_>) -> Vec<String> {
+        let _ = work;
+        Vec::new()
     }
 
-    /// The slot that it takes before it interrupts something, if it takes one.
-    fn slot(&self) -> Option<&str> {
-        None
+    /// What it does when it is owed a restart or reload; `None` when that means nothing now: for a unit that does not run, and in a
+    /// tree.
+    fn answer(&self, work: &Work<'_>, trigger: Trigger) -> Result<Option<Trigger>> {
+        Ok(work.host.is_live().then_some(trigger))
     }
 
     /// Whether this change would interrupt something that is at work now.
@@ -241,59 +305,28 @@ pub trait Resource: fmt::Debug + Any + Send {
         Ok(false)
     }
 
-    /// Whether a change of it can cut this host off from its sources and its operators: the network, the firewall, SSH, kpull's own
-    /// configuration.
-    fn can_cut_off(&self) -> bool {
-        self.claims().iter().any(|claim| cuts_off(claim))
-    }
-
-    /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is
-    /// in one of them.
-    fn is_discreet(&self) -> bool {
-        false
-    }
-
-    /// Whether neither a look at it nor a change of it goes anywhere but to its own paths, so that what others have written to theirs need not be
-    /// on the disk yet.
-    fn is_self_contained(&self) -> bool {
-        false
-    }
-
-    /// The text or bytes that it is about, where the fields that a role writes don't say them: what a template came to, the
-    /// digest of a pin. By it, one release is compared with another.
-    fn content(&self) -> Option<Cow<'_, [u8]>> {
-        None
-    }
-
-    /// Whether its content is kept out of everything but the file, as the role says.
-    fn is_sensitive(&self) -> bool {
-        false
-    }
-
     /// What on this host will undo it at the next boot, if anything does.
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
         let _ = work;
         Ok(None)
     }
+}
 
-    /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
-    /// tells that.
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let _ = work;
-        Ok(None)
+/// What a host had in place of a resource, and has again when no role wants the resource any more.
+pub trait Restorable {
+    /// What is on the host because of it. An error while that is not known.
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>>;
+
+    /// What stands where one of these is.
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        PriorState::of_path(owned, work)
     }
 
-    /// Whether the host differs in nothing but secrets, of which this has placeholders, so that it can't be told whether it differs at all.
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        let _ = work;
+    /// Adds to an earlier origin what this resource changes and those before it left alone. Whether that was anything.
+    fn refine(&self, origin: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let _ = (origin, work);
         Ok(false)
     }
-
-    /// Looks at the host; `None` when it is as it should be. Changes nothing.
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
-
-    /// Makes the host as it should be.
-    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
 }
 
 /// What another host, or another program, has to have done before this host goes on.
@@ -303,19 +336,10 @@ pub trait Gate {
 }
 
 impl dyn Resource {
-    /// Whether it is of what describes where packages come from, by its paths: that has its turn before the packages.
-    pub fn is_of_source(&self) -> bool {
-        let is_of_source = |claim: &String| {
-            let whole = whole_of(claim).unwrap_or(claim);
-            whole.strip_prefix("path:").is_some_and(packages::is_of_source)
-        };
-        matches!(self.phase(), Phase::Directories | Phase::Files | Phase::Artifacts)
-            && self.claims().iter().any(is_of_source)
-    }
-
-    /// Itself, so that one kind can look at the others of its kind in a catalog.
-    pub fn as_any(&self) -> &dyn Any {
-        self
+    /// As one of a kind.
+    pub fn as_kind<T: Any>(&self) -> Option<&T> {
+        let any: &dyn Any = self;
+        any.downcast_ref()
     }
 }
 
@@ -332,6 +356,8 @@ pub struct Item {
     pub after: Vec<String>,
     /// Ids that come before it where this host has them, and otherwise are another host's.
     pub needs: Vec<String>,
+    /// What the resource is.
+    pub about: About,
     /// The resource.
     pub resource: Box<dyn Resource>,
     /// Whether a secret is in it.
@@ -339,6 +365,53 @@ pub struct Item {
     /// The rendered fields that the role writes for it; null for what comes with others, as a
     /// unit's files and the ports of a firewall do: their ids tell what they are.
     pub fields: serde_json::Value,
+}
+
+impl Item {
+    /// A resource that waits for nothing but what it is about.
+    pub fn new(resource: Box<dyn Resource>, role: Arc<str>, place: Place) -> Self {
+        let about = resource.about();
+        Self {
+            id: about.id(),
+            role,
+            place,
+            after: Vec::new(),
+            needs: Vec::new(),
+            about,
+            resource,
+            is_secret: false,
+            fields: serde_json::Value::Null,
+        }
+    }
+
+    /// As one of a kind.
+    pub fn as_kind<T: Any>(&self) -> Option<&T> {
+        self.resource.as_kind()
+    }
+
+    /// Whether nothing of its content may be written down or shown.
+    pub fn is_sensitive(&self) -> bool {
+        self.is_secret || self.about.is_sensitive
+    }
+
+    /// What is on the host because of it: what stood there before is remembered, and comes back when nothing owns it any more. An error
+    /// while that is not known.
+    pub fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        match self.resource.restorable() {
+            Some(restorable) => restorable.owned(work),
+            None => Ok(self.about.paths().map(Claim::path).collect()),
+        }
+    }
+
+    /// What stands where one of these is.
+    pub fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        self.resource.restorable().map_or_else(|| PriorState::of_path(owned, work), |one| one.prior_state(owned, work))
+    }
+
+    /// See [`Restorable::refine`].
+    pub fn refine(&self, origin: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        self.resource.restorable().map_or(Ok(false), |one| one.refine(origin, work))
+    }
 }
 
 /// What a kind's fields are turned into resources with: the role's files and templates, and the pins.
@@ -458,54 +531,6 @@ kinds! {
     template::TemplateFields,
     unit::UnitFields,
     user::UserFields,
-}
-
-/// Whether what this claim is on can cut a host off.
-fn cuts_off(claim: &str) -> bool {
-    const PATHS: [&str; 11] = [
-        "/etc/NetworkManager",
-        "/etc/hosts",
-        "/etc/kpull",
-        "/etc/netplan",
-        "/etc/network",
-        "/etc/nftables",
-        "/etc/nsswitch.conf",
-        "/etc/resolv.conf",
-        "/etc/ssh",
-        "/etc/sysconfig/network",
-        "/etc/systemd/network",
-    ];
-    const UNITS: [&str; 8] = [
-        "NetworkManager",
-        "firewalld",
-        "networking",
-        "nftables",
-        "ssh",
-        "sshd",
-        "systemd-networkd",
-        "systemd-resolved",
-    ];
-    let path = claim.split_once("path:").map(|(_, path)| path);
-    let unit = claim.strip_prefix("unit:").map(|name| name.split('.').next().unwrap_or(name));
-    path.is_some_and(|path| PATHS.iter().any(|one| path.starts_with(one)))
-        || unit.is_some_and(|name| UNITS.contains(&name))
-        || claim.starts_with("sysctl:net.")
-}
-
-/// The claim on the whole, for a claim on a part of it: `path:/etc/hosts` for `part:cluster@path:/etc/hosts`. Parts of
-/// different names get along with each other, but not with somebody who claims the whole.
-pub fn whole_of(claim: &str) -> Option<&str> {
-    claim.strip_prefix("part:")?.split_once('@').map(|(_, whole)| whole)
-}
-
-/// A claim or a mark on a path, with the path as `place` calls it; any other as it is.
-pub fn with_place(mark: &str, place: impl FnOnce(&str) -> String) -> String {
-    let part = mark.strip_prefix("part:").and_then(|part| part.split_once("@path:"));
-    match (mark.strip_prefix("path:"), part) {
-        (Some(path), _) => format!("path:{}", place(path)),
-        (None, Some((name, path))) => format!("part:{name}@path:{}", place(path)),
-        (None, None) => mark.to_owned(),
-    }
 }
 
 /// The kind with this name.

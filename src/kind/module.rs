@@ -10,8 +10,8 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
-use crate::kind::file::{File, Wanted};
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, What, Work};
+use crate::kind::file::File;
+use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Trace, Work};
 
 /// Fields of `[[module]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,14 +30,8 @@ impl Fields for ModuleFields {
             return Err(build.invalid("name", "a module's name is letters, digits, `_` and `-`"));
         }
         let path = format!("/etc/modules-load.d/kpull-{}.conf", self.name);
-        let file = File {
-            kind: Self::NAME,
-            path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
-            content: format!("{}\n", self.name).into_bytes().into(),
-            wanted: Wanted::new(None, None, None),
-            sensitive: false,
-            in_place: false,
-        };
+        let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+        let file = File::new(Self::NAME, path, format!("{}\n", self.name).into_bytes(), false);
         Ok(vec![Box::new(Module { name: self.name, file })])
     }
 }
@@ -52,8 +46,7 @@ pub struct Module {
 impl Module {
     /// Whether `item` is a module that the running kernel doesn't have yet.
     pub fn is_pending(item: &Item, work: &Work<'_>) -> bool {
-        let module = item.resource.as_any().downcast_ref::<Self>();
-        module.is_some_and(|module| !module.is_loaded(work.host).unwrap_or(false))
+        item.as_kind::<Self>().is_some_and(|module| !module.is_loaded(work.host).unwrap_or(false))
     }
 
     /// Whether the running kernel has it, loaded or built in.
@@ -79,7 +72,15 @@ impl Module {
 }
 
 impl Resource for Module {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        let module = Claim::thing(ModuleFields::NAME, self.name.replace('-', "_"));
+        About {
+            claims: vec![module, Claim::path(&self.file.path)],
+            ..About::new(ModuleFields::NAME, &self.name, Phase::Kernel)
+        }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let file = Trace::Path(self.file.path.to_path_buf());
         if !work.host.is_live() {
             return Ok(Some(vec![file]));
@@ -89,34 +90,9 @@ impl Resource for Module {
         Ok(shows.then(|| vec![file, Trace::Place(loaded)]))
     }
 
-    fn kind(&self) -> &'static str {
-        ModuleFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Kernel
-    }
-
-    fn claims(&self) -> Vec<String> {
-        [vec![format!("module:{}", self.name.replace('-', "_"))], self.file.claims()].concat()
-    }
-
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        let mut parts = Vec::new();
-        let (mut diff, mut is_new) = (None, false);
-        if let Some(change) = self.file.observe(work)? {
-            parts.push(format!("{} {}", change.summary, self.file.path));
-            is_new = change.what == What::Added;
-            diff = change.diff;
-        }
-        if work.host.is_live() && !self.is_loaded(work.host)? {
-            parts.push("load".to_owned());
-        }
-        Ok(Change::of(parts).map(|change| Change { diff, ..change }.added_if(is_new)))
+        let load = work.host.is_live() && !self.is_loaded(work.host)?;
+        Ok(Change::of_parts(self.file.as_part(work)?, load.then(|| "load".to_owned())))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
@@ -157,9 +133,8 @@ mod tests {
     #[test]
     fn a_module_is_found_loaded_or_built_in_whichever_way_it_is_spelled() {
         let module = |name: &str| one("module", &format!("name = '{name}'"));
-        let is_loaded = |name: &str, tree: &Tree| {
-            module(name).as_any().downcast_ref::<Module>().unwrap().is_loaded(&tree.host).unwrap()
-        };
+        let is_loaded =
+            |name: &str, tree: &Tree| module(name).as_kind::<Module>().unwrap().is_loaded(&tree.host).unwrap();
         let tree = Tree::new();
         let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
         tree.put("/proc/modules", "nf_conntrack 1 2 - Live 0x0\n");

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -12,8 +13,8 @@ use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::packages::{Installed, Manager, check_changeable, is_named};
 use crate::host::root::Seen;
-use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Wants, Work, whole_of};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Wants, Work};
 
 /// The sources of packages as they were when the lists were read last.
 const SOURCES: &str = "package-sources.json";
@@ -144,38 +145,20 @@ pub struct Package {
 }
 
 impl Resource for Package {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About::new(PackageFields::NAME, &self.name, Phase::Packages)
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
         let files = self.set.manager(work.host)?.database();
         Ok(Some(files.iter().map(|path| Trace::Path(path.into())).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        PackageFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Packages
-    }
-
-    fn footprint(&self, work: &Work<'_>) -> Result<Vec<String>> {
-        Ok(if work.host.is_live() { self.claims() } else { Vec::new() })
-    }
-
-    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
-        let (host, manager) = (work.host, self.set.manager(work.host)?);
-        if !host.package(manager, &self.name)?.is_empty() {
-            return Ok(Origin::Same);
-        }
-        let residue = manager.is_left(&host.root, &self.name)?;
-        let beside = manager.all(&host.root)?.map(|names| work.store.save(names.join("\n").as_bytes())).transpose()?;
-        Ok(Origin::NoPackage { name: self.name.clone(), manager: self.set.manager, beside, residue })
     }
 
     fn announce(&self, wants: &mut Wants) {
@@ -238,17 +221,30 @@ impl Resource for Package {
     }
 }
 
+impl Restorable for Package {
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(if work.host.is_live() { self.about().claims } else { Vec::new() })
+    }
+
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        let (host, manager) = (work.host, self.set.manager(work.host)?);
+        if !host.package(manager, &self.name)?.is_empty() {
+            return Ok(PriorState::Same);
+        }
+        let residue = manager.is_left(&host.root, &self.name)?;
+        let beside = manager.all(&host.root)?.map(|names| work.store.save(names.join("\n").as_bytes())).transpose()?;
+        Ok(PriorState::NoPackage { name: self.name.clone(), manager: self.set.manager, beside, residue })
+    }
+}
+
 /// Has the lists of packages read anew if what the catalog says of their sources has changed since that was done last. Returns
 /// whether it was.
 fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
-    let mut sources: BTreeMap<&str, Option<Seen>> = BTreeMap::new();
-    let described = work.catalog.iter().map(|item| &item.resource).filter(|resource| resource.is_of_source());
-    let claims: Vec<String> =
-        described.filter(|one| one.phase() != Phase::Directories).flat_map(|one| one.claims()).collect();
-    for claim in &claims {
-        if let Some(path) = whole_of(claim).unwrap_or(claim).strip_prefix("path:") {
-            sources.insert(path, work.host.root.seen(path.as_ref())?);
-        }
+    let mut sources: BTreeMap<&Path, Option<Seen>> = BTreeMap::new();
+    let described = work.catalog.iter().map(|item| &item.about).filter(|about| about.is_of_source());
+    let claims = described.filter(|about| about.phase != Phase::Directories).flat_map(|about| &about.claims);
+    for path in claims.filter_map(Claim::any_path) {
+        sources.insert(path, work.host.root.seen(path)?);
     }
     let sources =
         serde_json::to_value(sources).context(code::PACKAGE, || "can't note the sources of packages".to_owned())?;
@@ -345,16 +341,8 @@ impl Unwanted {
 }
 
 impl Resource for Unwanted {
-    fn kind(&self) -> &'static str {
-        PackageFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.package.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Packages
+    fn about(&self) -> About {
+        About::new(PackageFields::NAME, &self.package.name, Phase::Packages)
     }
 
     fn along(&self, work: &Work<'_>) -> Vec<String> {
@@ -412,7 +400,7 @@ mod tests {
     #[test]
     fn each_package_of_an_entry_is_a_resource_of_its_own() {
         let packages = build("package", "names = ['haproxy', 'libc6:i386']").unwrap();
-        let keys: Vec<String> = packages.iter().map(|package| package.key()).collect();
+        let keys: Vec<String> = packages.iter().map(|package| package.about().key).collect();
         assert_eq!(keys, ["haproxy", "libc6:i386"]);
         let mut wants = Wants::default();
         packages.iter().for_each(|package| package.announce(&mut wants));
@@ -424,7 +412,7 @@ mod tests {
         let tree = Tree::new();
         let difference = |name: &str| {
             let package = one("package", &format!("name = '{name}'"));
-            let package = package.as_any().downcast_ref::<Package>().unwrap();
+            let package = package.as_kind::<Package>().unwrap();
             package.set.difference(&tree.host, &package.name)
         };
         let none = difference("socat").unwrap_err();
@@ -451,7 +439,7 @@ mod tests {
         tree.put("/usr/bin/apt-get", "");
         let difference = |fields: &str| {
             let package = one("package", fields);
-            let package = package.as_any().downcast_ref::<Package>().unwrap();
+            let package = package.as_kind::<Package>().unwrap();
             package.set.difference(&tree.host, &package.name).unwrap().map(|change| change.summary)
         };
         assert_eq!(difference("name = 'a'"), None);

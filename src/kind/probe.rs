@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
-use crate::kind::{Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
 use crate::resolve::Expression;
 use crate::text::shortened;
 
@@ -204,7 +204,8 @@ pub struct Probe {
     /// Whether what it says is kept out of messages.
     sensitive: bool,
     expect: Option<Expression>,
-    decides: bool,
+    /// Whether a run is unhealthy while it does not pass.
+    pub decides: bool,
     before: Vec<String>,
     within: Duration,
     every: Duration,
@@ -231,11 +232,6 @@ struct Web {
 }
 
 impl Probe {
-    /// Whether a run is unhealthy while it does not pass.
-    pub fn decides(&self) -> bool {
-        self.decides
-    }
-
     /// Asks once, for at most some seconds. What is said is the first line of the answer, empty when there is none or when
     /// it is not to be seen; the error is what was wrong, for people. A tree has nothing to ask.
     pub fn ask(&self, host: &Host) -> Result<String, String> {
@@ -393,44 +389,25 @@ impl Web {
 }
 
 impl Resource for Probe {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        // it is only asked after a change
-        Ok(Some(Vec::new()))
-    }
-
-    fn kind(&self) -> &'static str {
-        ProbeFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Probes
-    }
-
-    fn after(&self) -> Vec<String> {
-        match &self.what {
+    fn about(&self) -> About {
+        let after = match &self.what {
             What::Unit(name) => vec![format!("unit:{name}")],
             _ => Vec::new(),
-        }
+        };
+        About { after, before: self.before.clone(), ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
     }
 
-    fn before(&self) -> Vec<String> {
-        self.before.clone()
-    }
-
-    fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
-        Ok(None)
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        // it is only asked after a change
+        Ok(Some(Vec::new()))
     }
 
     fn gate(&self) -> Option<&dyn Gate> {
         Some(self)
     }
 
-    fn probe(&self) -> Option<&Probe> {
-        Some(self)
+    fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {
+        Ok(None)
     }
 
     fn apply(&self, _: &Work<'_>, _: &Change) -> Result<()> {
@@ -449,7 +426,7 @@ mod tests {
 
     /// Asks once, on the machine itself.
     fn ask(fields: &str) -> Result<String, String> {
-        one("probe", fields).probe().unwrap().ask(&Host::open("/".as_ref()).unwrap())
+        one("probe", fields).as_kind::<Probe>().unwrap().ask(&Host::open("/".as_ref()).unwrap())
     }
 
     fn check(fields: &str) -> Result<(), String> {
@@ -623,7 +600,7 @@ mod tests {
         let host = Host::open("/".as_ref()).unwrap();
         let ask = |expect: &str| {
             let probe = one_secret("probe", &format!("command = ['echo', 'hunter2']\nexpect = \"{expect}\""));
-            probe.probe().unwrap().ask(&host)
+            probe.as_kind::<Probe>().unwrap().ask(&host)
         };
         assert_eq!(ask("output | trim == 'hunter2'"), Ok(String::new()));
         let why = ask("output | trim == 'hunter3'").unwrap_err();
@@ -636,7 +613,11 @@ mod tests {
         let (address, server) = serve(answer, 1);
         let host = Host::open("/".as_ref()).unwrap();
         let ask = |url: &str| {
-            one_secret("probe", &format!("name = 'n'\nhttp = '{url}'")).probe().unwrap().ask(&host).unwrap_err()
+            one_secret("probe", &format!("name = 'n'\nhttp = '{url}'"))
+                .as_kind::<Probe>()
+                .unwrap()
+                .ask(&host)
+                .unwrap_err()
         };
         // hunter2 by a filter of templates
         let why = ask(&format!("http://{address}/2retnuh?key=2retnuh"));
@@ -676,16 +657,16 @@ mod tests {
         // succeeds from the second time on: making a directory fails when it is there
         let path = dir.path().join("once").display().to_string();
         let late = format!("command = ['sh', '-c', '! mkdir {path}']\nwithin = '60s'\nevery = '1ms'");
-        one("probe", &late).probe().unwrap().wait(&work).unwrap();
+        one("probe", &late).as_kind::<Probe>().unwrap().wait(&work).unwrap();
         let never = one("probe", "command = ['false']\nwithin = '0s'");
-        assert!(never.probe().unwrap().wait(&work).unwrap_err().starts_with("false failed"));
+        assert!(never.as_kind::<Probe>().unwrap().wait(&work).unwrap_err().starts_with("false failed"));
     }
 
     #[test]
     fn a_tree_is_not_asked() {
         let tree = Tree::new();
         let probe = one("probe", "command = ['false']");
-        probe.probe().unwrap().wait(&tree.work()).unwrap();
+        probe.as_kind::<Probe>().unwrap().wait(&tree.work()).unwrap();
         assert_eq!(tree.summary(&*probe), None);
     }
 
@@ -696,6 +677,6 @@ mod tests {
         assert!(refusal("probe", "https = 'https://me:hunter2@x/'").contains("no passwords"));
         assert!(refusal("probe", "tcp = 'localhost'").starts_with("`tcp`: "));
         assert!(refusal("probe", "tcp = 'a:1'\nca = '/x'").starts_with("`ca`: "));
-        assert_eq!(one("probe", "unit = 'etcd.service'").key(), "etcd.service");
+        assert_eq!(one("probe", "unit = 'etcd.service'").about().key, "etcd.service");
     }
 }

@@ -15,7 +15,7 @@ use crate::host::root::{Access, What};
 use crate::host::unit_files::ETC;
 use crate::kind::file::{File, Wanted};
 use crate::kind::unit::UnitName;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
 use crate::secret::Secret;
 
 /// Where systemd looks for credentials.
@@ -131,6 +131,11 @@ impl Credential {
         Path::new(if form == Form::Encrypted { ENCRYPTED } else { PLAIN }).join(&self.name)
     }
 
+    /// Everything that it may be on the host.
+    fn paths(&self) -> [PathBuf; 3] {
+        [self.path(Form::Plain), self.path(Form::Encrypted), self.dropin_path().into()]
+    }
+
     fn record(&self) -> String {
         format!("credentials/{}.json", self.name)
     }
@@ -140,15 +145,7 @@ impl Credential {
         let setting = if form == Form::Encrypted { "LoadCredentialEncrypted" } else { "LoadCredential" };
         let text = format!("[{}]\n{setting}={}:{}\n", self.section, self.name, self.path(form).display());
         let path = AbsolutePath::try_from(self.dropin_path()).map_err(|what| Error::new(code::CREDENTIAL, what))?;
-        let content = text.into_bytes().into();
-        Ok(File {
-            kind: "unit-file",
-            path,
-            content,
-            wanted: Wanted::new(None, None, None),
-            sensitive: false,
-            in_place: false,
-        })
+        Ok(File::new("unit-file", path, text.into_bytes(), false))
     }
 
     fn dropin_path(&self) -> String {
@@ -227,47 +224,14 @@ impl Credential {
 }
 
 impl Resource for Credential {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let paths = [self.path(Form::Encrypted), self.path(Form::Plain), self.dropin_path().into()];
-        Ok(Some(paths.map(Trace::Path).into()))
+    fn about(&self) -> About {
+        let mut about = About::new(SecretFields::NAME, &self.name, Phase::Files);
+        about.claims.extend(self.paths().map(Claim::path));
+        About { is_discreet: true, is_sensitive: true, ..about }
     }
 
-    fn is_sensitive(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        SecretFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        let path = |form| format!("path:{}", self.path(form).display());
-        vec![
-            format!("secret:{}", self.name),
-            path(Form::Plain),
-            path(Form::Encrypted),
-            format!("path:{}", self.dropin_path()),
-        ]
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn lacks_only_secrets(&self, work: &Work<'_>) -> Result<bool> {
-        // of what systemd encrypted it is known which sealed file it was
-        let root = &work.host.root;
-        let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
-        let is_plain = plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none();
-        Ok(is_plain && self.dropin(Form::Plain)?.observe(work)?.is_none())
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        Ok(Some(self.paths().map(Trace::Path).into()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -282,7 +246,12 @@ impl Resource for Credential {
             let change = dropin.observe(work)?;
             parts.extend(change.map(|change| format!("drop-in of {}: {}", self.unit, change.summary)));
         }
-        Ok(Change::of(parts).map(|change| change.added_if(stored.is_none())))
+        // of what systemd encrypted it is known which sealed file it was
+        let root = &work.host.root;
+        let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
+        let is_plain = plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none();
+        let only_secrets = is_plain && stored.is_none() && dropin.observe(work)?.is_none();
+        Ok(Change::of(parts).map(|change| Change { only_secrets, ..change }.added_if(stored.is_none())))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
@@ -320,7 +289,7 @@ mod tests {
         assert_eq!((tree.get("/etc/app/key").as_str(), mode(&tree, "/etc/app/key")), ("hunter2", 0o600));
         assert!(!change.diff.unwrap().to_string().contains("hunter2"));
         let secret = one("secret", "name = 'hunter3'\npath = '/etc/app/key'\nmode = '0640'");
-        assert_eq!(secret.key(), "/etc/app/key");
+        assert_eq!(secret.about().key, "/etc/app/key");
         let change = tree.converge(&*secret);
         assert_eq!(change.summary, "content, mode 0600 → 0640");
         assert!(!change.diff.unwrap().to_string().contains("hunter"));
@@ -337,7 +306,7 @@ mod tests {
         assert_eq!(mode(&tree, "/etc/credstore"), 0o700);
         let dropin = "/etc/systemd/system/app.service.d/kpull-credential-db.conf";
         assert_eq!(tree.get(dropin), "[Service]\nLoadCredential=db:/etc/credstore/db\n");
-        assert_eq!(secret.key(), "db");
+        assert_eq!(secret.about().key, "db");
     }
 
     #[test]
@@ -349,7 +318,7 @@ mod tests {
         assert_eq!(mode(&tree, "/etc/credstore/db"), 0o600);
         let other = CREDENTIAL.replace("hunter2", "hunter3");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "store the credential");
-        let traces = one("secret", CREDENTIAL).traces(&tree.work()).unwrap().unwrap();
+        let traces = one("secret", CREDENTIAL).watched_inputs(&tree.work()).unwrap().unwrap();
         for path in ["/etc/credstore/db", "/etc/systemd/system/app.service.d/kpull-credential-db.conf"] {
             assert!(traces.contains(&Trace::Path(path.into())), "{traces:?}");
         }

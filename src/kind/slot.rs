@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -100,21 +100,13 @@ pub struct Slot {
 }
 
 impl Resource for Slot {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About::new(SlotFields::NAME, &self.name, Phase::Units)
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         // it is only asked after a change
         Ok(Some(Vec::new()))
-    }
-
-    fn kind(&self) -> &'static str {
-        SlotFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Units
     }
 
     fn observe(&self, _: &Work<'_>) -> Result<Option<Change>> {

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::host::root::Access;
 use crate::kind::diff::Diff;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
 use crate::read::unescaped;
 
 const FSTAB: &str = "/etc/fstab";
@@ -71,26 +71,17 @@ fn marked(line: &[u8]) -> Vec<u8> {
 }
 
 impl Resource for NoSwap {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About {
+            claims: vec![Claim::thing(SwapFields::NAME, "off"), Claim::part("swap", FSTAB)],
+            ..About::new(SwapFields::NAME, "off", Phase::Kernel)
+        }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         let fstab = Trace::Path(FSTAB.into());
         let live = work.host.is_live().then(|| Trace::Text("/proc/swaps".into()));
         Ok(Some([fstab].into_iter().chain(live).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        SwapFields::NAME
-    }
-
-    fn key(&self) -> String {
-        "off".to_owned()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Kernel
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec!["swap:off".to_owned(), format!("part:swap@path:{FSTAB}")]
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

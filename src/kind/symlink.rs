@@ -9,7 +9,7 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::What;
 use crate::host::unit_files::straight;
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[symlink]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -48,28 +48,12 @@ impl Symlink {
 }
 
 impl Resource for Symlink {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn about(&self) -> About {
+        About { is_self_contained: true, ..About::at(SymlinkFields::NAME, &self.path, Phase::Files) }
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
         Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
-    }
-
-    fn is_self_contained(&self) -> bool {
-        true
-    }
-
-    fn kind(&self) -> &'static str {
-        SymlinkFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.path.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Files
-    }
-
-    fn claims(&self) -> Vec<String> {
-        vec![format!("path:{}", self.path)]
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

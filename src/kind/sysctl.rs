@@ -11,10 +11,10 @@ use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::root::Root;
 use crate::host::unit_files::straight;
-use crate::kind::file::{File, Wanted};
+use crate::kind::file::File;
 use crate::kind::module::Module;
-use crate::kind::origin::Origin;
-use crate::kind::{Build, Change, Fields, Item, Phase, Resource, Trace, What, Work};
+use crate::kind::prior_state::PriorState;
+use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Work};
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -54,14 +54,9 @@ impl Fields for SysctlFields {
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         let name = parts.join(separator);
         let path = format!("/etc/sysctl.d/{}-kpull-{}.conf", 90 + reach(&parts), name.replace('/', "-"));
-        let file = Some(File {
-            kind: Self::NAME,
-            path: AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?,
-            content: format!("{name} = {value}\n").into_bytes().into(),
-            wanted: Wanted::of_file(build.is_secret(), None, None, None),
-            sensitive: build.is_secret(),
-            in_place: false,
-        });
+        let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+        let text = format!("{name} = {value}\n");
+        let file = Some(File::new(Self::NAME, path, text.into_bytes(), build.is_secret()));
         let live = live(&parts);
         let after = wider(&parts).into_iter().map(|name| format!("{}:{name}", Self::NAME)).collect();
         Ok(vec![Box::new(Sysctl { name, value, live, file, after, ignore_missing: self.ignore_missing })])
@@ -230,57 +225,33 @@ pub(crate) fn folded(value: &str) -> String {
 }
 
 impl Resource for Sysctl {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let file = self.file.iter().map(|file| Trace::Path(file.path.to_path_buf()));
-        let live = work.host.is_live().then(|| Trace::Text(self.live.clone()));
-        Ok(Some(file.chain(live).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        SysctlFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Kernel
-    }
-
-    fn claims(&self) -> Vec<String> {
-        [vec![format!("sysctl:{}", self.name)], self.file.iter().flat_map(Resource::claims).collect()].concat()
-    }
-
-    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
-        Ok(self.claims())
-    }
-
-    fn origin(&self, mark: &str, work: &Work<'_>) -> Result<Origin> {
-        if let Some(path) = mark.strip_prefix("path:") {
-            return Origin::of_path(path, work);
-        }
-        Ok(match self.current(work)?.filter(|_| work.host.is_live()) {
-            Some(value) => Origin::Sysctl { name: self.name.clone(), value: folded(&value) },
-            None => Origin::Same,
-        })
-    }
-
-    fn after(&self) -> Vec<String> {
+    fn about(&self) -> About {
         // the two that everybody who needs them loads for these settings
         let module = match &self.name {
             name if name.starts_with("net.bridge.") => Some("br_netfilter"),
             name if name.starts_with("net.netfilter.") || name.starts_with("net.nf_conntrack") => Some("nf_conntrack"),
             _ => None,
         };
-        module.map(|module| format!("module:{module}")).into_iter().chain(self.after.iter().cloned()).collect()
+        let modules = module.map(|module| format!("module:{module}"));
+        let mut about = About::new(SysctlFields::NAME, &self.name, Phase::Kernel);
+        about.claims.extend(self.file.iter().map(|file| Claim::path(&file.path)));
+        About { after: modules.into_iter().chain(self.after.iter().cloned()).collect(), ..about }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let file = self.file.iter().map(|file| Trace::Path(file.path.to_path_buf()));
+        let live = work.host.is_live().then(|| Trace::Text(self.live.clone()));
+        Ok(Some(file.chain(live).collect()))
     }
 
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
         let Some(own) = &self.file else { return Ok(None) };
         let Some(later) = later(&work.host.root, &own.path, &self.name)? else { return Ok(None) };
-        let is_to_go =
-            |item: &Item| item.resource.kind() == "absent" && Path::new(&item.resource.key()) == later.listed;
+        let is_to_go = |item: &Item| item.about.kind == "absent" && Path::new(&item.about.key) == later.listed;
         if folded(&later.value) == folded(&self.value) || work.catalog.iter().any(is_to_go) {
             return Ok(None);
         }
@@ -300,15 +271,8 @@ impl Resource for Sysctl {
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let file = self.file.as_ref().map(|file| file.as_part(work)).transpose()?.flatten();
         let mut parts = Vec::new();
-        let (mut diff, mut is_new) = (None, false);
-        if let Some(file) = &self.file
-            && let Some(change) = file.observe(work)?
-        {
-            parts.push(format!("{} {}", change.summary, file.path));
-            is_new = change.what == What::Added;
-            diff = change.diff;
-        }
         if work.host.is_live() {
             match self.current(work)? {
                 Some(now) if folded(&now) == folded(&self.value) => {}
@@ -321,7 +285,7 @@ impl Resource for Sysctl {
                 None => return Err(self.unknown()),
             }
         }
-        Ok(Change::of(parts).map(|change| Change { diff, ..change }.added_if(is_new)))
+        Ok(Change::of_parts(file, parts))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
@@ -330,6 +294,22 @@ impl Resource for Sysctl {
             self.set(work)?;
         }
         self.file.as_ref().map_or(Ok(()), |file| file.apply(work, change))
+    }
+}
+
+impl Restorable for Sysctl {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.about().claims)
+    }
+
+    fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
+        if owned.whole_path().is_some() {
+            return PriorState::of_path(owned, work);
+        }
+        Ok(match self.current(work)?.filter(|_| work.host.is_live()) {
+            Some(value) => PriorState::Sysctl { name: self.name.clone(), value: folded(&value) },
+            None => PriorState::Same,
+        })
     }
 }
 
@@ -348,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_first_separator_of_a_name_says_which_one_it_is() {
-        let name = |name: &str| one("sysctl", &format!("name = '{name}'\nvalue = 1")).key();
+        let name = |name: &str| one("sysctl", &format!("name = '{name}'\nvalue = 1")).about().key;
         assert_eq!(name("net/ipv4/ip_forward"), "net.ipv4.ip_forward");
         assert_eq!(name("net/ipv4/conf/eth0.100/forwarding"), "net/ipv4/conf/eth0.100/forwarding");
         assert_eq!(name("net.ipv4.conf.eth0/100.forwarding"), "net/ipv4/conf/eth0.100/forwarding");
@@ -380,7 +360,7 @@ mod tests {
     #[test]
     fn bridge_settings_come_after_the_module_that_brings_them() {
         let sysctl = one("sysctl", "name = 'net.bridge.bridge-nf-call-iptables'\nvalue = 1");
-        assert_eq!(sysctl.after(), ["module:br_netfilter"]);
+        assert_eq!(sysctl.about().after, ["module:br_netfilter"]);
     }
 
     #[test]

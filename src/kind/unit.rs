@@ -1,168 +1,29 @@
 //! `[[unit]]`: a systemd unit: its file and drop-ins, whether it is enabled, whether it runs, what it is restarted for.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+mod check;
+mod fields;
+mod listen;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, Visitor};
 
-use crate::document::fields::{AbsolutePath, Span, is_argv};
-use crate::error::{Error, Exit, Result, code, nearest};
+use self::check::Check;
+pub use self::fields::{UnitFields, UnitName};
+pub use self::listen::Listen;
+use crate::error::{Error, Result, code, nearest};
 use crate::host::Host;
-use crate::host::process::{self, Command, Ended, Output, run_if_there};
+use crate::host::process::{self, Command, run_if_there};
 use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own};
-use crate::host::zone::{PortRange, Traffic};
-use crate::kind::file::{File, Wanted};
-use crate::kind::origin::{Origin, Was};
-use crate::kind::{Build, Change, Fields, Item, Kick, Phase, Resource, Trace, Wants, Work};
-
-/// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UnitFields {
-    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`.
-    name: UnitName,
-    /// The whole text of the unit's file.
-    content: Option<String>,
-    /// The name of a template in the role's `templates/`.
-    template: Option<String>,
-    /// The name of a file in the role's `files/`.
-    source: Option<String>,
-    /// Drop-ins: file name (`10-limits.conf`) and text.
-    #[serde(default)]
-    dropins: BTreeMap<String, String>,
-    /// Whether it starts at boot; left as it is when this is left out.
-    enable: Option<bool>,
-    /// Whether it runs now; `running` for a unit that is enabled, else `any`, when left out.
-    state: Option<State>,
-    /// Whether it is kept from ever being started; it is stopped too, unless `state` says `any`.
-    #[serde(default)]
-    mask: bool,
-    /// Ids of resources whose change it is restarted for, besides its own files.
-    #[serde(default)]
-    restart_when: Vec<String>,
-    /// Ids of resources whose change it is reloaded for.
-    #[serde(default)]
-    reload_when: Vec<String>,
-    /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
-    #[serde(default)]
-    #[schemars(with = "Vec<TextOrTable>")]
-    listens: Vec<Listen>,
-    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
-    slot: Option<String>,
-    /// A program, with its arguments, that succeeds while the unit's work stands on the host; when the unit is active and it
-    /// fails, the unit is restarted.
-    check: Option<Vec<String>>,
-    /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
-    check_within: Option<Span>,
-    /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
-    /// this is left out.
-    #[serde(default)]
-    keep_running: bool,
-}
-
-/// What other hosts reach a unit at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The ports, or the protocol.
-    pub at: Traffic,
-    /// The `[[certificate]]` of this host that is shown there.
-    pub certificate: Option<String>,
-    /// The TCP port that connections are passed on to, on the hosts that listen there.
-    pub through: Option<u16>,
-}
-
-impl Listen {
-    /// Whether a TCP connection to this port ends here.
-    pub fn is_at(&self, port: u16) -> bool {
-        matches!(&self.at, Traffic::Ports(range) if range.protocol == "tcp" && range.contains(port))
-    }
-}
-
-/// [`Listen`] as a table.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    /// The ports: `2379/tcp`.
-    port: PortRange,
-    /// The `[[certificate]]` of this host that is shown there.
-    certificate: Option<String>,
-    /// The TCP port that connections are passed on to.
-    through: Option<u16>,
-}
-
-/// Ports like `2379/tcp`, a protocol, or a table.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "it is only described")]
-enum TextOrTable {
-    Text(String),
-    Table(Table),
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Listen;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text like \"2379/tcp\", or a table with `port`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listen, E> {
-                let at = Traffic::try_from(text.to_owned()).map_err(E::custom)?;
-                Ok(Listen { at, certificate: None, through: None })
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
-                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Listen { at: Traffic::Ports(table.port), certificate: table.certificate, through: table.through })
-            }
-        }
-
-        deserializer.deserialize_any(Reader)
-    }
-}
-
-/// A unit's name: a valid one, of a type that has files.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String")]
-pub struct UnitName(pub(super) String);
-
-impl TryFrom<String> for UnitName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (stem, kind) = text.rsplit_once('.').unwrap_or((&text, ""));
-        if !unit_files::TYPES.contains(&kind) {
-            let near = nearest(kind, unit_files::TYPES).filter(|_| !kind.is_empty());
-            let advice = match near {
-                Some(near) => format!("did you mean `{stem}.{near}`?"),
-                None => format!("it ends in one of .{}", unit_files::TYPES.join(", .")),
-            };
-            return Err(format!("`{text}` is not the name of a unit: {advice}"));
-        }
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
-        if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
-            return Err(format!(
-                "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
-            ));
-        }
-        Ok(Self(text))
-    }
-}
+use crate::kind::prior_state::{PriorState, Was};
+use crate::kind::{About, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Trigger, Wants, Work};
 
 /// Whether a unit runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum State {
     /// It is active; for a timer, socket, path or mount that means that it waits, listens or is mounted.
@@ -170,146 +31,25 @@ enum State {
     /// It is not.
     Stopped,
     /// Either is fine.
+    #[default]
     Any,
 }
 
-impl Fields for UnitFields {
-    const NAME: &'static str = "unit";
-
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let name = self.name.0.clone();
-        let text = self.text(build)?;
-        self.check(build, text.is_some())?;
-        let mut files: Vec<Box<dyn Resource>> = Vec::new();
-        let mut watches = Vec::new();
-        let texts = text.iter().map(|text| (format!("{ETC}/{name}"), text));
-        let dropins = self.dropins.iter().map(|(file, text)| (format!("{ETC}/{name}.d/{file}"), text));
-        for (path, text) in texts.chain(dropins) {
-            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
-            let content = text.as_bytes().into();
-            let sensitive = build.is_secret();
-            let wanted = Wanted::of_file(sensitive, None, None, None);
-            let file = File { kind: "unit-file", path, content, wanted, sensitive, in_place: false };
-            // a restarted target or slice takes everything in it down
-            if !name.ends_with(".target") && !name.ends_with(".slice") {
-                watches.push((format!("{}:{}", file.kind, file.path), Kick::Restart));
-            }
-            files.push(Box::new(file));
-        }
-        let mut after: Vec<String> = files.iter().map(|file| format!("{}:{}", file.kind(), file.key())).collect();
-        after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
-        watches.extend(self.restart_when.into_iter().map(|id| (id, Kick::Restart)));
-        watches.extend(self.reload_when.into_iter().map(|id| (id, Kick::Reload)));
-        // an expression can come to one that is there already
-        let mut seen = BTreeSet::new();
-        watches.retain(|(id, kick)| seen.insert((id.clone(), *kick == Kick::Restart)));
-        let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
-        let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
-        let default = match (self.mask, self.enable) {
-            _ if unit_files::is_template(&name) => State::Any,
-            (true, _) => State::Stopped,
-            (false, Some(true)) => State::Running,
-            (false, _) => State::Any,
-        };
-        files.push(Box::new(Unit {
-            name,
-            own: Own { text, dropins: self.dropins },
-            enable: self.enable,
-            state: self.state.unwrap_or(default),
-            mask: self.mask.then_some(true),
-            after,
-            watches,
-            listens: self.listens,
-            slot: self.slot,
-            check,
-            keep_running: self.keep_running,
-            is_back: false,
-        }));
-        Ok(files)
-    }
-}
-
-impl UnitFields {
-    /// The text of the unit's file, if the role has it.
-    fn text(&self, build: &dyn Build) -> Result<Option<String>> {
-        let (field, text) = match (&self.content, &self.template, &self.source) {
-            (None, None, None) => return Ok(None),
-            (Some(text), None, None) => ("content", text.clone()),
-            (None, Some(name), None) => ("template", build.template(name)?),
-            (None, None, Some(name)) => {
-                let bytes = build.file(name)?.to_vec();
-                ("source", String::from_utf8(bytes).map_err(|_| build.invalid("source", "it is not UTF-8 text"))?)
-            }
-            _ => return Err(build.invalid("name", "set at most one of `content`, `template` and `source`")),
-        };
-        check_text(build, field, &self.name.0, &text)?;
-        Ok(Some(text))
-    }
-
-    /// Whether the fields go together.
-    fn check(&self, build: &dyn Build, has_text: bool) -> Result<()> {
-        for (file, text) in &self.dropins {
-            let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
-            if !is_name {
-                let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
-                return Err(build.invalid("dropins", &why));
-            }
-            check_text(build, "dropins", file, text)?;
-        }
-        for listen in &self.listens {
-            let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
-            match (&listen.certificate, listen.through) {
-                (Some(_), Some(_)) => {
-                    let why =
-                        "set `certificate` or `through`, not both: who passes connections on shows no certificate";
-                    return Err(build.invalid("listens", why));
-                }
-                (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
-                (None, Some(_)) if !is_tcp => return Err(build.invalid("listens", "`through` is for TCP only")),
-                _ => {}
-            }
-        }
-        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
-            return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
-        }
-        if let Some(argv) = &self.check {
-            if !is_argv(argv) {
-                let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
-                return Err(build.invalid("check", why));
-            }
-            if self.mask || self.state == Some(State::Stopped) {
-                return Err(build.invalid("check", "the work of a unit that is not to run is never there"));
-            }
-        } else if self.check_within.is_some() {
-            return Err(build.invalid("check_within", "set `check` too"));
-        }
-        if unit_files::is_template(&self.name.0)
-            && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped)))
-        {
-            let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
-            return Err(build.invalid("name", why));
-        }
-        Ok(())
-    }
-}
-
-fn check_text(build: &dyn Build, field: &str, name: &str, text: &str) -> Result<()> {
-    unit_files::check(text)
-        .map_err(|flaw| build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text)))
-}
-
 /// A unit: enabled, running, masked. Its files are resources of their own, of the kind `unit-file`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Unit {
-    name: String,
+    /// Its name.
+    pub name: String,
     own: Own,
-    enable: Option<bool>,
+    /// Whether it starts at boot; as it is when that is `None`.
+    pub enable: Option<bool>,
     state: State,
     /// Whether it is masked; as it is when that is `None`, unless the mask is in the way.
     mask: Option<bool>,
     after: Vec<String>,
-    watches: Vec<(String, Kick)>,
-    listens: Vec<Listen>,
+    watches: Vec<(String, Trigger)>,
+    /// What other hosts reach it at.
+    pub listens: Vec<Listen>,
     slot: Option<String>,
     check: Option<Check>,
     keep_running: bool,
@@ -317,83 +57,8 @@ pub struct Unit {
     is_back: bool,
 }
 
-/// What tells whether a unit's work stands.
-#[derive(Clone, Debug)]
-struct Check {
-    argv: Vec<String>,
-    within: Duration,
-    /// Whether what it says is kept out of messages.
-    sensitive: bool,
-}
-
-impl Check {
-    /// Asks once; `None` when there is no such program, which a package may still bring.
-    fn ask(&self) -> Result<Option<Output>> {
-        run_if_there(&self.command())
-    }
-
-    fn command(&self) -> Command<'_> {
-        Command::new(&self.argv, ONE_CHECK)
-    }
-
-    /// Whether the work of `unit` stands, for which it has its time after each start, whoever started it; `active` tells how long
-    /// ago that was. A check that never ends tells neither.
-    fn stands(&self, unit: &str, active: impl Fn() -> Result<Duration>) -> Result<bool> {
-        let started = Instant::now();
-        let mut before = None;
-        loop {
-            match self.ask()? {
-                Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
-                    return Err(output
-                        .failure_of(format!("the check of {unit} never ended"), self.sensitive)
-                        .help("find out what it waits for, or let it give up by itself"));
-                }
-                Some(output) if output.is_success() => return Ok(true),
-                Some(_) => {}
-                None => return Ok(false),
-            }
-            let before = match before {
-                Some(before) => before,
-                None => *before.insert(active()?),
-            };
-            if started.elapsed().saturating_add(PAUSE).saturating_add(before) > self.within {
-                return Ok(false);
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Waits until the work of `unit`, which was just started, stands.
-    fn wait(&self, unit: &str) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            let output = self.ask()?;
-            if output.as_ref().is_some_and(Output::is_success) {
-                return Ok(());
-            }
-            if started.elapsed().saturating_add(PAUSE) > self.within {
-                let what = format!("{unit} was started, and its check still fails");
-                let error = match output {
-                    Some(output) => output.failure_of(what, self.sensitive),
-                    None => Error::new(code::UNIT, what).because(format!("there is no program {}", self.argv[0])),
-                };
-                return Err(error
-                    .help("look into the unit's journal; or give it more time with `check_within`")
-                    .exit(Exit::Unhealthy));
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-}
-
-/// How long one check may take.
-const ONE_CHECK: Duration = Duration::from_secs(5);
-
 /// How long it may take to have a script run at boot.
 const ONE_SCRIPT: Duration = Duration::from_secs(60);
-
-/// The pause between two checks after a start.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the state of a unit comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -429,16 +94,15 @@ pub fn starts_others(name: &str) -> bool {
 
 /// Lets each instance in a catalog answer what its template there answers: they share a file.
 pub fn inherit(items: &mut [Item]) {
-    let units = items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Unit>());
-    let templates: BTreeMap<String, Vec<(String, Kick)>> = units
-        .filter(|unit| unit_files::is_template(&unit.name))
-        .map(|unit| (unit.name.clone(), unit.watches.clone()))
-        .collect();
-    for item in items.iter_mut().filter(|_| !templates.is_empty()) {
-        let resource: &mut dyn Any = item.resource.as_mut();
-        let Some(unit) = resource.downcast_mut::<Unit>() else { continue };
-        let inherited = unit_files::template_of(&unit.name).and_then(|template| templates.get(&template));
-        unit.watches.extend(inherited.into_iter().flatten().cloned());
+    let is_template = |unit: &&Unit| unit_files::is_template(&unit.name);
+    let templates: BTreeMap<String, Vec<(String, Trigger)>> =
+        units(items).filter(is_template).map(|unit| (unit.name.clone(), unit.watches.clone())).collect();
+    for item in items.iter_mut().filter(|item| !templates.is_empty() && item.about.kind == UnitFields::NAME) {
+        let inherited = unit_files::template_of(&item.about.key).and_then(|template| templates.get(&template));
+        for (id, trigger) in inherited.into_iter().flatten() {
+            item.about.after.push(id.clone());
+            item.about.watches.push((id.clone(), *trigger));
+        }
     }
 }
 
@@ -450,25 +114,8 @@ impl Unit {
             Some(false) if !was.keeps_running => State::Stopped,
             _ => State::Any,
         };
-        Self {
-            name: name.to_owned(),
-            own: Own::default(),
-            enable: was.enabled,
-            state,
-            mask: was.masked,
-            after: Vec::new(),
-            watches: Vec::new(),
-            listens: Vec::new(),
-            slot: None,
-            check: None,
-            keep_running: false,
-            is_back: true,
-        }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+        let (enable, mask) = (was.enabled, was.masked);
+        Self { name: name.to_owned(), enable, state, mask, is_back: true, ..Self::default() }
     }
 
     /// What the role writes of it: its file, then its drop-ins in systemd's order.
@@ -489,16 +136,6 @@ impl Unit {
     /// Whether the role writes its file.
     pub fn has_file(&self) -> bool {
         self.own.text.is_some()
-    }
-
-    /// Whether it is to start at boot.
-    pub fn is_to_be_enabled(&self) -> bool {
-        self.enable == Some(true)
-    }
-
-    /// What other hosts reach it at.
-    pub fn listens(&self) -> &[Listen] {
-        &self.listens
     }
 
     /// How it failed; `None` when it has not, or is not to run.
@@ -635,7 +272,7 @@ impl Unit {
 
     /// Whether the file may still come: in a tree packages are not installed, and neither are their units.
     fn is_of_absent_package(host: &Host, catalog: &[Item]) -> bool {
-        !host.is_live() && catalog.iter().any(|item| item.resource.kind() == "package")
+        !host.is_live() && catalog.iter().any(|item| item.about.kind == "package")
     }
 
     fn change_mask(&self, host: &Host) -> Result<()> {
@@ -704,25 +341,25 @@ impl Unit {
     }
 
     /// Starts, stops, restarts or reloads it, as its state and what it is owed ask for.
-    fn change_state(&self, work: &Work<'_>, kick: Option<Kick>) -> Result<()> {
+    fn change_state(&self, work: &Work<'_>, trigger: Option<Trigger>) -> Result<()> {
         if unit_files::is_template(&self.name) {
             return self.instances(work)?.into_iter().try_for_each(|name| {
                 let one = Self { name, ..self.clone() };
-                one.change_state(work, kick.map(|kick| one.answer(work, kick)).transpose()?.flatten())
+                one.change_state(work, trigger.map(|trigger| one.answer(work, trigger)).transpose()?.flatten())
             });
         }
         let (host, systemd) = (work.host, work.host.systemd()?);
         let standing = self.standing(work)?;
-        if standing.is_at_work() && (kick.is_some() || self.state == State::Stopped) && self.is_own(host)? {
+        if standing.is_at_work() && (trigger.is_some() || self.state == State::Stopped) && self.is_own(host)? {
             return Ok(());
         }
-        match (self.state, standing, kick) {
+        match (self.state, standing, trigger) {
             (State::Stopped, now, _) if now.is_at_work() => return systemd.stop(&self.name),
             (State::Stopped, ..) => return Ok(()),
-            (_, Standing::Up, Some(Kick::Restart)) => systemd.restart(&self.name)?,
-            (_, Standing::Up, Some(Kick::Reload)) => return systemd.reload(&self.name),
+            (_, Standing::Up, Some(Trigger::Restart)) => systemd.restart(&self.name)?,
+            (_, Standing::Up, Some(Trigger::Reload)) => return systemd.reload(&self.name),
             (State::Running, Standing::Between | Standing::Down(_), _)
-            | (State::Running, Standing::Fulfilled, Some(Kick::Restart)) => {
+            | (State::Running, Standing::Fulfilled, Some(Trigger::Restart)) => {
                 systemd.start(&self.name)?;
             }
             _ => return Ok(()),
@@ -743,9 +380,106 @@ impl Unit {
             _ => Ok(false),
         }
     }
+}
 
-    /// How the host differs from it.
-    fn compare(&self, work: &Work<'_>) -> Result<Option<Change>> {
+/// What of the links that enable a unit is not as it is to be.
+#[derive(Debug, Default)]
+struct Links {
+    missing: Vec<Link>,
+    stale: Vec<PathBuf>,
+}
+
+/// The units of a catalog.
+fn units(catalog: &[Item]) -> impl Iterator<Item = &Unit> {
+    catalog.iter().filter_map(Item::as_kind)
+}
+
+/// Whether the catalog says of this unit whether it is enabled.
+fn decides(catalog: &[Item], name: &str) -> bool {
+    units(catalog).any(|unit| unit.name == name && unit.enable.is_some())
+}
+
+/// Whether the catalog has something else at this path.
+fn is_claimed(catalog: &[Item], path: &Path) -> bool {
+    catalog.iter().any(|item| item.about.paths().any(|claimed| claimed == path))
+}
+
+impl Resource for Unit {
+    fn about(&self) -> About {
+        let phase = if self.state == State::Stopped { Phase::Stops } else { Phase::Units };
+        About {
+            after: self.after.iter().chain(self.watches.iter().map(|(id, _)| id)).cloned().collect(),
+            watches: self.watches.clone(),
+            slot: self.slot.clone(),
+            is_discreet: true,
+            ..About::new(UnitFields::NAME, &self.name, phase)
+        }
+    }
+
+    fn restorable(&self) -> Option<&dyn Restorable> {
+        Some(self)
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let host = work.host;
+        let mut traces: Vec<Trace> =
+            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
+        let is_template = unit_files::is_template(&self.name);
+        if host.is_live() && self.state != State::Any && !is_template {
+            // one that is done is done until the next boot
+            let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
+            traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
+        }
+        if let Some(check) = self.check.as_ref().filter(|_| host.is_live()) {
+            // its arguments are kept
+            if check.sensitive {
+                return Ok(None);
+            }
+            traces.extend([Trace::Unit(self.name.clone()), Trace::Program((&check.command()).into())]);
+        }
+        Ok(Some(traces))
+    }
+
+    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
+        let would = self.state == State::Stopped || change.trigger == Some(Trigger::Restart);
+        Ok(would && work.host.is_live() && self.standing(work)? == Standing::Up)
+    }
+
+    fn answer(&self, work: &Work<'_>, trigger: Trigger) -> Result<Option<Trigger>> {
+        let host = work.host;
+        if !host.is_live() || self.state == State::Stopped {
+            return Ok(None);
+        }
+        let is_up = self.standing(work)? == Standing::Up;
+        if !is_up || unit_files::is_template(&self.name) {
+            return Ok((is_up || self.state == State::Running).then_some(trigger));
+        }
+        if self.is_own(host)? {
+            return Ok(None);
+        }
+        let details = host.systemd()?.details(&self.name)?;
+        if trigger == Trigger::Reload && details.can_reload {
+            return Ok(Some(Trigger::Reload));
+        }
+        if details.refuses_stop && self.refuses_stop() != Some(false) {
+            let error = Error::new(code::UNIT, format!("{} can't be restarted: it refuses to be stopped", self.name));
+            let dropin =
+                "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
+            return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {
+                true => format!("reload it instead, by `reload_when`; or {dropin}"),
+                false => dropin.to_owned(),
+            }));
+        }
+        Ok(Some(Trigger::Restart))
+    }
+
+    fn announce(&self, wants: &mut Wants) {
+        if (self.state != State::Any || self.check.is_some()) && !unit_files::is_template(&self.name) {
+            wants.units.insert(self.name.clone());
+        }
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let (host, root) = (work.host, &work.host.root);
         let masked = unit_files::masked(root, &self.name)?;
         let found = unit_files::find(root, &self.name, &self.own)?;
@@ -786,17 +520,16 @@ impl Unit {
                 _ => {}
             }
         }
-        let kick = if host.is_live() && self.is_in_vain(host)? && !self.is_own(host)? {
+        let trigger = if host.is_live() && self.is_in_vain(host)? && !self.is_own(host)? {
             parts.push("restart (its check fails)".to_owned());
-            Some(Kick::Restart)
+            Some(Trigger::Restart)
         } else {
             None
         };
-        Ok(Change::of(parts).map(|change| Change { kick, unlinks, ..change }))
+        Ok(Change::of(parts).map(|change| Change { trigger, unlinks, ..change }))
     }
 
-    /// Makes the host as it is to be.
-    fn make(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
         let (host, root) = (work.host, &work.host.root);
         let masked = unit_files::masked(root, &self.name)?;
         if let Some(Found::Masked { runtime }) = masked
@@ -843,7 +576,7 @@ impl Unit {
         if host.is_live() {
             host.settle_unit_files()?;
             if is_there || !self.is_back || self.state != State::Running {
-                self.change_state(work, change.kick)?;
+                self.change_state(work, change.trigger)?;
             }
             host.forget_units();
         }
@@ -851,71 +584,12 @@ impl Unit {
     }
 }
 
-/// What of the links that enable a unit is not as it is to be.
-#[derive(Debug, Default)]
-struct Links {
-    missing: Vec<Link>,
-    stale: Vec<PathBuf>,
-}
-
-/// The units of a catalog.
-fn units(catalog: &[Item]) -> impl Iterator<Item = &Unit> {
-    catalog.iter().filter_map(|item| item.resource.as_any().downcast_ref())
-}
-
-/// Whether the catalog says of this unit whether it is enabled.
-fn decides(catalog: &[Item], name: &str) -> bool {
-    units(catalog).any(|unit| unit.name == name && unit.enable.is_some())
-}
-
-/// Whether the catalog has something else at this path.
-fn is_claimed(catalog: &[Item], path: &Path) -> bool {
-    let claim = format!("path:{}", path.display());
-    catalog.iter().any(|item| item.resource.claims().contains(&claim))
-}
-
-impl Resource for Unit {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let host = work.host;
-        let mut traces: Vec<Trace> =
-            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
-        let is_template = unit_files::is_template(&self.name);
-        if host.is_live() && self.state != State::Any && !is_template {
-            // one that is done is done until the next boot
-            let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
-            traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
-        }
-        if let Some(check) = self.check.as_ref().filter(|_| host.is_live()) {
-            // its arguments are kept
-            if check.sensitive {
-                return Ok(None);
-            }
-            traces.extend([Trace::Unit(self.name.clone()), Trace::Program((&check.command()).into())]);
-        }
-        Ok(Some(traces))
+impl Restorable for Unit {
+    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
+        Ok(self.about().claims)
     }
 
-    fn kind(&self) -> &'static str {
-        UnitFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-
-    fn is_discreet(&self) -> bool {
-        true
-    }
-
-    fn phase(&self) -> Phase {
-        if self.state == State::Stopped { Phase::Stops } else { Phase::Units }
-    }
-
-    fn footprint(&self, _: &Work<'_>) -> Result<Vec<String>> {
-        Ok(self.claims())
-    }
-
-    fn origin(&self, _: &str, work: &Work<'_>) -> Result<Origin> {
+    fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let host = work.host;
         let found = unit_files::find(&host.root, &self.name, &Own::default())?;
         // one that kpull brings neither ran nor was enabled, whatever the role says of that
@@ -939,84 +613,31 @@ impl Resource for Unit {
         let is_masked = matches!(found, Found::Masked { .. });
         let masked = (self.mask.is_some() || (is_masked && self.is_hindered())).then_some(is_masked);
         let state = Was { enabled, running, masked, keeps_running: self.keep_running };
-        Ok(Origin::Unit { name: self.name.clone(), state })
+        Ok(PriorState::Unit { name: self.name.clone(), state })
     }
 
-    fn refine(&self, origin: &mut Origin, work: &Work<'_>) -> Result<bool> {
-        let Origin::Unit { state: was, .. } = origin else { return Ok(false) };
-        let Origin::Unit { state: now, .. } = self.origin("", work)? else { return Ok(false) };
+    fn refine(&self, origin: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let PriorState::Unit { state: was, .. } = origin else { return Ok(false) };
+        let PriorState::Unit { state: now, .. } =
+            self.prior_state(&Claim::thing(UnitFields::NAME, &self.name), work)?
+        else {
+            return Ok(false);
+        };
         let refined = was.or(now);
         Ok(std::mem::replace(was, refined) != refined)
-    }
-
-    fn after(&self) -> Vec<String> {
-        self.after.iter().chain(self.watches.iter().map(|(id, _)| id)).cloned().collect()
-    }
-
-    fn watches(&self) -> Vec<(String, Kick)> {
-        self.watches.clone()
-    }
-
-    fn slot(&self) -> Option<&str> {
-        self.slot.as_deref()
-    }
-
-    fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
-        let would = self.state == State::Stopped || change.kick == Some(Kick::Restart);
-        Ok(would && work.host.is_live() && self.standing(work)? == Standing::Up)
-    }
-
-    fn answer(&self, work: &Work<'_>, kick: Kick) -> Result<Option<Kick>> {
-        let host = work.host;
-        if !host.is_live() || self.state == State::Stopped {
-            return Ok(None);
-        }
-        let is_up = self.standing(work)? == Standing::Up;
-        if !is_up || unit_files::is_template(&self.name) {
-            return Ok((is_up || self.state == State::Running).then_some(kick));
-        }
-        if self.is_own(host)? {
-            return Ok(None);
-        }
-        let details = host.systemd()?.details(&self.name)?;
-        if kick == Kick::Reload && details.can_reload {
-            return Ok(Some(Kick::Reload));
-        }
-        if details.refuses_stop && self.refuses_stop() != Some(false) {
-            let error = Error::new(code::UNIT, format!("{} can't be restarted: it refuses to be stopped", self.name));
-            let dropin =
-                "let it be, with a drop-in: `[unit.dropins]`, `\"10-stop.conf\" = \"[Unit]\\nRefuseManualStop=no\\n\"`";
-            return Err(error.because("its file says RefuseManualStop=yes").help(match details.can_reload {
-                true => format!("reload it instead, by `reload_when`; or {dropin}"),
-                false => dropin.to_owned(),
-            }));
-        }
-        Ok(Some(Kick::Restart))
-    }
-
-    fn announce(&self, wants: &mut Wants) {
-        if (self.state != State::Any || self.check.is_some()) && !unit_files::is_template(&self.name) {
-            wants.units.insert(self.name.clone());
-        }
-    }
-
-    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
-        self.compare(work)
-    }
-
-    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
-        self.make(work, change)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Exit;
+    use crate::host::zone::Traffic;
     use crate::kind::testing::{RoleFiles, build_with, fails};
 
     fn unit(toml: &str) -> Unit {
         let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
-        built.last().and_then(|last| last.as_any().downcast_ref::<Unit>()).unwrap().clone()
+        built.last().and_then(|last| last.as_kind::<Unit>()).unwrap().clone()
     }
 
     fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
@@ -1037,11 +658,11 @@ mod tests {
     }
 
     fn summary(unit: &Unit, host: &Host) -> String {
-        with(host, |work| unit.compare(work).unwrap()).map_or_else(String::new, |change| change.summary)
+        with(host, |work| unit.observe(work).unwrap()).map_or_else(String::new, |change| change.summary)
     }
 
     fn make(unit: &Unit, host: &Host) -> Result<()> {
-        with(host, |work| unit.make(work, &Change::default()))
+        with(host, |work| unit.apply(work, &Change::default()))
     }
 
     #[test]
@@ -1083,17 +704,17 @@ mod tests {
         let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
                     restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";
         let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
-        let ids: Vec<String> = built.iter().map(|made| format!("{}:{}", made.kind(), made.key())).collect();
+        let ids: Vec<String> = built.iter().map(|made| made.about().id()).collect();
         let own = ["unit-file:/etc/systemd/system/a.service", "unit-file:/etc/systemd/system/a.service.d/10-x.conf"];
         assert_eq!(ids, [own[0], own[1], "unit:a.service"]);
         let watched = [
-            (own[0].to_owned(), Kick::Restart),
-            (own[1].to_owned(), Kick::Restart),
-            ("file:/etc/a".to_owned(), Kick::Restart),
-            ("file:/etc/b".to_owned(), Kick::Reload),
+            (own[0].to_owned(), Trigger::Restart),
+            (own[1].to_owned(), Trigger::Restart),
+            ("file:/etc/a".to_owned(), Trigger::Restart),
+            ("file:/etc/b".to_owned(), Trigger::Reload),
         ];
-        assert_eq!(unit(toml).watches(), watched);
-        assert!(watched.iter().all(|(id, _)| unit(toml).after().contains(id)));
+        assert_eq!(unit(toml).about().watches, watched);
+        assert!(watched.iter().all(|(id, _)| unit(toml).about().after.contains(id)));
     }
 
     #[test]
@@ -1184,12 +805,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };
-        let traces = |role: &RoleFiles| {
+        let watched_inputs = |role: &RoleFiles| {
             let built = build_with::<UnitFields>("name = 'a.service'\ncheck = ['test', 'hunter2']", role).unwrap();
-            built.last().unwrap().traces(&work).unwrap()
+            built.last().unwrap().watched_inputs(&work).unwrap()
         };
-        assert_eq!(traces(&RoleFiles::default().secret()), None);
-        let kept = traces(&RoleFiles::default()).unwrap();
+        assert_eq!(watched_inputs(&RoleFiles::default().secret()), None);
+        let kept = watched_inputs(&RoleFiles::default()).unwrap();
         assert!(kept.iter().any(|trace| matches!(trace, Trace::Program(_))), "{kept:?}");
         assert!(kept.contains(&Trace::Unit("a.service".to_owned())), "{kept:?}");
     }

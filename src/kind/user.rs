@@ -12,7 +12,7 @@ use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
 use crate::host::root::{Access, What};
 use crate::host::{Missing, home, useradd};
-use crate::kind::{Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -180,35 +180,21 @@ fn no_group(user: &str, group: &str) -> Error {
 }
 
 impl Resource for User {
-    fn traces(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let accounts = FILES.iter().map(|path| Trace::Path(path.into()));
-        let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| Trace::Place(home.into()));
-        Ok(Some(accounts.chain(home).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        UserFields::NAME
-    }
-
-    fn key(&self) -> String {
-        self.name.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Accounts
-    }
-
-    fn turn(&self, has: &dyn Fn(&str) -> bool) -> Phase {
+    fn about(&self) -> About {
         // a group that no role makes may be one that a package makes
-        let is_made = |group| has(&format!("group:{group}")) || has(&format!("user:{group}"));
-        match self.group.as_ref().is_none_or(is_made) {
-            true => Phase::Accounts,
-            false => Phase::Members,
+        let makers = |group: &AccountName| vec![format!("group:{group}"), format!("user:{group}")];
+        let unless_made = self.group.as_ref().map(|group| (makers(group), Phase::Members));
+        About {
+            after: vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))],
+            unless_made,
+            ..About::new(UserFields::NAME, &*self.name, Phase::Accounts)
         }
     }
 
-    fn after(&self) -> Vec<String> {
-        vec![format!("group:{}", self.group.as_ref().unwrap_or(&self.name))]
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let accounts = FILES.iter().map(|path| Trace::Path(path.into()));
+        let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| Trace::Place(home.into()));
+        Ok(Some(accounts.chain(home).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -252,25 +238,14 @@ impl Members {
 }
 
 impl Resource for Members {
-    fn traces(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
-    }
-
-    fn kind(&self) -> &'static str {
-        "members"
-    }
-
-    fn key(&self) -> String {
-        self.user.to_string()
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::Members
-    }
-
-    fn after(&self) -> Vec<String> {
+    fn about(&self) -> About {
         let groups = self.groups.iter().map(|group| format!("group:{group}"));
-        groups.chain([format!("user:{}", self.user)]).collect()
+        let after = groups.chain([format!("user:{}", self.user)]).collect();
+        About { after, ..About::new("members", &*self.user, Phase::Members) }
+    }
+
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -356,12 +331,15 @@ mod tests {
     #[test]
     fn it_comes_after_its_primary_group_and_is_added_to_others_after_the_packages() {
         let [user, members] = build("user", "name = 'a'\ngroup = 'b'\ngroups = ['c']").unwrap().try_into().unwrap();
-        assert_eq!((user.after(), members.after()), (vec!["group:b".into()], vec!["group:c".into(), "user:a".into()]));
-        assert!(members.phase() > Phase::Packages && members.phase() < Phase::Directories);
-        assert_eq!(user.turn(&|id| id == "group:b"), Phase::Accounts);
-        assert_eq!(user.turn(&|id| id == "user:b"), Phase::Accounts, "with a group of its own name");
-        assert_eq!(user.turn(&|_| false), Phase::Members, "a package may make the group");
-        assert_eq!(one("user", "name = 'a'").turn(&|_| false), Phase::Accounts);
+        assert_eq!(
+            (user.about().after, members.about().after),
+            (vec!["group:b".into()], vec!["group:c".into(), "user:a".into()])
+        );
+        assert!(members.about().phase > Phase::Packages && members.about().phase < Phase::Directories);
+        assert_eq!(user.about().turn(|id| id == "group:b"), Phase::Accounts);
+        assert_eq!(user.about().turn(|id| id == "user:b"), Phase::Accounts, "with a group of its own name");
+        assert_eq!(user.about().turn(|_| false), Phase::Members, "a package may make the group");
+        assert_eq!(one("user", "name = 'a'").about().turn(|_| false), Phase::Accounts);
     }
 
     #[test]

@@ -39,10 +39,10 @@ fn twins<'a>(host: &Host<'a>) -> impl Iterator<Item = Error> + use<'a> {
     let mut known = BTreeMap::new();
     host.all::<Installed>().filter_map(move |(item, certificate)| {
         let field = |name: &str| item.fields.get(name).map(|value| value.to_string());
-        let common_name = field("common_name").unwrap_or_else(|| format!("{:?}", certificate.name()));
+        let common_name = field("common_name").unwrap_or_else(|| format!("{:?}", certificate.name));
         let subject = (field("authority"), common_name, field("organization"));
         let what =
-            format!("the certificate {} has the subject of another one of the host, {}", certificate.name(), subject.1);
+            format!("the certificate {} has the subject of another one of the host, {}", certificate.name, subject.1);
         let other = known.insert(subject, &item.place)?;
         let error = Error::new(code::LINT_CERTIFICATE, what)
             .at(item.place.clone(), "the same `common_name` and `organization`");
@@ -86,7 +86,7 @@ impl Wrong<'_> {
         let field = if name.parse::<IpAddr>().is_ok() { "ip" } else { "dns" };
         let what = format!(
             "the certificate {} of {} is not for {name}, which {} on {} dials (port {})",
-            shown.certificate.name(),
+            shown.certificate.name,
             hosts.join(", "),
             dial.item.id,
             dial.from.name,
@@ -104,24 +104,26 @@ impl Wrong<'_> {
 fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     for unit in &host.units {
-        for name in unit.unit.listens().iter().filter_map(|listen| listen.certificate.as_deref()) {
-            let mut names = host.all::<Installed>().map(|(_, certificate)| certificate.name());
+        for name in unit.unit.listens.iter().filter_map(|listen| listen.certificate.as_deref()) {
+            let mut names = host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str());
             if names.any(|known| known == name) {
                 continue;
             }
             let item = unit.item;
             let error = Error::new(
                 code::LINT_CERTIFICATE,
-                format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name(), host.name),
+                format!("{} shows the certificate {name}, and {} has none of that name", unit.unit.name, host.name),
             )
             .at(
                 place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
                 "no such [[certificate]]",
             );
-            errors.push(match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name())) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help("add a [[certificate]] of that name to the role"),
-            });
+            errors.push(
+                match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str())) {
+                    Some(near) => error.help(format!("did you mean `{near}`?")),
+                    None => error.help("add a [[certificate]] of that name to the role"),
+                },
+            );
         }
     }
     errors
@@ -208,7 +210,7 @@ fn targets<'a>(subject: &'a Subject<'a>, dial: &Dial<'a>) -> Vec<Shown<'a>> {
 }
 
 fn listens<'a>(host: &'a Host<'_>, port: u16) -> impl Iterator<Item = &'a crate::kind::unit::Listen> {
-    host.units.iter().flat_map(|unit| unit.unit.listens()).filter(move |listen| listen.is_at(port))
+    host.units.iter().flat_map(|unit| &unit.unit.listens).filter(move |listen| listen.is_at(port))
 }
 
 /// The certificates that these hosts show at a port, or those behind it.
@@ -219,7 +221,7 @@ fn shown<'a>(subject: &'a Subject<'a>, hosts: Vec<&'a Host<'a>>, port: u16) -> V
         for host in hosts {
             for listen in listens(host, port) {
                 if let Some(name) = &listen.certificate {
-                    let found = host.all::<Installed>().find(|(_, certificate)| certificate.name() == name);
+                    let found = host.all::<Installed>().find(|(_, certificate)| certificate.name == *name);
                     shown.extend(found.map(|(item, certificate)| Shown { host, item, certificate }));
                 }
                 if let Some(behind) = listen.through.filter(|behind| !seen.contains(behind)) {

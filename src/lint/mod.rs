@@ -125,5 +125,5 @@ impl<'a> Host<'a> {
 }
 
 fn of_kind<T: 'static>(items: &[Item]) -> impl Iterator<Item = (&Item, &T)> {
-    items.iter().filter_map(|item| Some((item, item.resource.as_any().downcast_ref::<T>()?)))
+    items.iter().filter_map(|item| Some((item, item.as_kind::<T>()?)))
 }

@@ -25,7 +25,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 
 /// The hosts that make what this is, where it only waits for it.
 fn writers(item: &Item) -> Option<&[String]> {
-    item.resource.as_any().downcast_ref::<EtcdKey>()?.writers()
+    item.as_kind::<EtcdKey>()?.writers.as_deref()
 }
 
 /// What the resources of a host need, and no host makes.

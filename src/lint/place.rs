@@ -26,8 +26,8 @@ pub fn of_word(site: &Site, item: &Item, word: &str) -> Option<Place> {
     if let Some(place) = in_entry(site, item, word) {
         return Some(place);
     }
-    let key = item.resource.key();
-    let name = key.rsplit('/').next().unwrap_or(&key);
+    let key = item.about.key.as_str();
+    let name = key.rsplit('/').next().unwrap_or(key);
     let mut files: Vec<(&str, &str)> = ["templates", "files"]
         .iter()
         .flat_map(|dir| {

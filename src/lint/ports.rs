@@ -27,26 +27,26 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 
 /// Zones of a host that let everything in; `None` is the default one.
 fn open_zones<'a>(host: &Host<'a>) -> HashSet<Option<&'a str>> {
-    let own = host.all::<OwnZone>().map(|(_, own)| own).filter(|own| own.target() == Some(Target::Accept));
-    own.map(OwnZone::zone).chain([Some(TRUSTED)]).collect()
+    let own = host.all::<OwnZone>().map(|(_, own)| own).filter(|own| own.target == Some(Target::Accept));
+    own.map(|own| own.zone.as_deref()).chain([Some(TRUSTED)]).collect()
 }
 
 /// A host's firewalls, but for those of zones that let everything in.
 fn firewalls<'a>(host: &Host<'a>) -> impl Iterator<Item = (&'a Item, &'a Firewall)> + use<'a> {
     let open = open_zones(host);
-    host.all::<Firewall>().filter(move |(_, firewall)| !open.contains(&firewall.zone()))
+    host.all::<Firewall>().filter(move |(_, firewall)| !open.contains(&firewall.zone.as_deref()))
 }
 
 /// What a firewall lets in by services that the host's roles define.
 fn lets_in_by_own_services<'a>(host: &Host<'a>, firewall: &'a Firewall) -> impl Iterator<Item = &'a Traffic> + use<'a> {
     let own: HashMap<&str, &[Traffic]> =
         host.all::<Definition>().filter_map(|(_, definition)| definition.as_service()).collect();
-    firewall.services().iter().filter_map(move |name| own.get(name.as_str()).copied()).flatten()
+    firewall.named.iter().filter_map(move |name| own.get(name.as_str()).copied()).flatten()
 }
 
 /// What units listen at, with the unit.
 fn listened<'a>(host: &'a Host<'_>) -> impl Iterator<Item = (&'a HostUnit<'a>, &'a Traffic)> {
-    host.units.iter().flat_map(|unit| unit.unit.listens().iter().map(move |listen| (unit, &listen.at)))
+    host.units.iter().flat_map(|unit| unit.unit.listens.iter().map(move |listen| (unit, &listen.at)))
 }
 
 /// What of some traffic is not among other: as a text for people.
@@ -72,7 +72,7 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     }
     let mut lets_in: Vec<&Traffic> = Vec::new();
     for (_, firewall) in firewalls(host) {
-        lets_in.extend(firewall.lets_in().iter().chain(firewall.lets_in_otherwise()));
+        lets_in.extend(firewall.lets_in.iter().chain(&firewall.lets_in_otherwise));
         lets_in.extend(lets_in_by_own_services(host, firewall));
     }
     let shut = |(unit, at): (&HostUnit<'_>, &Traffic)| {
@@ -81,7 +81,7 @@ fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         Some(
             Error::new(
                 code::LINT_PORT,
-                format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name()),
+                format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name),
             )
             .at(place_of(subject.site, unit.item, at, "listens"), "said here")
             .help(format!(
@@ -101,7 +101,7 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
     }
     let mut errors = Vec::new();
     for (item, firewall) in firewalls(host) {
-        for traffic in firewall.lets_in() {
+        for traffic in &firewall.lets_in {
             let Some(open) = rest(traffic, &listened) else { continue };
             errors.push(
                 Error::new(code::LINT_PORT, format!("the firewall lets {open} in, and no unit listens there"))
@@ -118,7 +118,7 @@ fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
 
 /// What two units of a host both listen at: one of them can't. A socket and the service that it starts are one.
 fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
-    let stem = |unit: &HostUnit<'_>| unit.unit.name().rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    let stem = |unit: &HostUnit<'_>| unit.unit.name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
     let all: Vec<_> = listened(host).collect();
     let mut errors = Vec::new();
     for (index, (unit, at)) in all.iter().enumerate().filter(|(_, (_, at))| matches!(at, Traffic::Ports(_))) {
@@ -130,7 +130,7 @@ fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
         errors.push(
             Error::new(
                 code::LINT_PORT,
-                format!("{} and {} of {} both listen at {at}", unit.unit.name(), other.unit.name(), host.name),
+                format!("{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name),
             )
             .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
             .help(format!("give one of them another port; the other one is at {}", other.item.place)),
@@ -147,7 +147,7 @@ fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
 
 /// Addresses that a program is told to listen at, and its unit's `listens` lacks.
 fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Error> {
-    let said: Vec<&Traffic> = unit.unit.listens().iter().map(|listen| &listen.at).collect();
+    let said: Vec<&Traffic> = unit.unit.listens.iter().map(|listen| &listen.at).collect();
     let mut errors = Vec::new();
     for command in unit.text.commands("ExecStart") {
         if !has_tables(subject.site, &unit.item.role, &command.program) {
@@ -164,7 +164,7 @@ fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Er
                         format!(
                             "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
                             name_of(&command.program),
-                            unit.unit.name()
+                            unit.unit.name
                         ),
                     )
                     .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")

@@ -41,7 +41,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                     errors.push(
                         Error::new(
                             code::LINT_PROGRAM,
-                            format!("{} runs {program}, which nothing installs", unit.unit.name()),
+                            format!("{} runs {program}, which nothing installs", unit.unit.name),
                         )
                         .at(place, format!("{key}= runs it"))
                         .help(help),
@@ -56,10 +56,9 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 /// The paths where this host's resources put something that can be run.
 fn installed(host: &Host<'_>) -> BTreeSet<String> {
     let kinds = ["artifact", "file", "template", "symlink", "secret"];
-    let claims =
-        host.items.iter().filter(|item| kinds.contains(&item.resource.kind())).flat_map(|item| item.resource.claims());
-    let paths = claims.filter_map(|claim| claim.strip_prefix("path:").map(str::to_owned));
-    let made = host.all::<Run>().filter_map(|(_, command)| command.makes()).map(ToString::to_string);
+    let items = host.items.iter().filter(|item| kinds.contains(&item.about.kind));
+    let paths = items.flat_map(|item| item.about.paths()).map(|path| path.display().to_string());
+    let made = host.all::<Run>().filter_map(|(_, command)| command.creates.as_ref()).map(ToString::to_string);
     paths.chain(made).collect()
 }
 

@@ -20,8 +20,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 }
 
 fn unseeing(host: &Host<'_>) -> Option<Error> {
-    let is_written =
-        |item: &&Item| item.resource.claims().iter().any(|claim| claim.strip_prefix("path:") == Some(CONFIG));
+    let is_written = |item: &&Item| item.about.paths().any(|path| path == Path::new(CONFIG));
     let item = host.items.iter().find(is_written)?;
     let None = written(host.items, Path::new(CONFIG))? else { return None };
     let what = "the site has a [rollout], and a host with this kpull.toml can't see whose turn it is: it would keep its release for ever";

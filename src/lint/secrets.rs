@@ -51,13 +51,12 @@ struct Shown {
 
 /// The first secret of a resource that others can read.
 fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
-    let any = item.resource.as_any();
     let field = |names: &[&str]| {
         let is_set = |name: &&&str| item.fields.get(**name).is_some();
         names.iter().find(is_set).or(names.first()).map_or_else(String::new, |name| (*name).to_owned())
     };
     // those of a unit are looked at with the unit
-    if let Some(file) = any.downcast_ref::<File>().filter(|_| item.resource.kind() != "unit-file") {
+    if let Some(file) = item.as_kind::<File>().filter(|_| item.about.kind != "unit-file") {
         let text = String::from_utf8_lossy(&file.content);
         if DIRS.iter().any(|dir| file.path.starts_with(dir)) {
             let secret = host.secret_in(&text)?;
@@ -69,18 +68,18 @@ fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
             return Some(Shown { secret, field: "mode".to_owned(), reader: USERS, help });
         }
     }
-    if let Some(unit) = any.downcast_ref::<Unit>()
+    if let Some(unit) = item.as_kind::<Unit>()
         && let Some(secret) = unit.texts().find_map(|text| host.secret_in(text))
     {
         return Some(Shown { secret, field: field(&["content", "template", "dropins"]), reader: USERS, help: UNIT });
     }
-    if let Some(object) = any.downcast_ref::<KubeObject>() {
+    if let Some(object) = item.as_kind::<KubeObject>() {
         let secret = strings(&object.public()).into_iter().find_map(|text| host.secret_in(&text))?;
         let help = "put it under `data` or `stringData` of an object of the kind Secret, and refer to that";
         let reader = "whoever may look at such objects";
         return Some(Shown { secret, field: field(&["content", "template"]), reader, help });
     }
-    let (hidden, help): (&[&str], _) = match item.resource.kind() {
+    let (hidden, help): (&[&str], _) = match item.about.kind {
         "command" => (&["env"], "hand it over in `env`: how a program is called can be seen while it runs"),
         "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from a file of its own"),
         "etcd_key" => (&["value"], "only `value` of a key may be a secret"),

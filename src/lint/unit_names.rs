@@ -82,7 +82,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
                         place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
                     let error = Error::new(
                         code::LINT_UNIT,
-                        format!("{} says {key}={name}, and there is no such unit", unit.unit.name()),
+                        format!("{} says {key}={name}, and there is no such unit", unit.unit.name),
                     )
                     .at(place, "names nothing");
                     errors.push(match meant(name, known) {
@@ -117,11 +117,11 @@ fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
 fn names(host: &Host<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for unit in &host.units {
-        names.insert(unit.unit.name().to_owned());
+        names.insert(unit.unit.name.clone());
         names.extend(unit.text.words("Install", "Alias").map(str::to_owned));
     }
     for (item, _) in host.all::<Package>() {
-        let package = item.resource.key();
+        let package = item.about.key.clone();
         names.extend(["service", "socket"].map(|kind| format!("{package}.{kind}")));
     }
     names

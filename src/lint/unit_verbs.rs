@@ -2,7 +2,7 @@
 //! one that is to be reloaded and can't be, which systemd restarts then.
 
 use crate::error::{Error, code};
-use crate::kind::{Kick, Resource};
+use crate::kind::Trigger;
 use crate::lint::{HostUnit, Subject, place};
 
 pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
@@ -12,7 +12,7 @@ pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
 
 fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     const STARTS: [&str; 5] = ["WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also"];
-    if !unit.unit.has_file() || !unit.unit.is_to_be_enabled() {
+    if !unit.unit.has_file() || unit.unit.enable != Some(true) {
         return None;
     }
     if STARTS.iter().any(|key| unit.text.words("Install", key).next().is_some()) {
@@ -21,7 +21,7 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
     let place = place::in_entry(subject.site, unit.item, "enable").unwrap_or_else(|| unit.item.place.clone());
     let error = Error::new(
         code::LINT_UNIT,
-        format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name()),
+        format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name),
     );
     Some(
         error
@@ -31,18 +31,17 @@ fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
 }
 
 fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
-    let watches = unit.unit.watches();
-    let (watched, _) = watches.iter().find(|(_, kick)| *kick == Kick::Reload)?;
+    let (watched, _) = unit.item.about.watches.iter().find(|(_, trigger)| *trigger == Trigger::Reload)?;
     let why = why_not(unit)?;
     let place = place::in_entry(subject.site, unit.item, watched).unwrap_or_else(|| unit.item.place.clone());
-    let name = unit.unit.name();
+    let name = &unit.unit.name;
     let error = Error::new(code::LINT_UNIT, format!("{name} is restarted where `reload_when` says reload: {why}"));
     Some(error.at(place, "reloads nothing").help("say `restart_when`, or let the unit have an ExecReload="))
 }
 
 /// Why a unit can't be reloaded, as far as the role says; of one whose file a package brings nothing is known.
 fn why_not(unit: &HostUnit<'_>) -> Option<String> {
-    let (_, kind) = unit.unit.name().rsplit_once('.')?;
+    let (_, kind) = unit.unit.name.rsplit_once('.')?;
     match kind {
         "mount" => None,
         "service" => {

@@ -18,7 +18,7 @@ pub struct Json;
 
 impl Report for Json {
     fn event(&self, event: &Event<'_>) {
-        let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "kick": change.kick });
+        let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "kick": change.trigger });
         let mut value = match event {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "code": error.code().name, "error": error.to_string() })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, code};
 use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
-use crate::kind::{self, Item};
+use crate::kind::{Claim, Item};
 
 /// Directories that are links to others on the hosts that there are, and where these lead.
 const USUAL: [(&str, &str); 6] = [
@@ -29,7 +29,7 @@ impl Links {
     /// Those of a host with these resources.
     pub(super) fn of(items: &[Item]) -> Self {
         let usual = USUAL.iter().map(|(path, target)| (path.into(), target.into()));
-        let own = items.iter().filter_map(|item| item.resource.as_any().downcast_ref::<Symlink>());
+        let own = items.iter().filter_map(Item::as_kind::<Symlink>);
         Self(usual.chain(own.map(Symlink::ends).map(|(path, target)| (path.to_owned(), target))).collect())
     }
 
@@ -48,13 +48,7 @@ impl Links {
 
     /// The paths that a resource alone decides about, each as by [`Links::straight`].
     pub(super) fn paths_of(&self, item: &Item) -> Vec<PathBuf> {
-        let claims = item.resource.claims();
-        let paths = claims.iter().filter_map(|claim| claim.strip_prefix("path:"));
-        paths.map(|path| self.straight(path.as_ref())).collect()
-    }
-
-    fn text(&self, path: &str) -> String {
-        self.straight(Path::new(path)).display().to_string()
+        item.about.paths().map(|path| self.straight(path)).collect()
     }
 }
 
@@ -81,16 +75,14 @@ impl Clash {
 }
 
 /// Everything that two resources decide about, with `place` as what tells paths from one another.
-pub fn clashes(items: &[Item], place: impl Fn(&str) -> String) -> Vec<Clash> {
-    let mut owners: HashMap<String, (usize, String)> = HashMap::new();
-    let mut parts: HashMap<String, (usize, String)> = HashMap::new();
+pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
+    let mut owners: HashMap<Claim, (usize, String)> = HashMap::new();
+    let mut parts: HashMap<Claim, (usize, String)> = HashMap::new();
     let mut found = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        for written in item.resource.claims() {
-            let claim = kind::with_place(&written, &place);
-            let whole = kind::whole_of(&claim).map(str::to_owned);
-            let name = kind::whole_of(&written).unwrap_or(&written);
-            let name = name.strip_prefix("path:").unwrap_or(name).to_owned();
+        for written in &item.about.claims {
+            let (claim, name) = (written.with_place(&place), written.subject());
+            let whole = claim.whole();
             let other = owners
                 .get(whole.as_ref().unwrap_or(&claim))
                 .or_else(|| parts.get(&claim).filter(|_| whole.is_none()))
@@ -110,7 +102,7 @@ pub fn clashes(items: &[Item], place: impl Fn(&str) -> String) -> Vec<Clash> {
 /// An error for each thing that two resources decide about, and for each path below one where a file is to be.
 pub(super) fn errors(items: &[Item]) -> Vec<Error> {
     let links = Links::of(items);
-    let clashes = clashes(items, |path| links.text(path));
+    let clashes = clashes(items, |path| links.straight(path).display().to_string());
     let mut errors: Vec<Error> = clashes.iter().map(|clash| explain(clash, items)).collect();
     errors.extend(below_files(items, &links));
     errors
@@ -127,7 +119,7 @@ fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, 
             "`{first_name}` and `{name}` are one path on hosts, where a link leads from one to the other"
         ));
     }
-    let help = match [first, item].iter().any(|one| one.resource.kind() == "firewall") {
+    let help = match [first, item].iter().any(|one| one.about.kind == "firewall") {
         true => format!(
             "the other one is at {}; firewalld writes this file for a [[firewall]]: say there what is in it (`target`, \
              `sources`, `services`, …), and leave the file out",
@@ -142,7 +134,7 @@ fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, 
 fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
     let files: HashMap<PathBuf, &Item> = items
         .iter()
-        .filter(|item| item.resource.as_any().is::<File>())
+        .filter(|item| item.as_kind::<File>().is_some())
         .flat_map(|item| links.paths_of(item).into_iter().map(move |path| (path, item)))
         .collect();
     let mut errors = Vec::new();

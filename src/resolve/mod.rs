@@ -32,6 +32,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::document::{Pin, dotted};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::kind::certificate::CertificateFields;
+use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
 use crate::kind::unit::inherit;
 use crate::kind::{Build, Entry, Fields as _, Item};
@@ -274,21 +275,20 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     let resources = (site.entry.kind.build)(&entry_of(turn), with)?;
     let is_secret = site.is_secret();
     let mut items = Vec::with_capacity(resources.len());
-    let is_one = resources.iter().filter(|resource| resource.kind() == site.entry.kind.name).count() == 1;
+    let is_one = resources.iter().filter(|resource| resource.about().kind == site.entry.kind.name).count() == 1;
     for resource in resources {
-        let id = format!("{}:{}", resource.kind(), resource.key());
-        if let Some(name) = is_secret.then(|| world.secret_in(&id)).flatten() {
-            return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", resource.kind()))
+        let item = Item::new(resource, site.role.name.as_str().into(), site.at_entry());
+        if let Some(name) = is_secret.then(|| world.secret_in(&item.id)).flatten() {
+            return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", item.about.kind))
                 .because("what tells resources from each other is shown and written down")
                 .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
         }
-        let (role, after, needs) = (site.role.name.as_str().into(), turn.after.clone(), turn.needs.clone());
-        let fields = match is_one && resource.kind() == site.entry.kind.name {
+        let fields = match is_one && item.about.kind == site.entry.kind.name {
             true => turn.value.clone(),
             false => serde_json::Value::Null,
         };
-        items.push(Item { id, role, place: site.at_entry(), after, needs, resource, is_secret, fields });
+        items.push(Item { after: turn.after.clone(), needs: turn.needs.clone(), is_secret, fields, ..item });
     }
     Ok(items)
 }
@@ -401,12 +401,11 @@ impl Build for Builder<'_> {
 
 /// An error for each slot that nobody describes, and for each probe that is to give one back and isn't there.
 fn without_slot(items: &[Item]) -> Vec<Error> {
-    let slots: Vec<(&Item, &Slot)> =
-        items.iter().filter_map(|item| Some((item, item.resource.as_any().downcast_ref()?))).collect();
+    let slots: Vec<(&Item, &Slot)> = items.iter().filter_map(|item| Some((item, item.as_kind()?))).collect();
     let probes: Vec<&str> =
-        items.iter().filter(|item| item.resource.probe().is_some()).map(|item| item.id.as_str()).collect();
+        items.iter().filter(|item| item.as_kind::<Probe>().is_some()).map(|item| item.id.as_str()).collect();
     let names: Vec<&str> = slots.iter().map(|(_, slot)| slot.name.as_str()).collect();
-    let wanted = items.iter().filter_map(|item| Some((item, item.resource.slot()?)));
+    let wanted = items.iter().filter_map(|item| Some((item, item.about.slot.as_deref()?)));
     let missing = |(item, name): (&Item, &str)| {
         let error = Error::new(
             code::UNKNOWN,
@@ -439,15 +438,15 @@ fn unknown(items: &[Item]) -> Vec<Error> {
     let ids: std::collections::HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let mut errors = Vec::new();
     for item in items {
-        let watched = item.resource.watches().into_iter().map(|(id, _)| ("watches", id));
-        let held = item.resource.before().into_iter().map(|id| ("is a gate before", id));
+        let watched = item.about.watches.iter().map(|(id, _)| ("watches", id));
+        let held = item.about.before.iter().map(|id| ("is a gate before", id));
         for (verb, id) in watched.chain(held).filter(|(_, id)| !ids.contains(id.as_str())) {
             let error = Error::new(
                 code::UNKNOWN,
                 format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id),
             )
             .at(item.place.clone(), "this resource");
-            errors.push(match nearest(&id, ids.iter().copied()) {
+            errors.push(match nearest(id, ids.iter().copied()) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),
             });

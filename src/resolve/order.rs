@@ -15,8 +15,8 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let before = predecessors(&items)?;
     let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let has = |id: &str| known.contains(id);
-    let mut turns: Vec<Phase> = items.iter().map(|item| item.resource.turn(&has)).collect();
-    let mut of_sources: Vec<usize> = (0..items.len()).filter(|&at| items[at].resource.is_of_source()).collect();
+    let mut turns: Vec<Phase> = items.iter().map(|item| item.about.turn(has)).collect();
+    let mut of_sources: Vec<usize> = (0..items.len()).filter(|&at| items[at].about.is_of_source()).collect();
     // what a source waits for, a package for instance, comes with the sources
     while let Some(at) = of_sources.pop() {
         if turns[at] > Phase::Sources {
@@ -44,16 +44,13 @@ pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
                 None => return Err(unknown(item, wanted, &index)),
             }
         }
-        for held in item.resource.before() {
+        for held in &item.about.before {
             if let Some(&then) = index.get(held.as_str()) {
                 before[then].push(at);
             }
         }
-        let derived = item.resource.after();
-        let watched = item.resource.watches();
-        let hints =
-            item.needs.iter().chain(&derived).map(String::as_str).chain(watched.iter().map(|(id, _)| id.as_str()));
-        before[at].extend(hints.filter_map(|id| index.get(id)).filter(|&&first| first != at));
+        let hints = item.needs.iter().chain(&item.about.after).chain(item.about.watches.iter().map(|(id, _)| id));
+        before[at].extend(hints.filter_map(|id| index.get(id.as_str())).filter(|&&first| first != at));
         for path in &own[at] {
             before[at].extend(path.ancestors().skip(1).filter_map(|dir| paths.get(dir)).filter(|&&first| first != at));
         }

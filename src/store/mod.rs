@@ -32,7 +32,7 @@ use crate::document::Files;
 use crate::document::layout;
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
-use crate::host::systemd::Kick;
+use crate::host::systemd::Trigger;
 use crate::net;
 
 /// What to do when the state directory or what it remembers is lost or damaged.
@@ -68,7 +68,7 @@ pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 pub struct Owed {
     /// Ids of unit resources, and what they are owed.
     #[serde(default)]
-    pub kicks: BTreeMap<String, Kick>,
+    pub kicks: BTreeMap<String, Trigger>,
     /// Whether systemd has to read its unit files again.
     #[serde(default)]
     pub unit_files: bool,

@@ -135,8 +135,8 @@ fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
     for system in SYSTEMS {
         let catalog = catalog(&SITE, &facts(system.file));
         let packages = |role: &str| -> Vec<String> {
-            let of_role = catalog.items.iter().filter(|item| &*item.role == role && item.resource.kind() == "package");
-            of_role.map(|item| item.resource.key()).collect()
+            let of_role = catalog.items.iter().filter(|item| &*item.role == role && item.about.kind == "package");
+            of_role.map(|item| item.about.key.clone()).collect()
         };
         assert_eq!(packages("nginx"), system.nginx.0, "{}", system.file);
         assert_eq!(packages("keepalived"), ["keepalived"], "{}", system.file);
@@ -162,7 +162,7 @@ fn roles_name_packages_programs_and_paths_as_each_system_has_them() {
 fn nothing_of_the_shipped_roles_is_below_usr_where_programs_go_below_opt() {
     let below_usr = |vars: &str| -> Vec<String> {
         let catalog = catalog(&site(vars), &facts("flatcar"));
-        let claims = catalog.items.iter().flat_map(|item| item.resource.claims());
+        let claims = catalog.items.iter().flat_map(|item| &item.about.claims).map(ToString::to_string);
         claims.filter(|claim| claim.contains("path:/usr")).collect()
     };
     assert!(below_usr("").iter().any(|claim| claim == "path:/usr/k8s/bin/etcd"));

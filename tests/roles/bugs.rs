@@ -92,7 +92,7 @@ fn what_was_done_is_not_done_again() {
 fn firewalld_is_on_everywhere_and_everybody_may_use_little_else_than_the_api() {
     for (host, tree) in trees() {
         let catalog = Made::shipped().catalog(host, "amd64");
-        let first = catalog.items.iter().find(|item| item.resource.kind() == "unit").unwrap();
+        let first = catalog.items.iter().find(|item| item.about.kind == "unit").unwrap();
         assert_eq!(first.id, "unit:firewalld.service", "{host}: before anything else runs");
         let zone = tree.file("etc/firewalld/zones/public.xml");
         let open: Vec<&str> =

@@ -101,12 +101,12 @@ impl Made {
         let catalog = self.catalog(host, arch);
         let work = Work { host: &at, store: &store, catalog: &catalog.items };
         // what is upstream's is no matter of roles
-        for item in catalog.items.iter().filter(|item| item.resource.kind() != "artifact") {
+        for item in catalog.items.iter().filter(|item| item.about.kind != "artifact") {
             if let Some(change) = item.resource.observe(&work).unwrap() {
                 item.resource.apply(&work, &change).unwrap_or_else(|error| panic!("{}: {error}", item.id));
             }
         }
-        let left = catalog.items.iter().filter(|item| item.resource.kind() != "artifact");
+        let left = catalog.items.iter().filter(|item| item.about.kind != "artifact");
         let left =
             left.filter(|item| item.resource.observe(&work).unwrap().is_some()).map(|item| item.id.clone()).collect();
         let mut entries = BTreeMap::new();

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, SiteArgs, print, print_json};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code};
-use crate::kind::{Item, Kick};
+use crate::kind::{Item, Trigger};
 use crate::report::Text;
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::Secrets;
@@ -112,9 +112,9 @@ impl Graph {
 }
 
 fn describe(item: &Item) -> serde_json::Value {
-    let watches: Vec<_> = item.resource.watches().iter().map(|(id, kick)| json!({ "id": id, "kick": kick })).collect();
+    let watches: Vec<_> = item.about.watches.iter().map(|(id, trigger)| json!({ "id": id, "kick": trigger })).collect();
     json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(),
-        "after": item.after, "before": item.resource.before(), "watches": watches })
+        "after": item.after, "before": item.about.before, "watches": watches })
 }
 
 fn tell(item: &Item) {
@@ -122,11 +122,11 @@ fn tell(item: &Item) {
     for after in &item.after {
         print(&format!("{:<12}   after {after}", ""));
     }
-    for held in item.resource.before() {
+    for held in &item.about.before {
         print(&format!("{:<12}   gate before {held}", ""));
     }
-    for (watched, kick) in item.resource.watches() {
-        print(&format!("{:<12}   {} when {watched} changes", "", Tie::of(kick).word()));
+    for (watched, trigger) in &item.about.watches {
+        print(&format!("{:<12}   {} when {watched} changes", "", Tie::of(*trigger).word()));
     }
 }
 
@@ -144,10 +144,10 @@ enum Tie {
 }
 
 impl Tie {
-    fn of(kick: Kick) -> Self {
-        match kick {
-            Kick::Reload => Self::Reload,
-            Kick::Restart => Self::Restart,
+    fn of(trigger: Trigger) -> Self {
+        match trigger {
+            Trigger::Reload => Self::Reload,
+            Trigger::Restart => Self::Restart,
         }
     }
 
@@ -184,8 +184,8 @@ fn ties(catalog: &Catalog) -> Vec<(usize, usize, Tie)> {
     };
     for (at, item) in catalog.items.iter().enumerate() {
         item.after.iter().for_each(|id| add(places.get(id.as_str()), Some(&at), Tie::After));
-        item.resource.before().iter().for_each(|id| add(Some(&at), places.get(id.as_str()), Tie::Gate));
-        item.resource.watches().iter().for_each(|(id, kick)| add(places.get(id.as_str()), Some(&at), Tie::of(*kick)));
+        item.about.before.iter().for_each(|id| add(Some(&at), places.get(id.as_str()), Tie::Gate));
+        item.about.watches.iter().for_each(|(id, trigger)| add(places.get(id.as_str()), Some(&at), Tie::of(*trigger)));
     }
     found.into_iter().map(|((from, to), tie)| (from, to, tie)).collect()
 }

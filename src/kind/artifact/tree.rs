@@ -11,7 +11,7 @@ use crate::error::{Error, Result, code, counted};
 use crate::host::root::{Access, What, failed_io};
 use crate::kind::artifact::{installed, is_safe};
 use crate::kind::file::Wanted;
-use crate::kind::{Trace, Work, whole_of};
+use crate::kind::{Claim, Trace, Work};
 use crate::store::Progress;
 use crate::store::tree::Entry;
 
@@ -80,17 +80,17 @@ impl Trees {
         Ok(self.places.get())
     }
 
-    /// A mark for each path.
-    pub(super) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = String>> {
+    /// Every path that is extracted.
+    pub(super) fn paths(&self, pin: &Pin, work: &Work<'_>) -> Result<impl Iterator<Item = Claim>> {
         let places = self.places(pin, work)?.ok_or_else(|| {
             Error::new(code::ARTIFACT, format!("what {} has in it is not known yet", pin.name))
                 .help("the next `kpull apply` fetches it")
         })?;
-        Ok(places.keys().map(|path| format!("path:{}", path.display())))
+        Ok(places.keys().map(Claim::path))
     }
 
     /// What changes when somebody touches a path.
-    pub(super) fn traces(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<impl Iterator<Item = Trace>>> {
+    pub(super) fn watched_inputs(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<impl Iterator<Item = Trace>>> {
         let Some(places) = self.places(pin, work)? else { return Ok(None) };
         Ok(Some(places.iter().map(|(path, entry)| match entry {
             Entry::Directory => Trace::Place(path.clone()),
@@ -199,11 +199,9 @@ impl Trees {
         // another may call the directory by another name
         let own: HashSet<String> = places.keys().map(|path| work.host.root.place_of(path)).collect();
         for item in work.catalog {
-            for claim in item.resource.claims() {
-                let claim = whole_of(&claim).unwrap_or(&claim);
-                let Some(path) = claim.strip_prefix("path:").map(Path::new) else { continue };
+            for path in item.about.claims.iter().filter_map(Claim::any_path) {
                 let is_clash = own.contains(&work.host.root.place_of(path))
-                    || directories.contains(path) && item.resource.kind() != "directory"
+                    || directories.contains(path) && item.about.kind != "directory"
                     || path
                         .ancestors()
                         .skip(1)

@@ -264,24 +264,14 @@ struct Quantity {
 impl Quantity {
     fn parse(text: &str) -> Option<Self> {
         let (number, suffix) = leading(text, |c| matches!(c, '0'..='9' | '.' | '+' | '-'));
-        let (factor, power) = match suffix {
-            "" => (1, 0),
-            "n" => (1, -9),
-            "u" => (1, -6),
-            "m" => (1, -3),
-            "k" => (1, 3),
-            "M" => (1, 6),
-            "G" => (1, 9),
-            "T" => (1, 12),
-            "P" => (1, 15),
-            "E" => (1, 18),
-            "Ki" => (1 << 10, 0),
-            "Mi" => (1 << 20, 0),
-            "Gi" => (1 << 30, 0),
-            "Ti" => (1 << 40, 0),
-            "Pi" => (1 << 50, 0),
-            "Ei" => (1_i128 << 60, 0),
-            exponent => (1, exponent.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() < 100)?),
+        // by the position in these, a thousand or 1,024 times as much each
+        const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+        const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+        let at = |suffixes: &[&str]| suffixes.iter().position(|known| *known == suffix);
+        let (factor, power) = match (at(&DECIMAL), at(&BINARY)) {
+            (Some(at), _) => (1, 3 * i32::try_from(at).ok()? - 9),
+            (None, Some(at)) => (1_i128 << (10 * at), 0),
+            _ => (1, suffix.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() < 100)?),
         };
         let (negative, number) = match number.strip_prefix('-') {
             Some(number) => (true, number),

@@ -1,5 +1,6 @@
 //! Objects of Kubernetes as people write them: YAML or JSON, one or several.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
 
 use crate::host::kube::Name;
@@ -103,25 +104,9 @@ fn encode(content: &mut Map<String, Value>) -> Result<(), String> {
     let Value::Object(data) = data else { return Err("`data` has to be a map".to_owned()) };
     for (name, value) in plain {
         let Value::String(text) = value else { return Err(format!("`stringData.{name}` has to be a text")) };
-        data.insert(name, Value::String(base64(text.as_bytes())));
+        data.insert(name, Value::String(BASE64_STANDARD.encode(text)));
     }
     Ok(())
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            match digit <= chunk.len() {
-                true => text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -178,7 +163,9 @@ mod tests {
         for (plain, encoded) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("ÿ>?\u{10ffff}", "w78+P/SPv78=")]
         {
-            assert_eq!(base64(plain.as_bytes()), encoded);
+            let plain =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"x": plain}});
+            assert_eq!(one(&plain.to_string()).content["data"], json!({"x": encoded}));
         }
         let text =
             "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: eA==, b: eA==}\nstringData: {b: foo}\n";

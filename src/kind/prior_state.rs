@@ -1,7 +1,5 @@
 //! What stood on a host before a resource came there, and the resource that brings it back.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use crate::document::fields::AbsolutePath;
@@ -13,18 +11,18 @@ use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::file::{File, Wanted};
-use crate::kind::firewall::{FormerTarget, NoZone, Restored};
+use crate::kind::firewall::{Former, Setting};
 use crate::kind::package::Unwanted;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::Unit;
-use crate::kind::{Resource, Work};
+use crate::kind::{Claim, Resource, Work};
 use crate::store::Store;
 
 /// One thing as it was. Owners are numbers: the names may be gone by the time that it comes back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "was", rename_all = "kebab-case")]
-pub enum Origin {
+pub enum PriorState {
     /// Nothing stood at the path.
     Nothing {
         /// The path.
@@ -172,10 +170,11 @@ impl Was {
     }
 }
 
-impl Origin {
+impl PriorState {
     /// What stands at a path. A file's content is saved.
-    pub fn of_path(path: &str, work: &Work<'_>) -> Result<Self> {
-        let (root, at, path) = (&work.host.root, Path::new(path), path.to_owned());
+    pub fn of_path(owned: &Claim, work: &Work<'_>) -> Result<Self> {
+        let Some(at) = owned.whole_path() else { return Ok(Self::Same) };
+        let (root, path) = (&work.host.root, owned.subject());
         let Some(meta) = root.meta(at)? else { return Ok(Self::Nothing { path }) };
         Ok(match meta.what {
             What::File => {
@@ -194,13 +193,11 @@ impl Origin {
 
     /// The resource that makes the host as it was; `None` for what is left as it is.
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
+        let former = |zone: &String, setting| Box::new(Former { zone: zone.clone(), setting });
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
             Self::File { path, saved, mode, uid, gid, in_place } => {
-                let content = store.saved(saved)?.into();
-                let wanted = Wanted::numeric(*mode, *uid, *gid);
-                let (path, sensitive, in_place) = (at(path)?, mode & 0o077 == 0, *in_place);
-                Box::new(File { kind: "file", path, content, wanted, sensitive, in_place })
+                Box::new(file(path, store.saved(saved)?, Wanted::numeric(*mode, *uid, *gid), *in_place)?)
             }
             Self::Link { path, target } => Box::new(Symlink { path: at(path)?, target: target.into() }),
             Self::Directory { path, mode, uid, gid } => {
@@ -215,12 +212,10 @@ impl Origin {
                 Some(sysctl) => Box::new(sysctl),
                 None => return Ok(None),
             },
-            Self::Shut { zone, element } => {
-                Box::new(Restored { zone: zone.clone(), edit: Edit::Remove(element.clone()) })
-            }
-            Self::Open { zone, element } => Box::new(Restored { zone: zone.clone(), edit: Edit::Add(element.clone()) }),
-            Self::NoZone { zone } => Box::new(NoZone { zone: zone.clone() }),
-            Self::Target { zone, target } => Box::new(FormerTarget { zone: zone.clone(), target: *target }),
+            Self::Shut { zone, element } => former(zone, Setting::Element(Edit::Remove(element.clone()))),
+            Self::Open { zone, element } => former(zone, Setting::Element(Edit::Add(element.clone()))),
+            Self::NoZone { zone } => former(zone, Setting::Missing),
+            Self::Target { zone, target } => former(zone, Setting::Target(*target)),
             Self::NoPackage { name, manager, beside, residue } => {
                 // without it, no more than the package itself is taken away
                 let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
@@ -264,19 +259,16 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
     for suffix in [".dpkg-dist", ".rpmnew"] {
         let beside = format!("{path}{suffix}");
         if let Some((meta, content)) = work.host.root.read(beside.as_ref())? {
-            let wanted = Wanted::numeric(meta.mode, meta.uid, meta.gid);
-            let sensitive = meta.mode & 0o077 == 0;
-            return Ok(Some(Box::new(File {
-                kind: "file",
-                path: at(path)?,
-                content: content.into(),
-                wanted,
-                sensitive,
-                in_place: false,
-            })));
+            return Ok(Some(Box::new(file(path, content, Wanted::numeric(meta.mode, meta.uid, meta.gid), false)?)));
         }
     }
     Ok(None)
+}
+
+/// A file as it was; what only its owner could read is kept out of diffs.
+fn file(path: &str, content: Vec<u8>, wanted: Wanted, in_place: bool) -> Result<File> {
+    let sensitive = wanted.is_for_owner();
+    Ok(File { kind: "file", path: at(path)?, content: content.into(), wanted, sensitive, in_place })
 }
 
 fn at(path: &str) -> Result<AbsolutePath> {

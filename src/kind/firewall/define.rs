@@ -1,0 +1,391 @@
+//! Services and sets of addresses of a role's own: files, which a running firewalld takes over when it reads them again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use quick_xml::escape::escape;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{FirewallFields, HelperName, ProtocolName, ServiceName, traffic_of_service};
+use crate::document::fields::AbsolutePath;
+use crate::error::Result;
+use crate::host::firewalld::IpSet;
+use crate::host::rich_rule::attribute;
+use crate::host::zone::{PortRange, Traffic};
+use crate::host::{Host, address};
+use crate::kind::file::File;
+use crate::kind::{About, Change, Claim, Fields, Phase, Resource, Trace, Work};
+
+/// A service of one's own: what a zone lets in that lists its name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServiceFields {
+    /// What it is, in words.
+    description: Option<String>,
+    /// Ports: `"8080/tcp"`, `"9000-9010/udp"`.
+    #[serde(default)]
+    ports: Vec<PortRange>,
+    /// IP protocols by name or number.
+    #[serde(default)]
+    protocols: Vec<ProtocolName>,
+    /// Ports that the other side sends from.
+    #[serde(default)]
+    source_ports: Vec<PortRange>,
+    /// Other services that come with it.
+    #[serde(default)]
+    includes: Vec<ServiceName>,
+    /// Helpers for connections that belong together: `ftp`.
+    #[serde(default)]
+    helpers: Vec<HelperName>,
+}
+
+impl ServiceFields {
+    fn file(&self, name: &str) -> Result<String, String> {
+        let mut inner = String::new();
+        let mut line = |tag: &str, attributes: &[(&str, &str)]| {
+            let attributes: String = attributes.iter().map(|(name, value)| attribute(name, value)).collect();
+            let _ = writeln!(inner, "  <{tag}{attributes}/>");
+        };
+        for range in &self.ports {
+            line("port", &[("port", &range.ports()), ("protocol", &range.protocol)]);
+        }
+        for protocol in &self.protocols {
+            line("protocol", &[("value", &protocol.0.to_ascii_lowercase())]);
+        }
+        for range in &self.source_ports {
+            line("source-port", &[("port", &range.ports()), ("protocol", &range.protocol)]);
+        }
+        for other in &self.includes {
+            line("include", &[("service", &other.0)]);
+        }
+        for helper in &self.helpers {
+            line("helper", &[("name", &helper.0)]);
+        }
+        if inner.is_empty() {
+            return Err(format!("the service `{name}` is nothing: say its `ports`, `protocols` or what it `includes`"));
+        }
+        let description = self.description.as_deref().unwrap_or_default();
+        if description.chars().any(char::is_control) {
+            return Err(format!("the `description` of `{name}` has control characters in it; keep it to one line"));
+        }
+        let description = match description {
+            "" => String::new(),
+            text => format!("  <description>{}</description>\n", escape(text)),
+        };
+        let short = escape(name);
+        Ok(format!("{HEAD}<service>\n  <short>{short}</short>\n{description}{inner}</service>\n"))
+    }
+
+    /// Its field that came to firewalld last, and with which version.
+    fn newest(&self) -> Option<(&'static str, &'static str)> {
+        match (self.helpers.is_empty(), self.includes.is_empty()) {
+            (false, _) => Some(("`helpers` in its services", "0.8")),
+            (true, false) => Some(("`includes` in its services", "0.7")),
+            (true, true) => None,
+        }
+    }
+
+    fn traffic(&self) -> Vec<Traffic> {
+        let ports = self.ports.iter().cloned().map(Traffic::Ports);
+        let protocols = self.protocols.iter().map(|name| Traffic::Protocol(name.0.to_ascii_lowercase()));
+        ports.chain(protocols).chain(self.includes.iter().flat_map(|name| traffic_of_service(&name.0))).collect()
+    }
+}
+
+const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
+
+/// A set of addresses of one's own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IpSetFields {
+    /// What an entry is: `hash:net` (addresses and networks) when left out; `hash:mac`, `hash:ip,port`, …
+    #[serde(rename = "type", default = "hash_net")]
+    sort: SetSort,
+    /// Whose addresses: `ipv4` or `ipv6`; told from the entries when left out.
+    family: Option<Family>,
+    /// The entries. Networks that others hold are left out.
+    #[serde(default)]
+    entries: Vec<String>,
+    /// `hashsize`, `maxelem` and `timeout`, as ipset has them.
+    #[serde(default)]
+    options: BTreeMap<SetOption, u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum SetOption {
+    Hashsize,
+    Maxelem,
+    Timeout,
+}
+
+impl SetOption {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hashsize => "hashsize",
+            Self::Maxelem => "maxelem",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// A type of set that firewalld makes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+struct SetSort(String);
+
+impl TryFrom<String> for SetSort {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        const KNOWN: [&str; 11] = [
+            "hash:ip",
+            "hash:ip,mark",
+            "hash:ip,port",
+            "hash:ip,port,ip",
+            "hash:ip,port,net",
+            "hash:mac",
+            "hash:net",
+            "hash:net,iface",
+            "hash:net,net",
+            "hash:net,port",
+            "hash:net,port,net",
+        ];
+        match KNOWN.contains(&text.as_str()) {
+            true => Ok(Self(text)),
+            false => Err(format!("`{text}` is no type of set that firewalld makes: {}", KNOWN.join(", "))),
+        }
+    }
+}
+
+fn hash_net() -> SetSort {
+    SetSort("hash:net".to_owned())
+}
+
+impl IpSetFields {
+    /// The set as firewalld has it.
+    fn set(self, name: &str) -> Result<IpSet, String> {
+        let parts: Vec<&str> = self.sort.0.strip_prefix("hash:").unwrap_or_default().split(',').collect();
+        let mut family = self.family;
+        let mut entries = BTreeSet::new();
+        for entry in &self.entries {
+            let written: Vec<&str> = entry.split(',').map(str::trim).collect();
+            let why = |why: &str| format!("the entry `{entry}` of the set `{name}` {why}");
+            if written.len() != parts.len() {
+                return Err(why(&format!("is not of the type {}", self.sort.0)));
+            }
+            for (part, text) in parts.iter().zip(&written) {
+                match *part {
+                    "ip" | "net" => {
+                        // an address, a network, or everything from one address to another
+                        for text in text.split('-') {
+                            let net = address::network(text).ok_or_else(|| {
+                                why(&format!("has `{text}`, which is neither an address nor a network"))
+                            })?;
+                            if net.prefix_len() == 0 {
+                                return Err(why(
+                                    "holds everything, which no set can; write `0.0.0.0/1` and `128.0.0.0/1`",
+                                ));
+                            }
+                            let own = if matches!(net, IpNet::V4(_)) { Family::Ipv4 } else { Family::Ipv6 };
+                            if *family.get_or_insert(own) != own {
+                                return Err(why("is of the other family; a set has one: make another for it"));
+                            }
+                        }
+                    }
+                    "mac" if address::mac(text).is_none() => return Err(why("is no hardware address")),
+                    _ if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
+                        return Err(why("has an empty part, or blanks in it"));
+                    }
+                    _ => {}
+                }
+            }
+            entries.insert(normal_entry(entry));
+        }
+        if let [_] = parts[..] {
+            // firewalld refuses a set in which one entry holds another
+            let nets: Vec<IpNet> = entries.iter().filter_map(|entry| address::network(entry)).collect();
+            let is_held = |net: IpNet| nets.iter().any(|other| *other != net && other.contains(&net));
+            entries.retain(|entry| address::network(entry).is_none_or(|net| !is_held(net)));
+        }
+        let timeout = self.options.get(&SetOption::Timeout).is_some_and(|seconds| *seconds > 0);
+        if timeout && !entries.is_empty() {
+            return Err(format!(
+                "the set `{name}` has a `timeout`: its entries come while it runs, and can't be said here"
+            ));
+        }
+        let mut options: BTreeMap<String, String> =
+            self.options.into_iter().map(|(option, value)| (option.name().to_owned(), value.to_string())).collect();
+        if family == Some(Family::Ipv6) && parts != ["mac"] {
+            options.insert("family".to_owned(), "inet6".to_owned());
+        }
+        Ok(IpSet { sort: self.sort.0, options, entries })
+    }
+}
+
+/// An entry in the one form that can be compared.
+fn normal_entry(entry: &str) -> String {
+    entry.split(',').map(|part| address::normal(part.trim())).collect::<Vec<_>>().join(",")
+}
+
+fn set_file(name: &str, set: &IpSet) -> String {
+    let mut text = format!("{HEAD}<ipset{}>\n  <short>{}</short>\n", attribute("type", &set.sort), escape(name));
+    for (option, value) in &set.options {
+        let _ = writeln!(text, "  <option{}{}/>", attribute("name", option), attribute("value", value));
+    }
+    for entry in &set.entries {
+        let _ = writeln!(text, "  <entry>{}</entry>", escape(entry));
+    }
+    text.push_str("</ipset>\n");
+    text
+}
+
+/// A service or a set of a role's own: its file, and what of it can be changed without reading that again.
+#[derive(Debug)]
+pub struct Definition {
+    key: String,
+    file: File,
+    name: String,
+    /// What a service lets in; nothing for a set.
+    lets_in: Vec<Traffic>,
+    /// What of a service came to firewalld last, and with which version.
+    newest: Option<(&'static str, &'static str)>,
+    /// The set, if it is one.
+    set: Option<IpSet>,
+}
+
+impl Definition {
+    /// A service.
+    pub(super) fn service(name: &str, fields: &ServiceFields, sensitive: bool) -> Result<Self, String> {
+        let (text, lets_in, newest) = (fields.file(name)?, fields.traffic(), fields.newest());
+        Self::new("service", name, &text, sensitive).map(|definition| Self { lets_in, newest, ..definition })
+    }
+
+    /// A set of addresses.
+    pub(super) fn ipset(name: &str, fields: IpSetFields, sensitive: bool) -> Result<Self, String> {
+        let set = fields.set(name)?;
+        let text = set_file(name, &set);
+        Self::new("ipset", name, &text, sensitive).map(|definition| Self { set: Some(set), ..definition })
+    }
+
+    fn new(sort: &str, name: &str, text: &str, sensitive: bool) -> Result<Self, String> {
+        let path = AbsolutePath::try_from(format!("/etc/firewalld/{sort}s/{name}.xml"))?;
+        let file = File::new(FirewallFields::NAME, path, text.as_bytes(), sensitive);
+        Ok(Self {
+            key: format!("{sort} {name}"),
+            file,
+            name: name.to_owned(),
+            lets_in: Vec::new(),
+            newest: None,
+            set: None,
+        })
+    }
+
+    /// The service's name and what it lets in; `None` for a set.
+    pub fn as_service(&self) -> Option<(&str, &[Traffic])> {
+        self.set.is_none().then_some((&self.name, &self.lets_in))
+    }
+
+    /// What has to be done to the set as it is now: nothing to a service, which changes when firewalld reads its file again.
+    fn live_edits(&self, host: &Host) -> Result<LiveEdits> {
+        let Some(wanted) = self.set.as_ref().filter(|_| host.is_live()) else { return Ok(LiveEdits::default()) };
+        let Some(mut have) = host.firewalld()?.ipset(&self.name)?.known() else {
+            return Ok(LiveEdits { is_unknown: host.firewalld()?.life().is_some(), ..LiveEdits::default() });
+        };
+        // what it is without being said
+        if have.options.get("family").is_some_and(|family| family == "inet") {
+            have.options.remove("family");
+        }
+        if (&have.sort, &have.options) != (&wanted.sort, &wanted.options) {
+            return Ok(LiveEdits { is_unknown: true, ..LiveEdits::default() });
+        }
+        let written: BTreeMap<String, String> =
+            have.entries.into_iter().map(|entry| (normal_entry(&entry), entry)).collect();
+        let is_new = |entry: &&String| !written.contains_key(*entry);
+        // a set with a timeout has whatever comes while it runs
+        let is_timed = wanted.options.get("timeout").is_some_and(|seconds| seconds != "0");
+        let is_old = |entry: &str| !is_timed && !wanted.entries.contains(entry);
+        Ok(LiveEdits {
+            is_unknown: false,
+            add: wanted.entries.iter().filter(is_new).cloned().collect(),
+            remove: written.iter().filter(|(entry, _)| is_old(entry)).map(|(_, text)| text.clone()).collect(),
+        })
+    }
+}
+
+/// What differs in a set as it is now.
+#[derive(Debug, Default)]
+struct LiveEdits {
+    /// Whether firewalld does not know it, or as something else: it has to read its files again.
+    is_unknown: bool,
+    add: Vec<String>,
+    remove: Vec<String>,
+}
+
+impl LiveEdits {
+    fn words(&self) -> Vec<String> {
+        let unknown = self.is_unknown.then(|| "make the set".to_owned());
+        let added = self.add.iter().map(|entry| format!("+ {entry}"));
+        unknown.into_iter().chain(added).chain(self.remove.iter().map(|entry| format!("− {entry}"))).collect()
+    }
+}
+
+impl Resource for Definition {
+    fn about(&self) -> About {
+        About {
+            claims: vec![Claim::path(&self.file.path)],
+            cuts_off: true,
+            is_sensitive: self.file.sensitive,
+            ..About::new(FirewallFields::NAME, &self.key, Phase::Files)
+        }
+    }
+
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+        let is_live_set = self.set.is_some() && work.host.is_live();
+        if is_live_set && self.file.sensitive {
+            return Ok(None);
+        }
+        let path = Trace::Path(PathBuf::from(&*self.file.path));
+        Ok(Some([path].into_iter().chain(is_live_set.then(|| Trace::IpSet(self.name.clone()))).collect()))
+    }
+
+    fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
+        let file = self.file.observe(work)?;
+        if let Some((what, first)) = self.newest.filter(|_| file.is_some() && work.host.is_live()) {
+            work.host.firewalld()?.require(what, first)?;
+        }
+        let live = self.live_edits(work.host)?.words();
+        Ok(match (file, live.is_empty()) {
+            (None, true) => None,
+            (None, false) => Change::of(live.iter().map(|word| format!("runtime: {word}")).collect()),
+            (file, _) => file,
+        })
+    }
+
+    fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
+        let host = work.host;
+        if self.file.observe(work)?.is_some() {
+            // has firewalld read its files again: else it keeps the old entries as what is to hold after its next start
+            return self.file.apply(work, change);
+        }
+        let live = self.live_edits(host)?;
+        if live.is_unknown {
+            host.firewall_files_changed();
+            return Ok(());
+        }
+        let firewalld = host.firewalld()?;
+        live.remove.iter().try_for_each(|entry| firewalld.edit_ipset(&self.name, entry, false))?;
+        live.add.iter().try_for_each(|entry| firewalld.edit_ipset(&self.name, entry, true))
+    }
+}

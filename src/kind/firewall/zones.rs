@@ -1,0 +1,253 @@
+//! Zones as firewalld keeps them: their files, and a running firewalld's own settings.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{Edits, Firewall, not_running};
+use crate::error::{Error, Result, code, nearest};
+use crate::host::Host;
+use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
+use crate::host::os::Os;
+use crate::host::root::{Access, Root};
+use crate::host::zone::{Edit, Element, Settings};
+use crate::host::zone_file::ZoneFile;
+use crate::kind::{Item, Trace};
+
+/// Makes the edits that a zone needs, in a tree or on the running host.
+pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+    if !host.is_live() {
+        let file = zone_file(host, zone)?;
+        let edits = edits(&file.settings());
+        if edits.is_empty() {
+            return Ok(());
+        }
+        for (other, element) in elsewhere(&host.root, zone, &edits)? {
+            write_zone(host, &other, &zone_file(host, &other)?.edited(&[Edit::Remove(element)]))?;
+        }
+        return write_zone(host, zone, &file.edited(&edits));
+    }
+    let mut restarts = 0;
+    loop {
+        let before = host.firewalld()?.life();
+        match edit_live(host, catalog, zone, edits) {
+            // somebody has restarted it: what it had only in its memory is gone with it
+            Err(error) if restarts < MOST_RESTARTS && host.firewalld()?.life() != before => {
+                log::debug!("firewalld was restarted: {error}");
+                restarts += 1;
+            }
+            // it can't read what it has on the disk, and takes no change until it can
+            Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && mend_torn(host, zone)? => {
+                log::warn!("the file of the zone {zone} was torn, and is as it was before now: {error}");
+            }
+            made => return made,
+        }
+    }
+}
+
+pub(super) fn write_zone(host: &Host, zone: &str, text: &str) -> Result<()> {
+    let access = Access { mode: 0o644, uid: None, gid: None };
+    host.root.write(&etc_file(zone), text.as_bytes(), access)
+}
+
+/// Whether it belongs to one zone at a time.
+pub(super) fn is_bound(element: &Element) -> bool {
+    matches!(element, Element::Source(_) | Element::Interface(_))
+}
+
+/// What is to be added to a zone, belongs to one zone at a time, and is in the files of others: as it is written there.
+pub(super) fn elsewhere(root: &Root, zone: &str, edits: &[Edit]) -> Result<Vec<(String, Element)>> {
+    let added = edits.iter().filter_map(|edit| match edit {
+        Edit::Add(element) if is_bound(element) => Some(element),
+        _ => None,
+    });
+    let added: Vec<&Element> = added.collect();
+    let mut found = Vec::new();
+    if added.is_empty() {
+        return Ok(found);
+    }
+    for other in kept_zones(root)?.into_iter().filter(|other| other != zone) {
+        let Some((_, text)) = kept_zone(root, &other)? else { continue };
+        // one that can't be read has nothing
+        let settings = ZoneFile::parse(text).map(|file| file.settings()).unwrap_or_default();
+        found.extend(added.iter().filter_map(|element| Some((other.clone(), settings.find(element)?))));
+    }
+    Ok(found)
+}
+
+/// Whether the file of a zone in `/etc` is no zone's any more. firewalld does not write it at once: when the power goes meanwhile, it is torn.
+pub(super) fn is_torn(host: &Host, zone: &str) -> Result<bool> {
+    let path = etc_file(zone);
+    Ok(host.root.meta(&path)?.is_some() && ZoneFile::parse(host.root.text(&path)?).is_err())
+}
+
+/// Gives back what a zone's torn file had before, and has firewalld read it. Whether it was torn.
+pub(super) fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
+    if !is_torn(host, zone)? {
+        return Ok(false);
+    }
+    let path = etc_file(zone);
+    // where firewalld puts it before it writes
+    let earlier = path.with_extension("xml.old");
+    match host.root.read(&earlier)? {
+        Some((meta, content)) if ZoneFile::parse(host.root.text(&earlier)?).is_ok() => {
+            let access = Access { mode: meta.mode, uid: None, gid: None };
+            host.root.write(&path, &content, access)?;
+        }
+        // the package's own is taken
+        _ => host.root.remove(&path)?,
+    }
+    host.systemd()?.restart("firewalld.service")?;
+    host.forget_units();
+    Ok(true)
+}
+
+/// How often firewalld may be restarted while one zone is edited.
+const MOST_RESTARTS: usize = 3;
+
+fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
+    host.settle_firewall()?;
+    host.forget_zones();
+    let mut known = host.zone(zone)?.ok_or_else(not_running)?;
+    if known.runtime.is_none() && known.permanent.is_some() {
+        // somebody has put its file there
+        host.firewall_files_changed();
+        host.settle_firewall()?;
+        known = host.zone(zone)?.ok_or_else(not_running)?;
+    }
+    let Zone { runtime: Some(runtime), permanent: Some(permanent) } = known else {
+        return Err(unknown_zone(host, zone)?);
+    };
+    let edits = Edits { runtime: edits(&runtime), permanent: edits(&permanent) };
+    Firewall::check_added(host, catalog, zone, &edits)?;
+    let firewalld = host.firewalld()?;
+    for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
+        firewalld.edit_permanent(&other, &Edit::Remove(element))?;
+    }
+    // what is to come goes in before what is to go: nobody is locked out in between
+    let made = edits
+        .permanent
+        .iter()
+        .try_for_each(|edit| firewalld.edit_permanent(zone, edit))
+        .and_then(|()| edits.runtime.iter().try_for_each(|edit| firewalld.edit_runtime(zone, edit)));
+    host.forget_zones();
+    made
+}
+
+/// The error for a zone that nobody has.
+pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
+    let known = kept_zones(&host.root)?;
+    let error = Error::new(code::FIREWALL, format!("firewalld has no zone `{zone}`"));
+    Ok(match nearest(zone, known.iter().map(String::as_str)) {
+        Some(near) => error.help(format!("did you mean `{near}`? {UNKNOWN_ZONE}")),
+        None => error.help(UNKNOWN_ZONE),
+    })
+}
+
+/// Where firewalld's default zone is named.
+const CONF: &str = "/etc/firewalld/firewalld.conf";
+
+/// The name of a zone on this host; of the default one for `None`.
+pub(super) fn zone_name(zone: Option<&str>, host: &Host) -> Result<String> {
+    zone.map_or_else(|| default_zone(host), |zone| Ok(zone.to_owned()))
+}
+
+/// The zone of everything that belongs to no other.
+fn default_zone(host: &Host) -> Result<String> {
+    let text = host.root.text(Path::new(CONF))?;
+    let set = text.lines().filter_map(|line| line.trim().strip_prefix("DefaultZone=")).next_back();
+    Ok(set.map(str::trim).filter(|zone| !zone.is_empty()).unwrap_or("public").to_owned())
+}
+
+pub(super) fn etc_file(zone: &str) -> PathBuf {
+    Path::new("/etc/firewalld/zones").join(format!("{zone}.xml"))
+}
+
+fn packaged_file(zone: &str) -> PathBuf {
+    Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"))
+}
+
+/// Where a zone is kept, and its text: the administrator's, else the package's.
+pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
+    for path in [etc_file(zone), packaged_file(zone)] {
+        if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
+            // it is written back
+            let text = String::from_utf8(content).map_err(|_| {
+                Error::new(code::FIREWALL, format!("{} is not UTF-8 text", root.outside(&path).display()))
+            })?;
+            return Ok(Some((path, text)));
+        }
+    }
+    Ok(None)
+}
+
+/// The names of all zones that are kept.
+fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for dir in ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"] {
+        let files = root.names(Path::new(dir))?;
+        names.extend(files.iter().filter_map(|file| file.strip_suffix(".xml")).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// A zone's file, or else an empty one.
+pub(super) fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
+    let (path, text) = match kept_zone(&host.root, zone)? {
+        Some(found) => found,
+        None => (etc_file(zone), blank(zone, &host.root)?),
+    };
+    parse(host, &path, text)
+}
+
+pub(super) fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> {
+    ZoneFile::parse(text).map_err(|why| {
+        Error::new(code::FIREWALL, format!("{} is not the file of a zone", host.root.outside(path).display()))
+            .because(why)
+            .help("repair it, or remove it so that the package's own is taken")
+    })
+}
+
+/// The zones that come with firewalld.
+pub(crate) const PACKAGED: [&str; 10] =
+    ["block", "dmz", "drop", "external", "home", "internal", "nm-shared", "public", "trusted", "work"];
+
+/// The file of a zone that a tree doesn't have, as the firewalld of the tree's system has it. A file in `/etc` hides the package's, so
+/// what that holds has to be in it.
+fn blank(zone: &str, root: &Root) -> Result<String> {
+    let (target, content) = match zone {
+        "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
+        "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
+        _ if PACKAGED.contains(&zone) => {
+            return Err(Error::new(
+                code::FIREWALL,
+                format!("the tree has no firewalld, so what its zone {zone} holds isn't known"),
+            )
+            .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
+        }
+        _ => ("", ""),
+    };
+    let forward = if content.is_empty() || forwards_nothing(&Os::of(root)?) { "" } else { "  <forward/>\n" };
+    Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
+}
+
+/// Whether a system comes with a firewalld before 1.0, whose zones have no `<forward/>`; one before 0.9 can't read a zone that has it.
+fn forwards_nothing(os: &Os) -> bool {
+    let first: &[u32] = match (&*os.id, &*os.family) {
+        ("ubuntu", _) => &[22],
+        ("fedora", _) => &[35],
+        ("amzn", _) => &[2023],
+        (_, "debian") => &[12],
+        (_, "rhel") => &[9],
+        (_, "suse") => &[15, 6],
+        _ => return false,
+    };
+    let version: Vec<u32> = os.version.split('.').map_while(|part| part.parse().ok()).collect();
+    // what has no version is the newest
+    !version.is_empty() && version.as_slice() < first
+}
+
+/// What tells whether somebody has touched a zone: what is permanent is in the files.
+pub(super) fn zone_traces(zone: String, is_live: bool) -> Vec<Trace> {
+    let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
+    paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()
+}

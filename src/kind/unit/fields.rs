@@ -1,0 +1,213 @@
+//! What a role writes of a unit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::check::Check;
+use super::listen::{Listen, TextOrTable};
+use super::{State, Unit, starters_of};
+use crate::document::fields::{AbsolutePath, Span, is_argv};
+use crate::error::{Result, nearest};
+use crate::host::unit_files::{self, ETC, Own};
+use crate::host::zone::Traffic;
+use crate::kind::file::File;
+use crate::kind::{Build, Fields, Resource, Trigger};
+
+/// Fields of `[[unit]]`. At most one of `content`, `template` and `source`; none when a package brings the unit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnitFields {
+    /// The unit's name with its type: `etcd.service`, `backup@daily.timer`.
+    name: UnitName,
+    /// The whole text of the unit's file.
+    content: Option<String>,
+    /// The name of a template in the role's `templates/`.
+    template: Option<String>,
+    /// The name of a file in the role's `files/`.
+    source: Option<String>,
+    /// Drop-ins: file name (`10-limits.conf`) and text.
+    #[serde(default)]
+    dropins: BTreeMap<String, String>,
+    /// Whether it starts at boot; left as it is when this is left out.
+    enable: Option<bool>,
+    /// Whether it runs now; `running` for a unit that is enabled, else `any`, when left out.
+    state: Option<State>,
+    /// Whether it is kept from ever being started; it is stopped too, unless `state` says `any`.
+    #[serde(default)]
+    mask: bool,
+    /// Ids of resources whose change it is restarted for, besides its own files.
+    #[serde(default)]
+    restart_when: Vec<String>,
+    /// Ids of resources whose change it is reloaded for.
+    #[serde(default)]
+    reload_when: Vec<String>,
+    /// What other hosts reach it at; `kpull check` compares that with the firewall and with certificates.
+    #[serde(default)]
+    #[schemars(with = "Vec<TextOrTable>")]
+    listens: Vec<Listen>,
+    /// The name of the `[[slot]]` that it waits for before it is restarted or stopped; it doesn't wait when left out.
+    slot: Option<String>,
+    /// A program, with its arguments, that succeeds while the unit's work stands on the host; when the unit is active and it
+    /// fails, the unit is restarted.
+    check: Option<Vec<String>>,
+    /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
+    check_within: Option<Span>,
+    /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
+    /// this is left out.
+    #[serde(default)]
+    keep_running: bool,
+}
+
+/// A unit's name: a valid one, of a type that has files.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct UnitName(pub(in crate::kind) String);
+
+impl TryFrom<String> for UnitName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (stem, kind) = text.rsplit_once('.').unwrap_or((&text, ""));
+        if !unit_files::TYPES.contains(&kind) {
+            let near = nearest(kind, unit_files::TYPES).filter(|_| !kind.is_empty());
+            let advice = match near {
+                Some(near) => format!("did you mean `{stem}.{near}`?"),
+                None => format!("it ends in one of .{}", unit_files::TYPES.join(", .")),
+            };
+            return Err(format!("`{text}` is not the name of a unit: {advice}"));
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\-@".contains(c);
+        if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !text.chars().all(is_plain) {
+            return Err(format!(
+                "`{text}` is not the name of a unit: letters, digits and `:-_.\\@` make one, at most 255 of them"
+            ));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Fields for UnitFields {
+    const NAME: &'static str = "unit";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let name = self.name.0.clone();
+        let text = self.text(build)?;
+        self.check(build, text.is_some())?;
+        let mut files: Vec<Box<dyn Resource>> = Vec::new();
+        let mut watches = Vec::new();
+        let texts = text.iter().map(|text| (format!("{ETC}/{name}"), text));
+        let dropins = self.dropins.iter().map(|(file, text)| (format!("{ETC}/{name}.d/{file}"), text));
+        for (path, text) in texts.chain(dropins) {
+            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+            let file = File::new("unit-file", path, text.as_bytes(), build.is_secret());
+            // a restarted target or slice takes everything in it down
+            if !name.ends_with(".target") && !name.ends_with(".slice") {
+                watches.push((format!("{}:{}", file.kind, file.path), Trigger::Restart));
+            }
+            files.push(Box::new(file));
+        }
+        let mut after: Vec<String> = files.iter().map(|file| file.about().id()).collect();
+        after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
+        watches.extend(self.restart_when.into_iter().map(|id| (id, Trigger::Restart)));
+        watches.extend(self.reload_when.into_iter().map(|id| (id, Trigger::Reload)));
+        // an expression can come to one that is there already
+        let mut seen = BTreeSet::new();
+        watches.retain(|(id, trigger)| seen.insert((id.clone(), *trigger == Trigger::Restart)));
+        let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
+        let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
+        let default = match (self.mask, self.enable) {
+            _ if unit_files::is_template(&name) => State::Any,
+            (true, _) => State::Stopped,
+            (false, Some(true)) => State::Running,
+            (false, _) => State::Any,
+        };
+        files.push(Box::new(Unit {
+            name,
+            own: Own { text, dropins: self.dropins },
+            enable: self.enable,
+            state: self.state.unwrap_or(default),
+            mask: self.mask.then_some(true),
+            after,
+            watches,
+            listens: self.listens,
+            slot: self.slot,
+            check,
+            keep_running: self.keep_running,
+            is_back: false,
+        }));
+        Ok(files)
+    }
+}
+
+impl UnitFields {
+    /// The text of the unit's file, if the role has it.
+    fn text(&self, build: &dyn Build) -> Result<Option<String>> {
+        let (field, text) = match (&self.content, &self.template, &self.source) {
+            (None, None, None) => return Ok(None),
+            (Some(text), None, None) => ("content", text.clone()),
+            (None, Some(name), None) => ("template", build.template(name)?),
+            (None, None, Some(name)) => {
+                let bytes = build.file(name)?.to_vec();
+                ("source", String::from_utf8(bytes).map_err(|_| build.invalid("source", "it is not UTF-8 text"))?)
+            }
+            _ => return Err(build.invalid("name", "set at most one of `content`, `template` and `source`")),
+        };
+        check_text(build, field, &self.name.0, &text)?;
+        Ok(Some(text))
+    }
+
+    /// Whether the fields go together.
+    fn check(&self, build: &dyn Build, has_text: bool) -> Result<()> {
+        for (file, text) in &self.dropins {
+            let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
+            if !is_name {
+                let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
+                return Err(build.invalid("dropins", &why));
+            }
+            check_text(build, "dropins", file, text)?;
+        }
+        for listen in &self.listens {
+            let is_tcp = matches!(&listen.at, Traffic::Ports(range) if range.protocol == "tcp");
+            match (&listen.certificate, listen.through) {
+                (Some(_), Some(_)) => {
+                    let why =
+                        "set `certificate` or `through`, not both: who passes connections on shows no certificate";
+                    return Err(build.invalid("listens", why));
+                }
+                (None, Some(0)) => return Err(build.invalid("listens", "`through` is a port from 1 to 65535")),
+                (None, Some(_)) if !is_tcp => return Err(build.invalid("listens", "`through` is for TCP only")),
+                _ => {}
+            }
+        }
+        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
+            return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
+        }
+        if let Some(argv) = &self.check {
+            if !is_argv(argv) {
+                let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
+                return Err(build.invalid("check", why));
+            }
+            if self.mask || self.state == Some(State::Stopped) {
+                return Err(build.invalid("check", "the work of a unit that is not to run is never there"));
+            }
+        } else if self.check_within.is_some() {
+            return Err(build.invalid("check_within", "set `check` too"));
+        }
+        if unit_files::is_template(&self.name.0)
+            && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped)))
+        {
+            let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
+            return Err(build.invalid("name", why));
+        }
+        Ok(())
+    }
+}
+
+fn check_text(build: &dyn Build, field: &str, name: &str, text: &str) -> Result<()> {
+    unit_files::check(text)
+        .map_err(|flaw| build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text)))
+}
