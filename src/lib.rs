@@ -13,14 +13,12 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::string_slice))]
 #![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests start programs as anybody does"))]
 
-pub mod adopt;
+pub mod author;
 pub mod cli;
-pub mod compare;
 pub mod config;
 pub mod document;
 pub mod engine;
 pub mod error;
-pub mod example;
 pub mod fleet;
 pub mod hook;
 pub mod host;

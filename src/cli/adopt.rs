@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::adopt::{Thing, candidates, role};
+use crate::author::adopt::{Thing, candidates, role};
 use crate::cli::{Run, print, print_json};
 use crate::document::replace;
 use crate::error::{Error, Exit, Result, code};

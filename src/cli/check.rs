@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::author::pki::{Standing, survey};
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
 use crate::document::layout;
 use crate::error::advice::complete;
@@ -17,7 +18,6 @@ use crate::host::packages::check_system;
 use crate::kind::artifact::Artifact;
 use crate::kind::package::Package;
 use crate::lint::{lint, lint_hosts, unknown_sizes};
-use crate::pki::{Standing, survey};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Catalog, Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;

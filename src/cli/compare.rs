@@ -7,8 +7,8 @@ use std::process::Stdio;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::compare::{State, compare};
 use crate::cli::{Run, print, print_as_is, print_json};
-use crate::compare::{State, compare};
 use crate::document::{Files, PARTS};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::process::at_terminal;

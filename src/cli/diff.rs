@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::author::differences::differences;
 use crate::cli::status::ago;
 use crate::cli::{HostArgs, Run, TalkArgs, print, print_json};
 use crate::engine::Agent;
-use crate::engine::compare::differences;
 use crate::error::{Error, Exit, Result, code};
 use crate::report::{Text, VERSION};
 use crate::resolve::Catalog;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::fmt::format;
 use crate::cli::{Run, print, print_json};
 use crate::document::{Files, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::site::fmt::format;
 use crate::vendor;
 
 /// Arguments of `fmt`.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::author::schema;
 use crate::cli::{Run, print, print_json};
 use crate::document::{Files, quoted, replace};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
 use crate::secret::Secrets;
-use crate::site::{Site, is_plain_name, schema};
+use crate::site::{Site, is_plain_name};
 
 /// Arguments of `new`.
 #[derive(Args, Debug)]

@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::author::pki::{Done, Office, Standing, State, Step};
 use crate::cli::secret::Identity;
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::document::fields::Lifetime;
 use crate::error::{Exit, Result};
-use crate::pki::{Done, Office, Reason, Standing, State, Step};
+use crate::pki::Reason;
 use crate::secret::Keyring;
 
 /// Arguments of `pki`.

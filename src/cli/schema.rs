@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use crate::author::schema::{FILES, text};
 use crate::cli::{Run, print, print_as_is};
 use crate::document::replace;
 use crate::error::{Exit, Result};
-use crate::site::schema::{FILES, text};
 
 /// Arguments of `schema`.
 #[derive(Args, Debug)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::example::{Example, paths};
 use crate::cli::{Run, print, print_json};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, nearest};
-use crate::example::{Example, paths};
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]

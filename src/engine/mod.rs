@@ -3,7 +3,6 @@
 mod apply;
 pub mod before;
 mod check;
-pub mod compare;
 mod converge;
 mod fault;
 pub mod gc;

@@ -6,23 +6,15 @@
 
 mod authority;
 mod certificate;
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-mod draft;
 mod key;
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-mod office;
 mod request;
-mod revoked;
-mod status;
+pub mod revoked;
 
 pub use authority::Authority;
 pub use certificate::Certificate;
-pub use draft::Draft;
 pub use key::{KeyType, PrivateKey};
-pub use office::{Deed, Done, Office, Step};
 pub use request::{Request, request};
 pub use revoked::{Reason, Revoked};
-pub use status::{Standing, State, survey};
 
 use std::collections::BTreeSet;
 use std::fmt;

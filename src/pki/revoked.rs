@@ -88,7 +88,7 @@ impl Revoked {
     }
 
     /// The record as it is written.
-    pub(super) fn to_toml(all: Vec<Self>) -> String {
+    pub(crate) fn to_toml(all: Vec<Self>) -> String {
         let text = toml::to_string(&Record { revoked: all }).unwrap_or_default();
         format!("# Written by `kpull pki revoke`: certificates that are not to be believed any more.\n\n{text}")
     }

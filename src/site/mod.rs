@@ -1,12 +1,11 @@
 //! What people write: TOML files as types that know file, line and column.
 
 mod checked;
-pub mod fmt;
 mod role;
 mod rollout;
-pub mod schema;
 
 pub use checked::{Assert, Type};
+pub(crate) use role::{Common, Head};
 pub use role::{Entry, Role};
 pub use rollout::{Rollout, Share, Wave};
 
@@ -77,7 +76,7 @@ pub struct HostVars {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SiteFile {
+pub(crate) struct SiteFile {
     /// The site's name: what hosts are enrolled to.
     name: String,
     /// Who reads every secret.
@@ -98,7 +97,7 @@ struct SiteFile {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SecretsTable {
+pub(crate) struct SecretsTable {
     /// Public keys of the operators.
     #[serde(default)]
     recipients: Vec<String>,
@@ -106,14 +105,14 @@ struct SecretsTable {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a public key, or a list of them")]
-enum Keys {
+pub(crate) enum Keys {
     One(String),
     Some(Vec<String>),
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct HostFile {
+pub(crate) struct HostFile {
     /// The address by which the other hosts reach it.
     address: IpAddr,
     /// Its own public key, or several, which its secrets are encrypted to.

@@ -57,7 +57,7 @@ pub struct Entry {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// What it is for, in a sentence.
     summary: String,
     /// Roles that a host with this one has too, before it.
@@ -78,7 +78,7 @@ pub(super) struct Head {
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Common {
+pub(crate) struct Common {
     /// An expression: the resource exists only where it is true.
     when: Option<String>,
     /// An expression that is a list or a map: the resource exists once for each `item`.

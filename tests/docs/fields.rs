@@ -40,7 +40,7 @@ const COMMON: [&str; 4] = ["after", "for_each", "needs", "when"];
 
 /// The JSON Schema of a sort of file.
 fn schema(name: &str) -> Value {
-    kpull::site::schema::FILES.iter().find(|file| file.name == name).unwrap().schema()
+    kpull::author::schema::FILES.iter().find(|file| file.name == name).unwrap().schema()
 }
 
 /// What a value may be, where a schema lets it be one of several; not the expression that may stand for any of them.

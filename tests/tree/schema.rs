@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use boon::{Compiler, Schemas};
+use kpull::author::schema::FILES;
 use kpull::document::{Doc, Files};
-use kpull::site::schema::FILES;
 use serde_json::Value;
 
 use crate::site::{Site, kpull};

@@ -9,11 +9,11 @@ use std::time::Instant;
 use clap::Args;
 use jiff::SignedDuration;
 
+use crate::author::pki::Done;
 use crate::cli::apply;
 use crate::cli::{Run, graphical, print, print_as_is};
 use crate::engine::{Agent, How, plan};
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::pki::Done;
 use crate::report::{Event, Notes, Report, Summary, Text};
 use crate::trust::{Signer, sign};
 use world::World;

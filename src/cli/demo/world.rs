@@ -16,11 +16,11 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
+use crate::author::pki::{Done, Office};
 use crate::cli::secret::random;
 use crate::document::Files;
 use crate::error::{Context, Error, Result, code};
 use crate::net::server::{Answer, Seen, Server};
-use crate::pki::{Done, Office};
 use crate::secret::Keyring;
 use crate::secret::desk::Desk;
 use crate::site::Site;

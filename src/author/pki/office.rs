@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::author::pki::status::{bundle, certificate_at};
+use crate::author::pki::{Draft, Standing, State, survey};
 use crate::document::Files;
 use crate::error::{Context, Error, Result, code, nearest};
-use crate::pki::status::{bundle, certificate_at};
 use crate::pki::{
-    Authority, AuthorityFields, Certificate, Draft, PrivateKey, Reason, Request, Revoked, Sort, Standing, State, Wish,
-    authority_path, authority_secret, certificate_path, key_secret, request_path, revoked, survey,
+    Authority, AuthorityFields, Certificate, PrivateKey, Reason, Request, Revoked, Sort, Wish, authority_path,
+    authority_secret, certificate_path, key_secret, request_path, revoked,
 };
 use crate::secret::index::Index;
 use crate::secret::readers::{newcomers, readers};

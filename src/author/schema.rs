@@ -4,13 +4,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::author::example::ExampleFile;
 use crate::config::Config;
 use crate::document::ArtifactFile;
-use crate::example::ExampleFile;
 use crate::kind::{KINDS, Kind};
 use crate::resolve::Facts;
-use crate::site::role::{Common, Head};
-use crate::site::{HostFile, SiteFile};
+use crate::site::{Common, Head, HostFile, SiteFile};
 use crate::vendor;
 
 /// A sort of file, and its schema.

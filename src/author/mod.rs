@@ -1,0 +1,10 @@
+//! What only people who write a site do, on a machine of theirs: nothing that a host runs imports from here.
+#![expect(clippy::disallowed_methods, reason = "an operator's own commands")]
+
+pub mod adopt;
+pub mod compare;
+pub mod differences;
+pub mod example;
+pub mod fmt;
+pub mod pki;
+pub mod schema;
