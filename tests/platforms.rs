@@ -19,6 +19,8 @@ mod kernels;
 mod lab;
 #[path = "support/machine.rs"]
 mod machine;
+#[path = "platforms/memory.rs"]
+mod memory;
 #[path = "support/old_firewalld.rs"]
 mod old_firewalld;
 #[path = "platforms/packages.rs"]
@@ -27,6 +29,8 @@ mod packages;
 mod selinux;
 #[path = "support/site.rs"]
 mod site;
+#[path = "platforms/steps.rs"]
+mod steps;
 #[path = "support/web.rs"]
 mod web;
 

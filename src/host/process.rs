@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -112,6 +112,9 @@ impl Program {
     }
 }
 
+/// What to do when a process was killed, and not by this program.
+pub const KILLED: &str = "something killed it: `journalctl -k` shows whether memory ran out, and MemoryMax= of kpull.service limits all that a run uses";
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -170,19 +173,24 @@ impl Output {
 
     /// The error that it failed, with its last lines. `what` says what was being done.
     pub fn failure(&self, what: impl AsRef<str>) -> Error {
-        let lines = self.last_lines();
-        let error = Error::new(code::COMMAND, what);
-        if lines.is_empty() {
-            return error.because(format!("{}, without a word", self.verdict()));
+        match self.last_lines() {
+            lines if lines.is_empty() => self.failed(what, ", without a word"),
+            lines => self.failed(what, &format!("\n{lines}")),
         }
-        error.because(format!("{}\n{lines}", self.verdict()))
+    }
+
+    fn failed(&self, what: impl AsRef<str>, said: &str) -> Error {
+        let error = Error::new(code::COMMAND, what).because(format!("{}{said}", self.verdict()));
+        match self.ended {
+            Ended::Exited(status) if status.signal() == Some(nix::libc::SIGKILL) => error.help(KILLED),
+            _ => error,
+        }
     }
 
     /// [`Output::failure`], without the last lines when they are not to be seen.
     pub fn failure_of(&self, what: impl AsRef<str>, is_sensitive: bool) -> Error {
         match is_sensitive {
-            true => Error::new(code::COMMAND, what)
-                .because(format!("{} (its output is not shown: it is sensitive)", self.verdict())),
+            true => self.failed(what, " (its output is not shown: it is sensitive)"),
             false => self.failure(what),
         }
     }

@@ -575,7 +575,7 @@ impl Worker {
                 "it asked the kernel for what it never needs and was killed for that: a hostile server may have taken it \
                  over; it had no rights, and nothing was changed",
             ),
-            Some(nix::libc::SIGKILL) => error.help("did this host run out of memory?"),
+            Some(nix::libc::SIGKILL) => error.help(process::KILLED),
             _ => error,
         }
     }

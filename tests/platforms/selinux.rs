@@ -1,67 +1,16 @@
 //! SELinux, enforcing: Debian's kernel and policy in a machine of their own.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Machine, made_by, need, run};
 use crate::site::Output;
+use crate::steps::boot;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 
-/// What the steps have left on the machine's second disk.
-struct Results {
-    dir: tempfile::TempDir,
-    console: String,
-}
-
-impl Results {
-    fn read(&self, name: &str) -> String {
-        let path = self.dir.path().join(name);
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}\n{}", self.console))
-    }
-
-    /// What a step said, which has to have ended with this exit code.
-    #[track_caller]
-    fn step(&self, name: &str, code: i32) -> String {
-        let said = self.read(name);
-        assert_eq!(self.read(&format!("{name}.code")), format!("{code}\n"), "{name}: {said}\n{}", self.read("audit"));
-        said
-    }
-}
-
-/// Boots the machine, in which root runs these steps with the files of `dir` at /mnt.
-fn boot(dir: &Path, steps: &str) -> Results {
-    let made = made_by("selinux-image");
-    fs::write(dir.join("steps"), steps).unwrap();
-    let disk = tempfile::NamedTempFile::new().unwrap();
-    let path = disk.path().to_str().unwrap();
-    run("mke2fs", ["-q", "-t", "ext4", "-d", dir.to_str().unwrap(), path, "256M"]);
-    let drive = |path: &str, more: &str| ["-drive".to_owned(), format!("file={path},if=virtio,format=raw{more}")];
-    let base = made.join("disk");
-    let disks = [drive(base.to_str().unwrap(), ",snapshot=on"), drive(path, "")].concat();
-    let console = Machine {
-        program: "qemu-system-x86_64",
-        options: [vec!["-cpu".to_owned(), "max".to_owned()], disks].concat(),
-        kernel: made.join("kernel"),
-        initrd: made.join("initrd"),
-        append: "console=ttyS0 root=/dev/vda rw security=selinux selinux=1 enforcing=1",
-    }
-    .run();
-    let dir = tempfile::tempdir().unwrap();
-    run("debugfs", ["-R", &format!("rdump / {}", dir.path().display()), path]);
-    Results { dir, console }
-}
-
 #[test]
 fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_writes() {
-    need(&[
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("setfiles", "policycoreutils"),
-        ("mke2fs", "e2fsprogs"),
-        ("mmdebstrap", "mmdebstrap"),
-    ]);
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("kpull");
     Output::of(Command::new("strip").arg("-o").arg(&program).arg(KPULL).output().unwrap()).exits(0);
@@ -73,7 +22,7 @@ fn under_debians_policy_kpull_converges_with_its_module_and_labels_what_it_write
     fs::write(dir.path().join("role.toml"), role).unwrap();
     fs::write(dir.path().join("nginx.conf"), NGINX).unwrap();
 
-    let results = boot(dir.path(), STEPS);
+    let results = boot(dir.path(), STEPS, "security=selinux selinux=1 enforcing=1");
     assert_eq!(results.step("mode", 0), "Enforcing\n");
 
     // without the module the firewall is what fails, and nothing else does
@@ -164,9 +113,8 @@ events {}
 stream { server { listen 127.0.0.1:8443; proxy_pass 127.0.0.1:6443; } }
 "#;
 
-/// Runs as root who has logged in. What a step says and its exit code are files beside this one.
+/// Runs as root who has logged in.
 const STEPS: &str = r#"
-step() { "${@:2}" 2>&1 | cat > "/mnt/$1"; echo "${PIPESTATUS[0]}" > "/mnt/$1.code"; }
 converge() {
     local code=0
     systemctl start kpull.service || code=$?

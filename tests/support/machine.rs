@@ -58,17 +58,17 @@ pub fn made_by(recipe: &str) -> PathBuf {
 }
 
 /// What a machine is booted with.
-pub struct Machine {
+pub struct Machine<'a> {
     /// QEMU's program, and what it says of the machine.
     pub program: &'static str,
     pub options: Vec<String>,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
     /// The kernel's command line.
-    pub append: &'static str,
+    pub append: &'a str,
 }
 
-impl Machine {
+impl Machine<'_> {
     /// Boots it without a network, and waits until it has switched itself off; what it said on its console.
     pub fn run(&self) -> String {
         let console = tempfile::NamedTempFile::new().unwrap();
