@@ -155,7 +155,6 @@ impl Systemd {
         let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
         let text = |key: &str| text_of(&properties, key);
         let number = |key: &str| properties.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
-        let time = |key: &str| properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
         let flag = |key: &str| properties.get(key).and_then(|value| bool::try_from(value).ok());
         let job = properties.get("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value.clone()).ok());
         Ok(Details {
@@ -167,8 +166,8 @@ impl Systemd {
             },
             service: text("Type"),
             result: text("Result"),
-            ended: time("ExecMainExitTimestamp"),
-            is_skipped: time("ConditionTimestamp") > 0 && flag("ConditionResult") == Some(false),
+            ended: time_of(&properties, "ExecMainExitTimestamp"),
+            is_skipped: time_of(&properties, "ConditionTimestamp") > 0 && flag("ConditionResult") == Some(false),
             pid: main_process(&properties),
             code: number("ExecMainCode"),
             status: number("ExecMainStatus"),
@@ -182,11 +181,10 @@ impl Systemd {
     /// How long ago a unit became active the last time; very long when it never was.
     pub fn active_for(&self, name: &str) -> Result<Duration> {
         let properties = self.properties(name).map_err(|error| failed("ask", name, &error))?;
-        let entered = properties.get("ActiveEnterTimestampMonotonic").and_then(|value| u64::try_from(value).ok());
         let now = u64::try_from(monotonic()).unwrap_or_default();
-        Ok(match entered {
-            None | Some(0) => Duration::MAX,
-            Some(entered) => Duration::from_micros(now.saturating_sub(entered)),
+        Ok(match time_of(&properties, "ActiveEnterTimestampMonotonic") {
+            0 => Duration::MAX,
+            entered => Duration::from_micros(now.saturating_sub(entered)),
         })
     }
 
@@ -255,10 +253,8 @@ impl Systemd {
     /// When a timer elapses next; `None` when it is not active, or waits for a run to end.
     pub fn next_elapse(&self, timer: &str) -> Result<Option<Timestamp>> {
         let properties = self.properties(timer).map_err(|error| failed("ask", timer, &error))?;
-        let micros = |key: &str| {
-            let value = properties.get(key).and_then(|value| u64::try_from(value).ok());
-            value.filter(|value| !matches!(*value, 0 | u64::MAX)).and_then(|value| i64::try_from(value).ok())
-        };
+        // the largest stands for never
+        let micros = |key: &str| i64::try_from(time_of(&properties, key)).ok().filter(|micros| *micros > 0);
         let real = micros("NextElapseUSecRealtime").and_then(|micros| Timestamp::from_microsecond(micros).ok());
         let monotonic = micros("NextElapseUSecMonotonic").and_then(|micros| {
             Timestamp::now().checked_add(SignedDuration::from_micros(micros.saturating_sub(monotonic()))).ok()
@@ -422,6 +418,11 @@ type Properties = HashMap<String, OwnedVariant>;
 /// A property that is a text; empty when the unit doesn't have it.
 fn text_of(properties: &Properties, key: &str) -> String {
     properties.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default().to_owned()
+}
+
+/// A property that is a time in microseconds; 0 when the unit doesn't have it.
+fn time_of(properties: &Properties, key: &str) -> u64 {
+    properties.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
 }
 
 /// A property that is a list of names.

@@ -191,10 +191,8 @@ pub fn find(root: &Root, name: &str, own: &Own) -> Result<Found> {
                 if dir == ETC && own.dropins.contains_key(dropin) {
                     continue;
                 }
-                if let Some((_, content)) = root.read(&dropins.join(dropin))? {
-                    file.text.push('\n');
-                    file.text.push_str(&String::from_utf8_lossy(&content));
-                }
+                file.text.push('\n');
+                file.text.push_str(&root.text(&dropins.join(dropin))?);
             }
         }
     }
@@ -257,8 +255,7 @@ fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found>
                     return Ok(Found::Masked { runtime: path.starts_with("/run") });
                 }
                 Some(meta) if meta.what == What::File => {
-                    let Some((_, content)) = root.read(&path)? else { continue };
-                    let text = String::from_utf8_lossy(&content).into_owned();
+                    let text = root.text(&path)?;
                     return Ok(Found::File(UnitFile { name: name.to_owned(), path, text }));
                 }
                 Some(meta) if meta.what == What::Link => {

@@ -100,18 +100,7 @@ impl Root {
 
     /// [`Root::write`] with content that `fill` streams into the file.
     pub fn write_with(&self, path: &Path, access: Access, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-        self.write_checked(path, access, fill, |_| Ok(()))
-    }
-
-    /// [`Root::write_with`], and `check` looks at the new file, at a path that only this process knows, before it takes its
-    /// place. A child can have the directory of that path for its own. When `check` fails, the old file stays.
-    pub fn write_checked(
-        &self,
-        path: &Path,
-        access: Access,
-        fill: impl FnOnce(&mut File) -> Result<()>,
-        check: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+        let check = |_: &Path| Ok(());
         self.put(path, access, check, |parent, temporary| {
             let mut file = self.create(parent, temporary, path)?;
             fill(&mut file)?;
@@ -131,8 +120,9 @@ impl Root {
         Ok(None)
     }
 
-    /// Puts a file that [has no name](Root::nameless) at `path`, as [`Root::write_checked`] does it. One of another file
-    /// system is copied.
+    /// Puts a file that [has no name](Root::nameless) at `path`, as [`Root::write`] does it; one of another file system is copied. `check`
+    /// looks at the new file, at a path that only this process knows, before it takes its place; a child can have the directory of that
+    /// path for its own. When `check` fails, the old file stays.
     pub fn place(
         &self,
         path: &Path,

@@ -1,0 +1,211 @@
+//! What package managers say when something fails, and what to do about it.
+
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use super::Manager;
+use crate::error::{Error, code};
+use crate::host::process::Output;
+use crate::read;
+
+pub(super) const INTERRUPTED: &str = "dpkg was interrupted";
+const HELD: &str = "Held packages were changed";
+const FULL: &str = "No space left on device";
+/// What all but apt say when something can't be had from where it should be.
+pub(super) const NOT_FETCHED: [&str; 7] = [
+    "rror downloading packages",
+    "Failed to download",
+    "Cannot download",
+    "Cannot retrieve",
+    "Curl error",
+    // zypper
+    "Download (curl) error",
+    "not found on medium",
+];
+/// What they say of a package that no source has; yum says it on its standard output.
+const NO_SUCH: [&str; 6] = [
+    "Unable to locate package",
+    "Unable to find a match",
+    "No match for argument",
+    "No package ",
+    "No provider of '",
+    "' not found.",
+];
+
+impl Manager {
+    /// The error that the program failed, with advice by what it said.
+    pub(super) fn failure(self, output: &Output, what: String) -> Error {
+        let says = |words: &str| says(output, words);
+        let error = output.failure(what);
+        if is_locked(output) {
+            let holder = lock_holder(output).unwrap_or_else(|| "another program".to_owned());
+            error
+                .passing()
+                .help(format!("{holder} has the package manager's lock; the next run goes on when it has ended"))
+        } else if says(HELD) {
+            let held = held(output).join(" ");
+            error
+                .of_host()
+                .help(format!("somebody has put that on hold here: `apt-mark unhold {held}` lets it be changed"))
+        } else if prints(output, "remove lock to allow") {
+            error
+                .of_host()
+                .help("somebody has locked that here: `zypper locks` lists it, `zypper removelock` lets it be changed")
+        } else if says("but remove is disabled") {
+            error.help("a package that is installed is in the way: say with a [[package]] that it is absent")
+        } else if NO_SUCH.iter().any(|words| says(words) || prints(output, words)) {
+            error.help("check the name, and that the repository which has it is set up on this host")
+        } else if let Some(name) = not_there(output).filter(|_| self == Self::Apt) {
+            error.help(format!(
+                "`apt-cache policy {name}` tells which versions there are, and whether a pin in /etc/apt/preferences.d forbids them"
+            ))
+        } else if says(FULL) {
+            error.with_code(code::SPACE).help("free some space and run again")
+        } else {
+            error.help(format!("run the same with `{}` by hand to see all that it says", self.program()))
+        }
+    }
+}
+
+pub(super) fn says(output: &Output, words: &str) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains(words)
+}
+
+pub(super) fn prints(output: &Output, words: &str) -> bool {
+    String::from_utf8_lossy(&output.stdout).contains(words)
+}
+
+/// Who has the lock that apt could not get: `process 4711 (apt-get)`. apt itself does not always say.
+pub(super) fn lock_holder(output: &Output) -> Option<String> {
+    const LOCKS: [&str; 4] = [
+        "/var/lib/dpkg/lock-frontend",
+        "/var/lib/dpkg/lock",
+        "/var/lib/apt/lists/lock",
+        "/var/cache/apt/archives/lock",
+    ];
+    let file = read::open_named(Path::new(LOCKS.into_iter().find(|path| says(output, path))?)).ok()?;
+    let (l_type, unlocked) = (i16::try_from(libc::F_WRLCK).ok()?, i16::try_from(libc::F_UNLCK).ok()?);
+    let mut lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+    let pid = Some(lock.l_pid).filter(|pid| lock.l_type != unlocked && *pid > 0)?;
+    let name = read::kernel(&format!("/proc/{pid}/comm")).ok()?;
+    Some(format!("process {pid} ({})", name.trim_end()))
+}
+
+/// Whether another program has the package manager's lock.
+pub(super) fn is_locked(output: &Output) -> bool {
+    [
+        "Could not get lock",
+        "is another process using it",
+        "Another app is currently holding",
+        "System management is locked",
+    ]
+    .iter()
+    .any(|words| says(output, words))
+}
+
+/// What is on hold, of what apt was to change.
+pub(super) fn held(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().skip_while(|line| !line.starts_with("The following held packages")).skip(1);
+    let names = lines.take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
+    names.map(|name| name.trim_end_matches('*').to_owned()).collect()
+}
+
+/// The package of which apt knows no version that it may take, or not the one that was asked for.
+pub(super) fn not_there(output: &Output) -> Option<String> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line =
+        text.lines().find(|line| line.contains("was not found") || line.contains("no installation candidate"))?;
+    line.rsplit('\'').nth(1).map(str::to_owned)
+}
+
+/// Whether lists of now may help.
+pub(super) fn may_be_stale(output: &Output) -> bool {
+    !is_locked(output) && ![HELD, FULL, "but remove is disabled"].iter().any(|words| says(output, words))
+}
+
+/// Whether a source was reached, or is described, in a way that this host refuses: no later run changes that.
+pub(super) fn is_mistaken(output: &Output) -> bool {
+    [
+        "GPG",
+        "NO_PUBKEY",
+        "is not signed",
+        "unauthenticated packages",
+        "could not be read",
+        "could not be parsed",
+        "Malformed",
+        "is not known on line",
+        "Conflicting values set",
+        "onfig error",
+        "Parsing file",
+        // zypper
+        "Signature verification failed",
+        "contains garbage",
+        // dnf5
+        "OpenPGP",
+    ]
+    .iter()
+    .any(|words| says(output, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::exited;
+    use super::*;
+
+    #[test]
+    fn what_a_package_manager_says_decides_what_to_do() {
+        // zypper 1.14.42 as it ran; the others as they are written in the sources of yum 3.4.3, microdnf 3.10 and dnf5
+        let advice = |manager: Manager, code: i32, stdout: &str, stderr: &str| {
+            let (stdout, stderr) = (stdout.as_bytes().to_vec(), stderr.as_bytes().to_vec());
+            let output = exited(code, stdout, stderr);
+            assert!(!manager.has_done(&output));
+            let error = manager.failure(&output, "can't install x".into());
+            (
+                error.advice().unwrap().to_owned(),
+                may_be_stale(&output) && NOT_FETCHED.iter().any(|words| says(&output, words)),
+            )
+        };
+        let name = "check the name, and that the repository which has it is set up on this host";
+        for (manager, code, stdout, stderr) in [
+            (Manager::Yum, 1, "No package x available.\n", "Error: Nothing to do\n"),
+            (Manager::Dnf, 1, "", "Error: Unable to find a match: x\n"),
+            (Manager::Dnf, 1, "", "Failed to resolve the transaction:\nNo match for argument: x\n"),
+            (Manager::Microdnf, 1, "", "error: No package matches 'x'\n"),
+            (Manager::Zypper, 104, "", "Package 'x' not found.\n"),
+            (Manager::Zypper, 104, "", "No provider of 'x' found.\n"),
+        ] {
+            assert_eq!(advice(manager, code, stdout, stderr), (name.to_owned(), false), "{stdout}{stderr}");
+        }
+        for (manager, stderr) in [
+            (Manager::Yum, "Error downloading packages:\n  x-1-1.noarch: [Errno 256] No more mirrors to try.\n"),
+            (Manager::Dnf, ">>> Curl error (7): Could not connect to server for http://x/ [Connection refused]\n"),
+            (
+                Manager::Microdnf,
+                "error: cannot update repo 'x': Cannot download repomd.xml: Curl error (7): Couldn't connect\n",
+            ),
+            (Manager::Zypper, "Download (curl) error for 'http://x/':\nError code: Connection failed\n"),
+            (Manager::Zypper, "File './x-1-1.noarch.rpm' not found on medium 'http://x/'\n"),
+        ] {
+            assert!(advice(manager, 8, "", stderr).1, "{stderr}");
+        }
+        let locked =
+            advice(Manager::Zypper, 7, "", "System management is locked by the application with pid 9 (zypper).\n");
+        assert_eq!(locked.0, "another program has the package manager's lock; the next run goes on when it has ended");
+        let stdout =
+            "Problem: conflicting requests\n Solution 1: remove lock to allow installation of x-1-1.noarch[lab]\n";
+        assert!(advice(Manager::Zypper, 4, stdout, "").0.contains("zypper removelock"));
+        assert!(is_mistaken(&exited(
+            8,
+            Vec::new(),
+            b"x (lab): Signature verification failed [6-File is unsigned]".into()
+        )));
+        for code in [102, 103, 106, 107] {
+            assert!(Manager::Zypper.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
+            assert!(!Manager::Dnf.has_done(&exited(code, Vec::new(), Vec::new())), "{code}");
+        }
+    }
+}
