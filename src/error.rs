@@ -494,11 +494,14 @@ fn masked(text: &Arc<str>) -> Arc<str> {
 }
 
 /// Whether a character would do something to a terminal, or turn the order of what is read, instead of being seen; or is not seen at
-/// all, so that two names look the same. (Joiners, which change how letters look, are for people.)
+/// all, so that two names look the same: what Unicode has as ignorable, and blanks that are no spaces. (Joiners, which change how
+/// letters look, are for people.)
 pub fn is_hidden(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
-    let is_nothing = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
-    turns || is_nothing || c.is_control() && c != '\n' && c != '\t'
+    let is_nothing = matches!(c, '\u{ad}' | '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{2060}'..='\u{2065}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
+    let is_blank = matches!(c, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
+    turns || is_nothing || is_blank || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// The text with `*` for what stands in an address before its host, or behind a `?`; as long as before, in bytes.

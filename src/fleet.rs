@@ -459,26 +459,33 @@ fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Re
     if !keys.any(good) {
         return Err("it is not signed with a `recipient` key of this host".to_owned());
     }
-    let record: Record = serde_json::from_str(signed).map_err(|why| format!("it can't be read: {why}"))?;
+    let record: Record =
+        serde_json::from_str(signed).map_err(|why| format!("it can't be read: {}", cut(&why.to_string())))?;
     if record.site != site || record.host != host {
-        return Err(format!("it is what {} of the site {} has said", record.host, record.site));
+        return Err(format!("it is what {} of the site {} has said", cut(&record.host), cut(&record.site)));
     }
     record.check(Timestamp::now())?;
     Ok(record.short())
+}
+
+/// What one host says, as far as it may be repeated.
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
 }
 
 impl Record {
     /// With no text longer than a host writes it: what one host says stands in the records of those that wait for it.
     fn short(mut self) -> Self {
         let [most_certificates, most_probes, most_artifacts] = ENTRIES;
-        self.artifacts = self.artifacts.into_iter().take(most_artifacts).collect();
+        let artifacts = self.artifacts.into_iter().take(most_artifacts);
+        self.artifacts = artifacts.map(|(name, version)| (cut(&name), cut(&version))).collect();
         self.certificates.truncate(most_certificates);
         self.failing.truncate(most_probes);
         let texts =
             [self.error.as_mut(), self.waits.as_mut(), self.bad.as_mut().map(|(_, why)| why)].into_iter().flatten();
         let names = self.failing.iter_mut().chain(self.certificates.iter_mut().map(|(name, _)| name));
         for text in texts.chain(names).chain([&mut self.program]) {
-            *text = text.chars().take(TEXT).collect();
+            *text = cut(text);
         }
         self
     }

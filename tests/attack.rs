@@ -34,14 +34,20 @@ mod moved;
 mod named;
 #[path = "attack/outputs.rs"]
 mod outputs;
+#[path = "attack/records.rs"]
+mod records;
 #[path = "attack/secrets.rs"]
 mod secrets;
 #[path = "attack/signatures.rs"]
 mod signatures;
 #[path = "support/site.rs"]
 mod site;
+#[path = "attack/supplying.rs"]
+mod supplying;
 #[path = "attack/table.rs"]
 mod table;
+#[path = "attack/taken.rs"]
+mod taken;
 #[path = "attack/terminal.rs"]
 mod terminal;
 #[path = "attack/time.rs"]

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::document::{Files, quoted};
-use crate::error::{Error, Result, code};
+use crate::document::{Files, is_version_controls, quoted};
+use crate::error::{Context, Error, Result, code, one_line};
 use crate::host::accounts::{Accounts, Database};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
@@ -17,6 +17,7 @@ use crate::host::zone::{Element, Target};
 use crate::host::zone_file::ZoneFile;
 use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
+use crate::read;
 use crate::resolve::is_template;
 use crate::secret::scan::scan;
 
@@ -24,6 +25,8 @@ use crate::secret::scan::scan;
 const LARGEST: u64 = 1 << 20;
 /// The most things in a directory that is taken over with all that is in it.
 const MOST: usize = 500;
+/// The most levels of directories that are looked through for what somebody has made.
+const DEEPEST: usize = 40;
 /// How long looking through every package may take.
 const VERIFY: Duration = Duration::from_secs(300);
 /// What systems write by themselves, or keep for one machine alone, below /etc: a path with all below it, or all that begins like
@@ -165,7 +168,11 @@ impl Adoption<'_> {
         match meta.what {
             What::Link => {
                 let target = self.root.link(path)?.unwrap_or_default();
-                self.table("symlink", &[at, ("target", quoted(&target.display().to_string()))])?;
+                let target = target.to_str().ok_or_else(|| {
+                    Error::new(code::ADOPT, format!("{shown} leads to {}, which is not UTF-8", target.display()))
+                        .help("leave the link out, or make it anew")
+                })?;
+                self.table("symlink", &[at, ("target", quoted(target))])?;
             }
             What::Directory => {
                 let mut fields = vec![at];
@@ -176,7 +183,7 @@ impl Adoption<'_> {
                 }
             }
             What::File => {
-                let source = self.source(path, &meta)?;
+                let (source, meta) = self.source(path)?;
                 let mut fields = vec![at, ("source", quoted(&source))];
                 fields.extend(self.access(&meta, 0o644, &shown)?);
                 self.table("file", &fields)?;
@@ -212,9 +219,23 @@ impl Adoption<'_> {
         Ok(fields)
     }
 
-    /// Puts a file of the host into the role's `files/`; what it is called there.
-    fn source(&mut self, path: &Path, meta: &Meta) -> Result<String> {
+    /// Puts a file of the host into the role's `files/`; what it is called there, and what was found of the file that was read.
+    fn source(&mut self, path: &Path) -> Result<(String, Meta)> {
         let shown = path.display();
+        let name = shown.to_string().trim_start_matches('/').to_owned();
+        if is_version_controls(&name) {
+            return Err(Error::new(code::ADOPT, format!("{shown} is part of a repository"))
+                .because("git would take the settings and programs in it for those of the site's own")
+                .help("name what stands beside it"));
+        }
+        if name.contains(|c: char| c.is_control() || c == '\\') {
+            return Err(Error::new(code::ADOPT, format!("no site has a file that is called {}", one_line(&name)))
+                .help("leave it out, or rename it"));
+        }
+        // what is checked is what is read: whoever owns the directory may put another file there at any time
+        let Some((meta, file)) = self.root.file(path)? else {
+            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")).help("see what it is: `ls -l`"));
+        };
         if meta.size > LARGEST {
             return Err(Error::new(code::ADOPT, format!("{shown} has {} bytes, which is much for a site", meta.size))
                 .help("a program or an archive goes into artifacts.toml: `kpull pin`"));
@@ -226,12 +247,9 @@ impl Adoption<'_> {
             )
             .help("what is secret in it goes into `kpull secret`; if nothing is, say --private"));
         }
-        let Some((_, content)) = self.root.read(path)? else {
-            return Err(Error::new(code::ADOPT, format!("{shown} can't be read")));
-        };
-        let name = shown.to_string().trim_start_matches('/').to_owned();
+        let content = read::whole(&file, meta.size, LARGEST).context(code::ADOPT, || format!("can't read {shown}"))?;
         self.files.extend([(format!("roles/{}/files/{name}", self.name), content.into())]);
-        Ok(name)
+        Ok((name, meta))
     }
 
     fn unit(&mut self, name: &str) -> Result<()> {
@@ -247,11 +265,9 @@ impl Adoption<'_> {
             Found::File(file) => file,
         };
         let mut fields = vec![("name", quoted(&file.name))];
-        if file.path.starts_with(ETC) && self.root.link(&file.path)?.is_none() {
-            let meta = self.root.meta(&file.path)?;
-            if let Some(meta) = meta {
-                fields.push(("source", quoted(&self.source(&file.path, &meta)?)));
-            }
+        if file.path.starts_with(ETC) && self.root.link(&file.path)?.is_none() && self.root.meta(&file.path)?.is_some()
+        {
+            fields.push(("source", quoted(&self.source(&file.path)?.0)));
         }
         let links = file.links(self.root)?;
         if !links.is_empty() {
@@ -270,6 +286,7 @@ impl Adoption<'_> {
         let mut table = String::new();
         for dropin in self.root.names(&dropins)?.iter().filter(|dropin| dropin.ends_with(".conf")) {
             let text = self.root.text(&dropins.join(dropin))?;
+            no_template(dropin, &format!("{dropin} of {name}"))?;
             no_template(&text, &format!("{dropin} of {name}"))?;
             let _ = writeln!(table, "{} = {}", quoted(dropin), quoted(&text));
         }
@@ -369,7 +386,8 @@ pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
     let dir = root.dir().display().to_string();
     let (list, verify) = match is_dpkg {
         true => (Vec::new(), vec!["dpkg", "--root", &dir, "--verify"]),
-        false => (vec!["rpm", "--root", &dir, "-qal"], vec!["rpm", "--root", &dir, "-Va", "--nomtime"]),
+        // a package may bring a script that verifies it, and the tree may be anybody's
+        false => (vec!["rpm", "--root", &dir, "-qal"], vec!["rpm", "--root", &dir, "-Va", "--nomtime", "--noscripts"]),
     };
     let mut owned = BTreeSet::new();
     if is_dpkg {
@@ -381,7 +399,7 @@ pub fn candidates(root: &Root) -> Result<Vec<PathBuf>> {
         owned.extend(said(&list)?.lines().map(PathBuf::from));
     }
     let mut found = BTreeSet::new();
-    walk(root, Path::new("/etc"), &owned, &mut found)?;
+    walk(root, Path::new("/etc"), DEEPEST, &owned, &mut found)?;
     // `??5?????? c /etc/file`: the third sign is that of the digest
     let verified = said(&verify)?;
     let changed = verified.lines().filter(|line| line.as_bytes().get(2) == Some(&b'5'));
@@ -408,15 +426,25 @@ fn is_noise(path: &Path) -> bool {
         })
 }
 
-/// Files and links below a directory that no package has.
-fn walk(root: &Root, dir: &Path, owned: &BTreeSet<PathBuf>, found: &mut BTreeSet<PathBuf>) -> Result<()> {
+/// Files and links below a directory that no package has. A directory with more than so many levels is named itself.
+fn walk(
+    root: &Root,
+    dir: &Path,
+    levels: usize,
+    owned: &BTreeSet<PathBuf>,
+    found: &mut BTreeSet<PathBuf>,
+) -> Result<()> {
+    if levels == 0 {
+        found.insert(dir.to_owned());
+        return Ok(());
+    }
     for name in root.names(dir)? {
         let path = dir.join(name);
         if is_noise(&path) {
             continue;
         }
         match root.meta(&path)?.map(|meta| meta.what) {
-            Some(What::Directory) => walk(root, &path, owned, found)?,
+            Some(What::Directory) => walk(root, &path, levels - 1, owned, found)?,
             Some(What::File) if !owned.contains(&path) => drop(found.insert(path)),
             _ => {}
         }

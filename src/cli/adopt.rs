@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::author::adopt::{Thing, candidates, role};
-use crate::cli::{Run, print, print_json};
+use crate::cli::{Run, print, print_json, print_line};
 use crate::document::replace;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::root::Root;
@@ -41,7 +41,7 @@ impl Run for Adopt {
             for path in candidates(&root)? {
                 match self.json {
                     true => print_json(&json!({ "version": VERSION, "path": path })),
-                    false => print(&path.display().to_string()),
+                    false => print_line(&path.display().to_string()),
                 }
             }
             return Ok(Exit::Done);
@@ -67,7 +67,7 @@ impl Run for Adopt {
         for (path, _) in &written {
             match self.json {
                 true => print_json(&json!({ "version": VERSION, "wrote": path })),
-                false => print(&format!("wrote {}", path.display())),
+                false => print_line(&format!("wrote {}", path.display())),
             }
         }
         if !self.json {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::author::pki::{Standing, survey};
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
@@ -70,7 +70,7 @@ impl Run for Check {
                     &json!({ "event": "checked", "version": crate::report::VERSION, "host": name, "resources": resources }),
                 );
             } else {
-                print(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
+                print_line(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
             found.extend(packages(&catalog, &facts.os).map(|error| (name, error)));
             users.add(&catalog);
@@ -82,7 +82,7 @@ impl Run for Check {
         errors.extend(lint_hosts(&site));
         for role in site.roles.keys().filter(|role| !site.hosts.values().any(|host| host.roles.contains(role))) {
             if !self.json {
-                print(&format!("! the role {role} is used by no host, so its templates were not tried"));
+                print_line(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
         if let Some(warning) = unknown_sizes(&site) {

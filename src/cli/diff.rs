@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::author::differences::differences;
 use crate::cli::status::ago;
-use crate::cli::{HostArgs, Run, TalkArgs, print, print_json};
+use crate::cli::{HostArgs, Run, TalkArgs, print, print_json, print_line};
 use crate::engine::Agent;
 use crate::error::{Error, Exit, Result, code};
 use crate::report::{Text, VERSION};
@@ -100,7 +100,7 @@ impl Diff {
         for name in &secrets {
             match self.host.json {
                 true => print_json(&json!({ "event": "secret_differs", "version": VERSION, "name": name })),
-                false => print(&format!("~ secret {name}  written anew, or encrypted to others")),
+                false => print_line(&format!("~ secret {name}  written anew, or encrypted to others")),
             }
         }
         found.len() + secrets.len()
@@ -120,7 +120,7 @@ impl Diff {
             match self.host.json {
                 true => print_json(&json!({ "event": "changed_between", "version": VERSION,
                     "generation": one.number, "id": id, "summary": summary })),
-                false => print(&format!("~ {id}  {summary}  (generation {})", one.number)),
+                false => print_line(&format!("~ {id}  {summary}  (generation {})", one.number)),
             }
         }
         Ok(count)

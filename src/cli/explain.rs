@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, print, print_json};
+use crate::cli::{Run, SiteArgs, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
 use crate::resolve::os::rows;
 use crate::resolve::{Facts, World};
@@ -72,10 +72,10 @@ impl Run for Explain {
             );
             return Ok(Exit::Done);
         }
-        print(&format!("{} = {value}", self.variable));
+        print_line(&format!("{} = {value}", self.variable));
         for (index, (name, place)) in set.iter().enumerate().rev() {
             let note = if index + 1 == set.len() { "" } else { "   (overruled)" };
-            print(&format!("  {name:<20} {place}{note}"));
+            print_line(&format!("  {name:<20} {place}{note}"));
         }
         if let Some(rows) = rows {
             print(&format!("  {:<20} {}", "rows", rows.join(", ")));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::{HostArgs, Run, print, print_json, print_line};
 use crate::error::{Error, Exit, Result, code, one_line};
 use crate::report::{Text, VERSION};
 use crate::store::Generation;
@@ -33,7 +33,7 @@ impl Run for History {
                     true => {
                         print_json(&json!({ "version": VERSION, "time": edit.time, "path": edit.path, "saved": file }))
                     }
-                    false => print(&format!("{:.0}  {}  is in {}", edit.time, edit.path, file.display())),
+                    false => print_line(&format!("{:.0}  {}  is in {}", edit.time, edit.path, file.display())),
                 }
             }
             return Ok(Exit::Done);

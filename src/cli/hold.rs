@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, print, print_json};
+use crate::cli::{HostArgs, Run, print, print_json, print_line};
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::before::Before;
@@ -78,7 +78,7 @@ impl Run for Hold {
         for one in HeldBack::now(&agent.store)? {
             match self.host.json {
                 true => print_json(&json!({ "version": VERSION, "held": one })),
-                false => print(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
+                false => print_line(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
             }
         }
         Ok(Exit::Done)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json};
+use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::error::{Context, Exit, Result, code};
 use crate::net;
 use crate::report::{Event, Report, Text, VERSION};
@@ -45,9 +45,9 @@ impl Run for Mirror {
         let mirror = Dir::open(&self.dir)?;
         let report = Text::new(false);
         let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
-        let (mut files, mut bytes) = (0, 0);
+        let (mut files, mut bytes) = (0, 0u64);
         mirror.fill(&site.artifacts, &filling, &progress, &mut |entry, done| {
-            (files, bytes) = (files + 1, bytes + entry.size);
+            (files, bytes) = (files + 1, bytes.saturating_add(entry.size));
             let (sign, word) = match done {
                 Done::Kept => (" ", "kept"),
                 Done::Fetched => ("↓", "fetched"),
@@ -60,7 +60,7 @@ impl Run for Mirror {
                 );
             } else {
                 let name = format!("{} {}", entry.name, entry.version);
-                print(&format!("{sign} {name:<32} {:<6} {:>12}  {}", entry.arch, entry.size, entry.file));
+                print_line(&format!("{sign} {name:<32} {:<6} {:>12}  {}", entry.arch, entry.size, entry.file));
             }
         })?;
         let removed = if self.prune { mirror.prune(&site.artifacts)? } else { 0 };

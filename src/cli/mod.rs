@@ -499,6 +499,11 @@ fn print(line: &str) {
     print_as_is(&crate::error::visible(line));
 }
 
+/// Prints one line, whatever names are in it: none begins a line that nobody has written.
+fn print_line(line: &str) {
+    print_as_is(&crate::error::one_line(line));
+}
+
 /// Writes one JSON object to standard output.
 fn print_json(value: &serde_json::Value) {
     print_as_is(&report::json_line(value.clone()));

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
-use crate::cli::{Run, TlsArgs, print, print_json};
+use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::{Format, READABLE, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
@@ -170,7 +170,7 @@ impl Pin {
         };
         let published = match checked {
             Checked::Agrees { with } => Some(with),
-            Checked::Nowhere => None,
+            Checked::Nowhere { .. } => None,
         };
         if self.json {
             return print_json(
@@ -181,13 +181,15 @@ impl Pin {
         }
         print(&format!("{name} {version} ({arch})"));
         print(&format!("  sha256   {sha256}\n  size     {size}"));
-        print(&match published {
-            Some(place) => format!("  checked  it agrees with {place}"),
-            None => "  checked  no published digest was found to compare with: compare it yourself, or say --sums"
-                .to_owned(),
+        const NONE: &str = "no published digest was found to compare with";
+        const THEN: &str = "compare it yourself, or say --sums";
+        print_line(&match checked {
+            Checked::Agrees { with } => format!("  checked  it agrees with {with}"),
+            Checked::Nowhere { unread: Some(why) } => format!("  checked  {NONE} ({why}): {THEN}"),
+            Checked::Nowhere { unread: None } => format!("  checked  {NONE}: {THEN}"),
         });
         for (index, member) in members.iter().enumerate() {
-            print(&format!("  {:<8} {member}", if index == 0 { "members" } else { "" }));
+            print_line(&format!("  {:<8} {member}", if index == 0 { "members" } else { "" }));
         }
         print(&match done {
             Done::Added => format!("  pinned in {ARTIFACTS}"),

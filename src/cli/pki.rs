@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::author::pki::{Done, Office, Standing, State, Step};
 use crate::cli::secret::Identity;
-use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::cli::{DeskArgs, Run, print, print_json, print_line};
 use crate::document::fields::Lifetime;
 use crate::error::{Exit, Result};
 use crate::pki::Reason;
@@ -129,7 +129,7 @@ impl Pki {
                 continue;
             }
             let what = host.as_ref().map_or_else(|| name.clone(), |host| format!("{host}/{name}"));
-            print(&format!("{:<8} {what:<24} {note}", deed.word()));
+            print_line(&format!("{:<8} {what:<24} {note}", deed.word()));
         }
     }
 
@@ -164,7 +164,7 @@ impl Pki {
                 continue;
             }
             let days = days.map_or_else(|| "-".to_owned(), |days| days.to_string());
-            print(&format!(
+            print_line(&format!(
                 "{host:<16} {name:<16} {:<14} {days:>5}  {:<40} {state}",
                 authority.unwrap_or("-"),
                 names.join(" ")

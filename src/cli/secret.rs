@@ -12,7 +12,7 @@ use serde_json::json;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
-use crate::cli::{DeskArgs, Run, print, print_json};
+use crate::cli::{DeskArgs, Run, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, counted};
@@ -171,11 +171,11 @@ impl Secret {
             return Ok(Exit::Done);
         }
         match hosts.is_empty() {
-            true => print(&format!(
+            true => print_line(&format!(
                 "{name}: encrypted to the operators only, since no role uses it yet; {} when one does",
                 complete("`kpull secret rekey`")
             )),
-            false => print(&format!("{name}: encrypted to {} and the operators", hosts.join(", "))),
+            false => print_line(&format!("{name}: encrypted to {} and the operators", hosts.join(", "))),
         }
         if plain.trim_ascii().len() < 8 {
             print("! it has fewer than 8 bytes: easy to guess, and too short to be taken out of a program's output");
@@ -216,7 +216,7 @@ impl Secret {
                 true => {
                     print_json(&json!({ "version": VERSION, "event": "secret_stale", "name": name, "why": why }));
                 }
-                false => print(&format!("~ {name}: {why}")),
+                false => print_line(&format!("~ {name}: {why}")),
             }
             widened.push((name.clone(), desk.newcomers(name)?));
         }
@@ -264,7 +264,7 @@ impl Secret {
                     &json!({ "version": VERSION, "event": "secret_reader", "name": name, "host": reader.host,
                     "key": reader.key.fingerprint() }),
                 ),
-                false => print(&format!("+ {name}: {reader} will be able to read it, and could not before")),
+                false => print_line(&format!("+ {name}: {reader} will be able to read it, and could not before")),
             }
         }
     }
@@ -282,7 +282,7 @@ impl Secret {
             }
             let whose = if hosts.is_empty() { "(operators only)".to_owned() } else { hosts.join(", ") };
             let note = stale.map_or_else(String::new, |why| format!("  ! {why}"));
-            print(&format!("{name:<24} {whose}{note}"));
+            print_line(&format!("{name:<24} {whose}{note}"));
         }
         Ok(Exit::Done)
     }
@@ -291,7 +291,9 @@ impl Secret {
         Desk::open(&self.desk.site)?.remove(name)?;
         match self.desk.json {
             true => print_json(&json!({ "version": VERSION, "event": "secret_removed", "name": name })),
-            false => print(&format!("{name}: removed; git still has it, so change the secret where it is used, too")),
+            false => {
+                print_line(&format!("{name}: removed; git still has it, so change the secret where it is used, too"))
+            }
         }
         Ok(Exit::Done)
     }

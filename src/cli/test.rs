@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::author::example::{Example, paths};
-use crate::cli::{Run, print, print_json};
+use crate::cli::{Run, print_json, print_line};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, nearest};
 
@@ -50,7 +50,7 @@ impl Run for Test {
                             &json!({ "event": "example", "version": crate::report::VERSION, "path": path, "met": met }),
                         );
                     }
-                    Ok(met) => print(&format!("✓ {path:<40} {met} as expected")),
+                    Ok(met) => print_line(&format!("✓ {path:<40} {met} as expected")),
                     Err(error) => errors.push(error),
                 }
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Run, TlsArgs, print, print_json};
+use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, counted, nearest};
 use crate::report::VERSION;
@@ -98,7 +98,7 @@ impl Vendor {
                 &json!({ "event": "vendored", "version": VERSION, "path": path, "done": done, "written": !self.check }),
             );
         } else {
-            print(&format!("{sign} {}", path.display()));
+            print_line(&format!("{sign} {}", path.display()));
         }
     }
 

@@ -77,6 +77,12 @@ impl FromIterator<(String, Arc<[u8]>)> for Files {
     }
 }
 
+/// Whether a path leads into the directory of a version control system. What a stranger writes there is a configuration that names
+/// programs, and is in no diff.
+pub fn is_version_controls(path: &str) -> bool {
+    path.split('/').any(|name| [".git", ".hg"].iter().any(|control| name.eq_ignore_ascii_case(control)))
+}
+
 /// The bytes of a file of the site in `dir`; `None` when there is none. A site has no links and no special files: nothing that a stranger has
 /// put there leads to a file of whoever looks at it, or to one without an end.
 pub fn read_if_there(dir: &Path, path: &str) -> Result<Option<Vec<u8>>> {

@@ -11,7 +11,7 @@ mod pin;
 mod tree;
 
 pub use doc::{Doc, Path, dotted, quoted, utf8};
-pub use files::{Files, PARTS, read_if_there, replace};
+pub use files::{Files, PARTS, is_version_controls, read_if_there, replace};
 pub use format::{Format, READABLE};
 pub(crate) use pin::ArtifactFile;
 pub use pin::{Artifact, Pin, is_sha256, read as pins};

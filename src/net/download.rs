@@ -20,7 +20,7 @@ const CHUNK: usize = 256 << 10;
 /// Bytes of a file whose size is not known in advance.
 const LARGEST: u64 = 4 << 30;
 /// The same of a file that is pinned: whoever pins it can say how large it is.
-const LARGEST_PINNED: u64 = 1 << 30;
+pub const LARGEST_PINNED: u64 = 1 << 30;
 
 /// Bytes of a note of who began a file.
 const NOTE: u64 = 64 << 10;

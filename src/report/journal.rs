@@ -2,6 +2,8 @@
 
 use log::{Level, log};
 
+use crate::error::{Error, one_line, visible};
+use crate::kind::Item;
 use crate::report::text::held_back;
 use crate::report::{Event, Report};
 
@@ -23,25 +25,35 @@ impl Journal {
     }
 }
 
+/// What a resource is called, in a message: no name begins a line, or does something to the terminal of who reads it.
+fn name(item: &Item) -> String {
+    one_line(&item.id)
+}
+
+/// What is wrong with what has this name.
+fn told(name: &str, error: &Error) -> String {
+    format!("{}: {error}", one_line(name))
+}
+
 impl Report for Journal {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::Passed { source, error } => {
-                log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{source}: {error}");
+                log!(Level::Warn, KPULL_EVENT = "source_passed", KPULL_SOURCE = *source; "{}", told(source, error));
             }
             Event::PassedMirror { mirror, error } => {
-                log!(Level::Warn, KPULL_EVENT = "mirror_passed", KPULL_MIRROR = *mirror; "mirror {mirror}: {error}");
+                log!(Level::Warn, KPULL_EVENT = "mirror_passed", KPULL_MIRROR = *mirror; "mirror {}", told(mirror, error));
             }
             Event::Keys(set) => {
                 log!(Level::Warn, KPULL_EVENT = "keys", KPULL_KEYS = set.number; "key set {} counts from now on", set.number);
             }
             Event::News { source, manifest } => {
                 log!(Level::Info, KPULL_EVENT = "release", KPULL_SOURCE = *source, KPULL_SERIAL = manifest.serial;
-                    "release {} of {} from {source}", manifest.serial, manifest.site);
+                    "{}", one_line(&format!("release {} of {} from {source}", manifest.serial, manifest.site)));
             }
             Event::Changed(item, change) => {
                 log!(Level::Info, KPULL_EVENT = "changed", KPULL_RESOURCE = item.id.as_str(), KPULL_ROLE = &*item.role;
-                    "{}: {}", item.id, change.summary);
+                    "{}: {}", name(item), change.summary);
             }
             Event::Unlabelled(error) => {
                 let help = error.advice().unwrap_or_default();
@@ -50,44 +62,46 @@ impl Report for Journal {
             Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
             Event::SlotTaken { item, slot, by } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} waits for the slot {slot}: {by}", item.id);
+                    "{}", one_line(&format!("{} waits for the slot {slot}: {by}", item.id)));
             }
             Event::SlotUnknown { item, slot, why } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "{} goes on without the slot {slot}, since etcd is down: {why}", item.id);
+                    "{}", one_line(&format!("{} goes on without the slot {slot}, since etcd is down: {why}", item.id)));
             }
             Event::SlotKept { item, slot, why } => {
                 log!(Level::Warn, KPULL_EVENT = "slot_kept", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
-                    "the slot {slot} could not be given back, and ends by itself: {why}");
+                    "{}", one_line(&format!("the slot {slot} could not be given back, and ends by itself: {why}")));
             }
             Event::Passing(item) => {
-                log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str(); "{}: passed", item.id);
+                log!(Level::Info, KPULL_EVENT = "probe_passed", KPULL_RESOURCE = item.id.as_str(); "{}: passed", name(item));
             }
             Event::Saved { path } => {
-                log!(Level::Warn, KPULL_EVENT = "saved"; "{path} was edited by hand; the edit is saved");
+                log!(Level::Warn, KPULL_EVENT = "saved"; "{} was edited by hand; the edit is saved", one_line(path));
             }
             Event::Lost { id, error } => {
                 log!(Level::Warn, KPULL_EVENT = "not_restored", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
-                    "{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
+                    "{}; `kpull disown {1}` leaves it as it is", told(&format!("{id}: can't be restored"), error), one_line(id));
             }
             Event::Overruled { id, error } => {
                 log!(Level::Warn, KPULL_EVENT = "overruled", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
-                    "{id}: {error}; {}", error.advice().unwrap_or_default());
+                    "{}; {}", told(id, error), error.advice().unwrap_or_default());
             }
-            Event::Waits { why } => log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {why}"),
+            Event::Waits { why } => {
+                log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {}", one_line(why))
+            }
             Event::LockKept { why } => {
-                log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {why}");
+                log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {}", visible(why));
             }
             Event::Stays { hold } => {
-                log!(Level::Warn, KPULL_EVENT = "held_back", KPULL_SERIAL = hold.not; "{}", held_back(hold));
+                log!(Level::Warn, KPULL_EVENT = "held_back", KPULL_SERIAL = hold.not; "{}", visible(&held_back(hold)));
             }
             Event::Back { hold } => {
                 log!(Level::Error, KPULL_EVENT = "back", KPULL_SERIAL = hold.serial;
-                    "release {} is not good for this host: back to release {}: {}", hold.not, hold.serial, hold.why);
+                    "release {} is not good for this host: back to release {}: {}", hold.not, hold.serial, visible(&hold.why));
             }
             Event::Done(summary) => {
                 log!(Level::Info, KPULL_EVENT = "done", KPULL_CHANGED = summary.changed.len(), KPULL_SERIAL = summary.serial.unwrap_or(0);
-                    "{}: {} of {} resources changed", summary.host, summary.changed.len(), summary.resources);
+                    "{}: {} of {} resources changed", one_line(&summary.host), summary.changed.len(), summary.resources);
             }
             Event::Planned(..) | Event::Waiting(_) | Event::Ended(_) | Event::Download { .. } => {}
         }
@@ -95,7 +109,7 @@ impl Report for Journal {
 }
 
 /// Tells the journal why a run failed; false when [`Journal::connect`] found none, and somebody else has to be told.
-pub fn failed(error: &crate::Error) -> bool {
+pub fn failed(error: &Error) -> bool {
     if log::max_level() == log::LevelFilter::Off {
         return false;
     }

@@ -196,7 +196,7 @@ impl Text {
                 Some(_) => "  {msg} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
                 None => "  {msg} {spinner} {bytes}  {bytes_per_sec}",
             };
-            let fresh = ProgressBar::new(total.unwrap_or(0)).with_message(name.to_owned());
+            let fresh = ProgressBar::new(total.unwrap_or(0)).with_message(one_line(name));
             fresh.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             *bar = Some((name.to_owned(), fresh));
         }
@@ -266,15 +266,16 @@ impl Report for Text {
             Event::Passing(item) => self.news(&format!("{} {}", self.paint("32", "♥"), named(item))),
             Event::Download { name, done, total } => self.progress(name, *done, *total),
             Event::Saved { path } => {
-                let text = format!("{path} was edited by hand: saved, see `kpull history --edits`");
+                let text = format!("{} was edited by hand: saved, see `kpull history --edits`", one_line(path));
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
             }
             Event::Lost { id, error } => {
+                let id = one_line(id);
                 let text = format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
             }
             Event::Overruled { id, error } => {
-                let text = format!("{id}: {error}; {}", error.advice().unwrap_or_default());
+                let text = format!("{}: {error}; {}", one_line(id), error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
             Event::Waits { why } => {

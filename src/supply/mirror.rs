@@ -11,7 +11,7 @@ use crate::document::{Artifact, Pin, is_sha256};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
-use crate::net::download::{Progress, Wanted, addresses, download_any, hash};
+use crate::net::download::{LARGEST_PINNED, Progress, Wanted, addresses, download_any, hash};
 use crate::supply::publish::{lock, open};
 
 /// The name of the list, for people: hosts don't read it.
@@ -143,7 +143,9 @@ impl Mirror {
         let mut done = Done::Fetched;
         if let Some((meta, mut file)) = self.root.file(&path)? {
             let is_read = filling.verify || known.is_none();
-            let good = known.is_none_or(|known| known == meta.size)
+            // what nobody would download is not read to its end either
+            let good = meta.size <= pin.size.unwrap_or(LARGEST_PINNED)
+                && known.is_none_or(|known| known == meta.size)
                 && (!is_read || hash(&mut file).context(code::SUPPLY, what)?.sha256 == pin.sha256);
             if good {
                 return Ok((meta.size, Done::Kept));

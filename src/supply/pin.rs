@@ -1,13 +1,14 @@
 //! `kpull pin`: upstream files written into `artifacts.toml`, everything else of which stays as it is.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::path::Path;
 
 use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value};
 
 use crate::document::{Doc, Files, Format, pins};
 use crate::error::{Context, Error, Result, code};
 use crate::net::{self, Client, Conditions, Kind, Options};
+use crate::read;
 use crate::supply::sums::Sums;
 
 /// The file's name in a site.
@@ -120,7 +121,10 @@ pub enum Checked {
         with: String,
     },
     /// No checksums were found.
-    Nowhere,
+    Nowhere {
+        /// Why the first place could not be read that may have some.
+        unread: Option<String>,
+    },
 }
 
 /// Compares a file that came from `url` with published checksums: those in `sums` (an address, or a file), else the usual ones
@@ -129,16 +133,24 @@ pub enum Checked {
 pub fn compare(options: &Options, url: &str, sha256: &str, sums: Option<&str>, alone: bool) -> Result<Checked> {
     let name = url.rsplit('/').next().unwrap_or(url);
     let Some(place) = sums else {
+        let mut unread = None;
         for (place, is_own) in beside(url) {
             // what can't be asked for was not published there, as far as we can tell
-            let Some(found) = fetch(options, &place).ok().flatten() else { continue };
+            let found = match fetch(options, &place) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(why) => {
+                    unread.get_or_insert(why.to_string());
+                    continue;
+                }
+            };
             let found = Sums::parse(&found);
             let digest = found.of(name)?.or_else(|| found.only().filter(|_| is_own));
             if let Some(digest) = digest {
                 return agree(name, sha256, digest, place);
             }
         }
-        return Ok(Checked::Nowhere);
+        return Ok(Checked::Nowhere { unread });
     };
     let text = fetch(options, place)?.ok_or_else(|| {
         Error::new(code::SUPPLY, format!("there is no {place}"))
@@ -180,12 +192,8 @@ fn fetch(options: &Options, place: &str) -> Result<Option<String>> {
         }
         net::read_all(reply, SUMS_MAX).map_err(|error| error.exit(crate::Exit::Failed))?
     } else {
-        match std::fs::File::open(place.strip_prefix("file://").unwrap_or(place)) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                file.take(SUMS_MAX).read_to_end(&mut bytes).context(code::SUPPLY, what)?;
-                bytes
-            }
+        match read::up_to(Path::new(place.strip_prefix("file://").unwrap_or(place)), SUMS_MAX) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context(code::SUPPLY, what),
         }

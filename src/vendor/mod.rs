@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::document::{Files, replace};
+use crate::document::{Files, is_version_controls, replace};
 use crate::error::{Context, Error, Place, Result, code, nearest};
 use crate::net;
 use crate::sandbox;
@@ -105,6 +105,15 @@ impl Taken {
         let own = &wanted.own;
         let files: BTreeMap<String, Arc<[u8]>> =
             part.iter().filter_map(|(path, content)| Some((wanted.path(path)?.to_owned(), content.clone()))).collect();
+        if let Some(path) = files.keys().find(|path| is_version_controls(path)) {
+            return Err(Error::refused(
+                code::VENDOR,
+                format!("{} has `{path}` in its role `{}`", upstream.site, wanted.name),
+            )
+            .at(wanted.place.clone(), "would be written here")
+            .because("git would take the settings and programs in it for yours")
+            .help("nothing was written; no role needs such a file: tell the other site's signers"));
+        }
         let here = files.iter().map(|(path, content)| (format!("roles/{own}/{path}"), content.clone())).collect();
         let role = Role::load(&here, own)?;
         let manifest = announced.manifest();

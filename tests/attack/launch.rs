@@ -192,3 +192,27 @@ fn whoever_interrupts_a_run_at_a_terminal_ends_it_at_once() {
     let again = Command::new("bash").args(["-c", &desk.apply()]).output().unwrap();
     well(&again);
 }
+
+#[test]
+fn nobody_of_the_same_user_looks_into_a_process_that_may_have_a_secret() {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    assert!(nix::unistd::geteuid().is_root(), "it becomes another user");
+    let site = tempfile::tempdir().unwrap();
+    fs::write(site.path().join("site.toml"), "name = \"test\"\n").unwrap();
+    let nobody = Some(65534);
+    std::os::unix::fs::chown(site.path(), nobody, nobody).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kpull"));
+    command.args(["secret", "set", "x", "--site"]).arg(site.path()).uid(65534).gid(65534);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // the kernel gives to root what no other process of the user may see
+    let owner = |name: &str| fs::metadata(format!("/proc/{}/{name}", child.id())).map_or(u32::MAX, |meta| meta.uid());
+    let until = Instant::now() + Duration::from_secs(60);
+    while owner("environ") != 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let owners = ["environ", "mem", "maps", "fd"].map(owner);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(owners, [0; 4]);
+}

@@ -5,8 +5,29 @@ use std::process::Output;
 use crate::host::{GOOD, Host, Tree, Via, allow, kpull};
 
 /// What turns the order of characters, breaks a line, or is not seen.
-const HIDDEN: &[char] =
-    &['\u{61c}', '\u{200b}', '\u{202e}', '\u{2028}', '\u{2060}', '\u{2067}', '\u{feff}', '\u{ad}', '\u{e0041}'];
+const HIDDEN: &[char] = &[
+    '\u{61c}',
+    '\u{200b}',
+    '\u{202e}',
+    '\u{2028}',
+    '\u{2060}',
+    '\u{2067}',
+    '\u{feff}',
+    '\u{ad}',
+    '\u{e0041}',
+    '\u{34f}',
+    '\u{115f}',
+    '\u{1160}',
+    '\u{17b4}',
+    '\u{180e}',
+    '\u{2800}',
+    '\u{3164}',
+    '\u{fe0f}',
+    '\u{ffa0}',
+    '\u{fff0}',
+    '\u{1bca0}',
+    '\u{1d173}',
+];
 
 /// What a run wrote, which has nothing in it that a terminal would do something with.
 fn shown(output: &Output) -> String {
@@ -121,4 +142,92 @@ fn a_local_user_writes_no_line_into_what_a_run_says() {
         assert!(!text.lines().any(|line| line.starts_with("✓ base         file:/etc/shadow")), "{arguments:?}: {text}");
     }
     assert_eq!(std::fs::read_link(link).unwrap().to_str(), Some("there"));
+}
+
+#[test]
+fn a_name_in_a_site_writes_no_line_into_what_is_said_of_it() {
+    let host = Host::new(Via::Dir, &allow(1, ""), 1);
+    let mut tree = Tree::good(GOOD);
+    let role = "summary = \"x\"\n[vars.x]\n\"y\\nbase         file:/etc/shadow\" = \"\\u001b[2J\"\n\
+        [[file]]\npath = \"/etc/x\\nbase         file:/etc/shadow\\u001b[2J\"\ncontent = \"x\"\n";
+    tree.put("roles/base/role.toml", role);
+    tree.list(GOOD);
+    host.publish(&tree);
+    let site = host.address();
+    for arguments in [
+        &["graph", "a", "--site", &site][..],
+        &["explain", "a", "base.x", "--site", &site],
+        &["explain", "a", "base.x.y\nbase         file:/etc/shadow", "--site", &site],
+        &["graph", "a", "--format", "dot", "--site", &site],
+        &["graph", "a", "--format", "mermaid", "--site", &site],
+        &["graph", "a", "--json", "--site", &site],
+    ] {
+        let output = kpull().args(arguments).output().unwrap();
+        let text = shown(&output);
+        assert!(output.status.success() && text.contains("file:/etc/shadow"), "{arguments:?}: {text}");
+        assert!(!text.lines().any(|line| line.starts_with("base         file:/etc/shadow")), "{arguments:?}: {text}");
+    }
+}
+
+/// The fields of a record as the journal takes it.
+fn fields(mut record: &[u8]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut fields = Vec::new();
+    while !record.is_empty() {
+        let end = record.iter().position(|byte| *byte == b'\n').unwrap();
+        let (line, rest) = (&record[..end], &record[end + 1..]);
+        if let Some(at) = line.iter().position(|byte| *byte == b'=') {
+            fields.push((text(&line[..at]), text(&line[at + 1..])));
+            record = rest;
+        } else {
+            let (length, rest) = rest.split_at(8);
+            let length = usize::try_from(u64::from_le_bytes(length.try_into().unwrap())).unwrap();
+            fields.push((text(line), text(&rest[..length])));
+            record = &rest[length + 1..];
+        }
+    }
+    fields
+}
+
+#[test]
+fn a_name_writes_no_field_no_line_and_no_escape_into_the_journal() {
+    use std::os::linux::fs::MetadataExt as _;
+    assert!(nix::unistd::geteuid().is_root(), "it makes a place for a journal of its own");
+    let host = Host::new(Via::Dir, &allow(1, ""), 1);
+    let mut tree = Tree::good(GOOD);
+    let name = "/etc/x\nKPULL_EVENT=done\n_UID=0\u{1b}[2J\u{202e}";
+    let path = serde_json::Value::from(name);
+    tree.put("roles/base/role.toml", format!("summary = \"x\"\n[[file]]\npath = {path}\ncontent = \"x\"\n"));
+    tree.list(GOOD);
+    host.publish(&tree);
+    let dir = tempfile::tempdir().unwrap();
+    let journal = std::os::unix::net::UnixDatagram::bind(dir.path().join("socket")).unwrap();
+    let output = std::fs::File::create(dir.path().join("output")).unwrap();
+    let place = output.metadata().unwrap();
+    let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind \"$1\" /run/systemd/journal && \
+                  exec \"$2\" apply --root \"$3\"";
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["-m", "sh", "-c", script, "sh"]).arg(dir.path()).arg(env!("CARGO_BIN_EXE_kpull")).arg(host.root());
+    shell.env("JOURNAL_STREAM", format!("{}:{}", place.st_dev(), place.st_ino()));
+    let status = shell.stdout(output.try_clone().unwrap()).stderr(output).status().unwrap();
+    let said = std::fs::read_to_string(dir.path().join("output")).unwrap();
+    assert!(status.success(), "{said}");
+    journal.set_nonblocking(true).unwrap();
+    let (mut events, mut buffer) = (Vec::new(), [0; 65536]);
+    while let Ok(length) = journal.recv(&mut buffer) {
+        let fields = fields(&buffer[..length]);
+        let of = |wanted: &str| -> Vec<String> {
+            fields.iter().filter(|(field, _)| field == wanted).map(|(_, value)| value.clone()).collect()
+        };
+        for message in of("MESSAGE") {
+            assert!(!message.chars().any(|c| c.is_control() || HIDDEN.contains(&c)), "{message:?}");
+        }
+        assert_eq!(of("_UID"), [""; 0]);
+        events.extend(of("KPULL_EVENT"));
+        // what programs read is as it is
+        for resource in of("KPULL_RESOURCE") {
+            assert_eq!(resource, format!("file:{name}"));
+        }
+    }
+    assert_eq!(events, ["release", "changed", "done"], "{said}");
 }

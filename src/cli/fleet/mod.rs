@@ -4,7 +4,7 @@ mod page;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,11 @@ use serde_json::json;
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::document::layout::MANIFEST;
-use crate::document::{Files, read_if_there, replace};
+use crate::document::{Files, read_if_there};
 use crate::error::{Error, Exit, Result, code};
 use crate::fleet::{Place, READING, Record, State, cluster};
 use crate::host::etcd;
+use crate::host::root::Root;
 use crate::read;
 use crate::report::VERSION;
 use crate::site::Site;
@@ -132,7 +133,11 @@ impl Fleet {
             }
         }
         if let Some(file) = &self.html {
-            replace(&[(file.clone(), page::html(&site.name, &lines, newest, now).into_bytes())])?;
+            // a web server may own the directory
+            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let page = page::html(&site.name, &lines, newest, now);
+            Root::write_output(dir, &name, page.as_bytes())?;
         }
         match (self.desk.json, &self.html) {
             (true, _) => lines.iter().for_each(|Line { host, state, record, why }| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cli::{HostArgs, Run, SiteArgs, print, print_json};
+use crate::cli::{HostArgs, Run, SiteArgs, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Trigger};
@@ -118,15 +118,15 @@ fn describe(item: &Item) -> serde_json::Value {
 }
 
 fn tell(item: &Item) {
-    print(&format!("{:<12} {}", item.role, item.id));
+    print_line(&format!("{:<12} {}", item.role, item.id));
     for after in &item.after {
-        print(&format!("{:<12}   after {after}", ""));
+        print_line(&format!("{:<12}   after {after}", ""));
     }
     for held in &item.about.before {
-        print(&format!("{:<12}   gate before {held}", ""));
+        print_line(&format!("{:<12}   gate before {held}", ""));
     }
     for (watched, trigger) in &item.about.watches {
-        print(&format!("{:<12}   {} when {watched} changes", "", Tie::of(*trigger).word()));
+        print_line(&format!("{:<12}   {} when {watched} changes", "", Tie::of(*trigger).word()));
     }
 }
 

@@ -1,0 +1,175 @@
+//! Web servers and archives that lie to whoever pins, mirrors or publishes; and who has the directories.
+
+use std::fs;
+use std::process::Command;
+
+use kpull::net::server::{Answer, Server};
+
+use crate::site::{Output, Site, kpull};
+
+fn pin(site: &Site, arguments: &[&str]) -> Output {
+    let whole =
+        ["pin", "--name", "tool", "--version", "1.0", "--arch", "amd64", "--site", site.path().to_str().unwrap()];
+    kpull(&[&whole[..], arguments].concat())
+}
+
+/// A zip archive with one member of this name, which is stored as it is.
+fn zip(name: &str) -> Vec<u8> {
+    let length = u16::try_from(name.len()).unwrap().to_le_bytes();
+    // version, flags (the name is UTF-8), method, time, date; CRC-32 and sizes of `x`; lengths of the name and of nothing more
+    let about =
+        [&[10, 0, 0, 8, 0, 0, 0, 0, 0x21, 0, 0x83, 0x16, 0xdc, 0x8c, 1, 0, 0, 0, 1, 0, 0, 0][..], &length, &[0, 0]]
+            .concat();
+    let mut zip = [b"PK\x03\x04", &about[..], name.as_bytes(), b"x"].concat();
+    let start = u32::try_from(zip.len()).unwrap();
+    zip.extend([b"PK\x01\x02\x0a\x03", &about[..], &[0; 14], name.as_bytes()].concat());
+    let size = u32::try_from(zip.len()).unwrap() - start;
+    zip.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    zip.extend([&size.to_le_bytes()[..], &start.to_le_bytes(), &[0, 0]].concat());
+    zip
+}
+
+#[test]
+fn a_member_of_an_archive_writes_no_line_into_what_pin_says_of_it() {
+    let archive = zip("tool\n  checked  it agrees with https://kernel.org/SHA256SUMS\u{1b}[2J\u{202e}");
+    let server = Server::plain(move |request| match request.path.ends_with(".zip") {
+        true => Answer::new(200, archive.clone()),
+        false => Answer::new(404, ""),
+    });
+    let told = pin(&Site::new("test"), &[&server.unwrap().url("tool.zip")]).exits(0).stdout;
+    let checked: Vec<&str> = told.lines().filter(|line| line.starts_with("  checked")).collect();
+    assert_eq!(
+        checked,
+        ["  checked  no published digest was found to compare with: compare it yourself, or say --sums"]
+    );
+    assert!(told.contains(r"tool\n  checked  it agrees") && !told.contains(['\u{1b}', '\u{202e}']), "{told}");
+}
+
+#[test]
+fn checksums_that_a_server_will_not_hand_out_are_told_of_and_not_taken_for_none() {
+    let server = Server::plain(|request| match request.path.as_str() {
+        "/tool" => Answer::new(200, "x"),
+        "/SHA256SUMS" => Answer::new(403, ""),
+        _ => Answer::new(404, ""),
+    });
+    let server = server.unwrap();
+    let told = pin(&Site::new("test"), &["--format", "file", &server.url("tool")]).exits(0).stdout;
+    let why = format!("(GET {}: the server answered 403 Forbidden)", server.url("SHA256SUMS"));
+    assert!(told.contains(&format!("no published digest was found to compare with {why}: compare it")), "{told}");
+}
+
+#[test]
+fn a_pipe_or_a_device_in_place_of_a_file_to_pin_is_not_waited_for() {
+    let site = Site::new("test");
+    let pipe = site.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::write(site.path().join("tool"), "x").unwrap();
+    let tool = format!("file://{}/tool", site.path().display());
+    for path in [pipe.to_str().unwrap(), "/dev/zero"] {
+        let told = pin(&site, &["--format", "file", &format!("file://{path}")]).exits(1);
+        assert!(told.stderr.contains("it is not a regular file"), "{}", told.stderr);
+        let told = pin(&site, &["--format", "file", "--sums", path, &tool]).exits(1);
+        assert!(told.stderr.contains("it is not a regular file"), "{}", told.stderr);
+    }
+    let endless = fs::File::create(site.path().join("endless")).unwrap();
+    endless.set_len(1 << 40).unwrap();
+    let told =
+        pin(&site, &["--format", "file", "--sums", site.path().join("endless").to_str().unwrap(), &tool]).exits(1);
+    assert!(told.stderr.contains("it has more than 1 MiB"), "{}", told.stderr);
+    assert!(!site.path().join("artifacts.toml").exists());
+}
+
+#[test]
+fn a_name_in_a_progress_bar_writes_nothing_to_a_terminal() {
+    let server = Server::plain(|_| Answer::new(200, vec![b'x'; 2 << 20])).unwrap();
+    let site = Site::new("test");
+    site.file(
+        "artifacts.toml",
+        format!(
+            "[\"x\\u001b]0;evil\\u0007\\u202e\"]\nversion = \"1\"\namd64 = {{ url = \"{}\", size = 2097152, sha256 = \"{}\" }}\n",
+            server.url("tool"),
+            "a".repeat(64)
+        ),
+    );
+    let command = format!(
+        "'{}' mirror '{}' --site '{}'",
+        env!("CARGO_BIN_EXE_kpull"),
+        site.path().join("mirror").display(),
+        site.path().display()
+    );
+    let mut script = Command::new("script");
+    script.args(["-q", "-c"]).arg(command).arg("/dev/null").env("SHELL", "/bin/sh").env("TERM", "xterm");
+    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let bars: Vec<&str> = text.split(['\r', '\n']).filter(|line| line.contains("MiB")).collect();
+    assert!(bars.iter().any(|bar| bar.contains(r"x\u{1b}]0;evil\u{7}\u{202e}")), "{text:?}");
+    assert!(!text.contains("\u{1b}]0;") && !text.contains('\u{202e}'), "{text:?}");
+}
+
+#[test]
+fn a_mirrors_owner_keeps_nobody_reading_a_file_without_an_end() {
+    let site = Site::new("test");
+    let server = Server::plain(|_| Answer::new(200, "x")).unwrap();
+    let sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    site.file(
+        "artifacts.toml",
+        format!(
+            "[tool]\nversion = \"1\"\namd64 = {{ url = \"{}\", size = \"unknown\", sha256 = \"{sha256}\" }}\n",
+            server.url("t")
+        ),
+    );
+    let mirror = site.path().join("mirror");
+    fs::create_dir_all(mirror.join("sha256")).unwrap();
+    let sparse = mirror.join("sha256").join(sha256);
+    fs::File::create(&sparse).unwrap().set_len(1 << 42).unwrap();
+    fs::write(mirror.join("index.json"), format!("{{\"version\":1,\"artifacts\":[{{\"name\":\"tool\",\"version\":\"1\",\"arch\":\"amd64\",\"upstream\":\"t\",\"file\":\"sha256/{sha256}\",\"size\":{}}}]}}", 1u64 << 42)).unwrap();
+    let told =
+        kpull(&["mirror", mirror.to_str().unwrap(), "--site", site.path().to_str().unwrap(), "--verify", "--json"]);
+    assert_eq!(told.exits(0).events("mended").len(), 1);
+    assert_eq!(fs::read(sparse).unwrap(), b"x");
+}
+
+#[test]
+fn a_place_that_is_published_to_gets_no_token_by_sending_us_elsewhere() {
+    let site = Site::new("test");
+    site.sign();
+    fs::write(site.path().join("token"), "hunter2-hunter2\n").unwrap();
+    let other = Server::plain(|_| Answer::new(404, "")).unwrap();
+    let to = other.url("x");
+    for status in [302, 307, 308] {
+        let to = to.clone();
+        let first = Server::plain(move |request| match request.method.as_str() {
+            // what is asked for leads elsewhere, and so does what is sent
+            "PUT" if request.path.contains("blobs") => Answer::new(status, "").with("Location", &to),
+            "PUT" => Answer::new(201, ""),
+            _ => Answer::new(status, "").with("Location", &to),
+        });
+        let first = first.unwrap();
+        let token = site.path().join("token").display().to_string();
+        let dir = site.path().to_str().unwrap();
+        let told = kpull(&["publish", &first.url(""), "--bearer", &token, "--site", dir]).exits(1);
+        assert!(told.stderr.contains(&format!("the server answered {status}")), "{}", told.stderr);
+        assert!(first.seen().iter().any(|seen| seen.header("authorization") == Some("Bearer hunter2-hunter2")));
+    }
+    assert!(!other.seen().is_empty());
+    for seen in other.seen() {
+        assert_eq!((seen.header("authorization"), seen.method == "PUT"), (None, false));
+    }
+}
+
+#[test]
+fn what_is_no_pointer_where_a_release_is_published_is_told_and_not_read_to_its_end() {
+    let digests = format!("manifest = \"{0}\"\nsignatures = \"{0}\"\n", "a".repeat(64));
+    for (pointer, why) in [
+        (format!("a = {}", "[".repeat(4000)), "recursion"),
+        ("x".repeat(20 << 20), "has more than 4096 bytes"),
+        (format!("format = 1\nsite = \"x\\u001b[2J\\nerror[fake]\"\nserial = 1\n{digests}"), r"`x\u{1b}[2J"),
+    ] {
+        let site = Site::new("test");
+        site.sign();
+        let server = Server::plain(move |_| Answer::new(200, pointer.clone())).unwrap();
+        let told = kpull(&["publish", &server.url(""), "--site", site.path().to_str().unwrap()]).exits(1);
+        assert!(told.stderr.contains(why) && !told.stderr.contains("\u{1b}[2J"), "{}", told.stderr);
+        assert!(server.seen().iter().all(|seen| seen.method != "PUT"));
+    }
+}
