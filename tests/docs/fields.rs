@@ -14,7 +14,7 @@ const DESCRIBED: &[Described] = &[
     ("usage/site.md", "site.toml", 0, "site", ""),
     ("usage/site.md", "host_vars/NAME.toml", 0, "host", ""),
     ("usage/roles.md", "Writing roles", 0, "role", ""),
-    ("usage/rollout.md", "Rolling out", 0, "site", "rollout"),
+    ("usage/rollout.md", "Rollouts", 0, "site", "rollout"),
     ("usage/rollout.md", "FleetLock", 0, "site", "rollout.fleetlock"),
     ("usage/pki.md", "From nothing", 0, "site", "pki.NAME"),
     ("usage/artifacts.md", "artifacts.toml", 0, "artifacts", "NAME"),
@@ -28,10 +28,10 @@ const DESCRIBED: &[Described] = &[
     ("usage/enrolling.md", "`[artifacts]`", 0, "kpull", "artifacts"),
     ("usage/back.md", "Cut off", 0, "kpull", "rollback"),
     ("usage/back.md", "How much is kept", 0, "kpull", "keep"),
-    ("usage/fleet.md", "A fleet at a glance", 0, "kpull", "status"),
+    ("usage/fleet.md", "Fleet status", 0, "kpull", "status"),
     ("usage/observing.md", "Metrics", 0, "kpull", "metrics"),
     ("usage/observing.md", "Hooks", 0, "kpull", "hook"),
-    ("usage/reuse.md", "Roles of other sites", 0, "vendor", "NAME"),
+    ("usage/reuse.md", "Sharing roles between sites", 0, "vendor", "NAME"),
     ("usage/kinds.md", "unit", 1, "role", "unit.listens"),
 ];
 
