@@ -13,13 +13,10 @@ use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted};
-use crate::host::os::Os;
-use crate::host::packages::check_system;
 use crate::kind::artifact::Artifact;
-use crate::kind::package::Package;
-use crate::lint::{lint, lint_hosts, unknown_sizes};
+use crate::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
 use crate::report::{Event, Report, Text};
-use crate::resolve::{Catalog, Facts, once, resolve, resolve_all};
+use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
 use crate::secret::desk::{Desk, Users};
 use crate::secret::scan::scan;
@@ -72,7 +69,7 @@ impl Run for Check {
             } else {
                 print_line(&format!("✓ {name:<16} {} of {}", counted(resources, "resource"), counted(roles, "role")));
             }
-            found.extend(packages(&catalog, &facts.os).map(|error| (name, error)));
+            found.extend(lint_facts(&catalog, &facts).map(|error| (name, error)));
             users.add(&catalog);
             catalogs.push(catalog);
         }
@@ -177,15 +174,6 @@ impl Check {
             }
         })
     }
-}
-
-/// What a host would say of its packages, as far as that is known from its system alone.
-fn packages<'a>(catalog: &'a Catalog, os: &'a Os) -> impl Iterator<Item = Error> + 'a {
-    let packages = catalog.items.iter().filter(|item| item.as_kind::<Package>().is_some());
-    packages.filter_map(|item| {
-        let error = check_system(os, &item.about.key).err()?;
-        Some(error.at(item.place.clone(), format!("{} of the role {}", item.id, item.role)))
-    })
 }
 
 /// What roles take out of artifacts, by digest: for every host, whichever architecture it may have.

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::take::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
+use crate::host::firewalld_age;
 use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
@@ -98,7 +99,7 @@ fn facts(agent: &Agent<'_>) -> Result<String> {
     let facts = match agent.host.is_live() {
         true => serde_json::to_vec(&Facts::of_machine(&agent.host)?),
         // in a tree all others follow from the site
-        false => serde_json::to_vec(&Os::of(&agent.host.root)?),
+        false => serde_json::to_vec(&(Os::of(&agent.host.root)?, firewalld_age::installed(&agent.host.root)?)),
     };
     Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }

@@ -11,6 +11,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 use crate::error::{Error, Result, code};
 use crate::host::address;
 use crate::host::bus::{self, Bus, Object};
+use crate::host::firewalld_age::Age;
 use crate::host::rich_rule::RichRule;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target};
 
@@ -157,11 +158,7 @@ impl Firewalld {
         let version = self.bus.call::<_, OwnedVariant>(Object { interface, ..MAIN }, "Get", &(SERVICE, "version"));
         // one that isn't running is another by the time that it reads its files
         let Some(version) = version.ok().and_then(|version| String::try_from(version).ok()) else { return Ok(()) };
-        match is_older(&version, first) {
-            true => Err(Error::new(code::FIREWALL, format!("firewalld {version} has no {what}"))
-                .help(format!("it takes {first} or newer: leave that out for this host, with `when` for instance"))),
-            false => Ok(()),
-        }
+        Age::Is(version).check(what, first)
     }
 
     /// The names of all zones that hold now.
@@ -408,14 +405,8 @@ fn no_forward(zone: &str) -> Error {
 }
 
 /// What in a rule came to firewalld last, and with which version.
-fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
+pub fn newest_word(rule: &str) -> Option<(&'static str, &'static str)> {
     RichRule::parse(rule).ok()?.newest_word()
-}
-
-/// Whether a version of firewalld is older than another; of what can't be read nothing is known.
-fn is_older(version: &str, first: &str) -> bool {
-    let numbers = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
-    matches!((numbers(version), numbers(first)), (Some(version), Some(first)) if version < first)
 }
 
 /// Where there may be more to read. A policy that lets nobody answer shows here as no answer.
@@ -454,19 +445,6 @@ mod tests {
         let elements: Vec<_> = settings.elements().iter().map(ToString::to_string).collect();
         assert_eq!(elements, ["service ssh", "port 1-2/tcp", "masquerade"]);
         assert_eq!(settings.target, Target::Reject);
-    }
-
-    #[test]
-    fn versions_are_compared_number_by_number() {
-        for (version, first, older) in [
-            ("0.6.3", "0.7", true),
-            ("0.10.0", "0.7", false),
-            ("0.7.0", "0.7", false),
-            ("1.0", "1.0", false),
-            ("git", "0.7", false),
-        ] {
-            assert_eq!(is_older(version, first), older, "{version} {first}");
-        }
     }
 
     #[test]

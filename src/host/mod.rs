@@ -6,6 +6,7 @@ pub mod address;
 pub mod bus;
 pub mod etcd;
 pub mod firewalld;
+pub mod firewalld_age;
 pub mod fleetlock;
 pub mod home;
 pub mod kube;

@@ -1,4 +1,4 @@
-//! The system that a host runs, as its os-release says.
+//! The system that a host runs, as its os-release says, and whether it is an image.
 
 use std::path::Path;
 
@@ -87,6 +87,55 @@ impl Os {
     }
 }
 
+/// Whether a system is an image: its /usr is read-only, and no package manager changes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Image {
+    /// It is none, as far as is known.
+    #[default]
+    #[serde(rename = "")]
+    None,
+    /// It has booted from ostree, as Fedora CoreOS, Silverblue and what bootc makes do.
+    #[serde(rename = "ostree")]
+    Ostree,
+    /// Of any other sort.
+    #[serde(rename = "read-only")]
+    ReadOnly,
+}
+
+/// What ostree leaves where it has booted a host.
+const OSTREE_BOOTED: &str = "/run/ostree-booted";
+
+impl Image {
+    /// Looks at a host.
+    pub fn of(root: &Root) -> Result<Self> {
+        if root.meta(Path::new(OSTREE_BOOTED))?.is_some() {
+            return Ok(Self::Ostree);
+        }
+        Ok(match root.read_only_above(Path::new("/usr/bin/.new"))? {
+            Some(_) => Self::ReadOnly,
+            None => Self::None,
+        })
+    }
+
+    /// What a system always is, by its os-release alone.
+    pub fn of_system(os: &Os) -> Self {
+        match (&*os.id, &*os.variant) {
+            ("fedora" | "rhel" | "centos", "coreos" | "iot" | "kinoite" | "silverblue") => Self::Ostree,
+            ("rhcos" | "scos" | "endless", _) => Self::Ostree,
+            ("flatcar" | "bottlerocket" | "cos" | "ubuntu-core", _) => Self::ReadOnly,
+            ("opensuse-microos" | "opensuse-leap-micro" | "sle-micro" | "sl-micro", _) => Self::ReadOnly,
+            _ => Self::None,
+        }
+    }
+
+    /// The top of what can't be written there, if `path` is below it. /usr/local may be a place of its own.
+    pub fn read_only_above(self, path: &Path) -> Option<&'static Path> {
+        let tops = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(Path::new);
+        let is_kept = self != Self::None && !path.starts_with("/usr/local");
+        tops.into_iter().find(|top| is_kept && path.starts_with(top))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +175,27 @@ mod tests {
             ("ID=alpine", "alpine"),
         ] {
             assert_eq!(Os::read(text).family, family, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_system_that_is_always_an_image_is_known_by_its_os_release_and_its_usr_local_is_nobody_s() {
+        for (text, image) in [
+            ("ID=fedora\nVARIANT_ID=coreos", Image::Ostree),
+            ("ID=fedora\nVARIANT_ID=server", Image::None),
+            ("ID=rhcos\nID_LIKE=\"rhel fedora\"", Image::Ostree),
+            ("ID=flatcar", Image::ReadOnly),
+            ("ID=\"sl-micro\"\nID_LIKE=suse", Image::ReadOnly),
+            ("ID=debian", Image::None),
+        ] {
+            assert_eq!(Image::of_system(&Os::read(text)), image, "{text}");
+        }
+        let above = |image: Image, path: &str| image.read_only_above(Path::new(path)).map(Path::to_owned);
+        for (path, top) in
+            [("/usr/bin/x", Some("/usr")), ("/lib/x", Some("/lib")), ("/usr/local/x", None), ("/opt/x", None)]
+        {
+            assert_eq!(above(Image::Ostree, path), top.map(Into::into), "{path}");
+            assert_eq!(above(Image::None, path), None, "{path}");
         }
     }
 }

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, code};
-use crate::host::os::Os;
+use crate::host::os::{Image, Os};
 use crate::host::process::{Command, Output, argv, run, run_if_there};
 use crate::host::root::{Access, Root};
 use dpkg::Dpkg;
@@ -78,38 +78,45 @@ impl Installed {
 /// What is installed of the packages that were asked for, by the name that they were asked by.
 pub type Known = HashMap<String, Vec<Installed>>;
 
-/// Where a host is told to have booted from an image of ostree, as Fedora CoreOS, Silverblue and what bootc makes do.
-const OSTREE: &str = "/run/ostree-booted";
-
 /// An error for a package on a host whose system is an image, which nothing is installed into.
-pub fn check_changeable(root: &Root, name: &str) -> Result<()> {
-    if root.meta(Path::new(OSTREE))?.is_some() {
-        let way = format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image");
-        return Err(unchangeable(name, "this host's system is an image of ostree", &way));
-    }
-    root.check_writable(Path::new("/usr/bin/.new")).map_err(|_| of_image(name))
+pub fn check_changeable(image: Image, name: &str) -> Result<()> {
+    let (why, way) = match image {
+        Image::None => return Ok(()),
+        Image::Ostree => (
+            "this host's system is an image of ostree",
+            format!("layer it (`rpm-ostree install {name}`, then reboot) or build it into the image"),
+        ),
+        Image::ReadOnly => (
+            "/usr is read-only on this host, as that of a system that is an image",
+            "add it as a system extension (systemd-sysext) or build it into the image".to_owned(),
+        ),
+    };
+    Err(Error::new(code::PACKAGE, format!("can't change the package {name}")).because(why).help(format!(
+        "{way}; else bring the program as an [[artifact]] below /opt. `when = \"not facts.image\"` leaves the package out here"
+    )))
 }
 
-/// The same of a host of which only the system is known: an error where that is always an image, and has no package manager.
-pub fn check_system(os: &Os, name: &str) -> Result<()> {
-    if os.id == "flatcar" { Err(of_image(name)) } else { Ok(()) }
-}
-
-fn of_image(name: &str) -> Error {
-    let way = "add it as a system extension (systemd-sysext) or build it into the image";
-    unchangeable(name, "/usr is read-only on this host, as that of a system that is an image", way)
-}
-
-fn unchangeable(name: &str, why: &str, way: &str) -> Error {
-    Error::new(code::PACKAGE, format!("can't change the package {name}")).because(why).help(format!(
-        "{way}; else bring the program as an [[artifact]] below /opt, and leave the package out here with `when`"
-    ))
+/// The error for packages on a host that has nothing to install them with.
+pub fn no_manager() -> Error {
+    Error::new(code::PACKAGE, "this host has no package manager that kpull knows")
+        .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
+        .help("install what is needed with an [[artifact]], or leave the packages out here with `when`")
 }
 
 impl Manager {
     /// The one that this host has. Of several, the one of the host's own family: programs of others are there to build packages
     /// for other systems.
     pub fn detect(root: &Root) -> Result<Self> {
+        match Self::find(root)? {
+            Some(manager) => Ok(manager),
+            // rpm tells what is installed; nothing is installed while it runs
+            None if Image::of(root)? == Image::Ostree => Ok(Self::Dnf),
+            None => Err(no_manager()),
+        }
+    }
+
+    /// The one that this host has, if it has one.
+    pub fn find(root: &Root) -> Result<Option<Self>> {
         let has = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
         let (is_dpkg, is_rpm) = (has("/var/lib/dpkg/status")?, has("/var/lib/rpm")? || has("/usr/lib/sysimage/rpm")?);
         let managers: &[Self] = match &*Os::of(root)?.family {
@@ -121,16 +128,15 @@ impl Manager {
         for manager in managers {
             let has_database = if *manager == Self::Apt { is_dpkg } else { is_rpm };
             if has_database && has(&format!("/usr/bin/{}", manager.program()))? {
-                return Ok(*manager);
+                return Ok(Some(*manager));
             }
         }
-        // rpm tells what is installed; nothing is installed while it runs
-        if has(OSTREE)? {
-            return Ok(Self::Dnf);
-        }
-        Err(Error::new(code::PACKAGE, "this host has no package manager that kpull knows")
-            .because("none of apt, dnf, yum, microdnf and zypper, with a database of packages, is there for its system")
-            .help("install what is needed with an [[artifact]], or leave the packages out here with `when`"))
+        Ok(None)
+    }
+
+    /// What sites call it.
+    pub fn name(self) -> &'static str {
+        if self == Self::Apt { "apt" } else { self.program() }
     }
 
     fn program(self) -> &'static str {

@@ -202,6 +202,22 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 /// Opened for path look-ups only.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
+/// The error for a path below a directory that is mounted read-only.
+pub fn read_only(path: &Path, top: &Path) -> Error {
+    let help = match top.starts_with("/usr") || top == Path::new("/") {
+        true => {
+            "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
+             where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`"
+        }
+        false => {
+            "it is mounted read-only (`findmnt -T` shows where), as the kernel does it with a disk that fails: `dmesg` tells, then \
+             mount it read-write or put the file elsewhere"
+        }
+    };
+    let message = format!("{} can't be written: {} is read-only on this host", path.display(), top.display());
+    Error::new(code::FILE, message).help(help)
+}
+
 impl Root {
     /// Opens `dir`, which must exist, as the root.
     pub fn open(dir: &Path) -> Result<Self> {
@@ -311,6 +327,14 @@ impl Root {
 
     /// An error when `path` is on a file system that is mounted read-only: neither it nor anything else can be made there.
     pub fn check_writable(&self, path: &Path) -> Result<()> {
+        match self.read_only_above(path)? {
+            Some(top) => Err(read_only(path, top)),
+            None => Ok(()),
+        }
+    }
+
+    /// The topmost directory above `path` that is on a file system which is mounted read-only, if `path` itself is on one.
+    pub fn read_only_above<'a>(&self, path: &'a Path) -> Result<Option<&'a Path>> {
         let refuses = |dir: &OwnedFd, name: &Path| {
             nix::unistd::faccessat(dir, name, AccessFlags::W_OK, AtFlags::empty()) == Err(Errno::EROFS)
         };
@@ -320,24 +344,12 @@ impl Root {
             && let Some((parent, name)) = self.parent(path)?
             && !refuses(&parent, &name)
         {
-            return Ok(());
+            return Ok(None);
         }
         let is_read_only = |dir: &&Path| matches!(self.directory(dir), Ok(Some(fd)) if refuses(&fd, Path::new(".")));
         // what is not there yet is made where the nearest one above it is
         let there = path.ancestors().skip(1).skip_while(|dir| !matches!(self.directory(dir), Ok(Some(_))));
-        let Some(top) = there.take_while(is_read_only).last() else { return Ok(()) };
-        let help = match top.starts_with("/usr") || top == Path::new("/") {
-            true => {
-                "a system that is an image keeps /usr read-only: put it below /opt, /etc or /var. The programs of the shipped roles go \
-                 where `base.bin` says: `[vars.base]` with `bin = \"/opt/bin\"`"
-            }
-            false => {
-                "it is mounted read-only (`findmnt -T` shows where), as the kernel does it with a disk that fails: `dmesg` tells, then \
-                 mount it read-write or put the file elsewhere"
-            }
-        };
-        let message = format!("{} can't be written: {} is read-only on this host", path.display(), top.display());
-        Err(Error::new(code::FILE, message).help(help))
+        Ok(there.take_while(is_read_only).last())
     }
 
     /// What `lstat` tells of a path; `None` when nothing stands there.

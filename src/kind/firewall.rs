@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, code, nearest};
 use crate::host::firewalld::UNKNOWN_SERVICE;
+use crate::host::firewalld_age::Age;
 use crate::host::rich_rule::{Part, RichRule};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
 use crate::host::{Host, address};
@@ -369,6 +370,11 @@ impl Firewall {
         zone_name(self.zone.as_deref(), host)
     }
 
+    /// An error when a firewalld is too old for what is listed.
+    pub fn check_age(&self, age: &Age) -> Result<()> {
+        self.listed.elements().iter().try_for_each(|element| age.check_element(element))
+    }
+
     /// All that it says, in words.
     fn words(&self) -> Vec<String> {
         let listed = self.listed.elements();
@@ -486,6 +492,7 @@ impl Firewall {
             }
             let file = zone_file(host, &zone)?;
             let edits = self.edits(&file.settings(), &siblings(host, catalog, &zone)?);
+            check_age(host, &edits)?;
             return Ok(change(&edits));
         }
         match self.live_edits(host, catalog, &zone)? {
@@ -496,6 +503,7 @@ impl Firewall {
             // it will run by the time that this has its turn
             None if catalog.iter().any(|item| FIREWALLD.contains(&item.id.as_str())) => {
                 let edits = self.edits(&Settings::default(), &[]);
+                check_age(host, &edits)?;
                 Ok(change(&edits))
             }
             None => Err(not_running()),
@@ -508,6 +516,15 @@ impl Firewall {
         let siblings = siblings(host, catalog, &zone)?;
         edit(host, catalog, &zone, &|have| self.edits(have, &siblings))
     }
+}
+
+/// An error for what is to be added where no firewalld runs that could be asked, and the one that will is too old for it.
+fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
+    let age = Age::of(&host.root)?;
+    edits.iter().try_for_each(|edit| match edit {
+        Edit::Add(element) => age.check_element(element),
+        Edit::Remove(_) => Ok(()),
+    })
 }
 
 /// What makes firewalld run, if the catalog has it.

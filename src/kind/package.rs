@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
+use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, check_changeable, is_named};
 use crate::host::root::Seen;
 use crate::kind::prior_state::PriorState;
@@ -109,7 +110,8 @@ impl Set {
 
     /// What is to be done with one of the packages.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
-        let manager = self.manager(host).or_else(|none| check_changeable(&host.root, name).and(Err(none)))?;
+        let manager =
+            self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
         if self.state == State::Present {
             installed.retain(|one| one.is_whole);
@@ -131,7 +133,7 @@ impl Set {
                 .then(|| Change::new(format!("version {} → {wanted}", versions()))),
         };
         if change.is_some() {
-            check_changeable(&host.root, name)?;
+            check_changeable(Image::of(&host.root)?, name)?;
         }
         Ok(change)
     }
@@ -142,6 +144,18 @@ impl Set {
 pub struct Package {
     name: String,
     set: Arc<Set>,
+}
+
+impl Package {
+    /// The package manager that its role names.
+    pub fn manager(&self) -> Option<Manager> {
+        self.set.manager
+    }
+
+    /// Whether it is to be there.
+    pub fn is_wanted(&self) -> bool {
+        self.set.state == State::Present
+    }
 }
 
 impl Resource for Package {

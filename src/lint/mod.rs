@@ -1,6 +1,7 @@
 //! What `kpull check` finds in a site whose every host resolves, before a host is touched: one file a lint.
 
 mod certificates;
+mod facts;
 mod flags;
 mod hosts;
 mod needs;
@@ -28,6 +29,7 @@ use crate::lint::systemd::UnitText;
 use crate::resolve::Catalog;
 use crate::site::Site;
 
+pub use facts::lint as lint_facts;
 pub use hosts::lint as lint_hosts;
 pub use pins::unknown_sizes;
 

@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::document::{Doc, read_if_there};
 use crate::error::{Context, Error, Result, code, nearest};
-use crate::host::{Host, meminfo};
+use crate::host::os::Image;
+use crate::host::packages::Manager;
+use crate::host::{Host, firewalld_age, meminfo};
 use crate::resolve::os::Os;
 use crate::resolve::world::merge;
 use crate::site::HostVars;
@@ -22,6 +24,12 @@ const SELINUX: [&str; 3] = ["enforcing", "permissive", "disabled"];
 
 /// What `cgroup` can be.
 const CGROUP: [&str; 4] = ["v1", "hybrid", "v2", "unknown"];
+
+/// What `package_manager` can be.
+const PACKAGE_MANAGER: [&str; 7] = ["apt", "dnf", "yum", "microdnf", "zypper", NO_PACKAGE_MANAGER, ""];
+
+/// The package manager of a host that has none.
+pub const NO_PACKAGE_MANAGER: &str = "none";
 
 /// Facts of a host; in a template `facts.NAME`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -51,6 +59,17 @@ pub struct Facts {
     #[serde(default = "unknown", deserialize_with = "cgroup_of")]
     #[schemars(extend("enum" = CGROUP))]
     pub cgroup: String,
+    /// Whether the system is an image, into which nothing is installed: `ostree`, or `read-only` for any other sort; empty where it is none, or
+    /// nobody has looked.
+    #[serde(default)]
+    pub image: Image,
+    /// The program that packages are installed with: `apt`, `dnf`, `yum`, `microdnf` or `zypper`, or `none`; empty where nobody has looked.
+    #[serde(default, deserialize_with = "package_manager_of")]
+    #[schemars(extend("enum" = PACKAGE_MANAGER))]
+    pub package_manager: String,
+    /// The version of firewalld; empty where it is not installed, or nobody has looked.
+    #[serde(default)]
+    pub firewalld: String,
     /// Whether these were read from the running machine; false when they are assumed for a tree or for `check`.
     #[serde(default = "yes")]
     pub live: bool,
@@ -90,6 +109,9 @@ impl Facts {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             selinux: selinux.to_owned(),
             cgroup: cgroup(host)?.to_owned(),
+            image: Image::of(&host.root)?,
+            package_manager: Manager::find(&host.root)?.map_or(NO_PACKAGE_MANAGER, Manager::name).to_owned(),
+            firewalld: firewalld_age::installed(&host.root)?,
             live: true,
         })
     }
@@ -98,16 +120,21 @@ impl Facts {
     /// this machine's processor. The same for the same site, so that a tree comes out the same everywhere.
     pub fn assumed(name: &str, address: IpAddr, tree: Option<&Host>) -> Result<Self> {
         let os = tree.map(|host| Os::of(&host.root)).transpose()?.filter(|os| !os.id.is_empty());
+        let firewalld = tree.map(|host| firewalld_age::installed(&host.root)).transpose()?.unwrap_or_default();
+        let os = os.unwrap_or_else(Os::assumed);
         Ok(Self {
             hostname: name.to_owned(),
             arch: arch(),
-            os: os.unwrap_or_else(Os::assumed),
+            image: Image::of_system(&os),
+            os,
             interfaces: BTreeMap::from([("eth0".to_owned(), vec![address])]),
             memory: 4096,
             cores: 2,
             boot_id: no_boot(),
             selinux: "disabled".to_owned(),
             cgroup: unknown(),
+            package_manager: String::new(),
+            firewalld,
             live: false,
         })
     }
@@ -130,7 +157,13 @@ impl Facts {
             }
         }
         let own = serde_json::to_value(self).context(code::FACTS, || "facts can't be told".to_owned())?;
-        doc.read_at(at, merge(own, &Value::Object(some)))
+        doc.read_at(at, merge(own, &Value::Object(some))).map(Self::completed)
+    }
+
+    /// These, with what follows from the system where nobody has looked.
+    fn completed(self) -> Self {
+        let image = if self.image == Image::None { Image::of_system(&self.os) } else { self.image };
+        Self { image, ..self }
     }
 
     /// The file of a site that a host's facts are recorded in.
@@ -144,6 +177,7 @@ impl Facts {
         match site.map(|dir| read_if_there(dir, &file)).transpose()?.flatten() {
             Some(bytes) => Doc::parse(&file, &bytes)?
                 .read()
+                .map(Self::completed)
                 .map_err(|error: Error| error.or_help(format!("`kpull facts`, run on {name}, prints the whole file"))),
             None => Self::assumed(name, address, None),
         }
@@ -200,6 +234,10 @@ fn yes() -> bool {
 
 fn selinux_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     one_of(deserializer, &SELINUX)
+}
+
+fn package_manager_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    one_of(deserializer, &PACKAGE_MANAGER)
 }
 
 fn cgroup_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -18,7 +18,7 @@ mod world;
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
 pub use expression::Expression;
-pub use facts::Facts;
+pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
 pub use os::Os;
 pub use shown::{Shown, digest};

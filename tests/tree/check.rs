@@ -298,3 +298,91 @@ fn filters_and_methods_of_ansible_roles_work_in_a_role() {
     tree.kpull("apply").exits(0);
     assert_eq!(fs::read_to_string(tree.path().join("a")).unwrap(), "255.255.0.0 a+b a/b eA== a\n");
 }
+
+/// The facts of h1, as an older kpull printed them, with the system's own and further ones.
+fn facts(os: &str, more: &str) -> String {
+    format!(
+        "hostname = \"h1\"\narch = \"amd64\"\nmemory = 4096\ncores = 2\nselinux = \"disabled\"\n{more}[os]\n{os}[interfaces]\n\
+         eth0 = [\"10.0.0.1\"]\n"
+    )
+}
+
+const CENTOS_STREAM: &str = "id = \"centos\"\nversion = \"9\"\nfamily = \"rhel\"\n";
+
+#[test]
+fn what_a_host_refuses_because_of_what_it_is_is_an_error_where_its_facts_are_recorded() {
+    let coreos = facts("id = \"fedora\"\nversion = \"41\"\nvariant = \"coreos\"\nfamily = \"rhel\"\n", "");
+    let flatcar = facts("id = \"flatcar\"\nversion = \"3975.2.2\"\nfamily = \"flatcar\"\n", "");
+    let bootc = facts(CENTOS_STREAM, "image = \"ostree\"\npackage_manager = \"dnf\"\n");
+    let read_only = facts(CENTOS_STREAM, "image = \"read-only\"\npackage_manager = \"dnf\"\n");
+    let alpine = facts("id = \"alpine\"\nversion = \"3.20\"\nfamily = \"alpine\"\n", "package_manager = \"none\"\n");
+    let old = facts(CENTOS_STREAM, "firewalld = \"0.6.3\"\n");
+    let centos_7 = facts("id = \"centos\"\nversion = \"7\"\nfamily = \"rhel\"\n", "");
+    let ubuntu = facts("id = \"ubuntu\"\nversion = \"20.04\"\nfamily = \"debian\"\n", "");
+    let package = "[[package]]\nnames = [\"socat\"]\n";
+    let below_usr = "[[file]]\npath = \"/usr/share/app/x\"\ncontent = \"x\"\n";
+    let linked = "[[directory]]\npath = \"/lib/app\"\n";
+    let forward = "[[firewall]]\nzone = \"storage\"\nforward = true\n";
+    let priority = "[[firewall]]\nrich = [\"rule priority=5 service name=ntp accept\"]\n";
+    let helpers = "[[firewall]]\n[firewall.define_services.own]\nports = [\"1/tcp\"]\nhelpers = [\"ftp\"]\n";
+    let ostree = "can't change the package socat: this host's system is an image of ostree";
+    let image = "can't change the package socat: /usr is read-only on this host, as that of a system that is an image";
+    let usr = "/usr/share/app/x can't be written: /usr is read-only on this host";
+    let without = "leave that out for this host, with `when` for instance";
+    for (facts, role, what, help) in [
+        (&coreos, package, ostree, "layer it (`rpm-ostree install socat`, then reboot) or build it into the image"),
+        (&bootc, package, ostree, "`when = \"not facts.image\"` leaves the package out here"),
+        (&flatcar, package, image, "add it as a system extension (systemd-sysext)"),
+        (&read_only, package, image, "below /opt"),
+        (
+            &alpine,
+            package,
+            "this host has no package manager that kpull knows: none of apt, dnf, yum, microdnf and zypper, with a database of \
+             packages, is there for its system",
+            "install what is needed with an [[artifact]]",
+        ),
+        (&coreos, below_usr, usr, "put it below /opt, /etc or /var"),
+        (&read_only, below_usr, usr, "`base.bin`"),
+        (&flatcar, linked, "/lib/app can't be written: /lib is read-only on this host", "dmesg"),
+        (&old, forward, "firewalld 0.6.3 has no `forward` in its zones", without),
+        (&centos_7, forward, "the firewalld of centos 7 has no `forward` in its zones", "it takes 0.9 or newer"),
+        (&centos_7, priority, "the firewalld of centos 7 has no `priority` in its rich rules", "it takes 0.7 or newer"),
+        (&old, helpers, "firewalld 0.6.3 has no `helpers` in its services", "it takes 0.8 or newer"),
+        (&ubuntu, forward, "the firewalld of ubuntu 20.04 has no `forward` in its zones", without),
+    ] {
+        let site = Site::new("test");
+        site.host("h1", "address = \"10.0.0.1\"\nroles = [\"app\"]\n");
+        site.file("roles/app/role.toml", format!("summary = \"x\"\n\n{role}"));
+        let check = || kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);
+        check().exits(0);
+        site.file("facts/h1.toml", facts);
+        let errors = check().exits(1).events("error");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let error = &errors[0];
+        assert_eq!(error["error"], what, "{role}");
+        assert!(error["help"].as_str().unwrap().contains(help), "{role}: {error}");
+        let place = (&error["file"], &error["line"], &error["column"]);
+        assert_eq!(place, (&"roles/app/role.toml".into(), &3.into(), &1.into()), "{role}");
+    }
+}
+
+#[test]
+fn what_a_host_takes_in_spite_of_what_it_is_is_no_error() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"app\"]\n");
+    let check = || kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);
+    let image = facts(CENTOS_STREAM, "image = \"ostree\"\npackage_manager = \"dnf\"\n");
+    let newer = facts("id = \"centos\"\nversion = \"7\"\nfamily = \"rhel\"\n", "firewalld = \"1.3.3\"\n");
+    for (facts, role) in [
+        (&image, "[[package]]\nwhen = \"not facts.image\"\nname = \"socat\"\n"),
+        (&image, "[[package]]\nname = \"socat\"\nstate = \"absent\"\n"),
+        (&image, "[[file]]\npath = \"/usr/local/bin/x\"\ncontent = \"x\"\n"),
+        (&image, "[[file]]\npath = \"/opt/x\"\ncontent = \"x\"\n[[absent]]\npath = \"/usr/share/x\"\n"),
+        (&newer, "[[firewall]]\nzone = \"storage\"\nforward = true\n"),
+        (&newer, "[[firewall]]\nzone = \"storage\"\ntarget = \"ACCEPT\"\nforward = false\n"),
+    ] {
+        site.file("roles/app/role.toml", format!("summary = \"x\"\n{role}"));
+        site.file("facts/h1.toml", facts);
+        check().exits(0);
+    }
+}

@@ -199,3 +199,76 @@ fn what_can_be_no_service_or_set_is_refused_with_the_reason() {
         assert!(told.contains(why), "{fields}: {told}");
     }
 }
+
+/// Ends `plan` and `apply` with this error, before anything is changed.
+#[track_caller]
+fn refuses(tree: &Tree, what: &str, help: &str) {
+    let before = files(tree);
+    for command in ["plan --json", "apply --json"] {
+        let error = tree.kpull(command).exits(1).error();
+        let told = (error["error"].as_str().unwrap(), error["help"].as_str().unwrap());
+        assert!(told.0.contains(what) && told.1.contains(help), "{error}");
+        assert_eq!(error["file"], "roles/base/role.toml");
+    }
+    let is_state = |file: &String| file.contains("var/lib/kpull");
+    let now = files(tree);
+    assert!(now.iter().filter(|file| !is_state(file)).eq(before.iter().filter(|file| !is_state(file))), "{now:?}");
+}
+
+#[test]
+fn what_the_firewalld_of_a_tree_is_too_old_for_is_refused_before_anything_is_changed() {
+    let first = "[[file]]\npath = \"/etc/first\"\ncontent = \"\"\n";
+    let zone = "[[firewall]]\nzone = \"public\"\n";
+    let own = "[firewall.define_services.own]\nports = [\"1/tcp\"]\n";
+    for (wants, what, needs) in [
+        (format!("{zone}forward = true\n"), "`forward` in its zones", "0.9"),
+        (
+            "[[firewall]]\nzone = \"k8s\"\ntarget = \"ACCEPT\"\nforward = true\n".to_owned(),
+            "`forward` in its zones",
+            "0.9",
+        ),
+        (
+            format!("{zone}rich = [\"rule priority=5 service name=ntp accept\"]\n"),
+            "`priority` in its rich rules",
+            "0.7",
+        ),
+        (
+            format!("{zone}rich = [\"rule family=ipv4 tcp-mss-clamp value=pmtu\"]\n"),
+            "`tcp-mss-clamp` in its rich rules",
+            "1.0",
+        ),
+        (format!("{zone}{own}includes = [\"ssh\"]\n"), "`includes` in its services", "0.7"),
+        (format!("{zone}{own}helpers = [\"ftp\"]\n"), "`helpers` in its services", "0.8"),
+    ] {
+        let (site, tree) = tree(&format!("{first}{wants}"));
+        tree.write("etc/firewalld/zones/public.xml", "<zone>\n</zone>\n");
+        // by the system, whose firewalld is to come
+        tree.write("etc/os-release", "ID=centos\nID_LIKE=\"rhel fedora\"\nVERSION_ID=7\n");
+        refuses(&tree, &format!("the firewalld of centos 7 has no {what}"), &format!("it takes {needs} or newer"));
+        // by the firewalld that is there
+        let program = "usr/lib/python3.6/site-packages/firewall/config/__init__.py";
+        tree.write("usr/sbin/firewalld", "").write(program, "DAEMON = 'x'\nVERSION = '0.6.3'\n");
+        tree.write("etc/os-release", "ID=fedora\nVERSION_ID=41\n");
+        refuses(&tree, &format!("firewalld 0.6.3 has no {what}"), &format!("it takes {needs} or newer"));
+        // and what is there already is no change
+        tree.write(program, "VERSION = '2.1.1'\n");
+        tree.kpull("apply").exits(0);
+        tree.write(program, "VERSION = '0.6.3'\n");
+        tree.kpull("plan").exits(0);
+        drop(site);
+    }
+}
+
+#[test]
+fn a_role_can_ask_which_firewalld_a_tree_has_and_its_next_run_sees_another() {
+    let asks = "[[firewall]]\nzone = \"k8s\"\ntarget = \"ACCEPT\"\nforward = \"{{ facts.firewalld is version('0.9', '>=') }}\"\n";
+    let (_site, tree) = tree(asks);
+    let program = "usr/lib/python3/dist-packages/firewall/config/__init__.py";
+    tree.write("usr/sbin/firewalld", "").write(program, "VERSION = '0.6.3'\n");
+    tree.kpull("apply").exits(0);
+    let has_forward = || tree.read("etc/firewalld/zones/k8s.xml").contains("<forward/>");
+    assert!(!has_forward());
+    tree.write(program, "VERSION = '1.3.3'\n");
+    tree.kpull("apply").exits(0);
+    assert!(has_forward());
+}

@@ -13,6 +13,7 @@ use super::{FirewallFields, HelperName, ProtocolName, ServiceName, traffic_of_se
 use crate::document::fields::AbsolutePath;
 use crate::error::Result;
 use crate::host::firewalld::IpSet;
+use crate::host::firewalld_age::Age;
 use crate::host::rich_rule::attribute;
 use crate::host::zone::{PortRange, Traffic};
 use crate::host::{Host, address};
@@ -297,6 +298,11 @@ impl Definition {
         self.set.is_none().then_some((&self.name, &self.lets_in))
     }
 
+    /// An error when a firewalld is too old for it.
+    pub fn check_age(&self, age: &Age) -> Result<()> {
+        self.newest.map_or(Ok(()), |(what, first)| age.check(what, first))
+    }
+
     /// What has to be done to the set as it is now: nothing to a service, which changes when firewalld reads its file again.
     fn live_edits(&self, host: &Host) -> Result<LiveEdits> {
         let Some(wanted) = self.set.as_ref().filter(|_| host.is_live()) else { return Ok(LiveEdits::default()) };
@@ -362,8 +368,11 @@ impl Resource for Definition {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let file = self.file.observe(work)?;
-        if let Some((what, first)) = self.newest.filter(|_| file.is_some() && work.host.is_live()) {
-            work.host.firewalld()?.require(what, first)?;
+        if let Some((what, first)) = self.newest.filter(|_| file.is_some()) {
+            match work.host.is_live() && work.host.firewalld()?.life().is_some() {
+                true => work.host.firewalld()?.require(what, first)?,
+                false => self.check_age(&Age::of(&work.host.root)?)?,
+            }
         }
         let live = self.live_edits(work.host)?.words();
         Ok(match (file, live.is_empty()) {

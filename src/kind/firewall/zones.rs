@@ -7,7 +7,7 @@ use super::{Edits, Firewall, not_running};
 use crate::error::{Error, Result, code, nearest};
 use crate::host::Host;
 use crate::host::firewalld::{UNKNOWN_ZONE, Zone};
-use crate::host::os::Os;
+use crate::host::firewalld_age::Age;
 use crate::host::root::{Access, Root};
 use crate::host::zone::{Edit, Element, Settings};
 use crate::host::zone_file::ZoneFile;
@@ -226,24 +226,9 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
         }
         _ => ("", ""),
     };
-    let forward = if content.is_empty() || forwards_nothing(&Os::of(root)?) { "" } else { "  <forward/>\n" };
+    // 1.0 has it in these zones, and one before 0.9 can't read a zone that has it
+    let forward = if content.is_empty() || Age::of(root)?.is_before("1.0") { "" } else { "  <forward/>\n" };
     Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
-}
-
-/// Whether a system comes with a firewalld before 1.0, whose zones have no `<forward/>`; one before 0.9 can't read a zone that has it.
-fn forwards_nothing(os: &Os) -> bool {
-    let first: &[u32] = match (&*os.id, &*os.family) {
-        ("ubuntu", _) => &[22],
-        ("fedora", _) => &[35],
-        ("amzn", _) => &[2023],
-        (_, "debian") => &[12],
-        (_, "rhel") => &[9],
-        (_, "suse") => &[15, 6],
-        _ => return false,
-    };
-    let version: Vec<u32> = os.version.split('.').map_while(|part| part.parse().ok()).collect();
-    // what has no version is the newest
-    !version.is_empty() && version.as_slice() < first
 }
 
 /// What tells whether somebody has touched a zone: what is permanent is in the files.
