@@ -245,3 +245,35 @@ fn a_zone_that_nobody_describes_is_told_with_the_name_that_was_meant_and_nothing
     }
     assert_eq!(everything(host), before);
 }
+
+#[test]
+fn what_the_firewalld_that_is_yet_to_run_is_too_old_for_is_refused_before_anything_is_changed() {
+    let world = World::new();
+    let host = world.host();
+    let facts = host.run("kpull facts").ok();
+    let version = host.run("firewall-cmd --version").ok();
+    assert!(facts.lines().any(|line| line == format!("firewalld = \"{version}\"")), "{version}: {facts}");
+
+    let program = "/usr/lib/python3/dist-packages/firewall/config/__init__.py";
+    host.run(&format!("systemctl stop firewalld && sed -i.new \"s/^VERSION = .*/VERSION = '0.6.3'/\" {program}")).ok();
+    let wants =
+        "[[file]]\npath = \"/etc/first\"\ncontent = \"\"\n[[unit]]\nname = \"firewalld.service\"\nenable = true\n";
+    for (more, what) in [
+        ("[[firewall]]\nzone = \"storage\"\nforward = true\n", "firewalld 0.6.3 has no `forward` in its zones"),
+        (
+            "[[firewall]]\n[firewall.define_services.own]\nports = [\"1/tcp\"]\nhelpers = [\"ftp\"]\n",
+            "firewalld 0.6.3 has no `helpers` in its services",
+        ),
+    ] {
+        world.release(&format!("{wants}{more}"));
+        for command in ["plan", "apply"] {
+            let told = host.run(&format!("kpull {command} --json"));
+            assert_eq!(told.code(), 1, "{command}: {told}");
+            assert!(told.stdout.contains(what), "{command}: {told}");
+        }
+        host.run("test ! -e /etc/first && ! systemctl is-active firewalld").ok();
+    }
+    host.run(&format!("mv {program}.new {program}")).ok();
+    world.converges();
+    host.run("firewall-cmd --info-service=own").ok();
+}

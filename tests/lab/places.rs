@@ -121,6 +121,14 @@ fn a_usr_that_is_read_only_is_named_before_anything_is_touched_and_what_goes_bel
     let package = |name: &str| format!("[[package]]\nname = '{name}'\n");
     let sysext = ["can't change the package sl: /usr is read-only on this host", "systemd-sysext"];
     refused(&(role("/opt/bin") + &package("sl")), &sysext);
+    // what the host says of itself is enough for check to refuse the same, before a release is signed
+    let facts = host.run("mkdir -p /srv/site/facts && kpull facts | tee /srv/site/facts/h1.toml").ok();
+    for fact in ["image = \"read-only\"", "package_manager = \"apt\""] {
+        assert!(facts.lines().any(|line| line == fact), "{facts}");
+    }
+    let check = host.run("kpull check --json --site /srv/site");
+    assert_eq!(check.code(), 1, "{check}");
+    sysext.iter().for_each(|word| assert!(check.stdout.contains(word), "no {word} in {check}"));
     // what may be written there is a mount of its own, and what is there is fine
     host.run("mkdir /srv/local && mount --bind /srv/local /usr/local").ok();
     world.release(&(role("/opt/bin") + &package("socat") + "[[file]]\npath = '/usr/local/x'\ncontent = 'x'\n"));
