@@ -317,13 +317,20 @@ impl Trust {
         let signers = AllowedSigners::load(path)?;
         let release = self.threshold.unwrap_or(1);
         let rotate = self.rotate_threshold.unwrap_or(release);
-        let keys = signers.count(Purpose::Release);
-        if release == 0 || release > keys {
-            return Err(Error::new(
-                code::CONFIG,
-                format!("`threshold` is {release}, and {} has {}", path.display(), counted(keys, "key")),
-            )
-            .help("set `threshold` under [trust] in kpull.toml to between 1 and the number of keys"));
+        // without a number of its own, the list may have too few keys for that: then nobody makes a new set
+        let explicit = self.rotate_threshold.map(|wanted| ("rotate_threshold", wanted, Purpose::Keys));
+        for (name, wanted, purpose) in [Some(("threshold", release, Purpose::Release)), explicit].into_iter().flatten() {
+            let keys = signers.count(purpose);
+            if wanted == 0 || wanted > keys {
+                return Err(Error::new(
+                    code::CONFIG,
+                    format!("`{name}` is {wanted}, and {} has {}", path.display(), counted(keys, "key")),
+                )
+                .help(format!(
+                    "set `{name}` under [trust] in kpull.toml to between 1 and the number of keys whose `namespaces` has {}",
+                    purpose.namespace()
+                )));
+            }
         }
         Ok(KeySet::start(&self.site, signers, release, rotate))
     }

@@ -68,10 +68,18 @@ pub struct Config {
     /// How often a host speaks that has nothing new to tell; `10m` when left out.
     #[serde(default = "ten_minutes")]
     every: Span,
+    /// How long reading the records of other hosts may take, all together, before this host takes a release of a rollout; `60s` when
+    /// left out.
+    #[serde(default = "a_minute")]
+    within: Span,
 }
 
 fn ten_minutes() -> Span {
     Span(Duration::from_secs(600))
+}
+
+fn a_minute() -> Span {
+    Span(READING)
 }
 
 impl Config {
@@ -88,6 +96,11 @@ impl Config {
         }
         self.http.as_deref().map(net::parse).transpose()?;
         self.cluster().map(drop)
+    }
+
+    /// How long reading the records of other hosts may take, all together.
+    pub fn within(&self) -> Duration {
+        self.within.0
     }
 
     /// Where the other hosts' records are, which tell it in the same place.
@@ -174,6 +187,9 @@ pub struct Record {
     /// The number of the key set by which it has `release`: a later set can take serials back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<u64>,
+    /// The number of the key set that the release with the serial `seen` was signed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_keys: Option<u64>,
     /// The number of its generation.
     pub generation: Option<u64>,
     /// Whether every unit and probe was well then.
@@ -286,7 +302,8 @@ fn record(agent: &Agent<'_>, config: &Config, run: &LastRun) -> Result<Record> {
         every: config.every.0.as_secs(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         release: generation.as_ref().map(|one| one.serial),
-        seen: seen.map(|seen| seen.serial),
+        seen: seen.as_ref().map(|seen| seen.serial),
+        seen_keys: seen.map(|seen| seen.keys),
         keys: generation.as_ref().map(|one| one.keys),
         generation: generation.as_ref().map(|one| one.number),
         good: generation.is_some_and(|one| one.good),
@@ -334,7 +351,7 @@ fn unreached(why: &Failure) -> Error {
     Error::new(code::FLEET, "etcd does not take this host's status").because(why)
 }
 
-/// How long the records of a fleet may take to be read, all together.
+/// How long the records of a fleet may take to be read, all together, unless somebody says otherwise.
 pub const READING: Duration = Duration::from_secs(60);
 
 /// Where the records of a fleet are read.
@@ -512,13 +529,22 @@ impl Record {
         Ok(())
     }
 
+    /// The number of the key set that the release with the serial `seen` was signed by, as far as the host says that: older ones say
+    /// only which set they have applied a release by.
+    pub fn keys_of_seen(&self) -> u64 {
+        self.seen_keys.or(self.keys).unwrap_or(0)
+    }
+
+    /// Whether the host has not spoken for long.
+    pub fn is_silent(&self, now: Timestamp) -> bool {
+        let every = Duration::from_secs(self.every).min(SPAN_MAX).try_into().unwrap_or(SignedDuration::MAX);
+        now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE)
+    }
+
     /// What that means at a time, when `newest` is the newest release.
     pub fn state(&self, newest: u64, now: Timestamp) -> State {
-        let every = Duration::from_secs(self.every).min(SPAN_MAX).try_into().unwrap_or(SignedDuration::MAX);
-        if now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE) {
-            return State::Silent;
-        }
         match self {
+            _ if self.is_silent(now) => State::Silent,
             Self { bad: Some(_), .. } => State::Back,
             Self { exit: 1.., .. } => State::Failed,
             Self { release: Some(_), good: false, .. } => State::Unwell,
@@ -561,6 +587,7 @@ mod tests {
             release: Some(7),
             seen: Some(7),
             keys: None,
+            seen_keys: None,
             generation: Some(1),
             good: true,
             bad: None,

@@ -31,6 +31,10 @@ enum Action {
         /// The keys that hosts were enrolled with, to check the first set against
         #[arg(long, value_name = "FILE")]
         enrolled: Option<PathBuf>,
+        /// How many of those keys have to sign the first set: `rotate_threshold`, else `threshold`, under [trust] in the hosts'
+        /// kpull.toml [default: 1, where only one of them may sign it]
+        #[arg(long, value_name = "N", requires = "enrolled")]
+        threshold: Option<usize>,
     },
     /// Write the next set, to be signed with `keys sign`.
     New(New),
@@ -66,7 +70,7 @@ impl Run for Keys {
     fn run(&self) -> Result<Exit> {
         let sets = Sets::load(&self.desk.site)?;
         match &self.action {
-            Action::Show { enrolled } => self.show(&sets, enrolled.as_deref()),
+            Action::Show { enrolled, threshold } => self.show(&sets, enrolled.as_deref(), *threshold),
             Action::New(new) => self.new_set(&sets, new),
             Action::Sign { key } => self.sign(&sets, key),
         }
@@ -104,16 +108,9 @@ impl Sets {
 }
 
 impl Keys {
-    fn show(&self, sets: &Sets, enrolled: Option<&Path>) -> Result<Exit> {
+    fn show(&self, sets: &Sets, enrolled: Option<&Path>, threshold: Option<usize>) -> Result<Exit> {
         let now = Timestamp::now();
-        let start = match enrolled {
-            Some(path) => {
-                let signers = AllowedSigners::load(path)?;
-                let site = Site::load(Files::in_directory(&self.desk.site)?)?;
-                Some(KeySet::start(&site.name, signers, 1, 1))
-            }
-            None => None,
-        };
+        let start = enrolled.map(|path| self.enrolled(path, threshold)).transpose()?;
         let mut before = start.as_ref();
         for (set, bytes, signatures) in &sets.0 {
             let state = match before {
@@ -146,6 +143,29 @@ impl Keys {
             print("the site has no key sets: hosts go by the keys that they were enrolled with");
         }
         Ok(Exit::Done)
+    }
+
+    /// What hosts started from that were enrolled with these keys.
+    fn enrolled(&self, path: &Path, threshold: Option<usize>) -> Result<KeySet> {
+        let signers = AllowedSigners::load(path)?;
+        let may = signers.count(Purpose::Keys);
+        let file = path.display();
+        let error = match threshold {
+            None if may > 1 => {
+                Error::new(code::KEYS, format!("how many of the {may} keys in {file} have to sign the first key set?"))
+            }
+            Some(wanted) if !(1..=may).contains(&wanted) => {
+                Error::new(code::KEYS, format!("`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets"))
+            }
+            _ => {
+                let site = Site::load(Files::in_directory(&self.desk.site)?)?;
+                let threshold = threshold.unwrap_or(1);
+                return Ok(KeySet::start(&site.name, signers, threshold, threshold));
+            }
+        };
+        Err(error.help(
+            "say --threshold N as the hosts have it: `rotate_threshold`, else `threshold`, under [trust] in kpull.toml; 1 when neither is there",
+        ))
     }
 
     fn new_set(&self, sets: &Sets, new: &New) -> Result<Exit> {

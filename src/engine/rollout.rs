@@ -38,10 +38,10 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
     if configured.is_none() && !rollout.needs_status(&site.hosts) {
         return Ok(None);
     }
-    let until = Instant::now() + READING;
+    let coming = written(coming, &config_path(agent)).flatten();
+    let until = Instant::now() + configured.or(coming.as_ref()).map_or(READING, Config::within);
     let place = |status: &Config| status.place(&agent.host, &agent.config.sandbox.require);
     let mut places: Vec<Place> = configured.map(place).transpose()?.into_iter().collect();
-    let coming = written(coming, &config_path(agent)).flatten();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
         places.extend(place(status).ok().filter(|place| place.is_there(&agent.name, until)));
     }
@@ -66,11 +66,17 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
             }
         }
         let Some(mut record) = newest else { return Ok(Standing::Away(away)) };
+        // however high a serial is, a key set can have taken it back since
+        let counts = |serial: u64, keys: u64| trust.counts(&agent.store, serial, keys);
         if let Some((serial, keys)) = record.release.zip(record.keys)
-            && !trust.counts(&agent.store, serial, keys)?
+            && !counts(serial, keys)?
         {
-            // however high its serial is: a key set has taken that back since
             record.release = None;
+        }
+        if let Some(serial) = record.seen
+            && !counts(serial, record.keys_of_seen())?
+        {
+            record.seen = None;
         }
         Ok(Standing::of(&record, serial, now))
     };

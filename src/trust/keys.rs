@@ -165,10 +165,15 @@ impl KeySet {
         format!("keys/{number}.toml.sig")
     }
 
+    /// Every set of a site, oldest first.
+    pub fn all(files: &Files) -> impl DoubleEndedIterator<Item = Result<Self>> {
+        let count = (1..).take_while(|number| files.get(&Self::path(*number)).is_some()).count();
+        (1..=count as u64).map(Self::path).filter_map(|path| Some(Self::parse(&path, files.get(&path)?)))
+    }
+
     /// The newest set of a site; `None` when it has none.
     pub fn newest(files: &Files) -> Result<Option<Self>> {
-        let paths = (1..).map(Self::path).map_while(|path| files.get(&path).map(|bytes| (path, bytes)));
-        paths.last().map(|(path, bytes)| Self::parse(&path, bytes)).transpose()
+        Self::all(files).next_back().transpose()
     }
 
     /// Reads the set that follows this one. Nothing of it is parsed before enough of these keys are known to have signed it;

@@ -495,3 +495,64 @@ fn a_site_changes_its_keys_with_ssh_keygen_and_kpull_keys() {
     assert!(text.contains("`SHA256:x` is not a fingerprint"), "{text}");
     assert_eq!(code, Some(1));
 }
+
+#[test]
+fn whether_a_first_key_set_follows_is_told_by_as_many_enrolled_keys_as_the_hosts_ask_for() {
+    let desk = Desk::new();
+    let keys = |arguments: &[&str]| {
+        let output = kpull().arg("keys").args(arguments).arg("--site").arg(desk.path("site")).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    for (name, lines) in [("new", allow(1, "")), ("one", allow(1, "")), ("two", allow(1, "") + &allow(2, ""))] {
+        desk.write(name, lines);
+    }
+    let path = |name: &str| desk.path(name).display().to_string();
+    assert_eq!(keys(&["new", "--signers", &path("new")]).0, Some(0));
+    assert_eq!(keys(&["sign", "--key", &desk.key(1).display().to_string()]).0, Some(0));
+    let show = |name: &str, threshold: &[&str]| keys(&[&["show", "--enrolled", &path(name)], threshold].concat());
+    // one key leaves no question
+    assert!(show("one", &[]).1.contains("  follows set 0\n"));
+    assert!(show("two", &["--threshold", "1"]).1.contains("  follows set 0\n"));
+    let (code, told) = show("two", &["--threshold", "2"]);
+    assert!(told.contains("  does not count yet: key set 1 has 1 good signature and needs 2"), "{told}");
+    assert_eq!(code, Some(0));
+    let (code, told) = show("two", &[]);
+    assert!(told.contains("how many of the 2 keys in"), "{told}");
+    assert!(told.contains("--threshold N"), "{told}");
+    assert_eq!(code, Some(1));
+    for wrong in ["0", "3"] {
+        let (code, told) = show("two", &["--threshold", wrong]);
+        assert!(told.contains(&format!("`--threshold` is {wrong}, and 2 of the keys in")), "{told}");
+        assert_eq!(code, Some(1));
+    }
+}
+
+#[test]
+fn a_key_on_two_lines_makes_no_threshold_that_its_owner_alone_reaches() {
+    let desk = Desk::new();
+    let twice = allow(1, "") + &allow(1, "namespaces=\"*\" ").replace("signer1", "other");
+    desk.write("twice", &twice);
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let new = |thresholds: &[&str]| {
+        let mut command = kpull();
+        command.args(["keys", "new", "--signers"]).arg(desk.path("twice")).args(thresholds);
+        said(command.arg("--site").arg(desk.path("site")))
+    };
+    assert!(new(&["--release", "2"]).contains("`release` is 2, and 1 of its keys may sign for that"));
+    assert!(new(&["--rotate", "2"]).contains("`rotate` is 2, and 1 of its keys may sign for that"));
+    // where a host starts from a list
+    let host = |name: &str| {
+        let tables = "[[source]]\ndir = \"/none\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n";
+        desk.write("tree/etc/kpull/allowed_signers", &twice);
+        desk.write("tree/etc/kpull/kpull.toml", format!("host = \"h1\"\n{tables}{name}\n"));
+        said(kpull().arg("plan").arg("--root").arg(desk.path("tree")))
+    };
+    assert!(host("threshold = 2").contains("`threshold` is 2, and"), "{}", host("threshold = 2"));
+    assert!(host("rotate_threshold = 2").contains("`rotate_threshold` is 2, and"), "{}", host("rotate_threshold = 2"));
+    assert!(host("rotate_threshold = 0").contains("`rotate_threshold` is 0, and"));
+}

@@ -488,7 +488,7 @@ fn a_source_of_two_kinds_is_refused() {
 
 #[test]
 fn a_threshold_that_nobody_or_everybody_reaches_is_refused() {
-    let help = "set `threshold` under [trust] in kpull.toml to between 1 and the number of keys";
+    let help = "set `threshold` under [trust] in kpull.toml to between 1 and the number of keys whose `namespaces` has release@kpull";
     for threshold in [0, 2] {
         let config = format!("{TRUST}threshold = {threshold}\n[[source]]\ndir = \"/x\"\n");
         let says = format!("`threshold` is {threshold}, and DIR/allowed_signers has 1 key");

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use kpull::net::server::{Answer, Server};
-use kpull::trust::Purpose;
+use kpull::trust::{AllowedSigners, KeySet, Purpose};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
@@ -200,6 +200,38 @@ fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_h
     assert_eq!(record("seen", i64::MAX.into()).0, "well");
     assert_eq!(fleet.state("h1").0, "well");
     assert_eq!(record("error", "an answer with -----BEGIN SSH SIGNATURE-----\n in it".into()).0, "well");
+}
+
+#[test]
+fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
+    let fleet = Fleet::new();
+    let key = host_key(3).public_key().to_openssh().unwrap();
+    fleet.site.host("h3", &format!("address = \"10.0.0.3\"\nrecipient = {key:?}\nroles = [\"base\"]\n")).sign();
+    fleet.tree.kpull("apply").exits(0);
+    let own = fs::read_to_string(fleet.record("h1")).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(own.split_once("-----BEGIN").unwrap().0).unwrap();
+    let mut say = |key: &str, value: serde_json::Value| {
+        record[key] = value;
+        for number in [2, 3] {
+            record["host"] = format!("h{number}").into();
+            fs::write(fleet.record(&format!("h{number}")), signed(&record, number)).unwrap();
+        }
+        ["h1", "h2"].map(|host| fleet.state(host).0)
+    };
+    assert_eq!(say("seen", 1000.into()), ["behind", "behind"], "two hosts that speak have seen it");
+    // they have died since
+    let now = jiff::Timestamp::now();
+    assert_eq!(say("time", (now - jiff::SignedDuration::from_hours(24)).to_string().into()), ["well", "silent"]);
+    // or they have not heard yet that a key set has taken it back
+    assert_eq!(say("time", now.to_string().into()), ["behind", "behind"]);
+    let line = format!("tester {}\n", crate::site::key().public_key().to_openssh().unwrap());
+    let start = KeySet::start("test", AllowedSigners::parse("f", &line).unwrap(), 1, 1);
+    let created = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    let set = KeySet { number: 1, created, last_serial: Some(1), ..start };
+    fleet.site.file("keys/1.toml", set.to_toml());
+    assert_eq!(say("seen", 1000.into()), ["well", "well"]);
+    // a later release, signed by that set, that hosts have seen and not taken yet
+    assert_eq!(say("seen_keys", 1.into()), ["behind", "behind"]);
 }
 
 #[test]

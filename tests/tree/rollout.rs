@@ -184,6 +184,20 @@ fn serials_that_were_taken_back_take_nobody_s_turn() {
 }
 
 #[test]
+fn a_failed_run_of_a_host_that_has_seen_nothing_but_serials_that_were_taken_back_is_none_with_the_new_release() {
+    let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\", \"h2\"]\n").under(1 << 60);
+    // its source does not answer
+    let (own, place) = (world.site.path().display(), world.dir.path().display());
+    world.trees[0].configure(&format!("[[source]]\ndir = \"{own}/none\"\n[status]\ndir = \"{place}\"\n"));
+    assert_ne!(world.run(1, "apply").code, 0);
+    world.replace_signer(Some(1));
+    world.signed(2, 2);
+    // of one wave, who is away holds nobody up, and whom the release did no good does
+    world.run(2, "apply").exits(0);
+    assert_eq!(world.trees[1].read("etc/motd"), "2\n");
+}
+
+#[test]
 fn what_a_host_says_at_length_makes_no_record_of_those_that_wait_for_it_too_long_to_be_read() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
     world.release("2");
@@ -326,6 +340,34 @@ fn a_host_that_can_t_know_how_the_others_are_stays_with_what_it_has() {
     let output = world.run(2, "apply --json").exits(1);
     assert_eq!(output.error()["error"], "this site has a [rollout], and this host can't read how the others are");
     assert_eq!(tree.read("etc/motd"), "1\n");
+}
+
+#[test]
+fn a_place_of_records_that_never_answers_is_given_up_and_the_run_goes_on() {
+    let world = World::new("[rollout]\n");
+    world.release("2");
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let server = Server::plain(move |request| match request.method.as_str() {
+        // until the test ends
+        "GET" => held.lock().unwrap().recv().map_or_else(|_| Answer::new(404, ""), |()| Answer::new(200, "")),
+        _ => Answer::new(200, ""),
+    })
+    .unwrap();
+    let (tree, url) = (&world.trees[1], server.url(""));
+    let asked = || server.seen().iter().filter(|request| request.method == "GET").count();
+    let late = format!("GET {url}h1.status: timeout, no answer in time");
+    let never = "the record of h1 was not read: there was no time left".to_owned();
+    for (within, error, count) in [("0s", never, 0), ("1s", late, 1)] {
+        let source = world.site.path().display();
+        tree.configure(&format!("[[source]]\ndir = \"{source}\"\n[status]\nhttp = \"{url}\"\nwithin = \"{within}\"\n"));
+        tree.write("etc/motd", "edited\n");
+        let output = world.run(2, "apply --json").exits(1);
+        assert_eq!(output.error()["error"], error);
+        assert_eq!(tree.read("etc/motd"), "1\n", "it is kept as its release says all the same");
+        assert_eq!(asked(), count, "{within}");
+    }
+    drop(hold);
 }
 
 /// What brings hosts a `[status]`, by a part of their `kpull.toml` or by all of it.

@@ -23,7 +23,7 @@ use crate::host::root::Root;
 use crate::read;
 use crate::report::VERSION;
 use crate::site::Site;
-use crate::trust::Manifest;
+use crate::trust::{KeySet, Manifest};
 
 /// Arguments of `fleet`.
 #[derive(Args, Debug)]
@@ -125,8 +125,9 @@ impl Fleet {
         {
             return Err(error);
         }
-        let newest = newest(&lines, published);
         let now = Timestamp::now();
+        let sets = KeySet::all(&site.files).collect::<Result<Vec<_>>>()?;
+        let newest = newest(&lines, published, &sets, now);
         for line in &mut lines {
             if let Some(record) = &line.record {
                 line.state = record.state(newest, now);
@@ -156,9 +157,15 @@ impl Fleet {
 }
 
 /// The newest release: the one that the site's directory has, or a newer one that two hosts have seen (or the only one that has
-/// spoken). What a single host says of its own must not make all others look behind.
-fn newest(lines: &[Line<'_>], published: Option<u64>) -> u64 {
-    let mut seen: Vec<u64> = lines.iter().filter_map(|line| line.record.as_ref()?.seen).collect();
+/// spoken). What a single host says of its own must not make all others look behind, nor what was true when a host fell silent, nor a
+/// serial that one of the site's key sets has taken back.
+fn newest(lines: &[Line<'_>], published: Option<u64>, sets: &[KeySet], now: Timestamp) -> u64 {
+    let counts = |serial: u64, keys: u64| {
+        !sets.iter().any(|set| set.number > keys && set.last_serial.is_some_and(|last| serial > last))
+    };
+    let records = lines.iter().filter_map(|line| line.record.as_ref()).filter(|record| !record.is_silent(now));
+    let mut seen: Vec<u64> =
+        records.filter_map(|record| record.seen.filter(|seen| counts(*seen, record.keys_of_seen()))).collect();
     seen.sort_unstable_by(|one, other| other.cmp(one));
     seen.truncate(2);
     seen.last().copied().max(published).unwrap_or(0)
