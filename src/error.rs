@@ -469,6 +469,12 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// [`visible`] for a text of which kpull may have written no more than the first line: each other one is marked, so that what a program
+/// said, or a server, looks like no line of kpull's own.
+pub fn quoted(text: &str) -> String {
+    visible(text.trim_end()).replace('\n', "\n  | ")
+}
+
 /// [`visible`] for what has one line: a line break, which would begin a line that nobody has written, is made visible too.
 pub fn one_line(text: &str) -> String {
     visible(text).replace('\n', "\\n").replace('\t', "\\t")

@@ -12,7 +12,7 @@ use crate::author::pki::{Standing, survey};
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
-use crate::error::{Error, Exit, Result, counted};
+use crate::error::{Error, Exit, Result, counted, quoted};
 use crate::kind::artifact::Artifact;
 use crate::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
 use crate::report::{Event, Report, Text};
@@ -169,7 +169,7 @@ impl Check {
             } else {
                 print(&match error {
                     None => format!("✓ {:<16} {arch} {url}", pin.name),
-                    Some(error) => format!("! {:<16} {arch} {error} ({place})", pin.name),
+                    Some(error) => format!("! {:<16} {arch} {} ({place})", pin.name, quoted(&error)),
                 });
             }
         })

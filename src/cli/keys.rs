@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::{DeskArgs, Run, print, print_json};
 use crate::document::{Files, replace};
 use crate::error::advice::complete;
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code, quoted};
 use crate::site::Site;
 use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
 
@@ -136,7 +136,7 @@ impl Keys {
                     "created": set.created, "release": set.release, "rotate": set.rotate, "signers": signers,
                     "revoked": set.revoked, "last_serial": set.last_serial, "state": state }));
             } else {
-                print(&format!("{}\n  {state}", describe(set)));
+                print(&format!("{}\n  {}", describe(set), quoted(&state)));
             }
         }
         if sets.0.is_empty() && !self.desk.json {

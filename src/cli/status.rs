@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json};
 use crate::engine::Agent;
 use crate::error::advice::complete;
-use crate::error::{Exit, Result, visible};
+use crate::error::{Exit, Result, quoted, visible};
 use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
@@ -78,7 +78,7 @@ impl Run for Status {
             let _ = writeln!(text, "  seen        release {}, signed {}", seen.serial, ago(seen.created));
         }
         if let Some(why) = last.as_ref().and_then(|last| last.waits.as_ref()) {
-            let _ = writeln!(text, "  waits       for its turn with {why}");
+            let _ = writeln!(text, "  waits       for its turn with {}", quoted(why));
         }
         let last_time = last.as_ref().map(|last| last.time);
         match last {
@@ -87,12 +87,12 @@ impl Run for Status {
                     0 => "nothing to do".to_owned(),
                     count => format!("{count} changed"),
                 });
-                let _ = writeln!(text, "  last run    {}: {went}", ago(last.time));
+                let _ = writeln!(text, "  last run    {}: {}", ago(last.time), quoted(&went));
             }
             None => text.push_str("  last run    never\n"),
         }
         if let Some(failed) = failed.filter(|failed| last_time.is_some_and(|time| failed.time < time)) {
-            let _ = writeln!(text, "  last error  {}: {}", ago(failed.time), failed.error);
+            let _ = writeln!(text, "  last error  {}: {}", ago(failed.time), quoted(&failed.error));
         }
         if let Some(why) = cut_short {
             let _ = writeln!(text, "  cut short   a run after that: {why}; the next one goes on from there");
@@ -100,10 +100,10 @@ impl Run for Status {
         if let Some(hold) = &hold {
             let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
             let _ = writeln!(text, "  stays       with release {}, and not {}{again}", hold.serial, hold.not);
-            let _ = writeln!(text, "              {}", hold.why);
+            let _ = writeln!(text, "              {}", quoted(&hold.why));
         }
         for one in &held {
-            let _ = writeln!(text, "  held        {} until {:.0}: {}", one.id, one.until, one.why);
+            let _ = writeln!(text, "  held        {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
         }
         for (unit, kick) in &owed.kicks {
             let _ = writeln!(text, "  owed        {kick:?} of {unit}");
@@ -112,7 +112,7 @@ impl Run for Status {
             let _ = writeln!(text, "  health      {}", complete(health.words()));
         }
         for trouble in &troubles {
-            let _ = writeln!(text, "              {trouble}");
+            let _ = writeln!(text, "              {}", quoted(trouble));
         }
         if let Some(next) = next {
             let when = next.map_or_else(|why| why, until);

@@ -466,13 +466,13 @@ fn advice(verdict: &str, details: &Details) -> &'static str {
     }
 }
 
-/// The last lines of a unit's journal, indented; empty when there are none or they can't be had soon.
+/// The last lines of a unit's journal, each marked as what somebody else said; empty when there are none or they can't be had soon.
 fn journal(name: &str) -> String {
     const PATIENCE: Duration = Duration::from_secs(5);
     let argv = argv(["journalctl", "-u", name, "-n", "10", "--no-pager", "-o", "cat"]);
     let Ok(Some(output)) = run_if_there(&Command::new(&argv, PATIENCE)) else { return String::new() };
     let text = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<String> = text.lines().map(|line| format!("  {}", visible_line(line))).collect();
+    let lines: Vec<String> = text.lines().map(|line| format!("| {}", visible_line(line))).collect();
     lines.join("\n")
 }
 

@@ -62,7 +62,7 @@ impl Text {
             bar.finish_and_clear();
         }
         // a reader that has gone away (`kpull plan | head`) ends nothing here
-        let _ = writeln!(std::io::stdout(), "{}", mask::hide(text));
+        let _ = writeln!(std::io::stdout(), "{}", mask::hide(text).trim_end().replace('\n', "\n  | "));
     }
 
     /// Something that nobody needs who has asked to be left alone.

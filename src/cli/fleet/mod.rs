@@ -16,7 +16,7 @@ use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
 use crate::document::layout::MANIFEST;
 use crate::document::{Files, read_if_there};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, quoted};
 use crate::fleet::{Place, READING, Record, State, cluster};
 use crate::host::etcd;
 use crate::host::root::Root;
@@ -88,7 +88,7 @@ impl Run for Fleet {
             }
             // what is in trouble now may be well the next time
             if let Err(error) = self.look(&place, &site) {
-                print(&error.to_string());
+                print(&quoted(&error.to_string()));
             }
             std::thread::sleep(Duration::from_secs(pause));
         }
