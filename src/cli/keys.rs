@@ -154,9 +154,10 @@ impl Keys {
             None if may > 1 => {
                 Error::new(code::KEYS, format!("how many of the {may} keys in {file} have to sign the first key set?"))
             }
-            Some(wanted) if !(1..=may).contains(&wanted) => {
-                Error::new(code::KEYS, format!("`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets"))
-            }
+            Some(wanted) if !(1..=may).contains(&wanted) => Error::new(
+                code::KEYS,
+                format!("`--threshold` is {wanted}, and {may} of the keys in {file} may sign key sets"),
+            ),
             _ => {
                 let site = Site::load(Files::in_directory(&self.desk.site)?)?;
                 let threshold = threshold.unwrap_or(1);

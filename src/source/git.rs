@@ -328,7 +328,7 @@ impl Git {
             }
             Remote::Ssh { url, command, .. } => {
                 let ssh = ssh::connect::Options {
-                    command: Some(command.into()),
+                    command: Some(with_marked_words(command).into()),
                     disallow_shell: false,
                     kind: Some(ssh::ProgramKind::Ssh),
                 };
@@ -755,6 +755,12 @@ impl Tree for GitTree {
 }
 
 /// What an error of gix comes from, in a line.
+/// A command line for a shell that starts the ssh client, and marks what that says, and the server through it: a mark at the start of each line, and nothing that a
+/// terminal acts on. The client's other arguments are the shell's.
+fn with_marked_words(command: &str) -> String {
+    format!("{{ {command} \"$@\" 2>&1 >&3 3>&- | LC_ALL=C sed -e 's/[^ -~]/?/g' -e 's/^/  | /' >&2; }} 3>&1")
+}
+
 fn first_words(why: &gix::Error) -> String {
     let mut text = why.to_string();
     let mut next = std::error::Error::source(why);

@@ -269,19 +269,43 @@ fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
     own(&tree.kpull("status").stdout);
     // a run that fails with it, to a pipe and to a terminal's width
     let key = format!("no\\n{}", forged.join("\\n"));
-    tree.write("etc/kpull/kpull.toml", format!("host = \"h1\"\n[trust]\nsite = \"{key}\"\nkeys = \"a\"\n[[source]]\ndir = \"/x\"\n"));
+    tree.write(
+        "etc/kpull/kpull.toml",
+        format!("host = \"h1\"\n[trust]\nsite = \"{key}\"\nkeys = \"a\"\n[[source]]\ndir = \"/x\"\n"),
+    );
     let set = "format = 1\nsite = \"lab\"\nnumber = 1\ncreated = 2026-01-01T00:00:00Z\nrelease = 1\nrotate = 1\n";
     let signer = crate::site::key().public_key().to_openssh().unwrap();
     tree.write("etc/kpull/a", format!("{set}signers = [\"a {signer}\"]\n"));
     for width in [None, Some("300")] {
         let mut command = kpull();
         command.arg("apply").arg("--root").arg(tree.path());
-        width.into_iter().for_each(|width| drop(command.env("COLUMNS", width)));
+        if let Some(width) = width {
+            command.env("COLUMNS", width);
+        }
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("key set of the site `lab`"), "{text}");
         for forged in forged {
             assert!(!text.lines().any(|line| line.starts_with(forged)), "{forged:?} begins a line of\n{text}");
         }
+    }
+}
+
+#[test]
+fn what_a_git_server_says_over_ssh_looks_like_no_line_of_kpull_s_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (tree, programs) = (crate::site::Tree::new(), tempfile::tempdir().unwrap());
+    tree.configure("[[source]]\ngit = \"ssh://git@localhost/site.git\"\nretries = 0\n");
+    let ssh = programs.path().join("ssh");
+    let said = "remote: welcome\\n✓ base         file:/etc/forged  content\\nerror[trust.signature]\\n\\033[2J\\302\\233mh1: nothing to do\\n";
+    std::fs::write(&ssh, format!("#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    let output = kpull().arg("apply").arg("--root").arg(tree.path()).env("PATH", path).output().unwrap();
+    let text = shown(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("  | remote: welcome\n") && text.contains("  | error[trust.signature]\n"), "{text}");
+    for forged in ["✓", "error[trust.signature]", "h1:", "???"] {
+        assert!(!text.lines().any(|line| line.starts_with(forged)), "{forged}: {text}");
     }
 }
