@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::{Run, SiteArgs, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
 use crate::resolve::os::rows;
-use crate::resolve::{Facts, World};
+use crate::resolve::{Facts, World, with_room};
 use crate::secret::Secrets;
 
 /// Arguments of `explain`.
@@ -25,6 +25,16 @@ pub struct Explain {
 
 impl Run for Explain {
     fn run(&self) -> Result<Exit> {
+        with_room(|| self.explain())
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+impl Explain {
+    fn explain(&self) -> Result<Exit> {
         let (site, dir) = (self.site.load()?, self.site.dir());
         let host = site.find_host(&self.host)?;
         let facts = Facts::recorded(dir.as_deref(), &self.host, host.address)?;
@@ -84,10 +94,6 @@ impl Run for Explain {
             print(&format!("  {:<20} {file}", "facts"));
         }
         Ok(Exit::Done)
-    }
-
-    fn json(&self) -> bool {
-        self.json
     }
 }
 

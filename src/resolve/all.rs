@@ -8,13 +8,11 @@ use std::thread;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result};
+use crate::resolve::depth::STACK;
 use crate::resolve::world::{Var, is_of_a_world};
 use crate::resolve::{Catalog, Facts, resolve_into};
 use crate::secret::{Secrets, lock};
 use crate::site::{HostVars, Site};
-
-/// Stack of a thread that resolves; as much as a process has at its start.
-const STACK: usize = 8 << 20;
 
 /// Variables of hosts as other hosts see them: without facts and secrets, so the same for all that look.
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! The template language with its limits, and expressions that are asked long after a host was resolved.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use crate::error::nearest;
-use crate::resolve::functions;
+use crate::resolve::{depth, functions};
 
 /// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
 const STEPS: u64 = 1 << 20;
@@ -17,6 +18,8 @@ const RECURSION: usize = 160;
 /// Operators that one expression may have: the engine reads `a.b.c` as one inside the other, each with its part of the stack. Ten
 /// times as many fit.
 const OPERATORS: usize = 2000;
+/// How many brackets an expression may have open at once, and filters, together: each may put what it is given into one more list.
+pub(super) const NESTING: usize = 64;
 /// How often a template may say `elif`: the engine reads each as inside of the one before.
 const BRANCHES: usize = 500;
 
@@ -31,6 +34,7 @@ pub(super) fn language() -> Environment<'static> {
     env.set_fuel(Some(STEPS));
     env.set_recursion_limit(RECURSION);
     functions::add(&mut env);
+    depth::add(&mut env);
     env
 }
 
@@ -44,33 +48,93 @@ pub(super) fn checked(expression: &str) -> Result<&str, minijinja::Error> {
     let signs = expression.matches(['|', '.', '~', '+', '-', '*', '/', '%', '(', '[', '<', '>', '=', '!']).count();
     let is_operator = |word: &&str| ["not", "and", "or", "in", "is", "if", "else"].contains(word);
     let words = expression.split(|c: char| !c.is_alphanumeric() && c != '_').filter(is_operator).count();
-    match signs + words {
-        ..=OPERATORS => Ok(expression),
-        count => Err(minijinja::Error::new(
-            ErrorKind::SyntaxError,
-            format!("an expression has {count} operators, and may have {OPERATORS}: make variables of its parts"),
+    let refused = |why: String| Err(minijinja::Error::new(ErrorKind::SyntaxError, why));
+    if signs + words > OPERATORS {
+        let count = signs + words;
+        return refused(format!(
+            "an expression has {count} operators, and may have {OPERATORS}: make variables of its parts"
+        ));
+    }
+    match nesting(expression) {
+        ..=NESTING => Ok(expression),
+        count => refused(format!(
+            "an expression has {count} brackets inside of one another and filters, and may have {NESTING}: make variables of its parts"
         )),
     }
 }
 
-/// [`checked`] for each expression of a template, where the engine finds them: behind what begins one, up to what ends it outside of
-/// quotes and brackets, and not in a comment or a raw block. What stands in quotes counts too.
-pub(super) fn checked_template(text: &str) -> Result<&str, minijinja::Error> {
-    let (mut rest, mut branches) = (text, 0);
+/// How many brackets of an expression are open at once, at most, and how many filters it has.
+fn nesting(expression: &str) -> usize {
+    let (mut deepest, mut filters) = (0, 0);
+    for (_, c, depth) in outside_quotes(expression) {
+        deepest = deepest.max(depth + usize::from(matches!(c, '(' | '[' | '{')));
+        filters += usize::from(c == '|');
+    }
+    deepest + filters
+}
+
+/// Each character that is in no quotes, where it is, and how many brackets are open before it.
+fn outside_quotes(text: &str) -> impl Iterator<Item = (usize, char, usize)> {
+    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
+    text.char_indices().filter_map(move |(at, c)| {
+        let before = depth;
+        match (quote, c) {
+            (Some(_), _) if is_escaped => is_escaped = false,
+            (Some(_), '\\') => is_escaped = true,
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, c) => {
+                match c {
+                    '(' | '[' | '{' => depth += 1,
+                    ')' | ']' | '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                return Some((at, c, before));
+            }
+        }
+        None
+    })
+}
+
+/// A template as the engine is given it: [`checked`] for each expression, and with a check of all that it sets.
+pub(super) fn checked_template(text: &str) -> Result<Cow<'_, str>, minijinja::Error> {
+    let added = additions(text)?;
+    if added.is_empty() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let (mut out, mut done) = (String::with_capacity(text.len() + 64 * added.len()), 0);
+    for (place, addition) in added {
+        out.push_str(text.get(done..place).unwrap_or_default());
+        out.push_str(&addition);
+        done = place;
+    }
+    out.push_str(text.get(done..).unwrap_or_default());
+    Ok(Cow::Owned(out))
+}
+
+/// What the engine is given besides what is written in a template, and at which bytes of it. Finds expressions as the engine does: behind what begins one, up to
+/// what ends it outside of quotes and brackets, and not in a comment or a raw block. What stands in quotes counts too.
+fn additions(text: &str) -> Result<Vec<(usize, String)>, minijinja::Error> {
+    let (mut rest, mut branches, mut added) = (text, 0, Vec::new());
     while let Some((mark, behind)) = marked(rest) {
         rest = match mark {
             '#' => behind.split_once("#}").map_or("", |(_, behind)| behind),
             '%' if let Some(raw) = behind_tag(behind, "raw") => behind_raw(raw),
             _ => {
+                let start = text.len() - behind.len();
                 let (inside, behind) = leading_expression(behind, if mark == '%' { "%}" } else { "}}" });
                 checked(inside)?;
-                branches += usize::from(inside.trim_start_matches(['-', '+']).trim_start().starts_with("elif"));
+                if mark == '%' {
+                    branches += usize::from(inside.trim_start_matches(['-', '+']).trim_start().starts_with("elif"));
+                    added.extend(checks(inside).into_iter().map(|(at, text)| (start + at, text)));
+                }
                 behind
             }
         };
     }
     match branches {
-        ..=BRANCHES => Ok(text),
+        ..=BRANCHES => Ok(added),
         count => Err(minijinja::Error::new(
             ErrorKind::SyntaxError,
             format!("a template has {count} times `elif`, and may have it {BRANCHES} times: take a map or a loop"),
@@ -112,23 +176,57 @@ fn behind_raw(text: &str) -> &str {
 
 /// A text up to the end of the expression that it begins with, and what is behind that.
 fn leading_expression<'a>(text: &'a str, end: &str) -> (&'a str, &'a str) {
-    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(_), _) if is_escaped => is_escaped = false,
-            (Some(_), '\\') => is_escaped = true,
-            (Some(open), _) if open == c => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, _) if depth == 0 && text.get(at..).is_some_and(|rest| rest.starts_with(end)) => {
-                return (text.get(..at).unwrap_or_default(), text.get(at + end.len()..).unwrap_or_default());
-            }
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
-            (None, _) => {}
-        }
+    let is_end = |at: usize| text.get(at..).is_some_and(|rest| rest.starts_with(end));
+    match outside_quotes(text).find(|(at, _, depth)| *depth == 0 && is_end(*at)) {
+        Some((at, ..)) => (text.get(..at).unwrap_or_default(), text.get(at + end.len()..).unwrap_or_default()),
+        None => (text, ""),
     }
-    (text, "")
+}
+
+/// What the tag with this inside has to be given so that what it sets is checked ([`depth`]): at which bytes of it, and what. Nothing when it sets nothing, or a
+/// block of text.
+fn checks(inside: &str) -> Vec<(usize, String)> {
+    let sign = ['-', '+'];
+    let start = inside.strip_prefix(sign).unwrap_or(inside).trim_start();
+    let Some(set) = start.strip_prefix("set").filter(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '('))
+    else {
+        return Vec::new();
+    };
+    let end = inside.strip_suffix(sign).unwrap_or(inside).trim_end().len();
+    let offset = inside.len() - set.len();
+    let Some((at, c, _)) = outside_quotes(set).find(|(_, c, depth)| *depth == 0 && matches!(c, '=' | '|')) else {
+        return Vec::new();
+    };
+    let filter = match set.get(..at).is_some_and(|target| target.contains('.')) {
+        true => depth::OF_NAMESPACE,
+        false => depth::OF_VARIABLE,
+    };
+    match c {
+        '=' if offset + at + 1 < end => vec![(offset + at + 1, "(".to_owned()), (end, format!(")|{filter}"))],
+        '|' => vec![(end, format!("|{filter}"))],
+        _ => Vec::new(),
+    }
+}
+
+/// Where in a template something stands that [`checked_template`] was given, of what the engine was given instead.
+pub(super) fn written(source: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let added = additions(source).unwrap_or_default();
+    let written = |at: usize| {
+        let mut before = 0;
+        for (place, text) in &added {
+            let start = place + before;
+            if at < start {
+                break;
+            }
+            if at < start + text.len() {
+                return *place;
+            }
+            before += text.len();
+        }
+        at - before
+    };
+    let (start, end) = (written(range.start), written(range.end));
+    start..end.max(start)
 }
 
 /// A condition on values that are known later: it sees those, and no variable, host or fact.
@@ -241,5 +339,39 @@ mod tests {
         assert_eq!(holds("json == 9 and ('x' * 99999999999) == 'y'", "9"), Err(too_long()));
         let why = holds("json == 9 and range(99999999999) | length == 1", "9").unwrap_err();
         assert!(why.contains("too many elements"), "{why}");
+    }
+
+    #[test]
+    fn what_a_template_sets_is_checked_and_every_place_in_it_stays_what_it_was() {
+        for (text, given) in [
+            ("{% set a = 1 %}x", "{% set a =( 1)|kept_in_a_variable %}x"),
+            ("{%- set a=[1, '=', \"%}\"] -%}", "{%- set a=([1, '=', \"%}\"])|kept_in_a_variable -%}"),
+            ("{%+set ns.v = a if b+%}", "{%+set ns.v =( a if b)|kept_in_a_namespace+%}"),
+            ("{% set (a, b) = 1, 2 %}", "{% set (a, b) =( 1, 2)|kept_in_a_variable %}"),
+            ("{% set a, ns.b = c %}", "{% set a, ns.b =( c)|kept_in_a_namespace %}"),
+            ("{% set(a) = b == c %}", "{% set(a) =( b == c)|kept_in_a_variable %}"),
+            ("{% set a | f(x='=') %}t{% endset %}", "{% set a | f(x='=')|kept_in_a_variable %}t{% endset %}"),
+            ("{% set a %}t{% endset %}", "{% set a %}t{% endset %}"),
+            ("{% settle = 1 %}{{ set }}{# {% set a = 1 %} #}", "{% settle = 1 %}{{ set }}{# {% set a = 1 %} #}"),
+            ("{% raw %}{% set a = 1 %}{% endraw %}", "{% raw %}{% set a = 1 %}{% endraw %}"),
+            ("{% set a = %}", "{% set a = %}"),
+        ] {
+            assert_eq!(checked_template(text).unwrap(), given);
+            let whole = format!("é{text}{{{{ nope }}}}{text}{{{{ last }}}}");
+            let prepared = checked_template(&whole).unwrap();
+            for word in ["nope", "last"] {
+                let (at, was) = (prepared.find(word).unwrap(), whole.find(word).unwrap());
+                assert_eq!(written(&whole, at..at + word.len()), was..was + word.len(), "{word} in {prepared}");
+            }
+        }
+    }
+
+    #[test]
+    fn brackets_and_filters_are_counted_outside_of_quotes() {
+        assert_eq!(nesting("a | b([1], '((|', \"]|\\\"|\") | c"), 4);
+        assert_eq!(nesting("[[1], [2]]"), 2);
+        assert!(checked(&format!("{}1{}", "[".repeat(NESTING), "]".repeat(NESTING))).is_ok());
+        let told = checked(&format!("1{}", "|abs".repeat(NESTING + 1))).unwrap_err().to_string();
+        assert!(told.contains("65 brackets inside of one another and filters, and may have 64"), "{told}");
     }
 }

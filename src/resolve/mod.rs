@@ -4,6 +4,7 @@ mod all;
 mod asked;
 mod assert;
 mod claims;
+mod depth;
 mod expression;
 mod facts;
 mod filters;
@@ -17,6 +18,7 @@ mod world;
 
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
+pub use depth::with_room;
 pub use expression::Expression;
 pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
@@ -58,7 +60,7 @@ pub struct Catalog {
 
 /// Resolves one host of a site. All errors that are found are told together.
 pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
-    resolve_into(site, host, facts, secrets, None, None)
+    with_room(|| resolve_into(site, host, facts, secrets, None, None))
 }
 
 /// [`resolve`], and every entry that the catalog is made of, as it is for the host. `views` are those of all its hosts.
@@ -131,6 +133,10 @@ fn resolve_into(
 /// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
 /// not matter.
 pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
+    with_room(|| wishes_of(site, host, facts))
+}
+
+fn wishes_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
     let world = World::new(site.clone(), host, facts, &Secrets::expected());
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {

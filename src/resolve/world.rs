@@ -16,7 +16,7 @@ use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
-use crate::resolve::{expression, filters, functions};
+use crate::resolve::{depth, expression, filters, functions};
 use crate::secret::{Secret, Secrets, lock};
 use crate::site::{RESERVED, Role, Site, Type};
 use crate::text::around;
@@ -164,7 +164,7 @@ impl World {
         let files = site.files.clone();
         env.set_loader(move |name| match files.get(name) {
             Some(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => expression::checked_template(text).map(|text| Some(text.to_owned())),
+                Ok(text) => expression::checked_template(text).map(|text| Some(text.into_owned())),
                 Err(_) => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "not UTF-8 text")),
             },
             None => Ok(None),
@@ -410,7 +410,7 @@ impl World {
         let result = match whole_expression(text) {
             Some(expression) => return self.expression(expression, scope, place),
             None => expression::checked_template(text)
-                .and_then(|text| self.env.render_named_str("", text, scope.clone()).map(Value::from)),
+                .and_then(|text| self.env.render_named_str("", &text, scope.clone()).map(Value::from)),
         };
         result.map_err(|error| self.explain(error, text, scope, place()))
     }
@@ -418,7 +418,8 @@ impl World {
     /// The value of an expression, as in `when` and `for_each`.
     pub fn expression(&self, text: &str, scope: &Value, place: impl FnOnce() -> Place) -> Result<Value> {
         let compiled = expression::checked(text).and_then(|text| self.env.compile_expression(text));
-        let evaluated = compiled.and_then(|expression| expression.eval(scope.clone()));
+        let evaluated =
+            compiled.and_then(|expression| expression.eval(scope.clone())).and_then(|value| depth::checked(&value));
         let value = match evaluated {
             Ok(value) if !value.is_undefined() => return Ok(value),
             Ok(_) => Err(minijinja::Error::from(ErrorKind::UndefinedError)),
@@ -431,12 +432,11 @@ impl World {
     pub fn file(&self, path: &str, scope: &Value) -> Result<String> {
         // most are rendered once: the engine keeps only those that others include
         let template = match self.text_of(path) {
-            Some(text) => {
-                expression::checked_template(text).and_then(|text| self.env.template_from_named_str(path, text))
-            }
-            None => self.env.get_template(path),
+            Some(text) => expression::checked_template(text)
+                .and_then(|text| self.env.render_named_str(path, &text, scope.clone())),
+            None => self.env.get_template(path).and_then(|template| template.render(scope.clone())),
         };
-        template.and_then(|template| template.render(scope.clone())).map_err(|error| {
+        template.map_err(|error| {
             let text: Arc<str> = self.text_of(path).unwrap_or_default().into();
             self.explain(error, &text.clone(), scope, Place { file: path.to_owned(), text, span: 0..0 })
         })
@@ -458,12 +458,11 @@ impl World {
             Some(text)
         });
         let source = included.unwrap_or(source);
-        let words = error.range().and_then(|range| source.get(range)).unwrap_or(source);
+        let range = error.range().map(|range| expression::written(source, range));
+        let words = range.clone().and_then(|range| source.get(range)).unwrap_or(source);
         // a value in a TOML file: if it stands there as it is, the error's own place inside it can be shown
         let shown = place.text.get(place.span.clone()).unwrap_or_default();
-        if let (Some(range), Some(offset)) =
-            (error.range(), if place.span.is_empty() { Some(0) } else { shown.find(source) })
-        {
+        if let (Some(range), Some(offset)) = (range, if place.span.is_empty() { Some(0) } else { shown.find(source) }) {
             place.span = place.span.start + offset + range.start..place.span.start + offset + range.end;
         } else if place.span.is_empty()
             && let Some(line) = error.line()
@@ -524,7 +523,13 @@ impl World {
             ErrorKind::UnknownFunction => nearest(name, functions::FUNCTIONS.iter().copied()),
             ErrorKind::UnknownTest => nearest(name, functions::TESTS.iter().copied()),
             ErrorKind::UnknownMethod => nearest(name, filters::METHODS.iter().copied()),
-            _ => return Error::new(code::TEMPLATE, what).because(detail).at(place, "here"),
+            _ => {
+                let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");
+                return match depth::advice(&detail) {
+                    Some(advice) => result.help(advice),
+                    None => result,
+                };
+            }
         };
         let advice = foreign::in_templates(name).map(str::to_owned);
         let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");

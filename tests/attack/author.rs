@@ -373,3 +373,102 @@ fn a_name_in_a_comparison_writes_no_markdown_of_its_own() {
         );
     }
 }
+
+/// A loop in a loop, of 90,000 turns.
+fn turns(body: &str) -> String {
+    let each = |name: &str, inner: &str| format!("{{% for {name} in range(300) %}}{inner}{{% endfor %}}");
+    format!("{{% set ns = namespace(v=0) %}}{}", each("a", &each("b", body)))
+}
+
+#[test]
+fn a_value_in_a_circle_or_of_any_depth_is_an_error_and_no_crash() {
+    const DEEP: &str = "a value is nested more than 64 times";
+    const CIRCLE: &str = "a namespace, a macro or a loop can't be in";
+    let own = "{% set ns = namespace() %}";
+    for (content, why) in [
+        (format!("{own}{{% set ns.v = ns %}}{{{{ ns | tojson }}}}"), CIRCLE),
+        (format!("{own}{{% set ns.v = [ns] %}}{{{{ ns | string }}}}"), CIRCLE),
+        (format!("{own}{{% set ns.v = {{'a': ns}} %}}{{{{ ns | to_nice_yaml }}}}"), CIRCLE),
+        (format!("{own}{{% set a, ns.v = 1, ns %}}{{{{ ns | pprint }}}}"), CIRCLE),
+        (format!("{own}{{% set x = [ns] %}}{{% set ns.v = x %}}{{{{ ns == ns.v }}}}"), CIRCLE),
+        (format!("{own}{{% set b = namespace() %}}{{% set ns.v = b %}}{{% set b.v = ns %}}{{{{ ns == b }}}}"), CIRCLE),
+        (format!("{own}{{% set ns.v = namespace(v=ns) %}}{{{{ ns | to_json }}}}"), CIRCLE),
+        (format!("{own}{{% macro m() %}}{{% endmacro %}}{{% set ns.v = m %}}"), CIRCLE),
+        (turns("{% for x in [ns.v] %}{% set ns.v = loop %}{% endfor %}"), CIRCLE),
+        (turns("{% set ns.v = [ns.v] %}"), DEEP),
+        (turns("{% set ns.v = [ns.v] %}") + "{{ ns.v | tojson }}", DEEP),
+        (turns("{% set ns.v = {'a': ns.v} %}") + "{{ ns.v | to_nice_json }}", DEEP),
+        (turns("{% set ns.v = (ns.v, 1) %}") + "{{ ns.v == 1 }}", DEEP),
+        (turns("{% set ns.v = [ns.v] | reverse %}") + "{{ ns.v | list }}", DEEP),
+        (turns("{% set ns.v | zip([ns.v]) | list %}a{% endset %}"), DEEP),
+        (turns("{% set ns.v, ns.w = [ns.v], 1 %}"), DEEP),
+        ("{% set x = 0 %}".to_owned() + &"{% set x = [x] %}".repeat(100_000) + "{{ x | tojson }}", DEEP),
+        ("{% set x = [0] %}".to_owned() + &"{%- set x = x | batch(1) | list -%}".repeat(1000), DEEP),
+        (format!("{{{{ {}{} | tojson }}}}", "[".repeat(100), "]".repeat(100)), "brackets inside of one another"),
+        (format!("{{% set x = 1{} %}}", " | batch(1)".repeat(100)), "brackets inside of one another"),
+        ("{% set x = ('[' * 1900 ~ ']' * 1900) | from_yaml %}".to_owned(), DEEP),
+    ] {
+        let said = Site::with(&content).refused();
+        let start: String = content.chars().take(120).collect();
+        assert!(said.contains(why), "{start}: {said:.2000}");
+        let has_advice = said.contains("help: ") || said.contains("make variables of its parts");
+        assert!(said.contains("roles/base/role.toml:") && has_advice, "{start}: {said:.2000}");
+    }
+    // variables that stand in one another
+    let chain: String = (1..30).map(|number| format!("v{number} = '{{{{ [[[v{}]]] }}}}'\n", number + 1)).collect();
+    let said =
+        Site::new(&format!("[[file]]\npath = '/etc/x'\ncontent = '{{{{ v1 | to_json }}}}'\n[vars]\n{chain}v30 = 1\n"))
+            .refused();
+    assert!(said.contains(DEEP), "{said}");
+}
+
+#[test]
+fn what_calls_itself_with_deeper_and_deeper_values_ends_before_the_stack_does() {
+    let deeper = format!("{}x{}", "[".repeat(50), "]".repeat(50));
+    let uses = "{{ x | tojson | length }}{{ [x, [x]] | unique | list | length }}{{ x == [x] }}{{ (x ~ '') | length }}{{ x | to_nice_yaml | length }}";
+    for content in [
+        format!("{{% for x in [0] recursive %}}{uses}{{{{ loop({deeper}) }}}}{{% endfor %}}"),
+        format!("{{% for x in [0] recursive %}}{{{{ loop({deeper}) }}}}{uses}{{% endfor %}}"),
+        format!("{{% macro m(x) %}}{uses}{{{{ m({deeper}) }}}}{{% endmacro %}}{{{{ m(0) }}}}"),
+        format!(
+            "{{% macro m(x) %}}{{% with x = {deeper} %}}{{% with x = {deeper} %}}{uses}{{{{ m(x) }}}}{{% endwith %}}{{% endwith %}}{{% endmacro %}}{{{{ m(0) }}}}"
+        ),
+    ] {
+        let said = Site::with(&content).refused();
+        assert!(said.contains("recursion limit exceeded") || said.contains("steps"), "{said:.2000}");
+    }
+}
+
+#[test]
+fn what_templates_keep_in_variables_and_namespaces_is_what_it_was() {
+    let checks = |condition: &str| format!("{{% if not ({condition}) %}}{{{{ nope }}}}{{% endif %}}");
+    for content in [
+        "{% set ns = namespace(n=0, found=false, list=[]) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}\
+         {% set ns.list = ns.list + [i] %}{% if i == 3 %}{% set ns.found = true %}{% endif %}{% endfor %}"
+            .to_owned()
+            + &checks("ns.n == 10 and ns.found and ns.list == [0, 1, 2, 3, 4]"),
+        "{% set ns = namespace(m={}) %}{% set ns.m = dict(ns.m, a={'b': [1]}) %}".to_owned() + &checks("ns.m.a.b == [1]"),
+        "{% for i in [1, 2] %}{% set outer = loop %}{% for j in [1] %}{% if outer.index != i %}{{ nope }}{% endif %}{% endfor %}{% endfor %}"
+            .to_owned(),
+        "{% macro m(x) %}<{{ x }}>{% endmacro %}{% set other = m %}".to_owned() + &checks("other(1) == '<1>'"),
+        "{% set a, b = 1, 2 %}{% set (c, d) = (b, a) %}".to_owned() + &checks("[a, b, c, d] == [1, 2, 2, 1]"),
+        "{% set t %}text{% endset %}{% set u | upper %}text{% endset %}".to_owned() + &checks("t == 'text' and u == 'TEXT'"),
+        "{% set all = hosts %}{% set one = {'h': hosts | first} %}".to_owned()
+            + &checks("all | length == 1 and one.h.name == 'a' and (all | in_group('x') | list) == []"),
+        "{% set r = range(3) %}{% set m = [1, 2] | map('string') %}".to_owned()
+            + &checks("(r | list) == [0, 1, 2] and (m | join('')) == '12'"),
+        "{% set x = nope | default('d') %}{% set y = none %}".to_owned() + &checks("x == 'd' and y is none"),
+    ] {
+        let output = Site::with(&content).kpull(&["check"]);
+        assert_eq!(output.status.code(), Some(0), "{content}: {output:?}");
+    }
+    // each place is what it is in the file
+    for (line, why, column) in [
+        ("{% set a = 1 %}{% set b = [a] %}{{ nope }}", "`nope` is not defined", 36),
+        ("{% set a = nope + 1 %}", "`nope` is undefined", 12),
+    ] {
+        let said = Site::with(&format!("x\n{line}")).refused();
+        assert!(said.contains(why), "{said}");
+        assert!(said.contains(&format!("roles/base/role.toml:5:{column}]")), "{said}");
+    }
+}
