@@ -11,15 +11,15 @@ use crate::document::fields::Span;
 use crate::error::{Context, Error, Result, code, counted};
 use crate::fleet;
 use crate::hook;
-use crate::host::Host;
 use crate::host::root::Root;
+use crate::host::{Host, writable};
 use crate::metrics;
 use crate::net;
 use crate::read;
 use crate::sandbox::Need;
 use crate::source::{self, Reach};
 use crate::store::Keep;
-use crate::trust::{AllowedSigners, KeySet, Purpose};
+use crate::trust::{ANCHOR, AllowedSigners, KeySet, Purpose};
 
 /// The most connections that a host may have for one file.
 const CONNECTIONS_MAX: usize = 8;
@@ -226,8 +226,12 @@ impl Config {
         self.ask_all_every.map_or(Duration::from_secs(3600), |span| span.0)
     }
 
-    /// Reads a configuration; a relative path in it starts at its own directory.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// Reads the configuration of a host, `/` or a tree; a relative path in it starts at its own directory. Where somebody else than root may write it,
+    /// or what it names to be gone by, root does not.
+    pub fn load(path: &Path, root: &Path) -> Result<Self> {
+        for path in [path, &root.join(ANCHOR.trim_start_matches('/'))] {
+            writable::check(path, root)?;
+        }
         let bytes = read::named(path).context(code::CONFIG, || format!("can't read the configuration {}", path.display())).map_err(|error| {
             error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
         })?;
@@ -272,7 +276,38 @@ impl Config {
             settle(&mut metrics.dir);
         }
         config.secrets.identities.iter_mut().flatten().for_each(settle);
+        let keys = [&config.trust.allowed_signers, &config.trust.keys].into_iter().flatten().map(PathBuf::as_path);
+        for path in keys.chain(config.hooks.iter().filter_map(hook::Config::program)) {
+            writable::check(path, root)?;
+        }
         Ok(config)
+    }
+
+    /// Each secret of this configuration, which was read from `path`, that everybody on the host can read.
+    pub fn exposed(&self, path: &Path) -> Vec<Error> {
+        let status = self.status.iter().flat_map(|status| &status.client_key);
+        let files = self.sources.iter().flat_map(|source| [&source.bearer, &source.basic, &source.client_key]);
+        let hooks = self.hooks.iter().flat_map(hook::Config::secret_files);
+        let files = files.chain(hooks).chain([&self.artifacts.client_key]).flatten().chain(status);
+        let files = files.chain(self.secrets.identities.iter().flatten()).map(|file| (file.as_path(), "a secret"));
+        // who posts to somebody else has an address that is one, as a rule
+        let own = self.hooks.iter().any(hook::Config::posts).then_some((path, "the address of a hook"));
+        let is_known = |known: &[PathBuf], file: &Path| known.iter().any(|one| one == file);
+        let mut known = Vec::new();
+        let mut found = Vec::new();
+        for (file, what) in files.chain(own) {
+            if is_known(&known, file) || !writable::is_public(file) {
+                continue;
+            }
+            known.push(file.to_owned());
+            let file = file.display();
+            let error =
+                Error::new(code::CONFIG, format!("everybody on this host can read {file}, which has {what} in it"));
+            found.push(
+                error.help(format!("say `chmod o-rwx {file}`, and change the secret if somebody may have read it")),
+            );
+        }
+        found
     }
 
     /// The files with the private keys that the host's secrets are read with.
@@ -319,7 +354,8 @@ impl Trust {
         let rotate = self.rotate_threshold.unwrap_or(release);
         // without a number of its own, the list may have too few keys for that: then nobody makes a new set
         let explicit = self.rotate_threshold.map(|wanted| ("rotate_threshold", wanted, Purpose::Keys));
-        for (name, wanted, purpose) in [Some(("threshold", release, Purpose::Release)), explicit].into_iter().flatten() {
+        for (name, wanted, purpose) in [Some(("threshold", release, Purpose::Release)), explicit].into_iter().flatten()
+        {
             let keys = signers.count(purpose);
             if wanted == 0 || wanted > keys {
                 return Err(Error::new(

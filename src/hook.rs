@@ -2,7 +2,7 @@
 //! object on its standard input, or a web server gets it by POST. Both have little time, and no failure of theirs is one of the run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -87,6 +87,22 @@ impl Config {
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let tls = [&mut self.ca, &mut self.client_cert, &mut self.client_key];
         tls.into_iter().chain([&mut self.bearer, &mut self.basic]).flatten()
+    }
+
+    /// The program, where it is named by its whole path.
+    pub fn program(&self) -> Option<&Path> {
+        let program = Path::new(self.command.as_ref()?.first()?);
+        program.is_absolute().then_some(program)
+    }
+
+    /// Whether it is told over the network.
+    pub fn posts(&self) -> bool {
+        self.post.is_some()
+    }
+
+    /// The files with what it shows a server.
+    pub fn secret_files(&self) -> [&Option<PathBuf>; 3] {
+        [&self.bearer, &self.basic, &self.client_key]
     }
 
     fn net(&self) -> net::Options {

@@ -54,3 +54,5 @@ mod terminal;
 mod time;
 #[path = "attack/tools.rs"]
 mod tools;
+#[path = "attack/writable.rs"]
+mod writable;

@@ -39,11 +39,19 @@ impl Run for Apply {
     fn run(&self) -> Result<Exit> {
         let report = listener(self.host.json, self.diff, self.talk);
         let agent = self.host.agent(&report)?;
+        tell_exposed(&agent);
         run(&agent, &report, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
         self.host.json
+    }
+}
+
+/// Tells which secrets of the host's configuration everybody on it can read.
+pub(super) fn tell_exposed(agent: &Agent<'_>) {
+    for error in agent.config.exposed(&agent.config_path) {
+        agent.report.event(&Event::Exposed(&error));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use crate::cli::apply::tell_exposed;
 use crate::cli::{HostArgs, Run, TalkArgs};
 use crate::document::Files;
 use crate::engine::{self, plan};
@@ -48,6 +49,7 @@ impl Run for Plan {
             return tell(self.preview(dir)?, None, start, &*report);
         }
         let agent = self.host.agent(&*report)?;
+        tell_exposed(&agent);
         let _lock = agent.store.lock()?;
         let taken = agent.take(self.now)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;

@@ -19,7 +19,7 @@ pub struct SelfTest {
 
 impl Run for SelfTest {
     fn run(&self) -> Result<Exit> {
-        let config = Config::load(&self.host.config())?;
+        let config = Config::load(&self.host.config(), &self.host.root)?;
         config.trust.start()?;
         // opening a state directory would make it
         let has_state = read::is_directory(&config.state(&Host::open(&self.host.root)?));

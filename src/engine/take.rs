@@ -122,7 +122,7 @@ impl<'a> Agent<'a> {
     /// Opens a host. `root` is `/` or a tree; `name` overrules the configured host name.
     pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
         let config_path = config.to_owned();
-        let config = Config::load(config)?;
+        let config = Config::load(config, root)?;
         let mut host = Host::open(root)?;
         host.web = Box::new(sandbox::Questions::new(&config.sandbox.require));
         let mut store = Store::open(&config.state(&host))?;

@@ -25,6 +25,7 @@ pub mod tls;
 pub mod unit_files;
 pub mod useradd;
 pub mod web;
+pub mod writable;
 pub mod zone;
 pub mod zone_file;
 

@@ -59,6 +59,10 @@ impl Report for Journal {
                 let help = error.advice().unwrap_or_default();
                 log!(Level::Warn, KPULL_EVENT = "unlabelled"; "{error}; {help}");
             }
+            Event::Exposed(error) => {
+                let help = error.advice().unwrap_or_default();
+                log!(Level::Warn, KPULL_EVENT = "exposed"; "{error}; {help}");
+            }
             Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
             Event::SlotTaken { item, slot, by } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;

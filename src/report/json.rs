@@ -37,6 +37,9 @@ impl Report for Json {
             Event::Unlabelled(error) => {
                 json!({ "event": "unlabelled", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
+            Event::Exposed(error) => {
+                json!({ "event": "exposed", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            }
             Event::Untold(error) => {
                 json!({ "event": "untold", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }

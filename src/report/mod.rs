@@ -91,6 +91,8 @@ pub enum Event<'a> {
     Unlabelled(&'a Error),
     /// Nobody hears how this host is: its status could not be told.
     Untold(&'a Error),
+    /// Everybody on the host can read a secret of its configuration.
+    Exposed(&'a Error),
     /// The slot that a resource waits for is not free.
     SlotTaken {
         /// The resource.

@@ -244,7 +244,7 @@ impl Report for Text {
             }
             Event::Planned(item, change) => self.collect(item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
-            Event::Unlabelled(error) | Event::Untold(error) => {
+            Event::Unlabelled(error) | Event::Untold(error) | Event::Exposed(error) => {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }

@@ -1,0 +1,177 @@
+//! Who else may write what root goes by: the configuration, the keys that it names, the program of a hook, the directories above.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::site::{Output, Site, Tree, command, kpull};
+
+const NOBODY: u32 = 65534;
+
+/// A site and a tree of root's that belongs to it.
+fn world() -> (Site, Tree) {
+    assert!(nix::unistd::geteuid().is_root(), "these attacks are on root");
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n")
+        .role("base", "[[file]]\npath = \"/etc/a\"\ncontent = \"x\"\n")
+        .sign();
+    let tree = site.enroll();
+    (site, tree)
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Has a tree changed in a way that lets somebody else write, refused, and mended by the command that the message gives.
+fn is_refused_and_mended(what: &str, tree: &Tree, why: &str) {
+    let output = tree.kpull("apply --json").exits(1);
+    let error = output.error();
+    let text = error["error"].as_str().unwrap();
+    assert_eq!(error["code"], "host.config", "{what}: {error}");
+    assert!(text.starts_with("root does not go by ") && text.ends_with(why), "{what}: {error}");
+    assert!(!tree.at("etc/a").exists(), "{what}");
+    let command = error["help"].as_str().unwrap().split('`').nth(1).unwrap().to_owned();
+    let mended = Command::new("sh").args(["-c", &command]).status().unwrap();
+    assert!(mended.success(), "{what}: {command}");
+    tree.kpull("apply").exits(0);
+    fs::remove_file(tree.at("etc/a")).unwrap();
+}
+
+#[test]
+fn root_goes_by_no_configuration_that_somebody_else_may_write() {
+    let (_site, tree) = world();
+    let of_nobody = "it belongs to user 65534";
+    for path in ["etc/kpull/kpull.toml", "etc/kpull/allowed_signers", "etc/kpull", "etc", "etc/kpull/trust.toml"] {
+        let at = tree.at(path);
+        let (own, is_dir) = (fs::metadata(&at).unwrap().permissions().mode(), at.is_dir());
+        chown(&at, Some(NOBODY), None).unwrap();
+        is_refused_and_mended(path, &tree, of_nobody);
+        mode(&at, own | 0o020);
+        is_refused_and_mended(
+            path,
+            &tree,
+            &format!("its group may write it (its mode is {:04o})", own & 0o7777 | 0o020),
+        );
+        mode(&at, own | 0o002);
+        is_refused_and_mended(
+            path,
+            &tree,
+            &format!("everybody may write it (its mode is {:04o})", own & 0o7777 | 0o002),
+        );
+        if is_dir {
+            // as /tmp is: nobody can replace what is root's there
+            mode(&at, own & 0o777 | 0o1777);
+            tree.kpull("apply").exits(0);
+            fs::remove_file(tree.at("etc/a")).unwrap();
+            mode(&at, own & 0o777);
+        }
+    }
+}
+
+#[test]
+fn root_goes_by_no_link_that_somebody_else_made_or_that_leads_to_them() {
+    let (_site, tree) = world();
+    let (path, theirs) = (tree.at("etc/kpull/kpull.toml"), tempfile::tempdir().unwrap());
+    let real = theirs.path().join("kpull.toml");
+    fs::rename(&path, &real).unwrap();
+    fs::copy(tree.at("etc/kpull/allowed_signers"), theirs.path().join("allowed_signers")).unwrap();
+    symlink(&real, &path).unwrap();
+    tree.kpull("apply").exits(0);
+    fs::remove_file(tree.at("etc/a")).unwrap();
+    chown(theirs.path(), Some(NOBODY), None).unwrap();
+    is_refused_and_mended("the directory that a link leads to", &tree, "it belongs to user 65534");
+    lchown(&path, Some(NOBODY), None).unwrap();
+    is_refused_and_mended("a link of somebody else", &tree, "it belongs to user 65534");
+    // a circle is the kernel's to refuse
+    fs::remove_file(&path).unwrap();
+    symlink("kpull.toml", &path).unwrap();
+    let error = tree.kpull("apply --json").exits(1).error();
+    assert!(error["error"].as_str().unwrap().starts_with("can't read the configuration "), "{error}");
+}
+
+#[test]
+fn root_starts_no_hook_that_somebody_else_may_write() {
+    let (site, tree) = world();
+    tree.write("hook", "#!/bin/sh\n");
+    let hook = tree.at("hook");
+    mode(&hook, 0o777);
+    let source = site.path().display();
+    tree.configure(&format!("[[source]]\ndir = \"{source}\"\n[[hook]]\non = [\"change\"]\ncommand = [{hook:?}]\n"));
+    is_refused_and_mended("a hook", &tree, "everybody may write it (its mode is 0777)");
+}
+
+#[test]
+fn what_a_configuration_is_for_whose_owner_is_not_root_goes_on_as_before() {
+    // a tree of somebody else that root names, an image for instance
+    let (site, tree) = world();
+    for path in ["", "etc", "etc/kpull", "etc/kpull/kpull.toml", "etc/kpull/allowed_signers"] {
+        chown(tree.path().join(path), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    mode(&tree.at("etc/kpull/kpull.toml"), 0o664);
+    tree.kpull("apply").exits(0);
+    // the same configuration for another tree, or for the machine, is theirs and not root's
+    let other = Tree::new();
+    let config = tree.at("etc/kpull/kpull.toml").display().to_string();
+    let output = kpull(&["plan", "--json", "--config", &config, "--root", other.path().to_str().unwrap()]);
+    assert!(output.exits(1).error()["error"].as_str().unwrap().ends_with("it belongs to user 65534"));
+    // whoever is not root goes by what they like
+    use std::os::unix::process::CommandExt as _;
+    let (own, program) = (Tree::new(), tempfile::tempdir().unwrap());
+    own.configure(&format!("[[source]]\ndir = {:?}\n", site.path()));
+    for path in ["", "etc", "etc/kpull", "etc/kpull/kpull.toml", "etc/kpull/allowed_signers"] {
+        chown(own.path().join(path), Some(1234), Some(1234)).unwrap();
+        mode(&own.path().join(path), 0o777);
+    }
+    for dir in [site.path(), program.path()] {
+        mode(dir, 0o755);
+    }
+    let copy = program.path().join("kpull");
+    fs::copy(env!("CARGO_BIN_EXE_kpull"), &copy).unwrap();
+    let mut apply = Command::new(&copy);
+    apply.args(["apply", "--root"]).arg(own.path()).uid(1234).gid(1234);
+    Output::of(apply.output().unwrap()).exits(0);
+    assert_eq!(own.read("etc/a"), "x");
+}
+
+#[test]
+fn root_of_a_container_goes_by_what_belongs_to_nobody_in_it() {
+    let (_site, tree) = world();
+    chown(tree.at("etc/kpull/kpull.toml"), Some(1234), Some(1234)).unwrap();
+    assert_eq!(tree.kpull("apply").code, 1);
+    // where only root is a user, it is the machine around that says whose it is
+    let inside = command(&["apply", "--root", tree.path().to_str().unwrap()]);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user"]).arg(inside.get_program()).args(inside.get_args());
+    mode(&tree.at("etc/kpull/kpull.toml"), 0o644);
+    Output::of(unshare.output().unwrap()).exits(0);
+    assert_eq!(tree.read("etc/a"), "x");
+}
+
+#[test]
+fn a_secret_of_the_configuration_that_everybody_can_read_is_told_in_each_run() {
+    let (site, tree) = world();
+    tree.write("etc/token", "secret-token");
+    let (token, source) = (tree.at("etc/token"), site.path().display());
+    let hook = "[[hook]]\non = [\"recovery\"]\npost = \"https://hooks.example/T0/secret\"\nbearer = \"../token\"\n";
+    tree.configure(&format!("[[source]]\ndir = \"{source}\"\n{hook}"));
+    mode(tree.path(), 0o755);
+    let told = |command: &str| -> Vec<String> {
+        let events = tree.kpull(command).events("exposed");
+        events.iter().map(|event| event["error"].as_str().unwrap().to_owned()).collect()
+    };
+    let config = tree.at("etc/kpull/kpull.toml");
+    let of =
+        |path: &Path, what: &str| format!("everybody on this host can read {}, which has {what} in it", path.display());
+    let both = [of(&tree.at("etc/kpull/../token"), "a secret"), of(&config, "the address of a hook")];
+    assert_eq!(told("plan --json"), both);
+    assert_eq!(told("apply --json"), both);
+    assert_eq!(told("apply --json"), both, "also when there is nothing to do");
+    let text = tree.kpull("apply").exits(0);
+    assert!(!text.stdout.contains("T0/secret") && text.stdout.contains("`chmod o-rwx "), "{text:?}");
+    mode(&token, 0o640);
+    assert_eq!(told("plan --json"), both[1..]);
+    mode(&tree.at("etc/kpull"), 0o700);
+    assert_eq!(told("plan --json"), [""; 0], "nobody comes as far as the file");
+}
