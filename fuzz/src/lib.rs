@@ -506,7 +506,7 @@ pub fn config(data: &[u8]) {
     let dir = scratch();
     let path = dir.path().join("kpull.toml");
     std::fs::write(&path, data).expect("the directory is ours");
-    if let Some(config) = report(Config::load(&path)) {
+    if let Some(config) = report(Config::load(&path, dir.path())) {
         assert!(
             config.trust.allowed_signers.as_ref().is_none_or(|path| path.is_absolute()) && !config.sources.is_empty()
         );

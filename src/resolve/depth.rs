@@ -70,7 +70,7 @@ fn paid(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     let count = Cell::new(0_u64);
     plain(value, 0, &|| {
         count.set(count.get() + 1);
-        if count.get() % A_STEP == 0 { state.consume_fuel(1) } else { Ok(()) }
+        if count.get().is_multiple_of(A_STEP) { state.consume_fuel(1) } else { Ok(()) }
     })
 }
 
