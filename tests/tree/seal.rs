@@ -374,8 +374,8 @@ fn an_installed_file_that_a_disk_has_changed_is_installed_again() {
 
             let meta = tree.at("usr/bin/tool").metadata().unwrap();
             let stamp = stamps.as_object_mut().unwrap().values_mut().next().unwrap();
-            stamp["modified"] = json!([meta.mtime(), meta.mtime_nsec()]);
-            stamp["changed"] = json!([meta.ctime(), meta.ctime_nsec()]);
+            stamp[0]["mtime"] = json!([meta.mtime(), meta.mtime_nsec()]);
+            stamp[0]["ctime"] = json!([meta.ctime(), meta.ctime_nsec()]);
         });
         age(&tree);
         assert_eq!(tree.kpull(&format!("apply --json{how}")).exits(0).changed(), ["artifact:tool"], "{size}");
