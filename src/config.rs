@@ -21,9 +21,6 @@ use crate::source::{self, Reach};
 use crate::store::Keep;
 use crate::trust::{ANCHOR, AllowedSigners, KeySet, Purpose};
 
-/// The most connections that a host may have for one file.
-const CONNECTIONS_MAX: usize = 8;
-
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -91,12 +88,6 @@ pub struct Artifacts {
     client_cert: Option<PathBuf>,
     /// See [`net::Options::client_key`].
     client_key: Option<PathBuf>,
-    /// Always an error.
-    #[schemars(skip)]
-    bearer: Option<PathBuf>,
-    /// Always an error.
-    #[schemars(skip)]
-    basic: Option<PathBuf>,
     /// See [`net::Options::timeout`].
     timeout: Option<u64>,
     /// See [`net::Options::retries`].
@@ -108,9 +99,6 @@ pub struct Artifacts {
     /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
     #[serde(default)]
     pub only_mirrors: bool,
-    /// The most connections for one file, from 1 to 8; 4 when left out. More than one is opened only for a large file, and only where
-    /// one is slower than what is done with the bytes.
-    connections: Option<usize>,
 }
 
 impl Artifacts {
@@ -127,11 +115,6 @@ impl Artifacts {
         }
     }
 
-    /// The most connections for one file.
-    pub fn connections(&self) -> usize {
-        self.connections.unwrap_or(net::ranges::CONNECTIONS)
-    }
-
     fn settle(&mut self, base: &Path) {
         for path in [&mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten() {
             *path = base.join(&*path);
@@ -141,14 +124,6 @@ impl Artifacts {
     /// Finds what can't be meant; `doc` is the file that this was read from.
     fn check(&self, doc: &Doc) -> Result<()> {
         let at = |names: &[&str]| doc.place(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        if self.bearer.is_some() || self.basic.is_some() {
-            return Err(Error::new(code::CONFIG, "[artifacts] can't have credentials")
-                .because("they would be sent to every server that artifacts.toml names")
-                .at(at(&["artifacts"]), "`bearer` or `basic` in here")
-                .help(
-                    "a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
-                ));
-        }
         for (index, mirror) in self.mirrors.iter().enumerate().filter(|(_, mirror)| !mirror.starts_with("file:///")) {
             net::parse(mirror)
                 .map_err(|error| error.at(at(&["artifacts", "mirrors", &index.to_string()]), "this mirror"))?;
@@ -157,11 +132,6 @@ impl Artifacts {
             return Err(Error::new(code::CONFIG, "`only_mirrors` is set without `mirrors`")
                 .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
                 .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
-        }
-        if !(1..=CONNECTIONS_MAX).contains(&self.connections()) {
-            return Err(Error::new(code::CONFIG, format!("`connections` has to be from 1 to {CONNECTIONS_MAX}"))
-                .at(at(&["artifacts", "connections"]), "not in here")
-                .help("leave it out for 4, or write 1 for one connection at a time"));
         }
         self.net().check().map_err(|error| error.at(at(&["artifacts"]), "these options"))
     }

@@ -6,7 +6,9 @@ pub mod mask;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -68,23 +70,16 @@ impl Place {
     /// The same place with `*` for every byte that is meant, for what nobody may read over a shoulder.
     #[must_use]
     pub fn without_text(self) -> Self {
-        let hidden: String = self.text.get(self.span.clone()).unwrap_or_default().chars().map(stars).collect();
-        let (Some(before), Some(after)) = (self.text.get(..self.span.start), self.text.get(self.span.end..)) else {
-            return Self { text: "".into(), span: 0..0, ..self };
-        };
-        Self { text: format!("{before}{hidden}{after}").into(), ..self }
+        Self { text: starred(&self.text, std::slice::from_ref(&self.span)).into(), ..self }
     }
 }
 
-/// As many `*` as a character has bytes; a line break stays.
-fn stars(c: char) -> &'static str {
-    match c.len_utf8() {
-        1 if c == '\n' => "\n",
-        1 => "*",
-        2 => "**",
-        3 => "***",
-        _ => "****",
-    }
+/// The text with `*` for every byte of some pieces of it, line breaks aside; as long as before.
+pub fn starred(text: &str, pieces: &[Range<usize>]) -> String {
+    let is_meant = |at: usize| pieces.iter().any(|piece| piece.contains(&at));
+    let star =
+        |(at, c): (usize, char)| if c != '\n' && is_meant(at) { "*".repeat(c.len_utf8()) } else { c.to_string() };
+    text.char_indices().map(star).collect()
 }
 
 impl fmt::Display for Place {
@@ -141,7 +136,7 @@ impl Error {
 
     /// A failure because of an error of something underneath. A number of the kernel's in that error (no space, no rights) decides the
     /// class in place of `code`, and what to do.
-    pub fn of(code: &'static Code, what: impl AsRef<str>, why: &(dyn std::error::Error + 'static)) -> Self {
+    pub fn of(code: &'static Code, what: impl AsRef<str>, why: &(dyn StdError + 'static)) -> Self {
         let number = number(why);
         let error = Self::new(number.and_then(class).unwrap_or(code), what).because(causes(why));
         match number.and_then(advice) {
@@ -368,7 +363,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {}
 
 impl Diagnostic for Error {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -394,7 +389,7 @@ pub trait Context<T> {
     fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: std::error::Error + 'static> Context<T> for Result<T, E> {
+impl<T, E: StdError + 'static> Context<T> for Result<T, E> {
     fn context(self, code: &'static Code, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Error::of(code, what(), &error))
     }
@@ -427,25 +422,32 @@ fn class(errno: Errno) -> Option<&'static Code> {
     })
 }
 
+/// An error and everything behind it, also what an [`io::Error`] hides inside.
+pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(hidden) => Some(hidden as &(dyn StdError + 'static)),
+        None => error.source(),
+    })
+}
+
 /// The kernel's number in an error or behind it.
-fn number(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
-    let own = match error.downcast_ref::<Errno>() {
+fn number(error: &(dyn StdError + 'static)) -> Option<Errno> {
+    chain(error).find_map(|error| match error.downcast_ref::<Errno>() {
         Some(errno) => Some(*errno),
-        None => error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error).map(Errno::from_raw),
-    };
-    own.or_else(|| error.source().and_then(number))
+        None => error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).map(Errno::from_raw),
+    })
 }
 
 /// An error and everything behind it, joined with colons, each said once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.downcast_ref::<Errno>().map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
+fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    for cause in chain(error) {
+        let words = cause.downcast_ref::<Errno>().map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned());
+        if text.is_empty() {
+            text = words;
+        } else if !text.contains(&words) {
             let _ = write!(text, ": {words}");
         }
-        next = cause.source();
     }
     text
 }

@@ -24,7 +24,7 @@ use crate::kind::Item;
 use crate::net;
 use crate::read;
 use crate::report::VERSION;
-use crate::sandbox::{self, Need, SmallFiles};
+use crate::sandbox::{self, Need};
 use crate::secret::Recipient;
 use crate::status::vitals::{Ending, Vitals, bare, failing};
 use crate::store::HeldBack;
@@ -278,7 +278,7 @@ pub fn tell(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     if let Some(url) = &config.http {
         let to = net::below(&net::parse(url)?, [file(&record.host).as_str()])?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        sandbox::put(&config.options(), &to, text, &agent.config.sandbox.require)?;
+        sandbox::Web::new(config.options(), &agent.config.sandbox.require).put(&to, text)?;
     }
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
@@ -359,7 +359,7 @@ pub enum Place {
     /// In a directory.
     Dir(PathBuf),
     /// From a web server that hands such a directory out: what all addresses begin with.
-    Web(Box<SmallFiles>, String),
+    Web(Box<sandbox::Web>, String),
     /// In etcd.
     Etcd(Rc<Client>),
 }
@@ -367,7 +367,7 @@ pub enum Place {
 impl Place {
     /// A directory that a web server hands out, which a process without rights asks. `required` is what the sandbox must not lack.
     pub fn on_web(url: &str, options: &net::Options, required: &[Need]) -> Self {
-        Self::Web(Box::new(SmallFiles::new(options, required)), url.trim_end_matches('/').to_owned())
+        Self::Web(Box::new(sandbox::Web::new(options.clone(), required)), url.trim_end_matches('/').to_owned())
     }
 
     /// Whether it can be read now.

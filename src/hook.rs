@@ -153,7 +153,7 @@ impl Config {
         if let Some(url) = &self.post {
             let address = net::parse(url)?;
             mask::remember("hook's address", address.path().as_bytes());
-            return sandbox::post(&self.net(), url, text, required).map_err(|why| {
+            return sandbox::Web::new(self.net(), required).post(url, text).map_err(|why| {
                 let error =
                     Error::new(code::HOOK, format!("the hook at {} was not told", origin(&address))).because(&why);
                 why.advice().map_or(error.clone(), |help| error.help(help))

@@ -21,6 +21,8 @@ mod child;
 mod compare;
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "tree/downloads.rs"]
+mod downloads;
 #[path = "tree/example.rs"]
 mod example;
 #[path = "tree/extract.rs"]
@@ -59,8 +61,6 @@ mod owed;
 mod packaging;
 #[path = "tree/pki.rs"]
 mod pki;
-#[path = "tree/ranges.rs"]
-mod ranges;
 #[path = "tree/recipe.rs"]
 mod recipe;
 #[path = "tree/reports.rs"]

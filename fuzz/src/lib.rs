@@ -555,7 +555,7 @@ pub fn secret(data: &[u8]) {
             let dir = scratch();
             let file = dir.path().join("key");
             std::fs::write(&file, IDENTITY).expect("the directory is ours");
-            Keyring::load(&[file]).expect("it is a key")
+            Keyring::load(&[file], None).expect("it is a key")
         };
     }
     if let Some(plain) = report(KEYS.with(|keys| keys.open("x", data))) {

@@ -88,7 +88,7 @@ enum Command {
 impl Run for Pki {
     fn run(&self) -> Result<Exit> {
         let office = |keys: &Identity| Office::open(&self.desk.site, keys.keys()?);
-        let without_keys = || Office::open(&self.desk.site, Keyring::load(&[])?);
+        let without_keys = || Office::open(&self.desk.site, Keyring::load(&[], None)?);
         let done = match &self.command {
             Command::Init => without_keys()?.init()?,
             Command::Issue(keys) => office(keys)?.issue()?,

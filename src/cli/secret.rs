@@ -119,7 +119,7 @@ impl Identity {
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
         let usual = [".ssh/id_ed25519", ".ssh/id_rsa", ".config/kpull/identity"].map(|path| home.join(path));
         let files = if self.identity.is_empty() { usual.to_vec() } else { self.identity.clone() };
-        Keyring::load_asking(&files, ask)
+        Keyring::load(&files, Some(ask))
     }
 }
 

@@ -16,9 +16,10 @@ use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::probe::Probe;
 use crate::kind::unit::Unit;
+use crate::net::Options;
 use crate::pki::Certificate;
 use crate::report::{Text, VERSION};
-use crate::sandbox::Questions;
+use crate::sandbox::Web;
 use crate::text::shortened;
 
 /// How many characters of a message the table shows.
@@ -61,7 +62,7 @@ impl Run for Verify {
         let required = &agent.config.sandbox.require;
         let again = || {
             let mut host = Host::open(&self.host.root)?;
-            host.web = Box::new(Questions::new(required));
+            host.web = Box::new(Web::new(Options::default(), required));
             Ok(host)
         };
         let mut rows = ask(&subjects, &agent.host, &again, Timestamp::now())?;

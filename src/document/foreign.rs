@@ -1,4 +1,4 @@
-//! Names that people bring along from other tools, and what they are here.
+//! Names that people bring along from other tools, or from an earlier kpull, and what they are here.
 
 /// What people write, what it is here, and how that is written. The first entry counts whose own name can stand there.
 const NAMES: &[(&[&str], &str, &str)] = &[
@@ -106,6 +106,12 @@ const NAMES: &[(&[&str], &str, &str)] = &[
         &["loop", "with_items", "with_dict", "with_list", "with_fileglob", "foreach", "count"],
         "for_each",
         "that is `for_each`",
+    ),
+    (&["connections"], "mirrors", "remove it: there is one connection per download; list more `mirrors`"),
+    (
+        &["bearer", "basic"],
+        "mirrors",
+        "credentials would be sent to every server that artifacts.toml names; a mirror may ask for a client certificate, or for nothing: artifacts are checked by their digest",
     ),
     (&["if", "condition", "only_when"], "when", "that is `when`, an expression"),
     (&["require", "requires", "depends_on", "dependencies"], "after", "that is `after = [\"KIND:KEY\"]`"),

@@ -14,6 +14,7 @@ use crate::engine::rollout;
 use crate::error::{Error, Exit, Result, code, one_line};
 use crate::host::Host;
 use crate::host::fleetlock::FleetLock;
+use crate::net;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
@@ -124,13 +125,9 @@ impl<'a> Agent<'a> {
         let config_path = config.to_owned();
         let config = Config::load(config, root)?;
         let mut host = Host::open(root)?;
-        host.web = Box::new(sandbox::Questions::new(&config.sandbox.require));
+        host.web = Box::new(sandbox::Web::new(net::Options::default(), &config.sandbox.require));
         let mut store = Store::open(&config.state(&host))?;
-        store.net = Box::new(sandbox::Downloads {
-            options: config.artifacts.net(),
-            connections: config.artifacts.connections(),
-            required: config.sandbox.require.clone(),
-        });
+        store.net = Box::new(sandbox::Web::new(config.artifacts.net(), &config.sandbox.require));
         store.mirrors.clone_from(&config.artifacts.mirrors);
         store.only_mirrors = config.artifacts.only_mirrors;
         let own = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());

@@ -61,7 +61,6 @@ codes! {
     HTTP "source.http"
     DIR "source.dir"
     NET "net.failed"
-    CHANGED "net.changed"
     MISSING "net.missing"
     SANDBOX "net.sandbox"
     SECRET "secret.read"

@@ -8,11 +8,14 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::blocking::{Client as Http, RequestBuilder};
 use reqwest::{Url, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use crate::error::{Result, one_line};
 use crate::net::{self, Loaded, Options};
@@ -154,7 +157,7 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client with what [`Cluster::load`] read.
     pub fn new(cluster: &Cluster, loaded: Loaded) -> Result<Self> {
-        let http = net::direct(&loaded, CONNECT)?;
+        let http = net::direct(&loaded, CONNECT, ASK)?;
         let prefixes = RefCell::new(vec![None; cluster.endpoints.len()]);
         Ok(Self { cluster: cluster.clone(), loaded, http, prefixes, last: Cell::new(0) })
     }
@@ -182,7 +185,7 @@ impl Client {
     fn read(&self, api: Api, key: &str, agreed: bool) -> Result<Option<Pair>, Failure> {
         match api {
             Api::V3 => {
-                let body = json!({ "key": encode(key.as_bytes()), "serializable": !agreed });
+                let body = json!({ "key": BASE64_STANDARD.encode(key), "serializable": !agreed });
                 first_pair(&self.v3("kv/range", &body, ASK)?)
             }
             Api::V2 => {
@@ -215,8 +218,9 @@ impl Client {
 
     /// [`Client::swap`] in the newer interface, with a lease that takes the key with it when it ends.
     pub fn swap_leased(&self, key: &str, was: u64, value: &[u8], lease: Option<&Lease>) -> Result<bool, Failure> {
-        let key = encode(key.as_bytes());
-        let put = json!({ "key": key, "value": encode(value), "lease": lease.map_or("0", |lease| &lease.0) });
+        let key = BASE64_STANDARD.encode(key);
+        let put =
+            json!({ "key": key, "value": BASE64_STANDARD.encode(value), "lease": lease.map_or("0", |lease| &lease.0) });
         let body = json!({
             "compare": [{ "key": key, "target": "MOD", "mod_revision": was.to_string() }],
             "success": [{ "request_put": put }],
@@ -330,7 +334,7 @@ impl Client {
                 None => (self.http.get(url), ASK),
                 Some(value) => {
                     let form = header::HeaderValue::from_static("application/x-www-form-urlencoded");
-                    (self.http.put(url).header(header::CONTENT_TYPE, form).body(form_of("value", value)), CHANGE)
+                    (self.http.put(url).header(header::CONTENT_TYPE, form).body(value_form(value)), CHANGE)
                 }
             };
             match send(endpoint, request, wait)? {
@@ -362,16 +366,9 @@ fn below(endpoint: &Url, path: &str) -> Url {
     url
 }
 
-/// One value as a web form.
-fn form_of(name: &str, value: &str) -> String {
-    let mut form = format!("{name}=");
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => form.push(byte.into()),
-            _ => form.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    form
+/// A value as a web form.
+fn value_form(value: &str) -> String {
+    form_urlencoded::Serializer::new(String::new()).append_pair("value", value).finish()
 }
 
 /// Sends one request; the answer is `None` when it isn't a JSON object.
@@ -430,7 +427,7 @@ fn said(answer: &Value) -> String {
 /// The first key of an answer about keys.
 fn first_pair(answer: &Value) -> Result<Option<Pair>, Failure> {
     let Some(found) = answer["kvs"].get(0) else { return Ok(None) };
-    let value = decode(found["value"].as_str().unwrap_or_default());
+    let value = BASE64_STANDARD.decode(found["value"].as_str().unwrap_or_default()).ok();
     let revision = number(&found["mod_revision"]);
     match (value, revision) {
         (Some(value), Some(revision)) => Ok(Some(Pair { value, revision })),
@@ -455,56 +452,9 @@ fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// The alphabet of Base64.
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Bytes in Base64, as the newer interface has them.
-fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().chain([&0, &0]).take(3).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
-        for at in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= chunk.len() { digit.into() } else { '=' });
-        }
-    }
-    text
-}
-
-/// The bytes of a text in Base64; `None` for anything else.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    for chunk in digits.chunks(4) {
-        let mut bits = 0;
-        for at in 0..4 {
-            let value = match chunk.get(at) {
-                Some(digit) => u32::try_from(ALPHABET.iter().position(|known| known == digit)?).ok()?,
-                None => 0,
-            };
-            bits = bits << 6 | value;
-        }
-        let whole = (chunk.len() * 6) / 8;
-        bytes.extend_from_slice(&u32::to_be_bytes(bits)[1..=whole]);
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_of_every_length_come_back_from_base64() {
-        assert_eq!(encode(b"foo"), "Zm9v");
-        assert_eq!(encode(b"fo"), "Zm8=");
-        assert_eq!(encode(b"f"), "Zg==");
-        let bytes: Vec<u8> = (0..=255).collect();
-        for length in 0..bytes.len() {
-            assert_eq!(decode(&encode(&bytes[..length])).as_deref(), Some(&bytes[..length]));
-        }
-        assert_eq!(decode("Zm9v!"), None);
-    }
 
     #[test]
     fn a_cluster_that_cannot_now_is_told_from_one_that_will_not() {
@@ -527,6 +477,6 @@ mod tests {
 
     #[test]
     fn a_value_with_any_character_is_sent_as_a_form() {
-        assert_eq!(form_of("value", "{\"a\": 1}&é"), "value=%7B%22a%22%3A%201%7D%26%C3%A9");
+        assert_eq!(value_form("{\"a\": 1}+&é"), "value=%7B%22a%22%3A+1%7D%2B%26%C3%A9");
     }
 }

@@ -103,12 +103,7 @@ impl Server<'_> {
             url,
             json: Some(body.to_string()),
             headers: vec![("fleet-lock-protocol".to_owned(), "true".to_owned())],
-            ca: self
-                .ca
-                .map(|path| web::pem(&host.root, path))
-                .transpose()
-                .map_err(|what| Error::new(code::ROLLOUT, what))?,
-            client: None,
+            tls: web::tls(&host.root, self.ca, None).map_err(|what| Error::new(code::ROLLOUT, what))?,
             connect: CONNECT,
             limit: ASK,
             most: LARGEST,

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
-use crate::host::tls;
-use crate::net;
+use crate::host::web;
+use crate::net::{self, Loaded};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -102,8 +102,8 @@ struct Sorts {
 /// A connection to one API server.
 pub struct Kube {
     access: Access,
-    /// The content of the files of `access`, in its order: with others it is another connection.
-    files: [Vec<u8>; 3],
+    /// What was in the files of `access`: with anything else in them it is another connection.
+    files: Loaded,
     client: Client,
     /// What it has, by group and version.
     sorts: RefCell<HashMap<String, Vec<Sort>>>,
@@ -124,14 +124,11 @@ impl Kube {
     /// The connection to be used for `access`: `known`, or a new one when the files have changed. The error says why
     /// there can be none now: a file that is missing, or has something else in it.
     pub fn current(root: &Root, access: &Access, known: Option<&Rc<Self>>) -> Result<Rc<Self>, String> {
-        let files = [tls::read(root, &access.ca)?, tls::read(root, &access.cert)?, tls::read(root, &access.key)?];
+        let files = web::tls(root, Some(&access.ca), Some((&access.cert, &access.key)))?;
         if let Some(known) = known.filter(|known| known.files == files) {
             return Ok(known.clone());
         }
-        let client = tls::client().connect_timeout(CONNECT).timeout(ANSWER);
-        let client = tls::trusting(client, &access.ca, &files[0])?;
-        let client = tls::showing(client, (&access.cert, &files[1]), (&access.key, &files[2]))?;
-        let client = client.build().map_err(|error| tls::said(access.server.as_str(), &error))?;
+        let client = net::direct(&files, CONNECT, ANSWER).map_err(|error| error.to_string())?;
         Ok(Rc::new(Self {
             access: access.clone(),
             files,
@@ -245,7 +242,7 @@ impl Kube {
         }
         let server = net::shown(&self.access.server);
         let reply = match request.send() {
-            Err(error) => Reply::Silent(tls::said(&server, &error)),
+            Err(error) => Reply::Silent(web::unanswered(&server, &error)),
             Ok(answer) => {
                 let status = answer.status();
                 let mut body = Vec::new();

@@ -21,7 +21,6 @@ pub mod rich_rule;
 pub mod root;
 mod sync;
 pub mod systemd;
-pub mod tls;
 pub mod unit_files;
 pub mod useradd;
 pub mod web;

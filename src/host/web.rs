@@ -2,18 +2,15 @@
 
 use std::io::Read as _;
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::{Url, header};
 use serde::{Deserialize, Serialize};
 
-use crate::error::visible;
+use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
-use crate::host::tls;
-
-/// A file for TLS: where it is on the host, and what was read there.
-pub type Pem = (PathBuf, Vec<u8>);
+use crate::net::{self, Loaded, Options};
 
 /// One request, which is sent as it is: by no proxy, and not again where it is redirected.
 #[derive(Clone, Deserialize, Serialize)]
@@ -26,10 +23,8 @@ pub struct Question {
     pub json: Option<String>,
     /// Headers besides the usual ones.
     pub headers: Vec<(String, String)>,
-    /// The only authorities that are trusted; the system's without.
-    pub ca: Option<Pem>,
-    /// A client certificate, and its key.
-    pub client: Option<(Pem, Pem)>,
+    /// Whom to trust, and what to show.
+    pub tls: Loaded,
     /// How long a connection may take.
     pub connect: Duration,
     /// How long all of it may take.
@@ -62,23 +57,27 @@ pub trait Ask {
 #[derive(Debug)]
 pub struct Here;
 
-/// A file for TLS, read on the host.
-pub fn pem(root: &Root, path: &Path) -> Result<Pem, String> {
-    Ok((path.to_owned(), tls::read(root, path)?))
+/// What is needed for TLS, read on the host: the only authorities that are trusted (the system's without), and a client certificate with
+/// its key. Errors are what was wrong, for people.
+pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Result<Loaded, String> {
+    let read = |_: &str, path: &Path| match root.read(path)? {
+        Some((_, content)) => Ok(content),
+        None => Err(Error::new(code::NET, format!("there is no file {}", path.display()))),
+    };
+    let (cert, key) = client.unzip();
+    let [ca, client_cert, client_key] = [ca, cert, key].map(|path| path.map(Path::to_owned));
+    Options { ca, client_cert, client_key, ..Options::default() }.load_by(&read).map_err(|why| why.to_string())
+}
+
+/// Why there is no answer from `whom`.
+pub fn unanswered(whom: &str, why: &reqwest::Error) -> String {
+    net::Failure::of(format!("{whom} does not answer"), why).error.to_string()
 }
 
 impl Ask for Here {
     fn ask(&self, question: &Question) -> Result<Reply, String> {
-        let Question { url, shown, json, headers, ca, client, connect, limit, most } = question;
-        let said = |error: &reqwest::Error| tls::said(shown, error);
-        let mut builder = tls::client().connect_timeout(*connect).timeout(*limit).pool_max_idle_per_host(0);
-        if let Some((path, pem)) = ca {
-            builder = tls::trusting(builder, path, pem)?;
-        }
-        if let Some((cert, key)) = client {
-            builder = tls::showing(builder, (&cert.0, &cert.1), (&key.0, &key.1))?;
-        }
-        let http = builder.build().map_err(|error| said(&error))?;
+        let Question { url, shown, json, headers, tls, connect, limit, most } = question;
+        let http = net::direct(tls, *connect, *limit).map_err(|why| why.to_string())?;
         let mut request = match json {
             Some(json) => http.post(url.clone()).header(header::CONTENT_TYPE, "application/json").body(json.clone()),
             None => http.get(url.clone()),
@@ -86,7 +85,7 @@ impl Ask for Here {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = request.send().map_err(|error| said(&error))?;
+        let answer = request.send().map_err(|why| unanswered(shown, &why))?;
         let (status, mut body) = (answer.status().as_u16(), Vec::new());
         let read = answer.take(*most as u64).read_to_end(&mut body);
         Ok(Reply { status, body, broken: read.err().map(|why| visible(&why.to_string())) })

@@ -372,15 +372,13 @@ fn first_line(text: &str) -> String {
 impl Web {
     /// What it asks, with the files that the role names.
     fn question(&self, host: &Host, most: usize) -> Result<Question, String> {
-        let read = |path: &AbsolutePath| web::pem(&host.root, path);
-        let client = self.client.as_ref().map(|(cert, key)| Ok::<_, String>((read(cert)?, read(key)?)));
+        let client = self.client.as_ref().map(|(cert, key)| (&**cert, &**key));
         Ok(Question {
             url: self.url.clone(),
             shown: self.shown.clone(),
             json: None,
             headers: Vec::new(),
-            ca: self.ca.as_ref().map(read).transpose()?,
-            client: client.transpose()?,
+            tls: web::tls(&host.root, self.ca.as_deref(), client)?,
             connect: ONE_TRY,
             limit: ONE_TRY,
             most,

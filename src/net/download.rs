@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result, code};
-use crate::net::ranges::LARGE;
 use crate::net::writeback::Writeback;
-use crate::net::{Ask, Download, Get, Kind, from_io};
+use crate::net::{Conditions, Download, Get, Kind, from_io};
 use crate::read;
 
 const CHUNK: usize = 256 << 10;
@@ -60,33 +59,16 @@ pub struct Got {
     pub size: u64,
 }
 
-/// [`download_heard`] by nobody, from one address.
+/// [`download_heard`] by nobody.
 pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
-    download_heard(net, url, &[], part, wanted, progress, &mut |_| {})
+    download_heard(net, url, part, wanted, progress, &mut |_| {})
 }
 
-/// An address of a file.
-#[derive(Clone, Debug)]
-pub struct Address {
-    /// Where it is.
-    pub url: String,
-    /// Where the same is besides, for parts of it.
-    pub others: Vec<String>,
-}
-
-/// The addresses of lists, in their order: those behind one in its own list may have a share in what it has.
-pub fn addresses(lists: &[Vec<String>]) -> Vec<Address> {
-    let of = |list: &Vec<String>, at: usize| {
-        Some(Address { url: list.get(at)?.clone(), others: list.get(at + 1..)?.to_vec() })
-    };
-    lists.iter().flat_map(|list| (0..list.len()).filter_map(move |at| of(list, at))).collect()
-}
-
-/// [`download_heard`] from the first address that has the wanted file. `tried` hears of each that was asked, and of why it was to no
-/// avail. The error is why none has it, and [passes](Error::passes); or why nothing can be downloaded here.
+/// [`download_heard`] from the first of some addresses that has the wanted file. `tried` hears of each that was asked, and of why it was
+/// to no avail. The error is why none has it, and [passes](Error::passes); or why nothing can be downloaded here.
 pub fn download_any(
     net: &dyn Get,
-    addresses: &[Address],
+    urls: &[String],
     part: &Path,
     wanted: &Wanted<'_>,
     progress: Progress<'_>,
@@ -94,8 +76,8 @@ pub fn download_any(
     tried: &mut dyn FnMut(&str, Option<&Error>),
 ) -> Result<Got> {
     let mut failures = Vec::new();
-    for Address { url, others } in addresses {
-        match download_heard(net, url, others, part, wanted, progress, listener) {
+    for url in urls {
+        match download_heard(net, url, part, wanted, progress, listener) {
             Ok(got) => {
                 tried(url, None);
                 return Ok(got);
@@ -111,51 +93,6 @@ pub fn download_any(
     Err(Error::new(code::NET, format!("the artifact {} can't be had", wanted.name))
         .because(failures.join("; "))
         .passing())
-}
-
-/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. `others` have the
-/// same file, and may be asked for parts of it. If the digest is known, what is in `part` already may be the whole file, or is
-/// gone on with, whoever began it: if that comes to another file, it is begun anew, from this address alone. A file that is not the wanted one is removed, and is an error; so is one that has
-/// more than the wanted bytes. `listener` hears every byte that counts for the digest, in order. Errors are [passing](Error::passes),
-/// unless they are this host's own.
-pub fn download_heard(
-    net: &dyn Get,
-    url: &str,
-    others: &[String],
-    part: &Path,
-    wanted: &Wanted<'_>,
-    progress: Progress<'_>,
-    listener: Listener<'_>,
-) -> Result<Got> {
-    match attempt(net, url, others, part, wanted, progress, listener) {
-        Err(Fault::Mixed(error)) => {
-            log::debug!("{error}; from the start, and from nowhere else");
-            attempt(net, url, &[], part, wanted, progress, listener).map_err(Error::from)
-        }
-        outcome => outcome.map_err(Error::from),
-    }
-}
-
-/// Why an attempt failed.
-enum Fault {
-    /// What was there before, or what others gave, may be what is wrong. Nothing of it is left.
-    Mixed(Error),
-    /// Another attempt would fail alike.
-    Final(Error),
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
-}
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Mixed(error) | Fault::Final(error) => error,
-        }
-    }
 }
 
 /// Who began a file that is not whole yet, beside it: the same address goes on with it only while its server has the same.
@@ -214,15 +151,18 @@ fn open_own(path: &Path) -> io::Result<File> {
     open(true)
 }
 
-fn attempt(
+/// Downloads `url` (`https://`, `http://` or `file:///`) into the file `part`, which is on the disk then. If the digest is known, what is
+/// in `part` already may be the whole file, or is gone on with, whoever began it: if that comes to another file, it is begun anew. A file
+/// that is not the wanted one is removed, and is an error; so is one that has more than the wanted bytes. `listener` hears every byte that
+/// counts for the digest, in order. Errors are [passing](Error::passes), unless they are this host's own.
+pub fn download_heard(
     net: &dyn Get,
     url: &str,
-    others: &[String],
     part: &Path,
     wanted: &Wanted<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
-) -> Result<Got, Fault> {
+) -> Result<Got> {
     let what = || format!("can't write {}", part.display());
     let mut file = open_own(part).context(code::NET, what)?;
     let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
@@ -256,24 +196,27 @@ fn attempt(
             resumes = begun;
         }
     }
-    let Reply { mut body, length, state, goes_on } =
-        ask(net, url, others, resumes.map(|begun| (there, begun)), wanted)?;
+    let Download { kind, mut body, length, state } = ask(net, url, resumes.map(|begun| (there, begun)))?;
+    let goes_on = kind == Kind::Partial;
     let mut done = if goes_on { there } else { 0 };
-    let fault = |error: Error, is_shared: bool| {
+    let fault = |error: Error, listener: Listener<'_>| {
         discard(part);
-        // what was there before, or what others gave, may have been what was wrong
-        let make = if goes_on || is_shared { Fault::Mixed } else { Fault::Final };
-        make(error.passing())
+        if goes_on {
+            // what was there before may be what is wrong; nothing of it is left to go on with a second time
+            log::debug!("{error}; from the start");
+            return download_heard(net, url, part, wanted, progress, listener);
+        }
+        Err(error.passing())
     };
     let announced = length.map(|length| length.saturating_add(done));
     if let (Some(size), Some(announced)) = (wanted.size, announced)
         && size != announced
     {
         let error = Error::new(code::NET, format!("{url} has {announced} bytes, and {size} are pinned"));
-        return Err(fault(error, false));
+        return fault(error, listener);
     }
     if announced.is_some_and(|announced| announced > limit) {
-        return Err(fault(too_large(announced), false));
+        return fault(too_large(announced), listener);
     }
     if !goes_on {
         hasher = Sha256::new();
@@ -288,17 +231,13 @@ fn attempt(
     let mut writeback = Writeback::default();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let count = body.read(&mut buffer).map_err(|why| from_io(why).passing()).inspect_err(|error| {
-            if error.code() == code::CHANGED {
-                discard(part);
-            }
-        })?;
+        let count = body.read(&mut buffer).map_err(|why| from_io(why).passing())?;
         if count == 0 {
             break;
         }
         done += count as u64;
         if done > limit {
-            return Err(fault(too_large(None), false));
+            return fault(too_large(None), listener);
         }
         let bytes = &buffer[..count];
         listener(Piece::Bytes(bytes));
@@ -309,7 +248,7 @@ fn attempt(
     }
     if let Some(size) = wanted.size.filter(|size| done < *size) {
         // without an announced length nothing tells a whole body from one that broke off: the next run goes on
-        return Err(Error::new(code::NET, format!("{url} ended after {done} of {size} bytes")).passing().into());
+        return Err(Error::new(code::NET, format!("{url} ended after {done} of {size} bytes")).passing());
     }
     let sha256 = hex::encode(hasher.finalize());
     if let Some(pinned) = wanted.sha256.filter(|pinned| *pinned != sha256) {
@@ -317,7 +256,7 @@ fn attempt(
             code::NET,
             format!("{url} is not the file that is pinned: its SHA-256 is {sha256}, and artifacts.toml says {pinned}"),
         );
-        return Err(fault(error, !others.is_empty() && done >= LARGE));
+        return fault(error, listener);
     }
     writeback.finish().and_then(|()| file.sync_all()).context(code::NET, what)?;
     drop(std::fs::remove_file(Begun::path(part)));
@@ -351,38 +290,20 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) 
     }
 }
 
-/// What an address has.
-struct Reply {
-    body: Box<dyn Read>,
-    /// How many bytes follow, if that is known.
-    length: Option<u64>,
-    /// The server's name for it.
-    state: Option<String>,
-    /// Whether it begins where what is there ends.
-    goes_on: bool,
-}
-
 /// Asks for what is at `url`, and goes on with what is there if the server has the same still.
-fn ask(
-    net: &dyn Get,
-    url: &str,
-    others: &[String],
-    resumes: Option<(u64, Begun)>,
-    wanted: &Wanted<'_>,
-) -> Result<Reply> {
+fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, Begun)>) -> Result<Download> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
         let file = read::open_named(Path::new(path)).context(code::NET, what).map_err(Error::passing)?;
         let length = Some(file.metadata().context(code::NET, what)?.len());
-        return Ok(Reply { body: Box::new(file), length, state: None, goes_on: false });
+        return Ok(Download { kind: Kind::Ok, length, state: None, body: Box::new(file) });
     }
     let (from, state) = resumes.map(|(from, begun)| (from, begun.state)).unzip();
     let state = state.flatten();
-    let others: Vec<String> = others.iter().filter(|url| !url.starts_with("file://")).cloned().collect();
-    let ask = Ask { url, others: &others, from, state: state.as_deref(), is_pinned: wanted.sha256.is_some() };
-    let Download { kind, length, state, body } = net.get(&ask).map_err(Error::passing)?;
-    match kind {
-        Kind::Ok | Kind::Partial => Ok(Reply { body, length, state, goes_on: kind == Kind::Partial }),
+    let conditions = Conditions { etag: None, from, state: state.as_deref() };
+    let answer = net.get(url, &conditions).map_err(Error::passing)?;
+    match answer.kind {
+        Kind::Ok | Kind::Partial => Ok(answer),
         _ => Err(Error::new(code::MISSING, format!("{url} is not there")).passing()),
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Result, code};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::host::web::{self, Ask as _};
-use crate::net::{self, Ask, Client, Conditions, Download, Kind, ranges};
+use crate::net::{self, Client, Conditions, Download, Kind};
 use crate::source::{self, Poll, Source};
 
 /// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
@@ -23,8 +23,7 @@ const HERE: &str = "/proc/self/cwd";
 /// What this process is there for.
 enum Work {
     Source { source: Box<dyn Source>, tree: Option<Box<dyn Tree>> },
-    Downloads(Client),
-    Questions,
+    Web(Client),
 }
 
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
@@ -42,21 +41,21 @@ pub fn main() -> Exit {
 }
 
 fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    let setup: Setup = wire::read_json(from, Tag::Setup)?;
+    let setup: Setup = wire::read_json(from, Tag::Request)?;
     let mut work = match set_up(setup) {
         Ok((work, confined)) => {
-            wire::write_json(to, Tag::Message, &Answer::Ready(confined))?;
+            wire::write_json(to, Tag::Answer, &Answer::Ready(confined))?;
             work
         }
-        Err(error) => return wire::write_json(to, Tag::Message, &Answer::Failed(Fault::from(&error))),
+        Err(error) => return wire::write_json(to, Tag::Answer, &Answer::Failed(Fault::from(&error))),
     };
     loop {
-        let request = match wire::read(from, &[Tag::Message, Tag::Question]) {
+        let request = match wire::read(from, &[Tag::Request]) {
             Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             request => wire::parse(&request?.1)?,
         };
         let (answer, body) = work.answer(request).unwrap_or_else(|error| (Answer::Failed(Fault::from(&error)), None));
-        wire::write_json(to, Tag::Message, &answer)?;
+        wire::write_json(to, Tag::Answer, &answer)?;
         if let Some(body) = body {
             send(to, body)?;
         }
@@ -76,8 +75,7 @@ fn set_up(setup: Setup) -> Result<(Work, Confined)> {
         Job::Source(config) => {
             Work::Source { source: source::open_with(&config, &setup.net, Path::new(HERE))?, tree: None }
         }
-        Job::Downloads => Work::Downloads(Client::with(&setup.net)?),
-        Job::Questions => Work::Questions,
+        Job::Web => Work::Web(Client::with(&setup.net)?),
     };
     Ok((work, confined))
 }
@@ -97,31 +95,31 @@ impl Work {
                 // no path has a NUL in it
                 Ok(whole(tree.list()?.map(|paths| paths.join("\0").into_bytes())))
             }
-            (Self::Downloads(client), Request::Get { url, others, from, state, is_pinned, connections }) => {
-                let ask = Ask { url: &url, others: &others, from, state: state.as_deref(), is_pinned };
-                let Download { kind, length, state, body } = ranges::get(client, &ask, connections)?;
+            (Self::Web(client), Request::Get { url, from, state }) => {
+                let conditions = Conditions { etag: None, from, state: state.as_deref() };
+                let Download { kind, length, state, body } = client.get(&url, &conditions)?.into();
                 Ok((Answer::Body { kind, length, state }, Some(body)))
             }
-            (Self::Downloads(client), Request::Fetch { url, max, within }) => {
+            (Self::Web(client), Request::Fetch { url, max, within }) => {
                 let until = Instant::now().checked_add(within).unwrap_or_else(Instant::now);
                 let reply = client.until(until).get(&url, &Conditions::default())?;
                 let found = reply.kind != Kind::Missing;
                 Ok(whole(found.then(|| net::read_all(reply, max)).transpose()?))
             }
-            (Self::Downloads(client), Request::Post { url, body }) => {
+            (Self::Web(client), Request::Post { url, body }) => {
                 client.post_json(&url, body)?;
                 Ok((Answer::Nothing, None))
             }
-            (Self::Downloads(client), Request::Put { url, body }) => {
+            (Self::Web(client), Request::Put { url, body }) => {
                 client.put(&net::parse(&url)?, body.into_bytes(), None)?;
                 Ok((Answer::Nothing, None))
             }
-            (Self::Questions, Request::Ask(question)) => {
+            (Self::Web(_), Request::Ask(question)) => {
                 let web::Reply { status, body, broken } =
                     web::Here.ask(&question).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Replied { status, broken }, Some(Box::new(io::Cursor::new(body)))))
             }
-            (Self::Questions, Request::Connect { target, limit }) => {
+            (Self::Web(_), Request::Connect { target, limit }) => {
                 web::Here.connect(&target, limit).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Nothing, None))
             }
@@ -153,7 +151,7 @@ fn send(to: &mut impl Write, mut body: Box<dyn Read>) -> io::Result<()> {
             }
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             Err(why) => {
-                return wire::write_json(to, Tag::Message, &Answer::Failed(Fault::from(&net::from_io(why))));
+                return wire::write_json(to, Tag::Answer, &Answer::Failed(Fault::from(&net::from_io(why))));
             }
         }
     }

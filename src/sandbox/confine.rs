@@ -12,7 +12,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +79,9 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     // what can be read only now
     let ruleset = ruleset(confinement)?;
     // in this order: the last one allows no further filter
-    let filters = [deadly()?, unknown()?, allowed()?];
+    let filters = [deadly(), unknown(), allowed()].into_iter().collect::<Result<Vec<_>, _>>();
+    let filters =
+        filters.map_err(|why| Error::new(code::SANDBOX, "can't make a filter for system calls").because(why))?;
     if let Some((uid, gid)) = confinement.user {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
@@ -173,7 +176,7 @@ fn allow(
 }
 
 /// Calls that talking to the network, keeping a cache, memory and threads need. Every other one is answered with EPERM.
-fn allowed() -> Result<BpfProgram> {
+fn allowed() -> Result<BpfProgram, BackendError> {
     use libc::*;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [
         // files
@@ -276,16 +279,13 @@ fn allowed() -> Result<BpfProgram> {
     .chain(OLD_CALLS.iter().copied())
     .map(|call| (call, Vec::new()))
     .collect();
-    let dword = |index, op, value| {
-        SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value).map_err(|why| filter_error(&why))
-    };
-    let rule = |conditions| SeccompRule::new(conditions).map_err(|why| filter_error(&why));
+    let dword = |index, op, value| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
     let number = |value: i32| u64::from(value.cast_unsigned());
     // TCP and UDP; no packets, no netlink, no sockets of this host
     let mut sockets = Vec::new();
     for family in [AF_INET, AF_INET6] {
         for kind in [SOCK_STREAM, SOCK_DGRAM] {
-            sockets.push(rule(vec![
+            sockets.push(SeccompRule::new(vec![
                 dword(0, SeccompCmpOp::Eq, number(family))?,
                 dword(1, SeccompCmpOp::MaskedEq(0xf), number(kind))?,
             ])?);
@@ -294,33 +294,32 @@ fn allowed() -> Result<BpfProgram> {
     rules.insert(SYS_socket, sockets);
     // threads, no processes
     let thread = number(CLONE_THREAD);
-    rules.insert(SYS_clone, vec![rule(vec![dword(0, SeccompCmpOp::MaskedEq(thread), thread)?])?]);
+    rules.insert(SYS_clone, vec![SeccompRule::new(vec![dword(0, SeccompCmpOp::MaskedEq(thread), thread)?])?]);
     // memory that is written is never executed
     let executable = SeccompCmpOp::MaskedEq(number(PROT_EXEC));
     for call in [SYS_mmap, SYS_mprotect] {
-        rules.insert(call, vec![rule(vec![dword(2, executable.clone(), 0)?])?]);
+        rules.insert(call, vec![SeccompRule::new(vec![dword(2, executable.clone(), 0)?])?]);
     }
-    let name = |option| rule(vec![dword(0, SeccompCmpOp::Eq, number(option))?]);
+    let name = |option| SeccompRule::new(vec![dword(0, SeccompCmpOp::Eq, number(option))?]);
     rules.insert(SYS_prctl, vec![name(PR_SET_NAME)?, name(PR_GET_NAME)?]);
-    let request = |number: u64| rule(vec![dword(1, SeccompCmpOp::Eq, number)?]);
+    let request = |number: u64| SeccompRule::new(vec![dword(1, SeccompCmpOp::Eq, number)?]);
     rules.insert(SYS_ioctl, vec![request(DO_NOT_BLOCK)?, request(CLOSE_ON_EXEC)?]);
     // limits are asked for, of this process, and not set
     let own = dword(0, SeccompCmpOp::Eq, 0)?;
-    let unset =
-        SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0).map_err(|why| filter_error(&why))?;
-    rules.insert(SYS_prlimit64, vec![rule(vec![own, unset])?]);
+    let unset = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+    rules.insert(SYS_prlimit64, vec![SeccompRule::new(vec![own, unset])?]);
     filter(rules, SeccompAction::Errno(EPERM.cast_unsigned()), SeccompAction::Allow)
 }
 
 /// A call that is answered as by a kernel that doesn't have it: glibc then starts threads in the older way, whose flags a
 /// filter can look at. [`allowed`] lets it pass, so that this answer is the one that counts.
-fn unknown() -> Result<BpfProgram> {
+fn unknown() -> Result<BpfProgram, BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
 }
 
 /// Calls that only somebody who has taken the process over makes: it ends at once.
-fn deadly() -> Result<BpfProgram> {
+fn deadly() -> Result<BpfProgram, BackendError> {
     use libc::*;
     let calls = [
         SYS_execve,
@@ -361,13 +360,8 @@ fn filter(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     otherwise: SeccompAction,
     matched: SeccompAction,
-) -> Result<BpfProgram> {
-    let arch = std::env::consts::ARCH.try_into().map_err(|why| filter_error(&why))?;
-    SeccompFilter::new(rules, otherwise, matched, arch).and_then(BpfProgram::try_from).map_err(|why| filter_error(&why))
-}
-
-fn filter_error(why: &seccompiler::BackendError) -> Error {
-    Error::new(code::SANDBOX, "can't make a filter for system calls").because(why)
+) -> Result<BpfProgram, BackendError> {
+    SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
 /// Calls that not every architecture has, which is what older ones have besides, or by another name.

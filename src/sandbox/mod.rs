@@ -23,7 +23,7 @@ mod wire;
 pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};
 pub use need::{Need, lacking};
-pub use parent::{Downloads, Questions, SmallFiles, describe, open, post, put};
+pub use parent::{Web, describe, open};
 
 /// The argument that makes this program the child.
 pub const COMMAND: &str = "fetch-worker";

@@ -2,10 +2,11 @@
 //! and checked like anything from the network.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,18 +15,20 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, geteuid, getgid, getuid};
+use reqwest::Url;
+use zeroize::Zeroizing;
 
 use super::COMMAND;
 use super::confine::{Confinement, has_landlock};
 use super::need::{Need, demand};
-use super::wire::{self, Answer, Cache, Job, MARK_MAX, Request, Setup, Tag};
+use super::wire::{self, Answer, Job, MARK_MAX, Request, Setup, Tag};
 use crate::document::Tree;
 use crate::error::{Context, Error, Result, code, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
 use crate::host::root::{Access, Root, What};
 use crate::host::web;
-use crate::net::{self, Ask, Download, Get, Options, Pace};
+use crate::net::{self, Conditions, Download, Get, Options, Pace};
 use crate::read;
 use crate::source::{self, Config, Poll, Reach, Source};
 
@@ -39,8 +42,6 @@ const FILE: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(5);
 /// The most bytes of all the names that a source has.
 const NAMES_MAX: u64 = 32 << 20;
-/// The most addresses that may have parts of a download besides its own.
-const OTHERS_MAX: usize = 8;
 /// How much a child may be ahead, in bytes.
 const PIPE: i32 = 1 << 20;
 /// How much of a child's last words is read, in bytes.
@@ -82,145 +83,106 @@ pub fn open(config: &Config, cache: &Path, required: &[Need]) -> Result<Box<dyn 
     Ok(Box::new(Remote { name, config: config.clone(), confinement, cache, required }))
 }
 
-/// Downloads through a child, one for each.
-#[derive(Debug)]
-pub struct Downloads {
-    /// How to connect.
-    pub options: Options,
-    /// The most connections for one of them.
-    pub connections: usize,
-    /// What the sandbox must not lack.
-    pub required: Vec<Need>,
-}
-
 /// How long a server has that is not asked for anything large: as long as all its tries take, and the pauses between.
 fn limit(options: &Options) -> Duration {
     BEGIN.max(options.patience().saturating_mul(options.tries_again().saturating_add(3)))
 }
 
-/// Posts JSON through a child.
-pub fn post(options: &Options, url: &str, body: String, required: &[Need]) -> Result<()> {
-    tell(options, url, &Request::Post { url: url.to_owned(), body }, required)
+/// Talks to web servers through a child, which is started for the first question and kept for more to the same server: what one
+/// server has taken over sees no other's answers and keys. Each download has a child of its own.
+pub struct Web {
+    options: Options,
+    required: Vec<Need>,
+    kept: RefCell<Option<Worker>>,
 }
 
-/// Puts a text at an address through a child.
-pub fn put(options: &Options, url: &reqwest::Url, body: String, required: &[Need]) -> Result<()> {
-    tell(options, url.as_str(), &Request::Put { url: url.to_string(), body }, required)
-}
-
-/// Has a child send something that is answered by nothing, which has the time of every try that the options allow, and ten seconds
-/// for the pauses.
-fn tell(options: &Options, url: &str, request: &Request, required: &[Need]) -> Result<()> {
-    let limit = options.patience() * (options.tries_again() + 1) + Duration::from_secs(10);
-    let mut worker = Worker::without_files(&net::shown(&net::read(url)?), Job::Downloads, options, required, limit)?;
-    match worker.ask(request)? {
-        Answer::Nothing => Ok(()),
-        _ => Err(worker.nonsense()),
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Web").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-/// Asks web servers through a child, which is started for the first question and kept for more to the same server: what one
-/// server has taken over sees no other's answers and keys.
-pub struct Questions {
-    required: Vec<Need>,
-    /// Whom the child has asked, and the child.
-    worker: RefCell<Option<(String, Worker)>>,
-}
-
-impl Questions {
+impl Web {
     /// Nobody is asked yet. `required` is what the sandbox must not lack.
-    pub fn new(required: &[Need]) -> Self {
-        Self { required: required.to_vec(), worker: RefCell::default() }
+    pub fn new(options: Options, required: &[Need]) -> Self {
+        Self { options, required: required.to_vec(), kept: RefCell::default() }
+    }
+
+    /// Posts JSON.
+    pub fn post(&self, url: &str, body: String) -> Result<()> {
+        self.tell(url, &Request::Post { url: url.to_owned(), body })
+    }
+
+    /// Puts a text at an address.
+    pub fn put(&self, url: &Url, body: String) -> Result<()> {
+        self.tell(url.as_str(), &Request::Put { url: url.to_string(), body })
+    }
+
+    /// Sends something that is answered by nothing, which has the time of every try that the options allow, and ten seconds for the
+    /// pauses.
+    fn tell(&self, url: &str, request: &Request) -> Result<()> {
+        let limit = self.options.patience() * (self.options.tries_again() + 1) + Duration::from_secs(10);
+        match self.put_question(&net::server_of(url), request, limit, 0)? {
+            (Answer::Nothing, _) => Ok(()),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// The small file at an address, of `max` bytes at most; `None` where there is nothing. Fails by `until`, and is refused where there
+    /// is more than that.
+    pub fn read(&self, url: &str, max: u64, until: Instant) -> Result<Option<Vec<u8>>> {
+        let within = until.saturating_duration_since(Instant::now());
+        let request = Request::Fetch { url: url.to_owned(), max, within };
+        match self.put_question(&net::server_of(url), &request, within.saturating_add(SLACK), max)? {
+            (Answer::Nothing, _) => Ok(None),
+            (Answer::Body { .. }, body) => Ok(Some(body)),
+            _ => Err(self.nonsense()),
+        }
     }
 
     /// Puts a question to the child that asks `whom`, and takes its answer with the body that belongs to it.
-    fn put(&self, whom: &str, tag: Tag, request: &Request, limit: Duration, most: usize) -> Result<(Answer, Vec<u8>)> {
-        let mut kept = self.worker.borrow_mut();
-        let known = kept.take().filter(|(of, worker)| of == whom && worker.ended.is_none());
-        let (_, worker) = match known {
+    fn put_question(&self, whom: &str, request: &Request, limit: Duration, most: u64) -> Result<(Answer, Vec<u8>)> {
+        let mut kept = self.kept.borrow_mut();
+        // one that did not answer as it should is not asked again
+        let known = kept.take().filter(|worker| worker.name == whom && worker.ended.is_none());
+        let worker = match known {
             Some(known) => kept.insert(known),
-            None => {
-                let options = Options::default();
-                let worker = Worker::without_files(whom, Job::Questions, &options, &self.required, limit)?;
-                kept.insert((whom.to_owned(), worker))
-            }
+            None => kept.insert(Worker::without_files(whom, &self.options, &self.required, limit)?),
         };
         worker.allow(limit);
-        wire::write_json(&mut worker.to, tag, request).map_err(|why| worker.failed(why))?;
-        let answer = worker.hear()?;
+        let answer = worker.ask(request)?;
         let body = match answer {
-            Answer::Replied { .. } => worker.body(most as u64)?.ok_or_else(|| worker.nonsense())?,
+            Answer::Replied { .. } | Answer::Body { .. } => worker.body(most)?.ok_or_else(|| worker.nonsense())?,
             _ => Vec::new(),
         };
         Ok((answer, body))
     }
 
     /// Ends the child, whose answer does not belong to the question.
-    fn nonsense(&self) -> String {
-        let kept = self.worker.borrow_mut().take();
-        kept.map_or_else(String::new, |(_, mut worker)| worker.nonsense().to_string())
+    fn nonsense(&self) -> Error {
+        let kept = self.kept.borrow_mut().take();
+        kept.map_or_else(|| Error::new(code::SANDBOX, "nobody was asked"), |mut worker| worker.nonsense())
     }
 }
 
-impl web::Ask for Questions {
+impl web::Ask for Web {
     fn ask(&self, question: &web::Question) -> Result<web::Reply, String> {
         let (whom, limit) = (question.url.origin().ascii_serialization(), question.limit + SLACK);
         let request = Request::Ask(Box::new(question.clone()));
-        match self.put(&whom, Tag::Question, &request, limit, question.most).map_err(|why| why.to_string())? {
+        match self.put_question(&whom, &request, limit, question.most as u64).map_err(|why| why.to_string())? {
             (Answer::Replied { status, broken }, body) => {
                 Ok(web::Reply { status, body, broken: broken.map(|why| visible(&wire::short(&why))) })
             }
-            _ => Err(self.nonsense()),
+            _ => Err(self.nonsense().to_string()),
         }
     }
 
     fn connect(&self, target: &str, limit: Duration) -> Result<(), String> {
         let request = Request::Connect { target: target.to_owned(), limit };
-        match self.put(target, Tag::Message, &request, limit + SLACK, 0).map_err(|why| why.to_string())? {
+        match self.put_question(target, &request, limit + SLACK, 0).map_err(|why| why.to_string())? {
             (Answer::Nothing, _) => Ok(()),
-            _ => Err(self.nonsense()),
+            _ => Err(self.nonsense().to_string()),
         }
-    }
-}
-
-/// Small files of one web server, read through a child, which is started for the first of them.
-pub struct SmallFiles {
-    options: Options,
-    required: Vec<Need>,
-    worker: RefCell<Option<Worker>>,
-}
-
-impl SmallFiles {
-    /// Nothing is read yet. `required` is what the sandbox must not lack.
-    pub fn new(options: &Options, required: &[Need]) -> Self {
-        Self { options: options.clone(), required: required.to_vec(), worker: RefCell::default() }
-    }
-
-    /// What is at an address, of `max` bytes at most; `None` where there is nothing. Fails by `until`, and is refused where there is
-    /// more than that.
-    pub fn read(&self, url: &str, max: u64, until: Instant) -> Result<Option<Vec<u8>>> {
-        let within = until.saturating_duration_since(Instant::now());
-        let limit = within.saturating_add(SLACK);
-        let mut kept = self.worker.borrow_mut();
-        let known = kept.take().filter(|worker| worker.ended.is_none());
-        let mut worker = match known {
-            Some(known) => known,
-            None => {
-                let name = net::shown(&net::read(url)?);
-                Worker::without_files(&name, Job::Downloads, &self.options, &self.required, limit)?
-            }
-        };
-        worker.allow(limit);
-        let answer = worker.ask(&Request::Fetch { url: url.to_owned(), max, within });
-        let found = match answer {
-            Ok(Answer::Nothing) => Ok(None),
-            Ok(Answer::Body { .. }) => worker.body(max)?.map(Some).ok_or_else(|| worker.nonsense()),
-            Ok(_) => Err(worker.nonsense()),
-            Err(why) => Err(why),
-        };
-        // one that did not answer as it should is not asked again: `ended` says so
-        *kept = Some(worker);
-        found
     }
 }
 
@@ -307,6 +269,12 @@ impl Source for Remote {
     }
 }
 
+/// Where the cache of a source is, and whose it has to be.
+struct Cache {
+    path: PathBuf,
+    owner: (u32, u32),
+}
+
 impl Cache {
     /// Makes the directory, empty, unless it is there as it has to be. Everything above it is root's alone, so that
     /// nobody moves it meanwhile; what is in it is not looked at, and no link in it is followed.
@@ -361,20 +329,19 @@ impl Tree for RemoteTree {
     }
 }
 
-impl Get for Downloads {
-    fn get(&self, ask: &Ask<'_>) -> Result<Download> {
+impl Get for Web {
+    fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Download> {
         let patience = self.options.patience();
-        let (parsed, limit) = (net::read(ask.url)?, limit(&self.options));
+        let (parsed, limit) = (net::read(url)?, limit(&self.options));
         let name = net::shown(&parsed);
-        let mut worker = Worker::without_files(&name, Job::Downloads, &self.options, &self.required, limit)?;
-        let Ask { url, others, from, state, is_pinned } = *ask;
-        let (url, others) = (url.to_owned(), others.iter().take(OTHERS_MAX).cloned().collect());
-        let (state, connections) = (state.map(str::to_owned), self.connections);
-        match worker.ask(&Request::Get { url, others, from, state, is_pinned, connections })? {
+        let mut worker = Worker::without_files(&name, &self.options, &self.required, limit)?;
+        let (url, state) = (url.to_owned(), conditions.state.map(str::to_owned));
+        match worker.ask(&Request::Get { url, from: conditions.from, state })? {
             Answer::Body { kind, length, state } => {
                 let state = state.filter(|state| state.len() <= MARK_MAX);
                 let pace = Pace::new(patience);
-                let body = Box::new(Body { worker, left: 0, ended: false, pace, patience, url: parsed });
+                let frame = Zeroizing::default();
+                let body = Box::new(Body { worker, frame, read: 0, ended: false, pace, patience, url: parsed });
                 Ok(Download { kind, length, state, body })
             }
             _ => Err(worker.nonsense()),
@@ -385,33 +352,28 @@ impl Get for Downloads {
 /// The body of a download.
 struct Body {
     worker: Worker,
-    /// Bytes of the present frame that are not read yet.
-    left: usize,
+    /// The present frame; an empty one ends the body.
+    frame: Zeroizing<Vec<u8>>,
+    /// How much of it is read.
+    read: usize,
     ended: bool,
     pace: Pace,
     patience: Duration,
-    url: reqwest::Url,
+    url: Url,
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        if self.left == 0 && !self.ended {
+        if self.read == self.frame.len() && !self.ended && !buffer.is_empty() {
             self.worker.allow(self.patience * 2);
-            self.left = self.worker.next().map_err(io::Error::other)?;
-            self.ended = self.left == 0;
+            self.frame = self.worker.frame().map_err(io::Error::other)?;
+            (self.read, self.ended) = (0, self.frame.is_empty());
             if !self.ended {
-                self.pace.check(self.left).map_err(|why| io::Error::other(net::too_slow(&self.url, &why)))?;
+                self.pace.check(self.frame.len()).map_err(|why| io::Error::other(net::too_slow(&self.url, &why)))?;
             }
         }
-        if self.ended {
-            return Ok(0);
-        }
-        let most = self.left.min(buffer.len());
-        let count = self.worker.read(&mut buffer[..most]).map_err(io::Error::other)?;
-        self.left -= count;
+        let count = self.frame.get(self.read..).unwrap_or_default().read(buffer)?;
+        self.read += count;
         Ok(count)
     }
 }
@@ -433,10 +395,10 @@ struct Worker {
 
 impl Worker {
     /// Starts a child that has no file to read or write, for no longer than `limit`, unless the sandbox lacks what is `required`.
-    fn without_files(name: &str, job: Job, options: &Options, required: &[Need], limit: Duration) -> Result<Self> {
+    fn without_files(name: &str, options: &Options, required: &[Need], limit: Duration) -> Result<Self> {
         demand(required)?;
         let confinement = Some(Confinement { user: user()?, writable: Vec::new() });
-        Self::start(name, &Setup { job, net: options.load()?, confinement }, Path::new("/"), limit)
+        Self::start(name, &Setup { job: Job::Web, net: options.load()?, confinement }, Path::new("/"), limit)
     }
 
     /// Starts a child in `directory`, which has `limit` for all that it is asked, and confines it.
@@ -467,7 +429,7 @@ impl Worker {
         }
         // fewer turns for a long body; there may be no more room for large pipes
         let _ = fcntl(worker.from.get_ref().inner.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
-        wire::write_json(&mut worker.to, Tag::Setup, setup).map_err(|why| worker.failed(why))?;
+        wire::write_json(&mut worker.to, Tag::Request, setup).map_err(|why| worker.failed(why))?;
         match worker.hear()? {
             Answer::Ready(confined) => {
                 worker.is_open = setup.confinement.is_some() && !confined.files;
@@ -479,24 +441,23 @@ impl Worker {
 
     /// Asks something and waits for the answer; one that tells of a failure is an error.
     fn ask(&mut self, request: &Request) -> Result<Answer> {
-        wire::write_json(&mut self.to, Tag::Message, request).map_err(|why| self.failed(why))?;
+        wire::write_json(&mut self.to, Tag::Request, request).map_err(|why| self.failed(why))?;
         self.hear()
     }
 
     fn hear(&mut self) -> Result<Answer> {
-        match wire::read_json(&mut self.from, Tag::Message).map_err(|why| self.failed(why))? {
+        match wire::read_json(&mut self.from, Tag::Answer).map_err(|why| self.failed(why))? {
             Answer::Failed(fault) => Err(fault.into()),
             answer => Ok(answer),
         }
     }
 
-    /// How many bytes of a body come next; none at its end.
-    fn next(&mut self) -> Result<usize> {
-        let (tag, length) = wire::head(&mut self.from, &[Tag::Body, Tag::Message]).map_err(|why| self.failed(why))?;
+    /// The next bytes of a body; none at its end.
+    fn frame(&mut self) -> Result<Zeroizing<Vec<u8>>> {
+        let (tag, payload) = wire::read(&mut self.from, &[Tag::Body, Tag::Answer]).map_err(|why| self.failed(why))?;
         if tag == Tag::Body {
-            return Ok(length);
+            return Ok(payload);
         }
-        let payload = wire::payload(&mut self.from, length).map_err(|why| self.failed(why))?;
         match wire::parse(&payload).map_err(|why| self.failed(why))? {
             Answer::Failed(fault) => Err(fault.into()),
             _ => Err(self.nonsense()),
@@ -507,26 +468,16 @@ impl Worker {
     fn body(&mut self, max: u64) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         loop {
-            let length = self.next()?;
-            if length == 0 {
+            let frame = self.frame()?;
+            if frame.is_empty() {
                 return Ok(Some(bytes));
             }
-            if (bytes.len() + length) as u64 > max {
+            if (bytes.len() + frame.len()) as u64 > max {
                 self.end();
                 return Ok(None);
             }
-            let payload = wire::payload(&mut self.from, length).map_err(|why| self.failed(why))?;
-            self.allow_more(Duration::from_secs(length as u64) / u32::try_from(net::STEADY).unwrap_or(u32::MAX));
-            bytes.extend_from_slice(&payload);
-        }
-    }
-
-    /// Some of those bytes, at least one.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self.from.read(buffer) {
-            Ok(0) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
-            Ok(count) => Ok(count),
-            Err(why) => Err(self.failed(why)),
+            self.allow_more(Duration::from_secs(frame.len() as u64) / u32::try_from(net::STEADY).unwrap_or(u32::MAX));
+            bytes.extend_from_slice(&frame);
         }
     }
 
@@ -796,7 +747,7 @@ mod tests {
         let mut worker = worker("exec sleep 1000", Duration::from_millis(500));
         let path = "x".repeat(60_000);
         let error = (0..9).find_map(|_| {
-            wire::write_json(&mut worker.to, Tag::Message, &Request::Read { path: path.clone(), max: 1 }).err()
+            wire::write_json(&mut worker.to, Tag::Request, &Request::Read { path: path.clone(), max: 1 }).err()
         });
         assert_eq!(error.unwrap().kind(), io::ErrorKind::TimedOut);
     }

@@ -1,7 +1,6 @@
 //! What parent and child say to each other: frames of a known kind and a bounded length. Both sides check every one.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -24,22 +23,19 @@ const WORDS_MAX: usize = 2000;
 /// What a frame has in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// [`Setup`], once, from the parent.
-    Setup,
-    /// A [`Request`] or an [`Answer`].
-    Message,
-    /// A [`Request`] with files in it. The parent takes none.
-    Question,
-    /// Bytes of a body; none at all end it. A [`Tag::Message`] in its place is the failure that broke it off.
+    /// [`Setup`], once, and then [`Request`]s, all from the parent, which takes none.
+    Request,
+    /// An [`Answer`].
+    Answer,
+    /// Bytes of a body; none at all end it. A [`Tag::Answer`] in its place is the failure that broke it off.
     Body,
 }
 
 impl Tag {
     fn byte(self) -> u8 {
         match self {
-            Self::Setup => b'S',
-            Self::Message => b'M',
-            Self::Question => b'Q',
+            Self::Request => b'Q',
+            Self::Answer => b'M',
             Self::Body => b'B',
         }
     }
@@ -47,8 +43,8 @@ impl Tag {
     /// The most bytes that such a frame may have.
     fn limit(self) -> usize {
         match self {
-            Self::Setup | Self::Question => 16 << 20,
-            Self::Message => 64 << 10,
+            Self::Request => 16 << 20,
+            Self::Answer => 64 << 10,
             Self::Body => CHUNK,
         }
     }
@@ -68,10 +64,8 @@ pub(super) struct Setup {
 pub(super) enum Job {
     /// Asks a source; its cache is the directory that the child was started in.
     Source(Box<source::Config>),
-    /// Downloads, and tells others.
-    Downloads,
     /// Asks web servers what it is told to.
-    Questions,
+    Web,
 }
 
 /// What the parent asks for.
@@ -83,15 +77,8 @@ pub(super) enum Request {
     Read { path: String, max: u64 },
     /// [`source::Tree::list`] of the last news.
     List,
-    /// A download, see [`crate::net::Ask`], over so many connections at most.
-    Get {
-        url: String,
-        others: Vec<String>,
-        from: Option<u64>,
-        state: Option<String>,
-        is_pinned: bool,
-        connections: usize,
-    },
+    /// A download, see [`crate::net::Get`].
+    Get { url: String, from: Option<u64>, state: Option<String> },
     /// A small file that is handed out at an address, by its end in so long at most.
     Fetch { url: String, max: u64, within: Duration },
     /// A POST of JSON, answered by nothing.
@@ -170,12 +157,6 @@ pub(super) fn short(text: &str) -> String {
     text.chars().take(WORDS_MAX).map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }
 
-/// Where the cache of a source is, and whose it has to be.
-pub(super) struct Cache {
-    pub path: PathBuf,
-    pub owner: (u32, u32),
-}
-
 pub(super) fn write(to: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result<()> {
     let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= tag.limit());
     let length = length.ok_or_else(|| wrong("a frame is too long to be sent"))?;
@@ -187,12 +168,6 @@ pub(super) fn write(to: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result
 /// Reads a frame of one of the kinds in `expected`. Not a byte of a frame that has another kind, or is longer than its
 /// kind may be, is read.
 pub(super) fn read(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, Zeroizing<Vec<u8>>)> {
-    let (tag, length) = head(from, expected)?;
-    Ok((tag, payload(from, length)?))
-}
-
-/// Reads what a frame begins with: its kind, and how many bytes follow.
-pub(super) fn head(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, usize)> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
     let [tag, length @ ..] = head;
@@ -202,14 +177,9 @@ pub(super) fn head(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, u
     if length > tag.limit() {
         return Err(wrong("a frame is too long"));
     }
-    Ok((tag, length))
-}
-
-/// Reads the `length` bytes that follow a [`head`].
-pub(super) fn payload(from: &mut impl Read, length: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut payload = Zeroizing::new(vec![0; length]);
     from.read_exact(&mut payload)?;
-    Ok(payload)
+    Ok((tag, payload))
 }
 
 pub(super) fn write_json(to: &mut impl Write, tag: Tag, value: &impl Serialize) -> io::Result<()> {
@@ -241,12 +211,12 @@ mod tests {
     fn what_is_written_is_read() {
         let mut bytes = Vec::new();
         let request = Request::Read { path: "site.toml".into(), max: u64::MAX };
-        write_json(&mut bytes, Tag::Message, &request).unwrap();
+        write_json(&mut bytes, Tag::Request, &request).unwrap();
         write(&mut bytes, Tag::Body, b"").unwrap();
         let mut from = bytes.as_slice();
-        let read_again = read_json::<Request>(&mut from, Tag::Message).unwrap();
+        let read_again = read_json::<Request>(&mut from, Tag::Request).unwrap();
         assert!(matches!(read_again, Request::Read { path, max: u64::MAX } if path == "site.toml"));
-        assert_eq!(*read(&mut from, &[Tag::Message, Tag::Body]).unwrap().1, b"");
+        assert_eq!(*read(&mut from, &[Tag::Answer, Tag::Body]).unwrap().1, b"");
         assert!(from.is_empty());
     }
 
@@ -255,7 +225,7 @@ mod tests {
         for (tag, length) in [(b'M', 65_537), (b'B', 65_537), (b'M', u32::MAX), (b'B', u32::MAX)] {
             let bytes = frame(tag, length, b"rest");
             let mut from = bytes.as_slice();
-            let error = read(&mut from, &[Tag::Message, Tag::Body]).unwrap_err();
+            let error = read(&mut from, &[Tag::Answer, Tag::Body]).unwrap_err();
             assert_eq!(error.to_string(), "a frame is too long");
             assert_eq!(from, b"rest");
         }
@@ -264,7 +234,7 @@ mod tests {
     #[test]
     fn a_frame_of_another_kind_is_refused() {
         for tag in [b'S', b'B', b'm', 0, 255] {
-            let error = read(&mut frame(tag, 0, b"").as_slice(), &[Tag::Message]).unwrap_err();
+            let error = read(&mut frame(tag, 0, b"").as_slice(), &[Tag::Answer]).unwrap_err();
             assert_eq!(error.to_string(), "a frame is not of the kind that is expected");
         }
     }
@@ -273,7 +243,7 @@ mod tests {
     fn an_early_end_is_an_error_wherever_it_comes() {
         let whole = frame(b'M', 4, b"null");
         for end in 0..whole.len() {
-            let error = read(&mut &whole[..end], &[Tag::Message]).unwrap_err();
+            let error = read(&mut &whole[..end], &[Tag::Answer]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{end}");
         }
     }
@@ -283,7 +253,7 @@ mod tests {
         let deep = "[".repeat(60_000);
         for text in ["", "{", "\"Ready", "{\"Secret\":\"hunter2\"}", "{\"News\":{}}", "\u{0}", &deep] {
             let bytes = frame(b'M', u32::try_from(text.len()).unwrap(), text.as_bytes());
-            let error = read_json::<Answer>(&mut bytes.as_slice(), Tag::Message).unwrap_err();
+            let error = read_json::<Answer>(&mut bytes.as_slice(), Tag::Answer).unwrap_err();
             assert_eq!(error.to_string(), "a message can't be understood");
         }
     }

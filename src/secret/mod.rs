@@ -119,18 +119,9 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Reads private keys: OpenSSH's, without a passphrase, or age's `AGE-SECRET-KEY-1…` lines. A file that isn't there is
-    /// left out: a host has not every kind of key.
-    pub fn load(files: &[PathBuf]) -> Result<Self> {
-        Self::read(files, None)
-    }
-
-    /// [`Keyring::load`] for a person, who may be asked for passphrases.
-    pub fn load_asking(files: &[PathBuf], ask: Ask) -> Result<Self> {
-        Self::read(files, Some(ask))
-    }
-
-    fn read(files: &[PathBuf], ask: Option<Ask>) -> Result<Self> {
+    /// Reads private keys: OpenSSH's, or age's `AGE-SECRET-KEY-1…` lines. A file that isn't there is left out: a host has not every kind of
+    /// key. One with a passphrase is for a person alone, whom `ask` asks.
+    pub fn load(files: &[PathBuf], ask: Option<Ask>) -> Result<Self> {
         let (mut identities, mut locked) = (Vec::new(), Vec::new());
         for file in files {
             // a person may hand it over through a pipe
@@ -263,7 +254,7 @@ mod tests {
         let identity = age::x25519::Identity::generate();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, format!("# mine\n{}\n", identity.to_string().expose_secret())).unwrap();
-        (Recipient::Age(identity.to_public()), Keyring::load(&[file.path().to_owned()]).unwrap())
+        (Recipient::Age(identity.to_public()), Keyring::load(&[file.path().to_owned()], None).unwrap())
     }
 
     #[test]
@@ -295,7 +286,7 @@ mod tests {
     fn what_is_no_key_is_told_without_being_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "AGE-SECRET-KEY-1OOPS\n").unwrap();
-        let error = Keyring::load(&[file.path().to_owned()]).unwrap_err();
+        let error = Keyring::load(&[file.path().to_owned()], None).unwrap_err();
         assert!(!format!("{error} {:?}", error.advice()).contains("OOPS"), "{error}");
         let why = "ssh-dss AAAA".parse::<Recipient>().unwrap_err();
         assert_eq!(why, "it is neither an ssh-ed25519, ssh-rsa nor age1… public key");
@@ -316,7 +307,7 @@ mod tests {
             ASKED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             Ok("correct horse".to_owned().into())
         };
-        let keys = Keyring::load_asking(&[locked.clone(), other], ask).unwrap();
+        let keys = Keyring::load(&[locked.clone(), other], Some(ask)).unwrap();
         let theirs = seal(b"a", &[Recipient::Age(identity.to_public())]).unwrap();
         assert_eq!(&**keys.open("x", &theirs).unwrap(), b"a");
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 0);
@@ -325,10 +316,10 @@ mod tests {
             assert_eq!(&**keys.open("x", &seal(b"b", std::slice::from_ref(&ours)).unwrap()).unwrap(), b"b");
         }
         assert_eq!(ASKED.load(std::sync::atomic::Ordering::SeqCst), 1);
-        let wrong = Keyring::load_asking(std::slice::from_ref(&locked), |_| Ok("battery".to_owned().into())).unwrap();
+        let wrong = Keyring::load(std::slice::from_ref(&locked), Some(|_| Ok("battery".to_owned().into()))).unwrap();
         let error = wrong.open("x", &theirs).unwrap_err();
         assert!(error.to_string().ends_with("the passphrase is wrong"), "{error}");
-        let error = Keyring::load(&[locked]).unwrap_err();
+        let error = Keyring::load(&[locked], None).unwrap_err();
         assert!(error.to_string().ends_with("it has a passphrase"), "{error}");
     }
 }

@@ -3,15 +3,89 @@
 //! It looks for what is a secret by its form (private keys, tokens of well-known services), and for names like `password`
 //! that are given a value which looks made up by a machine, or by somebody who was asked for a password.
 
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use fancy_regex::Regex;
 
 use crate::document::Files;
-use crate::error::{Error, Place, code};
-use crate::text::{around, leading, trailing};
+use crate::error::{Error, Place, code, starred};
+use crate::text::leading;
 
 /// What takes a line, or the one after it, out of the search.
 const ESCAPE: &str = "kpull: not a secret";
+
+/// A form by which something in a line is a secret.
+struct Shape {
+    /// What it is called, where the pattern has no part `name`.
+    what: &'static str,
+    /// A pattern of the secret, which stands alone; or of what is around it too, with the secret as the part `secret`.
+    pattern: &'static str,
+    /// What the part `value`, or all of the secret, has to be besides.
+    is_real: fn(&str) -> bool,
+}
+
+const fn shape(what: &'static str, pattern: &'static str, is_real: fn(&str) -> bool) -> Shape {
+    Shape { what, pattern, is_real }
+}
+
+/// The first that fits counts: one finding a line is enough.
+const SHAPES: &[Shape] = &[
+    shape("an age private key", "AGE-SECRET-KEY-1[A-Z0-9]{40,}", any),
+    shape("an AWS access key", "A[KS]IA[A-Z0-9]{16,}", any),
+    shape("a GitHub token", "gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_-]{30,}", any),
+    shape("a GitLab token", "glpat-[A-Za-z0-9_-]{16,}", any),
+    shape("a Slack token", "xox[abeprs]-[A-Za-z0-9_-]{20,}", any),
+    shape("a Google API key", "AIza[A-Za-z0-9_-]{35}", any),
+    shape("a Stripe key", "[rs]k_live_[A-Za-z0-9]{20,}", any),
+    shape("an npm token", "npm_[A-Za-z0-9]{36}", any),
+    shape("a Vault token", r"hvs\.[A-Za-z0-9_-]{24,}", any),
+    shape("a bearer token", "[Bb]earer (?<value>[A-Za-z0-9._~+/=-]{16,})", looks_random),
+    // where programs take USER:PASSWORD
+    shape(
+        "a password",
+        r#"(?:ETCDCTL_USER|etcdctl.*--user|curl.*(?:--user| -u ))["' =]*(?<secret>[A-Za-z0-9._-]+:(?<value>[^ "'\t,\]]{4,}))"#,
+        is_literal,
+    ),
+    shape("a password in an address", r#"://(?<secret>[A-Za-z0-9._-]+:(?<value>[^\s/"'?#]{4,}))@"#, is_literal),
+    // behind the word that a service's configuration has for it, however short it is
+    shape("", r"(?<![A-Za-z0-9_-])(?<name>auth_pass|requirepass|masterauth)[ \t]+(?<secret>\S+)", is_literal),
+    shape("", r"(?<![A-Za-z0-9_-])(?<name>stats auth)[ \t]+[^\s:]*:(?<secret>\S+)", is_literal),
+    // of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens
+    shape(
+        "a bootstrap token",
+        r"(?<![A-Za-z0-9._-])(?<secret>[a-z0-9]{6}\.(?<value>[a-z0-9]{16}))(?![A-Za-z0-9._-])",
+        looks_random,
+    ),
+    shape("a bootstrap token", "^[^,]*?(?<secret>[A-Za-z0-9]{16,}),kubelet-bootstrap", looks_random),
+];
+
+/// [`SHAPES`], ready to be looked for.
+static RULES: LazyLock<Vec<(&Shape, Regex)>> = LazyLock::new(|| {
+    let compiled = |shape: &'static Shape| {
+        let pattern = match shape.pattern.contains("(?<secret>") {
+            true => shape.pattern.to_owned(),
+            false => format!("(?<![A-Za-z0-9_-])(?<secret>{})(?![A-Za-z0-9_-])", shape.pattern),
+        };
+        Some((shape, Regex::new(&pattern).ok()?))
+    };
+    SHAPES.iter().filter_map(compiled).collect()
+});
+
+/// A name that is given a value: a password is a secret whatever it is, the value of any other name if it looks made up by a machine.
+static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let passwords = "(?<password>password|passwd|passphrase)";
+    let others = "token|secret|[._-]key|(?:api|secret|access|private)key|credential";
+    let sign = r#"["']?\s*[=:]|(?<blank>[ \t])"#;
+    Regex::new(&format!("(?i)(?<name>[a-z0-9._-]*(?:{passwords}|{others})s?)(?:{sign})")).ok()
+});
+
+/// A private key in PEM that begins in the first line; up to the end of that line where it has no end.
+static PRIVATE_KEY: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let begin = r"\A[^\n]*?(?<secret>-----BEGIN (?<label>[^\n]*?PRIVATE KEY[^\n]*?)-----";
+    Regex::new(&format!(r"{begin}(?:(?s:.)*?-----END [^\n]*?-----|[^\n]*))")).ok()
+});
 
 /// An error for each literal in the site that looks like a secret. What it shows of the file has no secret in it.
 pub fn scan(files: &Files) -> Vec<Error> {
@@ -23,7 +97,8 @@ pub fn scan(files: &Files) -> Vec<Error> {
         if found.is_empty() {
             continue;
         }
-        let hidden: Arc<str> = hide(text, found.iter().map(|(range, _)| range)).into();
+        let pieces: Vec<_> = found.iter().map(|(piece, _)| piece.clone()).collect();
+        let hidden: Arc<str> = starred(text, &pieces).into();
         errors.extend(found.into_iter().map(|(span, what)| {
             // a key is many lines, and its first one says what it is
             let end = hidden.get(span.clone()).and_then(|shown| shown.find('\n')).map_or(span.end, |length| span.start + length);
@@ -38,212 +113,79 @@ pub fn scan(files: &Files) -> Vec<Error> {
     errors
 }
 
-/// The text with `*` for what was found; as long as before.
-fn hide<'a>(text: &str, ranges: impl Iterator<Item = &'a Range<usize>>) -> String {
-    let ranges: Vec<_> = ranges.collect();
-    let is_found = |at: usize| ranges.iter().any(|range| range.contains(&at));
-    text.char_indices()
-        .map(|(at, c)| if c != '\n' && is_found(at) { "*".repeat(c.len_utf8()) } else { c.to_string() })
-        .collect()
-}
-
 /// What looks like a secret, where, and what it is called; in the order of the text.
 fn findings(text: &str) -> Vec<(Range<usize>, String)> {
-    let mut found = Vec::new();
-    let (mut start, mut escaped_before, mut covered) = (0, false, 0);
+    let mut found: Vec<(Range<usize>, String)> = Vec::new();
+    let (mut start, mut is_exempt) = (0, false);
     for whole in text.split_inclusive('\n') {
         let line = whole.trim_end_matches(['\n', '\r']);
-        let escaped = line.contains(ESCAPE);
-        let in_line = || in_line(line).map(|(range, what)| (range.start + start..range.end + start, what));
-        let looked_at = !escaped && !escaped_before && start >= covered;
-        if let Some((range, what)) = looked_at.then(|| key_block(text, start, line).or_else(in_line)).flatten() {
-            covered = range.end;
-            found.push((range, what));
+        let has_escape = line.contains(ESCAPE);
+        let is_covered = found.last().is_some_and(|(range, _)| range.end > start);
+        if !has_escape && !is_exempt && !is_covered {
+            let rest = text.get(start..).unwrap_or_default();
+            let finding = private_key(line, rest).or_else(|| assigned(line)).or_else(|| by_form(line));
+            found.extend(finding.map(|(range, what)| (range.start + start..range.end + start, what)));
         }
-        escaped_before = escaped && line.trim_start().starts_with(['#', '/', '-', '<', ';']);
+        is_exempt = has_escape && line.trim_start().starts_with(['#', '/', '-', '<', ';']);
         start += whole.len();
     }
     found
 }
 
-/// A private key in PEM that starts in this line, to its end.
-fn key_block(text: &str, start: usize, line: &str) -> Option<(Range<usize>, String)> {
-    let (before, behind) = line.split_once("-----BEGIN ")?;
-    let (label, _) = behind.split_once("-----").filter(|(label, _)| label.contains("PRIVATE KEY"))?;
-    let start = start + before.len();
-    let rest = text.get(start..)?;
-    let length = rest.split_once("-----END ").map_or(line.len() - before.len(), |(body, end)| {
-        body.len() + end.split_once("-----").map_or(0, |(label, _)| "-----END -----".len() + label.len())
-    });
-    // only the words, as in a check whether a file is one
-    let block = rest.get(..length)?;
-    let body = block.lines().skip(1).count() > 0 || block.contains("\\n");
-    body.then(|| (start..start + length, format!("a private key ({label})")))
+/// A private key that begins in this line, to its end; `text` is what begins with the line.
+fn private_key(line: &str, text: &str) -> Option<(Range<usize>, String)> {
+    let found = PRIVATE_KEY.as_ref().filter(|_| line.contains("PRIVATE KEY"))?.captures(text).ok()??;
+    let (key, label) = (found.name("secret")?, found.name("label")?);
+    // without a body it is only the words, as in a check whether a file is one
+    let has_body = key.as_str().contains('\n') || key.as_str().contains("\\n");
+    has_body.then(|| (key.range(), format!("a private key ({})", label.as_str())))
 }
 
-fn in_line(line: &str) -> Option<(Range<usize>, String)> {
-    known_form(line)
-        .or_else(|| user_password(line))
-        .or_else(|| directive(line))
-        .or_else(|| assigned(line))
-        .or_else(|| bootstrap_token(line))
-}
-
-/// A token of Kubernetes: six letters and digits, a dot, sixteen more; or the first field of a file of tokens.
-fn bootstrap_token(line: &str) -> Option<(Range<usize>, String)> {
-    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let is_joined = |c: char| is_word(c) || c == '.';
-    let what = "a bootstrap token";
-    let dotted = around(line, ".").find_map(|(before, behind)| {
-        let ((before, first), (second, behind)) = (trailing(before, is_part), leading(behind, is_part));
-        let alone = !before.ends_with(is_joined) && !behind.starts_with(is_joined);
-        let is_token = alone && first.len() == 6 && second.len() == 16 && looks_random(second);
-        is_token.then(|| before.len()..line.len() - behind.len())
-    });
-    if let Some(range) = dotted {
-        return Some((range, what.to_owned()));
-    }
-    let (field, user) = line.split_once(',')?;
-    let (before, token) = trailing(field, |c| c.is_ascii_alphanumeric());
-    let is_token = token.len() >= 16 && looks_random(token) && user.starts_with("kubelet-bootstrap");
-    is_token.then(|| (before.len()..field.len(), what.to_owned()))
-}
-
-/// A password behind a word that a service's configuration has for it, however short it is.
-fn directive(line: &str) -> Option<(Range<usize>, String)> {
-    let words = ["auth_pass", "stats auth", "requirepass", "masterauth"];
-    words.into_iter().find_map(|word| {
-        let (_, behind) = line.split_once(word).filter(|(before, _)| !before.ends_with(is_word))?;
-        let (blank, value) = leading(behind, |c| matches!(c, ' ' | '\t'));
-        let (value, rest) = leading(value, |c| !c.is_whitespace());
-        // of USER:PASSWORD only the second is one
-        let value = if word == "stats auth" { value.split_once(':')?.1 } else { value };
-        let is_secret = !blank.is_empty() && !value.is_empty() && is_literal(value);
-        is_secret.then(|| (before_rest(line, value, rest), format!("the value of `{word}`")))
-    })
-}
-
-/// Where in a line a value stands that only `rest` comes behind.
-fn before_rest(line: &str, value: &str, rest: &str) -> Range<usize> {
-    let end = line.len() - rest.len();
-    end - value.len()..end
-}
-
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '-'
-}
-
-/// A token that is known by how it starts.
-fn known_form(line: &str) -> Option<(Range<usize>, String)> {
-    type Known = (&'static str, usize, fn(char) -> bool, &'static str);
-    let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-    let known: [Known; 10] = [
-        ("AGE-SECRET-KEY-1", 40, upper, "an age private key"),
-        ("AKIA", 16, upper, "an AWS access key"),
-        ("ASIA", 16, upper, "an AWS access key"),
-        ("ghp_", 30, |c| c.is_ascii_alphanumeric(), "a GitHub token"),
-        ("github_pat_", 30, is_word, "a GitHub token"),
-        ("glpat-", 16, is_word, "a GitLab token"),
-        ("xoxb-", 20, is_word, "a Slack token"),
-        ("xoxp-", 20, is_word, "a Slack token"),
-        ("Bearer ", 16, |c| is_word(c) || "._~+/=".contains(c), "a bearer token"),
-        ("bearer ", 16, |c| is_word(c) || "._~+/=".contains(c), "a bearer token"),
-    ];
-    known.into_iter().find_map(|(start, least, is_part, what)| {
-        around(line, start).find_map(|(before, behind)| {
-            let (tail, rest) = leading(behind, is_part);
-            let alone = !before.ends_with(is_word) && !rest.starts_with(is_word);
-            let made_up = !start.ends_with(' ') || looks_random(tail);
-            (alone && tail.len() >= least && made_up).then(|| (before.len()..line.len() - rest.len(), what.to_owned()))
+/// What has one of the [`SHAPES`].
+fn by_form(line: &str) -> Option<(Range<usize>, String)> {
+    RULES.iter().find_map(|(shape, regex)| {
+        regex.captures_iter(line).flatten().find_map(|found| {
+            let secret = found.name("secret")?;
+            let what = found.name("name").map_or(shape.what.to_owned(), |name| value_of(name.as_str()));
+            let is_real = (shape.is_real)(found.name("value").unwrap_or(secret).as_str());
+            is_real.then(|| (secret.range(), what))
         })
     })
-}
-
-/// `USER:PASSWORD` where a program takes one: an address, etcdctl, curl.
-fn user_password(line: &str) -> Option<(Range<usize>, String)> {
-    let is_pair = |text: &str| {
-        text.split_once(':').is_some_and(|(user, password)| {
-            !user.is_empty()
-                && password.len() >= 4
-                && user.chars().all(|c| is_word(c) || c == '.')
-                && is_literal(password)
-        })
-    };
-    let options = [("ETCDCTL_USER", "ETCDCTL_USER"), ("etcdctl", "--user"), ("curl", "--user"), ("curl", " -u ")];
-    for (program, option) in options {
-        if let Some((_, behind)) = line.split_once(option).filter(|_| line.contains(program)) {
-            let value = behind.trim_start_matches(['"', '\'', ' ', '=']);
-            let (value, rest) = leading(value, |c| !matches!(c, ' ' | '"' | '\'' | '\t' | ',' | ']'));
-            if is_pair(value) {
-                return Some((before_rest(line, value, rest), "a password".to_owned()));
-            }
-        }
-    }
-    around(line, "://").find_map(|(_, behind)| {
-        let (authority, _) = leading(behind, |c| !c.is_whitespace() && !"/\"'?#".contains(c));
-        let (pair, _) = authority.rsplit_once('@').filter(|(pair, _)| is_pair(pair))?;
-        let start = line.len() - behind.len();
-        Some((start..start + pair.len(), "a password in an address".to_owned()))
-    })
-}
-
-/// How sure a name makes one that its value is a secret.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    /// `password`: whatever it is.
-    Password,
-    /// `token`, `secret`, `api_key`: if it looks made up by a machine.
-    Key,
-}
-
-fn name_of(word: &str) -> Option<Name> {
-    let word = word.to_ascii_lowercase().replace(['-', '.'], "_");
-    let ends = |ends: &[&str]| {
-        ends.iter().any(|end| word.ends_with(end) || word.strip_suffix('s').is_some_and(|word| word.ends_with(end)))
-    };
-    if word.contains("public") || word.contains("pub_") || word.contains("digest") || word.contains("fingerprint") {
-        return None;
-    }
-    if ends(&["password", "passwd", "passphrase"]) {
-        return Some(Name::Password);
-    }
-    ends(&["token", "secret", "_key", "apikey", "secretkey", "accesskey", "privatekey", "credential"])
-        .then_some(Name::Key)
 }
 
 /// A value that is given to a name, as `NAME = VALUE`, `NAME: VALUE` or `--NAME VALUE`.
 fn assigned(line: &str) -> Option<(Range<usize>, String)> {
-    for (at, sign) in line.char_indices().filter(|(_, c)| matches!(c, '=' | ':' | ' ')) {
-        let (before, behind) = line.split_at_checked(at)?;
-        let before = before.trim_end();
-        let (_, word) = trailing(before.strip_suffix(['"', '\'']).unwrap_or(before), |c| is_word(c) || c == '.');
-        if sign == ' ' && !word.starts_with("--") {
-            continue;
-        }
-        let Some(name) = name_of(word) else { continue };
-        let tail = behind.strip_prefix(sign)?.trim_start_matches([' ', '\t', '=', '[']);
-        let quoted = ['"', '\''].into_iter().find_map(|quote| Some((quote, tail.strip_prefix(quote)?)));
-        let (value, rest) = match quoted {
-            Some((quote, tail)) => leading(tail, |c| c != quote),
-            None => leading(tail, |c| !matches!(c, ' ' | '\t' | ',' | ';' | '}' | ')' | '"' | '\'')),
+    NAME.as_ref()?.captures_iter(line).flatten().find_map(|found| {
+        let name = found.name("name")?.as_str();
+        let is_option = found.name("blank").is_none() || name.starts_with("--");
+        let is_public = ["public", "pub_", "pub-", "pub.", "digest", "fingerprint"]
+            .iter()
+            .any(|word| name.to_ascii_lowercase().contains(word));
+        let behind = line.get(found.get(0)?.end()..)?.trim_start_matches([' ', '\t', '=', '[']);
+        let quoted =
+            ['"', '\''].into_iter().find_map(|quote| Some(leading(behind.strip_prefix(quote)?, |c| c != quote)));
+        let (value, rest) = quoted.unwrap_or_else(|| leading(behind, |c| !" \t,;})\"'".contains(c)));
+        let is_secret = match found.name("password") {
+            Some(_) => is_password(value, quoted.is_some()),
+            None => is_literal(value) && looks_random(value),
         };
-        let is_secret = match name {
-            Name::Password => is_password(value, quoted.is_some()),
-            Name::Key => is_literal(value) && looks_random(value),
-        };
-        if is_secret {
-            let what = format!("the value of `{}`", word.trim_start_matches('-'));
-            return Some((before_rest(line, value, rest), what));
-        }
-    }
-    None
+        let end = line.len() - rest.len();
+        (is_option && !is_public && is_secret).then(|| (end - value.len()..end, value_of(name.trim_start_matches('-'))))
+    })
+}
+
+fn value_of(name: &str) -> String {
+    format!("the value of `{name}`")
+}
+
+fn any(_: &str) -> bool {
+    true
 }
 
 /// Whether it is there as it is: no expression, no variable, no place where the secret would be.
 fn is_literal(value: &str) -> bool {
-    let elsewhere = ["{{", "}}", "${", "$(", "{%", "<"].iter().any(|mark| value.contains(mark))
-        || value.starts_with(['/', '.', '~', '$', '%', '@', '&', '*'])
-        || value.contains("://");
+    let elsewhere = ["{{", "}}", "${", "$(", "{%", "<", "://"].iter().any(|mark| value.contains(mark))
+        || value.starts_with(['/', '.', '~', '$', '%', '@', '&', '*']);
     let public =
         ["ssh-", "ecdsa-", "sk-ssh-", "age1", "sha256:", "SHA256:"].iter().any(|start| value.starts_with(start));
     let is_file = value.rsplit_once('.').is_some_and(|(stem, end)| {
@@ -251,7 +193,7 @@ fn is_literal(value: &str) -> bool {
             ["pem", "key", "crt", "cert", "json", "toml", "yaml", "yml", "conf", "env", "age", "pub", "txt", "service"];
         !stem.is_empty() && known.contains(&end)
     });
-    !elsewhere && !public && !is_file && !value.contains('/') | looks_random(value)
+    !elsewhere && !public && !is_file && (!value.contains('/') || looks_random(value))
 }
 
 fn is_password(value: &str, quoted: bool) -> bool {
@@ -279,27 +221,12 @@ fn is_password(value: &str, quoted: bool) -> bool {
 fn looks_random(text: &str) -> bool {
     let is_part = |part: &str| {
         let has = |of: fn(&char) -> bool| part.chars().filter(of).count();
-        let (digits, letters) = (has(char::is_ascii_digit), has(char::is_ascii_alphabetic));
-        part.len() >= 8 && digits >= 2 && letters >= 2
+        part.len() >= 8 && has(char::is_ascii_digit) >= 2 && has(char::is_ascii_alphabetic) >= 2
     };
     text.len() >= 16
         && !text.contains(char::is_whitespace)
-        && entropy(text) >= 3.0
+        && text.bytes().collect::<HashSet<_>>().len() >= 8
         && text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_part)
-}
-
-/// Shannon's, in bits a byte.
-fn entropy(text: &str) -> f64 {
-    let mut counts = [0_u32; 256];
-    text.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
-    #[allow(clippy::cast_precision_loss, reason = "a line of a text is short")]
-    let length = text.len() as f64;
-    counts
-        .iter()
-        .filter(|&&count| count > 0)
-        .map(|&count| f64::from(count) / length)
-        .map(|share| -share * share.log2())
-        .sum()
 }
 
 #[cfg(test)]
@@ -324,6 +251,15 @@ mod tests {
         for (text, secret, what) in [
             (age.as_str(), "AGE-", "an age private key"),
             ("key = 'AKIAIOSFODNN7EXAMPLE'", "AKIA", "an AWS access key"),
+            ("x ghs_16C7e42F292c6912E7710c838347Ae178B4a y", "ghs_", "a GitHub token"),
+            ("x = 'github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz'", "github_pat_", "a GitHub token"),
+            ("x = 'glpat-aBcDeFgHiJkLmNoPqRsT'", "glpat-", "a GitLab token"),
+            ("x = 'xoxb-123456789012-abcdefghijkl'", "xoxb-", "a Slack token"),
+            ("x = 'AIzaSyA1234567890abcdefghijklmnopqrstuv'", "AIza", "a Google API key"),
+            ("x = 'sk_live_4eC39HqLyjWDarjtT1zdp7dc'", "sk_live_", "a Stripe key"),
+            ("x = 'npm_0123456789abcdefghijklmnopqrstuvwxyz'", "npm_", "an npm token"),
+            ("x = 'hvs.CAESIJ1234567890abcdefghijklmnop'", "hvs.", "a Vault token"),
+            ("curl -s --user me:Tr0ub4dor https://x", "me:", "a password"),
             ("Authorization: Bearer 9f86d081884c7d659a2feaa0c55ad015", "Bearer", "a bearer token"),
             ("ExecStart=/bin/etcdctl --user root:Tr0ub4dor get x", "root:", "a password"),
             ("Environment=ETCDCTL_USER=root:Tr0ub4dor", "root:", "a password"),
@@ -380,6 +316,9 @@ mod tests {
             "image = 'libfoo.1234567890abcdef.so'",
             "abcdef.configurationname",
             "monkey = \"9f86d081884c7d659a2feaa0c55ad015\"",
+            "my-glpat-aBcDeFgHiJkLmNoPqRsT",
+            "AKIAIOSFODNN7EXAMPLEs",
+            "my_auth_pass hunter2",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

@@ -136,7 +136,7 @@ fn keyring(files: &[PathBuf], keys: &Mutex<Option<Arc<Keyring>>>) -> Result<Arc<
     if let Some(keys) = &*keys {
         return Ok(keys.clone());
     }
-    Ok(keys.insert(Arc::new(Keyring::load(files)?)).clone())
+    Ok(keys.insert(Arc::new(Keyring::load(files, None)?)).clone())
 }
 
 fn missing(name: &str, files: &Files) -> Error {

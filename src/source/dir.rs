@@ -1,8 +1,7 @@
 //! Releases from a directory on this host: a mounted share, a USB stick, a copy made by something else.
 
-use std::cell::RefCell;
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::{Poll, Source, digest, segments, too_big};
 use crate::document::Tree;
 use crate::document::layout::{LARGEST_MANIFEST, MANIFEST, SIGNATURES};
 use crate::error::{Context, Error, Result, code};
+use crate::read;
 
 /// A directory.
 pub(super) struct Dir {
@@ -25,8 +25,6 @@ pub(super) struct Dir {
 struct Opened {
     path: PathBuf,
     root: OwnedFd,
-    /// The directory that was read from last, by its name: files of one directory are read one after the other.
-    last: RefCell<Option<(String, OwnedFd)>>,
 }
 
 /// The directory, with the two files that its mark stands for.
@@ -58,7 +56,7 @@ impl Source for Dir {
             Error::of(code::DIR, format!("the directory {} can't be opened", self.path.display()), &why)
                 .or_help("mount or create it, or correct `dir`")
         })?;
-        let dir = Opened { path: self.path.clone(), root, last: RefCell::default() };
+        let dir = Opened { path: self.path.clone(), root };
         let Some(release) = dir.read(MANIFEST, LARGEST_MANIFEST)? else {
             return Err(Error::new(code::DIR, format!("{} has no {MANIFEST}", self.path.display()))
                 .help("put a published release there, or correct `dir`"));
@@ -102,35 +100,23 @@ impl Opened {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let names = segments(path)?;
         let Some((file_name, parents)) = names.split_last() else { return Ok(None) };
-        let what = || format!("reading {}", self.path.join(path).display());
-        let parent = parents.join("/");
-        let known = self.last.take().filter(|(name, _)| *name == parent);
-        let at = match known.map_or_else(|| self.directory(parents), |(_, at)| Ok(at)) {
-            Ok(at) => at,
-            Err(why) => return missing_or_refused(why, &self.path, path),
-        };
         // Without O_NONBLOCK, opening a pipe would wait for a writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let opened = openat(&at, *file_name, flags, Mode::empty());
-        self.last.replace(Some((parent, at)));
-        let file = match opened {
+        let file = match self.directory(parents).and_then(|at| openat(&at, *file_name, flags, Mode::empty())) {
             Ok(fd) => File::from(fd),
             Err(why) => return missing_or_refused(why, &self.path, path),
         };
-        let meta: Metadata = file.metadata().context(code::DIR, what)?;
+        let what = || format!("reading {}", self.path.join(path).display());
+        let meta = file.metadata().context(code::DIR, what)?;
         if !meta.is_file() {
             return Err(not_a_file(&self.path, path));
         }
-        let large = || too_big(&self.path.display().to_string(), path, max);
-        if meta.len() > max {
-            return Err(large());
+        match read::whole(&file, meta.len(), max) {
+            Err(why) if why.kind() == io::ErrorKind::FileTooLarge => {
+                Err(too_big(&self.path.display().to_string(), path, max))
+            }
+            content => content.map(Some).context(code::DIR, what),
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
-        file.take(max.saturating_add(1)).read_to_end(&mut bytes).context(code::DIR, what)?;
-        if bytes.len() as u64 > max {
-            return Err(large());
-        }
-        Ok(Some(bytes))
     }
 
     fn directory(&self, names: &[&str]) -> std::result::Result<OwnedFd, Errno> {

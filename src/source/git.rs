@@ -27,7 +27,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::gauge::{Gauge, RATIO};
 use super::{Config, Poll, Reach, Source, segments, too_big};
 use crate::document::Tree;
-use crate::error::{Context, Error, Result, code, nearest};
+use crate::error::{Context, Error, Result, chain, code, nearest};
 use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
 
 /// The most that is received in one answer, in bytes.
@@ -305,7 +305,7 @@ impl Git {
         match &self.remote {
             // Tries again by itself.
             Remote::Http { .. } => self.try_connect().map_err(|failure| failure.error),
-            Remote::Ssh { retries, .. } => net::retry(*retries, || self.try_connect()),
+            Remote::Ssh { retries, .. } => net::retry(*retries, None, || self.try_connect()),
             Remote::Local(path) => Err(Error::new(code::GIT, format!("{} is not remote", path.display()))),
         }
     }
@@ -762,13 +762,8 @@ fn with_marked_words(command: &str) -> String {
 }
 
 fn first_words(why: &gix::Error) -> String {
-    let mut text = why.to_string();
-    let mut next = std::error::Error::source(why);
-    while let Some(cause) = next {
-        text = cause.to_string();
-        next = cause.source();
-    }
-    text.lines().next().unwrap_or_default().to_owned()
+    let root = chain(why).last().map(ToString::to_string).unwrap_or_default();
+    root.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Carries git over our own HTTP client, so that everything about connections is the same for every source.

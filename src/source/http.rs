@@ -1,6 +1,5 @@
 //! Releases from a web server or CDN: plain files below one address, or what `kpull publish` has written there.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use reqwest::Url;
@@ -39,20 +38,21 @@ enum Layout {
     Published,
 }
 
-/// The state whose `release.toml` was fetched; the other files are fetched when they are read.
-struct PlainTree {
+/// A state of which `release.toml` was fetched; the other files are fetched when they are read.
+struct HttpTree {
     files: Files,
+    /// The bytes that the mark stands for, even when the server has newer ones by now.
     release: Vec<u8>,
+    /// What the pointer led to, where there is one.
+    published: Option<Published>,
 }
 
-/// The state that the pointer led to.
-struct PublishedTree {
-    files: Files,
+/// What lies by digest.
+struct Published {
     pointer: Pointer,
-    release: Vec<u8>,
     signatures: Vec<u8>,
-    /// The digests that `release` lists; nobody may have looked at the signatures yet.
-    listed: OnceCell<HashMap<String, String>>,
+    /// The digests that `release.toml` lists; nobody may have looked at the signatures yet.
+    listed: HashMap<String, String>,
 }
 
 impl Layout {
@@ -115,9 +115,14 @@ impl Files {
         self.client.get(url.as_str(), &Conditions { etag, ..Conditions::default() })
     }
 
-    fn blob(&self, sha256: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        let reply = self.get(&[layout::BLOBS, sha256], None)?;
+    /// A whole file; `None` when it is not there.
+    fn whole(&self, names: &[&str], max: u64) -> Result<Option<Vec<u8>>> {
+        let reply = self.get(names, None)?;
         if reply.kind == Kind::Missing { Ok(None) } else { net::read_all(reply, max).map(Some) }
+    }
+
+    fn blob(&self, sha256: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        self.whole(&[layout::BLOBS, sha256], max)
     }
 
     fn url(&self, name: &str) -> Result<String> {
@@ -140,15 +145,15 @@ impl Files {
     }
 
     /// The release that a pointer leads to; `None` when it is not there.
-    fn follow(&self, pointer: &Pointer) -> Result<Option<PublishedTree>> {
+    fn follow(&self, pointer: &Pointer) -> Result<Option<HttpTree>> {
         let Some(release) = self.blob(&pointer.manifest, LARGEST_MANIFEST)? else { return Ok(None) };
         let Some(signatures) = self.blob(&pointer.signatures, LARGEST_SIGNATURES)? else { return Ok(None) };
-        let (files, pointer) = (self.clone(), pointer.clone());
-        Ok(Some(PublishedTree { files, pointer, release, signatures, listed: OnceCell::new() }))
+        let published = Published { pointer: pointer.clone(), signatures, listed: listed(&release) };
+        Ok(Some(HttpTree { files: self.clone(), release, published: Some(published) }))
     }
 
     /// [`Files::follow`], once more if the release was replaced meanwhile.
-    fn news(&self, mut pointer: Pointer, mut mark: Mark) -> Result<(PublishedTree, Mark)> {
+    fn news(&self, mut pointer: Pointer, mut mark: Mark) -> Result<(HttpTree, Mark)> {
         let mut found = self.follow(&pointer)?;
         if found.is_none()
             && let Some(next) = self.pointer_after(&pointer)?
@@ -209,45 +214,14 @@ impl Source for Http {
             if known.is_some_and(|known| known.digest == mark.digest) {
                 return Ok(Poll::Unchanged);
             }
-            return Ok(match layout {
-                Layout::Plain => {
-                    Poll::News(Box::new(PlainTree { files: self.files.clone(), release: bytes }), mark.to_text())
-                }
-                Layout::Published => {
-                    let (tree, mark) = self.files.news(self.files.pointer(&bytes)?, mark)?;
-                    Poll::News(Box::new(tree), mark.to_text())
-                }
-            });
+            let (tree, mark) = match layout {
+                Layout::Plain => (HttpTree { files: self.files.clone(), release: bytes, published: None }, mark),
+                Layout::Published => self.files.news(self.files.pointer(&bytes)?, mark)?,
+            };
+            return Ok(Poll::News(Box::new(tree), mark.to_text()));
         }
         Err(Error::new(code::HTTP, format!("there is neither {} nor {MANIFEST}", self.files.url(POINTER)?))
             .help("publish a release there, or correct `http`: it is the address of the directory"))
-    }
-}
-
-/// What was fetched already, if it isn't too much.
-fn whole(files: &Files, path: &str, bytes: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
-    if bytes.len() as u64 > max {
-        return Err(too_big(&net::shown(&files.base), path, max));
-    }
-    Ok(Some(bytes.to_vec()))
-}
-
-impl Tree for PlainTree {
-    fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        let names = segments(path)?;
-        if path == MANIFEST {
-            // The bytes that the mark stands for, even when the server has newer ones by now.
-            return whole(&self.files, path, &self.release, max);
-        }
-        let reply = self.files.get(&names, None)?;
-        if reply.kind == Kind::Missing {
-            return Ok(None);
-        }
-        net::read_all(reply, max).map(Some)
-    }
-
-    fn list(&self) -> Result<Option<Vec<String>>> {
-        Ok(None)
     }
 }
 
@@ -263,31 +237,33 @@ fn listed(release: &[u8]) -> HashMap<String, String> {
     String::from_utf8_lossy(release).lines().filter_map(line).collect()
 }
 
-impl Tree for PublishedTree {
+impl Tree for HttpTree {
     fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
-        segments(path)?;
-        match path {
-            MANIFEST => return whole(&self.files, path, &self.release, max),
-            SIGNATURES => return whole(&self.files, path, &self.signatures, max),
-            _ => {}
+        let names = segments(path)?;
+        let published = self.published.as_ref();
+        let fetched = match path {
+            MANIFEST => Some(&self.release),
+            SIGNATURES => published.map(|published| &published.signatures),
+            _ => None,
+        };
+        if let Some(bytes) = fetched {
+            return match bytes.len() as u64 > max {
+                true => Err(too_big(&net::shown(&self.files.base), path, max)),
+                false => Ok(Some(bytes.clone())),
+            };
         }
-        let Some(sha256) = self.listed.get_or_init(|| listed(&self.release)).get(path) else { return Ok(None) };
+        let Some(Published { pointer, listed, .. }) = published else { return self.files.whole(&names, max) };
+        let Some(sha256) = listed.get(path) else { return Ok(None) };
         if let Some(content) = self.files.blob(sha256, max)? {
             return Ok(Some(content));
         }
-        match self.files.pointer_after(&self.pointer)? {
-            Some((pointer, _)) => Err(Error::new(
-                code::HTTP,
-                format!(
-                    "{}: release {} was replaced by {} while it was fetched",
-                    net::shown(&self.files.base),
-                    self.pointer.serial,
-                    pointer.serial
-                ),
-            )
-            .help("the next run takes the new one; `kpull publish --grace` says how long old ones stay")),
-            None => Ok(None),
-        }
+        let Some((next, _)) = self.files.pointer_after(pointer)? else { return Ok(None) };
+        let (base, was) = (net::shown(&self.files.base), pointer.serial);
+        Err(Error::new(
+            code::HTTP,
+            format!("{base}: release {was} was replaced by {} while it was fetched", next.serial),
+        )
+        .help("the next run takes the new one; `kpull publish --grace` says how long old ones stay"))
     }
 
     fn list(&self) -> Result<Option<Vec<String>>> {

@@ -11,7 +11,7 @@ use crate::document::Pin;
 use crate::document::layout;
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Seen;
-use crate::net::download::{Listener, Piece, Progress, Wanted, addresses, download_any, hash, hash_heard};
+use crate::net::download::{Listener, Piece, Progress, Wanted, download_any, hash, hash_heard};
 use crate::net::server_of;
 use crate::store::Store;
 use crate::store::unpack::{Job, Taken, Unpacking};
@@ -139,10 +139,10 @@ impl Store {
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
-        let mut addresses = addresses(&[mirrors.collect(), own.collect()]);
+        let mut urls: Vec<String> = mirrors.chain(own).collect();
         let (known, now) = (self.addresses(), Timestamp::now());
-        addresses.sort_by_cached_key(|address| known.failed(&server_of(&address.url), now));
-        let has_choice = addresses.len() > 1;
+        urls.sort_by_cached_key(|url| known.failed(&server_of(url), now));
+        let has_choice = urls.len() > 1;
         let mut tried = |url: &str, error: Option<&Error>| {
             let is_mirror = |mirror: &&String| layout::artifact_in(mirror, &pin.sha256) == url;
             if let (Some(error), Some(mirror)) = (error, self.mirrors.iter().find(is_mirror)) {
@@ -154,7 +154,7 @@ impl Store {
                 log::debug!("{error}");
             }
         };
-        download_any(&*self.net, &addresses, &part, &wanted, progress, listener, &mut tried).map_err(|error| {
+        download_any(&*self.net, &urls, &part, &wanted, progress, listener, &mut tried).map_err(|error| {
             error.help(
                 "nothing was changed; add a mirror to `urls` in artifacts.toml, or look at the network and at [artifacts] in kpull.toml",
             )
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::document::Format;
-    use crate::net::{Ask, Download, Get, Kind};
+    use crate::net::{Conditions, Download, Get, Kind};
     use crate::trust::Listed;
 
     /// A stand-in for a server that hands out this, and looks into a directory before the last byte.
@@ -194,7 +194,7 @@ mod tests {
     }
 
     impl Get for Looking {
-        fn get(&self, _: &Ask<'_>) -> Result<Download> {
+        fn get(&self, _: &str, _: &Conditions<'_>) -> Result<Download> {
             let body = Body { content: Cursor::new(self.content.clone()), dir: self.dir.clone() };
             Ok(Download { kind: Kind::Ok, length: None, state: None, body: Box::new(body) })
         }

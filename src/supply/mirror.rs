@@ -11,7 +11,7 @@ use crate::document::{Artifact, Pin, is_sha256};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
-use crate::net::download::{LARGEST_PINNED, Progress, Wanted, addresses, download_any, hash};
+use crate::net::download::{LARGEST_PINNED, Progress, Wanted, download_any, hash};
 use crate::supply::publish::{lock, open};
 
 /// The name of the list, for people: hosts don't read it.
@@ -156,8 +156,8 @@ impl Mirror {
         let part = path.with_extension("part");
         let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
-        let lists = [others.collect(), pin.urls.clone()];
-        let got = download_any(&filling.net, &addresses(&lists), &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
+        let urls: Vec<String> = others.chain(pin.urls.iter().cloned()).collect();
+        let got = download_any(&filling.net, &urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
             .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
         self.root.publish(&part, &path, 0o644)?;
         Ok((got.size, done))

@@ -310,7 +310,7 @@ fn a_host_reads_no_key_but_its_own() {
     world.site.host("h2", &format!("address = \"10.0.0.2\"\nroles = [\"web\"]\nrecipient = {:?}\n", public(&other)));
     world.pki("init").exits(0);
     world.pki("issue").exits(0);
-    let keys = kpull::secret::Keyring::load(&[world.tree.at("etc/ssh/ssh_host_ed25519_key")]).unwrap();
+    let keys = kpull::secret::Keyring::load(&[world.tree.at("etc/ssh/ssh_host_ed25519_key")], None).unwrap();
     let open = |path: &str| keys.open(path, &fs::read(world.at(path)).unwrap());
     assert!(open("secrets/pki/h1/web.key.age").is_ok());
     for not_ours in ["h2/web", "lan", "tokens"] {

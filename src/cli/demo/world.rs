@@ -170,7 +170,7 @@ impl World {
 
     /// Makes the site's authorities and certificates; says what was made.
     pub(super) fn issue(&self) -> Result<(Vec<Done>, Vec<Done>)> {
-        let office = || Office::open(&self.site(), Keyring::load(&[self.dir.join("operator")])?);
+        let office = || Office::open(&self.site(), Keyring::load(&[self.dir.join("operator")], None)?);
         Ok((office()?.init()?, office()?.issue()?))
     }
 
@@ -181,7 +181,7 @@ impl World {
             desk.set(name, random(8).as_slice())?;
         }
         // the authority's key was made before anybody knew which hosts need it
-        Desk::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")]))?;
+        Desk::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None))?;
         Ok(SECRETS.to_vec())
     }
 

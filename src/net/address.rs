@@ -1,0 +1,64 @@
+//! Addresses of web servers, and what of them may stand in a message.
+
+use reqwest::Url;
+
+use crate::error::{Error, Result, code};
+
+/// Reads the address of a web server or of something on it. Credentials in an address would end in logs and in
+/// `kpull.toml`, so they are refused; so is a query, which is where some servers want a token.
+pub fn parse(url: &str) -> Result<Url> {
+    let wrong = |why: &str| {
+        let bare = url.split(['?', '#']).next().unwrap_or(url);
+        let (scheme, rest) = bare.split_once("://").unwrap_or(("", bare));
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let bare = if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") };
+        Error::new(code::NET, format!("`{bare}` {why}"))
+    };
+    let parsed = Url::parse(url)
+        .map_err(|why| wrong("is not an address").because(why).help("write it out, such as https://HOST/DIRECTORY"))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(wrong("is not an http:// or https:// address").help("write it out, such as https://HOST/DIRECTORY"));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong("has credentials in it")
+            .help("put them into a file that only root can read, and name it: basic = \"FILE\" or bearer = \"FILE\""));
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(wrong("has a query or a fragment in it").help("remove what follows `?` or `#`"));
+    }
+    Ok(parsed)
+}
+
+/// Reads an address, whatever is in it.
+pub(crate) fn read(url: &str) -> Result<Url> {
+    Url::parse(url).map_err(|why| {
+        Error::new(code::NET, "an address can't be read").because(why).help("write it as https://HOST/PATH")
+    })
+}
+
+/// An address as it may stand in a message: without credentials, query and fragment.
+pub fn shown(url: &Url) -> String {
+    let mut bare = url.clone();
+    // Both fail only for addresses that can't have credentials.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_query(None);
+    bare.set_fragment(None);
+    bare.to_string()
+}
+
+/// The server of an address, as in `https://HOST:PORT`; the address itself where there is none.
+pub fn server_of(url: &str) -> String {
+    let origin = Url::parse(url).ok().map(|url| url.origin()).filter(|origin| origin.is_tuple());
+    origin.map_or_else(|| url.to_owned(), |origin| origin.ascii_serialization())
+}
+
+/// The address of what these names lead to below `base`; whatever is in a name is encoded.
+pub fn below<'a>(base: &Url, names: impl IntoIterator<Item = &'a str>) -> Result<Url> {
+    let mut url = base.clone();
+    match url.path_segments_mut() {
+        Ok(mut path) => path.pop_if_empty().extend(names),
+        Err(()) => return Err(Error::new(code::NET, format!("`{}` has no path", shown(base)))),
+    };
+    Ok(url)
+}

@@ -1,0 +1,356 @@
+//! The one client: whom it trusts, where it is led, and what it takes for an answer.
+
+use std::path::Path;
+use std::sync::{Arc, Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::{Client as Http, Response};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+
+use super::failure::{Again, Failure, retry, root_cause, wish};
+use super::options::{Credentials, Loaded, Options};
+use super::reply::{Kind, Pace, Reply, SLOWEST};
+use super::{read, shown};
+use crate::error::{Error, Result, code};
+
+/// How many redirects one request follows.
+const REDIRECTS: usize = 5;
+/// Files in which systems keep all their authorities together (Debian, Fedora, SUSE, Alpine).
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What a request depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions<'a> {
+    /// Don't send the body if it is still the one with this `ETag`.
+    pub etag: Option<&'a str>,
+    /// Send the body from this byte on. The server may not be able to, or have less than that: then the answer is
+    /// [`Kind::Ok`], the whole body.
+    pub from: Option<u64>,
+    /// Send it from there only if it is still what the server called so, see [`Reply::state`].
+    pub state: Option<&'a str>,
+}
+
+/// One request, however often it is tried and redirected.
+pub(crate) struct Request<'a> {
+    /// What is asked for.
+    pub url: &'a Url,
+    /// The server that the credentials are for: no other gets them.
+    pub home: &'a Url,
+    /// Headers besides those of every request.
+    pub headers: HeaderMap,
+    /// What is to be done there.
+    pub method: Method,
+    /// What to POST or PUT.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Talks to one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: Http,
+    /// With the system's authorities, for https when no others are given: reading them takes longer than all the rest, so
+    /// they are read when they are needed.
+    https: Option<Arc<OnceLock<Http>>>,
+    loaded: Loaded,
+    /// When whoever asks has no more time; none when each request has as long as the options say.
+    until: Option<Instant>,
+}
+
+impl Client {
+    /// A client that connects as `options` say; `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. An error when
+    /// a file that the options name is missing or has something else in it.
+    pub fn new(options: &Options) -> Result<Self> {
+        Self::with(&options.load()?)
+    }
+
+    /// A client with everything read already.
+    pub fn with(loaded: &Loaded) -> Result<Self> {
+        install_provider();
+        let authorities = given_authorities(loaded)?;
+        let http = builder(loaded)?.tls_certs_only(authorities).build().map_err(|why| unusable(&why))?;
+        let https = loaded.ca.is_none().then(Arc::default);
+        Ok(Self { http, https, loaded: loaded.clone(), until: None })
+    }
+
+    /// The same, for requests that all have to end by then.
+    #[must_use]
+    pub fn until(&self, until: Instant) -> Self {
+        Self { until: Some(until), ..self.clone() }
+    }
+
+    /// How long there is for the next wait.
+    fn left(&self) -> Duration {
+        let patience = self.loaded.patience;
+        self.until.map_or(patience, |until| until.saturating_duration_since(Instant::now()).min(patience))
+    }
+
+    /// What connects to `url`.
+    fn connects(&self, url: &Url) -> Result<&Http> {
+        let Some(https) = self.https.as_ref().filter(|_| url.scheme() == "https" || has_proxy()) else {
+            return Ok(&self.http);
+        };
+        if let Some(known) = https.get() {
+            return Ok(known);
+        }
+        let bundled = match system_bundle() {
+            Some(authorities) => builder(&self.loaded)?.tls_certs_only(authorities).build().ok(),
+            None => None,
+        };
+        let made = match bundled {
+            Some(made) => made,
+            // a host without any authorities can still try; it then says that the issuer is unknown
+            None => builder(&self.loaded)?.build().unwrap_or_else(|_| self.http.clone()),
+        };
+        Ok(https.get_or_init(|| made))
+    }
+
+    /// Asks for `url`, as often as the options say. Any answer that isn't one of [`Kind`] is an error.
+    pub fn get(&self, url: &str, conditions: &Conditions<'_>) -> Result<Reply> {
+        let url = read(url)?;
+        let mut headers = HeaderMap::new();
+        // An `ETag` that can't be sent back is one that nothing depends on.
+        if let Some(etag) = conditions.etag.and_then(|etag| etag.parse().ok()) {
+            headers.insert(header::IF_NONE_MATCH, etag);
+        }
+        let bare = headers.clone();
+        if let Some(from) = conditions.from {
+            headers.insert(header::RANGE, format!("bytes={from}-").parse().map_err(bad_header)?);
+            if let Some(state) = conditions.state.and_then(|state| state.parse().ok()) {
+                headers.insert(header::IF_RANGE, state);
+            }
+        }
+        let ask = |headers| self.send(&Request { url: &url, home: &url, headers, method: Method::GET, body: None });
+        let mut reply = ask(headers)?;
+        let is_asked_for = |reply: &Reply| match reply.kind {
+            Kind::Partial => reply.part().is_some_and(|(from, to_end, _)| to_end && Some(from) == conditions.from),
+            kind => kind != Kind::NoPart,
+        };
+        if conditions.from.is_some() && !is_asked_for(&reply) {
+            log::debug!("GET {}: no such part; asking for all of it", shown(&url));
+            reply = ask(bare)?;
+        }
+        if reply.kind == Kind::Partial && matches!(reply.part(), Some((0, true, Some(_)))) {
+            // all of it, however the server calls that
+            reply.kind = Kind::Ok;
+        }
+        if is_asked_for(&reply) {
+            return Ok(reply);
+        }
+        let range = reply.header(&header::CONTENT_RANGE).unwrap_or("nothing");
+        Err(Error::new(code::NET, format!("GET {}: the server sent another part than asked for", shown(&url)))
+            .because(format!("Content-Range: {range}")))
+    }
+
+    /// Asks whether something is at `url`, and how long it is; the answer has no body.
+    pub fn head(&self, url: &Url) -> Result<Reply> {
+        let headers = HeaderMap::new();
+        let mut reply = self.send(&Request { url, home: url, headers, method: Method::HEAD, body: None })?;
+        reply.length = reply.header(&header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        Ok(reply)
+    }
+
+    /// Puts `body` at `url`; with `etag`, only if what is there still has that one: [`Kind::Changed`] otherwise.
+    pub fn put(&self, url: &Url, body: Vec<u8>, etag: Option<&str>) -> Result<Reply> {
+        let mut headers = HeaderMap::new();
+        // a weak one never matches here, by the rules of HTTP
+        if let Some(etag) = etag.filter(|etag| !etag.starts_with("W/")).and_then(|etag| etag.parse().ok()) {
+            headers.insert(header::IF_MATCH, etag);
+        }
+        self.send(&Request { url, home: url, headers, method: Method::PUT, body: Some(body) })
+    }
+
+    /// Posts JSON to `url`; what is answered beyond that it was taken is not read.
+    pub fn post_json(&self, url: &str, body: String) -> Result<()> {
+        let url = read(url)?;
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let body = Some(body.into_bytes());
+        let reply = self.send(&Request { url: &url, home: &url, headers, method: Method::POST, body })?;
+        if reply.kind == Kind::Missing {
+            return Err(Error::new(code::NET, format!("POST {}: nobody is there to take it", shown(&url)))
+                .help("check the address"));
+        }
+        Ok(())
+    }
+
+    /// Sends `request` until there is an answer or no hope.
+    pub(crate) fn send(&self, request: &Request<'_>) -> Result<Reply> {
+        retry(self.loaded.retries, self.until, || self.attempt(request))
+    }
+
+    /// Sends `request` once and follows where it leads.
+    fn attempt(&self, request: &Request<'_>) -> Result<Reply, Failure> {
+        let mut url = request.url.clone();
+        for _ in 0..=REDIRECTS {
+            let what = format!("{} {}", request.method, shown(&url));
+            let puts = request.method == Method::PUT;
+            let posts = request.method == Method::POST;
+            let mut builder = self
+                .connects(&url)
+                .map_err(Failure::hopeless)?
+                .request(request.method.clone(), url.clone())
+                .headers(request.headers.clone());
+            if let Some(body) = &request.body {
+                // the time of a wait has room for all of it, so long as it isn't too slow
+                let sending = Duration::from_secs(body.len() as u64 / SLOWEST);
+                builder = builder.timeout(self.loaded.patience.saturating_add(sending)).body(body.clone());
+            }
+            if self.until.is_some() {
+                // none at all would stand for no limit
+                builder = builder.timeout(self.left().max(Duration::from_millis(1)));
+            }
+            if url.origin() == request.home.origin() {
+                builder = self.loaded.credentials.add_to(builder);
+            }
+            let answer = builder.send().map_err(|why| Failure::of(what.clone(), &why))?;
+            let kind = match answer.status() {
+                StatusCode::OK => Kind::Ok,
+                StatusCode::PARTIAL_CONTENT => Kind::Partial,
+                StatusCode::NOT_MODIFIED => Kind::NotModified,
+                StatusCode::CREATED | StatusCode::NO_CONTENT if puts => Kind::Ok,
+                StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT if posts => Kind::Ok,
+                StatusCode::PRECONDITION_FAILED if puts => Kind::Changed,
+                StatusCode::RANGE_NOT_SATISFIABLE if request.headers.contains_key(header::RANGE) => Kind::NoPart,
+                StatusCode::NOT_FOUND | StatusCode::GONE if !puts => Kind::Missing,
+                // Like git, a POST goes only where it was sent.
+                status if status.is_redirection() && request.body.is_none() => {
+                    url = redirected(&what, &url, &answer)?;
+                    continue;
+                }
+                status => return Err(self.refusal(&what, status, &answer)),
+            };
+            let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+            let (length, pace) = (answer.content_length(), Pace::new(self.loaded.patience));
+            return Ok(Reply { kind, etag, length, url, body: answer, pace, until: self.until });
+        }
+        Err(Failure::hopeless(
+            Error::new(code::NET, format!("GET {}: more than {REDIRECTS} redirects", shown(request.url)))
+                .help("write the address that they should lead to"),
+        ))
+    }
+
+    /// The failure that a status stands for.
+    fn refusal(&self, what: &str, status: StatusCode, answer: &Response) -> Failure {
+        let error = Error::new(code::NET, format!("{what}: the server answered {status}"));
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::hopeless(error.help(match self.loaded.credentials {
+                Credentials::None => "authentication failed: set `bearer`, `basic` or `client_cert`",
+                Credentials::Bearer(_) => "authentication failed: the server doesn't take the token in `bearer`",
+                Credentials::Basic { .. } => "authentication failed: the server doesn't take what is in `basic`",
+            })),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Failure::hopeless(error.help("the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"))
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                Failure { error, again: Again::Later(wish(answer)) }
+            }
+            status if status.is_server_error() => Failure {
+                error: error.help("the server is in trouble: look there, or wait for the next run"),
+                again: Again::Later(wish(answer)),
+            },
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::CONFLICT
+                if what.starts_with("PUT") =>
+            {
+                Failure::hopeless(error.help(
+                    "the server has to take PUT there, and to make the directories above: with nginx, `dav_methods PUT` \
+                     and `create_full_put_path on`",
+                ))
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Failure::hopeless(error.help("let the server take more: with nginx, `client_max_body_size 128m`"))
+            }
+            _ => Failure::hopeless(error.help("check the address")),
+        }
+    }
+}
+
+/// Where `answer` sends us, unless that is less safe than where we are.
+fn redirected(what: &str, from: &Url, answer: &Response) -> Result<Url, Failure> {
+    let refused = |why: String| Failure::hopeless(Error::new(code::NET, format!("{what}: the server redirects {why}")));
+    let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let Some(Ok(mut to)) = location.map(|location| from.join(location)) else {
+        return Err(refused("to nowhere".into()));
+    };
+    // Credentials that come from a server are none of ours.
+    let _ = to.set_username("");
+    let _ = to.set_password(None);
+    match (from.scheme(), to.scheme()) {
+        ("https", "https") | ("http", "http" | "https") => Ok(to),
+        ("https", "http") => Err(refused(format!("from https to {}, which anybody can read and change", shown(&to)))),
+        (_, scheme) => Err(refused(format!("to a {scheme} address"))),
+    }
+}
+
+fn bad_header(why: header::InvalidHeaderValue) -> Error {
+    Error::new(code::NET, "a request can't be written").because(why)
+}
+
+fn unusable(why: &reqwest::Error) -> Error {
+    Error::new(code::NET, "the files for TLS can't be used")
+        .because(root_cause(why))
+        .help("`client_key` must be the key of the first certificate in `client_cert`, and `ca` an authority")
+}
+
+/// A client to be, but for its authorities.
+fn builder(loaded: &Loaded) -> Result<reqwest::blocking::ClientBuilder> {
+    let builder = Http::builder()
+        .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(loaded.patience)
+        // For each wait, not for a whole download.
+        .timeout(loaded.patience)
+        // Redirects are followed by `attempt`, which knows what must not be.
+        .redirect(reqwest::redirect::Policy::none());
+    Ok(match &loaded.identity {
+        Some(pem) => builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).map_err(|why| unusable(&why))?),
+        None => builder,
+    })
+}
+
+/// Makes rustls know its cryptography.
+fn install_provider() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Fails only if there is one already, which is then as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+/// A bare client for whoever speaks something of their own over HTTP, and tries again by rules of their own: no proxy, no
+/// redirects, so long for a connection and so long for each wait for an answer.
+pub(crate) fn direct(loaded: &Loaded, connect: Duration, answer: Duration) -> Result<Http> {
+    install_provider();
+    let mut builder = builder(loaded)?.connect_timeout(connect).timeout(answer).no_proxy();
+    if loaded.ca.is_some() {
+        builder = builder.tls_certs_only(given_authorities(loaded)?);
+    }
+    builder.build().map_err(|why| unusable(&why))
+}
+
+/// The authorities that the options name.
+fn given_authorities(loaded: &Loaded) -> Result<Vec<reqwest::Certificate>> {
+    let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
+    Ok(given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default())
+}
+
+/// The system's authorities from the one file that has all of them, rather than from each file of their directory besides; `None`
+/// when there is none, or when somebody has named a directory.
+fn system_bundle() -> Option<Vec<reqwest::Certificate>> {
+    let pem = match (std::env::var_os("SSL_CERT_FILE"), std::env::var_os("SSL_CERT_DIR")) {
+        (None, None) => BUNDLES.iter().find_map(|path| crate::read::named(Path::new(path)).ok())?,
+        (Some(file), None) => crate::read::named(Path::new(&file)).ok()?,
+        (_, Some(_)) => return None,
+    };
+    reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|authorities| !authorities.is_empty())
+}
+
+/// Whether a proxy is set, which may itself be spoken to by TLS.
+fn has_proxy() -> bool {
+    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
