@@ -97,9 +97,31 @@ fn every_page_is_in_the_table_of_contents() {
     }
 }
 
+/// How many rows of a page say something in a column. In the same order, and by their first cells, they stand below a heading of
+/// development/tests.md, with their tests.
+#[track_caller]
+fn rows_with_tests(page: &str, column: &str, heading: &str) -> usize {
+    let mut rows: Vec<String> = Vec::new();
+    for table in tables::all(page) {
+        if let Some(column) = table.column(column) {
+            rows.extend(table.rows.iter().filter(|row| row[column] != "–").map(|row| row[0].clone()));
+        }
+    }
+    let tests = tables::tables("development/tests.md", heading).into_iter().flat_map(|table| table.rows);
+    let (with_tests, tests): (Vec<String>, Vec<String>) = tests.map(|row| (row[0].clone(), row[1].clone())).unzip();
+    assert_eq!(rows, with_tests, "{page} and development/tests.md");
+    named::check(&tests.iter().map(String::as_str).collect::<Vec<&str>>());
+    rows.len()
+}
+
 #[test]
 fn every_row_of_the_comparison_has_a_test() {
-    assert!(named::rows("usage/comparison.md") > 20);
+    assert!(rows_with_tests("usage/comparison.md", "kpull", "Rows of the comparison") > 20);
+}
+
+#[test]
+fn every_row_of_the_table_of_bugs_names_tests_that_are_there() {
+    assert!(rows_with_tests("usage/handbook.md", "here", "Rows of the handbook") > 20);
 }
 
 #[test]

@@ -6,8 +6,6 @@
 mod bugs;
 #[path = "roles/made.rs"]
 mod made;
-#[path = "support/named.rs"]
-mod named;
 #[path = "roles/pages.rs"]
 mod pages;
 #[path = "roles/rendered.rs"]

@@ -29,12 +29,24 @@ pub fn page(path: &str) -> String {
 
 /// The tables right below a heading, before any other heading.
 pub fn tables(path: &str, heading: &str) -> Vec<Table> {
+    read(path, Some(heading))
+}
+
+/// All tables of a page.
+pub fn all(path: &str) -> Vec<Table> {
+    read(path, None)
+}
+
+fn read(path: &str, heading: Option<&str>) -> Vec<Table> {
     let text = page(path);
     let mut tables: Vec<Table> = Vec::new();
-    let (mut is_below, mut is_code, mut is_table) = (false, false, false);
+    let (mut is_below, mut is_code, mut is_table) = (heading.is_none(), false, false);
     for line in text.lines() {
         is_code ^= line.starts_with("```");
-        if !is_code && line.starts_with('#') {
+        if let Some(heading) = heading
+            && !is_code
+            && line.starts_with('#')
+        {
             is_below = line.trim_start_matches('#').trim() == heading;
         }
         let is_row = is_below && !is_code && line.starts_with('|');
