@@ -97,8 +97,8 @@ fn every_page_is_in_the_table_of_contents() {
     }
 }
 
-/// How many rows of a page say something in a column. In the same order, and by their first cells, they stand below a heading of
-/// development/tests.md, with their tests.
+/// How many rows of a page say something in a column. In the same order, and by their first cells, they stand below a
+/// heading of development/tests.md, with their tests.
 #[track_caller]
 fn rows_with_tests(page: &str, column: &str, heading: &str) -> usize {
     let mut rows: Vec<String> = Vec::new();
