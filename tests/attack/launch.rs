@@ -201,8 +201,14 @@ fn nobody_of_the_same_user_looks_into_a_process_that_may_have_a_secret() {
     let site = tempfile::tempdir().unwrap();
     fs::write(site.path().join("site.toml"), "name = \"test\"\n").unwrap();
     let nobody = Some(65534);
-    std::os::unix::fs::chown(site.path(), nobody, nobody).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kpull"));
+    // the program too, which may be in a directory that is root's alone
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("kpull");
+    fs::copy(env!("CARGO_BIN_EXE_kpull"), &program).unwrap();
+    for path in [site.path(), dir.path()] {
+        std::os::unix::fs::chown(path, nobody, nobody).unwrap();
+    }
+    let mut command = Command::new(program);
     command.args(["secret", "set", "x", "--site"]).arg(site.path()).uid(65534).gid(65534);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // the kernel gives to root what no other process of the user may see
