@@ -129,7 +129,7 @@ fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
     let web = web();
     let host = cluster().host("node1");
     let answers = || host.run(&format!("curl -sS --max-time 5 http://{}/", web.service)).stdout.starts_with("web-");
-    assert!(answers());
+    cluster().wait("the service answers", SOON, answers);
     host.run("firewall-cmd --reload").ok();
     cluster().wait("the service answers again", SOON, answers);
     host.run("nft flush ruleset").ok();
