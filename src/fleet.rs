@@ -15,8 +15,7 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::document::fields::{SPAN_MAX, Span};
 use crate::engine::Agent;
-use crate::error::mask;
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, mask};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client, Cluster, Failure};
 use crate::host::root::Root;
@@ -27,8 +26,7 @@ use crate::report::VERSION;
 use crate::sandbox::{self, Need};
 use crate::secret::Recipient;
 use crate::status::vitals::{Ending, Vitals, bare, failing};
-use crate::store::HeldBack;
-use crate::store::LastRun;
+use crate::store::{HeldBack, LastRun};
 use crate::trust::{Purpose, Signer};
 
 /// What was told last, and when.

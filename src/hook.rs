@@ -12,8 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::document::fields::is_argv;
 use crate::engine::Agent;
-use crate::error::mask;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result, code, mask};
 use crate::host::process;
 use crate::net;
 use crate::report::{Note, VERSION};

@@ -11,8 +11,7 @@ use crate::engine::Agent;
 use crate::error::{Result, code};
 use crate::host::root::Root;
 use crate::status::vitals::{Vitals, bare};
-use crate::store::HeldBack;
-use crate::store::LastRun;
+use crate::store::{HeldBack, LastRun};
 
 /// What the file is called.
 const FILE: &str = "kpull.prom";

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kpull::config::Config;
-use kpull::document::Tree;
 use kpull::document::layout::MANIFEST;
-use kpull::document::{Files, Format};
+use kpull::document::{Files, Format, Tree};
 use kpull::error::{Context as _, Error, visible};
 use kpull::fleet::Place;
 use kpull::host::Host;

@@ -58,8 +58,7 @@ use textwrap::WordSplitter;
 
 use crate::document::Files;
 use crate::engine::Agent;
-use crate::error::mask;
-use crate::error::{Error, Exit, Result, advice, code};
+use crate::error::{Error, Exit, Result, advice, code, mask};
 use crate::host::launch;
 use crate::host::process::keep_private;
 use crate::net;

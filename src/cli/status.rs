@@ -15,8 +15,7 @@ use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
 use crate::status::vitals::Vitals;
-use crate::store::HeldBack;
-use crate::store::{Generation, Hold, LastRun, Owed};
+use crate::store::{Generation, HeldBack, Hold, LastRun, Owed};
 use crate::text::shortened;
 
 /// The most characters of `--motd`.

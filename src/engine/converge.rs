@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, Outcome, apply};
-use crate::engine::gc;
-use crate::engine::lock;
 use crate::engine::plan::plan;
-use crate::engine::rollout;
 use crate::engine::seal::{Look, seal, unbroken};
 use crate::engine::take::{Agent, Taken};
+use crate::engine::{gc, lock, rollout};
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
 use crate::resolve::Catalog;
 use crate::status::vitals::Vitals;
-use crate::store::HeldBack;
-use crate::store::{Generation, Hold, Owed};
+use crate::store::{Generation, HeldBack, Hold, Owed};
 
 /// The pause between two looks whether a source can be reached again.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::fleetlock::FleetLock;
-use crate::host::fleetlock::{Answer, Server};
+use crate::host::fleetlock::{Answer, FleetLock, Server};
 use crate::store::Store;
 
 const FILE: &str = "locks.json";

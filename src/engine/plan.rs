@@ -6,14 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use crate::engine::before::{Before, Gone};
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
-use crate::error::mask;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, mask};
 use crate::host::Host;
 use crate::kind::package::leave_together;
 use crate::kind::{Change, Claim, Item, Trigger, Wants, Work};
 use crate::resolve::{Catalog, clashes};
-use crate::store::HeldBack;
-use crate::store::{Owed, Store};
+use crate::store::{HeldBack, Owed, Store};
 
 /// What an apply would do.
 #[derive(Debug)]

@@ -8,8 +8,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::document::Files;
-use crate::document::Tree;
+use crate::document::{Files, Tree};
 use crate::engine::rollout;
 use crate::error::{Error, Exit, Result, code, one_line};
 use crate::host::Host;

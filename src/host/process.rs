@@ -20,8 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::error::mask;
-use crate::error::{Context, Error, Result, code};
+use crate::error::{Context, Error, Result, code, mask};
 use crate::host::launch;
 use crate::read;
 use crate::text::shortened;

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::error::mask;
-use crate::error::{Error, Exit, Result, code, visible};
+use crate::error::{Error, Exit, Result, code, mask, visible};
 use crate::host::bus::{self, Bus, Object};
 use crate::host::process::{Command, argv, run_if_there};
 use crate::text::shortened;

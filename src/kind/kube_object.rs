@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::document::fields::{AbsolutePath, Span};
-use crate::error::mask;
-use crate::error::{Context, Error, Exit, Result, code};
+use crate::error::{Context, Error, Exit, Result, code, mask};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;

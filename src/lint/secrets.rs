@@ -12,8 +12,7 @@ use crate::kind::Item;
 use crate::kind::file::File;
 use crate::kind::kube_object::KubeObject;
 use crate::kind::unit::Unit;
-use crate::lint::place;
-use crate::lint::{Host, Subject};
+use crate::lint::{Host, Subject, place};
 use crate::secret::placeholder;
 
 /// Who reads what is not kept from anybody.

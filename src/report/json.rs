@@ -4,10 +4,8 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::error::is_hidden;
-use crate::error::mask;
-use crate::report::Occupied;
-use crate::report::{Event, Report};
+use crate::error::{is_hidden, mask};
+use crate::report::{Event, Occupied, Report};
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 1;

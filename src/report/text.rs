@@ -6,8 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::advice::complete;
-use crate::error::mask;
-use crate::error::{counted, one_line, visible};
+use crate::error::{counted, mask, one_line, visible};
 use crate::kind::{Change, Item, What};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 
 use crate::document::Files;
-use crate::error::mask;
-use crate::error::{Error, Result, code, nearest};
+use crate::error::{Error, Result, code, mask, nearest};
 use crate::secret::index::Index;
 use crate::secret::{Keyring, Plain, lock, name};
 

@@ -6,10 +6,10 @@ use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 
 use super::{Poll, Source, digest, segments, too_big};
-use crate::document::Tree;
-use crate::document::is_sha256;
-use crate::document::layout::{self, POINTER, POINTER_MAX, Pointer};
-use crate::document::layout::{LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, SIGNATURES};
+use crate::document::layout::{
+    self, LARGEST_MANIFEST, LARGEST_SIGNATURES, MANIFEST, POINTER, POINTER_MAX, Pointer, SIGNATURES,
+};
+use crate::document::{Tree, is_sha256};
 use crate::error::{Error, Exit, Result, code};
 use crate::magic::{Container, NO_GZIP, NO_PAGE, PAGE};
 use crate::net::{self, Client, Conditions, Kind, Reply};

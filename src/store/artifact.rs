@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::document::Pin;
-use crate::document::layout;
+use crate::document::{Pin, layout};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Seen;
 use crate::net::download::{Listener, Piece, Progress, Wanted, download_any, hash, hash_heard};

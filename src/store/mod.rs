@@ -28,8 +28,7 @@ use nix::unistd::AccessFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::document::Files;
-use crate::document::layout;
+use crate::document::{Files, layout};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root};
 use crate::host::systemd::Trigger;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 
-use crate::document::Files;
-use crate::document::Tree;
 use crate::document::layout::{MANIFEST, SIGNATURES};
+use crate::document::{Files, Tree};
 use crate::error::{Context, Error, Result, code};
 
 /// A release as it was kept. Believed no more than any other source.

@@ -11,8 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Url;
 
-use crate::document::layout::{self, BLOBS, POINTER, POINTER_MAX, Pointer, RELEASES};
-use crate::document::layout::{MANIFEST, SIGNATURES};
+use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
 use crate::document::{Files, is_sha256, read_if_there};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, Root, Seen, What};

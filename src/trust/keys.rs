@@ -11,8 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::document::Tree;
-use crate::document::{Doc, Files, layout, quoted};
+use crate::document::{Doc, Files, Tree, layout, quoted};
 use crate::error::{Error, Exit, Result, code};
 use crate::store::Store;
 use crate::trust::{AllowedSigners, Message, Purpose, Seen};

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kpull::document::Tree as _;
-use kpull::document::layout::POINTER;
-use kpull::document::layout::{MANIFEST, SIGNATURES};
+use kpull::document::layout::{MANIFEST, POINTER, SIGNATURES};
 use kpull::trust::{AllowedSigners, KeySet, Manifest, Policy};
 
 use crate::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kpull::document::layout::MANIFEST;
-use kpull::document::layout::POINTER;
+use kpull::document::layout::{MANIFEST, POINTER};
 use kpull::net::server::{Answer, Server};
 use kpull::trust::KeySet;
 

@@ -10,8 +10,7 @@ use clap::Args;
 use jiff::SignedDuration;
 
 use crate::author::pki::Done;
-use crate::cli::apply;
-use crate::cli::{Run, graphical, print, print_as_is};
+use crate::cli::{Run, apply, graphical, print, print_as_is};
 use crate::engine::{Agent, How, plan};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::report::{Event, Notes, Report, Summary, Text};
