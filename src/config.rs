@@ -1,5 +1,6 @@
 //! `kpull.toml`: what a host is, where its releases come from, and whom it believes.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -262,22 +263,14 @@ impl Config {
         let files = files.chain(self.secrets.identities.iter().flatten()).map(|file| (file.as_path(), "a secret"));
         // who posts to somebody else has an address that is one, as a rule
         let own = self.hooks.iter().any(hook::Config::posts).then_some((path, "the address of a hook"));
-        let is_known = |known: &[PathBuf], file: &Path| known.iter().any(|one| one == file);
-        let mut known = Vec::new();
-        let mut found = Vec::new();
-        for (file, what) in files.chain(own) {
-            if is_known(&known, file) || !writable::is_public(file) {
-                continue;
-            }
-            known.push(file.to_owned());
+        let error = |(file, what): (&Path, &str)| {
             let file = file.display();
-            let error =
-                Error::new(code::CONFIG, format!("everybody on this host can read {file}, which has {what} in it"));
-            found.push(
-                error.help(format!("say `chmod o-rwx {file}`, and change the secret if somebody may have read it")),
-            );
-        }
-        found
+            Error::new(code::CONFIG, format!("everybody on this host can read {file}, which has {what} in it"))
+                .help(format!("say `chmod o-rwx {file}`, and change the secret if somebody may have read it"))
+        };
+        let mut known = HashSet::new();
+        let public = files.chain(own).filter(|(file, _)| known.insert(*file) && writable::is_public(file));
+        public.map(error).collect()
     }
 
     /// The files with the private keys that the host's secrets are read with.

@@ -74,12 +74,17 @@ impl Place {
     }
 }
 
-/// The text with `*` for every byte of some pieces of it, line breaks aside; as long as before.
+/// The text with `*` for every byte of each character that has a part in some pieces of it, line breaks aside; as long as before.
 pub fn starred(text: &str, pieces: &[Range<usize>]) -> String {
-    let is_meant = |at: usize| pieces.iter().any(|piece| piece.contains(&at));
-    let star =
-        |(at, c): (usize, char)| if c != '\n' && is_meant(at) { "*".repeat(c.len_utf8()) } else { c.to_string() };
-    text.char_indices().map(star).collect()
+    let mut out = String::with_capacity(text.len());
+    for (start, c) in text.char_indices() {
+        let end = start + c.len_utf8();
+        match c != '\n' && pieces.iter().any(|piece| piece.start < end && start < piece.end) {
+            true => out.extend((start..end).map(|_| '*')),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 impl fmt::Display for Place {
@@ -553,6 +558,12 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_character_of_which_a_part_is_meant_is_hidden_as_a_whole() {
+        assert_eq!(starred("aéb\nc", &[2..3, 4..6]), "a**b\n*");
+        assert_eq!(starred("aéb", &[1..1, 9..12]), "aéb");
+    }
 
     #[test]
     fn of_failures_with_one_cause_the_first_is_told_and_names_the_others() {
