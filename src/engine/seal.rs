@@ -112,7 +112,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
     let mut has_secrets = false;
     for item in items {
         let Some(more) = item.resource.watched_inputs(&work)? else { return take_away(agent) };
-        has_secrets |= !more.is_empty() && (item.is_sensitive());
+        has_secrets |= !more.is_empty() && item.is_sensitive();
         if more.iter().any(Trace::is_asked_anew) {
             asked_anew.push(&item.resource);
         }
