@@ -280,21 +280,21 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     let (site, world) = (&turn.site, turn.site.world);
     let resources = (site.entry.kind.build)(&entry_of(turn), with)?;
     let is_secret = site.is_secret();
-    let mut items = Vec::with_capacity(resources.len());
-    let is_one = resources.iter().filter(|resource| resource.about().kind == site.entry.kind.name).count() == 1;
-    for resource in resources {
-        let item = Item::new(resource, site.role.name.as_str().into(), site.at_entry());
+    let item = |resource| Item::new(resource, site.role.name.as_str().into(), site.at_entry());
+    let mut items: Vec<Item> = resources.into_iter().map(item).collect();
+    let is_own = |item: &Item| item.about.kind == site.entry.kind.name;
+    let is_one = items.iter().filter(|item| is_own(item)).count() == 1;
+    for item in &mut items {
         if let Some(name) = is_secret.then(|| world.secret_in(&item.id)).flatten() {
             return Err(Error::new(code::FIELD, format!("a {} can't be called by the secret {name}", item.about.kind))
                 .because("what tells resources from each other is shown and written down")
                 .at(site.at_entry(), "this resource")
                 .help("give it a `name`, or a path, without the secret"));
         }
-        let fields = match is_one && item.about.kind == site.entry.kind.name {
-            true => turn.value.clone(),
-            false => serde_json::Value::Null,
-        };
-        items.push(Item { after: turn.after.clone(), needs: turn.needs.clone(), is_secret, fields, ..item });
+        (item.after, item.needs, item.is_secret) = (turn.after.clone(), turn.needs.clone(), is_secret);
+        if is_one && is_own(item) {
+            item.fields = turn.value.clone();
+        }
     }
     Ok(items)
 }
