@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::process::{Command, argv, run, run_if_there};
-use crate::host::root::{Access, What};
+use crate::host::root::{Access, Root, What};
 use crate::host::unit_files::ETC;
 use crate::kind::file::{File, Wanted};
 use crate::kind::unit::UnitName;
@@ -165,6 +165,12 @@ impl Credential {
         Ok((meta.mode == 0o600 && content == **self.secret.plain).then_some(Form::Plain))
     }
 
+    /// Whether a credential is there in the clear: of what systemd encrypted it is known which sealed file it was.
+    fn is_plain(&self, root: &Root) -> Result<bool> {
+        let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
+        Ok(plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none())
+    }
+
     /// It as `systemd-creds` encrypts it; `None` when this host has no way to.
     fn encrypt(&self, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
         if !work.host.is_live()
@@ -246,11 +252,7 @@ impl Resource for Credential {
             let change = dropin.observe(work)?;
             parts.extend(change.map(|change| format!("drop-in of {}: {}", self.unit, change.summary)));
         }
-        // of what systemd encrypted it is known which sealed file it was
-        let root = &work.host.root;
-        let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
-        let is_plain = plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none();
-        let only_secrets = is_plain && stored.is_none() && dropin.observe(work)?.is_none();
+        let only_secrets = stored.is_none() && self.is_plain(&work.host.root)? && dropin.observe(work)?.is_none();
         Ok(Change::of(parts).map(|change| Change { only_secrets, ..change }.added_if(stored.is_none())))
     }
 
