@@ -117,9 +117,11 @@ impl Change {
     }
 
     /// What is to be done to a resource's file, with further differences of the resource.
-    pub fn of_parts(file: Option<Self>, parts: impl IntoIterator<Item = String>) -> Option<Self> {
+    pub fn of_parts(file: Option<Self>, parts: Vec<String>) -> Option<Self> {
         let (summary, rest) = (file.as_ref().map(|file| file.summary.clone()), file.unwrap_or_default());
-        Self::of(summary.into_iter().chain(parts).collect()).map(|change| Self { summary: change.summary, ..rest })
+        let only_secrets = rest.only_secrets && parts.is_empty();
+        let change = Self::of(summary.into_iter().chain(parts).collect())?;
+        Some(Self { summary: change.summary, only_secrets, ..rest })
     }
 
     /// One change of all the differences found; `None` when there are none.

@@ -92,7 +92,7 @@ impl Resource for Module {
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let load = work.host.is_live() && !self.is_loaded(work.host)?;
-        Ok(Change::of_parts(self.file.as_part(work)?, load.then(|| "load".to_owned())))
+        Ok(Change::of_parts(self.file.as_part(work)?, load.then(|| "load".to_owned()).into_iter().collect()))
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {

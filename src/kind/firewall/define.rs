@@ -378,7 +378,7 @@ impl Resource for Definition {
         Ok(match (file, live.is_empty()) {
             (None, true) => None,
             (None, false) => Change::of(live.iter().map(|word| format!("runtime: {word}")).collect()),
-            (file, _) => file,
+            (Some(file), is_same) => Some(Change { only_secrets: file.only_secrets && is_same, ..file }),
         })
     }
 
