@@ -575,12 +575,13 @@ fn digest(text: &str) -> String {
 
 impl Resource for Firewall {
     fn about(&self) -> About {
+        let key = self.key();
         About {
             // nothing but a part of the zone's file: two roles may open the same port
-            claims: part_of_file(self.zone.as_deref(), &self.key()).into_iter().collect(),
+            claims: part_of_file(self.zone.as_deref(), &key).into_iter().collect(),
             after: FIREWALLD.map(str::to_owned).to_vec(),
             cuts_off: true,
-            ..About::new(FirewallFields::NAME, self.key(), Phase::Firewall)
+            ..About::new(FirewallFields::NAME, key, Phase::Firewall)
         }
     }
 
@@ -589,11 +590,7 @@ impl Resource for Firewall {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let is_live = work.host.is_live();
-        if is_live && self.sensitive {
-            return Ok(None);
-        }
-        Ok(Some(zone_traces(self.zone_name(work.host)?, is_live)))
+        zone_traces(self.zone.as_deref(), self.sensitive, work.host)
     }
 
     fn announce(&self, wants: &mut Wants) {

@@ -80,11 +80,7 @@ impl Resource for OwnZone {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let is_live = work.host.is_live();
-        if is_live && self.sensitive {
-            return Ok(None);
-        }
-        Ok(Some(zone_traces(zone_name(self.zone.as_deref(), work.host)?, is_live)))
+        zone_traces(self.zone.as_deref(), self.sensitive, work.host)
     }
 
     fn announce(&self, wants: &mut Wants) {

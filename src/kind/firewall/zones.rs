@@ -231,8 +231,13 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
     Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
 }
 
-/// What tells whether somebody has touched a zone: what is permanent is in the files.
-pub(super) fn zone_traces(zone: String, is_live: bool) -> Vec<Trace> {
+/// What tells whether somebody has touched a zone: what is permanent is in the files. Nothing does where a secret is in what firewalld says.
+pub(super) fn zone_traces(zone: Option<&str>, sensitive: bool, host: &Host) -> Result<Option<Vec<Trace>>> {
+    let is_live = host.is_live();
+    if is_live && sensitive {
+        return Ok(None);
+    }
+    let zone = zone_name(zone, host)?;
     let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
-    paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()
+    Ok(Some(paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()))
 }
