@@ -163,6 +163,19 @@ pub fn download_heard(
     progress: Progress<'_>,
     listener: Listener<'_>,
 ) -> Result<Got> {
+    attempt(net, url, part, wanted, progress, listener, true)
+}
+
+/// [`download_heard`], which goes on with what is in `part` only if it `may_go_on`.
+fn attempt(
+    net: &dyn Get,
+    url: &str,
+    part: &Path,
+    wanted: &Wanted<'_>,
+    progress: Progress<'_>,
+    listener: Listener<'_>,
+    may_go_on: bool,
+) -> Result<Got> {
     let what = || format!("can't write {}", part.display());
     let mut file = open_own(part).context(code::NET, what)?;
     let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
@@ -180,7 +193,7 @@ pub fn download_heard(
     let mut hasher = Sha256::new();
     let mut resumes = None;
     let there = file.metadata().context(code::NET, what)?.len();
-    if let Some(pinned) = wanted.sha256.filter(|_| there > 0 && there <= limit) {
+    if let Some(pinned) = wanted.sha256.filter(|_| may_go_on && there > 0 && there <= limit) {
         // what another server called it means nothing here
         let known = Begun::read(part);
         let state = known.state.filter(|_| known.url == url);
@@ -196,15 +209,16 @@ pub fn download_heard(
             resumes = begun;
         }
     }
+    let is_asked_to_go_on = resumes.is_some();
     let Download { kind, mut body, length, state } = ask(net, url, resumes.map(|begun| (there, begun)))?;
-    let goes_on = kind == Kind::Partial;
+    let goes_on = is_asked_to_go_on && kind == Kind::Partial;
     let mut done = if goes_on { there } else { 0 };
     let fault = |error: Error, listener: Listener<'_>| {
         discard(part);
         if goes_on {
-            // what was there before may be what is wrong; nothing of it is left to go on with a second time
+            // what was there before may be what is wrong
             log::debug!("{error}; from the start");
-            return download_heard(net, url, part, wanted, progress, listener);
+            return attempt(net, url, part, wanted, progress, listener, false);
         }
         Err(error.passing())
     };
@@ -321,4 +335,34 @@ fn room_for(part: &Path, bytes: u64) -> Result<()> {
         .help("free some space there; nothing was changed"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Says of whatever it hands out that it goes on with what is there.
+    #[derive(Debug, Default)]
+    struct GoesOn(Cell<usize>);
+
+    impl Get for GoesOn {
+        fn get(&self, _: &str, _: &Conditions<'_>) -> Result<Download> {
+            self.0.set(self.0.get() + 1);
+            Ok(Download { kind: Kind::Partial, length: None, state: None, body: Box::new(&b"other"[..]) })
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_never_the_pinned_one_is_begun_anew_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, net) = (dir.path().join("part"), GoesOn::default());
+        std::fs::write(&part, "begun").unwrap();
+        let pinned = hash(&mut &b"wanted"[..]).unwrap().sha256;
+        let wanted = Wanted { name: "it", sha256: Some(&pinned), size: None };
+        let error = download(&net, "https://host/it", &part, &wanted, &|_, _, _| {}).unwrap_err();
+        assert!(error.to_string().starts_with("https://host/it is not the file that is pinned: "), "{error}");
+        assert_eq!((net.0.get(), part.exists()), (2, false));
+    }
 }
