@@ -3,7 +3,7 @@
 //!
 //! <https://coreos.github.io/zincati/development/fleetlock/protocol/>
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -35,7 +35,7 @@ pub struct FleetLock {
     #[serde(default = "default_group")]
     pub group: String,
     /// PEM file, on the hosts, with the authorities of an https server.
-    pub ca: Option<std::path::PathBuf>,
+    pub ca: Option<PathBuf>,
 }
 
 fn default_group() -> String {

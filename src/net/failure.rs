@@ -15,6 +15,7 @@ const FIRST_PAUSE: u64 = 250;
 const LONGEST_PAUSE: u64 = 5_000;
 /// The longest pause that a server can make us take with `Retry-After`.
 pub(super) const LONGEST_WISH: Duration = Duration::from_secs(30);
+
 /// Whether trying again may help.
 #[derive(Debug)]
 pub(crate) enum Again {

@@ -15,6 +15,7 @@ use crate::read;
 const TIMEOUT: u64 = 20;
 /// How often a failed request is tried again unless the options say otherwise.
 const RETRIES: u32 = 3;
+
 /// How to connect to a server. Every field may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

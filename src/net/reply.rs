@@ -18,6 +18,7 @@ pub(super) const SLOWEST: u64 = 1024;
 /// The bytes a second for which an address is given time in all, and three timeouts more: one that sends just enough to be waited for
 /// would otherwise keep the host from its work for hours.
 pub(crate) const STEADY: u64 = 32 << 10;
+
 /// What kind of answer a server gave. All others are errors.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Kind {

@@ -86,7 +86,7 @@ impl Tree for DirTree {
 
     fn list(&self) -> Result<Option<Vec<String>>> {
         let mut found = Vec::new();
-        let Opened { path, root, .. } = &self.dir;
+        let Opened { path, root } = &self.dir;
         let root = root.try_clone().context(code::DIR, || format!("reading {}", path.display()))?;
         walk(root, path, "", &mut found)?;
         found.sort();

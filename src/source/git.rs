@@ -754,13 +754,13 @@ impl Tree for GitTree {
     }
 }
 
-/// What an error of gix comes from, in a line.
-/// A command line for a shell that starts the ssh client, and marks what that says, and the server through it: a mark at the start of each line, and nothing that a
-/// terminal acts on. The client's other arguments are the shell's.
+/// A command line for a shell that starts the ssh client, and marks what that says, and the server through it: a mark at the start of each
+/// line, and nothing that a terminal acts on. The client's other arguments are the shell's.
 fn with_marked_words(command: &str) -> String {
     format!("{{ {command} \"$@\" 2>&1 >&3 3>&- | LC_ALL=C sed -e 's/[^ -~]/?/g' -e 's/^/  | /' >&2; }} 3>&1")
 }
 
+/// What an error of gix comes from, in a line.
 fn first_words(why: &gix::Error) -> String {
     let root = chain(why).last().map(ToString::to_string).unwrap_or_default();
     root.lines().next().unwrap_or_default().to_owned()

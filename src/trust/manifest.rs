@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::document::layout::MANIFEST;
 use crate::document::{Doc, Files, is_sha256, quoted};
 use crate::error::{Error, Result, code};
 use crate::trust::is_part;
@@ -88,7 +89,7 @@ impl Manifest {
 
     /// Reads a manifest whose signatures are good.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let doc = Doc::parse(crate::document::layout::MANIFEST, bytes).map_err(refused)?;
+        let doc = Doc::parse(MANIFEST, bytes).map_err(refused)?;
         match doc.value().get("format").and_then(serde_json::Value::as_i64) {
             Some(FORMAT) => {}
             Some(other) => {
