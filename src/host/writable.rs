@@ -5,9 +5,10 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use nix::errno::Errno;
 use nix::fcntl::readlink;
-use nix::sys::stat::{FileStat, SFlag, lstat, stat};
+use nix::sys::stat::{lstat, stat};
 use nix::unistd::geteuid;
 
+use super::root::{Meta, What};
 use crate::error::{Context as _, Error, Result, code};
 use crate::read;
 
@@ -34,7 +35,7 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
         None => PathBuf::from("/"),
     };
     if inside.is_some() {
-        match stat(&at) {
+        match stat(&at).map(Meta::from) {
             Ok(found) if is_roots(&found) => look(&path, &at, &found)?,
             // it is the owner's, or not there
             _ => return Ok(()),
@@ -49,16 +50,16 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
         }
         let next = at.join(&name);
         let found = match lstat(&next) {
-            Ok(found) => found,
+            Ok(found) => Meta::from(found),
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             Err(why) => return Err(why).context(code::CONFIG, || format!("can't look at {}", next.display())),
         };
         // whoever reads it refuses a pipe or a device, and its mode is no reason to change that of /dev/zero
-        if ![SFlag::S_IFREG, SFlag::S_IFDIR, SFlag::S_IFLNK].contains(&kind(&found)) {
+        if found.what == What::Special {
             return Ok(());
         }
         look(&path, &next, &found)?;
-        if kind(&found) != SFlag::S_IFLNK {
+        if found.what != What::Link {
             at = next;
             continue;
         }
@@ -95,14 +96,10 @@ fn names(path: &Path) -> Vec<OsString> {
     names
 }
 
-fn kind(found: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT
-}
-
 /// Whether something belongs to root, or to nobody of this user namespace: who that is, only the machine around it knows, whose root can do everything
 /// here.
-fn is_roots(found: &FileStat) -> bool {
-    found.st_uid == 0 || found.st_uid == OVERFLOW && !is_mapped(OVERFLOW)
+fn is_roots(found: &Meta) -> bool {
+    found.uid == 0 || found.uid == OVERFLOW && !is_mapped(OVERFLOW)
 }
 
 /// Whether this user namespace has such a user. A kernel without namespaces has all of them.
@@ -116,13 +113,13 @@ fn is_mapped(uid: u32) -> bool {
 }
 
 /// Refuses one name on the way to a path.
-fn look(path: &Path, at: &Path, found: &FileStat) -> Result<()> {
-    let (mode, kind) = (found.st_mode & 0o7777, kind(found));
+fn look(path: &Path, at: &Path, found: &Meta) -> Result<()> {
+    let Meta { what, mode, uid, .. } = *found;
     // in a directory with the sticky bit nobody can replace what belongs to somebody else
-    let is_shared = kind == SFlag::S_IFDIR && mode & 0o1000 != 0;
-    let is_open = kind != SFlag::S_IFLNK && mode & 0o022 != 0 && !is_shared;
+    let is_shared = what == What::Directory && mode & 0o1000 != 0;
+    let is_open = what != What::Link && mode & 0o022 != 0 && !is_shared;
     let (why, command) = match (is_roots(found), mode & 0o002 != 0) {
-        (false, _) => (format!("it belongs to user {}", found.st_uid), "chown -h root:root"),
+        (false, _) => (format!("it belongs to user {uid}"), "chown -h root:root"),
         (true, _) if !is_open => return Ok(()),
         (true, true) => (format!("everybody may write it (its mode is {mode:04o})"), "chmod go-w"),
         (true, false) => (format!("its group may write it (its mode is {mode:04o})"), "chmod go-w"),
