@@ -107,7 +107,7 @@ impl Manager {
     /// The one that this host has. Of several, the one of the host's own family: programs of others are there to build packages
     /// for other systems.
     pub fn detect(root: &Root) -> Result<Self> {
-        match Self::find(root)? {
+        match Self::find(root, &Os::of(root)?)? {
             Some(manager) => Ok(manager),
             // rpm tells what is installed; nothing is installed while it runs
             None if Image::of(root)? == Image::Ostree => Ok(Self::Dnf),
@@ -115,11 +115,11 @@ impl Manager {
         }
     }
 
-    /// The one that this host has, if it has one.
-    pub fn find(root: &Root) -> Result<Option<Self>> {
+    /// The one that this host has, whose system is `os`, if it has one.
+    pub fn find(root: &Root, os: &Os) -> Result<Option<Self>> {
         let has = |path: &str| root.meta(Path::new(path)).map(|meta| meta.is_some());
         let (is_dpkg, is_rpm) = (has("/var/lib/dpkg/status")?, has("/var/lib/rpm")? || has("/usr/lib/sysimage/rpm")?);
-        let managers: &[Self] = match &*Os::of(root)?.family {
+        let managers: &[Self] = match &*os.family {
             "debian" => &[Self::Apt],
             "rhel" => &[Self::Dnf, Self::Yum, Self::Microdnf],
             "suse" => &[Self::Zypper],

@@ -99,10 +99,12 @@ impl Facts {
             "0" => "permissive",
             _ => "disabled",
         };
+        let os = Os::of(&host.root)?;
+        let package_manager = Manager::find(&host.root, &os)?.map_or(NO_PACKAGE_MANAGER, Manager::name).to_owned();
         Ok(Self {
             hostname: hostname.to_string_lossy().into_owned(),
             arch: arch(),
-            os: Os::of(&host.root)?,
+            os,
             interfaces,
             memory: meminfo::bytes(&read("/proc/meminfo")?, "MemTotal").unwrap_or(0) >> 20,
             cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -110,7 +112,7 @@ impl Facts {
             selinux: selinux.to_owned(),
             cgroup: cgroup(host)?.to_owned(),
             image: Image::of(&host.root)?,
-            package_manager: Manager::find(&host.root)?.map_or(NO_PACKAGE_MANAGER, Manager::name).to_owned(),
+            package_manager,
             firewalld: firewalld_age::installed(&host.root)?,
             live: true,
         })
