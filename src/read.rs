@@ -104,6 +104,16 @@ pub fn unescaped(path: &str) -> String {
     path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
+/// Whether a map of numbers, as `/proc/self/uid_map` is one, has `number` inside. A kernel without namespaces has no map.
+pub fn has_number(map: &str, number: u32) -> bool {
+    let within = |line: &str| {
+        let mut words = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), _, Some(Ok(count))) = (words.next(), words.next(), words.next()) else { return false };
+        number.checked_sub(first).is_some_and(|offset| offset < count)
+    };
+    map.is_empty() || map.lines().any(within)
+}
+
 /// Reads what comes behind `content`, as far as that has room.
 fn next(file: &File, content: &mut Vec<u8>) -> io::Result<usize> {
     let at = content.len() as u64;
@@ -209,5 +219,15 @@ mod tests {
         // a device has no end
         let zeros = File::open("/dev/zero").unwrap();
         assert_eq!(whole(&zeros, 0, 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_map_of_numbers_has_what_is_inside_its_ranges() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert!(has_number(map, 0) && has_number(map, 65534) && has_number(map, 65536));
+        assert!(!has_number(map, 65537) && !has_number(map, u32::MAX));
+        assert!(!has_number("0 1000 1\n", 65534));
+        assert!(has_number("0 0 4294967295", 65534) && has_number("", 65534));
+        assert!(!has_number("nonsense", 0));
     }
 }

@@ -99,17 +99,8 @@ fn names(path: &Path) -> Vec<OsString> {
 /// Whether something belongs to root, or to nobody of this user namespace: who that is, only the machine around it knows, whose root can do everything
 /// here.
 fn is_roots(found: &Meta) -> bool {
-    found.uid == 0 || found.uid == OVERFLOW && !is_mapped(OVERFLOW)
-}
-
-/// Whether this user namespace has such a user. A kernel without namespaces has all of them.
-fn is_mapped(uid: u32) -> bool {
-    let Ok(map) = read::kernel("/proc/self/uid_map") else { return true };
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u32>().ok());
-        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
-        first.zip(count).is_some_and(|(first, count)| uid.checked_sub(first).is_some_and(|at| at < count))
-    })
+    let is_mapped = || read::has_number(&read::kernel("/proc/self/uid_map").unwrap_or_default(), OVERFLOW);
+    found.uid == 0 || found.uid == OVERFLOW && !is_mapped()
 }
 
 /// Refuses one name on the way to a path.

@@ -207,18 +207,10 @@ pub(super) fn user() -> Result<Option<(u32, u32)>> {
     let (uid, gid) = own.unwrap_or(NOBODY);
     // root of a user namespace, of an image that is built for instance
     let map = |name: &str| read::kernel(&format!("/proc/self/{name}")).unwrap_or_default();
-    let can = has(&map("uid_map"), uid) && has(&map("gid_map"), gid) && map("setgroups").trim() != "deny";
+    let can = read::has_number(&map("uid_map"), uid)
+        && read::has_number(&map("gid_map"), gid)
+        && map("setgroups").trim() != "deny";
     Ok(can.then_some((uid, gid)))
-}
-
-/// Whether a map of numbers, as `/proc/self/uid_map` is one, has `number` inside. A kernel without namespaces has no map.
-fn has(map: &str, number: u32) -> bool {
-    let within = |line: &str| {
-        let mut words = line.split_ascii_whitespace().map(str::parse::<u32>);
-        let (Some(Ok(first)), _, Some(Ok(count))) = (words.next(), words.next(), words.next()) else { return false };
-        number.checked_sub(first).is_some_and(|offset| offset < count)
-    };
-    map.is_empty() || map.lines().any(within)
 }
 
 /// A source whose bytes come from a child, which is started when it is polled.
@@ -623,16 +615,6 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-
-    #[test]
-    fn a_map_of_numbers_has_what_is_inside_its_ranges() {
-        let map = "         0       1000          1\n         1     100000      65536\n";
-        assert!(has(map, 0) && has(map, 65534) && has(map, 65536));
-        assert!(!has(map, 65537) && !has(map, u32::MAX));
-        assert!(!has("0 1000 1\n", 65534));
-        assert!(has("0 0 4294967295", 65534) && has("", 65534));
-        assert!(!has("nonsense", 0));
-    }
 
     fn cache(path: &Path) -> Cache {
         Cache { path: path.join("cache/source-0"), owner: (getuid().as_raw(), getgid().as_raw()) }
