@@ -539,3 +539,16 @@ kinds! {
 pub fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_differs_in_secrets_alone_is_more_than_that_beside_a_running_value_that_differs() {
+        let file = Change { only_secrets: true, ..Change::new("content") };
+        let only_secrets = |parts| Change::of_parts(Some(file.clone()), parts).unwrap().only_secrets;
+        assert!(only_secrets(Vec::new()));
+        assert!(!only_secrets(vec!["runtime: 0 → 1".to_owned()]));
+    }
+}
