@@ -245,6 +245,20 @@ impl Error {
         if self.0.help.is_some() { self } else { self.help(help) }
     }
 
+    /// Adds the name in `known` that was probably meant by `word` to what the reader can do; `otherwise`, if none was.
+    #[must_use]
+    pub fn help_nearest<'a>(
+        self,
+        word: &str,
+        known: impl IntoIterator<Item = &'a str>,
+        otherwise: impl AsRef<str>,
+    ) -> Self {
+        match nearest(word, known) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None => self.help(otherwise),
+        }
+    }
+
     /// Adds another sentence to what the reader can do.
     #[must_use]
     pub fn help_more(mut self, more: &str) -> Self {
@@ -270,6 +284,11 @@ impl Error {
         let mut first = each.next()?;
         first.0.others = each.collect();
         Some(first)
+    }
+
+    /// Fails with [`Error::all`] of these failures, if there are any.
+    pub fn check(errors: Vec<Error>) -> Result<()> {
+        Self::all(errors).map_or(Ok(()), Err)
     }
 
     /// [`Error::all`] of each failure once: a mistake in a role is there for every host that has the role.

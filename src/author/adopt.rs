@@ -120,15 +120,11 @@ pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<
     let mut adoption =
         Adoption { root, name, private, accounts: Accounts::read(root)?, toml, files: Files::default(), count: 0 };
     let errors: Vec<Error> = things.iter().filter_map(|thing| adoption.add(thing).err()).collect();
-    if let Some(error) = Error::all(errors) {
-        return Err(error);
-    }
+    Error::check(errors)?;
     let Adoption { toml, mut files, .. } = adoption;
     files.extend([(format!("roles/{name}/role.toml"), toml.into_bytes().into())]);
-    match Error::all(scan(&files)) {
-        Some(error) => Err(error),
-        None => Ok(files),
-    }
+    Error::check(scan(&files))?;
+    Ok(files)
 }
 
 impl Adoption<'_> {

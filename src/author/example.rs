@@ -97,10 +97,8 @@ impl Example {
                 errors.push(error.at(self.doc.place(&at), "not to be there").help(help));
             }
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(each(&self.file.expect).chain(each(&self.file.without)).count()),
-        }
+        Error::check(errors)?;
+        Ok(each(&self.file.expect).chain(each(&self.file.without)).count())
     }
 
     /// What the host has: that of a site with the roles and pins of `files`, and nothing else but what the example says.

@@ -39,9 +39,7 @@ impl Run for Fmt {
                 Err(error) => errors.push(error),
             }
         }
-        if let Some(error) = Error::all(errors) {
-            return Err(error);
-        }
+        Error::check(errors)?;
         if !self.check {
             replace(&changed)?;
         }

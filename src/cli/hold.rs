@@ -8,7 +8,7 @@ use crate::cli::{HostArgs, Run, print, print_json, print_line};
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
 use crate::engine::before::Before;
-use crate::error::{Error, Exit, Result, code, nearest};
+use crate::error::{Error, Exit, Result, code};
 use crate::report::{Text, VERSION};
 use crate::store::HeldBack;
 
@@ -59,10 +59,11 @@ fn known(agent: &Agent<'_>, id: &str) -> Result<()> {
         return Ok(());
     }
     let error = Error::new(code::HELD, format!("this host has no resource `{id}`"));
-    Err(match nearest(id, resources.iter().map(String::as_str)) {
-        Some(near) => error.help(format!("did you mean `{near}`?")),
-        None => error.help("`kpull history N` and `kpull plan` show how resources are called"),
-    })
+    Err(error.help_nearest(
+        id,
+        resources.iter().map(String::as_str),
+        "`kpull history N` and `kpull plan` show how resources are called",
+    ))
 }
 
 impl Run for Hold {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::author::example::{Example, paths};
 use crate::cli::{Run, print_json, print_line};
 use crate::document::Files;
-use crate::error::{Error, Exit, Result, code, nearest};
+use crate::error::{Error, Exit, Result, code};
 
 /// Arguments of `test`.
 #[derive(Args, Debug)]
@@ -30,10 +30,11 @@ impl Run for Test {
         let mut errors: Vec<Error> = Vec::new();
         for name in self.roles.iter().filter(|name| !known.contains(name)) {
             let error = Error::new(code::EDIT, format!("there is no role `{name}`"));
-            errors.push(match nearest(name, known.iter().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help("a role is a directory below roles/"),
-            });
+            errors.push(error.help_nearest(
+                name,
+                known.iter().map(String::as_str),
+                "a role is a directory below roles/",
+            ));
         }
         for role in known.iter().filter(|role| self.roles.is_empty() || self.roles.contains(role)) {
             let paths = paths(&files, role);
@@ -55,10 +56,8 @@ impl Run for Test {
                 }
             }
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(Exit::Done),
-        }
+        Error::check(errors)?;
+        Ok(Exit::Done)
     }
 
     fn json(&self) -> bool {

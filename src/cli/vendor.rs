@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::Files;
-use crate::error::{Error, Exit, Result, code, counted, nearest};
+use crate::error::{Error, Exit, Result, code, counted};
 use crate::report::VERSION;
 use crate::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
 
@@ -49,9 +49,7 @@ impl Run for Vendor {
                 Err(error) => errors.push(error),
             }
         }
-        if let Some(error) = Error::all(errors) {
-            return Err(error);
-        }
+        Error::check(errors)?;
         let changes = changes(&files, &taken)?;
         if !self.check {
             write(&self.site, &changes)?;
@@ -77,10 +75,11 @@ impl Vendor {
         let known = || list.upstreams.iter().map(|upstream| upstream.site.as_str());
         if let Some(name) = self.names.iter().find(|name| !known().any(|known| known == *name)) {
             let error = Error::new(code::VENDOR, format!("{FILE} has no `{name}`"));
-            return Err(match nearest(name, known()) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help(format!("it has {}", known().collect::<Vec<_>>().join(", "))),
-            });
+            return Err(error.help_nearest(
+                name,
+                known(),
+                format!("it has {}", known().collect::<Vec<_>>().join(", ")),
+            ));
         }
         let is_wanted = |upstream: &&Upstream| self.names.is_empty() || self.names.contains(&upstream.site);
         Ok(list.upstreams.iter().filter(is_wanted).collect())

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_as_is, print_json};
-use crate::error::{Context, Error, Exit, Result, code, nearest, visible};
+use crate::error::{Context, Error, Exit, Result, code, visible};
 use crate::host::Host;
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
@@ -134,10 +134,7 @@ fn choose<'a>(items: &'a [Item], names: &[String]) -> Result<Vec<Subject<'a>>> {
         if !all.iter().any(|subject| is_called(subject, name)) {
             let error = Error::new(code::PROBE, format!("this host has no probe and no certificate `{name}`"));
             let known = all.iter().flat_map(|subject| [subject.name.as_str(), subject.item.id.as_str()]);
-            return Err(match nearest(name, known) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help("`kpull verify` without a name shows all"),
-            });
+            return Err(error.help_nearest(name, known, "`kpull verify` without a name shows all"));
         }
     }
     all.retain(|subject| names.is_empty() || names.iter().any(|name| is_called(subject, name)));

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use self::check::Check;
 pub use self::fields::{UnitFields, UnitName};
 pub use self::listen::Listen;
-use crate::error::{Error, Result, code, nearest};
+use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{self, Command, run_if_there};
 use crate::host::root::Access;
@@ -264,10 +264,11 @@ impl Unit {
     fn missing(&self, host: &Host) -> Result<Error> {
         let error = Error::new(code::UNIT, format!("there is no unit {}: no file and no package gives it", self.name));
         let names = unit_files::names(&host.root)?;
-        Ok(match nearest(&self.name, names.iter().map(String::as_str)) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help("give it a `content` or `template`, or add the [[package]] that brings it"),
-        })
+        Ok(error.help_nearest(
+            &self.name,
+            names.iter().map(String::as_str),
+            "give it a `content` or `template`, or add the [[package]] that brings it",
+        ))
     }
 
     /// Whether the file may still come: in a tree packages are not installed, and neither are their units.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::error::{Error, code, nearest};
+use crate::error::{Error, code};
 use crate::kind::Item;
 use crate::kind::certificate::Installed;
 use crate::kind::file::File;
@@ -118,12 +118,11 @@ fn missing(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 place::in_entry(subject.site, item, name).unwrap_or_else(|| item.place.clone()),
                 "no such [[certificate]]",
             );
-            errors.push(
-                match nearest(name, host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str())) {
-                    Some(near) => error.help(format!("did you mean `{near}`?")),
-                    None => error.help("add a [[certificate]] of that name to the role"),
-                },
-            );
+            errors.push(error.help_nearest(
+                name,
+                host.all::<Installed>().map(|(_, certificate)| certificate.name.as_str()),
+                "add a [[certificate]] of that name to the role",
+            ));
         }
     }
     errors

@@ -68,10 +68,11 @@ fn misnamed(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
                 format!("`writers` of `{}` names {name}, which is no host of the site", item.id),
             )
             .at(place::in_entry(subject.site, item, "writers").unwrap_or_else(|| item.place.clone()), "said here");
-            errors.push(match nearest(name, subject.site.hosts.keys().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help("write the names of hosts, as host_vars/ has them"),
-            });
+            errors.push(error.help_nearest(
+                name,
+                subject.site.hosts.keys().map(String::as_str),
+                "write the names of hosts, as host_vars/ has them",
+            ));
         }
     }
     errors

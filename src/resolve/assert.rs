@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use crate::error::{Error, Place, Result, code, nearest};
+use crate::error::{Error, Place, Result, code};
 use crate::resolve::World;
 use crate::site::{Assert, Role};
 
@@ -95,10 +95,7 @@ fn unknown(world: &World, role: &Role, way: &[&str], name: &str) -> Error {
     let error = error.at(role.doc.place(&way), format!("named by the role {}", role.name));
     let of_site = world.site.doc.value().get("vars").and_then(|vars| vars.as_object());
     let known = role.names().chain(of_site.into_iter().flatten().map(|(name, _)| name.as_str()));
-    match nearest(name, known) {
-        Some(near) => error.help(format!("did you mean `{near}`?")),
-        None => error.help("set it under [vars] in site.toml, or take it out of the role"),
-    }
+    error.help_nearest(name, known, "set it under [vars] in site.toml, or take it out of the role")
 }
 
 #[cfg(test)]

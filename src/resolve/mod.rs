@@ -32,7 +32,7 @@ use std::sync::Arc;
 use minijinja::value::{Value, ValueKind};
 
 use crate::document::{Pin, dotted};
-use crate::error::{Error, Place, Result, code, nearest};
+use crate::error::{Error, Place, Result, code};
 use crate::kind::certificate::CertificateFields;
 use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
@@ -121,13 +121,9 @@ fn resolve_into(
         errors.extend(unknown(&items));
         errors.extend(without_slot(&items));
     }
-    match Error::all(errors) {
-        Some(error) => Err(error),
-        None => {
-            let (site, host, secrets) = (site.name.clone(), host.to_owned(), world.secrets());
-            Ok(Catalog { site, host, items: order::sort(items)?, secrets, is_sealed: !world.is_open() })
-        }
-    }
+    Error::check(errors)?;
+    let (site, host, secrets) = (site.name.clone(), host.to_owned(), world.secrets());
+    Ok(Catalog { site, host, items: order::sort(items)?, secrets, is_sealed: !world.is_open() })
 }
 
 /// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
@@ -149,10 +145,8 @@ fn wishes_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, P
             errors.extend(expanded.err());
         }
     }
-    match Error::all(errors) {
-        Some(error) => Err(error),
-        None => Ok(found),
-    }
+    Error::check(errors)?;
+    Ok(found)
 }
 
 /// An error for each variable that the role requires and nobody sets.
@@ -331,10 +325,7 @@ impl Builder<'_> {
         let error =
             Error::new(code::FIELD, format!("there is no {path}")).at(self.at(field), "no such file in the role");
         let names = self.world.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
-        Err(match nearest(name, names) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help(format!("put it into {prefix}")),
-        })
+        Err(error.help_nearest(name, names, format!("put it into {prefix}")))
     }
 }
 
@@ -354,10 +345,11 @@ impl Build for Builder<'_> {
         let Some(artifact) = artifacts.get(name) else {
             let error = Error::new(code::FIELD, format!("the artifact `{name}` is not pinned"))
                 .at(self.at("name"), "not in artifacts.toml");
-            return Err(match nearest(name, artifacts.keys().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help(format!("add [{name}] with a version, an address and its sha256 to artifacts.toml")),
-            });
+            return Err(error.help_nearest(
+                name,
+                artifacts.keys().map(String::as_str),
+                format!("add [{name}] with a version, an address and its sha256 to artifacts.toml"),
+            ));
         };
         artifact.pins.get(self.arch).cloned().ok_or_else(|| {
             Error::new(code::FIELD, format!("the artifact `{name}` has no pin for {}", self.arch))
@@ -387,10 +379,11 @@ impl Build for Builder<'_> {
         known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
             let error = Error::new(code::FIELD, format!("there is no authority `{name}`"))
                 .at(self.at("authority"), "not in site.toml");
-            match nearest(name, known.keys().map(String::as_str)) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                _ => error.help(format!("add [pki.{name}] to site.toml, and run `kpull pki init`")),
-            }
+            error.help_nearest(
+                name,
+                known.keys().map(String::as_str),
+                format!("add [pki.{name}] to site.toml, and run `kpull pki init`"),
+            )
         })
     }
 
@@ -418,10 +411,7 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
             format!("`{}` waits for the slot `{name}`, and this host has no such slot", item.id),
         );
         let error = error.at(item.place.clone(), "this resource");
-        match nearest(name, names.iter().copied()) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help("add a [[slot]] with this name to the role"),
-        }
+        error.help_nearest(name, names.iter().copied(), "add a [[slot]] with this name to the role")
     };
     let unnamed = wanted.filter(|(_, name)| !names.contains(name)).map(missing);
     let until = slots.iter().flat_map(|(item, slot)| slot.until.iter().map(move |id| (item, id.as_str())));
@@ -431,10 +421,7 @@ fn without_slot(items: &[Item]) -> Vec<Error> {
             format!("`{}` is kept until `{id}` passes, and this host has no such probe", item.id),
         )
         .at(item.place.clone(), "this resource");
-        match nearest(id, probes.iter().copied()) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help("a probe is named `probe:NAME`"),
-        }
+        error.help_nearest(id, probes.iter().copied(), "a probe is named `probe:NAME`")
     });
     unnamed.chain(unpassed).collect()
 }
@@ -452,10 +439,11 @@ fn unknown(items: &[Item]) -> Vec<Error> {
                 format!("`{}` {verb} `{id}`, and there is no such resource on this host", item.id),
             )
             .at(item.place.clone(), "this resource");
-            errors.push(match nearest(id, ids.iter().copied()) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`"),
-            });
+            errors.push(error.help_nearest(
+                id,
+                ids.iter().copied(),
+                "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`",
+            ));
         }
     }
     errors

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, code, nearest};
+use crate::error::{Error, Result, code};
 use crate::kind::{Item, Phase};
 use crate::resolve::claims::Links;
 
@@ -110,12 +110,11 @@ fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
         format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id),
     )
     .at(item.place.clone(), "this resource");
-    match nearest(wanted, index.keys().copied()) {
-        Some(near) => error.help(format!("did you mean `{near}`?")),
-        None => {
-            error.help("a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them")
-        }
-    }
+    error.help_nearest(
+        wanted,
+        index.keys().copied(),
+        "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them",
+    )
 }
 
 #[cfg(test)]

@@ -504,10 +504,11 @@ impl World {
             let result = Error::new(code::TEMPLATE, what)
                 .because(format!("there is no template `{name}` in the role"))
                 .at(place, "not there");
-            return match nearest(name, templates.iter().map(String::as_str)) {
-                Some(near) => result.help(format!("did you mean `{near}`?")),
-                None => result.help("an include names a file below the role's templates/"),
-            };
+            return result.help_nearest(
+                name,
+                templates.iter().map(String::as_str),
+                "an include names a file below the role's templates/",
+            );
         }
         if error.kind() == ErrorKind::OutOfFuel {
             return Error::new(code::TEMPLATE, what)

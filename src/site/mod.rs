@@ -187,10 +187,8 @@ impl Site {
             errors.extend(site.check_key_hosts(&hosts));
         }
         site.hosts = hosts;
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(site),
-        }
+        Error::check(errors)?;
+        Ok(site)
     }
 
     /// What is wrong with the hosts that get keys of `[pki.NAME]`: those that the site does not have.
@@ -255,10 +253,8 @@ impl Site {
             }
             self.add_with_required(role, &mut roles);
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(HostVars { doc, address: read.address, groups: read.groups, roles, recipients }),
-        }
+        Error::check(errors)?;
+        Ok(HostVars { doc, address: read.address, groups: read.groups, roles, recipients })
     }
 
     /// `role` behind everything that it requires. Circles have been refused before.

@@ -151,9 +151,7 @@ impl Role {
                 errors.push(doc.unknown(&path, []));
             }
         }
-        if let Some(error) = Error::all(errors) {
-            return Err(error);
-        }
+        Error::check(errors)?;
         entries.sort_by_key(|entry| doc.place(&entry.path).span.start);
         let Head { summary, requires, required, vars, types, assert: asserts } = head;
         Ok(Self { name: name.to_owned(), doc, summary, requires, required, vars, types, asserts, entries })

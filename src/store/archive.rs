@@ -364,7 +364,7 @@ impl<'a> Pass<'a> {
                 near => error.help(format!("nearest to it are {}", near.join(", "))),
             }
         });
-        Error::all(missing.collect()).map_or(Ok(()), Err)
+        Error::check(missing.collect())
     }
 }
 

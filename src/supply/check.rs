@@ -89,7 +89,7 @@ pub fn check(
             }
         }
     }
-    Error::all(errors).map_or(Ok(()), Err)
+    Error::check(errors)
 }
 
 /// That the members are in an artifact, and that all below a name that ends with `/` can be extracted.

@@ -124,10 +124,8 @@ impl Mirror {
         }
         let text = serde_json::to_string_pretty(&index).context(code::SUPPLY, || format!("can't write {INDEX}"))?;
         self.root.write_lasting(&self.dir.join(INDEX), format!("{text}\n").as_bytes(), 0o644)?;
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(index),
-        }
+        Error::check(errors)?;
+        Ok(index)
     }
 
     /// What was listed last; nothing when there is no list that can be read, which costs a bit of reading and nothing else.

@@ -118,10 +118,8 @@ impl List {
                 );
             }
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => Ok(Self { upstreams }),
-        }
+        Error::check(errors)?;
+        Ok(Self { upstreams })
     }
 
     /// The role that is called `own` here, and the site that it is of.

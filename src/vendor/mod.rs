@@ -17,7 +17,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::document::{Files, is_version_controls, replace};
-use crate::error::{Context, Error, Place, Result, code, nearest};
+use crate::error::{Context, Error, Place, Result, code};
 use crate::net;
 use crate::sandbox;
 use crate::site::Role;
@@ -81,10 +81,11 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
             format!("{} has no role `{}` in release {}", upstream.site, wanted.name, manifest.serial),
         )
         .at(wanted.place.clone(), "no such role");
-        return Err(match nearest(&wanted.name, names.iter().copied()) {
-            Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help(format!("it has {}", names.into_iter().collect::<Vec<_>>().join(", "))),
-        });
+        return Err(error.help_nearest(
+            &wanted.name,
+            names.iter().copied(),
+            format!("it has {}", names.iter().copied().collect::<Vec<_>>().join(", ")),
+        ));
     }
     let part = announced.fetch_part(&*tree, &|path| upstream.roles.iter().any(|wanted| wanted.path(path).is_some()))?;
     upstream.roles.iter().map(|wanted| Taken::of(wanted, upstream, &announced, part.get())).collect()
@@ -154,10 +155,8 @@ pub fn changes(files: &Files, taken: &[Taken]) -> Result<Vec<Change>> {
             Err(error) => errors.push(error),
         }
     }
-    match Error::all(errors) {
-        Some(error) => Err(error),
-        None => Ok(changes),
-    }
+    Error::check(errors)?;
+    Ok(changes)
 }
 
 impl Taken {

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::author::pki::status::{bundle, certificate_at};
 use crate::author::pki::{Draft, Standing, State, survey};
 use crate::document::Files;
-use crate::error::{Context, Error, Result, code, nearest};
+use crate::error::{Context, Error, Result, code};
 use crate::pki::{
     Authority, AuthorityFields, Certificate, PrivateKey, Reason, Request, Revoked, Sort, Wish, authority_path,
     authority_secret, certificate_path, key_secret, request_path, revoked,
@@ -198,13 +198,9 @@ impl Office {
             }
             done.push(Done { deed, host: Some(standing.host), name: standing.name, note });
         }
-        match Error::all(errors) {
-            Some(error) => Err(error),
-            None => {
-                draft.commit(&self.dir)?;
-                Ok(done)
-            }
-        }
+        Error::check(errors)?;
+        draft.commit(&self.dir)?;
+        Ok(done)
     }
 
     /// Puts one certificate, and its key, into the draft.
@@ -460,10 +456,11 @@ impl Office {
         let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Sort::Authority);
         authorities().find(|(known, _)| *known == name).map(|(_, fields)| fields).ok_or_else(|| {
             let error = Error::new(code::PKI, format!("there is no authority `{name}`"));
-            match nearest(name, authorities().map(|(name, _)| name.as_str())) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help(format!("add [pki.{name}] to site.toml")),
-            }
+            error.help_nearest(
+                name,
+                authorities().map(|(name, _)| name.as_str()),
+                format!("add [pki.{name}] to site.toml"),
+            )
         })
     }
 
@@ -528,10 +525,7 @@ fn no_key(name: &str) -> Error {
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
     let error = Error::new(code::PKI, format!("there is no certificate `{name}`"));
-    match nearest(name, known) {
-        Some(near) => error.help(format!("did you mean `{near}`?")),
-        None => error.help("`kpull pki list` shows them all"),
-    }
+    error.help_nearest(name, known, "`kpull pki list` shows them all")
 }
 
 /// The day of a time, as people write it.

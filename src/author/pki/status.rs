@@ -132,9 +132,7 @@ pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Ve
             Err(error) => errors.push(error),
         }
     }
-    if let Some(error) = Error::all(errors) {
-        return Err(error);
-    }
+    Error::check(errors)?;
     for (path, bytes) in site.files.iter() {
         let Some((host, name)) = certificate_at(path) else { continue };
         standings.entry((host.to_owned(), name.to_owned())).or_insert(Standing {
