@@ -2,7 +2,6 @@
 
 mod below;
 mod dir;
-mod gauge;
 #[expect(
     clippy::disallowed_methods,
     reason = "below the state directory, which is nobody's but ours, or in the process without rights"

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use gix::progress::{Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit};
+use gix_utils::progress::{Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit};
+
+use crate::error::{Error, Result, code};
 
 /// Bytes that may come out of each byte of a pack.
-pub(super) const RATIO: u64 = 200;
+const RATIO: u64 = 200;
 /// Bytes that may come out of any pack.
 const FREE: u64 = 64 << 20;
 /// What gix calls its count of the bytes that it has unpacked.
@@ -43,9 +45,13 @@ impl Gauge {
         self.totals.received.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// Whether too much has come out.
-    pub fn is_over(&self) -> bool {
-        self.totals.ended.load(Ordering::SeqCst)
+    /// The error, if too much has come out of what the repository `name` sends.
+    pub fn check(&self, name: &str) -> Result<()> {
+        if !self.totals.ended.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        Err(Error::refused(code::GIT, format!("{name} sends a pack that unpacks to more than {RATIO} times its size"))
+            .help("a small pack that unpacks to very much is a known attack; keep such files out of the site"))
     }
 
     /// What gix looks at to know whether it has to end.
@@ -116,8 +122,8 @@ mod tests {
         gauge.receive(10);
         others.inc_by(1_000_000);
         unpacked.inc_by(3000);
-        assert!(!gauge.is_over());
+        gauge.check("git g").unwrap();
         unpacked.inc_by(1);
-        assert!(gauge.is_over() && gauge.ended().load(Ordering::SeqCst));
+        assert!(gauge.check("git g").is_err() && gauge.ended().load(Ordering::SeqCst));
     }
 }
