@@ -115,6 +115,16 @@ fn rows_with_tests(page: &str, column: &str, heading: &str) -> usize {
 }
 
 #[test]
+fn every_direct_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+    let used: BTreeSet<&str> = manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
+    let page = fs::read_to_string(root.join("docs/src/development/dependencies.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    assert_eq!(used, rows.map(|(name, _)| name).collect());
+}
+
+#[test]
 fn every_row_of_the_comparison_has_a_test() {
     assert!(rows_with_tests("usage/comparison.md", "kpull", "Rows of the comparison") > 20);
 }
