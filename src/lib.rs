@@ -13,19 +13,18 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::string_slice))]
 #![cfg_attr(test, allow(clippy::disallowed_types, reason = "tests start programs as anybody does"))]
 
+pub mod agent;
 pub mod author;
 pub mod cli;
 pub mod config;
 pub mod document;
 pub mod engine;
 pub mod error;
-pub mod fleet;
-pub mod hook;
 pub mod host;
 pub mod kind;
-pub mod lint;
+#[cfg(test)]
+mod layers;
 pub mod magic;
-pub mod metrics;
 pub mod net;
 pub mod pki;
 pub mod read;
@@ -37,11 +36,8 @@ pub mod site;
 pub mod source;
 pub mod status;
 pub mod store;
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-pub mod supply;
+pub mod template;
 pub mod text;
 pub mod trust;
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-pub mod vendor;
 
 pub use error::{Context, Error, Exit, Result};

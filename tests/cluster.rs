@@ -1,32 +1,17 @@
 //! The shipped site on real hosts, with a real Kubernetes, by kpull's timer alone. All tests share one cluster; each
 //! leaves it well, or the next one waits until it is. Only the tests of `sites`, `containerd` and `old` have clusters of their own.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "cluster/containerd.rs"]
 mod containerd;
-#[path = "cluster/days.rs"]
 mod days;
-#[path = "cluster/faults.rs"]
 mod faults;
-#[path = "support/lab.rs"]
-mod lab;
-#[path = "cluster/old.rs"]
 mod old;
-#[path = "support/old_firewalld.rs"]
-mod old_firewalld;
-#[path = "support/shipped.rs"]
-mod shipped;
-#[path = "cluster/sites.rs"]
 mod sites;
-#[path = "cluster/up.rs"]
 mod up;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
+use crate::support::cluster::Cluster;
 use serde_json::Value;
 
 const MASTERS: [&str; 3] = ["master1", "master2", "master3"];

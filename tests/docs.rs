@@ -1,19 +1,10 @@
 //! The manual: a book that can be built, whose links lead somewhere, and whose claims have tests.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
-#[path = "docs/commands.rs"]
 mod commands;
-#[path = "docs/events.rs"]
 mod events;
-#[path = "docs/fields.rs"]
 mod fields;
-#[path = "support/named.rs"]
-mod named;
-#[path = "docs/practice.rs"]
 mod practice;
-#[path = "docs/tables.rs"]
 mod tables;
-#[path = "docs/templates.rs"]
 mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,7 +101,7 @@ fn rows_with_tests(page: &str, column: &str, heading: &str) -> usize {
     let tests = tables::tables("development/tests.md", heading).into_iter().flat_map(|table| table.rows);
     let (with_tests, tests): (Vec<String>, Vec<String>) = tests.map(|row| (row[0].clone(), row[1].clone())).unzip();
     assert_eq!(rows, with_tests, "{page} and development/tests.md");
-    named::check(&tests.iter().map(String::as_str).collect::<Vec<&str>>());
+    crate::support::named::check(&tests.iter().map(String::as_str).collect::<Vec<&str>>());
     rows.len()
 }
 
@@ -136,5 +127,5 @@ fn every_row_of_the_table_of_bugs_names_tests_that_are_there() {
 
 #[test]
 fn every_report_about_another_tool_has_a_test() {
-    assert!(named::rows("development/reports.md") >= 12);
+    assert!(crate::support::named::rows("development/reports.md") >= 12);
 }

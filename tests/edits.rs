@@ -1,9 +1,5 @@
 //! Random edits of the shipped site, as people make them: `check` tells what is wrong with them and never aborts; what it passes
 //! applies once, leaves nothing to do for the second run, and goes back to the last byte.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
-
-#[path = "support/site.rs"]
-mod site;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use site::{Snapshot, kpull, sign, snapshot};
+use crate::support::site::{Snapshot, kpull, sign, snapshot};
 use ssh_key::PrivateKey;
 
 /// In all, over the hosts.
@@ -104,7 +100,7 @@ impl<'a> Edited<'a> {
         self.demo.join("hosts").join(self.host)
     }
 
-    fn kpull(&self, command: &str) -> site::Output {
+    fn kpull(&self, command: &str) -> crate::support::site::Output {
         let root = self.root();
         let words = command.split(' ').chain(["--root", root.to_str().unwrap(), "--json"]);
         kpull(&words.collect::<Vec<_>>())

@@ -1,12 +1,4 @@
 //! What talks to etcd, with real ones: clusters of members on the loopback interface, TLS on both sides.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
-
-#[path = "support/authority.rs"]
-mod authority;
-#[path = "support/fleetlock.rs"]
-mod fleetlock;
-#[path = "support/site.rs"]
-mod site;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authority::{authority, named};
-use fleetlock::StandIn as Locks;
+use crate::support::authority::{authority, named};
+use crate::support::fleetlock::StandIn as Locks;
 use kpull::document::Files;
 use kpull::engine::slot::{Missed, Slots, take};
 use kpull::error::{Exit, Place, Result};
@@ -803,11 +795,14 @@ fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
     let cluster = Cluster::of_one();
     let name = *cluster.members.keys().next().unwrap();
     let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| cluster.file(name).display().to_string());
-    let site = site::Site::new("test");
-    let public = site::key().public_key().to_openssh().unwrap();
+    let site = crate::support::site::Site::new("test");
+    let public = crate::support::site::key().public_key().to_openssh().unwrap();
     site.host("h1", &format!("address = \"10.0.0.1\"\nrecipient = {public:?}\n"));
     let tree = site.sign().enroll();
-    tree.write("etc/ssh/ssh_host_ed25519_key", site::key().to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes());
+    tree.write(
+        "etc/ssh/ssh_host_ed25519_key",
+        crate::support::site::key().to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes(),
+    );
     let url = cluster.client_url(name);
     tree.configure(&format!(
         "[[source]]\ndir = {:?}\n[status]\netcd = [{url:?}]\nca = {ca:?}\nclient_cert = {cert:?}\nclient_key = {key:?}\nevery = \"0s\"\n",
@@ -818,7 +813,7 @@ fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
         assert_eq!(output.events("untold").len(), 0, "{output:?}");
         let fleet = ["fleet", "--site", site.path().to_str().unwrap(), "--etcd", &url];
         let tls = ["--ca", &ca, "--client-cert", &cert, "--client-key", &key];
-        let output = site::kpull(&[&fleet[..], &tls].concat()).exits(0);
+        let output = crate::support::site::kpull(&[&fleet[..], &tls].concat()).exits(0);
         assert!(output.stdout.ends_with("1 hosts, release 1: 1 well\n"), "{output:?}");
     }
 }

@@ -2,31 +2,18 @@
 //! needs no hand.
 //!
 //! `KPULL_SWEEP` says how many files the site has, 6 when it is not set; every kind that leaves something in a tree is there besides.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
-#[path = "support/disk.rs"]
-mod disk;
-#[path = "fault/limits.rs"]
 mod limits;
-#[path = "fault/machine.rs"]
 mod machine;
-#[path = "support/named.rs"]
-mod named;
-#[path = "fault/power.rs"]
 mod power;
-#[path = "support/site.rs"]
-mod site;
-#[path = "fault/times.rs"]
 mod times;
-#[path = "support/traced.rs"]
-mod traced;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use site::{Site, Tree};
+use crate::support::site::{Site, Tree};
 
 /// Whatever changes something on a disk.
 const WRITES: &[&str] = &[
@@ -210,5 +197,5 @@ fn what_stood_there_before_is_not_lost_by_a_run_that_is_killed_before_any_of_its
 
 #[test]
 fn every_fault_of_the_page_has_a_test() {
-    assert!(named::rows("development/faults.md") > 20);
+    assert!(crate::support::named::rows("development/faults.md") > 20);
 }

@@ -1,76 +1,34 @@
 //! The hosts that the other lab tests stand on are real ones.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
-#[path = "lab/accounts.rs"]
 mod accounts;
-#[path = "lab/adopt.rs"]
 mod adopt;
-#[path = "lab/alone.rs"]
-mod alone;
-#[path = "support/authority.rs"]
-mod authority;
-#[path = "lab/back.rs"]
 mod back;
-#[path = "lab/cgroups.rs"]
 mod cgroups;
-#[path = "support/child.rs"]
-mod child;
-#[path = "lab/converge.rs"]
 mod converge;
-#[path = "lab/faults.rs"]
 mod faults;
-#[path = "lab/firewall.rs"]
 mod firewall;
-#[path = "support/fleetlock.rs"]
-mod fleetlock;
-#[path = "support/git.rs"]
-mod git;
-#[path = "lab/health.rs"]
 mod health;
-#[path = "lab/kernel.rs"]
 mod kernel;
-#[path = "support/lab.rs"]
-mod lab;
-#[path = "lab/labels.rs"]
 mod labels;
-#[path = "lab/launch.rs"]
 mod launch;
-#[path = "lab/observe.rs"]
 mod observe;
-#[path = "lab/outputs.rs"]
 mod outputs;
-#[path = "lab/packages.rs"]
 mod packages;
-#[path = "lab/places.rs"]
 mod places;
-#[path = "lab/probes.rs"]
 mod probes;
-#[path = "lab/reports.rs"]
 mod reports;
-#[path = "lab/rollout.rs"]
 mod rollout;
-#[path = "lab/seal.rs"]
 mod seal;
-#[path = "lab/secrets.rs"]
 mod secrets;
-#[path = "lab/software.rs"]
 mod software;
-#[path = "lab/status.rs"]
 mod status;
-#[path = "lab/tutorial.rs"]
 mod tutorial;
-#[path = "lab/units.rs"]
 mod units;
-#[path = "support/web.rs"]
-mod web;
 
 use std::path::Path;
 
-use kpull::net::server::{Answer, Seen};
-use lab::Lab;
-use web::web;
+use crate::support::lab::{H1, Lab};
 
-const H1: (&str, &str) = ("h1", "192.168.1.11");
 const H2: (&str, &str) = ("h2", "192.168.1.12");
 
 const CURL_NO_CONNECTION: i32 = 7;
@@ -221,7 +179,7 @@ fn a_lab_ends_with_all_of_its_processes_and_files() {
 }
 
 /// Puts kpull on the host `h1`, and a site that it signs itself, in which it has this role; `more` goes into its `kpull.toml`.
-fn sign_on(host: lab::Host<'_>, role: &str, more: &str) {
+fn sign_on(host: crate::support::lab::Host<'_>, role: &str, more: &str) {
     host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);
     host.write("/srv/site/site.toml", "name = \"lab\"\n");
     host.write("/srv/site/host_vars/h1.toml", "address = \"192.168.1.11\"\nroles = [\"app\"]\n");
@@ -238,6 +196,6 @@ fn publish(dir: &Path, role: &str) {
     std::fs::write(path("site/roles/app/role.toml"), role).unwrap();
     for arguments in [["sign", "--key", &path("key")].as_slice(), &["publish", &path("releases")]] {
         let mut kpull = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
-        lab::Output::of(kpull.args(arguments).args(["--site", &path("site")])).ok();
+        crate::support::lab::Output::of(kpull.args(arguments).args(["--site", &path("site")])).ok();
     }
 }

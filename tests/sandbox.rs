@@ -3,8 +3,10 @@
 //! Each attempt is made in a process of its own, this very program started again, which first confines itself with the
 //! function that the real child uses. Run as root to see all of it; as another user the change of user is left out. All of it is
 //! shown on older kernels too: those before 5.13 have no Landlock, and what that alone forbids is possible there.
+
 #![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
+#[expect(dead_code, reason = "the other suites use more of it")]
 #[path = "support/kernel.rs"]
 mod kernel;
 

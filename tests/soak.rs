@@ -2,14 +2,8 @@
 //! in an order that a seed decides. The host is always what a new one would be, and what kpull keeps and takes does not grow.
 //!
 //! `KPULL_SOAK` says how many runs, `KPULL_SEED` repeats those of a seed that was printed.
-#![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
-#[path = "soak/release.rs"]
 mod release;
-#[path = "support/site.rs"]
-mod site;
-#[path = "support/traced.rs"]
-mod traced;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,9 +12,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use release::Release;
-use site::{Site, Tree, command};
-use traced::{DAY, Traced, YEAR, traced};
+use crate::soak::release::Release;
+use crate::support::site::{Site, Tree, command};
+use crate::support::traced::{DAY, Traced, YEAR, traced};
 
 /// Runs when nobody says how many.
 const RUNS: usize = 200;

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kpull::author::lint::lint;
+use kpull::author::secret::scan::scan;
 use kpull::config::Config;
 use kpull::document::layout::MANIFEST;
 use kpull::document::{Files, Format, Tree};
 use kpull::error::{Context as _, Error, visible};
-use kpull::fleet::Place;
 use kpull::host::Host;
 use kpull::host::account_files::{Tables, WantedGroup, WantedUser};
 use kpull::host::accounts::Accounts;
@@ -25,13 +26,12 @@ use kpull::host::root::Root;
 use kpull::host::unit_files::{self, Found, Own};
 use kpull::host::zone::{Edit, Element, PortRange};
 use kpull::host::zone_file::ZoneFile;
-use kpull::lint::lint;
 use kpull::pki::{Certificate, PrivateKey, Request, Revoked};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
-use kpull::secret::scan::scan;
 use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
 use kpull::site::Site;
+use kpull::status::Place;
 use kpull::store::Store;
 use kpull::store::archive::{Limits, extract};
 use kpull::trust::{

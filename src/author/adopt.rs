@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::author::secret::scan::scan;
 use crate::document::{Files, is_version_controls, quoted};
 use crate::error::{Context, Error, Result, code, one_line};
 use crate::host::accounts::{Accounts, Database};
@@ -19,7 +20,6 @@ use crate::kind::firewall::{PACKAGED, kept_zone};
 use crate::kind::sysctl;
 use crate::read;
 use crate::resolve::is_template;
-use crate::secret::scan::scan;
 
 /// The most bytes of a file that goes into a site: what is larger is an artifact.
 const LARGEST: u64 = 1 << 20;

@@ -5,12 +5,12 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::author::example::ExampleFile;
+use crate::author::vendor;
 use crate::config::Config;
 use crate::document::ArtifactFile;
 use crate::kind::{KINDS, Kind};
 use crate::resolve::Facts;
 use crate::site::{Common, Head, HostFile, SiteFile};
-use crate::vendor;
 
 /// A sort of file, and its schema.
 #[derive(Debug)]

@@ -5,12 +5,10 @@ use std::time::Instant;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::agent::{hook, metrics, status};
 use crate::cli::{HostArgs, Run, TalkArgs};
 use crate::engine::{Agent, How, converge};
 use crate::error::{Error, Exit, Result};
-use crate::fleet;
-use crate::hook;
-use crate::metrics;
 use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
 use crate::store::{Failure, LastRun};
 
@@ -83,7 +81,7 @@ pub(super) fn recorded(
     let note = notes.note();
     let last = last_run(agent, &result, &note, clock);
     let kept = agent.store.set_last_run(&last);
-    let told = [fleet::tell(agent, &last), metrics::write(agent, &last)];
+    let told = [status::write(agent, &last), metrics::write(agent, &last)];
     let unheard = hook::fire(agent, &last, &note, result.as_ref().err());
     for error in told.iter().filter_map(|told| told.as_ref().err()).chain(&unheard) {
         agent.report.event(&Event::Untold(error));

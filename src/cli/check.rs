@@ -8,21 +8,21 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
 use crate::author::pki::{Standing, survey};
+use crate::author::secret::desk::{Desk, Users};
+use crate::author::secret::scan::scan;
+use crate::author::supply::check::{Asked, Checking, check};
+use crate::author::vendor;
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted, quoted};
 use crate::kind::artifact::Artifact;
-use crate::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::Secrets;
-use crate::secret::desk::{Desk, Users};
-use crate::secret::scan::scan;
 use crate::site::{HostVars, Site};
-use crate::supply::check::{Asked, Checking, check};
-use crate::vendor;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]

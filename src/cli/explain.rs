@@ -5,9 +5,10 @@ use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
-use crate::resolve::os::rows;
-use crate::resolve::{Facts, World, with_room};
+use crate::resolve::{Facts, World};
 use crate::secret::Secrets;
+use crate::template::os::rows;
+use crate::template::with_room;
 
 /// Arguments of `explain`.
 #[derive(Args, Debug)]

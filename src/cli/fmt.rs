@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::author::fmt::format;
+use crate::author::vendor;
 use crate::cli::{Run, print, print_json};
 use crate::document::{Files, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::vendor;
 
 /// Arguments of `fmt`.
 #[derive(Args, Debug)]

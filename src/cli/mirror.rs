@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::supply::mirror::{Done, Filling, Mirror as Dir};
 use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
 use crate::error::{Context, Exit, Result, code};
 use crate::net;
 use crate::report::{Event, Report, Text, VERSION};
-use crate::supply::mirror::{Done, Filling, Mirror as Dir};
 
 /// Arguments of `mirror`.
 #[derive(Args, Debug)]

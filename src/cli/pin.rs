@@ -8,6 +8,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde_json::json;
 
+use crate::author::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::{Format, READABLE, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
@@ -15,7 +16,6 @@ use crate::net;
 use crate::net::download::{Wanted, download};
 use crate::report::{Event, Report, Text, VERSION};
 use crate::store::archive::{self, Limits};
-use crate::supply::pin::{ARTIFACTS, Checked, Done, Guess, NewPin, compare, write};
 
 /// Arguments of `pin`.
 #[derive(Args, Debug)]

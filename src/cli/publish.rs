@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
 use crate::cli::{NetArgs, Run, print, print_json};
 use crate::document::fields::Span;
 use crate::error::{Error, Exit, Result, code};
-use crate::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
 
 /// Arguments of `publish`.
 #[derive(Args, Debug)]

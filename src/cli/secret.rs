@@ -12,13 +12,13 @@ use serde_json::json;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
+use crate::author::secret::desk::Desk;
 use crate::cli::{DeskArgs, Run, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, counted};
 use crate::host::process::at_terminal;
 use crate::report::VERSION;
-use crate::secret::desk::Desk;
 use crate::secret::readers::Reader;
 use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
 

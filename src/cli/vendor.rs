@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use crate::author::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
 use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, counted};
 use crate::report::VERSION;
-use crate::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
 
 /// Arguments of `vendor`.
 #[derive(Args, Debug)]

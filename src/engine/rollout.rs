@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::config::{READING, Status};
 use crate::engine::lock::{self, Taken};
 use crate::engine::take::Agent;
 use crate::error::{Error, Result, code};
-use crate::fleet::{Config, Place, READING, Record, State, written};
 use crate::host::fleetlock::FleetLock;
 use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{Rollout, Site};
+use crate::status::{Place, Record, State, written};
 
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         return Ok(None);
     }
     let coming = written(coming, &config_path(agent)).flatten();
-    let until = Instant::now() + configured.or(coming.as_ref()).map_or(READING, Config::within);
-    let place = |status: &Config| status.place(&agent.host, &agent.config.sandbox.require);
+    let until = Instant::now() + configured.or(coming.as_ref()).map_or(READING, Status::within);
+    let place = |status: &Status| Place::of(status, &agent.host, &agent.config.sandbox.require);
     let mut places: Vec<Place> = configured.map(place).transpose()?.into_iter().collect();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
         places.extend(place(status).ok().filter(|place| place.is_there(&agent.name, until)));

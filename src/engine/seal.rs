@@ -23,12 +23,13 @@ use crate::engine::take::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::firewalld_age;
+use crate::host::os::Os;
 use crate::host::root::{Seen, failed_io};
 use crate::kind::{Item, Trace, Wants, Work};
 use crate::net::download::hash;
 use crate::read;
 use crate::report::Summary;
-use crate::resolve::{Facts, Os};
+use crate::resolve::Facts;
 
 const FILE: &str = "seal.json";
 const CONTENTS: &str = "contents.json";

@@ -14,7 +14,7 @@ use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
 use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
-use crate::resolve::Expression;
+use crate::template::Expression;
 use crate::text::shortened;
 
 /// How long one try may take.

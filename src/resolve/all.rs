@@ -8,11 +8,11 @@ use std::thread;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result};
-use crate::resolve::depth::STACK;
-use crate::resolve::world::{Var, is_of_a_world};
+use crate::resolve::world::Var;
 use crate::resolve::{Catalog, Facts, resolve_into};
 use crate::secret::{Secrets, lock};
 use crate::site::{HostVars, Site};
+use crate::template::depth::{STACK, is_looked_up};
 
 /// Variables of hosts as other hosts see them: without facts and secrets, so the same for all that look.
 #[derive(Default)]
@@ -40,7 +40,7 @@ fn is_plain(value: &Value, depth: usize) -> bool {
             value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth + 1)))
         }
         ValueKind::Map if depth < DEEPEST => {
-            !is_of_a_world(value)
+            !is_looked_up(value)
                 && value.try_iter().is_ok_and(|mut keys| {
                     keys.all(|key| value.get_item(&key).is_ok_and(|item| is_plain(&item, depth + 1)))
                 })

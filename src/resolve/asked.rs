@@ -9,9 +9,9 @@ use minijinja::value::{Value, ValueKind};
 use crate::error::mask::is_in;
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::pki::{KeyOf, key_of};
-use crate::resolve::world::is_of_a_world;
 use crate::secret::{Secret, Secrets, lock, placeholder};
 use crate::site::Site;
+use crate::template::depth::is_looked_up;
 
 /// Who wrote the text that is being rendered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,7 +216,7 @@ fn has_control(value: &Value, depth: usize) -> bool {
             value.try_iter().is_ok_and(|mut items| items.any(|item| in_item(&item)))
         }
         // a host's own variables are looked at where they are made
-        ValueKind::Map if !is_of_a_world(value) => value.try_iter().is_ok_and(|mut keys| {
+        ValueKind::Map if !is_looked_up(value) => value.try_iter().is_ok_and(|mut keys| {
             keys.any(|key| in_item(&key) || value.get_item(&key).is_ok_and(|item| in_item(&item)))
         }),
         ValueKind::Bytes => true,

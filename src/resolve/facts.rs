@@ -12,12 +12,11 @@ use serde_json::{Map, Value};
 
 use crate::document::{Doc, read_if_there};
 use crate::error::{Context, Error, Result, code, nearest};
-use crate::host::os::Image;
+use crate::host::os::{Image, Os};
 use crate::host::packages::Manager;
 use crate::host::{Host, firewalld_age, meminfo};
-use crate::resolve::os::Os;
-use crate::resolve::world::merge;
 use crate::site::HostVars;
+use crate::template::merge;
 
 /// What `selinux` can be.
 const SELINUX: [&str; 3] = ["enforcing", "permissive", "disabled"];

@@ -4,13 +4,8 @@ mod all;
 mod asked;
 mod assert;
 mod claims;
-mod depth;
-mod expression;
 mod facts;
-mod filters;
-mod functions;
 mod order;
-pub mod os;
 mod shown;
 #[cfg(test)]
 pub mod testing;
@@ -18,11 +13,8 @@ mod world;
 
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
-pub use depth::with_room;
-pub use expression::Expression;
 pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
-pub use os::Os;
 pub use shown::{Shown, digest};
 pub use world::{Layer, World, is_template, layers};
 
@@ -42,6 +34,7 @@ use crate::pki::{AuthorityFields, Sort, Wish};
 use crate::resolve::shown::Recorder;
 use crate::secret::{Secret, Secrets};
 use crate::site::{self, Role, Site};
+use crate::template::with_room;
 
 /// Every resource of one host, fully resolved and in order.
 #[derive(Debug)]

@@ -16,9 +16,9 @@ use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
-use crate::resolve::{depth, expression, filters, functions};
 use crate::secret::{Secret, Secrets, lock};
 use crate::site::{RESERVED, Role, Site, Type};
+use crate::template::{depth, expression, filters, functions, merge};
 use crate::text::around;
 
 /// Everything that a host's templates can see.
@@ -622,30 +622,6 @@ fn whole_expression(text: &str) -> Option<&str> {
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);
     (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner.trim())
-}
-
-/// Later wins; maps merge by key, everything else is replaced.
-pub(super) fn merge(below: Json, above: &Json) -> Json {
-    match (below, above) {
-        (Json::Object(mut below), Json::Object(above)) => {
-            for (key, value) in above {
-                // a key keeps its place among the others
-                match below.get_mut(key) {
-                    Some(old) => *old = merge(old.take(), value),
-                    None => drop(below.insert(key.clone(), value.clone())),
-                }
-            }
-            Json::Object(below)
-        }
-        (_, above) => above.clone(),
-    }
-}
-
-/// Whether a value is looked up in a world when it is asked for.
-pub(super) fn is_of_a_world(value: &Value) -> bool {
-    value.downcast_object_ref::<HostObject>().is_some()
-        || value.downcast_object_ref::<RoleObject>().is_some()
-        || value.downcast_object_ref::<Scope>().is_some()
 }
 
 /// Keeps the first failure.

@@ -3,12 +3,9 @@
 //! The format is age's own (<https://age-encryption.org/v1>), to SSH keys (Ed25519, RSA) or age's X25519 keys, so that
 //! `age` and `rage` read and write the same files.
 
-#[expect(clippy::disallowed_methods, reason = "an operator's own commands")]
-pub mod desk;
 pub mod index;
 pub mod name;
 pub mod readers;
-pub mod scan;
 mod vault;
 
 pub use vault::{Secret, Secrets, fits, placeholder};

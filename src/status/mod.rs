@@ -1,3 +1,6 @@
-//! What a host tells of itself.
+//! What hosts say of themselves.
 
+mod record;
 pub mod vitals;
+
+pub use record::{Place, Record, State, file, key, written};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use kpull::net::server::{Answer, Seen, Server};
 use ssh_key::LineEnding;
 
-use crate::child;
-use crate::host::{GOOD, Host, Tree, Via, allow, key};
+use crate::attack::host::{GOOD, Host, Tree, Via, allow, key};
+use crate::support::child;
 
 /// What a server was asked for, and `/proc/PID/status` of who did.
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;

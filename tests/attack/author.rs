@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::host::{key, kpull};
+use crate::attack::host::{key, kpull};
 
 /// What only the operator may read.
 const PRIVATE: &str = "the operator's own words";

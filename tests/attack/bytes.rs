@@ -12,7 +12,7 @@ use kpull::document::Tree as _;
 use kpull::document::layout::{MANIFEST, POINTER, SIGNATURES};
 use kpull::trust::{AllowedSigners, KeySet, Manifest, Policy};
 
-use crate::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};
+use crate::attack::host::{Attack, Ended, Entry, GOOD, Host, SITE, Tree, Via, allow};
 
 const MORE: &str = "roles/base/files/more";
 const CHANGED: &str = "the file was changed after signing; sign again if that was you";

@@ -12,8 +12,8 @@ use kpull::document::layout;
 use kpull::net::server::{Answer, Server};
 use kpull::trust::Listed;
 
-use crate::local::{self, SECRET, link_of_nobody, make_directory_of_nobody, need_root, write_closed};
-use crate::site::{Output, Site};
+use crate::attack::local::{self, SECRET, link_of_nobody, make_directory_of_nobody, need_root, write_closed};
+use crate::support::site::{Output, Site};
 
 const ARTIFACT: &[u8] = b"a program\n";
 

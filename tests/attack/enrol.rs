@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use kpull::document::layout::MANIFEST;
 use kpull::trust::{AllowedSigners, KeySet};
 
-use crate::host::{EVERY, Entry, GOOD, Host, SITE, Tree, Via, allow, kpull, signature};
-use crate::keys::{fingerprint, release, set};
+use crate::attack::host::{EVERY, Entry, GOOD, Host, SITE, Tree, Via, allow, kpull, signature};
+use crate::attack::keys::{fingerprint, release, set};
 
 /// Runs `kpull enroll`; its exit code, and what it says.
 pub fn enroll(host: &Host, more: &[&str]) -> (Option<i32>, String) {

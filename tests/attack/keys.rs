@@ -6,8 +6,8 @@ use std::fs;
 use jiff::Timestamp;
 use kpull::trust::{AllowedSigners, KeySet};
 
-use crate::enrol::enroll;
-use crate::host::{EVERY, GOOD, Host, SITE, Tree, Via, allow, key, kpull, signature};
+use crate::attack::enrol::enroll;
+use crate::attack::host::{EVERY, GOOD, Host, SITE, Tree, Via, allow, key, kpull, signature};
 
 /// The set with this number: who may sign, and how many of them make the next.
 pub fn set(number: u64, keys: &[u8], rotate: usize) -> KeySet {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::host::{GOOD, Host, Tree, Via, allow};
+use crate::attack::host::{GOOD, Host, Tree, Via, allow};
 
 /// A host whose first run changes something, and then starts this script of Perl, which writes what it finds to its standard
 /// output, the file `found`.

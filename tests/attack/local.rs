@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::Path;
 
-use crate::site::Output;
+use crate::support::site::Output;
 
 /// Somebody who is not root.
 pub const NOBODY: u32 = 65534;

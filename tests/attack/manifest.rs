@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kpull::document::layout::MANIFEST;
 
-use crate::host::{Attack, GOOD, Host, Tree, Via};
+use crate::attack::host::{Attack, GOOD, Host, Tree, Via};
 
 const BY_HAND: &str = "`kpull sign` makes no such release: somebody wrote this one by hand";
 

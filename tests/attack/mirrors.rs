@@ -12,8 +12,8 @@ use kpull::document::layout::{MANIFEST, POINTER};
 use kpull::net::server::{Answer, Server};
 use kpull::trust::KeySet;
 
-use crate::host::{Entry, GOOD, Host, Tree, Via, allow};
-use crate::keys::{release, without_key_1};
+use crate::attack::host::{Entry, GOOD, Host, Tree, Via, allow};
+use crate::attack::keys::{release, without_key_1};
 
 /// A web server with a release that can be replaced.
 struct Mirror {

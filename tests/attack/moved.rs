@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 
-use crate::local::{NOBODY as BOB, need_root, uid_and_mode, write_closed};
-use crate::site::{Site, Tree};
+use crate::attack::local::{NOBODY as BOB, need_root, uid_and_mode, write_closed};
+use crate::support::site::{Site, Tree};
 
 const ROLE: &str = r#"
 [[directory]]

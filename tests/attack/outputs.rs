@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::local::{
+use crate::attack::local::{
     self, NOBODY, SECRET, link_of_nobody, make_directory_of_nobody, need_root, uid_and_mode, write_closed,
 };
-use crate::site::{Output, Site, Tree};
+use crate::support::site::{Output, Site, Tree};
 
 /// What a run writes, and under which names it may be in the making.
 const OUTPUTS: [(&str, &[&str]); 2] = [
@@ -35,7 +35,7 @@ impl World {
         let tree = site.enroll();
         let world = Self { tree, _site: site };
         fs::create_dir(world.tree.at("etc/ssh")).unwrap();
-        let key = crate::site::key().to_openssh(ssh_key::LineEnding::LF).unwrap();
+        let key = crate::support::site::key().to_openssh(ssh_key::LineEnding::LF).unwrap();
         fs::write(world.tree.at("etc/ssh/ssh_host_ed25519_key"), key).unwrap();
         world.restore();
         let (dir, source) = (world.dir(), world._site.path().to_owned());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use ssh_key::{HashAlg, LineEnding};
 
-use crate::site::{Site, key, kpull};
+use crate::support::site::{Site, key, kpull};
 
 /// A site of which each host has signed what `say` makes of an honest record.
 fn fleet(records: &[(&str, Value)]) -> (Site, PathBuf) {

@@ -3,7 +3,7 @@
 use ssh_key::PrivateKey;
 use ssh_key::private::Ed25519Keypair;
 
-use crate::site::{Site, key, kpull};
+use crate::support::site::{Site, key, kpull};
 
 /// What `kpull check` says of a site with these two, on the host `node1`: the message, the file and what to do.
 fn check(role: &str, host_vars: &str) -> Result<(), (String, String, String)> {

@@ -3,7 +3,7 @@
 use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::trust::NAMESPACE;
 
-use crate::host::{Attack, GOOD, Host, Tree, Via, allow, key, signature};
+use crate::attack::host::{Attack, GOOD, Host, Tree, Via, allow, key, signature};
 
 const SIGNERS: &str = "the keys that may sign are in /root/etc/kpull/allowed_signers";
 const UNREADABLE: &str = "sign again: `kpull sign` writes them, and `ssh-keygen -Y sign` can add more";

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use kpull::net::server::{Answer, Server};
 
-use crate::site::{Output, Site, kpull};
+use crate::support::site::{Output, Site, kpull};
 
 fn pin(site: &Site, arguments: &[&str]) -> Output {
     let whole =

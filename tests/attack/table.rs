@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::host::{GOOD, Host, Tree, Via, allow};
+use crate::attack::host::{GOOD, Host, Tree, Via, allow};
 
 #[test]
 fn a_git_history_that_was_rewritten_brings_no_old_release_back() {
@@ -183,7 +183,7 @@ const STILL: [&str; 9] = [
 
 #[test]
 fn every_attacker_has_threats_with_their_tests_and_what_is_not_defended_says_who_can_do_it() {
-    assert!(crate::named::rows("development/threats.md") > 20);
+    assert!(crate::support::named::rows("development/threats.md") > 20);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/development/threats.md");
     let page = fs::read_to_string(page).unwrap();
     let sections: Vec<(&str, &str)> =

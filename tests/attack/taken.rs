@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::site::{Output, Site, Tree, key, kpull};
+use crate::support::site::{Output, Site, Tree, key, kpull};
 
 fn adopt(tree: &Tree, site: &Site, rest: &str) -> Output {
     tree.kpull(&format!("adopt {rest} --site {}", site.path().display()))

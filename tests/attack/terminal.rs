@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use crate::host::{GOOD, Host, Tree, Via, allow, kpull};
-use crate::site::Site;
+use crate::attack::host::{GOOD, Host, Tree, Via, allow, kpull};
+use crate::support::site::Site;
 
 /// What turns the order of characters, breaks a line, or is not seen.
 const HIDDEN: &[char] = &[
@@ -274,7 +274,7 @@ fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
         format!("host = \"h1\"\n[trust]\nsite = \"{key}\"\nkeys = \"a\"\n[[source]]\ndir = \"/x\"\n"),
     );
     let set = "format = 1\nsite = \"lab\"\nnumber = 1\ncreated = 2026-01-01T00:00:00Z\nrelease = 1\nrotate = 1\n";
-    let signer = crate::site::key().public_key().to_openssh().unwrap();
+    let signer = crate::support::site::key().public_key().to_openssh().unwrap();
     tree.write("etc/kpull/a", format!("{set}signers = [\"a {signer}\"]\n"));
     for width in [None, Some("300")] {
         let mut command = kpull();
@@ -294,7 +294,7 @@ fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
 #[test]
 fn what_a_git_server_says_over_ssh_looks_like_no_line_of_kpull_s_own() {
     use std::os::unix::fs::PermissionsExt as _;
-    let (tree, programs) = (crate::site::Tree::new(), tempfile::tempdir().unwrap());
+    let (tree, programs) = (crate::support::site::Tree::new(), tempfile::tempdir().unwrap());
     tree.configure("[[source]]\ngit = \"ssh://git@localhost/site.git\"\nretries = 0\n");
     let ssh = programs.path().join("ssh");
     let said = "remote: welcome\\n✓ base         file:/etc/forged  content\\nerror[trust.signature]\\n\\033[2J\\302\\233mh1: nothing to do\\n";

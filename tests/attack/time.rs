@@ -4,7 +4,7 @@ use std::fs;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::host::{Attack, EVERY, GOOD, Host, Tree, Via, allow};
+use crate::attack::host::{Attack, EVERY, GOOD, Host, Tree, Via, allow};
 
 const REPLAY: &str =
     "somebody replays an old release, or the source was set back; sign again to publish it under a new serial";

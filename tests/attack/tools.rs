@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use kpull::document::layout::{MANIFEST, SIGNATURES};
 use kpull::trust::{Manifest, NAMESPACE};
 
-use crate::host::{Entry, GOOD, Host, Tree, Via, allow, key, kpull};
+use crate::attack::host::{Entry, GOOD, Host, Tree, Via, allow, key, kpull};
 
 /// A site and a place for keys.
 struct Desk {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::site::{Output, Site, Tree, command, kpull};
+use crate::support::site::{Output, Site, Tree, command, kpull};
 
 const NOBODY: u32 = 65534;
 

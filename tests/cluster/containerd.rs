@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Machines};
-use crate::sites::pods_that_answer;
-use crate::{SOON, all_is_well, ask, come_up, items, running_pods};
+use crate::cluster::sites::pods_that_answer;
+use crate::cluster::{SOON, all_is_well, ask, come_up, items, running_pods};
+use crate::support::cluster::{Cluster, Machines};
 
 #[test]
 fn pods_run_behind_a_service_with_cgroup_v1() {

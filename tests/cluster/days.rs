@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::faults::{Asking, SILENCE};
-use crate::lab::Output;
-use crate::{MASTERS, SOON, cluster, everything_is_well, items, ready_nodes};
+use crate::cluster::faults::{Asking, SILENCE};
+use crate::cluster::{MASTERS, SOON, cluster, everything_is_well, items, ready_nodes};
+use crate::support::lab::Output;
 
 const API: &str = "https://192.168.1.201/healthz";
 
@@ -84,7 +84,7 @@ fn an_authority_is_changed_and_the_cluster_stays() {
 fn an_upgrade_is_another_pin_and_so_is_the_way_back() {
     everything_is_well();
     let versions = || {
-        let nodes = crate::ask(cluster(), "get nodes");
+        let nodes = crate::cluster::ask(cluster(), "get nodes");
         items(&nodes)
             .iter()
             .map(|node| node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap().to_owned())

@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lab::Host;
-use crate::{MASTERS, SOON, cluster, everything_is_well, web};
+use crate::cluster::{MASTERS, SOON, cluster, everything_is_well, web};
+use crate::support::lab::Host;
 
 /// How many milliseconds the API may be silent while something changes: VRRP takes 3.4 seconds to see that somebody is gone, and
 /// the machine under a lab has other things to do.

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::cluster::{Cluster, Machines, artifacts};
-use crate::lab::{Host, Output, Suite};
-use crate::{SOON, all_is_well, come_up, old_firewalld};
+use crate::cluster::{SOON, all_is_well, come_up};
+use crate::support::cluster::{Cluster, Machines, artifacts};
+use crate::support::lab::{Host, Output, Suite};
+use crate::support::old_firewalld;
 
 /// Where hosts have a C library that is as young as these programs want it.
 const LIBRARY: &str = "/opt/lab-libc";

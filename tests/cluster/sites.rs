@@ -1,10 +1,10 @@
 //! Other sites than the shipped one, with other networks: one host that is everything, which becomes three, and other
 //! places for etcd, masters and pods.
 
-use crate::cluster::Cluster;
-use crate::faults::{Asking, SILENCE};
-use crate::up::condition;
-use crate::{SOON, all_is_well, ask, come_up, items, ready_nodes, running_pods};
+use crate::cluster::faults::{Asking, SILENCE};
+use crate::cluster::up::condition;
+use crate::cluster::{SOON, all_is_well, ask, come_up, items, ready_nodes, running_pods};
+use crate::support::cluster::Cluster;
 
 const VIP: &str = "10.20.0.100";
 
@@ -62,7 +62,7 @@ fn one_master_and_one_worker_are_a_cluster() {
 fn one_host_is_all_of_it(cluster: &Cluster) {
     all_is_well(cluster);
     assert_eq!(healthy_components(cluster), ["controller-manager", "etcd-0", "scheduler"]);
-    let subject = cluster.host("solo").run(crate::KUBELET_SUBJECT).ok();
+    let subject = cluster.host("solo").run(crate::cluster::KUBELET_SUBJECT).ok();
     assert!(subject.contains("system:node:solo"), "the certificate that it asked for: {subject}");
     let pods = running_pods(cluster);
     assert!(pods[0].address.starts_with("10.21."), "in the site's own network: {pods:?}");

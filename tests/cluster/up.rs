@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{MASTERS, cluster, everything_is_well};
+use crate::cluster::{MASTERS, cluster, everything_is_well};
 
 /// What kubectl prints as JSON.
 fn get(what: &str) -> Value {
@@ -40,7 +40,7 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
     assert_eq!(names, ["master1", "master2", "master3", "node1"]);
     for (node, name) in nodes.iter().zip(names) {
         assert_eq!(condition(node, "Ready"), "True", "{node:#}");
-        let subject = cluster().host(name).run(crate::KUBELET_SUBJECT).ok();
+        let subject = cluster().host(name).run(crate::cluster::KUBELET_SUBJECT).ok();
         assert!(subject.contains("system:nodes") && subject.contains(&format!("system:node:{name}")), "{subject}");
     }
 }
@@ -48,7 +48,7 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
 #[test]
 fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_other() {
     everything_is_well();
-    let web = crate::web();
+    let web = crate::cluster::web();
     let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
     assert_ne!(one.host, other.host, "on two hosts");
     for name in cluster().names() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kpull::report::Summary;
 
-use crate::tables::{Table, tables};
+use crate::docs::tables::{Table, tables};
 
 /// An event's name and, where the commands' differ, the command's.
 type Key = (String, Option<String>);

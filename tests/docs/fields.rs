@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::tables::{Table, tables};
+use crate::docs::tables::{Table, tables};
 
 /// A table of the manual: page, heading, which table of those below it, sort of file, and the place in it.
 type Described = (&'static str, &'static str, usize, &'static str, &'static str);
@@ -165,7 +165,7 @@ fn every_table_of_a_kinds_fields_is_the_kinds() {
 
 #[test]
 fn every_kind_has_its_part_of_the_page_and_no_other_is_there() {
-    let page = crate::tables::page("usage/kinds.md");
+    let page = crate::docs::tables::page("usage/kinds.md");
     let parts: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let kinds: BTreeSet<&str> = kpull::kind::KINDS.iter().map(|kind| kind.name).collect();
     let others: Vec<&&str> = parts.symmetric_difference(&kinds).collect();

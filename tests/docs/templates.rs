@@ -7,7 +7,7 @@ use std::path::Path;
 use kpull::resolve::Facts;
 use serde_json::Value;
 
-use crate::tables::{Table, page, tables};
+use crate::docs::tables::{Table, page, tables};
 
 /// The names in the first column of a table, as far as they begin like this.
 fn named(table: &Table, start: &str) -> BTreeSet<String> {

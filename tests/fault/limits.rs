@@ -8,9 +8,9 @@ use kpull::net::server::{Answer, Server};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::disk::changing;
-use crate::site::{Output, Site, Tree};
-use crate::{World, copy};
+use crate::fault::{World, copy};
+use crate::support::disk::changing;
+use crate::support::site::{Output, Site, Tree};
 
 const FILES: &str = "kpull may not open as many files as it needs: raise `ulimit -n`, or LimitNOFILE= of its unit";
 const PROCESSES: &str = "there may be no more processes, of this host (kernel.pid_max), this user (`ulimit -u`) or kpull's unit \

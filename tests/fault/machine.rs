@@ -4,9 +4,9 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::disk::{changing, on_own_file_system};
-use crate::site::{Output, Site, Tree};
-use crate::{copy, role};
+use crate::fault::{copy, role};
+use crate::support::disk::{changing, on_own_file_system};
+use crate::support::site::{Output, Site, Tree};
 
 const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
                           changed at this path";

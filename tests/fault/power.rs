@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::site::Tree;
-use crate::{World, copy};
+use crate::fault::{World, copy};
+use crate::support::site::Tree;
 
 /// Calls at which what is on the disk, and what is not, differ most: before what makes names, and before what waits for the disk.
 const CALLS: [&str; 8] = ["linkat", "renameat", "rename", "fsync", "syncfs", "mkdirat", "unlinkat", "write"];

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::site::{Site, Snapshot, Tree};
-use crate::traced::{DAY, YEAR, with_clock};
-use crate::{copy, role};
+use crate::fault::{copy, role};
+use crate::support::site::{Site, Snapshot, Tree};
+use crate::support::traced::{DAY, YEAR, with_clock};
 
 const SET_THE_CLOCK: &str =
     "set the clock; a clock that is set back would let an expired release pass; the host stays converged on release 1";

@@ -1,8 +1,7 @@
 //! Users, groups and owners on a real host: made by its own programs, and looked up in all of NSS.
 
-use crate::H1;
-use crate::lab::{Host, Lab};
-use crate::software::offer_script;
+use crate::lab::software::offer_script;
+use crate::support::lab::{H1, Host, Lab};
 
 /// What the script of a package does: it makes a user and a group.
 const SCRIPT: &str = r"groupadd --system labsock
@@ -91,7 +90,7 @@ fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_kn
     let lab = Lab::new(&[H1]);
     let host = prepare(&lab);
     let subuids = host.run("wc -l < /etc/subuid").ok();
-    crate::sign_on(host, ROLE, "");
+    crate::lab::sign_on(host, ROLE, "");
     let plan = host.run("kpull plan");
     assert_eq!(plan.code(), 2, "{plan}");
     for line in ["user:ann", "members:ann", "user:ci", "members:far.ann", "package:lab-daemon"] {
@@ -159,7 +158,7 @@ fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_kn
 fn an_account_that_can_t_be_made_is_told_with_what_to_do() {
     let lab = Lab::new(&[H1]);
     let host = prepare(&lab);
-    crate::sign_on(host, "summary = \"For a test\"\n", "");
+    crate::lab::sign_on(host, "summary = \"For a test\"\n", "");
     for (role, message) in [
         ("[[file]]\npath = \"/srv/x\"\ncontent = \"x\"\nowner = \"ghost\"\n", "/srv/x can't be given to user ghost"),
         ("[[directory]]\npath = \"/srv/x\"\ngroup = \"ghost\"\n", "/srv/x can't be given to group ghost"),

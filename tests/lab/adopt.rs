@@ -1,7 +1,6 @@
 //! A host that somebody has set up by hand, and the role that is made of it.
 
-use crate::H1;
-use crate::lab::Lab;
+use crate::support::lab::{H1, Lab};
 
 const BY_HAND: &str = "
     printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/app.service

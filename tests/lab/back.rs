@@ -4,8 +4,7 @@ use std::net::TcpListener;
 
 use kpull::net::server::Server;
 
-use crate::H1;
-use crate::lab::{Host, Lab};
+use crate::support::lab::{H1, Host, Lab};
 
 const FABRIC: &str = "192.168.1.254";
 
@@ -64,7 +63,7 @@ impl World {
         let (lab, dir) = (Lab::new(&[H1]), tempfile::tempdir().unwrap());
         let releases = dir.path().join("releases");
         let server = lab.in_network(move || {
-            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::web(releases)).unwrap()
+            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::support::web::web(releases)).unwrap()
         });
         let world = Self { lab, dir, server: Some(server) };
         let site = world.dir.path().join("site");
@@ -73,7 +72,7 @@ impl World {
         std::fs::write(site.join("site.toml"), "name = \"lab\"\n").unwrap();
         std::fs::write(site.join("host_vars/h1.toml"), "address = \"192.168.1.11\"\nroles = [\"app\"]\n").unwrap();
         let key = world.dir.path().join("key");
-        crate::lab::Output::of(
+        crate::support::lab::Output::of(
             std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key),
         )
         .ok();
@@ -92,7 +91,7 @@ impl World {
 
     /// Signs and publishes this role.
     fn release(&self, role: &str) {
-        crate::publish(self.dir.path(), role);
+        crate::lab::publish(self.dir.path(), role);
     }
 }
 

@@ -1,8 +1,7 @@
 //! Which control groups a real host has, and that a role that needs others changes nothing.
 
-use crate::H1;
-use crate::alone::World;
-use crate::lab::Lab;
+use crate::support::alone::World;
+use crate::support::lab::{H1, Lab};
 
 const DOCKER: &str = include_str!("../../roles/docker/role.toml");
 

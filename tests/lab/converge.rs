@@ -12,9 +12,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::git::{git, git_backend};
-use crate::lab::{Host, Lab, Output};
-use crate::{Answer, Seen};
+use crate::support::git::{git, git_backend};
+use crate::support::lab::{Host, Lab, Output};
+use kpull::net::server::{Answer, Seen};
 
 const MASTER: (&str, &str) = ("master1", "192.168.1.101");
 const CLIENT: (&str, &str) = ("client", "192.168.1.50");

@@ -4,9 +4,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::H1;
-use crate::alone::World;
-use crate::lab::{Host, Lab};
+use crate::support::alone::World;
+use crate::support::lab::{H1, Host, Lab};
 
 /// A unit that runs, in a role.
 fn unit(name: &str, more: &str) -> String {

@@ -1,8 +1,8 @@
 //! firewalld on a real host: zones, services and sets of a role's own, and addresses that are written in more than one way.
 
-use crate::alone::World;
-use crate::lab::{Host, Lab};
-use crate::{CURL_NO_CONNECTION, H1, H2};
+use crate::lab::{CURL_NO_CONNECTION, H1, H2};
+use crate::support::alone::World;
+use crate::support::lab::{Host, Lab};
 
 const OWN: &str = r#"
 [[firewall]]

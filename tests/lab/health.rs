@@ -1,7 +1,6 @@
 //! Units whose work is undone, hosts that wait for another, and the health of all of it as a table.
 
-use crate::H1;
-use crate::lab::{Host, Lab};
+use crate::support::lab::{H1, Host, Lab};
 
 const ROLE: &str = r#"
 summary = "For a test"
@@ -54,7 +53,7 @@ fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_ver
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     host.write("/srv/rules", "good\n");
-    crate::sign_on(host, ROLE, "");
+    crate::lab::sign_on(host, ROLE, "");
     assert!(host.run("kpull verify").fails(1).contains("no release yet"));
 
     // the gate is shut: all else is done, and what waits was never touched
@@ -137,7 +136,7 @@ check_within = "{within}"
 "#
         )
     };
-    crate::sign_on(host, &role("1h"), "");
+    crate::lab::sign_on(host, &role("1h"), "");
     host.run("kpull apply").ok();
     host.run("systemctl restart rules && echo 3 > /run/fails").ok();
     let before = life(host, "rules");

@@ -1,6 +1,6 @@
 //! Settings of a real kernel: each is read whole, so it is set once, kept, given back and taken over as it is.
 
-use crate::alone::World;
+use crate::support::alone::World;
 
 /// A role with these settings.
 fn role(settings: &[(&str, &str)]) -> String {

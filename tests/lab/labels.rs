@@ -1,6 +1,6 @@
 //! Files get the contexts that SELinux's policy has for them, from the real program that knows it.
 
-use crate::lab::{Host, Lab};
+use crate::support::lab::{Host, Lab};
 
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 

@@ -1,7 +1,6 @@
 //! Commands with a user of their own, of a run that somebody starts at a terminal.
 
-use crate::H1;
-use crate::lab::Lab;
+use crate::support::lab::{H1, Lab};
 
 const ROLE: &str = r#"
 summary = "For a test"
@@ -78,7 +77,7 @@ fn a_command_of_a_user_gets_nothing_of_roots_terminal_files_and_rights() {
     ] {
         let lab = Lab::new(&[H1]);
         let host = lab.host("h1");
-        crate::sign_on(host, ROLE, "");
+        crate::lab::sign_on(host, ROLE, "");
         host.write("/srv/attack", ATTACK);
         host.write("/srv/login", LOGIN);
         host.run(

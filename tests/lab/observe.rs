@@ -1,7 +1,6 @@
 //! What a host tells of itself under systemd: records with fields, metrics, hooks, a line for whoever logs in.
 
-use crate::H1;
-use crate::lab::Lab;
+use crate::support::lab::{H1, Lab};
 
 const ROLE: &str = r#"
 summary = "For a test"
@@ -38,7 +37,7 @@ fn a_host_tells_in_its_journal_in_metrics_to_hooks_and_whoever_logs_in() {
     let motd = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/motd/60-kpull");
     host.run("mkdir -p /etc/update-motd.d").ok();
     host.copy(motd, "/etc/update-motd.d/60-kpull", 0o755);
-    crate::sign_on(host, ROLE, MORE);
+    crate::lab::sign_on(host, ROLE, MORE);
     host.run("systemctl daemon-reload").ok();
     let metric = |name: &str| host.run(&format!("grep '^{name} ' /srv/kpull.prom | cut -d' ' -f2")).ok();
     let told = || host.run("sed -n '$s/.*\"event\":\"\\([a-z]*\\)\".*/\\1/p' /srv/told").ok();

@@ -1,8 +1,7 @@
 //! A second user of a host, who races against every run of root in directories of theirs: outputs of `[metrics]` and `[status]`, and a
 //! managed path.
 
-use crate::H1;
-use crate::lab::{Host, Lab};
+use crate::support::lab::{H1, Host, Lab};
 
 /// As many runs as the races may take.
 const RUNS: usize = 200;
@@ -103,7 +102,7 @@ fn world(role: &str, more: &str) -> Lab {
          printf 'ours\\n' > /srv/ledger && chown root:bob /srv/ledger && chmod 660 /srv/ledger",
     )
     .ok();
-    crate::sign_on(host, role, more);
+    crate::lab::sign_on(host, role, more);
     host.write("/srv/attack", ATTACK);
     host.run("kpull apply").ok();
     lab

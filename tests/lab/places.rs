@@ -1,6 +1,6 @@
 //! Places on a real host that refuse what a role wants there: what depends on one is left out, and everything else is applied.
 
-use crate::alone::World;
+use crate::support::alone::World;
 
 /// Files of a user, one that needs the first, and one of the host that comes last.
 const ROLE: &str = r#"

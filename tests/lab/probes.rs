@@ -8,9 +8,9 @@ use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::authority::{authority, named};
-use crate::lab::{Lab, fabric_of};
-use crate::{H1, child};
+use crate::support::authority::{authority, named};
+use crate::support::child;
+use crate::support::lab::{H1, Lab, fabric_of};
 
 /// What a server was asked for, and `/proc/PID/status` of who did.
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
@@ -79,7 +79,7 @@ tcp = "{fabric}:8081"
 decides = false
 "#
     );
-    crate::sign_on(host, &role, "");
+    crate::lab::sign_on(host, &role, "");
     host.write("/srv/ca.pem", issuer.pem());
     host.write("/srv/cert.pem", certificate.pem());
     host.write("/srv/key.pem", key.serialize_pem());

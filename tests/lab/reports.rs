@@ -1,8 +1,8 @@
 //! What other configuration tools were reported for, on a real host; `docs/src/development/reports.md` says which.
 
-use crate::alone::World;
-use crate::lab::Host;
-use crate::software::offer_script;
+use crate::lab::software::offer_script;
+use crate::support::alone::World;
+use crate::support::lab::Host;
 
 fn state(host: Host<'_>, unit: &str) -> String {
     host.run(&format!("systemctl show -p ActiveState -p SubState --value {unit}")).ok().replace('\n', " ")

@@ -6,9 +6,9 @@ use std::process::Command;
 use kpull::net::server::Server;
 use rcgen::KeyPair;
 
-use crate::authority::{authority, named};
-use crate::fleetlock::StandIn;
-use crate::lab::{Host, Lab, Output};
+use crate::support::authority::{authority, named};
+use crate::support::fleetlock::StandIn;
+use crate::support::lab::{Host, Lab, Output};
 
 const HOSTS: [(&str, &str); 5] = [
     ("h1", "192.168.1.11"),
@@ -73,8 +73,9 @@ impl World {
     fn new(rollout: &str, status: &str) -> Self {
         let (lab, dir) = (Lab::new(&HOSTS), tempfile::tempdir().unwrap());
         let releases = dir.path().join("releases");
-        let web =
-            lab.in_network(move || Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::web(releases)));
+        let web = lab.in_network(move || {
+            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::support::web::web(releases))
+        });
         let world = Self { lab, dir, servers: vec![web.unwrap()] };
         let path = |name: &str| world.dir.path().join(name).to_str().unwrap().to_owned();
         Output::of(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path("key")])).ok();
@@ -114,7 +115,7 @@ impl World {
     }
 
     fn release(&self, text: &str) {
-        crate::publish(self.dir.path(), &ROLE.replace("RELEASE", text));
+        crate::lab::publish(self.dir.path(), &ROLE.replace("RELEASE", text));
     }
 
     /// Lets every host run so many times, the last ones first; what each of them said at the end.

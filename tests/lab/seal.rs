@@ -1,7 +1,7 @@
 //! The short way on a real host, and that no drift of its units, its firewall and what its guards ask for slips through it.
 
-use crate::alone::World;
-use crate::lab::Host;
+use crate::support::alone::World;
+use crate::support::lab::Host;
 
 const ROLE: &str = r#"
 [[file]]

@@ -1,7 +1,6 @@
 //! A secret handed to a service by systemd, encrypted for the machine where that can be.
 
-use crate::H1;
-use crate::lab::{Host, Lab};
+use crate::support::lab::{H1, Host, Lab};
 
 const ROLE: &str = r#"
 summary = "For a test"

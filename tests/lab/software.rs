@@ -4,8 +4,8 @@ use std::net::TcpListener;
 
 use kpull::net::server::Server;
 
-use crate::alone::World;
-use crate::lab::Host;
+use crate::support::alone::World;
+use crate::support::lab::Host;
 
 /// Makes a package for apt that ships `/etc/NAME/NAME.conf`, in the repository that the host installs from.
 const DEB: &str = r#"
@@ -308,7 +308,9 @@ impl Mirror {
     /// Serves what the host has in /srv/mirror.
     fn serve(&mut self) {
         let files = self.world.host().root().join("srv/mirror");
-        let listen = move || Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::web(files)).unwrap();
+        let listen = move || {
+            Server::on(TcpListener::bind((FABRIC, 80)).unwrap(), None, crate::support::web::web(files)).unwrap()
+        };
         self.server = Some(self.world.0.in_network(listen));
     }
 

@@ -1,7 +1,6 @@
 //! What `kpull status` knows of a host's own systemd.
 
-use crate::H1;
-use crate::lab::{Host, Lab};
+use crate::support::lab::{H1, Host, Lab};
 
 const CONFIG: &str =
     "host = \"h1\"\n[trust]\nsite = \"lab\"\nallowed_signers = \"allowed_signers\"\n[[source]]\ndir = \"/srv/site\"\n";

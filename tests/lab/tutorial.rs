@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-use crate::lab::{Lab, Running};
+use crate::support::lab::{Lab, Running};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/usage/tutorial.md");
 const HOSTS: [(&str, &str); 2] = [("h1", "192.168.1.11"), ("h2", "192.168.1.12")];
@@ -26,7 +26,7 @@ impl World {
         let desk = lab.dir().join("desk");
         fs::create_dir_all(desk.join("www/fleet")).unwrap();
         let mut real = Vec::new();
-        let package = crate::packages::packages().join("kpull_0.1.0-1_amd64.deb");
+        let package = crate::lab::packages::packages().join("kpull_0.1.0-1_amd64.deb");
         for (name, _) in HOSTS {
             let host = lab.host(name);
             host.copy(&package, "/root/kpull_0.1.0-1_amd64.deb", 0o644);

@@ -1,7 +1,7 @@
 //! Units as a role changes them: kpull's own, templates, links that enable, and what becomes of a unit that no role has any more.
 
-use crate::alone::World;
-use crate::lab::Host;
+use crate::support::alone::World;
+use crate::support::lab::Host;
 
 /// A service that runs, in a role; `\n` in `text` is a line end.
 fn service(name: &str, text: &str, more: &str) -> String {

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::kernels::a_tree_that_changes;
-use crate::machine::{Machine, cache, made_by, need, run};
-use crate::site::{Output, Site, Tree, key};
+use crate::platforms::kernels::a_tree_that_changes;
+use crate::support::machine::{Machine, cache, made_by, need, run};
+use crate::support::site::{Output, Site, Tree, key};
 
 const TARGET: &str = "aarch64-unknown-linux-musl";
 

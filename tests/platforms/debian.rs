@@ -1,8 +1,8 @@
 //! Debian 11 to sid: one script of steps on a host of each.
 
-use crate::alone::World;
-use crate::firewalld;
-use crate::lab::{Host, Suite};
+use crate::platforms::firewalld;
+use crate::support::alone::World;
+use crate::support::lab::{Host, Suite};
 
 /// One of most kinds. The shipped role `firewall` is on the host too.
 const APP: &str = r#"

@@ -10,7 +10,7 @@ use kpull::resolve::{Catalog, Facts, resolve};
 use kpull::secret::Secrets;
 use kpull::site::Site as Loaded;
 
-use crate::site::{Site, kpull};
+use crate::support::site::{Site, kpull};
 
 /// The first master has Docker as the distribution has it.
 static SITE: LazyLock<Arc<Loaded>> = LazyLock::new(|| {
@@ -185,7 +185,7 @@ fn record(site: &Site, file: &str) {
 }
 
 /// What a command says with the site's directory.
-fn told(site: &Site, words: &str) -> crate::site::Output {
+fn told(site: &Site, words: &str) -> crate::support::site::Output {
     kpull(&words.split(' ').chain(["--site", site.path().to_str().unwrap()]).collect::<Vec<_>>())
 }
 

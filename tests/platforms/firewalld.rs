@@ -1,9 +1,8 @@
 //! firewalld of every age: either backend, and the D-Bus interface that it had before 0.9.
 
-use crate::H1;
-use crate::alone::World;
-use crate::lab::{Host, Lab, Suite};
-use crate::old_firewalld::make_old;
+use crate::support::alone::World;
+use crate::support::lab::{H1, Host, Lab, Suite};
+use crate::support::old_firewalld::make_old;
 
 /// Zones, sets, services and rules, beside the shipped role.
 const APP: &str = r#"

@@ -9,10 +9,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use serde_json::json;
 
-use crate::alone::World;
-use crate::kernel::{Version, in_container_of, like};
-use crate::lab;
-use crate::site::{Output, Site, Tree, command};
+use crate::support::alone::World;
+use crate::support::kernel::{Version, in_container_of, like};
+use crate::support::lab;
+use crate::support::site::{Output, Site, Tree, command};
 
 /// What a tree is made of at first: each way of writing, links on the way, and a directory to be removed with all that is in it.
 const OLD: &str = r#"
@@ -111,7 +111,7 @@ fn all_works(on: &On) {
 }
 
 /// Makes a tree, changes it and goes back, with a kpull that `run` runs on it; what it was after each step.
-pub fn a_tree_that_changes(run: impl Fn(&Tree, &str) -> Output) -> Vec<crate::site::Snapshot> {
+pub fn a_tree_that_changes(run: impl Fn(&Tree, &str) -> Output) -> Vec<crate::support::site::Snapshot> {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", OLD);
     let tree = site.sign().enroll();

@@ -12,7 +12,7 @@ mod zypper;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::lab::Output;
+use crate::support::lab::Output;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 

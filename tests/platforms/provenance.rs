@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{REPOSITORY, VERSION, ending, ran, stand_in};
-use crate::lab::Output;
+use crate::support::lab::Output;
 
 /// A directory with packages of a stand-in, and with keys beside it.
 struct Built {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::repository::{KEY, Releaser};
 use super::{REPOSITORY, ran, stand_in};
-use crate::lab::Output;
+use crate::support::lab::Output;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

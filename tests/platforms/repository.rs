@@ -7,9 +7,8 @@ use std::process::Command;
 use kpull::net::server::Server;
 
 use super::{REPOSITORY, VERSION, ending, ran, stand_in};
-use crate::H1;
-use crate::lab::{Lab, Output};
-use crate::web::web;
+use crate::support::lab::{H1, Lab, Output};
+use crate::support::web::web;
 
 pub const KEY: &str = "releases@example.org";
 const FABRIC: &str = "192.168.1.254";

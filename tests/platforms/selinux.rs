@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::site::Output;
-use crate::steps::boot;
+use crate::platforms::steps::boot;
+use crate::support::site::Output;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::machine::{Machine, made_by, need, run};
+use crate::support::machine::{Machine, made_by, need, run};
 
 /// What a step says and its exit code are files beside the steps.
 const STEP: &str = r#"

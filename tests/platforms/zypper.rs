@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::ran;
-use crate::alone::World;
+use crate::support::alone::World;
 
 const OS_RELEASE: &str = "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\nVERSION_ID=\"15.6\"\n";
 const REPO: &str = "[[file]]\npath = \"/etc/zypp/repos.d/lab.repo\"\n\

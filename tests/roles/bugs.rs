@@ -9,7 +9,7 @@ use kpull::document::is_sha256;
 use kpull::pki::KeyType;
 use serde_json::Value;
 
-use crate::made::{Made, Tree};
+use crate::roles::made::{Made, Tree};
 
 const MASTERS: [&str; 3] = ["master1", "master2", "master3"];
 

@@ -18,8 +18,8 @@ use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use toml_edit::DocumentMut;
 
-use crate::shipped::assemble;
-use crate::site::{Output, key, kpull};
+use crate::support::shipped::assemble;
+use crate::support::site::{Output, key, kpull};
 
 /// A site in a directory of its own, with everything that `kpull check` wants.
 pub struct Made {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, RawString, Table, Value};
 
-use crate::made::Made;
-use crate::rendered::ADVICE;
+use crate::roles::made::Made;
+use crate::roles::rendered::ADVICE;
 
 #[test]
 fn every_role_has_its_page_and_the_page_says_what_the_role_does() {

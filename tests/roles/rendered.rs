@@ -12,7 +12,7 @@ use std::path::Path;
 
 use kpull::resolve::wishes;
 
-use crate::made::{Made, What, facts};
+use crate::roles::made::{Made, What, facts};
 
 /// Snapshots by name.
 type Shots = BTreeMap<String, String>;

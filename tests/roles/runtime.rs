@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kpull::document::Files;
-use kpull::resolve::{Facts, Os, resolve};
+use kpull::host::os::Os;
+use kpull::resolve::{Facts, resolve};
 use kpull::secret::Secrets;
 use kpull::site::Site;
 
-use crate::made::{Made, facts};
+use crate::roles::made::{Made, facts};
 
 /// What is wrong with a host that has these control groups: messages with their places and advice.
 fn refused(site: &Arc<Site>, host: &str, cgroup: &str) -> Vec<[String; 3]> {

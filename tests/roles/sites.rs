@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::made::Made;
+use crate::roles::made::Made;
 
 /// What the site's hosts install, and artifacts.toml has no pin for arm64 of.
 const NOT_PINNED: [&str; 1] = ["etcd"];
@@ -205,7 +205,7 @@ fn two_clusters_in_one_repository_know_nothing_of_each_other() {
     for (made, path) in [(&blue, "blue"), (&green, "green")] {
         let at = repository.path().join(path);
         assert!(std::process::Command::new("cp").arg("-r").args([made.path(), at.clone()]).status().unwrap().success());
-        let said = crate::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(0).stdout;
+        let said = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(0).stdout;
         assert_eq!(said.contains("e1 "), path == "green", "{said}");
     }
     let names = |made: &Made| made.site.hosts.keys().cloned().collect::<BTreeSet<_>>();
@@ -277,7 +277,7 @@ fn a_mistake_in_the_address_plan_is_told_where_it_was_made() {
         let text = fs::read_to_string(at.join(file)).unwrap();
         assert!(text.contains(from), "{file}: {from}");
         fs::write(at.join(file), text.replace(from, to)).unwrap();
-        let said = crate::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(1).stderr;
+        let said = crate::support::site::kpull(&["check", "--site", at.to_str().unwrap()]).exits(1).stderr;
         let number = text.lines().position(|known| known.starts_with(line)).unwrap() + 1;
         let place = if line.is_empty() { "kube-apiserver/role.toml:".to_owned() } else { format!("{file}:{number}:") };
         assert!(said.contains(what) && said.contains(&place), "{to}: {what}, {place}\n{said}");

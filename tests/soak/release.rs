@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use kpull::trust::Listed;
 
-use crate::Random;
-use crate::site::Site;
+use crate::soak::Random;
+use crate::support::site::Site;
 
 /// How many places of each kind there are.
 const PLACES: usize = 8;

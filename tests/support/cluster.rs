@@ -1,5 +1,4 @@
 //! A cluster for a test: a site that is signed and published, and hosts that follow it by kpull's timer and nothing else.
-#![allow(dead_code, reason = "each test uses the part that it needs")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,8 +16,8 @@ use kpull::net::server::{Answer, Server};
 use kpull::trust::NAMESPACE;
 use toml_edit::{DocumentMut, Item, TableLike};
 
-use crate::lab::{Host, Lab, Output, Suite, fabric_of};
-use crate::shipped::{assemble, cluster_dir};
+use crate::support::lab::{Host, Lab, Output, Suite, fabric_of};
+use crate::support::shipped::{assemble, cluster_dir};
 
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
@@ -207,11 +206,6 @@ impl Cluster {
     /// One of the hosts.
     pub fn host<'a>(&'a self, name: &'a str) -> Host<'a> {
         self.lab.host(name)
-    }
-
-    /// The lab that the hosts are in.
-    pub fn lab(&self) -> &Lab {
-        &self.lab
     }
 
     /// Starts the timer of every host.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::site::{Output, Site, Tree};
+use crate::support::site::{Output, Site, Tree};
 
 /// A site that changes `/srv/old` and, before that, writes something small elsewhere; then what `more` of a role says.
 pub fn changing(old: &str, more: &str) -> (Site, Tree) {

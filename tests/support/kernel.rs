@@ -1,5 +1,4 @@
 //! An older kernel, as far as programs can tell: system calls that it lacks answer ENOSYS.
-#![allow(dead_code, reason = "each suite uses the part that it needs")]
 
 use std::collections::BTreeMap;
 

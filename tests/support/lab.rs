@@ -1,5 +1,4 @@
 //! Real hosts for a test: `tests/lab/lab`, with an end that also comes when the test fails or is killed.
-#![allow(dead_code, reason = "each test uses the part that it needs")]
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
@@ -10,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+/// The host of a test that has one.
+pub const H1: (&str, &str) = ("h1", "192.168.1.11");
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab");
 const CONTAINERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/containers/.");
 

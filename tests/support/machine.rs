@@ -1,5 +1,4 @@
 //! Virtual machines, for what needs a kernel of its own: QEMU in software, which every machine can run.
-#![allow(dead_code, reason = "each test uses the part that it needs")]
 
 use std::ffi::OsStr;
 use std::fs;

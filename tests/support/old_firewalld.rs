@@ -1,6 +1,6 @@
 //! A stand-in for firewalld 0.4.4.4 on a host: the host's own, without what came later.
 
-use crate::lab::Host;
+use crate::support::lab::Host;
 
 /// Takes the newer methods away from the host's firewalld.
 pub fn make_old(host: Host<'_>) {

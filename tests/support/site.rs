@@ -1,5 +1,4 @@
 //! A site in a directory, a tree to apply it to, and the program as somebody at a terminal has it.
-#![allow(dead_code, reason = "each suite uses the part that it needs")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,7 +2,6 @@
 //!
 //! The program is linked statically and asks the vDSO for the time, so nothing can be loaded in front of its clock (libfaketime).
 //! Here the vDSO is hidden from it, and what the kernel answers about the time is changed on its way.
-#![allow(dead_code, reason = "each suite uses the part that it needs")]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -13,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::site::{Output, Tree};
+use crate::support::site::{Output, Tree};
 
 /// A day, in seconds.
 pub const DAY: i64 = 24 * 3600;

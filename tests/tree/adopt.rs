@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::site::{Output, Site, Tree};
+use crate::support::site::{Output, Site, Tree};
 
 /// A machine that somebody has set up by hand.
 fn by_hand() -> Tree {

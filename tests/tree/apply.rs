@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use crate::site::{Site, Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
 
 /// A site with one host `h1` that has the role `base`, and nothing in that role but `toml`.
 pub fn base(toml: &str) -> Site {

@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use kpull::net::server::{Answer, Seen, Server};
 use kpull::trust::Listed;
 
-use crate::site::{Site, Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
 
 /// Some bytes that don't compress and of which no two pieces are alike.
 pub fn bytes(count: usize) -> Vec<u8> {

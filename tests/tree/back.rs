@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::symlink;
 
-use crate::apply::base;
-use crate::site::{Site, Tree};
+use crate::support::site::{Site, Tree};
+use crate::tree::apply::base;
 
 const MANY: &str = r#"
 [[directory]]

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::site::{Site, Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
 
 const SITE: &str = r#"name = "test"
 vars.domain = "example"
@@ -414,7 +414,7 @@ fn all_mistakes_are_told_at_once_and_each_once() {
     site.host("h1", &format!("{HOST}vars.domian = 1\nvars.base.prot = 2\n"));
     site.host("h2", "address = \"10.0.0.2\"\ngroups = [\"wbe\"]\nroles = [\"bsae\"]\n");
     let dir = site.path().to_str().unwrap().to_owned();
-    let told = |output: crate::site::Output| -> Vec<String> {
+    let told = |output: crate::support::site::Output| -> Vec<String> {
         let text = |error: &serde_json::Value| error["error"].as_str().unwrap().to_owned();
         output.exits(1).events("error").iter().map(text).collect()
     };

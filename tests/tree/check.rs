@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::site::{Site, kpull};
+use crate::support::site::{Site, kpull};
 
 const PIN: &str = "[app]\nversion = \"1.9.2\"\namd64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\", size = 4 }\narm64 = { url = \"https://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\", size = 4 }\n";
 const ROLE: &str = r#"summary = "A program that listens"

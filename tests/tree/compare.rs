@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::site::{Output, Site, kpull};
+use crate::support::site::{Output, Site, kpull};
 
 fn site() -> Site {
     let site = Site::new("test");

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::apply::base;
-use crate::artifacts::{bytes, site};
-use crate::nginx::{Nginx, alone};
-use crate::site::{Site, Tree, command};
+use crate::support::site::{Site, Tree, command};
+use crate::tree::apply::base;
+use crate::tree::artifacts::{bytes, site};
+use crate::tree::nginx::{Nginx, alone};
 
 static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| bytes(24 << 20));
 

@@ -1,6 +1,6 @@
 //! `kpull test`: examples of roles.
 
-use crate::site::{Output, Site, kpull};
+use crate::support::site::{Output, Site, kpull};
 
 const ROLE: &str = "required = [\"domain\"]\n[vars]\nport = 80\n[[template]]\npath = \"/etc/web.conf\"\ntemplate = \"web.conf\"\n[[package]]\nname = \"policycoreutils\"\nwhen = \"facts.os.family == 'rhel'\"\n[[command]]\nrun = [\"true\"]\ncreates = \"/x\"\nenv = { A = \"1\", B = \"p{{ port }}\" }\n";
 

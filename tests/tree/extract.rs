@@ -9,8 +9,8 @@ use flate2::write::GzEncoder;
 use tar::EntryType;
 use zip::write::SimpleFileOptions;
 
-use crate::artifacts::{bytes, published, site};
-use crate::site::{Site, Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
+use crate::tree::artifacts::{bytes, published, site};
 
 /// What is put into an archive: a name, whatever it is; what it is, with its mode or where it leads; and its content.
 type Part<'a> = (&'a str, Is<'a>, &'a [u8]);

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::artifacts;
-use crate::disk::{changing, on_own_file_system};
-use crate::site::{Output, Site, command};
+use crate::support::disk::{changing, on_own_file_system};
+use crate::support::site::{Output, Site, command};
+use crate::tree::artifacts;
 
 const FREE_SPACE: &str = "free some space there, or inodes (`df -h` and `df -i` tell which), then run again; nothing was \
                           changed at this path";

@@ -1,7 +1,7 @@
 //! `[[firewall]]` in a tree: zones, services and sets of a role's own are files, and an address is the same however it is written.
 
-use crate::apply::base;
-use crate::site::{Output, Site, Tree, kpull};
+use crate::support::site::{Output, Site, Tree, kpull};
+use crate::tree::apply::base;
 
 const PUBLIC: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n  \
     <interface name=\"eth1\"/>\n  <forward/>\n</zone>\n";

@@ -10,8 +10,8 @@ use kpull::trust::{AllowedSigners, KeySet, Purpose};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
-use crate::site::{Output, Site, Tree, command, kpull};
-use crate::sources::files;
+use crate::support::site::{Output, Site, Tree, command, kpull};
+use crate::tree::sources::files;
 
 /// The key of a host, by its number.
 fn host_key(number: u8) -> PrivateKey {
@@ -224,7 +224,7 @@ fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
     assert_eq!(say("time", (now - jiff::SignedDuration::from_hours(24)).to_string().into()), ["well", "silent"]);
     // or they have not heard yet that a key set has taken it back
     assert_eq!(say("time", now.to_string().into()), ["behind", "behind"]);
-    let line = format!("tester {}\n", crate::site::key().public_key().to_openssh().unwrap());
+    let line = format!("tester {}\n", crate::support::site::key().public_key().to_openssh().unwrap());
     let start = KeySet::start("test", AllowedSigners::parse("f", &line).unwrap(), 1, 1);
     let created = jiff::Timestamp::from_second(1_700_000_000).unwrap();
     let set = KeySet { number: 1, created, last_serial: Some(1), ..start };

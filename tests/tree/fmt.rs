@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::site::{Site, kpull};
+use crate::support::site::{Site, kpull};
 
 #[test]
 fn the_shipped_site_is_formatted() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::site::{Output, kpull};
+use crate::support::site::{Output, kpull};
 
 /// The commands that `kpull --help` lists.
 fn commands() -> BTreeSet<String> {

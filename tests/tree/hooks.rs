@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use kpull::net::server::{Answer, Seen, Server};
 use serde_json::Value;
 
-use crate::site::{Site, Tree};
+use crate::support::site::{Site, Tree};
 
 /// A host with one file, `/etc/a`, and these hooks. `LOG` in them is a file beside it.
 fn host(hooks: &str) -> (Site, Tree) {

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::apply::base;
-use crate::artifacts;
-use crate::site::{Output, Site, Tree};
+use crate::support::site::{Output, Site, Tree};
+use crate::tree::apply::base;
+use crate::tree::artifacts;
 
 /// A user's file, what depends on it, and more that comes before and after.
 const ROLE: &str = r#"

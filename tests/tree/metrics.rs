@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kpull::metrics::METRICS;
+use kpull::agent::metrics::METRICS;
 use serde_json::{Value, json};
 
-use crate::pki::{WEB, World};
-use crate::site::{Site, Tree};
+use crate::support::site::{Site, Tree};
+use crate::tree::pki::{WEB, World};
 
 fn packaged(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(path)

@@ -10,8 +10,8 @@ use std::time::Duration;
 use kpull::net::server::{Answer, Seen, Server};
 use kpull::trust::Listed;
 
-use crate::artifacts::{WHOLE, bytes, leave, ranges, site, stored, web};
-use crate::site::{Site, Tree};
+use crate::support::site::{Site, Tree};
+use crate::tree::artifacts::{WHOLE, bytes, leave, ranges, site, stored, web};
 
 /// How many bytes the artifact has.
 const SIZE: usize = 10_000;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::apply::base;
-use crate::site::{Site, Tree, kpull};
+use crate::support::site::{Site, Tree, kpull};
+use crate::tree::apply::base;
 
 const RULE: &str = "ACTION==\\\"add\\\"\\n";
 

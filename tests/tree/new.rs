@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::site::{Output, Site, kpull};
+use crate::support::site::{Output, Site, kpull};
 
 /// `kpull COMMAND --site DIR`.
 fn at(site: &Site, command: &[&str]) -> Output {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rcgen::KeyPair;
 
-use crate::artifacts;
-use crate::authority::{authority, named};
-use crate::site::{Output, Site, Tree};
-use crate::supply::{mirror, publish, site};
+use crate::support::authority::{authority, named};
+use crate::support::site::{Output, Site, Tree};
+use crate::tree::artifacts;
+use crate::tree::supply::{mirror, publish, site};
 
 /// An nginx in a directory of its own.
 pub struct Nginx {
@@ -276,7 +276,7 @@ fn a_host_puts_its_status_on_nginx_and_the_fleet_s_people_read_it_there() {
     let (url, options) = (nginx.url("releases/fleet"), nginx.options());
     let mut arguments = vec!["fleet", "--site", site.path().to_str().unwrap(), &url];
     arguments.extend(options.iter().map(String::as_str));
-    let told = crate::site::kpull(&arguments).exits(0).stdout;
+    let told = crate::support::site::kpull(&arguments).exits(0).stdout;
     assert!(told.contains("1 well"), "{told}");
     // one that takes no PUT there stops nothing
     configure(&nginx.url("closed"));

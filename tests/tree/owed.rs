@@ -9,8 +9,8 @@ use kpull::net::server::{Answer, Seen, Server};
 use kpull::trust::Listed;
 use serde_json::{Value, json};
 
-use crate::apply::base;
-use crate::site::{Site, Tree};
+use crate::support::site::{Site, Tree};
+use crate::tree::apply::base;
 
 const FILE: &str = "[[file]]\npath = \"/etc/a\"\ncontent = \"RELEASE\\n\"\n";
 const DEAD: &str = "[[file]]\npath = \"/dead/end/file\"\ncontent = \"RELEASE\"\n";

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use ssh_key::HashAlg;
 
-use crate::site::{Output, Site, Tree, key};
+use crate::support::site::{Output, Site, Tree, key};
 
 const CLOUD_INIT: &str = include_str!("../../packaging/cloud-init.yaml");
 const IGNITION: &str = include_str!("../../packaging/ignition.ign");

@@ -7,8 +7,8 @@ use std::process::Command;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
-use crate::shipped::assemble;
-use crate::site::{Output, Site, Tree, key, kpull};
+use crate::support::shipped::assemble;
+use crate::support::site::{Output, Site, Tree, key, kpull};
 
 /// A role with one certificate.
 pub const WEB: &str = r#"
@@ -552,7 +552,7 @@ fn one_cause_is_told_once_however_many_certificates_and_secrets_it_is_the_cause_
     // nobody's keys, then somebody else's
     let issue = |identity: &[&str]| {
         let words = [["pki", "issue", "--site", &site].as_slice(), identity].concat();
-        Output::of(crate::site::command(&words).env("HOME", dir.path()).output().unwrap()).exits(1)
+        Output::of(crate::support::site::command(&words).env("HOME", dir.path()).output().unwrap()).exits(1)
     };
     let unread = issue(&[]);
     assert_eq!(causes(&unread).0, ["name your private key with --identity FILE"], "{}", unread.stderr);

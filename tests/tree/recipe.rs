@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::site::{Output, Tree, kpull};
+use crate::support::site::{Output, Tree, kpull};
 
 /// The blocks of the documentation in this language.
 fn blocks(language: &str) -> Vec<String> {

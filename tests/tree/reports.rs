@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use crate::apply::base;
-use crate::site::{Site, Tree, command};
+use crate::support::site::{Site, Tree, command};
+use crate::tree::apply::base;
 
 /// One release after the other on one tree: each is applied whole, and on the way back each gives the tree that was there before.
 #[track_caller]

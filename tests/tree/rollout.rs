@@ -9,8 +9,8 @@ use kpull::trust::{AllowedSigners, KeySet, Purpose};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
-use crate::fleetlock::StandIn;
-use crate::site::{Output, Site, Tree, kpull, sign};
+use crate::support::fleetlock::StandIn;
+use crate::support::site::{Output, Site, Tree, kpull, sign};
 
 const GOOD: &str = "[[file]]\npath = \"/etc/motd\"\ncontent = \"RELEASE\\n\"\n";
 

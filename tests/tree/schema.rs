@@ -8,7 +8,7 @@ use kpull::author::schema::FILES;
 use kpull::document::{Doc, Files};
 use serde_json::Value;
 
-use crate::site::{Site, kpull};
+use crate::support::site::{Site, kpull};
 
 /// Whether a TOML text is right by the schema of `kind`; else why not.
 fn judge(kind: &str, text: &str) -> Result<(), String> {

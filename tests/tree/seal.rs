@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::apply::base;
-use crate::artifacts;
-use crate::site::{Output, Site, Tree};
+use crate::support::site::{Output, Site, Tree};
+use crate::tree::apply::base;
+use crate::tree::artifacts;
 
 const ROLE: &str = r#"
 [[directory]]

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::site::{Output, Site, Tree, command, kpull};
+use crate::support::site::{Output, Site, Tree, command, kpull};
 
 const DB: &str = "correct horse battery staple";
 const TOKEN: &str = "9f86d081884c7d65-of-h2";

@@ -1,7 +1,7 @@
 //! What an operator sees: changes by role, widths and colours, what differs between generations, what an error is called.
 
-use crate::apply::base;
-use crate::site::{Output, Site, Tree, command, kpull};
+use crate::support::site::{Output, Site, Tree, command, kpull};
+use crate::tree::apply::base;
 
 const OLD: &str = r#"
 [[file]]

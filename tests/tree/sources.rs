@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use kpull::net::server::{Answer, Seen, Server};
 
-use crate::child;
-use crate::git::{git, git_backend};
-use crate::site::{Site, Tree};
+use crate::support::child;
+use crate::support::git::{git, git_backend};
+use crate::support::site::{Site, Tree};
 
 /// A site with a bit of everything that is in a release.
 fn site() -> Site {
@@ -152,7 +152,7 @@ fn git_over_ssh_goes_through_the_systems_client() {
     let apply = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kpull"));
         command.args(["apply", "--root"]).arg(tree.path()).env("PATH", &path);
-        crate::site::Output::of(command.output().unwrap())
+        crate::support::site::Output::of(command.output().unwrap())
     };
     apply().exits(0);
     assert_eq!(tree.read("etc/base.conf"), "port = 80\r\nname = h1 é\n");
@@ -302,7 +302,7 @@ fn two_sites_share_a_repository_and_each_host_has_its_own() {
     assert!(said.contains("name its directory with `path`"), "{said}");
 
     let tree = Tree::new();
-    let key = kpull::trust::fingerprint(crate::site::key().public_key().key_data());
+    let key = kpull::trust::fingerprint(crate::support::site::key().public_key().key_data());
     let enrol = format!("enroll {} --git --path more/green --site test --host h1 --fingerprint {key}", top.display());
     tree.kpull(&enrol).exits(0);
     assert!(tree.read("etc/kpull/kpull.toml").contains("\npath = \"more/green\"\n"));

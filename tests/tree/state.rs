@@ -12,7 +12,7 @@ use kpull::trust::{Manifest, NAMESPACE};
 use serde_json::Value;
 use ssh_key::{HashAlg, LineEnding};
 
-use crate::site::{Tree, key};
+use crate::support::site::{Tree, key};
 
 /// The directory of the fixtures.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/state");

@@ -11,8 +11,8 @@ use kpull::document::layout;
 use kpull::net::server::{Answer, Seen, Server};
 use kpull::trust::Listed;
 
-use crate::artifacts::{self, cutting, published, tar_gz, url_of};
-use crate::site::{Output, Site, Tree, command, kpull};
+use crate::support::site::{Output, Site, Tree, command, kpull};
+use crate::tree::artifacts::{self, cutting, published, tar_gz, url_of};
 
 /// A signed site with one file on its host.
 pub fn site(content: &str) -> Site {

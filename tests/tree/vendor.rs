@@ -11,8 +11,8 @@ use kpull::net::server::{Answer, Seen, Server};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
-use crate::git::{git, git_backend};
-use crate::site::{Output, Site, Tree, key, kpull};
+use crate::support::git::{git, git_backend};
+use crate::support::site::{Output, Site, Tree, key, kpull};
 
 /// Another site, in a repository of its own.
 struct Common {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::pki::{WEB, World};
+use crate::tree::pki::{WEB, World};
 
 const PROBE: &str = "[[probe]]\nname = \"port\"\ntcp = \"127.0.0.1:1\"\n";
 

@@ -17,12 +17,12 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::author::pki::{Done, Office};
+use crate::author::secret::desk::Desk;
 use crate::cli::secret::random;
 use crate::document::Files;
 use crate::error::{Context, Error, Result, code};
 use crate::net::server::{Answer, Seen, Server};
 use crate::secret::Keyring;
-use crate::secret::desk::Desk;
 use crate::site::Site;
 use crate::trust::NAMESPACE;
 

@@ -14,15 +14,16 @@ use serde_json::json;
 
 use crate::cli::status::ago;
 use crate::cli::{DeskArgs, Run, TlsArgs, print, print_as_is, print_json};
+use crate::config::{READING, cluster};
 use crate::document::layout::MANIFEST;
 use crate::document::{Files, read_if_there};
 use crate::error::{Error, Exit, Result, code, quoted};
-use crate::fleet::{Place, READING, Record, State, cluster};
 use crate::host::etcd;
 use crate::host::root::Root;
 use crate::read;
 use crate::report::VERSION;
 use crate::site::Site;
+use crate::status::{Place, Record, State};
 use crate::trust::{KeySet, Manifest};
 
 /// Arguments of `fleet`.

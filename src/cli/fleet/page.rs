@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Line, counts};
 use crate::cli::status::ago;
 use crate::error::{counted, visible};
-use crate::fleet::{Record, State};
 use crate::status::vitals::Ending;
+use crate::status::{Record, State};
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,0 +1,110 @@
+//! `[[hook]]`: somebody is told when a run has failed, has changed something, has gone back, or is well again: a program gets a JSON
+//! object on its standard input, or a web server gets it by POST. Both have little time, and no failure of theirs is one of the run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Hook, TIMEOUT, When, origin};
+use crate::engine::Agent;
+use crate::error::{Error, Result, code, mask};
+use crate::host::process;
+use crate::net;
+use crate::report::{Note, VERSION};
+use crate::sandbox;
+use crate::store::LastRun;
+
+/// Who was told of which failure.
+const TOLD: &str = "hooks.json";
+/// The most ids of changed resources that are told.
+const IDS: usize = 100;
+/// The most characters of an id or of an error.
+const TEXT: usize = 300;
+
+/// What sends to a hook.
+impl Hook {
+    /// Who it is, whatever else is set.
+    fn key(&self) -> String {
+        hex::encode(Sha256::digest(json!([self.command, self.post]).to_string()))
+    }
+
+    /// Tells it; the error says who did not take it, and never the whole address, which may be as good as a password.
+    fn tell(&self, told: &Value, required: &[sandbox::Need]) -> Result<()> {
+        let text = told.to_string();
+        if let Some(url) = &self.post {
+            let address = net::parse(url)?;
+            mask::remember("hook's address", address.path().as_bytes());
+            return sandbox::Web::new(self.net(), required).post(url, text).map_err(|why| {
+                let error =
+                    Error::new(code::HOOK, format!("the hook at {} was not told", origin(&address))).because(&why);
+                why.advice().map_or(error.clone(), |help| error.help(help))
+            });
+        }
+        let argv = self.command.as_deref().unwrap_or_default();
+        let limit = Duration::from_secs(self.timeout.unwrap_or(TIMEOUT));
+        let output =
+            process::run(&process::Command { input: Some(text.as_bytes()), ..process::Command::new(argv, limit) })?;
+        if output.is_success() { Ok(()) } else { Err(output.failure(format!("the hook {} failed", argv[0]))) }
+    }
+}
+
+/// A text that is not too long.
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+/// Tells every hook what it is to be told of a run; what went wrong with that. A failure is told once, and anew when it becomes another
+/// one or whoever is to be told did not take it.
+pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>) -> Vec<Error> {
+    if agent.config.hooks.is_empty() {
+        return Vec::new();
+    }
+    let before: BTreeMap<String, String> = agent.store.read(TOLD).ok().flatten().unwrap_or_default();
+    // what waits for another host is no failure
+    let failure = error.filter(|error| !error.passes()).map(|error| hex::encode(Sha256::digest(error.to_string())));
+    // a host that stays with an earlier release is not over it yet
+    let is_well = error.is_none() && agent.store.hold().ok().flatten().is_none();
+    let mut errors = Vec::new();
+    let mut told = BTreeMap::new();
+    for hook in &agent.config.hooks {
+        let key = hook.key();
+        let known = before.get(&key).cloned();
+        let happened = |when: &When| match when {
+            When::Back => note.back.is_some(),
+            When::Failure => failure.is_some() && known != failure,
+            When::Change => !note.changed.is_empty(),
+            When::Recovery => is_well && known.is_some(),
+        };
+        let event = hook.on.iter().copied().filter(happened).min();
+        let required = &agent.config.sandbox.require;
+        let sent = event.map_or(Ok(()), |event| hook.tell(&describe(agent, event, run, note, error), required));
+        let now = match (&sent, error) {
+            (Err(_), _) => known,
+            (Ok(()), Some(_)) => failure.clone().or(known),
+            (Ok(()), None) => known.filter(|_| !is_well),
+        };
+        told.extend(now.map(|now| (key, now)));
+        errors.extend(sent.err());
+    }
+    if told != before {
+        errors.extend(agent.store.write_quickly(TOLD, &told).err());
+    }
+    errors
+}
+
+/// What is told of a run, without secrets.
+fn describe(agent: &Agent<'_>, event: When, run: &LastRun, note: &Note, error: Option<&Error>) -> Value {
+    let generation = agent.store.generation().ok().flatten();
+    let mut told = json!({
+        "version": VERSION, "event": event.word(), "site": agent.config.trust.site, "host": agent.name, "time": run.time,
+        "release": generation.map(|one| one.serial), "exit": run.exit, "took": (run.took * 1000.0).round() / 1000.0,
+        "error": error.map(|error| cut(&error.to_string())), "help": error.and_then(Error::advice).map(cut),
+        "changes": note.changed.len(), "drifted": note.drifted,
+        "changed": note.changed.iter().take(IDS).map(|id| cut(id)).collect::<Vec<_>>(),
+        "back": note.back.as_ref().map(|hold| json!({ "from": hold.not, "to": hold.serial, "why": cut(&hold.why) })),
+    });
+    mask::hide_json(&mut told);
+    told
+}

@@ -1,0 +1,5 @@
+//! What a run tells others.
+
+pub mod hook;
+pub mod metrics;
+pub mod status;

@@ -1,0 +1,131 @@
+//! What `kpull check` finds in a site whose every host resolves, before a host is touched: one file a lint.
+
+mod certificates;
+mod facts;
+mod flags;
+mod hosts;
+mod needs;
+mod pins;
+mod place;
+mod ports;
+mod programs;
+mod rollout;
+mod secrets;
+mod systemd;
+#[cfg(test)]
+mod testing;
+mod unit_names;
+mod unit_verbs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::author::lint::systemd::UnitText;
+use crate::error::Error;
+use crate::kind::Item;
+use crate::kind::artifact::Artifact;
+use crate::kind::symlink::Symlink;
+use crate::kind::unit::Unit;
+use crate::resolve::Catalog;
+use crate::site::Site;
+
+pub use facts::lint as lint_facts;
+pub use hosts::lint as lint_hosts;
+pub use pins::unknown_sizes;
+
+/// Looks at a whole site for one sort of mistake.
+type Lint = fn(&Subject<'_>) -> Vec<Error>;
+
+/// Every lint.
+const LINTS: &[Lint] = &[
+    programs::lint,
+    flags::lint,
+    unit_names::lint,
+    unit_verbs::lint,
+    ports::lint,
+    certificates::lint,
+    pins::lint,
+    needs::lint,
+    rollout::lint,
+    secrets::lint,
+];
+
+/// Everything that is found in a site with these catalogs, one for each of its hosts. The same mistake may be told for
+/// several hosts.
+pub fn lint(site: &Site, catalogs: &[Catalog]) -> Vec<Error> {
+    let subject = Subject { site, hosts: catalogs.iter().map(Host::new).collect() };
+    LINTS.iter().flat_map(|lint| lint(&subject)).collect()
+}
+
+/// What lints look at.
+struct Subject<'a> {
+    site: &'a Site,
+    hosts: Vec<Host<'a>>,
+}
+
+/// One host.
+struct Host<'a> {
+    name: &'a str,
+    items: &'a [Item],
+    /// The names of its secrets.
+    secrets: &'a BTreeSet<String>,
+    units: Vec<HostUnit<'a>>,
+    /// The pins of what artifacts install, by path.
+    artifacts: BTreeMap<String, &'a str>,
+    /// The pins of what is extracted as a whole, by directory.
+    trees: Vec<(&'a Path, &'a str)>,
+}
+
+/// A unit of a host.
+struct HostUnit<'a> {
+    item: &'a Item,
+    unit: &'a Unit,
+    text: UnitText,
+}
+
+impl<'a> Host<'a> {
+    fn new(catalog: &'a Catalog) -> Self {
+        let items = catalog.items.as_slice();
+        let units =
+            of_kind(items).map(|(item, unit): (_, &Unit)| HostUnit { item, unit, text: UnitText::parse(unit.texts()) });
+        let (mut artifacts, mut trees) = (BTreeMap::new(), Vec::new());
+        for (_, artifact) in of_kind::<Artifact>(items) {
+            let name = artifact.members().0.name.as_str();
+            artifacts.extend(artifact.places().map(|path| (path.to_string(), name)));
+            trees.extend(artifact.directories().map(|path| (&**path, name)));
+        }
+        let (name, secrets) = (&catalog.host, &catalog.secrets);
+        Self { name, items, secrets, units: units.collect(), artifacts, trees }
+    }
+
+    /// The resources of one kind.
+    fn all<T: 'static>(&self) -> impl Iterator<Item = (&'a Item, &'a T)> + use<'a, T> {
+        of_kind(self.items)
+    }
+
+    /// The name of the artifact that the program at a path is from, if it is from one.
+    fn artifact_of(&self, path: &str) -> Option<&'a str> {
+        let find = |path: &str| {
+            let in_tree = || self.trees.iter().find(|(dir, _)| Path::new(path).starts_with(dir)).map(|(_, name)| *name);
+            self.artifacts.get(path).copied().or_else(in_tree)
+        };
+        find(path).or_else(|| find(&self.behind_links(path)))
+    }
+
+    /// Where a path leads, as far as the host's own links tell.
+    fn behind_links(&self, path: &str) -> String {
+        const MOST: usize = 8;
+        let mut path = path.to_owned();
+        let leads =
+            |path: &str| self.all::<Symlink>().map(|(_, link)| link.ends()).find(|(at, _)| *at == Path::new(path));
+        for _ in 0..MOST {
+            let Some((_, to)) = leads(&path) else { break };
+            path = to.to_string_lossy().into_owned();
+        }
+        path
+    }
+}
+
+fn of_kind<T: 'static>(items: &[Item]) -> impl Iterator<Item = (&Item, &T)> {
+    items.iter().filter_map(|item| Some((item, item.as_kind::<T>()?)))
+}

@@ -1,0 +1,338 @@
+//! Ports: what a unit says that others reach it at, what the firewall lets in, and what command lines listen at.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use crate::author::lint::flags::{flag_of, has_tables, name_of};
+use crate::author::lint::{Host, HostUnit, Subject, place};
+use crate::error::{Error, Place, code};
+use crate::host::zone::{PortRange, Ports, Target, Traffic};
+use crate::kind::Item;
+use crate::kind::firewall::{Definition, Firewall, OwnZone};
+use crate::site::Site;
+
+/// The zone that lets everything in.
+const TRUSTED: &str = "trusted";
+
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let of_host = |host| {
+        let mut errors = shut(subject, host);
+        errors.extend(open(subject, host));
+        errors.extend(shared(subject, host));
+        errors.extend(host.units.iter().flat_map(|unit| unsaid(subject, host, unit)));
+        errors
+    };
+    subject.hosts.iter().flat_map(of_host).collect()
+}
+
+/// Zones of a host that let everything in; `None` is the default one.
+fn open_zones<'a>(host: &Host<'a>) -> HashSet<Option<&'a str>> {
+    let own = host.all::<OwnZone>().map(|(_, own)| own).filter(|own| own.target == Some(Target::Accept));
+    own.map(|own| own.zone.as_deref()).chain([Some(TRUSTED)]).collect()
+}
+
+/// A host's firewalls, but for those of zones that let everything in.
+fn firewalls<'a>(host: &Host<'a>) -> impl Iterator<Item = (&'a Item, &'a Firewall)> + use<'a> {
+    let open = open_zones(host);
+    host.all::<Firewall>().filter(move |(_, firewall)| !open.contains(&firewall.zone.as_deref()))
+}
+
+/// What a firewall lets in by services that the host's roles define.
+fn lets_in_by_own_services<'a>(host: &Host<'a>, firewall: &'a Firewall) -> impl Iterator<Item = &'a Traffic> + use<'a> {
+    let own: HashMap<&str, &[Traffic]> =
+        host.all::<Definition>().filter_map(|(_, definition)| definition.as_service()).collect();
+    firewall.named.iter().filter_map(move |name| own.get(name.as_str()).copied()).flatten()
+}
+
+/// What units listen at, with the unit.
+fn listened<'a>(host: &'a Host<'_>) -> impl Iterator<Item = (&'a HostUnit<'a>, &'a Traffic)> {
+    host.units.iter().flat_map(|unit| unit.unit.listens.iter().map(move |listen| (unit, &listen.at)))
+}
+
+/// What of some traffic is not among other: as a text for people.
+fn rest(wanted: &Traffic, others: &[&Traffic]) -> Option<String> {
+    match wanted {
+        Traffic::Protocol(_) => (!others.contains(&wanted)).then(|| wanted.to_string()),
+        Traffic::Ports(range) => {
+            let ranges = others.iter().filter_map(|other| match other {
+                Traffic::Ports(range) => Some(range.clone()),
+                Traffic::Protocol(_) => None,
+            });
+            let rest = Ports::from_iter([range.clone()]).without(&Ports::from_iter(ranges));
+            let rest: Vec<String> = rest.iter().map(ToString::to_string).collect();
+            (!rest.is_empty()).then(|| rest.join(", "))
+        }
+    }
+}
+
+/// What units listen at, and the firewall shuts. Of a host without a `[[firewall]]` somebody else looks after it.
+fn shut(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
+    if host.all::<Firewall>().next().is_none() || open_zones(host).contains(&None) {
+        return Vec::new();
+    }
+    let mut lets_in: Vec<&Traffic> = Vec::new();
+    for (_, firewall) in firewalls(host) {
+        lets_in.extend(firewall.lets_in.iter().chain(&firewall.lets_in_otherwise));
+        lets_in.extend(lets_in_by_own_services(host, firewall));
+    }
+    let shut = |(unit, at): (&HostUnit<'_>, &Traffic)| {
+        let shut = rest(at, &lets_in)?;
+        let field = if matches!(at, Traffic::Ports(_)) { "port" } else { "protocol" };
+        Some(
+            Error::new(
+                code::LINT_PORT,
+                format!("{} listens at {shut}, and no [[firewall]] lets that in", unit.unit.name),
+            )
+            .at(place_of(subject.site, unit.item, at, "listens"), "said here")
+            .help(format!(
+                "on {}: add `{{ {field} = \"{at}\", from = … }}` to the `allow` of a [[firewall]]",
+                host.name
+            )),
+        )
+    };
+    listened(host).filter_map(shut).collect()
+}
+
+/// What the firewall lets in, and no unit listens at. Of a host whose units don't say, nothing can be told.
+fn open(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
+    let listened: Vec<&Traffic> = listened(host).map(|(_, at)| at).collect();
+    if listened.is_empty() {
+        return Vec::new();
+    }
+    let mut errors = Vec::new();
+    for (item, firewall) in firewalls(host) {
+        for traffic in &firewall.lets_in {
+            let Some(open) = rest(traffic, &listened) else { continue };
+            errors.push(
+                Error::new(code::LINT_PORT, format!("the firewall lets {open} in, and no unit listens there"))
+                    .at(place_of(subject.site, item, traffic, "allow"), "let in here")
+                    .help(format!(
+                        "on {}: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for",
+                        host.name
+                    )),
+            );
+        }
+    }
+    errors
+}
+
+/// What two units of a host both listen at: one of them can't. A socket and the service that it starts are one.
+fn shared(subject: &Subject<'_>, host: &Host<'_>) -> Vec<Error> {
+    let stem = |unit: &HostUnit<'_>| unit.unit.name.rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    let all: Vec<_> = listened(host).collect();
+    let mut errors = Vec::new();
+    for (index, (unit, at)) in all.iter().enumerate().filter(|(_, (_, at))| matches!(at, Traffic::Ports(_))) {
+        let is_other = |other: &HostUnit<'_>| stem(other) != stem(unit);
+        let is_at = |other: &Traffic| rest(at, &[other]) != rest(at, &[]);
+        let Some((other, _)) = all.iter().take(index).find(|(other, also)| is_other(other) && is_at(also)) else {
+            continue;
+        };
+        errors.push(
+            Error::new(
+                code::LINT_PORT,
+                format!("{} and {} of {} both listen at {at}", unit.unit.name, other.unit.name, host.name),
+            )
+            .at(place_of(subject.site, unit.item, at, "listens"), "taken already")
+            .help(format!("give one of them another port; the other one is at {}", other.item.place)),
+        );
+    }
+    errors
+}
+
+/// Where in its entry some traffic is written; else the field, else the entry.
+fn place_of(site: &Site, item: &Item, traffic: &Traffic, field: &str) -> Place {
+    let written = [traffic.to_string(), field.to_owned(), "ports".to_owned()];
+    written.iter().find_map(|word| place::in_entry(site, item, word)).unwrap_or_else(|| item.place.clone())
+}
+
+/// Addresses that a program is told to listen at, and its unit's `listens` lacks.
+fn unsaid(subject: &Subject<'_>, host: &Host<'_>, unit: &HostUnit<'_>) -> Vec<Error> {
+    let said: Vec<&Traffic> = unit.unit.listens.iter().map(|listen| &listen.at).collect();
+    let mut errors = Vec::new();
+    for command in unit.text.commands("ExecStart") {
+        if !has_tables(subject.site, &unit.item.role, &command.program) {
+            continue;
+        }
+        for (flag, value) in command.arguments.iter().filter_map(|argument| flag_of(argument)) {
+            let Some(value) = value.filter(|_| flag.starts_with("listen-")) else { continue };
+            for port in value.split(',').filter_map(reachable_port) {
+                let Some(range) = PortRange::parse(&port.to_string(), "tcp") else { continue };
+                let Some(unsaid) = rest(&Traffic::Ports(range), &said) else { continue };
+                errors.push(
+                    Error::new(
+                        code::LINT_PORT,
+                        format!(
+                            "{} listens at {unsaid} by `--{flag}`, and {} does not say so",
+                            name_of(&command.program),
+                            unit.unit.name
+                        ),
+                    )
+                    .at(place::of_flag(subject.site, host.name, unit.item, flag), "listens here")
+                    .help(format!("add \"{unsaid}\" to `listens` of the [[unit]] at {}", unit.item.place)),
+                );
+            }
+        }
+    }
+    errors
+}
+
+/// The port of a URL or `HOST:PORT`, if other hosts can reach it there.
+fn reachable_port(address: &str) -> Option<u16> {
+    let address = address.trim();
+    let address = match address.split_once("://") {
+        Some(("http" | "https" | "tcp", rest)) => rest,
+        Some(_) => return None,
+        None => address,
+    };
+    let authority = address.split('/').next().unwrap_or(address);
+    let (host, port) = authority.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    port.parse().ok().filter(|_| !is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::author::lint::testing::{found, told};
+
+    /// A role with a unit that says this, and a firewall.
+    fn site(unit: &str, firewall: &str) -> Vec<(String, String, String)> {
+        found(&[(
+            "roles/r/role.toml",
+            &format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\n{unit}\n[[firewall]]\n{firewall}\n"),
+        )])
+    }
+
+    #[test]
+    fn what_is_listened_at_and_let_in_is_fine() {
+        for (listens, firewall) in [
+            ("['2379/tcp', { port = '2380/tcp', certificate = 'c' }]", "ports = ['2379-2380/tcp']"),
+            (
+                "['1-100/tcp', '101-200/tcp']",
+                "ports = ['50-150/tcp']\nallow = [{ port = '1-60/tcp', from = '10.0.0.0/8' }, { port = '151-200/tcp', from = '10.0.0.0/8' }]",
+            ),
+            ("['vrrp']", "allow = [{ protocol = 'VRRP', from = '10.0.0.2' }]"),
+            ("['vrrp']", "rich = ['rule protocol value=vrrp accept']"),
+            ("['22/tcp', '80/tcp', '443/tcp']", "services = ['ssh', 'http', 'https']"),
+            ("['443/tcp']", "allow = [{ service = 'https', from = '10.0.0.2' }]"),
+            (
+                "['8080/tcp', 'ah']",
+                "services = ['app']\ndefine_services.app = { ports = ['8080/tcp'], protocols = ['AH'] }",
+            ),
+            (
+                "['8443/tcp']",
+                "rich = ['rule service name=app accept']\n[[firewall]]\ndefine_services.app = { ports = ['8443/tcp'] }",
+            ),
+            ("['9/tcp']", "target = 'ACCEPT'\nservices = ['ssh']"),
+            ("['6443/tcp']", "rich = ['rule family=ipv4 source address=10.0.0.2 port port=6443 protocol=tcp accept']"),
+        ] {
+            let certificate = "[[certificate]]\nname = 'c'\nauthority = 'ca'\ncert = '/c'\nkey = '/k'";
+            assert_eq!(site(&format!("listens = {listens}\n{certificate}"), firewall), [], "{listens}");
+        }
+    }
+
+    #[test]
+    fn what_services_and_rich_rules_let_in_need_no_unit() {
+        let firewall = "services = ['ssh', 'gopher']\nrich = ['rule protocol value=ah accept']\nports = ['80/tcp']";
+        assert_eq!(site("listens = ['80/tcp']", firewall), []);
+    }
+
+    #[test]
+    fn a_site_that_says_only_one_of_both_is_fine() {
+        assert_eq!(site("", "ports = ['80/tcp']"), [], "no unit says where it listens");
+        assert_eq!(
+            found(&[("roles/r/role.toml", "summary = 'x'\n[[unit]]\nname = 'a.service'\nlistens = ['80/tcp']")]),
+            [],
+            "no [[firewall]]"
+        );
+    }
+
+    #[test]
+    fn two_units_of_a_host_at_one_port_are_told_and_a_socket_with_its_service_is_not() {
+        let unit = |name: &str, at: &str| format!("[[unit]]\nname = '{name}'\nlistens = ['{at}']\n");
+        let two = |one: &str, other: &str| found(&[("roles/r/role.toml", &format!("summary = 'x'\n{one}{other}"))]);
+        let help = "give one of them another port; the other one is at roles/r/role.toml:2:1";
+        let told_of = |one: &str, other: &str| {
+            told(
+                &format!("b.service and a.service of h1 both listen at {other}"),
+                &format!("roles/r/role.toml:7:{one}"),
+                help,
+            )
+        };
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/tcp")), [told_of("13", "80/tcp")]);
+        assert_eq!(two(&unit("a.service", "80-90/tcp"), &unit("b.service", "85/tcp")), [told_of("13", "85/tcp")]);
+        assert_eq!(two(&unit("a.service", "85/tcp"), &unit("b.service", "80-90/tcp")), [told_of("13", "80-90/tcp")]);
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "80/udp")), []);
+        assert_eq!(two(&unit("a.service", "80/tcp"), &unit("b.service", "81/tcp")), []);
+        assert_eq!(two(&unit("a.socket", "80/tcp"), &unit("a.service", "80/tcp")), []);
+    }
+
+    #[test]
+    fn what_is_listened_at_and_shut_is_told() {
+        for (firewall, shut, field) in [
+            ("services = ['ssh']", "6443/tcp", "port"),
+            ("rich = ['rule port port=6443 protocol=tcp drop']", "6443/tcp", "port"),
+            ("rich = ['rule port port=6443 protocol=udp accept']", "6443/tcp", "port"),
+            ("zone = 'trusted'\nsources = ['10.0.0.0/8']", "6443/tcp", "port"),
+            ("zone = 'pods'\ntarget = 'ACCEPT'\nports = ['6443/tcp']", "6443/tcp", "port"),
+            ("services = ['ssh']\ndefine_services.app = { ports = ['6443/tcp'] }", "6443/tcp", "port"),
+            ("services = ['ssh']", "vrrp", "protocol"),
+        ] {
+            let what = format!("a.service listens at {shut}, and no [[firewall]] lets that in");
+            let help = format!("on h1: add `{{ {field} = \"{shut}\", from = … }}` to the `allow` of a [[firewall]]");
+            let errors = site(&format!("listens = ['{shut}']"), firewall);
+            assert_eq!(errors, [told(&what, "roles/r/role.toml:4:13", &help)], "{firewall}");
+        }
+        let errors = site("listens = ['10-20/tcp']", "ports = ['12-18/tcp']");
+        assert_eq!(errors[0].0, "a.service listens at 10-11/tcp, 19-20/tcp, and no [[firewall]] lets that in");
+    }
+
+    #[test]
+    fn what_is_let_in_and_nobody_listens_at_is_told() {
+        for (firewall, open, place) in [
+            ("ports = ['80/tcp', '8080/tcp']", "8080/tcp", "6:21"),
+            ("allow = [{ port = '9-10/udp', from = '10.0.0.2' }]", "9-10/udp", "6:20"),
+            ("allow = [{ protocol = 'vrrp', from = '10.0.0.2' }]", "vrrp", "6:24"),
+            ("ports = ['80-81/tcp']", "81/tcp", "6:11"),
+        ] {
+            let what = format!("the firewall lets {open} in, and no unit listens there");
+            let help = format!("on h1: shut it, or add `listens = [\"{open}\"]` to the [[unit]] that it is for");
+            let firewall = format!("{firewall}\nservices = ['http']");
+            assert_eq!(
+                site("listens = ['80/tcp']", &firewall),
+                [told(&what, &format!("roles/r/role.toml:{place}"), &help)]
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_flag_listens_at_has_to_be_said() {
+        let role = |listens: &str| {
+            let role = format!(
+                "summary = 'x'\n[vars.flags]\nlisten-client-urls = 'https://{{{{ host.address }}}}:2379,https://127.0.0.1:2381'\nlisten-x = 'unix:///x'\n[[unit]]\nname = 'etcd.service'\ncontent = '''\n[Service]\nExecStart={{{{ flags | exec(program='/usr/bin/etcd') }}}}\n'''\n{listens}\n"
+            );
+            found(&[("roles/r/role.toml", &role), ("roles/r/flags/etcd/1.txt", "listen-client-urls\n")])
+        };
+        assert_eq!(role("listens = ['2379/tcp']"), []);
+        let help = "add \"2379/tcp\" to `listens` of the [[unit]] at roles/r/role.toml:5:1";
+        let what = "etcd listens at 2379/tcp by `--listen-client-urls`, and etcd.service does not say so";
+        assert_eq!(role("listens = ['2380/tcp']"), [told(what, "roles/r/role.toml:3:1", help)]);
+    }
+
+    #[test]
+    fn only_what_others_can_reach_has_a_port() {
+        for (address, port) in [
+            ("https://10.0.0.1:2379", Some(2379)),
+            ("http://0.0.0.0:80/x", Some(80)),
+            ("[fd00::1]:9", Some(9)),
+            (":9000", Some(9000)),
+            ("http://[::1]:80", None),
+            ("localhost:80", None),
+            ("unix:///run/x:80", None),
+            ("10.0.0.1", None),
+        ] {
+            assert_eq!(reachable_port(address), port, "{address}");
+        }
+    }
+}

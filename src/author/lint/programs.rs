@@ -1,0 +1,130 @@
+//! Units whose program nothing installs: they would fail on the host, when they are started.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::author::lint::flags::name_of;
+use crate::author::lint::{Host, Subject, place};
+use crate::error::{Error, code, nearest};
+use crate::kind::command::Run;
+use crate::kind::symlink::Symlink;
+
+/// Where the distribution's programs are.
+const SYSTEM: [&str; 7] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/lib"];
+
+/// The settings that run programs.
+const KEYS: [&str; 6] = ["ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"];
+
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for host in &subject.hosts {
+        let installed = installed(host);
+        for unit in &host.units {
+            for key in KEYS {
+                for command in unit.text.commands(key) {
+                    let program = command.program.as_str();
+                    // systemd looks for a mere name in its own directories, and fills `%` in
+                    let is_plain = program.starts_with('/') && !program.contains(['%', '$']);
+                    if !is_plain || command.may_fail || is_there(host, &installed, program) {
+                        continue;
+                    }
+                    let same_name = installed.iter().find(|path| name_of(path) == name_of(program));
+                    let near = same_name
+                        .map(String::as_str)
+                        .or_else(|| nearest(program, installed.iter().map(String::as_str)));
+                    let help = match near {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing".to_owned(),
+                    };
+                    let place =
+                        place::of_word(subject.site, unit.item, program).unwrap_or_else(|| unit.item.place.clone());
+                    errors.push(
+                        Error::new(
+                            code::LINT_PROGRAM,
+                            format!("{} runs {program}, which nothing installs", unit.unit.name),
+                        )
+                        .at(place, format!("{key}= runs it"))
+                        .help(help),
+                    );
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// The paths where this host's resources put something that can be run.
+fn installed(host: &Host<'_>) -> BTreeSet<String> {
+    let kinds = ["artifact", "file", "template", "symlink", "secret"];
+    let items = host.items.iter().filter(|item| kinds.contains(&item.about.kind));
+    let paths = items.flat_map(|item| item.about.paths()).map(|path| path.display().to_string());
+    let made = host.all::<Run>().filter_map(|(_, command)| command.creates.as_ref()).map(ToString::to_string);
+    paths.chain(made).collect()
+}
+
+fn is_there(host: &Host<'_>, installed: &BTreeSet<String>, program: &str) -> bool {
+    let path = Path::new(program);
+    SYSTEM.iter().any(|dir| path.starts_with(dir))
+        || installed.contains(program)
+        // what is in an archive, only the host knows
+        || host.trees.iter().any(|(dir, _)| path.starts_with(dir))
+        // what is behind a link to a directory, only the host knows
+        || host.all::<Symlink>().any(|(_, link)| path.starts_with(link.ends().0))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::author::lint::testing::{ARTIFACTS, found, told};
+
+    fn site(unit: &str, more: &str) -> Vec<(String, String, String)> {
+        let role =
+            format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\ncontent = '''\n[Service]\n{unit}\n'''\n{more}");
+        found(&[("roles/r/role.toml", &role), ("artifacts.toml", ARTIFACTS)])
+    }
+
+    const ARTIFACT: &str = "[[artifact]]\nname = 'app'\ninstall = { app = '/usr/k8s/bin/app' }\n";
+
+    #[test]
+    fn what_is_installed_or_the_systems_own_is_fine() {
+        let system = "ExecStart=/bin/sh -c 'x'\nExecStartPre=/usr/sbin/iptables -L\nExecReload=kill -HUP $MAINPID\nExecStop=/lib/x ; /usr/libexec/y";
+        assert_eq!(site(system, ""), []);
+        assert_eq!(site("ExecStart=-/opt/x/bin/maybe\nExecStartPost=/opt/%p/x", ""), []);
+        assert_eq!(site("ExecStart=!/usr/k8s/bin/app", ARTIFACT), []);
+        for resource in [
+            "[[file]]\npath = '/opt/x/y'\ncontent = ''",
+            "[[symlink]]\npath = '/opt/x/y'\ntarget = '/z'",
+            "[[symlink]]\npath = '/opt/x'\ntarget = '/z'",
+            "[[command]]\nrun = ['make']\ncreates = '/opt/x/y'",
+            "[[artifact]]\nname = 'app'\ninstall = { '/' = '/opt/x' }",
+        ] {
+            assert_eq!(site("ExecStart=/opt/x/y", resource), [], "{resource}");
+        }
+    }
+
+    #[test]
+    fn a_program_in_a_directory_that_is_misspelled_is_told_with_the_right_one() {
+        let wanted = told(
+            "a.service runs /user/k8s/bin/app, which nothing installs",
+            "roles/r/role.toml:6:11",
+            "did you mean `/usr/k8s/bin/app`?",
+        );
+        assert_eq!(site("ExecStart=/user/k8s/bin/app --x", ARTIFACT), [wanted]);
+    }
+
+    #[test]
+    fn every_setting_that_runs_something_is_looked_at() {
+        for key in ["ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop"] {
+            let errors = site(&format!("ExecStart=/bin/true\n{key}=/opt/bin/thing"), "");
+            let column = key.len() + 2;
+            let help = "install it with an [[artifact]], a [[file]] or a [[template]]; packages put theirs below /usr. A `-` before it lets it be missing";
+            assert_eq!(
+                errors,
+                [told(
+                    "a.service runs /opt/bin/thing, which nothing installs",
+                    &format!("roles/r/role.toml:7:{column}"),
+                    help
+                )]
+            );
+        }
+    }
+}

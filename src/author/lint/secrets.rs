@@ -1,0 +1,197 @@
+//! Secrets where every user of the host, or of the cluster, can read them.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::author::lint::{Host, Subject, place};
+use crate::error::mask::forms;
+use crate::error::{Error, code};
+use crate::host::unit_files::DIRS;
+use crate::kind::Item;
+use crate::kind::file::File;
+use crate::kind::kube_object::KubeObject;
+use crate::kind::unit::Unit;
+use crate::secret::placeholder;
+
+/// Who reads what is not kept from anybody.
+const USERS: &str = "every user of the host";
+const UNIT: &str = "systemd tells every user what is in a unit, whatever the mode of its file: hand the secret over as a credential, with `credential` and `unit` in a [[secret]], or in a file with the mode 0600 that `EnvironmentFile=` names";
+
+/// An error for each resource that shows a secret, as it is or in a usual encoding of it, to others than those whom it is for.
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for host in &subject.hosts {
+        for item in host.items.iter().filter(|item| item.is_secret) {
+            errors.extend(shown(host, item).map(|Shown { secret, field, reader, help }| {
+                let at = place::in_entry(subject.site, item, &field).unwrap_or_else(|| item.place.clone());
+                Error::new(
+                    code::LINT_SECRET,
+                    format!("the secret {secret} is in `{field}` of `{}`, which {reader} can read", item.id),
+                )
+                .at(at, "not a place for a secret")
+                .help(help)
+            }));
+        }
+    }
+    errors
+}
+
+/// A secret that others can read.
+struct Shown {
+    secret: String,
+    /// The field that it is in.
+    field: String,
+    /// Who can read it.
+    reader: &'static str,
+    help: &'static str,
+}
+
+/// The first secret of a resource that others can read.
+fn shown(host: &Host<'_>, item: &Item) -> Option<Shown> {
+    let field = |names: &[&str]| {
+        let is_set = |name: &&&str| item.fields.get(**name).is_some();
+        names.iter().find(is_set).or(names.first()).map_or_else(String::new, |name| (*name).to_owned())
+    };
+    // those of a unit are looked at with the unit
+    if let Some(file) = item.as_kind::<File>().filter(|_| item.about.kind != "unit-file") {
+        let text = String::from_utf8_lossy(&file.content);
+        if DIRS.iter().any(|dir| file.path.starts_with(dir)) {
+            let secret = host.secret_in(&text)?;
+            return Some(Shown { secret, field: field(&["content", "template"]), reader: USERS, help: UNIT });
+        }
+        if file.wanted.is_for_all() {
+            let secret = host.secret_in(&text)?;
+            let help = "leave `mode` out, which is 0600 then; or let it be 0640, with the `group` of those who need it";
+            return Some(Shown { secret, field: "mode".to_owned(), reader: USERS, help });
+        }
+    }
+    if let Some(unit) = item.as_kind::<Unit>()
+        && let Some(secret) = unit.texts().find_map(|text| host.secret_in(text))
+    {
+        return Some(Shown { secret, field: field(&["content", "template", "dropins"]), reader: USERS, help: UNIT });
+    }
+    if let Some(object) = item.as_kind::<KubeObject>() {
+        let secret = strings(&object.public()).into_iter().find_map(|text| host.secret_in(&text))?;
+        let help = "put it under `data` or `stringData` of an object of the kind Secret, and refer to that";
+        let reader = "whoever may look at such objects";
+        return Some(Shown { secret, field: field(&["content", "template"]), reader, help });
+    }
+    let (hidden, help): (&[&str], _) = match item.about.kind {
+        "command" => (&["env"], "hand it over in `env`: how a program is called can be seen while it runs"),
+        "probe" => (&["http", "https", "expect", "expect_body"], "let the program read it from a file of its own"),
+        "etcd_key" => (&["value"], "only `value` of a key may be a secret"),
+        _ => (&["content"], "write it into a file that only those can read who need it, as `[[secret]]` does"),
+    };
+    let mut open = item.fields.as_object().into_iter().flatten().filter(|(name, _)| !hidden.contains(&name.as_str()));
+    open.find_map(|(name, value)| {
+        let secret = strings(value).into_iter().find_map(|text| host.secret_in(&text))?;
+        Some(Shown { secret, field: name.clone(), reader: USERS, help })
+    })
+}
+
+/// Every text in a value, and every key.
+fn strings(value: &Value) -> Vec<Cow<'_, str>> {
+    let (mut found, mut left) = (Vec::new(), vec![value]);
+    while let Some(value) = left.pop() {
+        match value {
+            Value::String(text) => found.push(text.into()),
+            Value::Array(items) => left.extend(items),
+            Value::Object(map) => {
+                found.extend(map.keys().map(Cow::from));
+                left.extend(map.values());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    found
+}
+
+impl Host<'_> {
+    /// The name of a secret that is in a text: its placeholder in one of the [`forms`] that are hidden elsewhere, in capitals or small
+    /// letters.
+    fn secret_in(&self, text: &str) -> Option<String> {
+        let small = text.to_lowercase();
+        let is_form = |form: &Zeroizing<String>| small.contains(&form.to_lowercase());
+        let is_in = |name: &&String| forms(placeholder(name).as_bytes()).iter().any(is_form);
+        self.secrets.iter().find(is_in).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::author::lint::testing::{found, told};
+
+    fn found_in(role: &str) -> Vec<(String, String, String)> {
+        let all = found(&[("roles/r/role.toml", &format!("summary = 'x'\n{role}"))]);
+        all.into_iter().filter(|(what, ..)| what.starts_with("the secret ")).collect()
+    }
+
+    #[test]
+    fn a_secret_in_a_file_that_everybody_reads_is_told_with_its_mode() {
+        let file =
+            |mode: &str| format!("[[file]]\npath = '/etc/app'\ncontent = \"a = {{{{ secret('db') }}}}\"\n{mode}");
+        assert_eq!(
+            found_in(&file("mode = '0644'\n")),
+            [told(
+                "the secret db is in `mode` of `file:/etc/app`, which every user of the host can read",
+                "roles/r/role.toml:5:1",
+                "leave `mode` out, which is 0600 then; or let it be 0640, with the `group` of those who need it"
+            )]
+        );
+        for good in ["", "mode = '0640'\n", "mode = '0600'\n"] {
+            assert_eq!(found_in(&file(good)), [], "{good}");
+        }
+        let count = |role: &str| found_in(role).len();
+        assert_eq!(count("[[secret]]\nname = 'db'\npath = '/etc/app'\nmode = '0604'\n"), 1);
+        let dropin = "[[file]]\npath = '/etc/systemd/system/a.service.d/b.conf'\ncontent = \"P={{ secret('db') }}\"\n";
+        assert_eq!(count(dropin), 1, "whatever its mode");
+        // what is made of a secret and does not give it away
+        assert_eq!(count(&file("mode = '0644'\n").replace("secret('db')", "secret('db') | length")), 0);
+    }
+
+    #[test]
+    fn a_secret_in_a_unit_a_command_line_or_an_account_is_told() {
+        let unit = |text: &str| format!("[[unit]]\nname = 'a.service'\n{text}");
+        let command = |text: &str| format!("[[command]]\nname = 'x'\ncreates = '/x'\n{text}");
+        let encoded = |filter: &str| command(&format!("run = ['x', \"{{{{ {filter} }}}}\"]"));
+        for (role, field) in [
+            (unit("content = \"[Service]\\nExecStart=/bin/x -p {{ secret('db') }}\""), "content"),
+            (unit("dropins = { 'x.conf' = \"[Service]\\nEnvironment=P={{ secret('db') }}\" }"), "dropins"),
+            (command("run = ['curl', \"-ume:{{ secret('db') }}\"]"), "run"),
+            (command("run = ['x']\nunless = ['mysql', \"-p{{ secret('db') }}\"]"), "unless"),
+            ("[[user]]\nname = 'bob'\ncomment = \"{{ secret('db') }}\"".to_owned(), "comment"),
+            ("[[sysctl]]\nname = 'kernel.hostname'\nvalue = \"{{ secret('db') }}\"".to_owned(), "value"),
+            ("[[probe]]\nname = 'x'\ncommand = ['x', \"{{ secret('db') }}\"]".to_owned(), "command"),
+            (encoded("secret('db') | b64encode"), "run"),
+            (encoded("('a:' ~ secret('db')) | b64encode"), "run"),
+            (encoded("('ab:' ~ secret('db') ~ ':c') | b64encode"), "run"),
+            (encoded("('abc:' ~ secret('db')) | b64encode"), "run"),
+            (encoded("secret('db') | urlencode"), "run"),
+            (encoded("secret('db') | upper"), "run"),
+        ] {
+            let found = found_in(&role);
+            assert_eq!(found.len(), 1, "{role}: {found:?}");
+            assert!(found[0].0.starts_with(&format!("the secret db is in `{field}` of ")), "{role}: {found:?}");
+        }
+        assert_eq!(found_in(&command("run = ['x']\nenv = { P = \"{{ secret('db') }}\" }")), []);
+        assert_eq!(found_in("[[secret]]\nname = 'db'\ncredential = 'db'\nunit = 'a.service'\n"), []);
+    }
+
+    #[test]
+    fn a_secret_in_an_object_of_a_cluster_is_in_the_data_of_a_secret() {
+        let found_in = |kind: &str, rest: &str| {
+            let text = format!("apiVersion: v1\nkind: {kind}\nmetadata:\n  name: x\n  namespace: default\n{rest}");
+            let access = "server = 'https://a'\nca = '/a'\nclient_cert = '/b'\nclient_key = '/c'\n";
+            found_in(&format!("[[kube_object]]\ncontent = '''\n{text}'''\n{access}"))
+        };
+        let data = "data:\n  p: \"{{ secret(\"db\") }}\"\n";
+        assert_eq!(found_in("Secret", &data.replace("data", "stringData")), []);
+        for (kind, rest) in [("ConfigMap", data), ("Secret", "  labels:\n    p: \"{{ secret(\"db\") }}\"\n")] {
+            let found = found_in(kind, rest);
+            assert_eq!(found.len(), 1, "{kind}: {found:?}");
+            assert!(found[0].0.ends_with("which whoever may look at such objects can read"), "{found:?}");
+        }
+    }
+}

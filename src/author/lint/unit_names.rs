@@ -1,0 +1,214 @@
+//! Names of other units in units: one that names nothing makes systemd ignore what was meant.
+
+use std::collections::BTreeSet;
+
+use crate::author::lint::{Host, Subject, place};
+use crate::error::{Error, code, nearest};
+use crate::host::unit_files::instance_of;
+use crate::kind::package::Package;
+
+/// The settings with names of units, and whether the unit may be another host's: an order means nothing there.
+const KEYS: [(&str, &str, bool); 12] = [
+    ("Unit", "After", true),
+    ("Unit", "Before", true),
+    ("Unit", "Wants", false),
+    ("Unit", "Requires", false),
+    ("Unit", "Requisite", false),
+    ("Unit", "BindsTo", false),
+    ("Unit", "PartOf", false),
+    ("Unit", "Conflicts", false),
+    ("Unit", "OnFailure", false),
+    ("Install", "WantedBy", false),
+    ("Install", "RequiredBy", false),
+    ("Install", "Also", false),
+];
+
+/// Services of distributions that a role's units may wait for without having a [[unit]] for them.
+const SERVICES: [&str; 39] = [
+    "NetworkManager",
+    "NetworkManager-wait-online",
+    "apparmor",
+    "auditd",
+    "chrony",
+    "chronyd",
+    "cloud-config",
+    "cloud-final",
+    "cloud-init",
+    "cloud-init-local",
+    "cron",
+    "crond",
+    "dbus",
+    "dbus-broker",
+    "ebtables",
+    "emergency",
+    "firewalld",
+    "ip6tables",
+    "iptables",
+    "ipset",
+    "irqbalance",
+    "kdump",
+    "netfilter-persistent",
+    "network",
+    "networking",
+    "nftables",
+    "ntp",
+    "ntpd",
+    "polkit",
+    "rescue",
+    "rpcbind",
+    "rsyslog",
+    "ssh",
+    "sshd",
+    "syslog",
+    "tuned",
+    "ufw",
+    "wpa_supplicant",
+    "apt-daily",
+];
+
+/// Units of distributions that stand for many.
+const TEMPLATES: [&str; 4] = ["getty@", "serial-getty@", "user@", "user-runtime-dir@"];
+
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let everywhere: BTreeSet<String> = subject.hosts.iter().flat_map(names).collect();
+    let mut errors = Vec::new();
+    for host in &subject.hosts {
+        let here = names(host);
+        for unit in &host.units {
+            for (section, key, elsewhere) in KEYS {
+                let known = if elsewhere { &everywhere } else { &here };
+                for name in unit.text.words(section, key).filter(|name| !is_known(name, known) && !is_systems(name)) {
+                    let place =
+                        place::of_word(subject.site, unit.item, name).unwrap_or_else(|| unit.item.place.clone());
+                    let error = Error::new(
+                        code::LINT_UNIT,
+                        format!("{} says {key}={name}, and there is no such unit", unit.unit.name),
+                    )
+                    .at(place, "names nothing");
+                    errors.push(match meant(name, known) {
+                        Some(near) => error.help(format!("did you mean `{near}`?")),
+                        None => {
+                            error.help("add a [[unit]] for it: one that a package brings needs a `name` and no more")
+                        }
+                    });
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// The unit that was probably meant: what all names end in says nothing of how near they are.
+fn meant(name: &str, known: &BTreeSet<String>) -> Option<String> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let stems = |known: &'_ str| known.strip_suffix(kind)?.strip_suffix('.').map(str::to_owned);
+    let own: Vec<String> = known.iter().filter_map(|known| stems(known)).collect();
+    let systems = SERVICES.iter().copied().filter(|_| kind == "service");
+    let near = nearest(stem, own.iter().map(String::as_str)).or_else(|| nearest(stem, systems));
+    let near = near.map(|near| format!("{near}.{kind}"));
+    near.or_else(|| {
+        nearest(name, known.iter().map(String::as_str))
+            .filter(|near| !near.ends_with(&format!(".{kind}")))
+            .map(str::to_owned)
+    })
+}
+
+/// The names of a host's units, with their aliases, and those that its packages are likely to bring.
+fn names(host: &Host<'_>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for unit in &host.units {
+        names.insert(unit.unit.name.clone());
+        names.extend(unit.text.words("Install", "Alias").map(str::to_owned));
+    }
+    for (item, _) in host.all::<Package>() {
+        let package = item.about.key.clone();
+        names.extend(["service", "socket"].map(|kind| format!("{package}.{kind}")));
+    }
+    names
+}
+
+/// Whether a name is one of these, or an instance of a template among them.
+fn is_known(name: &str, names: &BTreeSet<String>) -> bool {
+    if names.contains(name) {
+        return true;
+    }
+    let kind = name.rsplit('.').next().unwrap_or_default();
+    match instance_of(name) {
+        Some((prefix, instance)) if instance.contains('%') => {
+            names.iter().any(|known| known.starts_with(&format!("{prefix}@")))
+        }
+        Some((prefix, _)) => names.contains(&format!("{prefix}@.{kind}")),
+        // what systemd fills in there depends on the host
+        None => name.contains('%'),
+    }
+}
+
+/// Whether systemd or a distribution has a unit of this name, as far as that can be told.
+fn is_systems(name: &str) -> bool {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
+    match kind {
+        "target" | "slice" | "mount" | "automount" | "device" | "swap" | "scope" => true,
+        _ if stem.starts_with("systemd-") || TEMPLATES.iter().any(|template| stem.starts_with(template)) => true,
+        "service" => SERVICES.contains(&stem),
+        "socket" => matches!(stem, "dbus" | "rpcbind" | "syslog" | "ssh" | "sshd"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::author::lint::testing::{found, told};
+
+    fn site(unit: &str, more: &str) -> Vec<(String, String, String)> {
+        let role = format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\ntemplate = \"a.service\"\n{more}");
+        found(&[("roles/r/role.toml", &role), ("roles/r/templates/a.service", unit)])
+    }
+
+    #[test]
+    fn units_that_are_there_are_fine() {
+        let unit = "[Unit]\nAfter=network-online.target firewalld.service \\\n  systemd-sysctl.service b@%i.service\nWants=b@1.service getty@tty1.service\nRequires=c.socket var-lib.mount also.service\nPartOf=%p.service\n[Install]\nAlso=c.socket\n";
+        let more = "[[unit]]\nname = 'b@.service'\n[[unit]]\nname = 'c.socket'\ncontent = '''\n[Install]\nAlias=also.service\n'''\n[[package]]\nname = 'haproxy'\n";
+        assert_eq!(site(unit, more), []);
+        assert_eq!(site("[Unit]\nAfter=haproxy.service\n", more), []);
+    }
+
+    #[test]
+    fn a_name_that_names_nothing_is_told_with_the_nearest_one() {
+        let more = "[[unit]]\nname = 'kube-apiserver.service'\n";
+        for key in ["After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"] {
+            let errors =
+                site(&format!("[Unit]\n{key}=network.target\n{key}=dbus.service kube-api-server.service\n"), more);
+            let what = format!("a.service says {key}=kube-api-server.service, and there is no such unit");
+            let place = format!("roles/r/templates/a.service:3:{}", key.len() + "=dbus.service ".len() + 1);
+            assert_eq!(errors, [told(&what, &place, "did you mean `kube-apiserver.service`?")]);
+        }
+        let help = "add a [[unit]] for it: one that a package brings needs a `name` and no more";
+        let wanted =
+            told("a.service says Also=x@y.timer, and there is no such unit", "roles/r/templates/a.service:2:6", help);
+        assert_eq!(site("[Install]\nAlso=x@y.timer\n", ""), [wanted]);
+    }
+
+    #[test]
+    fn an_order_may_name_a_unit_that_only_another_host_has() {
+        let two = |key: &str| {
+            found(&[
+                ("host_vars/h1.toml", "address = '10.0.0.1'\nroles = ['a', 'b']"),
+                ("host_vars/h2.toml", "address = '10.0.0.2'\nroles = ['a']"),
+                (
+                    "roles/a/role.toml",
+                    &format!(
+                        "summary = 'x'\n[[unit]]\nname = 'a.service'\ncontent = '''\n[Unit]\n{key}=store.service\n'''"
+                    ),
+                ),
+                ("roles/b/role.toml", "summary = 'x'\n[[unit]]\nname = 'store.service'\n"),
+            ])
+        };
+        assert_eq!(two("After"), []);
+        let wanted = told(
+            "a.service says Requires=store.service, and there is no such unit",
+            "roles/a/role.toml:6:10",
+            "add a [[unit]] for it: one that a package brings needs a `name` and no more",
+        );
+        assert_eq!(two("Requires"), [wanted]);
+    }
+}

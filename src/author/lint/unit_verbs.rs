@@ -1,0 +1,118 @@
+//! Units that can't do what a role wants: one that is to be enabled and says nothing of when to start, which fails on the host; and
+//! one that is to be reloaded and can't be, which systemd restarts then.
+
+use crate::author::lint::{HostUnit, Subject, place};
+use crate::error::{Error, code};
+use crate::kind::Trigger;
+
+pub(super) fn lint(subject: &Subject<'_>) -> Vec<Error> {
+    let units = subject.hosts.iter().flat_map(|host| &host.units);
+    units.flat_map(|unit| enabled(subject, unit).into_iter().chain(reloaded(subject, unit))).collect()
+}
+
+fn enabled(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
+    const STARTS: [&str; 5] = ["WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also"];
+    if !unit.unit.has_file() || unit.unit.enable != Some(true) {
+        return None;
+    }
+    if STARTS.iter().any(|key| unit.text.words("Install", key).next().is_some()) {
+        return None;
+    }
+    let place = place::in_entry(subject.site, unit.item, "enable").unwrap_or_else(|| unit.item.place.clone());
+    let error = Error::new(
+        code::LINT_UNIT,
+        format!("{} can't be enabled: its file says nothing of when to start it", unit.unit.name),
+    );
+    Some(
+        error
+            .at(place, "enables nothing")
+            .help("add `WantedBy=multi-user.target` under `[Install]`, or leave out `enable`"),
+    )
+}
+
+fn reloaded(subject: &Subject<'_>, unit: &HostUnit<'_>) -> Option<Error> {
+    let (watched, _) = unit.item.about.watches.iter().find(|(_, trigger)| *trigger == Trigger::Reload)?;
+    let why = why_not(unit)?;
+    let place = place::in_entry(subject.site, unit.item, watched).unwrap_or_else(|| unit.item.place.clone());
+    let name = &unit.unit.name;
+    let error = Error::new(code::LINT_UNIT, format!("{name} is restarted where `reload_when` says reload: {why}"));
+    Some(error.at(place, "reloads nothing").help("say `restart_when`, or let the unit have an ExecReload="))
+}
+
+/// Why a unit can't be reloaded, as far as the role says; of one whose file a package brings nothing is known.
+fn why_not(unit: &HostUnit<'_>) -> Option<String> {
+    let (_, kind) = unit.unit.name.rsplit_once('.')?;
+    match kind {
+        "mount" => None,
+        "service" => {
+            let can = !unit.text.commands("ExecReload").is_empty()
+                || unit.text.words("Service", "Type").any(|kind| kind == "notify-reload");
+            (unit.unit.has_file() && !can).then(|| "it has no ExecReload=".to_owned())
+        }
+        kind => Some(format!("a {kind} can't be reloaded")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::author::lint::testing::{found, told};
+
+    #[test]
+    fn a_unit_that_says_nothing_of_when_to_start_is_not_enabled() {
+        let site = |enable: &str, unit: &str| {
+            let role = format!("summary = \"x\"\n[[unit]]\nname = 'a.service'\n{enable}\n{unit}");
+            found(&[("roles/r/role.toml", &role)])
+        };
+        let what = "a.service can't be enabled: its file says nothing of when to start it";
+        let help = "add `WantedBy=multi-user.target` under `[Install]`, or leave out `enable`";
+        let wanted = [told(what, "roles/r/role.toml:4:1", help)];
+        let content = |install: &str| format!("content = \"[Service]\\nExecStart=/bin/a\\n[Install]\\n{install}\\n\"");
+        assert_eq!(site("enable = true", &content("")), wanted);
+        assert_eq!(site("enable = true", &content("WantedBy=a.target\\nWantedBy=")), wanted);
+        assert_eq!(site("enable = false", &content("")), []);
+        assert_eq!(site("enable = true", ""), [], "its package knows");
+        for install in ["WantedBy=multi-user.target", "Alias=b.service", "RequiredBy=multi-user.target"] {
+            assert_eq!(site("enable = true", &content(install)), [], "{install}");
+        }
+        let dropin = "[unit.dropins]\n'x.conf' = \"[Install]\\nWantedBy=multi-user.target\\n\"";
+        assert_eq!(site("enable = true", &format!("{}\n{dropin}", content(""))), []);
+    }
+
+    fn site(name: &str, unit: &str) -> Vec<(String, String, String)> {
+        let role = format!(
+            "summary = \"x\"\n[[file]]\npath = '/etc/x'\ncontent = ''\n[[unit]]\nname = {name:?}\nreload_when = ['file:/etc/x']\n{unit}"
+        );
+        found(&[("roles/r/role.toml", &role)])
+    }
+
+    #[test]
+    fn a_unit_that_can_be_reloaded_or_that_is_not_known_is_fine() {
+        assert_eq!(site("a.service", ""), []);
+        assert_eq!(
+            site("a.service", "content = \"[Service]\\nExecStart=/bin/a\\nExecReload=/bin/kill -HUP $MAINPID\\n\""),
+            []
+        );
+        assert_eq!(site("a.service", "content = \"[Service]\\nType=notify-reload\\nExecStart=/bin/a\\n\""), []);
+        assert_eq!(
+            site(
+                "a.service",
+                "content = \"[Service]\\nExecStart=/bin/a\\n\"\n[unit.dropins]\n'x.conf' = \"[Service]\\nExecReload=/bin/b\\n\""
+            ),
+            []
+        );
+        assert_eq!(site("a.mount", "content = \"[Mount]\\nWhat=x\\nWhere=/a\\n\""), []);
+    }
+
+    #[test]
+    fn a_unit_that_can_t_be_reloaded_is_told_where_the_role_says_so() {
+        let wanted = |name: &str, why: &str| {
+            let what = format!("{name} is restarted where `reload_when` says reload: {why}");
+            told(&what, "roles/r/role.toml:7:17", "say `restart_when`, or let the unit have an ExecReload=")
+        };
+        let service = "content = \"[Service]\\nExecStart=/bin/a\\nExecReload=/bin/b\\nExecReload=\\n\"";
+        assert_eq!(site("a.service", service), [wanted("a.service", "it has no ExecReload=")]);
+        assert_eq!(site("a.timer", ""), [wanted("a.timer", "a timer can't be reloaded")]);
+        let socket = "content = \"[Socket]\\nListenStream=/run/a\\n\"";
+        assert_eq!(site("a.socket", socket), [wanted("a.socket", "a socket can't be reloaded")]);
+    }
+}

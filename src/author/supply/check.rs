@@ -1,0 +1,155 @@
+//! `kpull check --artifacts`: whether every pin can still be had, and has in it what roles install.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::author::supply::pin::ARTIFACTS;
+use crate::document::{Artifact, Doc, Files, Pin};
+use crate::error::{Context, Error, Place, Result, code};
+use crate::net::download::{Progress, Wanted, download, hash};
+use crate::net::{self, Client, Conditions, Kind, Options};
+use crate::store::archive::{self, Limits};
+use crate::store::tree;
+
+/// How to check.
+#[derive(Debug, Default)]
+pub struct Checking {
+    /// How to connect.
+    pub net: Options,
+    /// Whether everything is downloaded, and its digest compared.
+    pub download: bool,
+    /// Directories that may have artifacts, called by their digest.
+    pub stores: Vec<PathBuf>,
+    /// What roles take out of artifacts: names of members by the artifact's digest.
+    pub members: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What was found out about one address.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The pin; its name is the artifact's.
+    pub pin: &'a Pin,
+    /// The architecture.
+    pub arch: &'a str,
+    /// The address.
+    pub url: &'a str,
+    /// Where it is written.
+    pub place: Place,
+    /// The size that is told there, if it is told; or why it does not work.
+    pub answer: Result<Option<u64>>,
+}
+
+/// Asks for every address of every pin; `each` hears of them. The errors are pins of which no address works, and members that
+/// are not in their artifact.
+pub fn check(
+    files: &Files,
+    artifacts: &BTreeMap<String, Artifact>,
+    checking: &Checking,
+    progress: Progress<'_>,
+    each: &mut dyn FnMut(&Asked<'_>),
+) -> Result<()> {
+    let Some(doc) = files.doc(ARTIFACTS)? else { return Ok(()) };
+    let client = Client::new(&checking.net)?;
+    let scratch = tempfile::tempdir().context(code::SUPPLY, || "can't make a temporary directory".to_owned())?;
+    let mut errors = Vec::new();
+    for (name, artifact) in artifacts {
+        for (arch, pin) in &artifact.pins {
+            let mut local = stored(pin, checking)?;
+            let mut works = false;
+            for (index, url) in pin.urls.iter().enumerate() {
+                let answer = if checking.download {
+                    let part = scratch.path().join("file");
+                    let wanted = Wanted { name, sha256: Some(&pin.sha256), size: pin.size };
+                    download(&checking.net, url, &part, &wanted, progress).and_then(|got| {
+                        local = local
+                            .take()
+                            .or(Some(File::open(&part).context(code::SUPPLY, || "can't read a download".to_owned())?));
+                        // the open file stays readable; the next download begins with nothing
+                        std::fs::remove_file(&part).context(code::SUPPLY, || "can't remove a download".to_owned())?;
+                        Ok(Some(got.size))
+                    })
+                } else {
+                    ask(&client, url).and_then(|size| agrees(pin, url, size))
+                };
+                works |= answer.is_ok();
+                each(&Asked { pin, arch, url, place: place_of(&doc, name, arch, index), answer });
+            }
+            let place = || doc.place(&[name.clone(), arch.clone()]);
+            if !works {
+                errors.push(
+                    Error::new(code::SUPPLY, format!("{name} ({arch}) can't be had from any of its addresses"))
+                        .at(place(), "no address of this pin works")
+                        .help("add an address that works to `urls`: kpull pin URL; or serve it from a mirror"),
+                );
+            }
+            if let (Some(file), Some(members)) = (local, checking.members.get(&pin.sha256)) {
+                let read = has(name, &file, pin, members);
+                errors.extend(read.err().map(|error| error.at(place(), "the artifact that a role installs from")));
+            }
+        }
+    }
+    Error::check(errors)
+}
+
+/// That the members are in an artifact, and that all below a name that ends with `/` can be extracted.
+fn has(name: &str, file: &File, pin: &Pin, members: &BTreeSet<String>) -> Result<()> {
+    let (trees, files): (BTreeSet<_>, BTreeSet<_>) = members.iter().cloned().partition(|member| member.ends_with('/'));
+    if !files.is_empty() {
+        archive::extract(name, file, pin.format, &files, &Limits::default(), &mut |_, _| Ok(()))?;
+    }
+    if !trees.is_empty() {
+        tree::list(name, file, pin.format, &trees, &Limits::default())?;
+    }
+    Ok(())
+}
+
+/// Where the address with this position in [`Pin::urls`] is written.
+fn place_of(doc: &Doc, name: &str, arch: &str, index: usize) -> Place {
+    let way =
+        |last: &[&str]| -> Vec<String> { [name, arch].iter().chain(last).map(|part| (*part).to_owned()).collect() };
+    let has_url = doc.value().get(name).and_then(|pins| pins.get(arch)?.get("url")).is_some();
+    match index.checked_sub(usize::from(has_url)) {
+        None => doc.place(&way(&["url"])),
+        Some(index) => doc.place(&way(&["urls", &index.to_string()])),
+    }
+}
+
+/// A file that is here already and is the one that is pinned.
+fn stored(pin: &Pin, checking: &Checking) -> Result<Option<File>> {
+    for store in &checking.stores {
+        let path = store.join(&pin.sha256);
+        let Ok(mut file) = File::open(&path) else { continue };
+        if hash(&mut file).context(code::SUPPLY, || format!("can't read {}", path.display()))?.sha256 == pin.sha256 {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+/// The size of what is at an address, if it is told; an error when nothing is there.
+fn ask(client: &Client, url: &str) -> Result<Option<u64>> {
+    if let Some(path) = url.strip_prefix("file://") {
+        return std::fs::metadata(Path::new(path))
+            .map(|meta| Some(meta.len()))
+            .context(code::SUPPLY, || format!("can't read {path}"));
+    }
+    let reply = match client.head(&net::parse(url)?) {
+        Ok(reply) => reply,
+        // not every server takes HEAD; the body of this one is not read
+        Err(_) => client.get(url, &Conditions { from: Some(0), ..Conditions::default() })?,
+    };
+    match reply.kind {
+        Kind::Ok | Kind::Partial => Ok(reply.length),
+        _ => Err(Error::new(code::SUPPLY, format!("{url} is not there"))),
+    }
+}
+
+fn agrees(pin: &Pin, url: &str, size: Option<u64>) -> Result<Option<u64>> {
+    match (pin.size, size) {
+        (Some(pinned), Some(size)) if pinned != size => {
+            Err(Error::new(code::SUPPLY, format!("{url} has {size} bytes, and {pinned} are pinned")))
+        }
+        _ => Ok(size),
+    }
+}

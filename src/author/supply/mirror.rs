@@ -1,0 +1,270 @@
+//! `kpull mirror`: every artifact of a site in a directory, by digest, as any web server can hand it out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::author::supply::publish::{lock, open};
+use crate::document::layout::{self, ARTIFACTS};
+use crate::document::{Artifact, Pin, is_sha256};
+use crate::error::{Context, Error, Result, code};
+use crate::host::root::Root;
+use crate::net::Options;
+use crate::net::download::{LARGEST_PINNED, Progress, Wanted, download_any, hash};
+
+/// The name of the list, for people: hosts don't read it.
+pub const INDEX: &str = "index.json";
+
+/// The list of what is in a mirror.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Index {
+    /// The version of this format.
+    pub version: u32,
+    /// By name and architecture.
+    pub artifacts: Vec<Entry>,
+}
+
+/// One artifact of a mirror.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the site.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `amd64` or `arm64`.
+    pub arch: String,
+    /// What its publisher calls the file.
+    pub upstream: String,
+    /// Where it is in the mirror.
+    pub file: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// How to fill a mirror.
+#[derive(Clone, Debug, Default)]
+pub struct Filling {
+    /// The only architecture that is wanted.
+    pub arch: Option<String>,
+    /// Addresses of other mirrors, tried first.
+    pub from: Vec<String>,
+    /// Whether files that are there are read and compared with their digests.
+    pub verify: bool,
+    /// How to connect.
+    pub net: Options,
+}
+
+/// What was done about one artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It was there.
+    Kept,
+    /// It was downloaded.
+    Fetched,
+    /// What was there was something else; it was downloaded.
+    Mended,
+}
+
+/// A directory that is a mirror.
+#[derive(Debug)]
+pub struct Mirror {
+    root: Root,
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Mirror {
+    /// The mirror in `dir`, made when it is missing. Exit code 75 when somebody is filling it.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let (root, dir) = open(dir, &[ARTIFACTS])?;
+        let _lock = lock(&dir)?;
+        Ok(Self { root, dir, _lock })
+    }
+
+    /// Fetches what is missing, and writes the list; `each` hears of every artifact. What can't be had does not keep the others
+    /// from being fetched: the error tells of all.
+    pub fn fill(
+        &self,
+        artifacts: &BTreeMap<String, Artifact>,
+        filling: &Filling,
+        progress: Progress<'_>,
+        each: &mut dyn FnMut(&Entry, Done),
+    ) -> Result<Index> {
+        let sizes: BTreeMap<String, u64> =
+            self.index().artifacts.into_iter().map(|entry| (entry.file, entry.size)).collect();
+        let mut index = Index { version: 1, artifacts: Vec::new() };
+        let mut errors = Vec::new();
+        for (name, artifact) in artifacts {
+            for (arch, pin) in &artifact.pins {
+                let file = layout::artifact(&pin.sha256);
+                let is_wanted = filling.arch.as_ref().is_none_or(|wanted| wanted == arch);
+                let known = pin.size.or(sizes.get(&file).copied());
+                let outcome = if is_wanted {
+                    self.ensure(pin, known, filling, progress).map(Some)
+                } else {
+                    // another architecture that was mirrored before stays in the list
+                    self.root.file(&self.dir.join(&file)).map(|found| found.map(|(meta, _)| (meta.size, Done::Kept)))
+                };
+                match outcome {
+                    Ok(Some((size, done))) => {
+                        let upstream = pin.urls.first().and_then(|url| url.rsplit('/').next()).unwrap_or_default();
+                        let (version, upstream) = (artifact.version.clone(), upstream.to_owned());
+                        let entry = Entry { name: name.clone(), version, arch: arch.clone(), upstream, file, size };
+                        if is_wanted {
+                            each(&entry, done);
+                        }
+                        index.artifacts.push(entry);
+                    }
+                    Ok(None) => {}
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        let text = serde_json::to_string_pretty(&index).context(code::SUPPLY, || format!("can't write {INDEX}"))?;
+        self.root.write_lasting(&self.dir.join(INDEX), format!("{text}\n").as_bytes(), 0o644)?;
+        Error::check(errors)?;
+        Ok(index)
+    }
+
+    /// What was listed last; nothing when there is no list that can be read, which costs a bit of reading and nothing else.
+    fn index(&self) -> Index {
+        let text = self.root.read(&self.dir.join(INDEX)).ok().flatten().map(|(_, text)| text).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Has the file of a pin here, with its size.
+    fn ensure(&self, pin: &Pin, known: Option<u64>, filling: &Filling, progress: Progress<'_>) -> Result<(u64, Done)> {
+        let path = self.dir.join(layout::artifact(&pin.sha256));
+        let what = || format!("can't read {}", path.display());
+        let mut done = Done::Fetched;
+        if let Some((meta, mut file)) = self.root.file(&path)? {
+            let is_read = filling.verify || known.is_none();
+            // what nobody would download is not read to its end either
+            let good = meta.size <= pin.size.unwrap_or(LARGEST_PINNED)
+                && known.is_none_or(|known| known == meta.size)
+                && (!is_read || hash(&mut file).context(code::SUPPLY, what)?.sha256 == pin.sha256);
+            if good {
+                return Ok((meta.size, Done::Kept));
+            }
+            self.root.remove(&path)?;
+            done = Done::Mended;
+        }
+        let part = path.with_extension("part");
+        let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
+        let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
+        let urls: Vec<String> = others.chain(pin.urls.iter().cloned()).collect();
+        let got = download_any(&filling.net, &urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})
+            .map_err(|error| error.help("run again to go on where it ended; --from takes it from another mirror"))?;
+        self.root.publish(&part, &path, 0o644)?;
+        Ok((got.size, done))
+    }
+
+    /// Removes the files that no pin names; how many they were.
+    pub fn prune(&self, artifacts: &BTreeMap<String, Artifact>) -> Result<usize> {
+        let pinned: BTreeSet<&str> =
+            artifacts.values().flat_map(|artifact| artifact.pins.values()).map(|pin| pin.sha256.as_str()).collect();
+        let dir = self.dir.join(ARTIFACTS);
+        let mut removed = 0;
+        for name in self.root.names(&dir)? {
+            // what is not called like an artifact is none of ours
+            let digest = name.split('.').next().unwrap_or_default();
+            if is_sha256(digest) && !pinned.contains(digest) {
+                self.root.remove(&dir.join(&name))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Format;
+    use crate::trust::Listed;
+
+    /// One artifact for each of these contents, published below `dir`.
+    fn artifacts(dir: &Path, contents: &[&str], with_sizes: bool) -> BTreeMap<String, Artifact> {
+        let artifact = |content: &&str| {
+            let path = dir.join(content);
+            std::fs::write(&path, content).unwrap();
+            let Listed { sha256, size } = Listed::of(content.as_bytes());
+            let urls = vec![format!("file://{}", path.display())];
+            let pin = Pin {
+                name: (*content).to_owned(),
+                version: "1".to_owned(),
+                urls,
+                sha256,
+                size: with_sizes.then_some(size),
+                format: Format::Plain,
+            };
+            let pins = [("amd64".to_owned(), pin)].into_iter().collect();
+            ((*content).to_owned(), Artifact { version: "1".into(), pins })
+        };
+        contents.iter().map(artifact).collect()
+    }
+
+    fn fill(mirror: &Mirror, artifacts: &BTreeMap<String, Artifact>, filling: &Filling) -> Result<Vec<Done>> {
+        let mut all = Vec::new();
+        mirror.fill(artifacts, filling, &|_, _, _| {}, &mut |_, done| all.push(done))?;
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_there_is_kept_and_what_is_damaged_is_mended() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let pinned = artifacts(upstream.path(), &["one"], false);
+        let plain = Filling::default();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Fetched]);
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept]);
+        let file = dir.path().join(layout::artifact(&Listed::of(b"one").sha256));
+        std::fs::write(&file, "on").unwrap();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Mended], "the list has its size");
+        std::fs::write(&file, "two").unwrap();
+        assert_eq!(fill(&mirror, &pinned, &plain).unwrap(), [Done::Kept], "it has the right size");
+        assert_eq!(fill(&mirror, &pinned, &Filling { verify: true, ..plain }).unwrap(), [Done::Mended]);
+        assert_eq!(std::fs::read(file).unwrap(), b"one");
+    }
+
+    #[test]
+    fn one_that_cannot_be_had_does_not_keep_the_others_away() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let pinned = artifacts(upstream.path(), &["a", "b", "c"], true);
+        std::fs::write(upstream.path().join("a"), "evil").unwrap();
+        std::fs::remove_file(upstream.path().join("b")).unwrap();
+        let error = fill(&mirror, &pinned, &Filling::default()).unwrap_err();
+        assert_eq!(error.others().len(), 1);
+        let names: Vec<String> = mirror.index().artifacts.into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["c"]);
+        assert_eq!(std::fs::read_dir(dir.path().join(ARTIFACTS)).unwrap().count(), 2, "c, and an empty part of b");
+    }
+
+    #[test]
+    fn another_mirror_does_when_the_publisher_is_gone() {
+        let (upstream, one, two) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let pinned = artifacts(upstream.path(), &["a"], true);
+        fill(&Mirror::open(one.path()).unwrap(), &pinned, &Filling::default()).unwrap();
+        drop(upstream);
+        let from = vec![format!("file://{}", one.path().display())];
+        let filling = Filling { from, ..Filling::default() };
+        assert_eq!(fill(&Mirror::open(two.path()).unwrap(), &pinned, &filling).unwrap(), [Done::Fetched]);
+    }
+
+    #[test]
+    fn pruning_takes_what_no_pin_names_and_nothing_of_anybody_else() {
+        let (upstream, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mirror = Mirror::open(dir.path()).unwrap();
+        let mut pinned = artifacts(upstream.path(), &["a", "b"], true);
+        fill(&mirror, &pinned, &Filling::default()).unwrap();
+        std::fs::write(dir.path().join("sha256/README"), "mine").unwrap();
+        std::fs::write(dir.path().join(format!("sha256/{}.part", "0".repeat(64))), "cut").unwrap();
+        pinned.remove("b");
+        assert_eq!(mirror.prune(&pinned).unwrap(), 2);
+        assert_eq!(std::fs::read_dir(dir.path().join("sha256")).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,78 @@
+//! What `check` finds about roles that were taken from other sites: edits by hand, and other pins than are there.
+
+use crate::author::vendor::{Edit, FILE, List, ORIGIN, Origin, Upstream, Wanted};
+use crate::document::{Doc, Files};
+use crate::error::{Error, Result, code};
+
+/// What is not as `vendor.toml` and the origins of roles say. It asks no repository.
+pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let listed = list.map(|list| list.upstreams.as_slice()).unwrap_or_default();
+    for wanted in listed.iter().flat_map(|upstream| &upstream.roles) {
+        if files.children(&format!("roles/{}", wanted.own)).is_empty() {
+            errors.push(
+                Error::new(code::VENDOR, format!("roles/{}/ is not there", wanted.own))
+                    .at(wanted.place.clone(), "listed here")
+                    .help("`kpull vendor` takes it"),
+            );
+        }
+    }
+    for role in files.children("roles") {
+        let found = list.and_then(|list| list.find(&role));
+        errors.extend(of_role(files, &role, found).unwrap_or_else(|error| vec![error]));
+    }
+    errors
+}
+
+fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &Wanted)>) -> Result<Vec<Error>> {
+    let (doc, origin) = match (Origin::read(files, role)?, listed) {
+        (Some(read), _) => read,
+        (None, None) => return Ok(Vec::new()),
+        (None, Some((_, wanted))) => {
+            return Ok(vec![
+                Error::new(code::VENDOR, format!("roles/{role}/ was not taken from anywhere"))
+                    .at(wanted.place.clone(), "listed here")
+                    .help("take it under another name, or don't list it here"),
+            ]);
+        }
+    };
+    let mut errors: Vec<Error> =
+        origin.edits(files, role).iter().map(|(path, edit)| edit.error(&doc, role, path)).collect();
+    let again = "`kpull vendor` takes it anew";
+    match listed {
+        None => errors.push(
+            Error::new(
+                code::VENDOR,
+                format!("roles/{role}/ was taken from {}, and {FILE} does not list it", origin.site),
+            )
+            .at(doc.place(&["site".to_owned()]), "taken from there")
+            .help(format!("delete the role or list it; without {ORIGIN} it is the site's own")),
+        ),
+        Some((upstream, wanted)) if upstream.site != origin.site || wanted.name != origin.role => errors.push(
+            Error::new(code::VENDOR, format!("roles/{role}/ is `{}` of {}", origin.role, origin.site))
+                .at(wanted.place.clone(), "another one is wanted")
+                .help(again),
+        ),
+        Some((upstream, _)) if upstream.commit != origin.commit || upstream.git != origin.git => errors.push(
+            Error::new(code::VENDOR, format!("roles/{role}/ is of commit {} of {}", origin.commit, origin.git))
+                .at(upstream.commit_place.clone(), "another one is wanted")
+                .help(again),
+        ),
+        Some(_) => {}
+    }
+    Ok(errors)
+}
+
+impl Edit {
+    /// The error for the file at `path` of `role`, whose origin is `doc`.
+    pub(super) fn error(self, doc: &Doc, role: &str, path: &str) -> Error {
+        let what = match self {
+            Self::Changed => "was edited: it is not what was taken",
+            Self::Removed => "was taken, and is not there",
+            Self::Added => "was not taken with the rest of the role",
+        };
+        Error::new(code::VENDOR, format!("roles/{role}/{path} {what}"))
+            .at(doc.place(&["files".to_owned(), path.to_owned()]), "what was taken")
+            .help(format!("edit it where it comes from, and take it anew; `git checkout` undoes edits, and without {ORIGIN} the role is the site's own"))
+    }
+}

@@ -1,0 +1,134 @@
+//! `[[hook]]`.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::fields::is_argv;
+use crate::error::{Error, Result, code};
+use crate::net;
+
+/// Seconds that a program has, and a server for each answer.
+pub const TIMEOUT: u64 = 10;
+/// How often a failed request is tried again.
+const RETRIES: u32 = 2;
+
+/// What can happen in a run, what matters most first.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// The host went back to an earlier release.
+    Back,
+    /// The run failed, and not as the one before it.
+    Failure,
+    /// Something was changed.
+    Change,
+    /// The run was well, after one that was not.
+    Recovery,
+}
+
+impl When {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Back => "back",
+            Self::Failure => "failure",
+            Self::Change => "change",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+/// `[[hook]]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// What it is told of.
+    pub on: Vec<When>,
+    /// The program and its arguments; no shell. Either this or `post` is set.
+    pub command: Option<Vec<String>>,
+    /// The address that it is posted to.
+    pub post: Option<String>,
+    /// Seconds that the program has, or the server for each answer; 10 when left out.
+    pub timeout: Option<u64>,
+    /// How often a failed request is tried again; 2 when left out.
+    pub retries: Option<u32>,
+    /// See [`net::Options::ca`].
+    pub ca: Option<PathBuf>,
+    /// See [`net::Options::client_cert`].
+    pub client_cert: Option<PathBuf>,
+    /// See [`net::Options::client_key`].
+    pub client_key: Option<PathBuf>,
+    /// See [`net::Options::bearer`].
+    pub bearer: Option<PathBuf>,
+    /// See [`net::Options::basic`].
+    pub basic: Option<PathBuf>,
+}
+
+impl Hook {
+    /// Every path that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let tls = [&mut self.ca, &mut self.client_cert, &mut self.client_key];
+        tls.into_iter().chain([&mut self.bearer, &mut self.basic]).flatten()
+    }
+
+    /// The program, where it is named by its whole path.
+    pub fn program(&self) -> Option<&Path> {
+        let program = Path::new(self.command.as_ref()?.first()?);
+        program.is_absolute().then_some(program)
+    }
+
+    /// Whether it is told over the network.
+    pub fn posts(&self) -> bool {
+        self.post.is_some()
+    }
+
+    /// The files with what it shows a server.
+    pub fn secret_files(&self) -> [&Option<PathBuf>; 3] {
+        [&self.bearer, &self.basic, &self.client_key]
+    }
+
+    /// How to connect to its server.
+    pub fn net(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            bearer: self.bearer.clone(),
+            basic: self.basic.clone(),
+            timeout: Some(self.timeout.unwrap_or(TIMEOUT)),
+            retries: Some(self.retries.unwrap_or(RETRIES)),
+        }
+    }
+
+    /// Finds what can't be meant.
+    pub fn check(&self) -> Result<()> {
+        if self.on.is_empty() {
+            return Err(Error::new(code::HOOK, "a hook is told of nothing")
+                .help("set `on` to some of: failure, back, change, recovery"));
+        }
+        match (&self.command, &self.post) {
+            (Some(argv), None) if is_argv(argv) => {}
+            (Some(_), None) => {
+                return Err(Error::new(code::HOOK, "`command` names no program")
+                    .help("write it as [\"/path/of/program\", \"argument\"]"));
+            }
+            (None, Some(url)) => {
+                let url = net::parse(url)?;
+                let is_here = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+                if url.scheme() != "https" && !is_here {
+                    return Err(Error::new(code::HOOK, format!("{} can be read and changed on the way", origin(&url)))
+                        .help("use https://; http:// is for addresses of this host"));
+                }
+            }
+            _ => return Err(Error::new(code::HOOK, "a hook needs either `command` or `post`").help("set one of them")),
+        }
+        self.net().check()
+    }
+}
+
+/// An address without what stands behind its host.
+pub fn origin(url: &reqwest::Url) -> String {
+    url.origin().ascii_serialization()
+}

@@ -1,0 +1,341 @@
+//! `kpull.toml`: what a host is, where its releases come from, and whom it believes.
+
+mod hook;
+mod metrics;
+mod status;
+
+pub use hook::{Hook, TIMEOUT, When, origin};
+pub use metrics::Metrics;
+pub use status::{READING, Status, cluster};
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::Doc;
+use crate::document::fields::Span;
+use crate::error::{Context, Error, Result, code, counted};
+use crate::host::root::Root;
+use crate::host::{Host, writable};
+use crate::net;
+use crate::read;
+use crate::sandbox::Need;
+use crate::source::{self, Reach};
+use crate::store::Keep;
+use crate::trust::{ANCHOR, AllowedSigners, KeySet, Purpose};
+
+/// A host's configuration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The host's name in the site (`host_vars/NAME.toml`); the machine's host name when left out.
+    pub host: Option<String>,
+    /// The state directory; `/var/lib/kpull` of the root when left out.
+    pub state: Option<PathBuf>,
+    /// Whom the host believes.
+    pub trust: Trust,
+    /// How artifacts are downloaded.
+    #[serde(default)]
+    pub artifacts: Artifacts,
+    /// What the host reads its secrets with.
+    #[serde(default)]
+    pub secrets: Secrets,
+    /// What is required of the process that talks to the network.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// When this host goes back to an earlier release by itself.
+    #[serde(default)]
+    pub rollback: Rollback,
+    /// How much of the past is kept.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Where this host tells how it is; nowhere when left out.
+    pub status: Option<Status>,
+    /// Where this host's metrics are written; nowhere when left out.
+    pub metrics: Option<Metrics>,
+    /// Who is told what happens on this host.
+    #[serde(rename = "hook", default)]
+    pub hooks: Vec<Hook>,
+    /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
+    verify_every: Option<Span>,
+    /// How often every source is asked, although an earlier one says that nothing is new; `1h` when left out, `0s` for each run.
+    ask_all_every: Option<Span>,
+    /// Where releases come from, in the order to try.
+    #[serde(rename = "source", default)]
+    pub sources: Vec<source::Config>,
+}
+
+/// `[trust]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// The site's name.
+    pub site: String,
+    /// The file with the keys that may sign, in OpenSSH's allowed_signers format. Either this or `keys` is set.
+    pub allowed_signers: Option<PathBuf>,
+    /// A key set of the site (its `keys/N.toml`), to start from that.
+    pub keys: Option<PathBuf>,
+    /// How many different keys have to sign a release; 1 when left out. A key set says it itself.
+    pub threshold: Option<usize>,
+    /// How many different keys have to sign a new key set; as many as a release when left out.
+    pub rotate_threshold: Option<usize>,
+}
+
+/// `[artifacts]`: how artifacts are downloaded, see [`net::Options`], and from where besides their own addresses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Artifacts {
+    /// See [`net::Options::ca`].
+    ca: Option<PathBuf>,
+    /// See [`net::Options::client_cert`].
+    client_cert: Option<PathBuf>,
+    /// See [`net::Options::client_key`].
+    client_key: Option<PathBuf>,
+    /// See [`net::Options::timeout`].
+    timeout: Option<u64>,
+    /// See [`net::Options::retries`].
+    retries: Option<u32>,
+    /// Addresses (`https://`, `http://`, `file:///`) of what `kpull mirror` writes, tried in this order before the
+    /// addresses in `artifacts.toml`; none when left out.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
+    #[serde(default)]
+    pub only_mirrors: bool,
+}
+
+impl Artifacts {
+    /// How to connect, to mirrors and to the addresses in `artifacts.toml`.
+    pub fn net(&self) -> net::Options {
+        net::Options {
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            bearer: None,
+            basic: None,
+            timeout: self.timeout,
+            retries: self.retries,
+        }
+    }
+
+    fn settle(&mut self, base: &Path) {
+        for path in [&mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten() {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// Finds what can't be meant; `doc` is the file that this was read from.
+    fn check(&self, doc: &Doc) -> Result<()> {
+        let at = |names: &[&str]| doc.place(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        for (index, mirror) in self.mirrors.iter().enumerate().filter(|(_, mirror)| !mirror.starts_with("file:///")) {
+            net::parse(mirror)
+                .map_err(|error| error.at(at(&["artifacts", "mirrors", &index.to_string()]), "this mirror"))?;
+        }
+        if self.only_mirrors && self.mirrors.is_empty() {
+            return Err(Error::new(code::CONFIG, "`only_mirrors` is set without `mirrors`")
+                .at(at(&["artifacts", "only_mirrors"]), "no artifact could be had from anywhere")
+                .help("add mirrors = [\"https://HOST/DIRECTORY\"], an address of what `kpull mirror` writes"));
+        }
+        self.net().check().map_err(|error| error.at(at(&["artifacts"]), "these options"))
+    }
+}
+
+/// `[sandbox]`: what is required of the process that talks to the network.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Without which parts of the sandbox nothing is fetched; none when left out.
+    #[serde(default)]
+    pub require: Vec<Need>,
+}
+
+/// `[rollback]`: when this host goes back to an earlier release by itself.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// How often a release is tried before it counts as bad for this host; 2 when left out, with a minute between them.
+    pub tries: u32,
+    /// How long no source may answer after a change to network, firewall or SSH; `60s` when left out.
+    contact_within: Span,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { tries: 2, contact_within: Span(Duration::from_secs(60)) }
+    }
+}
+
+impl Rollback {
+    /// How long no source may answer after a change that can cut this host off.
+    pub fn contact_within(self) -> Duration {
+        self.contact_within.0
+    }
+}
+
+/// `[secrets]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Files with the host's private keys; its SSH host keys when left out.
+    pub identities: Option<Vec<PathBuf>>,
+}
+
+/// The host keys that secrets can be encrypted to.
+const HOST_KEYS: &[&str] = &["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key"];
+
+impl Config {
+    /// Where the state directory of this host is.
+    pub fn state(&self, host: &Host) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")))
+    }
+
+    /// How long what was not touched needs no other look.
+    pub fn verify_every(&self) -> Duration {
+        self.verify_every.map_or(Duration::from_secs(3600), |span| span.0)
+    }
+
+    /// How often every source is asked, although an earlier one says that nothing is new.
+    pub fn ask_all_every(&self) -> Duration {
+        self.ask_all_every.map_or(Duration::from_secs(3600), |span| span.0)
+    }
+
+    /// Reads the configuration of a host, `/` or a tree; a relative path in it starts at its own directory. Where somebody else than root may write it,
+    /// or what it names to be gone by, root does not.
+    pub fn load(path: &Path, root: &Path) -> Result<Self> {
+        for path in [path, &root.join(ANCHOR.trim_start_matches('/'))] {
+            writable::check(path, root)?;
+        }
+        let bytes = read::named(path).context(code::CONFIG, || format!("can't read the configuration {}", path.display())).map_err(|error| {
+            error.or_help("a host is enrolled by its kpull.toml: host, [trust] and [[source]]; see the README, or give --config FILE")
+        })?;
+        let doc = Doc::parse(&path.display().to_string(), &bytes)?;
+        let mut config: Self = doc.read()?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let settle = |path: &mut PathBuf| *path = base.join(&*path);
+        [&mut config.trust.allowed_signers, &mut config.trust.keys].into_iter().flatten().for_each(settle);
+        if let Some(state) = &mut config.state {
+            settle(state);
+        }
+        config.trust.check().map_err(|error| error.at(doc.place(&["trust".to_owned()]), "in this table"))?;
+        if config.sources.is_empty() {
+            return Err(Error::new(code::CONFIG, format!("{} names no source", path.display()))
+                .help("add [[source]] with `git`, `http` or `dir`"));
+        }
+        for (index, source) in config.sources.iter_mut().enumerate() {
+            source
+                .check()
+                .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
+            if !config.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
+                return Err(Error::new(
+                    code::CONFIG,
+                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
+                )
+                .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
+                .help("use https, or remove `require` under [sandbox]"));
+            }
+            source.paths().for_each(settle);
+        }
+        config.artifacts.check(&doc)?;
+        config.artifacts.settle(base);
+        if let Some(status) = &mut config.status {
+            status.check().map_err(|error| error.at(doc.place(&["status".to_owned()]), "in this table"))?;
+            status.paths().for_each(settle);
+        }
+        for (index, hook) in config.hooks.iter_mut().enumerate() {
+            hook.check().map_err(|error| error.at(doc.place(&["hook".to_owned(), index.to_string()]), "this hook"))?;
+            hook.paths().for_each(settle);
+        }
+        if let Some(metrics) = &mut config.metrics {
+            settle(&mut metrics.dir);
+        }
+        config.secrets.identities.iter_mut().flatten().for_each(settle);
+        let keys = [&config.trust.allowed_signers, &config.trust.keys].into_iter().flatten().map(PathBuf::as_path);
+        for path in keys.chain(config.hooks.iter().filter_map(Hook::program)) {
+            writable::check(path, root)?;
+        }
+        Ok(config)
+    }
+
+    /// Each secret of this configuration, which was read from `path`, that everybody on the host can read.
+    pub fn exposed(&self, path: &Path) -> Vec<Error> {
+        let status = self.status.iter().flat_map(|status| &status.client_key);
+        let files = self.sources.iter().flat_map(|source| [&source.bearer, &source.basic, &source.client_key]);
+        let hooks = self.hooks.iter().flat_map(Hook::secret_files);
+        let files = files.chain(hooks).chain([&self.artifacts.client_key]).flatten().chain(status);
+        let files = files.chain(self.secrets.identities.iter().flatten()).map(|file| (file.as_path(), "a secret"));
+        // who posts to somebody else has an address that is one, as a rule
+        let own = self.hooks.iter().any(Hook::posts).then_some((path, "the address of a hook"));
+        let error = |(file, what): (&Path, &str)| {
+            let file = file.display();
+            Error::new(code::CONFIG, format!("everybody on this host can read {file}, which has {what} in it"))
+                .help(format!("say `chmod o-rwx {file}`, and change the secret if somebody may have read it"))
+        };
+        let mut known = HashSet::new();
+        let public = files.chain(own).filter(|(file, _)| known.insert(*file) && writable::is_public(file));
+        public.map(error).collect()
+    }
+
+    /// The files with the private keys that the host's secrets are read with.
+    pub fn identities(&self, root: &Root) -> Vec<PathBuf> {
+        let host_keys = || HOST_KEYS.iter().map(|path| root.outside(Path::new(path))).collect();
+        self.secrets.identities.clone().unwrap_or_else(host_keys)
+    }
+}
+
+impl Trust {
+    fn check(&self) -> Result<()> {
+        match (&self.allowed_signers, &self.keys) {
+            (None, None) => Err(Error::new(code::CONFIG, "[trust] names no keys").help(
+                "set `allowed_signers` to a file with the keys that may sign, or `keys` to a key set of the site",
+            )),
+            (Some(_), Some(_)) => Err(Error::new(code::CONFIG, "[trust] sets both `allowed_signers` and `keys`")
+                .help("keep the one to start from")),
+            (None, Some(_)) if self.threshold.or(self.rotate_threshold).is_some() => {
+                Err(Error::new(code::CONFIG, "[trust] sets a threshold beside `keys`")
+                    .help("a key set says its thresholds itself: remove it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that the host starts from.
+    pub fn start(&self) -> Result<KeySet> {
+        if let Some(path) = &self.keys {
+            let bytes =
+                read::named(path).context(code::CONFIG, || format!("can't read the key set {}", path.display()))?;
+            let set = KeySet::parse(&path.display().to_string(), &bytes)?;
+            if set.site != self.site {
+                return Err(Error::new(
+                    code::CONFIG,
+                    format!("{} is a key set of the site `{}`", path.display(), set.site),
+                )
+                .help(format!("`site` under [trust] in kpull.toml is `{}`", self.site)));
+            }
+            return Ok(set);
+        }
+        let Some(path) = &self.allowed_signers else { return Err(Error::new(code::CONFIG, "[trust] names no keys")) };
+        let signers = AllowedSigners::load(path)?;
+        let release = self.threshold.unwrap_or(1);
+        let rotate = self.rotate_threshold.unwrap_or(release);
+        // without a number of its own, the list may have too few keys for that: then nobody makes a new set
+        let explicit = self.rotate_threshold.map(|wanted| ("rotate_threshold", wanted, Purpose::Keys));
+        for (name, wanted, purpose) in [Some(("threshold", release, Purpose::Release)), explicit].into_iter().flatten()
+        {
+            let keys = signers.count(purpose);
+            if wanted == 0 || wanted > keys {
+                return Err(Error::new(
+                    code::CONFIG,
+                    format!("`{name}` is {wanted}, and {} has {}", path.display(), counted(keys, "key")),
+                )
+                .help(format!(
+                    "set `{name}` under [trust] in kpull.toml to between 1 and the number of keys whose `namespaces` has {}",
+                    purpose.namespace()
+                )));
+            }
+        }
+        Ok(KeySet::start(&self.site, signers, release, rotate))
+    }
+}

@@ -1,0 +1,99 @@
+//! `[status]`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::fields::Span;
+use crate::error::{Error, Result, code};
+use crate::host::etcd::Cluster;
+use crate::net;
+
+/// How long the records of a fleet may take to be read, all together, unless somebody says otherwise.
+pub const READING: Duration = Duration::from_secs(60);
+
+/// `[status]`: where a host tells how it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// A directory that others can read, one that a web server hands out or a file system that hosts share.
+    pub dir: Option<PathBuf>,
+    /// `https://HOST:2379`, client addresses of etcd.
+    #[serde(default)]
+    pub etcd: Vec<String>,
+    /// Address of a directory on a web server that takes PUT, `https://HOST/DIRECTORY`.
+    pub http: Option<String>,
+    /// PEM file with the authorities of etcd, or of the web server instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file with the certificate that they are shown.
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    pub client_key: Option<PathBuf>,
+    /// How often a host speaks that has nothing new to tell; `10m` when left out.
+    #[serde(default = "ten_minutes")]
+    pub every: Span,
+    /// How long reading the records of other hosts may take, all together, before this host takes a release of a rollout; `60s` when
+    /// left out.
+    #[serde(default = "a_minute")]
+    within: Span,
+}
+
+fn ten_minutes() -> Span {
+    Span(Duration::from_secs(600))
+}
+
+fn a_minute() -> Span {
+    Span(READING)
+}
+
+impl Status {
+    /// Every path that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten()
+    }
+
+    /// Finds what can't be meant.
+    pub fn check(&self) -> Result<()> {
+        if self.dir.is_none() && self.etcd.is_empty() && self.http.is_none() {
+            return Err(Error::new(code::FLEET, "[status] says nowhere to tell it")
+                .help("set `dir`, `http`, or `etcd` with `ca`"));
+        }
+        self.http.as_deref().map(net::parse).transpose()?;
+        self.cluster().map(drop)
+    }
+
+    /// How long reading the records of other hosts may take, all together.
+    pub fn within(&self) -> Duration {
+        self.within.0
+    }
+
+    /// How to talk to the web server.
+    pub fn options(&self) -> net::Options {
+        let Self { ca, client_cert, client_key, .. } = self.clone();
+        net::Options { ca, client_cert, client_key, retries: Some(1), ..net::Options::default() }
+    }
+
+    /// The etcd that it names, if any.
+    pub fn cluster(&self) -> Result<Option<Cluster>> {
+        cluster(&self.etcd, self.ca.as_deref(), self.client_cert.as_deref(), self.client_key.as_deref())
+    }
+}
+
+/// The etcd that these options mean, if any.
+pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Result<Option<Cluster>> {
+    if etcd.is_empty() {
+        return Ok(None);
+    }
+    let endpoints = etcd.iter().map(|text| net::parse(text)).collect::<Result<Vec<_>>>()?;
+    let Some(ca) = ca else {
+        return Err(Error::new(code::FLEET, "`etcd` needs `ca`").help("name the file with its authority"));
+    };
+    let client = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert.to_owned(), key.to_owned())),
+        (None, None) => None,
+        _ => return Err(Error::new(code::FLEET, "`client_cert` and `client_key` go together")),
+    };
+    Ok(Some(Cluster { endpoints, ca: ca.to_owned(), client }))
+}

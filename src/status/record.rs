@@ -1,0 +1,471 @@
+//! What hosts tell of themselves: a record each, signed with the host's own SSH key, in a directory or in etcd. Whoever has the site can
+//! read them all, and knows from it whose key each has to be signed with. No server of ours is needed.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use ssh_key::{PublicKey, SshSig};
+
+use crate::config::Status;
+use crate::document::fields::SPAN_MAX;
+use crate::error::{Error, Exit, Result, code};
+use crate::host::Host;
+use crate::host::etcd::{Api, Client};
+use crate::host::root::Root;
+use crate::kind::Item;
+use crate::net;
+use crate::read;
+use crate::sandbox::{self, Need};
+use crate::secret::Recipient;
+use crate::status::vitals::{Ending, failing};
+use crate::trust::Purpose;
+
+/// Between the record and its signature.
+const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+/// More than any record has.
+const MOST: u64 = 64 * 1024;
+/// The most characters of an error that a record has: it is to stay small.
+const TEXT: usize = 300;
+/// The most certificates, probes and artifacts that it has.
+const ENTRIES: [usize; 3] = [3, 5, 12];
+/// After how many times that a host did not speak it counts as silent.
+const MISSED: i32 = 3;
+/// How long a host has that was just started, or whose run takes long.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+/// How far ahead of this clock another host's may be.
+const AHEAD: SignedDuration = SignedDuration::from_hours(24);
+
+/// The `[status]` that resources write into the configuration at a path of the host, if one of them writes that file or a part of
+/// it; `Some(None)` when they write the whole file, and there is none in it.
+pub fn written(items: &[Item], path: &Path) -> Option<Option<Status>> {
+    #[derive(Deserialize)]
+    struct Part {
+        status: Option<Status>,
+    }
+    let mut is_whole = false;
+    for item in items {
+        is_whole |= item.about.paths().any(|claimed| claimed == path);
+        if !item.about.claims.iter().any(|claim| claim.any_path() == Some(path)) {
+            continue;
+        }
+        let Some(content) = item.resource.content() else { continue };
+        let part = std::str::from_utf8(&content).ok().and_then(|text| toml::from_str::<Part>(text).ok());
+        if let Some(mut status) = part.and_then(|part| part.status).filter(|status| status.check().is_ok()) {
+            let base = path.parent().unwrap_or(Path::new("/"));
+            status.paths().for_each(|path| *path = base.join(&*path));
+            return Some(Some(status));
+        }
+    }
+    is_whole.then_some(None)
+}
+
+/// How a host is.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Record {
+    /// Of this form.
+    pub version: u32,
+    /// The site's name.
+    pub site: String,
+    /// The host's name in the site.
+    pub host: String,
+    /// When it said so.
+    pub time: Timestamp,
+    /// In how many seconds it speaks again, at the latest.
+    pub every: u64,
+    /// The version of kpull.
+    pub program: String,
+    /// The serial of the release that it is on; `None` before the first.
+    pub release: Option<u64>,
+    /// The serial of the newest release that it has seen, and taken unless it waits.
+    pub seen: Option<u64>,
+    /// The number of the key set by which it has `release`: a later set can take serials back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
+    /// The number of the key set that the release with the serial `seen` was signed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_keys: Option<u64>,
+    /// The number of its generation.
+    pub generation: Option<u64>,
+    /// Whether every unit and probe was well then.
+    pub good: bool,
+    /// The release that was not good for it, and why, while it stays with an earlier one.
+    pub bad: Option<(u64, String)>,
+    /// How the last run ended: its exit code.
+    pub exit: u8,
+    /// What was wrong then.
+    pub error: Option<String>,
+    /// Whether the host is to blame for that, and no release.
+    #[serde(default)]
+    pub of_host: bool,
+    /// How many resources are left alone for a while.
+    pub held: usize,
+    /// Since when it has been well on its release, from run to run; `None` when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why it has not taken the newest release yet, when it is not its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+    /// When what had moved away from its release was mended last, and how many resources that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<(Timestamp, usize)>,
+    /// How many probes passed when they were waited for last.
+    #[serde(default)]
+    pub passing: usize,
+    /// Those that did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<String>,
+    /// The certificates that end first, and from when on each has to be renewed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<(String, Ending)>,
+    /// The versions of what is installed of pinned artifacts, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub artifacts: BTreeMap<String, String>,
+}
+
+/// Where the record of a host is, in etcd.
+pub fn key(host: &str) -> String {
+    format!("/kpull/status/{host}")
+}
+
+/// What the record of a host is called, in a directory.
+pub fn file(host: &str) -> String {
+    format!("{host}.status")
+}
+
+/// Where the records of a fleet are read.
+pub enum Place {
+    /// In a directory.
+    Dir(PathBuf),
+    /// From a web server that hands such a directory out: what all addresses begin with.
+    Web(Box<sandbox::Web>, String),
+    /// In etcd.
+    Etcd(Rc<Client>),
+}
+
+impl Place {
+    /// Where the records of hosts with this `[status]` are.
+    /// `required` is what the sandbox must not lack.
+    pub fn of(config: &Status, host: &Host, required: &[Need]) -> Result<Self> {
+        match (config.cluster()?, &config.http, &config.dir) {
+            (Some(cluster), ..) => Ok(Self::Etcd(host.etcd(&cluster)?)),
+            (None, Some(url), _) => Ok(Self::on_web(url, &config.options(), required)),
+            (None, None, dir) => Ok(Self::Dir(dir.clone().unwrap_or_default())),
+        }
+    }
+
+    /// A directory that a web server hands out, which a process without rights asks. `required` is what the sandbox must not lack.
+    pub fn on_web(url: &str, options: &net::Options, required: &[Need]) -> Self {
+        Self::Web(Box::new(sandbox::Web::new(options.clone(), required)), url.trim_end_matches('/').to_owned())
+    }
+
+    /// Whether it can be read now.
+    pub fn is_there(&self, host: &str, until: Instant) -> bool {
+        match self {
+            Self::Dir(dir) => read::is_directory(dir),
+            Self::Web(..) | Self::Etcd(_) => self.read(host, until).is_ok(),
+        }
+    }
+
+    /// What is there of a host of a site that has these keys: its record, or why it is none; `None` when it has not said anything
+    /// yet. An error when it can't be read, not before `until` for one.
+    pub fn record(
+        &self,
+        site: &str,
+        host: &str,
+        keys: &[Recipient],
+        until: Instant,
+    ) -> Result<Option<Result<Record, String>>> {
+        if until <= Instant::now() {
+            return Err(Error::new(code::FLEET, format!("the record of {host} was not read: there was no time left"))
+                .help("the place of the records is slow: look there; `kpull fleet --within SECONDS` gives it longer"));
+        }
+        Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
+    }
+
+    fn read(&self, host: &str, until: Instant) -> Result<Option<Result<Vec<u8>, String>>> {
+        match self {
+            Self::Dir(dir) => {
+                let root = Root::open(dir)?.shown_whole();
+                let path = Path::new("/").join(file(host));
+                Ok(match (root.file(&path)?, root.meta(&path)?) {
+                    (None, None) => None,
+                    (None, Some(_)) => Some(Err("it is not a regular file".to_owned())),
+                    (Some((meta, _)), _) if meta.size > MOST => Some(Err(format!("it has more than {MOST} bytes"))),
+                    (Some((_, file)), _) => {
+                        let mut bytes = Vec::new();
+                        let read = file.take(MOST).read_to_end(&mut bytes);
+                        Some(read.map(|_| bytes).map_err(|why| format!("it can't be read: {why}")))
+                    }
+                })
+            }
+            Self::Web(files, start) => match files.read(&format!("{start}/{}", file(host)), MOST, until) {
+                Ok(bytes) => Ok(bytes.map(Ok)),
+                Err(why) if why.exit_code() == Exit::Refused => Ok(Some(Err(why.to_string()))),
+                Err(why) => Err(why),
+            },
+            Self::Etcd(client) => match client.peek(Api::V3, &key(host)) {
+                Ok(pair) => Ok(pair.map(|pair| Ok(pair.value))),
+                Err(why) => Err(Error::new(code::FLEET, "etcd can't be read").because(why)),
+            },
+        }
+    }
+}
+
+/// What is known of a host of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is on the newest release, and well.
+    Well,
+    /// It will be on the newest release soon.
+    Behind,
+    /// A unit or probe of it is not well, or a certificate has expired.
+    Unwell,
+    /// A release was not good for it, and it stays with an earlier one.
+    Back,
+    /// Its last run has failed.
+    Failed,
+    /// It has not spoken for long.
+    Silent,
+    /// What is there is not signed with a key of this host, is of another one, or can't be true.
+    Forged,
+    /// What is there could not be read now.
+    Unread,
+    /// It has never spoken.
+    Unknown,
+}
+
+impl State {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Behind => "behind",
+            Self::Unwell => "unwell",
+            Self::Back => "back",
+            Self::Failed => "failed",
+            Self::Silent => "silent",
+            Self::Forged => "forged",
+            Self::Unread => "unread",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Reads what a host has signed; why not, when it is nothing of that host.
+fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    // the last one: what the host quotes in its record may have any words in it
+    let (signed, _) = text.rsplit_once(BEGIN).ok_or("it is not signed")?;
+    let signature = text.strip_prefix(signed).unwrap_or_default();
+    let signature = SshSig::from_pem(signature).map_err(|why| format!("its signature can't be read: {why}"))?;
+    let mut keys = keys.iter().filter_map(|key| key.to_string().parse::<PublicKey>().ok());
+    let good = |key: PublicKey| key.verify(Purpose::Status.namespace(), signed.as_bytes(), &signature).is_ok();
+    if !keys.any(good) {
+        return Err("it is not signed with a `recipient` key of this host".to_owned());
+    }
+    let record: Record =
+        serde_json::from_str(signed).map_err(|why| format!("it can't be read: {}", cut(&why.to_string())))?;
+    if record.site != site || record.host != host {
+        return Err(format!("it is what {} of the site {} has said", cut(&record.host), cut(&record.site)));
+    }
+    record.check(Timestamp::now())?;
+    Ok(record.short())
+}
+
+/// What one host says, as far as it may be repeated.
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+impl Record {
+    /// With no text longer than a host writes it: what one host says stands in the records of those that wait for it.
+    pub fn short(mut self) -> Self {
+        let [most_certificates, most_probes, most_artifacts] = ENTRIES;
+        let artifacts = self.artifacts.into_iter().take(most_artifacts);
+        self.artifacts = artifacts.map(|(name, version)| (cut(&name), cut(&version))).collect();
+        self.certificates.truncate(most_certificates);
+        self.failing.truncate(most_probes);
+        let texts =
+            [self.error.as_mut(), self.waits.as_mut(), self.bad.as_mut().map(|(_, why)| why)].into_iter().flatten();
+        let names = self.failing.iter_mut().chain(self.certificates.iter_mut().map(|(name, _)| name));
+        for text in texts.chain(names).chain([&mut self.program]) {
+            *text = cut(text);
+        }
+        self
+    }
+
+    /// Finds a number or a time that no working host says: what others sign of themselves is calculated with here.
+    fn check(&self, now: Timestamp) -> Result<(), String> {
+        let (count, serial) = (u64::from(u32::MAX), i64::MAX.unsigned_abs());
+        let numbers = [
+            ("every", self.every, SPAN_MAX.as_secs()),
+            ("release", self.release.unwrap_or(0), serial),
+            ("seen", self.seen.unwrap_or(0), serial),
+            ("generation", self.generation.unwrap_or(0), serial),
+            ("bad", self.bad.as_ref().map_or(0, |(release, _)| *release), serial),
+            ("held", self.held as u64, count),
+            ("passing", self.passing as u64, count),
+            ("drift", self.drift.map_or(0, |(_, resources)| resources as u64), count),
+        ];
+        if let Some((name, number, most)) = numbers.into_iter().find(|(_, number, most)| number > most) {
+            return Err(format!("its `{name}` is {number}, and {most} is the most that can be"));
+        }
+        if self.time.duration_since(now) > AHEAD {
+            return Err(format!("its time is {:.0}, which is to come: this clock or the host's is wrong", self.time));
+        }
+        Ok(())
+    }
+
+    /// The number of the key set that the release with the serial `seen` was signed by, as far as the host says that: older ones say
+    /// only which set they have applied a release by.
+    pub fn keys_of_seen(&self) -> u64 {
+        self.seen_keys.or(self.keys).unwrap_or(0)
+    }
+
+    /// Whether the host has not spoken for long.
+    pub fn is_silent(&self, now: Timestamp) -> bool {
+        let every = Duration::from_secs(self.every).min(SPAN_MAX).try_into().unwrap_or(SignedDuration::MAX);
+        now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE)
+    }
+
+    /// What that means at a time, when `newest` is the newest release.
+    pub fn state(&self, newest: u64, now: Timestamp) -> State {
+        match self {
+            _ if self.is_silent(now) => State::Silent,
+            Self { bad: Some(_), .. } => State::Back,
+            Self { exit: 1.., .. } => State::Failed,
+            Self { release: Some(_), good: false, .. } => State::Unwell,
+            _ if self.troubles(now).next().is_some() => State::Unwell,
+            Self { release, .. } if release.is_none_or(|serial| serial < newest) => State::Behind,
+            _ => State::Well,
+        }
+    }
+
+    /// What is not well whatever the last run came to.
+    fn troubles(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let probes = self.failing.iter().map(|name| failing(name));
+        probes.chain(self.certificates.iter().filter_map(move |(name, ending)| ending.trouble(name, now)))
+    }
+
+    /// What there is to say of it at a time.
+    pub fn says(&self, now: Timestamp) -> Vec<String> {
+        let of_run = match (&self.bad, &self.error) {
+            (Some((release, why)), _) => Some(format!("release {release} was not good: {why}")),
+            (None, Some(error)) => Some(error.clone()),
+            (None, None) if self.waits.is_some() => self.waits.clone(),
+            (None, None) => (self.held > 0).then(|| format!("{} held", self.held)),
+        };
+        of_run.into_iter().chain(self.troubles(now)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::VERSION;
+
+    fn record() -> Record {
+        Record {
+            version: VERSION,
+            site: "s".to_owned(),
+            host: "h".to_owned(),
+            time: Timestamp::now(),
+            every: 600,
+            program: String::new(),
+            release: Some(7),
+            seen: Some(7),
+            keys: None,
+            seen_keys: None,
+            generation: Some(1),
+            good: true,
+            bad: None,
+            exit: 0,
+            error: None,
+            of_host: false,
+            held: 0,
+            since: None,
+            waits: None,
+            drift: None,
+            passing: 0,
+            failing: Vec::new(),
+            certificates: Vec::new(),
+            artifacts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_kpull_is_read_and_one_with_everything_in_it_is_small() {
+        let old = r#"{"version":1,"site":"s","host":"h","time":"2026-01-01T00:00:00Z","every":600,"program":"0.1.0",
+            "release":7,"seen":7,"generation":1,"good":true,"bad":null,"exit":0,"error":null,"held":0}"#;
+        let old: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((old.release, old.drift, old.artifacts.len()), (Some(7), None, 0));
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let names = ["etcd", "flannel", "kube-controller-manager", "kubernetes-server", "docker", "cni-plugins"];
+        let full = Record {
+            bad: Some((8, "x".repeat(TEXT))),
+            drift: Some((now, 3)),
+            failing: names.iter().take(ENTRIES[1]).map(|name| (*name).to_owned()).collect(),
+            certificates: names
+                .iter()
+                .take(ENTRIES[0])
+                .map(|name| ((*name).to_owned(), Ending { renew: now, end: now }))
+                .collect(),
+            artifacts: names.iter().map(|name| ((*name).to_owned(), "1.20.2".to_owned())).collect(),
+            ..record()
+        };
+        let size = serde_json::to_vec(&full).unwrap().len();
+        assert!(size < 1200, "{size}");
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_three_times_is_silent_whatever_it_said_before() {
+        let now = Timestamp::now();
+        let after = |minutes: i64| record().state(7, now + SignedDuration::from_mins(minutes));
+        assert_eq!((after(0), after(34), after(36)), (State::Well, State::Well, State::Silent));
+        let back = Record { bad: Some((8, "why".to_owned())), ..record() };
+        assert_eq!(back.state(7, now + SignedDuration::from_mins(36)), State::Silent);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_host_counts_before_what_it_lacks() {
+        let now = Timestamp::now();
+        let failed = Record { exit: 1, error: Some("no".to_owned()), ..record() };
+        let back = Record { bad: Some((8, "broken".to_owned())), ..failed.clone() };
+        assert_eq!(
+            (record().state(8, now), failed.state(8, now), back.state(8, now)),
+            (State::Behind, State::Failed, State::Back)
+        );
+        assert_eq!(
+            (failed.says(now), back.says(now)),
+            (vec!["no".to_owned()], vec!["release 8 was not good: broken".to_owned()])
+        );
+        assert_eq!(Record { release: None, ..record() }.state(0, now), State::Behind);
+    }
+
+    #[test]
+    fn no_host_is_well_beside_a_failing_probe_an_expired_certificate_or_a_release_that_was_not_good() {
+        let now = Timestamp::now();
+        let hour = SignedDuration::from_hours(1);
+        let ending = |end| vec![("etcd".to_owned(), Ending { renew: now - hour, end })];
+        let failing = Record { failing: vec!["api".to_owned()], ..record() };
+        let expired = Record { certificates: ending(now - hour), ..record() };
+        let due = Record { certificates: ending(now + hour), ..record() };
+        let unproven = Record { good: false, ..record() };
+        assert_eq!(
+            [&failing, &expired, &unproven, &due].map(|one| one.state(7, now)),
+            [State::Unwell, State::Unwell, State::Unwell, State::Well]
+        );
+        assert_eq!(failing.state(8, now), State::Unwell, "also while it is behind");
+        assert_eq!(failing.says(now), ["the probe api does not pass"]);
+        assert_eq!(expired.says(now), ["the certificate etcd has expired"]);
+        let failed = Record { exit: 3, error: Some("no".to_owned()), failing: failing.failing, ..expired };
+        assert_eq!(failed.state(7, now), State::Failed);
+        assert_eq!(failed.says(now), ["no", "the probe api does not pass", "the certificate etcd has expired"]);
+    }
+}
