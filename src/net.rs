@@ -22,8 +22,8 @@ pub(crate) use address::read;
 pub use address::{below, parse, server_of, shown};
 pub use client::{Client, Conditions};
 pub(crate) use client::{Request, direct};
-pub(crate) use failure::{Again, Failure, is_tls, retry};
-pub use options::{Loaded, Options};
+pub(crate) use failure::{Failure, Retryable, is_tls, retry};
+pub use options::{LoadedOptions, Options};
 pub use reply::{Kind, Reply, from_io, read_all};
 pub(crate) use reply::{Pace, STEADY, too_slow};
 

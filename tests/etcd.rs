@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use crate::support::authority::{authority, named};
 use crate::support::fleetlock::StandIn as Locks;
 use kpull::document::Files;
-use kpull::engine::slot::{Missed, Slots, take};
+use kpull::engine::slot::{SlotError, Slots, take};
 use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
 use kpull::kind::slot::Slot;
-use kpull::kind::{About, Change, Item, Phase, Resource, Trace, Work};
+use kpull::kind::{About, Change, Item, Phase, Resource, WatchedInput, Work};
 use kpull::net::server::Server;
 use kpull::report::{Event, Occupied, Report};
 use kpull::resolve::{Facts, resolve};
-use kpull::secret::Secrets;
+use kpull::secret::SecretStore;
 use kpull::site::Site;
 use kpull::store::Store;
 use rcgen::KeyPair;
@@ -251,7 +251,7 @@ impl Catalog {
         }
         let site = Arc::new(Site::load(Files::in_directory(&dir.path().join("site")).unwrap())?);
         let facts = Facts::assumed("h1", [127, 0, 0, 1].into(), None).unwrap();
-        let items = resolve(&site, "h1", &facts, &Secrets::expected())?.items;
+        let items = resolve(&site, "h1", &facts, &SecretStore::expected())?.items;
         let (host, store) = (Host::open(Path::new("/")).unwrap(), Store::open(&dir.path().join("state")).unwrap());
         Ok(Self { items, host, store, _dir: dir })
     }
@@ -494,7 +494,7 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
         let trace = catalog.first().watched_inputs(&catalog.work()).unwrap().unwrap().remove(0);
         let kept = serde_json::to_string(&trace).unwrap();
         assert!(!kept.contains("Network\""), "{kept}");
-        let trace: Trace = serde_json::from_str(&kept).unwrap();
+        let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
         let seen = || catalog.host.seen(&trace).unwrap();
         let sealed = seen();
         assert!(sealed.is_some() && seen() == sealed, "{sealed:?}");
@@ -581,7 +581,7 @@ fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
     let (work, slot) = (catalog.work(), catalog.slot());
     drop(take(&work, slot, "h1", &|_| {}).unwrap());
-    let Err(Missed::Error(error)) = take(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
+    let Err(SlotError::Error(error)) = take(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
     assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
     assert_eq!(error.exit_code(), Exit::Failed);
     take(&work, slot, "h1", &|_| {}).unwrap().give_back(&work, slot, "h1").unwrap();
@@ -620,7 +620,7 @@ fn slots_of_two_names_are_had_by_two_hosts_and_stand_where_an_operator_is_told()
     let (one, two) = (Catalog::of(&one), Catalog::of(&role));
     take(&one.work(), one.slot(), "h1", &|_| {}).unwrap();
     take(&two.work(), two.slot(), "h2", &|_| {}).unwrap();
-    let Err(Missed::Error(error)) = take(&one.work(), one.slot(), "h2", &|_| {}) else { panic!("h2 has it") };
+    let Err(SlotError::Error(error)) = take(&one.work(), one.slot(), "h2", &|_| {}) else { panic!("h2 has it") };
     assert!(error.advice().unwrap().contains("`etcdctl del /kpull/slots/s`"), "{error:?}");
     assert!(cluster.client("a").get(Api::V3, "/kpull/slots/s").unwrap().is_some());
 }

@@ -29,14 +29,14 @@ use kpull::host::zone_file::ZoneFile;
 use kpull::pki::{Certificate, PrivateKey, Request, Revoked};
 use kpull::resolve::{Facts, resolve};
 use kpull::secret::index::Index;
-use kpull::secret::{self, Keyring, LARGEST, Recipient, Secrets};
+use kpull::secret::{self, Keyring, LARGEST, Recipient, SecretStore};
 use kpull::site::Site;
-use kpull::status::Place;
+use kpull::status::RecordSource;
 use kpull::store::Store;
 use kpull::store::archive::{Limits, extract};
 use kpull::trust::{
-    AllowedSigners, Announced, Enrolment, KeySet, Manifest, Memory, Message, Purpose, Signed, claimed, fingerprint,
-    is_part,
+    AllowedSigners, Enrolment, KeySet, Manifest, Message, Purpose, Signed, TrustState, VerifiedManifest, claimed,
+    fingerprint, is_part,
 };
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use ssh_key::private::Ed25519Keypair;
@@ -187,7 +187,7 @@ pub fn enrol(data: &[u8]) {
                 assert!(!has_sets && threshold == wanted.len());
                 let keys = AllowedSigners::parse("--fingerprint", &lines).expect("they were written");
                 let keys = KeySet::start("lab", keys, threshold, threshold);
-                if report(Announced::by(&keys, &source, time(NOW))).is_some() {
+                if report(VerifiedManifest::by(&keys, &source, time(NOW))).is_some() {
                     assert!(wanted.is_subset(&signed(MANIFEST)), "a key that has not signed the release");
                 }
             }
@@ -222,7 +222,7 @@ pub fn status(data: &[u8]) {
             None => ([data, signature(key, Purpose::Status, data).as_bytes()].concat(), true),
         };
         std::fs::write(dir.path().join("a.status"), bytes).expect("the directory is ours");
-        let place = Place::Dir(dir.path().to_owned());
+        let place = RecordSource::Dir(dir.path().to_owned());
         let until = Instant::now() + Duration::from_secs(60);
         let found =
             place.record("lab", "a", keys, until).expect("the directory can be read").expect("there is a record");
@@ -316,7 +316,7 @@ pub fn site(data: &[u8]) {
     let mut catalogs = Vec::new();
     for (name, host) in site.hosts.iter().take(2) {
         let facts = Facts::assumed(name, host.address, None).expect("nothing is asked");
-        match resolve(&site, name, &facts, &Secrets::sealed()) {
+        match resolve(&site, name, &facts, &SecretStore::sealed()) {
             Ok(catalog) => {
                 let ids: BTreeSet<&str> = catalog.items.iter().map(|item| item.id.as_str()).collect();
                 assert!(catalog.items.iter().all(|item| item.after.iter().all(|id| ids.contains(id.as_str()))));
@@ -518,12 +518,12 @@ pub fn state(data: &[u8]) {
     let Some(dir) = directory(data, false) else { return };
     let root = Root::open(dir.path()).expect("the directory is there");
     let Some(store) = report(Store::open(&dir.path().join("state"))) else { return };
-    report(Memory::anchor(&root));
-    if let Some((memory, _)) = report(Memory::load(store.root(), &root)).flatten()
+    report(TrustState::anchor(&root));
+    if let Some((memory, _)) = report(TrustState::load(store.root(), &root)).flatten()
         && report(memory.save(store.root(), &root)).is_some()
     {
         assert_eq!(
-            report(Memory::load(store.root(), &root)).flatten(),
+            report(TrustState::load(store.root(), &root)).flatten(),
             Some((memory, true)),
             "what was written is read"
         );

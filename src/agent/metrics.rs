@@ -8,13 +8,13 @@ use crate::engine::Agent;
 use crate::error::{Result, code};
 use crate::host::root::Root;
 use crate::status::vitals::{Vitals, bare};
-use crate::store::{HeldBack, LastRun};
+use crate::store::{LastRun, Pause};
 
 /// What the file is called.
 const FILE: &str = "kpull.prom";
 
 /// What all metrics are made of.
-struct World<'a> {
+struct MetricsInput<'a> {
     site: &'a str,
     host: &'a str,
     run: &'a LastRun,
@@ -37,7 +37,7 @@ pub struct Metric {
     pub help: &'static str,
     /// The names of its labels.
     pub labels: &'static [&'static str],
-    samples: for<'a> fn(&'a World<'a>) -> Samples<'a>,
+    samples: for<'a> fn(&'a MetricsInput<'a>) -> Samples<'a>,
 }
 
 /// A value without labels.
@@ -213,12 +213,12 @@ pub const METRICS: &[Metric] = &[
 /// Writes this host's metrics after a run, if it is to.
 pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let Some(config) = &agent.config.metrics else { return Ok(()) };
-    let world = World {
+    let world = MetricsInput {
         site: &agent.config.trust.site,
         host: &agent.name,
         run,
         vitals: Vitals::load(&agent.store).unwrap_or_default(),
-        held: HeldBack::now(&agent.store)?.len(),
+        held: Pause::now(&agent.store)?.len(),
         stays: agent.store.hold()?.is_some(),
     };
     Root::write_output(&config.dir, FILE, text(&world).as_bytes()).map_err(|why| {
@@ -229,7 +229,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
 }
 
 /// The whole file.
-fn text(world: &World<'_>) -> String {
+fn text(world: &MetricsInput<'_>) -> String {
     let mut text = String::with_capacity(4096);
     for Metric { name, kind, help, labels, samples } in METRICS {
         let samples = samples(world);

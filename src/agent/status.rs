@@ -14,7 +14,7 @@ use crate::report::VERSION;
 use crate::sandbox;
 use crate::status::vitals::{Vitals, bare};
 use crate::status::{Record, file, key};
-use crate::store::{HeldBack, LastRun};
+use crate::store::{LastRun, Pause};
 use crate::trust::{Purpose, Signer};
 
 /// What was told last, and when.
@@ -22,7 +22,7 @@ const TOLD: &str = "told.json";
 
 /// That a host has spoken.
 #[derive(Debug, Deserialize, Serialize)]
-struct Told {
+struct Reported {
     time: Timestamp,
     /// SHA-256 of the record without its time, and of where it is told.
     digest: String,
@@ -34,7 +34,7 @@ struct Told {
 /// Tells how this host is after a run, if it is to, and if there is something new or it is time.
 pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let Some(config) = &agent.config.status else { return Ok(()) };
-    let told = agent.store.read::<Told>(TOLD).ok().flatten();
+    let told = agent.store.read::<Reported>(TOLD).ok().flatten();
     let mut record = record(agent, config, run)?;
     let is_well = (record.exit == 0 || record.of_host) && record.good && record.bad.is_none();
     let well = record.release.filter(|_| is_well).map(|release| {
@@ -46,7 +46,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let told_where = (&config.dir, &config.http, &config.etcd);
     let digest = hex::encode(Sha256::digest(serde_json::to_vec(&(&record, told_where)).unwrap_or_default()));
     record.time = run.time;
-    let is_recent = |told: &Told| told.time <= run.time && run.time < told.time + config.every.0;
+    let is_recent = |told: &Reported| told.time <= run.time && run.time < told.time + config.every.0;
     if told.is_some_and(|told| told.digest == digest && is_recent(&told)) {
         return Ok(());
     }
@@ -65,7 +65,7 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     if let Some(cluster) = config.cluster()? {
         put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
     }
-    agent.store.write_quickly(TOLD, &Told { time: run.time, digest, well })
+    agent.store.write_quickly(TOLD, &Reported { time: run.time, digest, well })
 }
 
 /// How the host is, at no time.
@@ -93,7 +93,7 @@ fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
         exit: run.exit,
         error: run.error.as_deref().map(|error| mask::hide(error).into_owned()),
         of_host: run.of_host,
-        held: HeldBack::now(&agent.store)?.len(),
+        held: Pause::now(&agent.store)?.len(),
         since: None,
         waits: run.waits.as_deref().map(|why| mask::hide(why).into_owned()),
         drift: vitals.drift,

@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result, code, one_line};
 use crate::host::accounts::{Accounts, Database};
 use crate::host::packages::Manager;
 use crate::host::process::{Command, argv, run_if_there};
-use crate::host::root::{Meta, Root, What};
+use crate::host::root::{FileType, Meta, Root};
 use crate::host::unit_files::{ETC, Found, Own, TYPES, find};
 use crate::host::zone::{Element, Target};
 use crate::host::zone_file::ZoneFile;
@@ -67,7 +67,7 @@ const NOISE: [&str; 31] = [
 
 /// What somebody wants to have in a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum AdoptTarget {
     /// What stands at a path, a directory with all that is in it.
     Path(PathBuf),
     /// A unit.
@@ -80,7 +80,7 @@ pub enum Thing {
     Package(String),
 }
 
-impl std::str::FromStr for Thing {
+impl std::str::FromStr for AdoptTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -115,7 +115,7 @@ struct Adoption<'a> {
 }
 
 /// The files of a role that leaves `things` as they are, by their paths in a site.
-pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<Files> {
+pub fn role(root: &Root, name: &str, things: &[AdoptTarget], private: bool) -> Result<Files> {
     let toml = "summary = \"What was on a host already, taken over by `kpull adopt`\"\n".to_owned();
     let mut adoption =
         Adoption { root, name, private, accounts: Accounts::read(root)?, toml, files: Files::default(), count: 0 };
@@ -128,13 +128,13 @@ pub fn role(root: &Root, name: &str, things: &[Thing], private: bool) -> Result<
 }
 
 impl Adoption<'_> {
-    fn add(&mut self, thing: &Thing) -> Result<()> {
+    fn add(&mut self, thing: &AdoptTarget) -> Result<()> {
         match thing {
-            Thing::Path(path) => self.path(path),
-            Thing::Unit(name) => self.unit(name),
-            Thing::Zone(zone) => self.zone(zone),
-            Thing::Sysctl(name) => self.sysctl(name),
-            Thing::Package(name) => self.package(name),
+            AdoptTarget::Path(path) => self.path(path),
+            AdoptTarget::Unit(name) => self.unit(name),
+            AdoptTarget::Zone(zone) => self.zone(zone),
+            AdoptTarget::Sysctl(name) => self.sysctl(name),
+            AdoptTarget::Package(name) => self.package(name),
         }
     }
 
@@ -162,7 +162,7 @@ impl Adoption<'_> {
         };
         let at = ("path", quoted(&shown));
         match meta.what {
-            What::Link => {
+            FileType::Link => {
                 let target = self.root.link(path)?.unwrap_or_default();
                 let target = target.to_str().ok_or_else(|| {
                     Error::new(code::ADOPT, format!("{shown} leads to {}, which is not UTF-8", target.display()))
@@ -170,7 +170,7 @@ impl Adoption<'_> {
                 })?;
                 self.table("symlink", &[at, ("target", quoted(target))])?;
             }
-            What::Directory => {
+            FileType::Directory => {
                 let mut fields = vec![at];
                 fields.extend(self.access(&meta, 0o755, &shown)?);
                 self.table("directory", &fields)?;
@@ -178,13 +178,13 @@ impl Adoption<'_> {
                     self.path(&path.join(name))?;
                 }
             }
-            What::File => {
+            FileType::File => {
                 let (source, meta) = self.source(path)?;
                 let mut fields = vec![at, ("source", quoted(&source))];
                 fields.extend(self.access(&meta, 0o644, &shown)?);
                 self.table("file", &fields)?;
             }
-            What::Special => {
+            FileType::Special => {
                 return Err(Error::new(code::ADOPT, format!("{shown} is a device, a socket or a pipe"))
                     .help("no role makes those: leave it out"));
             }
@@ -440,8 +440,8 @@ fn walk(
             continue;
         }
         match root.meta(&path)?.map(|meta| meta.what) {
-            Some(What::Directory) => walk(root, &path, levels - 1, owned, found)?,
-            Some(What::File) if !owned.contains(&path) => drop(found.insert(path)),
+            Some(FileType::Directory) => walk(root, &path, levels - 1, owned, found)?,
+            Some(FileType::File) if !owned.contains(&path) => drop(found.insert(path)),
             _ => {}
         }
     }

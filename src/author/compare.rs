@@ -10,18 +10,18 @@ use similar::TextDiff;
 
 use crate::error::{Result, counted, one_line};
 use crate::resolve::{Facts, Shown, Views, show};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::secret::name::path_of;
 use crate::site::Site;
 
 /// One state of a site.
-pub struct State {
+pub struct SiteState {
     site: Arc<Site>,
     facts: BTreeMap<String, Facts>,
     views: Arc<Views>,
 }
 
-impl State {
+impl SiteState {
     /// The site, with the facts that are recorded in `dir`.
     pub fn new(site: Site, dir: &Path) -> Result<Self> {
         let facts =
@@ -33,7 +33,7 @@ impl State {
     /// What makes a host, by name; `None` when the site has no such host.
     fn host(&self, name: &str) -> Option<Result<Parts>> {
         let facts = self.facts.get(name)?;
-        Some(show(&self.site, name, facts, &Secrets::expected(), &self.views).map(|(catalog, shown)| {
+        Some(show(&self.site, name, facts, &SecretStore::expected(), &self.views).map(|(catalog, shown)| {
             let mut parts: Parts = shown.into_iter().map(part).collect();
             for secret in catalog.secrets {
                 let sealed = self.site.files.get(&path_of(&secret));
@@ -84,7 +84,7 @@ pub struct Comparison {
 }
 
 /// Compares two states. An error when a host of the new one can't be made; one of the old need not.
-pub fn compare(old: &State, new: &State) -> Result<Comparison> {
+pub fn compare(old: &SiteState, new: &SiteState) -> Result<Comparison> {
     let mut groups: Vec<(Vec<String>, String)> = Vec::new();
     let mut same = 0;
     let mut names: Vec<&String> = old.facts.keys().chain(new.facts.keys()).collect();

@@ -116,10 +116,10 @@ fn fields(value: &Value, names: Option<&[String]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::What;
+    use crate::kind::Effect;
     use crate::resolve::testing::catalog;
 
-    fn told(old: &str, new: &str) -> Vec<(String, What, String, String)> {
+    fn told(old: &str, new: &str) -> Vec<(String, Effect, String, String)> {
         let (old, new) = (catalog(old).unwrap(), catalog(new).unwrap());
         differences(&old, &new)
             .into_iter()
@@ -151,19 +151,19 @@ mod tests {
             [
                 (
                     "directory:/d".to_owned(),
-                    What::Added,
+                    Effect::Added,
                     "add".to_owned(),
                     "@@ -0,0 +1,2 @@\n+path = \"/d\"\n+mode = \"0700\"\n".to_owned()
                 ),
                 (
                     "file:/f".to_owned(),
-                    What::Changed,
+                    Effect::Changed,
                     "content, mode".to_owned(),
                     "@@ -0,0 +1 @@\n+mode = \"0600\"\n@@ -1 +1 @@\n-one\n+two\n".to_owned()
                 ),
                 (
                     "symlink:/l".to_owned(),
-                    What::Removed,
+                    Effect::Removed,
                     "remove".to_owned(),
                     "@@ -1,2 +0,0 @@\n-path = \"/l\"\n-target = \"f\"\n".to_owned()
                 ),

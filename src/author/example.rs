@@ -12,7 +12,7 @@ use crate::document::{Doc, Files, Path};
 use crate::error::{Error, Result, code, nearest};
 use crate::kind;
 use crate::resolve::{Facts, Shown, show};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 
 /// `roles/NAME/tests/EXAMPLE.toml`.
@@ -123,7 +123,7 @@ impl Example {
         let name = file.host.as_ref().or(hosts.keys().next()).map_or("h1", String::as_str);
         let address = site.find_host(name)?.address;
         let facts = Facts::assumed(name, address, None)?.with(&self.doc, &["facts".to_owned()], &file.facts)?;
-        Ok(show(&site, name, &facts, &Secrets::expected(), &Arc::default())?.1)
+        Ok(show(&site, name, &facts, &SecretStore::expected(), &Arc::default())?.1)
     }
 
     /// An error about the site that was made of the example, as one about the example.

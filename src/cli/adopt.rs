@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::author::adopt::{Thing, candidates, role};
+use crate::author::adopt::{AdoptTarget, candidates, role};
 use crate::cli::{Run, print, print_json, print_line};
 use crate::document::replace;
 use crate::error::{Error, Exit, Result, code};
@@ -19,7 +19,7 @@ pub struct Adopt {
     role: Option<String>,
     /// /PATH (a directory with all in it), NAME.service, firewall:ZONE, sysctl:NAME, package:NAME
     #[arg(requires = "role")]
-    things: Vec<Thing>,
+    things: Vec<AdoptTarget>,
     /// Take over files that not everybody here can read, too
     #[arg(long)]
     private: bool,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::agent::{hook, metrics, status};
 use crate::cli::{HostArgs, Run, TalkArgs};
-use crate::engine::{Agent, How, converge};
+use crate::engine::{Agent, RunOptions, converge};
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Event, Journal, Note, Notes, Report, Text};
 use crate::store::{Failure, LastRun};
@@ -38,7 +38,7 @@ impl Run for Apply {
         let report = listener(self.host.json, self.diff, self.talk);
         let agent = self.host.agent(&report)?;
         tell_exposed(&agent);
-        run(&agent, &report, How { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
+        run(&agent, &report, RunOptions { retry: self.retry, full: self.full, now: self.now }).map(|_| Exit::Done)
     }
 
     fn json(&self) -> bool {
@@ -65,7 +65,7 @@ pub(super) fn listener(json: bool, diffs: bool, talk: TalkArgs) -> Notes<'static
 }
 
 /// One whole run, alone on the host, and the record of how it went.
-pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: How) -> Result<report::Summary> {
+pub(super) fn run(agent: &Agent<'_>, notes: &Notes<'_>, how: RunOptions) -> Result<report::Summary> {
     recorded(agent, notes, || converge(agent, how))
 }
 

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::author::lint::{lint, lint_facts, lint_hosts, unknown_sizes};
-use crate::author::pki::{Standing, survey};
-use crate::author::secret::desk::{Desk, Users};
+use crate::author::pki::{CertificateStatus, survey};
+use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
 use crate::author::supply::check::{Asked, Checking, check};
 use crate::author::vendor;
@@ -21,7 +21,7 @@ use crate::error::{Error, Exit, Result, counted, quoted};
 use crate::kind::artifact::Artifact;
 use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::{HostVars, Site};
 
 /// Arguments of `check`.
@@ -53,7 +53,7 @@ impl Run for Check {
         let (mut users, mut catalogs) = (Users::default(), Vec::new());
         let mut found: Vec<(&str, Error)> = Vec::new();
         let facts = |name: &str, host: &HostVars| Facts::recorded(dir.as_deref(), name, host.address);
-        for (name, resolved) in resolve_all(&site, &facts, &Secrets::sealed()) {
+        for (name, resolved) in resolve_all(&site, &facts, &SecretStore::sealed()) {
             let (catalog, facts) = match resolved {
                 Ok(resolved) => resolved,
                 Err(error) => {
@@ -89,7 +89,7 @@ impl Run for Check {
         if is_resolved {
             errors.extend(lint(&site, &catalogs));
             errors.extend(self.certificates(&site)?);
-            errors.extend(Desk::of(Path::new("."), site.clone(), users)?.complaints());
+            errors.extend(SecretAdmin::of(Path::new("."), site.clone(), users)?.complaints());
         }
         if let Some(dir) = &dir {
             Facts::stray(dir, &site.hosts)?.iter().for_each(|warning| self.warn(None, warning));
@@ -117,7 +117,7 @@ impl Check {
         let now = Timestamp::now();
         let standings = survey(site, self.site.dir().as_deref(), now)?;
         // what one command renews is told once
-        let is_due = |standing: &&Standing| standing.is_due();
+        let is_due = |standing: &&CertificateStatus| standing.is_due();
         let first = standings.iter().filter(is_due).min_by_key(|standing| standing.left(now));
         let more = standings.iter().filter(is_due).count().saturating_sub(1);
         for standing in &standings {
@@ -132,7 +132,7 @@ impl Check {
             }
             self.warn(Some(&standing.host), &warning);
         }
-        Ok(standings.iter().filter_map(Standing::error).collect())
+        Ok(standings.iter().filter_map(CertificateStatus::error).collect())
     }
 
     /// Tells of something that is no error, about a host or about the site.
@@ -185,7 +185,7 @@ fn installed(site: &Arc<Site>, dir: Option<&Path>) -> BTreeMap<String, BTreeSet<
         for arch in ["amd64", "arm64"] {
             let facts = Facts { arch: arch.to_owned(), ..facts.clone() };
             // a host that has no such pins can't be of this architecture
-            let Ok(catalog) = resolve(site, name, &facts, &Secrets::sealed()) else { continue };
+            let Ok(catalog) = resolve(site, name, &facts, &SecretStore::sealed()) else { continue };
             for item in &catalog.items {
                 let Some(artifact) = item.as_kind::<Artifact>() else { continue };
                 let (pin, names) = artifact.members();

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use clap::Args;
 use serde_json::json;
 
-use crate::author::compare::{State, compare};
+use crate::author::compare::{SiteState, compare};
 use crate::cli::{Run, print, print_as_is, print_json};
 use crate::document::{Files, PARTS};
 use crate::error::{Context, Error, Exit, Result, code};
@@ -67,7 +67,7 @@ impl Run for Compare {
 }
 
 impl Compare {
-    fn state(&self, name: &str) -> Result<State> {
+    fn state(&self, name: &str) -> Result<SiteState> {
         let dir = Path::new(name);
         if dir.is_dir() {
             return read(dir);
@@ -143,6 +143,6 @@ impl Compare {
     }
 }
 
-fn read(dir: &Path) -> Result<State> {
-    State::new(Site::load(Files::in_directory(dir)?)?, dir)
+fn read(dir: &Path) -> Result<SiteState> {
+    SiteState::new(Site::load(Files::in_directory(dir)?)?, dir)
 }

@@ -17,7 +17,7 @@ use crate::host::root::{Access, Root};
 use crate::report::Text;
 use crate::sandbox;
 use crate::source;
-use crate::trust::{self, Enrolment, KeySet, Manifest, Memory, Seen};
+use crate::trust::{self, Enrolment, KeySet, LastSeen, Manifest, TrustState};
 
 /// Arguments of `enroll`.
 #[derive(Args, Debug)]
@@ -184,7 +184,7 @@ impl Enroll {
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
         let now = Timestamp::now();
-        let anchor = match Memory::anchor(&agent.host.root) {
+        let anchor = match TrustState::anchor(&agent.host.root) {
             Ok(anchor) => anchor.filter(|anchor| anchor.site == agent.config.trust.site),
             Err(error) if self.accept_serial.is_none() => {
                 return Err(error.help(
@@ -226,7 +226,7 @@ impl Enroll {
             });
             match found {
                 Ok(announced) => {
-                    agent.remember(&mut trust.memory, Seen::of(&announced))?;
+                    agent.remember(&mut trust.memory, LastSeen::of(&announced))?;
                     self.tell(&trust.policy.keys, &trust.memory, &announced);
                     return Ok(());
                 }
@@ -236,7 +236,7 @@ impl Enroll {
         Err(failed.unwrap_or_else(|| Error::new(code::ENROLL, "no source was asked")))
     }
 
-    fn tell(&self, set: &KeySet, memory: &Memory, announced: &trust::Announced) {
+    fn tell(&self, set: &KeySet, memory: &TrustState, announced: &trust::VerifiedManifest) {
         let Manifest { serial, created, expires, .. } = announced.manifest();
         if self.host.json {
             print_json(&json!({ "version": crate::report::VERSION, "host": memory.host, "site": memory.site,

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::cli::{Run, SiteArgs, print, print_json, print_line};
 use crate::error::{Error, Exit, Place, Result, code, nearest};
-use crate::resolve::{Facts, World};
-use crate::secret::Secrets;
+use crate::resolve::{Facts, TemplateContext};
+use crate::secret::SecretStore;
 use crate::template::os::rows;
 use crate::template::with_room;
 
@@ -45,7 +45,7 @@ impl Explain {
             _ => (None, self.variable.as_str()),
         };
         let way: Vec<String> = way.split('.').map(str::to_owned).collect();
-        let world = World::new(site.clone(), &self.host, &facts, &Secrets::sealed());
+        let world = TemplateContext::new(site.clone(), &self.host, &facts, &SecretStore::sealed());
         let layers = world.layers(&self.host, role);
         let set_at = |way: &[String]| -> Vec<_> {
             layers.iter().filter_map(|layer| Some((layer.name.clone(), layer.place(way)?))).collect()

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{HostArgs, Run, print, print_json};
-use crate::engine::gc::{Gone, collect};
+use crate::engine::gc::{Freed, collect};
 use crate::error::{Exit, Result};
 use crate::report::{Text, VERSION};
 
@@ -20,7 +20,7 @@ impl Run for Gc {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
-        let Gone { generations, saved, artifacts } = collect(&agent.store, &agent.config.keep)?;
+        let Freed { generations, saved, artifacts } = collect(&agent.store, &agent.config.keep)?;
         match self.host.json {
             true => print_json(
                 &json!({ "version": VERSION, "generations": generations, "saved": saved, "artifacts": artifacts }),

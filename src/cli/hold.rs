@@ -7,10 +7,10 @@ use serde_json::json;
 use crate::cli::{HostArgs, Run, print, print_json, print_line};
 use crate::document::fields::Lifetime;
 use crate::engine::Agent;
-use crate::engine::before::Before;
+use crate::engine::prior::PriorStates;
 use crate::error::{Error, Exit, Result, code};
 use crate::report::{Text, VERSION};
-use crate::store::HeldBack;
+use crate::store::Pause;
 
 /// Arguments of `hold`.
 #[derive(Args, Debug)]
@@ -74,9 +74,9 @@ impl Run for Hold {
             known(&agent, id)?;
             let _lock = agent.store.lock()?;
             let since = Timestamp::now();
-            HeldBack { id: id.clone(), since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
+            Pause { id: id.clone(), since, until: since + self.time, why: why.clone() }.save(&agent.store)?;
         }
-        for one in HeldBack::now(&agent.store)? {
+        for one in Pause::now(&agent.store)? {
             match self.host.json {
                 true => print_json(&json!({ "version": VERSION, "held": one })),
                 false => print_line(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
@@ -95,7 +95,7 @@ impl Run for Unhold {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
-        if !HeldBack::remove(&self.resource, &agent.store)? {
+        if !Pause::remove(&self.resource, &agent.store)? {
             return Err(
                 Error::new(code::HELD, format!("`{}` is not held", self.resource)).help("`kpull hold` lists what is")
             );
@@ -113,7 +113,7 @@ impl Run for Disown {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
         let _lock = agent.store.lock()?;
-        let mut before = Before::load(&agent.store)?;
+        let mut before = PriorStates::load(&agent.store)?;
         if !before.disown(&self.resource, "somebody said `kpull disown`") {
             known(&agent, &self.resource)?;
             return Err(Error::new(

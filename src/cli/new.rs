@@ -12,21 +12,21 @@ use crate::cli::{Run, print, print_json};
 use crate::document::{Files, quoted, replace};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::resolve::{Facts, resolve};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::{Site, is_plain_name};
 
 /// Arguments of `new`.
 #[derive(Args, Debug)]
 pub struct New {
     #[command(subcommand)]
-    what: What,
+    what: Example,
     /// Write one JSON object
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Example {
     /// A site, in a directory that is made
     Site {
         /// The directory
@@ -67,9 +67,9 @@ enum What {
 impl Run for New {
     fn run(&self) -> Result<Exit> {
         let (dir, made) = match &self.what {
-            What::Site { dir, name } => (dir, site(dir, name.as_deref())?),
-            What::Role { name, site } => (site, role(site, name)?),
-            What::Host { name, address, groups, roles, vars, site } => {
+            Example::Site { dir, name } => (dir, site(dir, name.as_deref())?),
+            Example::Role { name, site } => (site, role(site, name)?),
+            Example::Host { name, address, groups, roles, vars, site } => {
                 (site, host(site, name, &host_file(*address, groups, roles, vars)?)?)
             }
         };
@@ -128,7 +128,7 @@ fn role(dir: &Path, name: &str) -> Result<Made> {
         );
     }
     let role = format!(
-        r#"summary = "What {name} is for, in a sentence"
+        r#"summary = "Example {name} is for, in a sentence"
 
 [vars] # variables with a default; what a host has to set is listed in `required`
 greeting = "hello"
@@ -165,7 +165,7 @@ fn host(dir: &Path, name: &str, text: &str) -> Result<Made> {
     let site = Arc::new(loads(Files::in_directory(dir)?, &made)?);
     let facts = Facts::recorded(Some(dir), name, site.find_host(name)?.address)?;
     // certificates and secrets are made for a host that is there
-    resolve(&site, name, &facts, &Secrets::expected())?;
+    resolve(&site, name, &facts, &SecretStore::expected())?;
     Ok(made)
 }
 

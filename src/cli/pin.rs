@@ -13,7 +13,7 @@ use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::{Format, READABLE, read_if_there, replace, utf8};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::net;
-use crate::net::download::{Wanted, download};
+use crate::net::download::{DownloadRequest, download};
 use crate::report::{Event, Report, Text, VERSION};
 use crate::store::archive::{self, Limits};
 
@@ -148,7 +148,7 @@ impl Pin {
             };
         let (options, report) = (self.net.options(), Text::new(false));
         let part = scratch.join("file");
-        let wanted = Wanted { name: &pin.name, sha256: None, size: None };
+        let wanted = DownloadRequest { name: &pin.name, sha256: None, size: None };
         let progress = |name: &str, done, total| report.event(&Event::Download { name, done, total });
         let got = download(&options, &url, &part, &wanted, &progress)?;
         (pin.sha256, pin.size) = (got.sha256, got.size);

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::author::pki::{Done, Office, Standing, State, Step};
+use crate::author::pki::{CertificateState, CertificateStatus, Completed, PkiAdmin, Step};
 use crate::cli::secret::Identity;
 use crate::cli::{DeskArgs, Run, print, print_json, print_line};
 use crate::document::fields::Lifetime;
@@ -87,8 +87,8 @@ enum Command {
 
 impl Run for Pki {
     fn run(&self) -> Result<Exit> {
-        let office = |keys: &Identity| Office::open(&self.desk.site, keys.keys()?);
-        let without_keys = || Office::open(&self.desk.site, Keyring::load(&[], None)?);
+        let office = |keys: &Identity| PkiAdmin::open(&self.desk.site, keys.keys()?);
+        let without_keys = || PkiAdmin::open(&self.desk.site, Keyring::load(&[], None)?);
         let done = match &self.command {
             Command::Init => without_keys()?.init()?,
             Command::Issue(keys) => office(keys)?.issue()?,
@@ -117,11 +117,11 @@ impl Run for Pki {
 }
 
 impl Pki {
-    fn tell(&self, done: &[Done]) {
+    fn tell(&self, done: &[Completed]) {
         if done.is_empty() && !self.desk.json {
             print("nothing to do");
         }
-        for Done { deed, host, name, note } in done {
+        for Completed { deed, host, name, note } in done {
             if self.desk.json {
                 print_json(
                     &json!({ "event": deed.word(), "version": crate::report::VERSION, "host": host, "name": name, "note": note }),
@@ -133,13 +133,13 @@ impl Pki {
         }
     }
 
-    fn list(&self, standings: &[Standing]) -> Result<Exit> {
+    fn list(&self, standings: &[CertificateStatus]) -> Result<Exit> {
         let now = Timestamp::now();
         if !self.desk.json {
             print(&format!("{:<16} {:<16} {:<14} {:>5}  {:<40} STATE", "HOST", "NAME", "AUTHORITY", "DAYS", "FOR"));
         }
         for standing in standings {
-            let Standing { host, name, wish, certificate, state } = standing;
+            let CertificateStatus { host, name, wish, certificate, state } = standing;
             let days = standing.left(now).map(|left| left.as_hours().div_euclid(24));
             let authority = wish.as_ref().map(|(wish, _)| wish.authority.as_str());
             let names: Vec<String> = match (certificate, wish) {
@@ -153,7 +153,7 @@ impl Pki {
             };
             if self.desk.json {
                 let how = match state {
-                    State::Changed(how) => how.clone(),
+                    CertificateState::Changed(how) => how.clone(),
                     _ => Vec::new(),
                 };
                 print_json(

@@ -14,7 +14,7 @@ use crate::error::{Exit, Result};
 use crate::host::Host;
 use crate::report::{self, Event, Report, Summary, Text};
 use crate::resolve::{Facts, resolve};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 use crate::store::Store;
 
@@ -80,7 +80,7 @@ impl Plan {
             false => Facts::assumed(&name, site.find_host(&name)?.address, Some(&host))?,
         };
         let store = Store::open(&host.root.outside(std::path::Path::new("/var/lib/kpull")))?;
-        plan(&host, &store, resolve(&site, &name, &facts, &Secrets::sealed())?, "")
+        plan(&host, &store, resolve(&site, &name, &facts, &SecretStore::sealed())?, "")
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, Web, publish};
 use crate::cli::{NetArgs, Run, print, print_json};
-use crate::document::fields::Span;
+use crate::document::fields::HumanDuration;
 use crate::error::{Error, Exit, Result, code};
 
 /// Arguments of `publish`.
@@ -38,7 +38,7 @@ pub struct Publish {
 }
 
 fn span(text: &str) -> std::result::Result<Duration, String> {
-    Span::try_from(text.to_owned()).map(|span| span.0)
+    HumanDuration::try_from(text.to_owned()).map(|span| span.0)
 }
 
 impl Run for Publish {

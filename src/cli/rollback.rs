@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::apply::{listener, recorded};
 use crate::cli::{HostArgs, Run, TalkArgs, print};
-use crate::engine::before::Before;
+use crate::engine::prior::PriorStates;
 use crate::engine::{Agent, go_back};
 use crate::error::{Error, Exit, Result, code};
 use crate::store::Generation;
@@ -74,7 +74,7 @@ impl Rollback {
 
 /// What the way back leaves as it is.
 fn cannot(agent: &Agent<'_>, to: &Generation) -> Result<Vec<String>> {
-    let before = Before::load(&agent.store)?;
+    let before = PriorStates::load(&agent.store)?;
     let mut lines: Vec<String> = before
         .leftovers()
         .filter(|(id, _)| !to.resources.iter().any(|one| one == id))

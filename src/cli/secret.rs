@@ -12,7 +12,7 @@ use serde_json::json;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
-use crate::author::secret::desk::Desk;
+use crate::author::secret::admin::SecretAdmin;
 use crate::cli::{DeskArgs, Run, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::advice::complete;
@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Exit, Result, code, counted};
 use crate::host::process::at_terminal;
 use crate::report::VERSION;
 use crate::secret::readers::Reader;
-use crate::secret::{Keyring, LARGEST, Plain, Secrets, name};
+use crate::secret::{Keyring, LARGEST, Plain, SecretStore, name};
 
 /// Arguments of `secret`.
 #[derive(Args, Debug)]
@@ -144,7 +144,7 @@ impl Secret {
     fn set(&self, set: &Set) -> Result<Exit> {
         // before anything is typed
         name::check(&set.name)?;
-        let mut desk = Desk::open(&self.desk.site)?;
+        let mut desk = SecretAdmin::open(&self.desk.site)?;
         desk.check(&set.name)?;
         self.tell(&[(set.name.clone(), desk.newcomers(&set.name)?)], &set.consent)?;
         let plain = match (&set.from, set.generate) {
@@ -160,7 +160,7 @@ impl Secret {
         self.write(&mut desk, &set.name, &plain)
     }
 
-    fn write(&self, desk: &mut Desk, name: &str, plain: &Plain) -> Result<Exit> {
+    fn write(&self, desk: &mut SecretAdmin, name: &str, plain: &Plain) -> Result<Exit> {
         if plain.is_empty() {
             return Err(Error::new(code::DESK, format!("the value of {name} is empty, and nothing was written"))
                 .help("give it on standard input, or with --from FILE"));
@@ -185,7 +185,7 @@ impl Secret {
 
     fn edit(&self, edit: &Edit) -> Result<Exit> {
         let named = &edit.named;
-        let mut desk = Desk::open(&self.desk.site)?;
+        let mut desk = SecretAdmin::open(&self.desk.site)?;
         desk.check(&named.name)?;
         self.tell(&[(named.name.clone(), desk.newcomers(&named.name)?)], &edit.consent)?;
         let old = named.identity.keys()?.open(&named.name, &desk.sealed(&named.name)?)?;
@@ -198,7 +198,7 @@ impl Secret {
     }
 
     fn show(&self, named: &Named) -> Result<Exit> {
-        let sealed = Secrets::sealed_file(&named.name, &Files::in_directory(&self.desk.site)?)?;
+        let sealed = SecretStore::sealed_file(&named.name, &Files::in_directory(&self.desk.site)?)?;
         let plain = named.identity.keys()?.open(&named.name, &sealed)?;
         let mut out = std::io::stdout();
         out.write_all(&plain)
@@ -208,7 +208,7 @@ impl Secret {
     }
 
     fn rekey(&self, rekey: &Rekey) -> Result<Exit> {
-        let mut desk = Desk::open(&self.desk.site)?;
+        let mut desk = SecretAdmin::open(&self.desk.site)?;
         let stale = desk.all_stale()?;
         let mut widened = Vec::new();
         for (name, why) in &stale {
@@ -270,7 +270,7 @@ impl Secret {
     }
 
     fn list(&self) -> Result<Exit> {
-        let desk = Desk::open(&self.desk.site)?;
+        let desk = SecretAdmin::open(&self.desk.site)?;
         for name in desk.names() {
             let hosts: Vec<String> = desk.hosts(&name).into_iter().collect();
             let stale = desk.stale(&name)?;
@@ -288,7 +288,7 @@ impl Secret {
     }
 
     fn remove(&self, name: &str) -> Result<Exit> {
-        Desk::open(&self.desk.site)?.remove(name)?;
+        SecretAdmin::open(&self.desk.site)?.remove(name)?;
         match self.desk.json {
             true => print_json(&json!({ "version": VERSION, "event": "secret_removed", "name": name })),
             false => {

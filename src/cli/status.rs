@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::report::Text;
 use crate::sandbox;
 use crate::status::vitals::Vitals;
-use crate::store::{Generation, HeldBack, Hold, LastRun, Owed};
+use crate::store::{Generation, LastRun, Pause, PendingActions, StayOn};
 use crate::text::shortened;
 
 /// The most characters of `--motd`.
@@ -38,7 +38,7 @@ impl Run for Status {
         let memory = agent.trust()?.memory;
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
-        let (hold, held) = (agent.store.hold()?, HeldBack::now(&agent.store)?);
+        let (hold, held) = (agent.store.hold()?, Pause::now(&agent.store)?);
         let cut_short = cut_short(&agent.host, last.as_ref());
         let now = Timestamp::now();
         let troubles = Vitals::load(&agent.store).unwrap_or_default().troubles(now);
@@ -159,7 +159,7 @@ impl Health {
 }
 
 /// How the host is; `None` before anything was applied.
-fn health(generation: Option<&Generation>, owed: &Owed, troubles: &[String]) -> Option<Health> {
+fn health(generation: Option<&Generation>, owed: &PendingActions, troubles: &[String]) -> Option<Health> {
     match generation {
         _ if owed.probes => Some(Health::Unproven),
         Some(generation) if generation.good && troubles.is_empty() => Some(Health::Well),
@@ -204,7 +204,7 @@ fn until(time: Timestamp) -> String {
 fn motd(
     agent: &Agent<'_>,
     generation: Option<&Generation>,
-    hold: Option<&Hold>,
+    hold: Option<&StayOn>,
     held: usize,
     last: Option<&LastRun>,
 ) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::author::vendor::{Change, FILE, List, Taken, Upstream, changes, take, write};
+use crate::author::vendor::{Change, FILE, List, Upstream, VendoredRole, changes, take, write};
 use crate::cli::{Run, TlsArgs, print, print_json, print_line};
 use crate::document::Files;
 use crate::error::{Error, Exit, Result, code, counted};
@@ -101,8 +101,8 @@ impl Vendor {
         }
     }
 
-    fn tell_role(&self, role: &Taken) {
-        let Taken { own, origin, .. } = role;
+    fn tell_role(&self, role: &VendoredRole) {
+        let VendoredRole { own, origin, .. } = role;
         if self.json {
             print_json(&json!({
                 "event": "role", "version": VERSION, "role": own, "site": origin.site, "name": origin.role,

@@ -313,7 +313,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::net::testing::{Answer, Seen, Server};
+    use crate::net::testing::{Answer, Received, Server};
     use crate::resolve::testing::catalog;
 
     /// The table of a role on this machine, without colours.
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn every_probe_is_asked_and_told_in_the_order_of_the_catalog() {
-        let server = Server::plain(|request: &Seen| match request.path.as_str() {
+        let server = Server::plain(|request: &Received| match request.path.as_str() {
             "/health" => Answer::new(200, "{\"health\": \"true\"}\nmore"),
             _ => Answer::new(500, ""),
         });

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::Doc;
-use crate::document::fields::Span;
+use crate::document::fields::HumanDuration;
 use crate::error::{Context, Error, Result, code, counted};
 use crate::host::root::Root;
 use crate::host::{Host, writable};
@@ -25,7 +25,7 @@ use crate::read;
 use crate::sandbox::Need;
 use crate::source::{self, Reach};
 use crate::store::Keep;
-use crate::trust::{ANCHOR, AllowedSigners, KeySet, Purpose};
+use crate::trust::{AllowedSigners, KeySet, Purpose, TRUST_FILE};
 
 /// A host's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -60,9 +60,9 @@ pub struct Config {
     #[serde(rename = "hook", default)]
     pub hooks: Vec<Hook>,
     /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
-    verify_every: Option<Span>,
+    verify_every: Option<HumanDuration>,
     /// How often every source is asked, although an earlier one says that nothing is new; `1h` when left out, `0s` for each run.
-    ask_all_every: Option<Span>,
+    ask_all_every: Option<HumanDuration>,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
     pub sources: Vec<source::Config>,
@@ -159,12 +159,12 @@ pub struct Rollback {
     /// How often a release is tried before it counts as bad for this host; 2 when left out, with a minute between them.
     pub tries: u32,
     /// How long no source may answer after a change to network, firewall or SSH; `60s` when left out.
-    contact_within: Span,
+    contact_within: HumanDuration,
 }
 
 impl Default for Rollback {
     fn default() -> Self {
-        Self { tries: 2, contact_within: Span(Duration::from_secs(60)) }
+        Self { tries: 2, contact_within: HumanDuration(Duration::from_secs(60)) }
     }
 }
 
@@ -205,7 +205,7 @@ impl Config {
     /// Reads the configuration of a host, `/` or a tree; a relative path in it starts at its own directory. Where somebody else than root may write it,
     /// or what it names to be gone by, root does not.
     pub fn load(path: &Path, root: &Path) -> Result<Self> {
-        for path in [path, &root.join(ANCHOR.trim_start_matches('/'))] {
+        for path in [path, &root.join(TRUST_FILE.trim_start_matches('/'))] {
             writable::check(path, root)?;
         }
         let bytes = read::named(path).context(code::CONFIG, || format!("can't read the configuration {}", path.display())).map_err(|error| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::Span;
+use crate::document::fields::HumanDuration;
 use crate::error::{Error, Result, code};
 use crate::host::etcd::Cluster;
 use crate::net;
@@ -33,19 +33,19 @@ pub struct Status {
     pub client_key: Option<PathBuf>,
     /// How often a host speaks that has nothing new to tell; `10m` when left out.
     #[serde(default = "ten_minutes")]
-    pub every: Span,
+    pub every: HumanDuration,
     /// How long reading the records of other hosts may take, all together, before this host takes a release of a rollout; `60s` when
     /// left out.
     #[serde(default = "a_minute")]
-    within: Span,
+    within: HumanDuration,
 }
 
-fn ten_minutes() -> Span {
-    Span(Duration::from_secs(600))
+fn ten_minutes() -> HumanDuration {
+    HumanDuration(Duration::from_secs(600))
 }
 
-fn a_minute() -> Span {
-    Span(READING)
+fn a_minute() -> HumanDuration {
+    HumanDuration(READING)
 }
 
 impl Status {

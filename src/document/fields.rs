@@ -139,22 +139,22 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// The longest [`Span`], a year: a time of today and any span are a time still.
-pub const SPAN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The longest [`HumanDuration`], a year: a time of today and any span are a time still.
+pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`; at most [`SPAN_MAX`].
+/// A span of time, written as `"90s"`, `"2m"` or `"500ms"`; at most [`LONGEST_DURATION`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl TryFrom<String> for Span {
+impl TryFrom<String> for HumanDuration {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
         match span {
-            Some(span) if span <= SPAN_MAX => Ok(Self(span)),
+            Some(span) if span <= LONGEST_DURATION => Ok(Self(span)),
             Some(_) => Err(format!("`{text}` is longer than a year")),
             None => Err(format!("`{text}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"")),
         }
@@ -166,7 +166,7 @@ pub fn is_argv(words: &[String]) -> bool {
     words.first().is_some_and(|program| !program.is_empty()) && !words.iter().any(|word| word.contains('\0'))
 }
 
-/// How long something lives, written as `"365d"` or like a [`Span`]; at most ten years. A day has 24 hours.
+/// How long something lives, written as `"365d"` or like a [`HumanDuration`]; at most ten years. A day has 24 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -181,7 +181,9 @@ impl TryFrom<String> for Lifetime {
         let span = match days {
             Some(days) if (1..=LONGEST).contains(&days) => jiff::SignedDuration::from_hours(24 * days),
             Some(_) => return Err(format!("`{text}` is not between 1 and {LONGEST} days")),
-            None => jiff::SignedDuration::try_from(Span::try_from(text)?.0).map_err(|error| error.to_string())?,
+            None => {
+                jiff::SignedDuration::try_from(HumanDuration::try_from(text)?.0).map_err(|error| error.to_string())?
+            }
         };
         match span <= jiff::SignedDuration::from_hours(24 * LONGEST) {
             true => Ok(Self(span)),
@@ -285,12 +287,12 @@ mod tests {
 
     #[test]
     fn a_span_of_time_has_a_unit() {
-        assert_eq!(Span::try_from("2m".to_owned()), Ok(Span(Duration::from_secs(120))));
+        assert_eq!(HumanDuration::try_from("2m".to_owned()), Ok(HumanDuration(Duration::from_secs(120))));
         for bad in ["60", "-1s", "soon"] {
             let told = format!("`{bad}` is not a span of time; write it like \"90s\", \"2m\" or \"500ms\"");
-            assert_eq!(Span::try_from(bad.to_owned()), Err(told));
+            assert_eq!(HumanDuration::try_from(bad.to_owned()), Err(told));
         }
-        assert_eq!(Span::try_from("8785h".to_owned()), Err("`8785h` is longer than a year".to_owned()));
+        assert_eq!(HumanDuration::try_from("8785h".to_owned()), Err("`8785h` is longer than a year".to_owned()));
     }
 
     #[test]

@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::engine::before::{Before, Gone, Turn};
 use crate::engine::check;
 use crate::engine::fault::{LeftOut, needed};
-use crate::engine::plan::{Leaving, Plan, difference, locate};
+use crate::engine::plan::{Leftovers, Plan, difference, locate};
+use crate::engine::prior::{Orphan, PriorStates, PruneOrder};
+use crate::engine::select::ReleaseStamp;
 use crate::engine::slot::Slots;
-use crate::engine::take::Stamp;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::{Host, is_firewall_file, is_unit_file};
 use crate::kind::probe::Probe;
-use crate::kind::{Change, Claim, Gate, Item, Phase, Trigger, What, Work};
+use crate::kind::{Change, Claim, Effect, Gate, Item, Phase, Trigger, Work};
 use crate::report::{Event, Report, Summary};
 use crate::resolve::Catalog;
-use crate::store::{Generation, Owed, Store};
+use crate::store::{Generation, PendingActions, Store};
 use crate::trust::{Manifest, Verified};
 
 /// What an apply came to.
@@ -65,7 +65,7 @@ pub fn apply(
     host: &Host,
     store: &Store,
     plan: Verified<Plan>,
-    stamp: &Stamp,
+    stamp: &ReleaseStamp,
     report: &dyn Report,
     is_old: IsOld<'_>,
 ) -> Result<Applied> {
@@ -96,9 +96,9 @@ pub fn apply(
     }
     if let Some(before) = plan.before.as_mut().filter(|_| leaving.is_partial) {
         // by now it is known what artifacts have in them
-        leaving = Leaving::of(before, &work, &plan.held)?;
+        leaving = Leftovers::of(before, &work, &plan.held)?;
     }
-    let Leaving { gone, stays, lost, .. } = leaving;
+    let Leftovers { gone, stays, lost, .. } = leaving;
     run.gone_stays = stays;
     let is_empty = plan.changes.is_empty() && gone.is_empty() && plan.is_owed_nothing();
     for (id, error) in &lost {
@@ -110,7 +110,7 @@ pub fn apply(
     if matches!(outcome, Outcome::Well) && (is_new || !is_empty) {
         let mut before = match plan.before {
             Some(before) => before,
-            None => Before::load(store)?,
+            None => PriorStates::load(store)?,
         };
         run.brings = plan.changes.iter().map(|(at, _)| *at).filter(|&at| is_package(&items[at])).collect();
         let package = run.brings.first().copied();
@@ -207,10 +207,10 @@ struct Run<'a> {
     work: &'a Work<'a>,
     report: &'a dyn Report,
     slots: Slots<'a>,
-    owed: Owed,
+    owed: PendingActions,
     /// What is written down of it.
-    noted: Owed,
-    before: Before,
+    noted: PendingActions,
+    before: PriorStates,
     /// Whether what stood there before has to be written down yet, before the first change.
     is_unsaved: bool,
     /// Positions of the packages that are still to be changed: each may bring what others are about.
@@ -240,7 +240,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(work: &'a Work<'a>, report: &'a dyn Report, host: &'a str, owed: Owed) -> Self {
+    fn new(work: &'a Work<'a>, report: &'a dyn Report, host: &'a str, owed: PendingActions) -> Self {
         let slots = Slots { work, report, host };
         Self {
             work,
@@ -248,7 +248,7 @@ impl<'a> Run<'a> {
             slots,
             noted: owed.clone(),
             owed,
-            before: Before::default(),
+            before: PriorStates::default(),
             is_unsaved: false,
             brings: Vec::new(),
             held: HashSet::new(),
@@ -313,14 +313,14 @@ impl<'a> Run<'a> {
         Ok(self.left_out.add(at, error, self.work.catalog)?)
     }
 
-    fn all(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+    fn all(&mut self, items: &'a [Item], gone: &[(Orphan, Option<Change>)]) -> Result<(), Stop> {
         let gone = if self.basics.is_some() { &[] } else { gone };
         let ended = self.each(items, gone);
         // also what was written before a failure
         let settled = self.settle();
         ended?;
         settled?;
-        self.give_back(gone, Turn::Last)?;
+        self.give_back(gone, PruneOrder::Last)?;
         self.work.host.settle_firewall()?;
         self.work.host.settle_unit_links()?;
         // whoever was owed something and is not in the catalog any more, or is not to run, is owed nothing now
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn each(&mut self, items: &'a [Item], gone: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+    fn each(&mut self, items: &'a [Item], gone: &[(Orphan, Option<Change>)]) -> Result<(), Stop> {
         if self.owed.unit_files {
             self.work.host.unit_files_changed();
         }
@@ -360,12 +360,12 @@ impl<'a> Run<'a> {
             }
         }
         let mut changed: HashSet<&str> = HashSet::new();
-        self.give_back(gone, Turn::First)?;
+        self.give_back(gone, PruneOrder::First)?;
         let middle = items.iter().position(|item| item.about.phase >= Phase::Stops).unwrap_or(items.len());
         for (at, item) in items.iter().enumerate() {
             if at == middle {
                 self.settle()?;
-                self.give_back(gone, Turn::Middle)?;
+                self.give_back(gone, PruneOrder::Middle)?;
                 self.work.host.settle_firewall()?;
             }
             if !is_package(item) {
@@ -419,7 +419,7 @@ impl<'a> Run<'a> {
         }
         if middle == items.len() {
             self.settle()?;
-            self.give_back(gone, Turn::Middle)?;
+            self.give_back(gone, PruneOrder::Middle)?;
         }
         Ok(())
     }
@@ -494,7 +494,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gives back what no role wants any more and whose turn it is. What can't be is reported, and tried again by the next run.
-    fn give_back(&mut self, gone: &[(Gone, Option<Change>)], turn: Turn) -> Result<()> {
+    fn give_back(&mut self, gone: &[(Orphan, Option<Change>)], turn: PruneOrder) -> Result<()> {
         for (at, (one, _)) in gone.iter().enumerate().filter(|(_, (one, _))| one.turn == turn) {
             match self.restore(one, gone.get(at + 1..).unwrap_or_default()) {
                 Ok(()) => self.before.forget(&one.mark),
@@ -509,16 +509,16 @@ impl<'a> Run<'a> {
     }
 
     /// Gives one thing back, and with it those of the `others` that go along with it.
-    fn restore(&mut self, one: &Gone, others: &[(Gone, Option<Change>)]) -> Result<(), Stop> {
+    fn restore(&mut self, one: &Orphan, others: &[(Orphan, Option<Change>)]) -> Result<(), Stop> {
         let item = &one.item;
         let observed = item.resource.observe(self.work)?;
         if let Some(change) = observed.or_else(|| one.restart(!self.changes.is_empty())) {
             let ids = item.resource.along(self.work);
             // what can't be told of one is told at its own turn
-            let observe = |one: &Gone| one.item.resource.observe(self.work).ok();
+            let observe = |one: &Orphan| one.item.resource.observe(self.work).ok();
             let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));
-            let mut along: Vec<(&Gone, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
-            along.retain(|(_, change)| change.what == What::Removed);
+            let mut along: Vec<(&Orphan, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
+            along.retain(|(_, change)| change.what == Effect::Removed);
             let all = std::iter::once(one).chain(along.iter().map(|(other, _)| *other));
             let triggers: Vec<(&str, Trigger)> =
                 all.flat_map(|one| &one.triggers).map(|(id, trigger)| (id.as_str(), *trigger)).collect();
@@ -656,7 +656,7 @@ struct Verdict {
 fn record(
     store: &Store,
     serial: u64,
-    stamp: &Stamp,
+    stamp: &ReleaseStamp,
     items: &[Item],
     changes: &[(String, String)],
     Verdict { good, checks }: Verdict,
@@ -906,18 +906,18 @@ mod tests {
             "[[file]]\npath = '/etc/systemd/system/x.service'\ncontent = ''\n[[file]]\npath = '/etc/x'\ncontent = ''\n";
         let (items, silent) = (catalog(role).unwrap().items, Vec::<Box<dyn Report>>::new());
         let work = Work { host: &host, store: &store, catalog: &items };
-        let mut run = Run::new(&work, &silent, "h1", Owed::default());
-        let owed = |unit_files, trigger: Option<Trigger>| Owed {
+        let mut run = Run::new(&work, &silent, "h1", PendingActions::default());
+        let owed = |unit_files, trigger: Option<Trigger>| PendingActions {
             kicks: trigger.map(|trigger| ("unit:x".to_owned(), trigger)).into_iter().collect(),
             unit_files,
             probes: true,
-            ..Owed::default()
+            ..PendingActions::default()
         };
         run.is_unsaved = run.before.adopt(&work, None, |_| false).0;
         run.owe(&items[1], &[]).unwrap();
         assert_eq!(store.owed().unwrap(), owed(false, None));
         assert_eq!(
-            Before::load(&store).unwrap().ids().count(),
+            PriorStates::load(&store).unwrap().ids().count(),
             5,
             "what stood there until now, and at the three directories above"
         );
@@ -939,14 +939,14 @@ mod tests {
             std::fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
             std::fs::write(dir.path().join("etc/systemd/system/x.service"), "").unwrap();
             let item = catalog("[[unit]]\nname = 'x.service'\n").unwrap().items.remove(0);
-            let gone = Gone {
+            let gone = Orphan {
                 mark: Claim::thing("unit", "x"),
                 id: item.id.clone(),
                 item,
-                turn: Turn::Last,
+                turn: PruneOrder::Last,
                 triggers: Vec::new(),
             };
-            let mut run = Run::new(&work, &silent, "h1", Owed::default());
+            let mut run = Run::new(&work, &silent, "h1", PendingActions::default());
             run.changes = changed;
             run.all(&[], &[(gone, None)]).unwrap();
             assert_eq!(run.kicked.len(), restarted);
@@ -970,7 +970,7 @@ mod tests {
         let world = World::new(&format!("{}{}", file("one"), file("two")));
         let work = Work { host: &world.host, store: &world.store, catalog: &world.catalog.items };
         let watch = Watch(world.dir.path().join("two"), RefCell::default());
-        Run::new(&work, &watch, "h1", Owed::default()).all(&world.catalog.items, &[]).unwrap();
+        Run::new(&work, &watch, "h1", PendingActions::default()).all(&world.catalog.items, &[]).unwrap();
         assert_eq!(watch.1.take(), [true, true]);
     }
 
@@ -985,7 +985,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let record = |digest: &str, changes: &[&str], good| -> Vec<(u64, bool)> {
-            let stamp = Stamp { digest: digest.to_owned(), ..Stamp::default() };
+            let stamp = ReleaseStamp { digest: digest.to_owned(), ..ReleaseStamp::default() };
             let changes: Vec<_> = changes.iter().map(|id| ((*id).to_owned(), "content".to_owned())).collect();
             record(&store, 1, &stamp, &[], &changes, Verdict { good, checks: BTreeMap::new() }).unwrap();
             store.generations().unwrap().iter().map(|one| (one.number, one.good)).collect()

@@ -10,22 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::apply::{Applied, Outcome, apply};
 use crate::engine::plan::plan;
-use crate::engine::seal::{Look, seal, unbroken};
-use crate::engine::take::{Agent, Taken};
+use crate::engine::select::{Agent, Selection};
+use crate::engine::up_to_date::{CheckLevel, seal, unbroken};
 use crate::engine::{gc, lock, rollout};
 use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Work};
 use crate::report::{Event, Summary};
 use crate::resolve::Catalog;
 use crate::status::vitals::Vitals;
-use crate::store::{Generation, HeldBack, Hold, Owed};
+use crate::store::{Generation, Pause, PendingActions, StayOn};
 
 /// The pause between two looks whether a source can be reached again.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How a run is to go about it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How {
+pub struct RunOptions {
     /// Try a release again that was not good, and follow the newest again.
     pub retry: bool,
     /// Look into everything, whatever was seen before.
@@ -38,12 +38,12 @@ pub struct How {
 ///
 /// What keeps the host from the newest release, or from being healthy, is the error; the host is converged on what it has
 /// all the same.
-pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
+pub fn converge(agent: &Agent<'_>, how: RunOptions) -> Result<Summary> {
     let (start, clock) = (Timestamp::now(), Instant::now());
     if how.retry {
         agent.store.set_hold(None)?;
     }
-    let look = if how.full { Look::Whole } else { Look::Short };
+    let look = if how.full { CheckLevel::Whole } else { CheckLevel::Short };
     if let Some(summary) = unbroken(agent, look, clock)? {
         agent.report.event(&Event::Done(&summary));
         return Ok(summary);
@@ -75,7 +75,7 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
                 let is_settled = trouble.is_none()
                     && fault.is_none()
                     && !agent.store.owed()?.gone
-                    && HeldBack::now(&agent.store)?.is_empty()
+                    && Pause::now(&agent.store)?.is_empty()
                     && !lock::has_any(&agent.store)?;
                 if changed == 0 && !is_back && is_settled {
                     seal(agent, start, &applied.manifest, &applied.catalog.items)?;
@@ -104,21 +104,21 @@ pub fn converge(agent: &Agent<'_>, how: How) -> Result<Summary> {
 }
 
 /// What was taken, once whoever has to be asked for it has agreed; else what this host has.
-fn locked(agent: &Agent<'_>, taken: Taken) -> Result<Taken> {
+fn locked(agent: &Agent<'_>, taken: Selection) -> Result<Selection> {
     let (Some(lock), Some(current)) = (&taken.lock, agent.store.generation()?) else { return Ok(taken) };
     match rollout::lock(agent, lock) {
         None => Ok(taken),
         Some(why) => {
             let serial = taken.catalog.manifest().serial;
-            Ok(Taken { trouble: taken.trouble, ..agent.stay(&current, serial, &why)? })
+            Ok(Selection { trouble: taken.trouble, ..agent.stay(&current, serial, &why)? })
         }
     }
 }
 
 /// Plans and applies.
-fn carry_out(agent: &Agent<'_>, taken: Taken) -> Result<Applied> {
-    let Taken { catalog, stamp, .. } = taken;
-    let earlier = Earlier::of(agent, &stamp.digest)?;
+fn carry_out(agent: &Agent<'_>, taken: Selection) -> Result<Applied> {
+    let Selection { catalog, stamp, .. } = taken;
+    let earlier = LastGood::of(agent, &stamp.digest)?;
     let planned = catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &stamp.digest))?;
     let is_old = |item: &Item, error: &Error| earlier.fails(item, error);
     let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report, &is_old)?;
@@ -130,7 +130,7 @@ fn carry_out(agent: &Agent<'_>, taken: Taken) -> Result<Applied> {
 }
 
 /// The last good release of this host, with which it is found out whether a fault is older than the release that is applied.
-enum Earlier<'a> {
+enum LastGood<'a> {
     /// There is none: whatever fails is the first release's.
     None,
     /// The release itself was good here: whatever fails has changed on this host.
@@ -139,7 +139,7 @@ enum Earlier<'a> {
     Other { agent: &'a Agent<'a>, good: Box<Generation>, catalog: OnceCell<Option<Catalog>> },
 }
 
-impl<'a> Earlier<'a> {
+impl<'a> LastGood<'a> {
     fn of(agent: &'a Agent<'a>, digest: &str) -> Result<Self> {
         if agent.store.generations()?.iter().any(|one| one.good && one.release == digest) {
             return Ok(Self::Same);
@@ -176,7 +176,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
     let earlier = agent.store.hold()?.filter(|hold| hold.not == bad).map_or(0, |hold| hold.tries);
     let tries = earlier + 1;
     let pause = SignedDuration::from_mins(1) * 2_i32.pow(earlier.min(6));
-    let hold = Hold {
+    let hold = StayOn {
         release: good.release.clone(),
         serial: good.serial,
         not: bad,
@@ -208,7 +208,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
         }
         // what fails with the old release too is not the new one's fault
         Outcome::Failed(error) | Outcome::Waiting(error) => {
-            let hold = Hold { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
+            let hold = StayOn { tries: earlier, again: Some(Timestamp::now() + pause), ..hold };
             agent.store.set_hold(Some(&hold))?;
             let help = format!("that may not be the release's fault ({why}): it is tried again after {pause:#}");
             (Error::new(code::BACK, format!("{what}, and that is not well either")).because(&error).help(help), error)
@@ -228,7 +228,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
 /// Goes back to an earlier generation because somebody said so. The host stays there until a newer release comes.
 pub fn go_back(agent: &Agent<'_>, to: &Generation, why: &str) -> Result<Summary> {
     let newest = agent.trust()?.memory.release.map_or(to.serial, |seen| seen.serial);
-    let hold = Hold {
+    let hold = StayOn {
         release: to.release.clone(),
         serial: to.serial,
         not: newest,
@@ -257,7 +257,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     loop {
         match agent.reaches_source() {
             Ok(()) => {
-                agent.store.set_owed(&Owed { contact: None, ..owed })?;
+                agent.store.set_owed(&PendingActions { contact: None, ..owed })?;
                 return Ok(None);
             }
             Err(error) => why = error,
@@ -273,7 +273,7 @@ fn regain_contact(agent: &Agent<'_>) -> Result<Option<Error>> {
     if let Some(last) = agent.store.generation()?.filter(|last| last.good && is_to_blame(last)) {
         agent.store.set_generation(&Generation { good: false, ..last })?;
     }
-    agent.store.set_owed(&Owed { contact: None, ..owed })?;
+    agent.store.set_owed(&PendingActions { contact: None, ..owed })?;
     Ok(Some(
         Error::new(code::BACK, "no source can be reached since this host's network, firewall or SSH was changed")
             .because(why)

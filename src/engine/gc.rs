@@ -1,12 +1,12 @@
 //! What this host need not remember any longer, and lets go of.
 
-use crate::engine::before::Before;
+use crate::engine::prior::PriorStates;
 use crate::error::Result;
 use crate::store::{Keep, Store};
 
 /// How much went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gone {
+pub struct Freed {
     /// Generations.
     pub generations: usize,
     /// Contents that stood somewhere before, or that somebody had edited.
@@ -16,10 +16,10 @@ pub struct Gone {
 }
 
 /// Deletes generations that are too many or too old, and whatever only they needed.
-pub fn collect(store: &Store, keep: &Keep) -> Result<Gone> {
-    Ok(Gone {
+pub fn collect(store: &Store, keep: &Keep) -> Result<Freed> {
+    Ok(Freed {
         generations: store.drop_generations(keep)?,
-        saved: store.drop_saved(&Before::load(store)?.saved())?,
+        saved: store.drop_saved(&PriorStates::load(store)?.saved())?,
         artifacts: store.drop_artifacts()?,
     })
 }
@@ -35,11 +35,11 @@ pub fn collect_due(store: &Store, keep: &Keep) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::World;
+    use crate::engine::testing::TestTree;
 
     /// As many generations, what stood at a path of the catalog, and what nothing needs: a content and an artifact.
-    fn world(generations: u64) -> World {
-        let world = World::new();
+    fn world(generations: u64) -> TestTree {
+        let world = TestTree::new();
         std::fs::write(world.dir.path().join("x"), "theirs").unwrap();
         world.remember("[[file]]\npath = '/x'\ncontent = 'x'\n");
         world.store.save(b"nobody's").unwrap();
@@ -50,7 +50,7 @@ mod tests {
     }
 
     /// How many generations, contents and artifacts there are.
-    fn counts(world: &World) -> [usize; 3] {
+    fn counts(world: &TestTree) -> [usize; 3] {
         let count = |name: &str| std::fs::read_dir(world.dir.path().join("state").join(name)).unwrap().count();
         ["generations", "saved", "artifacts"].map(count)
     }
@@ -61,9 +61,9 @@ mod tests {
     fn what_nothing_needs_goes_and_what_stood_somewhere_before_stays() {
         let world = world(5);
         assert_eq!(counts(&world), [5, 2, 1]);
-        assert_eq!(collect(&world.store, &KEEP).unwrap(), Gone { generations: 2, saved: 1, artifacts: 1 });
+        assert_eq!(collect(&world.store, &KEEP).unwrap(), Freed { generations: 2, saved: 1, artifacts: 1 });
         assert_eq!(counts(&world), [3, 1, 0]);
-        assert_eq!(collect(&world.store, &KEEP).unwrap(), Gone::default());
+        assert_eq!(collect(&world.store, &KEEP).unwrap(), Freed::default());
     }
 
     #[test]

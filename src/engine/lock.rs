@@ -13,7 +13,7 @@ const FILE: &str = "locks.json";
 
 /// A lock, as it is written down.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-struct Held {
+struct LockRecord {
     url: String,
     group: String,
     ca: Option<PathBuf>,
@@ -21,7 +21,7 @@ struct Held {
 
 /// What came of asking for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum Acquired {
     /// This host has it now.
     Now,
     /// This host has had it before, for something that is not done yet.
@@ -30,41 +30,41 @@ pub enum Taken {
     Refused(String),
 }
 
-impl From<&FleetLock> for Held {
+impl From<&FleetLock> for LockRecord {
     fn from(lock: &FleetLock) -> Self {
         let FleetLock { url, group, ca } = lock.clone();
         Self { url, group, ca }
     }
 }
 
-impl Held {
+impl LockRecord {
     fn server(&self) -> Server<'_> {
         Server { url: &self.url, group: &self.group, ca: self.ca.as_deref() }
     }
 }
 
-fn held(store: &Store) -> Result<Vec<Held>> {
+fn held(store: &Store) -> Result<Vec<LockRecord>> {
     Ok(store.read(FILE)?.unwrap_or_default())
 }
 
-fn keep(store: &Store, held: &[Held]) -> Result<()> {
+fn keep(store: &Store, held: &[LockRecord]) -> Result<()> {
     if held.is_empty() { store.root().remove(&Path::new("/").join(FILE)) } else { store.write(FILE, &held) }
 }
 
 /// Asks for a lock for the host that is called `name`. An error when there is no answer; then it may have the lock all the same, and gives it back in time.
-pub fn take(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<Taken> {
-    let (own, mut all) = (Held::from(lock), held(store)?);
+pub fn take(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<Acquired> {
+    let (own, mut all) = (LockRecord::from(lock), held(store)?);
     let had = all.contains(&own);
     if !had {
         all.push(own.clone());
         keep(store, &all)?;
     }
     match own.server().pre_reboot(host, name)? {
-        Answer::Granted => Ok(if had { Taken::Before } else { Taken::Now }),
+        Answer::Granted => Ok(if had { Acquired::Before } else { Acquired::Now }),
         Answer::Refused(why) => {
             all.retain(|one| *one != own);
             keep(store, &all)?;
-            Ok(Taken::Refused(why))
+            Ok(Acquired::Refused(why))
         }
     }
 }
@@ -72,13 +72,13 @@ pub fn take(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<
 /// Gives a lock back; why not, when the server does not take it. It is tried again with [`give_back_all`] then.
 pub fn give_back(host: &Host, store: &Store, name: &str, lock: &FleetLock) -> Result<(), String> {
     let text = |error: crate::Error| error.to_string();
-    let (own, mut all) = (Held::from(lock), held(store).map_err(text)?);
+    let (own, mut all) = (LockRecord::from(lock), held(store).map_err(text)?);
     give_back_one(host, &own, name)?;
     all.retain(|one| *one != own);
     keep(store, &all).map_err(text)
 }
 
-fn give_back_one(host: &Host, held: &Held, name: &str) -> Result<(), String> {
+fn give_back_one(host: &Host, held: &LockRecord, name: &str) -> Result<(), String> {
     match held.server().steady_state(host, name) {
         Ok(Answer::Granted) => Ok(()),
         Ok(Answer::Refused(why)) => Err(why),

@@ -3,15 +3,15 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 
-use crate::engine::before::{Before, Gone};
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
+use crate::engine::prior::{Orphan, PriorStates};
 use crate::error::{Error, Result, mask};
 use crate::host::Host;
 use crate::kind::package::leave_together;
-use crate::kind::{Change, Claim, Item, Trigger, Wants, Work};
+use crate::kind::{Change, Claim, Item, Queries, Trigger, Work};
 use crate::resolve::{Catalog, clashes};
-use crate::store::{HeldBack, Owed, Store};
+use crate::store::{Pause, PendingActions, Store};
 
 /// What an apply would do.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ pub struct Plan {
     /// Positions in the catalog, in order, with what is to be done there.
     pub changes: Vec<(usize, Change)>,
     /// What no role wants any more.
-    pub leaving: Leaving,
+    pub leaving: Leftovers,
     /// Whether the release is not the last generation's, or an earlier run has not come to an end with it.
     pub is_new: bool,
     /// What stood on the host before kpull came; `None` when the catalog has all of that.
-    pub before: Option<Before>,
+    pub before: Option<PriorStates>,
     /// Resources that are left alone for a while.
-    pub held: Vec<HeldBack>,
+    pub held: Vec<Pause>,
     /// What something else on this host will undo at the next boot, by id, and what that is.
     pub overruled: Vec<(String, Error)>,
     /// What can't be observed, and what depends on it.
@@ -37,13 +37,13 @@ pub struct Plan {
     /// Ids of resources of which it can't be told whether they differ, since the catalog has placeholders in place of secrets.
     pub uncompared: Vec<String>,
     /// What an earlier run left owed.
-    pub owed: Owed,
+    pub owed: PendingActions,
 }
 
 impl Plan {
     /// Whether an earlier run has left nothing to do, but for what stays for now.
     pub fn is_owed_nothing(&self) -> bool {
-        Owed { gone: false, ..self.owed.clone() } == Owed::default()
+        PendingActions { gone: false, ..self.owed.clone() } == PendingActions::default()
     }
 
     /// Whether the host is as it should be, and owed nothing now.
@@ -60,19 +60,19 @@ impl Plan {
 /// Compares a catalog with the host. `digest` is the release's, empty for a preview.
 pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Result<Plan> {
     let owed = store.owed()?;
-    let mut wants = Wants::default();
+    let mut wants = Queries::default();
     for item in &catalog.items {
         item.resource.announce(&mut wants);
     }
     host.expect(wants);
     let work = Work { host, store, catalog: &catalog.items };
-    let held = HeldBack::now(store)?;
+    let held = Pause::now(store)?;
     let is_new = !(owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
     let mut before = None;
-    let mut leaving = Leaving::default();
+    let mut leaving = Leftovers::default();
     if is_new || owed.gone {
-        let mut known = Before::load(store)?;
-        leaving = Leaving::of(&mut known, &work, &held)?;
+        let mut known = PriorStates::load(store)?;
+        leaving = Leftovers::of(&mut known, &work, &held)?;
         before = Some(known);
     }
     let is_held = |id: &str| held.iter().any(|one| one.id == id);
@@ -97,7 +97,7 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         if is_held(&item.id) || left_out.has(at) {
             continue;
         }
-        let is_in_way = before.as_ref().is_some_and(|before: &Before| before.is_in_way_of(item));
+        let is_in_way = before.as_ref().is_some_and(|before: &PriorStates| before.is_in_way_of(item));
         let difference = difference(item, &work, &changed, &owed.kicks)
             .and_then(|change| if change.is_some() { writable(item, host).map(|()| change) } else { Ok(None) });
         let difference = match difference {
@@ -139,9 +139,9 @@ fn writable(item: &Item, host: &Host) -> Result<()> {
 
 /// What no role wants any more.
 #[derive(Debug, Default)]
-pub struct Leaving {
+pub struct Leftovers {
     /// That, in the order in which it is given back, with what is to be done, if that can be told.
-    pub gone: Vec<(Gone, Option<Change>)>,
+    pub gone: Vec<(Orphan, Option<Change>)>,
     /// Whether something stays for now: it is held, or it can't be restored.
     pub stays: bool,
     /// What can't be restored, by the id of the resource that had it, and why.
@@ -150,9 +150,9 @@ pub struct Leaving {
     pub is_partial: bool,
 }
 
-impl Leaving {
+impl Leftovers {
     /// What the catalog has no more of all that is known.
-    pub(super) fn of(known: &mut Before, work: &Work<'_>, held: &[HeldBack]) -> Result<Self> {
+    pub(super) fn of(known: &mut PriorStates, work: &Work<'_>, held: &[Pause]) -> Result<Self> {
         let mut leaves = HashSet::new();
         let (mut all, lost) = known.gone(work);
         let is_partial = work.catalog.iter().any(|item| item.owned(work).is_err());
@@ -238,7 +238,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::engine::testing::World;
+    use crate::engine::testing::TestTree;
     use crate::kind::diff::Diff;
     use crate::resolve::testing::catalog;
 
@@ -289,12 +289,12 @@ mod tests {
     }
 
     /// The plan of the release `digest` whose one role says this.
-    fn planned(world: &World, role: &str, digest: &str) -> Plan {
+    fn planned(world: &TestTree, role: &str, digest: &str) -> Plan {
         plan(&world.host, &world.store, catalog(role).unwrap(), digest).unwrap()
     }
 
     /// Has `release` as the last generation's, and a file that it had remembered.
-    fn reach(world: &World, release: &str) {
+    fn reach(world: &TestTree, release: &str) {
         world.add_generation(1, release);
         world.remember(X);
     }
@@ -303,20 +303,20 @@ mod tests {
 
     #[test]
     fn a_release_is_new_until_a_run_has_come_to_its_end_with_it() {
-        let world = World::new();
+        let world = TestTree::new();
         assert!(planned(&world, "", "d").is_new, "nothing was applied yet");
         reach(&world, "d");
         assert!(!planned(&world, "", "d").is_new);
         assert!(planned(&world, "", "e").is_new);
-        world.store.set_owed(&Owed { release: Some("d".to_owned()), ..Owed::default() }).unwrap();
+        world.store.set_owed(&PendingActions { release: Some("d".to_owned()), ..PendingActions::default() }).unwrap();
         assert!(planned(&world, "", "d").is_new);
-        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
+        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&world, "", "d").is_new, "something is held, and all else is done");
     }
 
     #[test]
     fn what_is_gone_is_looked_for_with_a_new_release_and_while_some_of_it_is_held() {
-        let world = World::new();
+        let world = TestTree::new();
         reach(&world, "d");
         let gone = |digest: &str| {
             let plan = planned(&world, "", digest);
@@ -329,11 +329,11 @@ mod tests {
         assert_eq!(planned(&world, "", "e").given_back().count(), 0, "there is nothing at /x");
         std::fs::write(world.dir.path().join("x"), "x").unwrap();
         assert_eq!(planned(&world, "", "e").given_back().next().unwrap().0.id, "absent:/x");
-        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
+        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
         assert_eq!(gone("d"), (x(), false, true), "its time is over");
         let hold = |id: &str| {
             let (since, until) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(1));
-            HeldBack { id: id.to_owned(), since, until, why: "why".to_owned() }.save(&world.store).unwrap();
+            Pause { id: id.to_owned(), since, until, why: "why".to_owned() }.save(&world.store).unwrap();
         };
         hold("file:/y");
         assert_eq!(gone("d"), (x(), false, true), "another one is held");
@@ -343,14 +343,14 @@ mod tests {
 
     #[test]
     fn a_plan_is_empty_when_nothing_is_to_be_done_or_given_back_and_nothing_owed_but_what_is_held() {
-        let world = World::new();
+        let world = TestTree::new();
         reach(&world, "d");
         assert!(planned(&world, "", "d").is_empty());
         assert!(!planned(&world, X, "d").is_empty(), "a change");
         assert!(!planned(&world, "", "e").is_empty(), "something to give back");
-        world.store.set_owed(&Owed { probes: true, ..Owed::default() }).unwrap();
+        world.store.set_owed(&PendingActions { probes: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&world, "", "d").is_empty());
-        world.store.set_owed(&Owed { gone: true, ..Owed::default() }).unwrap();
+        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
         assert!(!planned(&world, "", "d").is_empty(), "its time is over");
         let mut plan = planned(&world, "", "d");
         plan.leaving.gone.clear();

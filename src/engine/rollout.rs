@@ -7,18 +7,18 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::config::{READING, Status};
-use crate::engine::lock::{self, Taken};
-use crate::engine::take::Agent;
+use crate::engine::lock::{self, Acquired};
+use crate::engine::select::Agent;
 use crate::error::{Error, Result, code};
 use crate::host::fleetlock::FleetLock;
 use crate::kind::Item;
 use crate::report::Event;
 use crate::site::{Rollout, Site};
-use crate::status::{Place, Record, State, written};
+use crate::status::{HostState, Record, RecordSource, written};
 
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
+enum HostProgress {
     /// It is on it, and well since.
     Well(Timestamp),
     /// It will take it.
@@ -41,8 +41,8 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
     }
     let coming = written(coming, &config_path(agent)).flatten();
     let until = Instant::now() + configured.or(coming.as_ref()).map_or(READING, Status::within);
-    let place = |status: &Status| Place::of(status, &agent.host, &agent.config.sandbox.require);
-    let mut places: Vec<Place> = configured.map(place).transpose()?.into_iter().collect();
+    let place = |status: &Status| RecordSource::of(status, &agent.host, &agent.config.sandbox.require);
+    let mut places: Vec<RecordSource> = configured.map(place).transpose()?.into_iter().collect();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
         places.extend(place(status).ok().filter(|place| place.is_there(&agent.name, until)));
     }
@@ -54,7 +54,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         };
     }
     let (now, trust) = (Timestamp::now(), agent.trust()?);
-    let standing = |host: &str| -> Result<Standing> {
+    let standing = |host: &str| -> Result<HostProgress> {
         let keys = site.hosts.get(host).map(|host| host.recipients.as_slice()).unwrap_or_default();
         let mut newest: Option<Record> = None;
         let mut away = "has never spoken".to_owned();
@@ -66,7 +66,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
                 Err(why) => away = why,
             }
         }
-        let Some(mut record) = newest else { return Ok(Standing::Away(away)) };
+        let Some(mut record) = newest else { return Ok(HostProgress::Away(away)) };
         // however high a serial is, a key set can have taken it back since
         let counts = |serial: u64, keys: u64| trust.counts(&agent.store, serial, keys);
         if let Some((serial, keys)) = record.release.zip(record.keys)
@@ -79,7 +79,7 @@ pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], 
         {
             record.seen = None;
         }
-        Ok(Standing::of(&record, serial, now))
+        Ok(HostProgress::of(&record, serial, now))
     };
     turn(rollout, site, &agent.name, now, &standing)
 }
@@ -92,25 +92,25 @@ fn config_path(agent: &Agent<'_>) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).unwrap_or(&path))
 }
 
-impl Standing {
+impl HostProgress {
     /// What a record says about the release with this serial.
     fn of(record: &Record, serial: u64, now: Timestamp) -> Self {
         let is_there = record.release.is_some_and(|release| release >= serial);
         let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
         match record.state(serial, now) {
-            State::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
+            HostState::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
                 Self::Unwell("it was no good there")
             }
             // what only this host is to blame for says nothing about the release
-            State::Failed if record.of_host && is_there => {
+            HostState::Failed if record.of_host && is_there => {
                 record.since.map_or_else(|| Self::Away(record.says(now).join("; ")), Self::Well)
             }
             // one that has seen it, and is not only waiting for its turn, has failed with it
-            State::Failed if (is_there || has_tried) && !record.of_host => Self::Unwell("its run failed there"),
-            State::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
+            HostState::Failed if (is_there || has_tried) && !record.of_host => Self::Unwell("its run failed there"),
+            HostState::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
             // what is not well apart from the release keeps nobody from taking it
-            State::Well | State::Unwell if is_there => record.since.map_or(Self::Coming, Self::Well),
-            State::Failed if record.waits.is_none() => Self::Away(record.says(now).join("; ")),
+            HostState::Well | HostState::Unwell if is_there => record.since.map_or(Self::Coming, Self::Well),
+            HostState::Failed if record.waits.is_none() => Self::Away(record.says(now).join("; ")),
             _ => Self::Coming,
         }
     }
@@ -132,7 +132,7 @@ fn turn(
     site: &Site,
     own: &str,
     now: Timestamp,
-    standing: &dyn Fn(&str) -> Result<Standing>,
+    standing: &dyn Fn(&str) -> Result<HostProgress>,
 ) -> Result<Option<String>> {
     let waves = rollout.waves(&site.hosts);
     let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
@@ -149,30 +149,30 @@ fn turn(
     let mut ahead = 0;
     for (host, is_ahead) in earlier.chain(later) {
         match standing(host)? {
-            Standing::Coming if is_ahead => {
+            HostProgress::Coming if is_ahead => {
                 ahead += 1;
                 if ahead >= waves[at].at_once {
                     return Ok(Some(format!("{host} goes first")));
                 }
             }
-            Standing::Unwell(why) => {
+            HostProgress::Unwell(why) => {
                 if let Some(stopped) = stopped(host, at + 1, why) {
                     return Ok(Some(stopped));
                 }
             }
-            Standing::Coming | Standing::Well(_) | Standing::Away(_) => {}
+            HostProgress::Coming | HostProgress::Well(_) | HostProgress::Away(_) => {}
         }
     }
     for (number, wave) in waves[..at].iter().enumerate().rev().map(|(at, wave)| (at + 1, wave)) {
         for host in wave.hosts.iter().rev() {
             match standing(host)? {
-                Standing::Coming => return Ok(Some(format!("{host} of wave {number} goes first"))),
-                Standing::Well(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
+                HostProgress::Coming => return Ok(Some(format!("{host} of wave {number} goes first"))),
+                HostProgress::Well(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
                     let end = since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX);
                     return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
                 }
-                Standing::Well(_) => {}
-                away @ (Standing::Away(_) | Standing::Unwell(_)) => {
+                HostProgress::Well(_) => {}
+                away @ (HostProgress::Away(_) | HostProgress::Unwell(_)) => {
                     if let Some(stopped) = stopped(host, number, away.why()) {
                         return Ok(Some(stopped));
                     }
@@ -186,8 +186,8 @@ fn turn(
 /// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
 pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
     match lock::take(&agent.host, &agent.store, &agent.name, fleetlock) {
-        Ok(Taken::Now | Taken::Before) => None,
-        Ok(Taken::Refused(why)) => Some(format!("the lock server says: {why}")),
+        Ok(Acquired::Now | Acquired::Before) => None,
+        Ok(Acquired::Refused(why)) => Some(format!("the lock server says: {why}")),
         Err(why) => Some(format!("the lock server can't be asked: {why}")),
     }
 }
@@ -230,31 +230,31 @@ mod tests {
     }
 
     /// What `own` waits for at minute 60, and how many hosts it asked for that.
-    fn waits(site: &Site, own: &str, standings: &[(&str, Standing)]) -> (Option<String>, usize) {
-        let known: BTreeMap<&str, &Standing> = standings.iter().map(|(host, standing)| (*host, standing)).collect();
+    fn waits(site: &Site, own: &str, standings: &[(&str, HostProgress)]) -> (Option<String>, usize) {
+        let known: BTreeMap<&str, &HostProgress> = standings.iter().map(|(host, standing)| (*host, standing)).collect();
         let asked = RefCell::new(Vec::new());
         let standing = |host: &str| {
             asked.borrow_mut().push(host.to_owned());
-            Ok(known.get(host).map_or(Standing::Coming, |known| (*known).clone()))
+            Ok(known.get(host).map_or(HostProgress::Coming, |known| (*known).clone()))
         };
         let why = turn(site.rollout.as_ref().unwrap(), site, own, minutes(60), &standing).unwrap();
         (why, asked.into_inner().len())
     }
 
-    fn why(site: &Site, own: &str, standings: &[(&str, Standing)]) -> String {
+    fn why(site: &Site, own: &str, standings: &[(&str, HostProgress)]) -> String {
         waits(site, own, standings).0.unwrap_or_else(|| "now".to_owned())
     }
 
-    fn well() -> Standing {
-        Standing::Well(minutes(1))
+    fn well() -> HostProgress {
+        HostProgress::Well(minutes(1))
     }
 
-    fn bad() -> Standing {
-        Standing::Unwell("probe")
+    fn bad() -> HostProgress {
+        HostProgress::Unwell("probe")
     }
 
-    fn away() -> Standing {
-        Standing::Away("off".to_owned())
+    fn away() -> HostProgress {
+        HostProgress::Away("off".to_owned())
     }
 
     #[test]
@@ -263,10 +263,10 @@ mod tests {
         assert_eq!(why(&site, "h1", &[]), "now");
         assert_eq!(why(&site, "h2", &[]), "h1 of wave 1 goes first");
         assert_eq!(
-            why(&site, "h2", &[("h1", Standing::Well(minutes(51)))]),
+            why(&site, "h2", &[("h1", HostProgress::Well(minutes(51)))]),
             "wave 1 is watched until 1970-01-01T01:01:00Z, at least"
         );
-        assert_eq!(why(&site, "h2", &[("h1", Standing::Well(minutes(50)))]), "now");
+        assert_eq!(why(&site, "h2", &[("h1", HostProgress::Well(minutes(50)))]), "now");
         assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well())]), "h3 of wave 2 goes first");
         assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well()), ("h3", well())]), "now");
     }
@@ -316,7 +316,7 @@ mod tests {
     }
 
     /// The record of a host that is well on release 7, spoke at minute 59, and differs in these fields.
-    fn standing(differs: serde_json::Value) -> Standing {
+    fn standing(differs: serde_json::Value) -> HostProgress {
         let mut record = serde_json::json!({
             "version": 1, "site": "x", "host": "h", "time": minutes(59), "every": 600, "program": "0", "release": 7,
             "seen": 7, "generation": 1, "good": true, "bad": null, "exit": 0, "error": null, "held": 0,
@@ -324,49 +324,50 @@ mod tests {
         });
         let serde_json::Value::Object(differs) = differs else { panic!("{differs}") };
         record.as_object_mut().unwrap().extend(differs);
-        Standing::of(&serde_json::from_value(record).unwrap(), 7, minutes(60))
+        HostProgress::of(&serde_json::from_value(record).unwrap(), 7, minutes(60))
     }
 
     #[test]
     fn how_a_host_stands_to_a_release_is_in_its_record() {
         use serde_json::json;
 
-        let (no_good, failed) = (Standing::Unwell("it was no good there"), Standing::Unwell("its run failed there"));
+        let (no_good, failed) =
+            (HostProgress::Unwell("it was no good there"), HostProgress::Unwell("its run failed there"));
         for (differs, expected) in [
-            (json!({}), Standing::Well(minutes(50))),
-            (json!({ "release": 8, "seen": 8 }), Standing::Well(minutes(50))),
+            (json!({}), HostProgress::Well(minutes(50))),
+            (json!({ "release": 8, "seen": 8 }), HostProgress::Well(minutes(50))),
             // it was well for not even one whole run
-            (json!({ "since": null }), Standing::Coming),
-            (json!({ "release": 6, "waits": "for its turn" }), Standing::Coming),
-            (json!({ "release": 6, "seen": 6 }), Standing::Coming),
-            (json!({ "release": null, "seen": null }), Standing::Coming),
+            (json!({ "since": null }), HostProgress::Coming),
+            (json!({ "release": 6, "waits": "for its turn" }), HostProgress::Coming),
+            (json!({ "release": 6, "seen": 6 }), HostProgress::Coming),
+            (json!({ "release": null, "seen": null }), HostProgress::Coming),
             (json!({ "release": 6, "bad": [7, "why"], "exit": 3 }), no_good.clone()),
             (json!({ "release": 6, "bad": [8, "why"] }), no_good),
-            (json!({ "release": 5, "bad": [6, "why"] }), Standing::Coming),
+            (json!({ "release": 5, "bad": [6, "why"] }), HostProgress::Coming),
             (json!({ "exit": 1 }), failed.clone()),
             (json!({ "release": 8, "seen": 8, "exit": 1, "waits": "for its turn" }), failed.clone()),
             (json!({ "release": 6, "exit": 1 }), failed.clone()),
             (json!({ "release": 6, "seen": 8, "exit": 1 }), failed),
-            (json!({ "release": 6, "exit": 1, "waits": "for its turn" }), Standing::Coming),
+            (json!({ "release": 6, "exit": 1, "waits": "for its turn" }), HostProgress::Coming),
             // something on that host alone is in the way
-            (json!({ "exit": 1, "of_host": true }), Standing::Well(minutes(50))),
+            (json!({ "exit": 1, "of_host": true }), HostProgress::Well(minutes(50))),
             (
                 json!({ "release": 8, "seen": 9, "exit": 1, "of_host": true, "waits": "for its turn" }),
-                Standing::Well(minutes(50)),
+                HostProgress::Well(minutes(50)),
             ),
-            (json!({ "release": 6, "exit": 1, "of_host": true, "waits": "for its turn" }), Standing::Coming),
+            (json!({ "release": 6, "exit": 1, "of_host": true, "waits": "for its turn" }), HostProgress::Coming),
             (
                 json!({ "release": 6, "exit": 1, "of_host": true, "since": null, "error": "no space" }),
-                Standing::Away("no space".to_owned()),
+                HostProgress::Away("no space".to_owned()),
             ),
             // its source is down: it may never hear of it
             (
                 json!({ "release": 6, "seen": 6, "exit": 1, "error": "no source" }),
-                Standing::Away("no source".to_owned()),
+                HostProgress::Away("no source".to_owned()),
             ),
             (
                 json!({ "time": Timestamp::UNIX_EPOCH }),
-                Standing::Away("says nothing since 1970-01-01T00:00:00Z".to_owned()),
+                HostProgress::Away("says nothing since 1970-01-01T00:00:00Z".to_owned()),
             ),
         ] {
             assert_eq!(standing(differs.clone()), expected, "{differs}");

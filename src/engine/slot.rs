@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::engine::lock::{self, Taken};
+use crate::engine::lock::{self, Acquired};
 use crate::engine::plan::locate;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Lease};
@@ -26,14 +26,14 @@ const TRIES: usize = 3;
 
 /// A slot that this host has. Dropped, it stays taken: in etcd until its lease ends, at a server until this host is well.
 #[derive(Debug)]
-pub enum Held {
+pub enum HeldSlot {
     /// In etcd.
     Lease(Rc<Client>, Lease),
     /// At a server; `true` when this host has it for something else besides.
     Lock(bool),
 }
 
-impl Held {
+impl HeldSlot {
     /// Lets it last its whole time again, from now on.
     pub fn keep(&self) -> Result<(), Failure> {
         match self {
@@ -54,7 +54,7 @@ impl Held {
 
 /// Why a slot could not be had.
 #[derive(Debug)]
-pub enum Missed {
+pub enum SlotError {
     /// Nobody can say who has it: etcd is down.
     Unknown(String),
     /// Another host has it, or etcd refuses.
@@ -68,7 +68,7 @@ fn key(slot: &Slot) -> String {
 
 /// Takes a slot for `host`, waiting while another one has it; `tell` hears of those. One that this host has already, from a
 /// run that was killed, is taken over.
-pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) -> Result<Held, Missed> {
+pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) -> Result<HeldSlot, SlotError> {
     let started = Instant::now();
     let mut heard = Instant::now();
     let mut told = None;
@@ -78,7 +78,7 @@ pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) 
             Ok(Err(by)) => {
                 heard = Instant::now();
                 if started.elapsed() >= slot.within {
-                    return Err(Missed::Error(occupied(slot, &by)));
+                    return Err(SlotError::Error(occupied(slot, &by)));
                 }
                 if told.as_ref() != Some(&by) {
                     tell(&by);
@@ -86,11 +86,11 @@ pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) 
                 }
             }
             Err(Failure::Refused(why)) => {
-                return Err(Missed::Error(refused(slot, &why)));
+                return Err(SlotError::Error(refused(slot, &why)));
             }
             Err(Failure::Silent(why) | Failure::Unable(why)) => {
                 if heard.elapsed() >= SILENCE.min(slot.within) {
-                    return Err(Missed::Unknown(why));
+                    return Err(SlotError::Unknown(why));
                 }
             }
         }
@@ -99,13 +99,13 @@ pub fn take(work: &Work<'_>, slot: &Slot, host: &str, tell: &dyn Fn(&Occupied)) 
 }
 
 /// One try; the inner error is who has it.
-fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<Held, Occupied>, Failure> {
+fn attempt(work: &Work<'_>, slot: &Slot, host: &str) -> Result<Result<HeldSlot, Occupied>, Failure> {
     match &slot.at {
         At::Etcd(cluster) => attempt_in_etcd(work, slot, cluster, host),
         // a server that can't be asked says no: what it guards is not what mends it
         At::Server(server) => Ok(match lock::take(work.host, work.store, host, server) {
-            Ok(Taken::Refused(why)) => Err(Occupied::Refused(format!("the lock server says: {why}"))),
-            Ok(taken) => Ok(Held::Lock(taken == Taken::Before)),
+            Ok(Acquired::Refused(why)) => Err(Occupied::Refused(format!("the lock server says: {why}"))),
+            Ok(taken) => Ok(HeldSlot::Lock(taken == Acquired::Before)),
             Err(why) => Err(Occupied::Refused(format!("the lock server can't be asked: {why}"))),
         }),
     }
@@ -116,7 +116,7 @@ fn attempt_in_etcd(
     slot: &Slot,
     cluster: &Cluster,
     host: &str,
-) -> Result<Result<Held, Occupied>, Failure> {
+) -> Result<Result<HeldSlot, Occupied>, Failure> {
     let (client, key) = (work.host.etcd(cluster)?, key(slot));
     for _ in 0..TRIES {
         let pair = client.get(Api::V3, &key)?;
@@ -133,7 +133,7 @@ fn attempt_in_etcd(
         let own = serde_json::json!({ "host": host, "since": Timestamp::now() }).to_string();
         let was = pair.map_or(0, |pair| pair.revision);
         if client.swap_leased(&key, was, own.as_bytes(), Some(&lease))? {
-            return Ok(Ok(Held::Lease(client, lease)));
+            return Ok(Ok(HeldSlot::Lease(client, lease)));
         }
         // another host was faster
         client.revoke(&lease)?;
@@ -173,7 +173,7 @@ pub struct Slots<'a> {
 
 impl Slots<'_> {
     /// Takes the slot that a change needs: `None` when it needs none, or when etcd is down, whose cure the change may be.
-    pub fn before(&self, item: &Item, change: &Change) -> Result<Option<Held>> {
+    pub fn before(&self, item: &Item, change: &Change) -> Result<Option<HeldSlot>> {
         let Some(name) = item.about.slot.as_deref() else { return Ok(None) };
         if !item.resource.interrupts(self.work, change)? {
             return Ok(None);
@@ -187,11 +187,11 @@ impl Slots<'_> {
                 self.work.host.forget_units();
                 Ok(Some(held))
             }
-            Err(Missed::Unknown(why)) => {
+            Err(SlotError::Unknown(why)) => {
                 self.report.event(&Event::SlotUnknown { item, slot: name, why: &why });
                 Ok(None)
             }
-            Err(Missed::Error(error)) => Err(error),
+            Err(SlotError::Error(error)) => Err(error),
         }
     }
 
@@ -218,7 +218,7 @@ impl Slots<'_> {
 
     /// Gives a slot back, when the probes that it is kept for pass. When one doesn't, it is kept until its lease ends, so
     /// that no other host does the same to itself meanwhile.
-    pub fn after(&self, item: &Item, held: Held) -> Result<()> {
+    pub fn after(&self, item: &Item, held: HeldSlot) -> Result<()> {
         let slot = item.about.slot.as_deref().and_then(|name| find(self.work.catalog, name));
         for id in slot.map_or(&[][..], |slot| &slot.until) {
             let Some(probe) = self.work.catalog.iter().find(|item| item.id == *id) else { continue };
@@ -280,7 +280,7 @@ mod tests {
         let slot = Slot { name: "s".to_owned(), at: At::Etcd(cluster), ttl, within, until: Vec::new() };
         let tree = Tree::new();
         let error = match take(&tree.work(), &slot, "h1", &|_| {}) {
-            Err(Missed::Error(error)) => error.to_string(),
+            Err(SlotError::Error(error)) => error.to_string(),
             other => format!("{other:?}"),
         };
         (error, asked.load(Ordering::SeqCst))

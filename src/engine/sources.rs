@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::engine::take::Agent;
+use crate::engine::select::Agent;
 use crate::error::{Error, Exit, Result, code};
 use crate::sandbox::{self, Need};
 use crate::source::{self, Poll, Source};

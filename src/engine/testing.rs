@@ -3,20 +3,20 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::engine::before::Before;
+use crate::engine::prior::PriorStates;
 use crate::host::Host;
 use crate::kind::Work;
 use crate::resolve::testing::catalog;
 use crate::store::Store;
 
 /// An empty tree, and its store.
-pub struct World {
+pub struct TestTree {
     pub dir: tempfile::TempDir,
     pub host: Host,
     pub store: Store,
 }
 
-impl World {
+impl TestTree {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
@@ -31,7 +31,7 @@ impl World {
 
     /// Remembers what stands where this role has something.
     pub fn remember(&self, role: &str) {
-        let mut before = Before::default();
+        let mut before = PriorStates::default();
         self.with(role, |work| assert!(before.adopt(work, None, |_| false).1.is_empty()));
         before.save(&self.store).unwrap();
     }

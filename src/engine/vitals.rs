@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::engine::apply::Applied;
-use crate::engine::take::Agent;
+use crate::engine::select::Agent;
 use crate::error::Result;
 use crate::kind::Item;
 use crate::kind::artifact::Artifact;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use crate::error::{Result, one_line};
-use crate::net::{self, Loaded, Options};
+use crate::net::{self, LoadedOptions, Options};
 
 /// How long to wait for a connection. Members of a cluster are near.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Reads the files.
-    pub fn load(&self) -> Result<Loaded> {
+    pub fn load(&self) -> Result<LoadedOptions> {
         let (client_cert, client_key) = self.client.clone().unzip();
         Options { ca: Some(self.ca.clone()), client_cert, client_key, ..Options::default() }.load()
     }
@@ -59,7 +59,7 @@ impl Cluster {
 
 /// A key of a cluster, to be asked for again in a later run: nothing of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-pub struct Standing {
+pub struct KeyRevision {
     /// The cluster.
     pub cluster: Cluster,
     /// Which of its sets of keys.
@@ -140,7 +140,7 @@ impl Member {
 /// Talks to one cluster.
 pub struct Client {
     cluster: Cluster,
-    loaded: Loaded,
+    loaded: LoadedOptions,
     http: Http,
     /// For each endpoint, which of [`PREFIXES`] it has, once that is known: while a cluster is upgraded they differ.
     prefixes: RefCell<Vec<Option<&'static str>>>,
@@ -156,14 +156,14 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// A client with what [`Cluster::load`] read.
-    pub fn new(cluster: &Cluster, loaded: Loaded) -> Result<Self> {
+    pub fn new(cluster: &Cluster, loaded: LoadedOptions) -> Result<Self> {
         let http = net::direct(&loaded, CONNECT, ASK)?;
         let prefixes = RefCell::new(vec![None; cluster.endpoints.len()]);
         Ok(Self { cluster: cluster.clone(), loaded, http, prefixes, last: Cell::new(0) })
     }
 
     /// Whether it talks to this cluster, with this in the files.
-    pub fn is_for(&self, cluster: &Cluster, loaded: &Loaded) -> bool {
+    pub fn is_for(&self, cluster: &Cluster, loaded: &LoadedOptions) -> bool {
         self.cluster == *cluster && self.loaded == *loaded
     }
 
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// When a key was last set, as [`Client::peek`] tells; `None` when it isn't there.
-    pub fn state(&self, standing: &Standing) -> Result<Option<u64>, Failure> {
+    pub fn state(&self, standing: &KeyRevision) -> Result<Option<u64>, Failure> {
         Ok(self.peek(standing.api, &standing.key)?.map(|pair| pair.revision))
     }
 

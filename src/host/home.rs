@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::host::root::{Access, Root, What};
+use crate::host::root::{Access, FileType, Root};
 
 /// What is copied into new homes.
 const SKEL: &str = "/etc/skel";
@@ -21,21 +21,21 @@ fn copy(root: &Root, from: &Path, to: &Path, access: Access) -> Result<()> {
         let Some(meta) = root.meta(&from)? else { continue };
         let access = Access { mode: meta.mode, ..access };
         match meta.what {
-            What::Directory => {
+            FileType::Directory => {
                 root.make_directory(&to, access)?;
                 copy(root, &from, &to, access)?;
             }
-            What::File => {
+            FileType::File => {
                 if let Some((_, content)) = root.read(&from)? {
                     root.write(&to, &content, access)?;
                 }
             }
-            What::Link => {
+            FileType::Link => {
                 if let Some(target) = root.link(&from)? {
                     root.make_link(&to, &target)?;
                 }
             }
-            What::Special => {}
+            FileType::Special => {}
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
 use crate::host::web;
-use crate::net::{self, Loaded};
+use crate::net::{self, LoadedOptions};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ pub struct Name {
 
 /// An object at its address, to be asked for again in a later run: nothing of what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-pub struct Standing {
+pub struct ObjectVersion {
     /// The API server, and who asks it.
     pub access: Access,
     /// The object.
@@ -84,7 +84,7 @@ pub enum Answer {
 
 /// An entry of what an API server has.
 #[derive(Clone, Debug, Deserialize)]
-struct Sort {
+struct ApiResource {
     /// The plural, as paths have it.
     name: String,
     kind: String,
@@ -92,21 +92,21 @@ struct Sort {
 }
 
 /// The address of an object, its kind, and the namespace that it is in, for kinds that live in one.
-type Place<'a> = (Url, Sort, Option<&'a str>);
+type ObjectAddress<'a> = (Url, ApiResource, Option<&'a str>);
 
 #[derive(Deserialize)]
-struct Sorts {
-    resources: Vec<Sort>,
+struct ApiResources {
+    resources: Vec<ApiResource>,
 }
 
 /// A connection to one API server.
 pub struct Kube {
     access: Access,
     /// What was in the files of `access`: with anything else in them it is another connection.
-    files: Loaded,
+    files: LoadedOptions,
     client: Client,
     /// What it has, by group and version.
-    sorts: RefCell<HashMap<String, Vec<Sort>>>,
+    sorts: RefCell<HashMap<String, Vec<ApiResource>>>,
     /// Why it did not answer last: who asks many things need not wait for each.
     silence: RefCell<Option<String>>,
     /// Whether it is asked although it did not answer last.
@@ -164,13 +164,13 @@ impl Kube {
     }
 
     /// Where an object stands; `None` when the API server knows no such kind, or does not answer.
-    pub fn standing(&self, name: &Name) -> Result<Option<Standing>> {
+    pub fn standing(&self, name: &Name) -> Result<Option<ObjectVersion>> {
         let place = self.place(name)?.ok();
-        Ok(place.map(|(address, ..)| Standing { access: self.access.clone(), address }))
+        Ok(place.map(|(address, ..)| ObjectVersion { access: self.access.clone(), address }))
     }
 
     /// Which object stands there, in which state: another text whenever anybody has changed it. `None` when none does.
-    pub fn state(&self, standing: &Standing) -> Result<Option<String>> {
+    pub fn state(&self, standing: &ObjectVersion) -> Result<Option<String>> {
         match self.send(self.client.get(standing.address.clone()), "look at an object")? {
             Reply::Missing => Ok(None),
             Reply::Silent(why) => Err(Error::new(code::KUBE, "the API server does not answer").because(why)),
@@ -197,7 +197,7 @@ impl Kube {
     }
 
     /// Where an object is.
-    fn place<'a>(&self, name: &'a Name) -> Result<Result<Place<'a>, Answer>> {
+    fn place<'a>(&self, name: &'a Name) -> Result<Result<ObjectAddress<'a>, Answer>> {
         let base = match name.api_version.split_once('/') {
             Some((group, version)) => net::below(&self.access.server, ["apis", group, version])?,
             None => net::below(&self.access.server, ["api", &name.api_version])?,
@@ -213,8 +213,8 @@ impl Kube {
     }
 
     /// What the API server knows of a kind; asked once for each group and version, and again for what was not there.
-    fn sort(&self, base: &Url, name: &Name) -> Result<Result<Sort, Answer>> {
-        let find = |sorts: &Vec<Sort>| {
+    fn sort(&self, base: &Url, name: &Name) -> Result<Result<ApiResource, Answer>> {
+        let find = |sorts: &Vec<ApiResource>| {
             // `deployments/scale` and the like are parts of others
             sorts.iter().find(|sort| sort.kind == name.kind && !sort.name.contains('/')).cloned()
         };
@@ -225,7 +225,7 @@ impl Kube {
         let known = match self.send(self.client.get(base.clone()), &what)? {
             Reply::Missing => return Ok(Err(Answer::UnknownKind)),
             Reply::Silent(why) => return Ok(Err(Answer::Silent(why))),
-            Reply::Json(list) => match serde_json::from_value::<Sorts>(list) {
+            Reply::Json(list) => match serde_json::from_value::<ApiResources>(list) {
                 Ok(list) => list.resources,
                 Err(_) => return Ok(Err(Answer::Silent(format!("{base} does not answer as an API server does")))),
             },

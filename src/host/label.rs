@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::process::{self, argv};
-use super::root::What;
+use super::root::FileType;
 use crate::error::{Error, Result, code};
 
 /// The extended attribute that a context is kept in.
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Labels {
     is_on: OnceCell<bool>,
     expected: RefCell<BTreeSet<PathBuf>>,
-    known: RefCell<HashMap<(What, PathBuf), Option<String>>>,
+    known: RefCell<HashMap<(FileType, PathBuf), Option<String>>>,
     has_failed: Cell<bool>,
     is_told: Cell<bool>,
     trouble: RefCell<Option<Error>>,
@@ -52,7 +52,7 @@ impl Labels {
 
     /// The context for something new at `path`, which no link leads to; `None` where SELinux is off, the policy has none for
     /// it, or can't be asked. Without one the kernel gives it that of its directory.
-    pub fn of(&self, path: &Path, what: What) -> Option<String> {
+    pub fn of(&self, path: &Path, what: FileType) -> Option<String> {
         if !self.is_on() || self.has_failed.get() {
             return None;
         }
@@ -73,9 +73,9 @@ impl Labels {
         self.trouble.take()
     }
 
-    fn ask(&self, path: &Path, what: What) -> Result<()> {
+    fn ask(&self, path: &Path, what: FileType) -> Result<()> {
         let mut paths = self.expected.borrow().clone();
-        if what == What::Directory {
+        if what == FileType::Directory {
             // those above a path are made when they are missing
             let above: Vec<PathBuf> = paths.iter().flat_map(|path| path.ancestors().skip(1)).map(Into::into).collect();
             paths.extend(above);
@@ -92,12 +92,12 @@ impl Labels {
 }
 
 /// What the policy says of paths, in their order.
-fn contexts(paths: &[PathBuf], what: What) -> Result<Vec<Option<String>>> {
+fn contexts(paths: &[PathBuf], what: FileType) -> Result<Vec<Option<String>>> {
     let failed = || Error::new(code::FILE, "SELinux is on, and its policy does not tell the contexts of new files");
     let kind = match what {
-        What::Directory => "dir",
-        What::Link => "lnk_file",
-        What::File | What::Special => "file",
+        FileType::Directory => "dir",
+        FileType::Link => "lnk_file",
+        FileType::File | FileType::Special => "file",
     };
     let mut argv = argv(["matchpathcon", "-n", "-N", "-m", kind]);
     for path in paths {

@@ -38,7 +38,7 @@ use crate::error::{Error, Result, code};
 use account_files::Tables;
 use accounts::Accounts;
 use process::Ended;
-use root::{Access, Root, Seen, Trace};
+use root::{Access, Fingerprint, Root, WatchedInput};
 
 const FIREWALLD: &str = "firewalld.service";
 
@@ -50,7 +50,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a resource asks of the host, gathered over a whole catalog so that it is asked once.
 #[derive(Clone, Debug, Default)]
-pub struct Wants {
+pub struct Queries {
     /// Units whose state will be asked.
     pub units: BTreeSet<String>,
     /// Firewall zones whose settings will be asked; the empty name is the default zone.
@@ -82,7 +82,7 @@ pub struct Host {
     /// Its file system.
     pub root: Root,
     may_chown: bool,
-    wants: RefCell<Wants>,
+    wants: RefCell<Queries>,
     accounts: RefCell<Option<Accounts>>,
     bus: OnceCell<bus::Bus>,
     etcd: RefCell<Vec<Rc<etcd::Client>>>,
@@ -99,7 +99,7 @@ pub struct Host {
     units_changed: Cell<bool>,
     /// The package manager, once it was looked for.
     manager: Cell<Option<packages::Manager>>,
-    packages: RefCell<HashMap<packages::Manager, packages::Known>>,
+    packages: RefCell<HashMap<packages::Manager, packages::InstalledPackages>>,
     links_changed: Cell<bool>,
     kubes: RefCell<HashMap<kube::Access, Rc<kube::Kube>>>,
     /// Who asks web servers.
@@ -138,12 +138,12 @@ impl Host {
     }
 
     /// What the catalog will ask, so that one question can answer for all.
-    pub fn expect(&self, wants: Wants) {
+    pub fn expect(&self, wants: Queries) {
         *self.wants.borrow_mut() = wants;
     }
 
     /// What the catalog will ask.
-    pub fn wants(&self) -> std::cell::Ref<'_, Wants> {
+    pub fn wants(&self) -> std::cell::Ref<'_, Queries> {
         self.wants.borrow()
     }
 
@@ -255,28 +255,30 @@ impl Host {
     }
 
     /// What a trace tells now, of whether somebody has touched what it is of.
-    pub fn seen(&self, trace: &Trace) -> Result<Option<Seen>> {
-        let text = |text: Vec<u8>| Seen { text: Some(text), ..Seen::default() };
+    pub fn seen(&self, trace: &WatchedInput) -> Result<Option<Fingerprint>> {
+        let text = |text: Vec<u8>| Fingerprint { text: Some(text), ..Fingerprint::default() };
         Ok(match trace {
-            Trace::Path(path) => self.root.seen(path)?,
-            Trace::Place(path) => self.root.seen(path)?.map(|Seen { dev, ino, mode, uid, gid, .. }| Seen {
-                dev,
-                ino,
-                mode,
-                uid,
-                gid,
-                ..Seen::default()
-            }),
-            Trace::Text(path) => self.root.read(path)?.map(|(_, content)| text(content)),
-            Trace::Unit(name) => {
+            WatchedInput::Path(path) => self.root.seen(path)?,
+            WatchedInput::Place(path) => {
+                self.root.seen(path)?.map(|Fingerprint { dev, ino, mode, uid, gid, .. }| Fingerprint {
+                    dev,
+                    ino,
+                    mode,
+                    uid,
+                    gid,
+                    ..Fingerprint::default()
+                })
+            }
+            WatchedInput::Text(path) => self.root.read(path)?.map(|(_, content)| text(content)),
+            WatchedInput::Unit(name) => {
                 let unit = self.unit(name)?;
                 // what it is called while it is up changes without anybody's doing
                 let sub = if unit.active == "active" { "" } else { &unit.sub };
                 Some(text(format!("{} {} {sub} {}", unit.load, unit.active, unit.has_job).into()))
             }
-            Trace::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
-            Trace::IpSet(name) => self.firewalld()?.ipset(name)?.known().map(|set| text(set.digest().into())),
-            Trace::Program(program) => {
+            WatchedInput::Zone(name) => self.runtime(name)?.map(|zone| text(zone.digest().into())),
+            WatchedInput::IpSet(name) => self.firewalld()?.ipset(name)?.known().map(|set| text(set.digest().into())),
+            WatchedInput::Program(program) => {
                 let ended = process::run_if_there(&program.command())?.map(|output| output.ended);
                 let answer = match ended {
                     Some(Ended::Exited(status)) if status.success() => "yes",
@@ -285,11 +287,11 @@ impl Host {
                 };
                 Some(text(answer.into()))
             }
-            Trace::Object(standing) => {
+            WatchedInput::Object(standing) => {
                 let kube = self.kube(&standing.access)?.map_err(|what| Error::new(code::FACTS, what))?;
                 kube.state(standing)?.map(|state| text(state.into()))
             }
-            Trace::Key(standing) => {
+            WatchedInput::Key(standing) => {
                 let state = self.etcd(&standing.cluster)?.state(standing);
                 let state = state.map_err(|why| Error::new(code::FACTS, "etcd does not say of a key").because(why))?;
                 state.map(|revision| text(revision.to_string().into()))

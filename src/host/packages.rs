@@ -76,7 +76,7 @@ impl Installed {
 }
 
 /// What is installed of the packages that were asked for, by the name that they were asked by.
-pub type Known = HashMap<String, Vec<Installed>>;
+pub type InstalledPackages = HashMap<String, Vec<Installed>>;
 
 /// An error for a package on a host whose system is an image, which nothing is installed into.
 pub fn check_changeable(image: Image, name: &str) -> Result<()> {
@@ -173,8 +173,8 @@ impl Manager {
     }
 
     /// What is installed of `names`; a name that isn't installed has an empty list.
-    pub fn query(self, root: &Root, names: &BTreeSet<String>) -> Result<Known> {
-        let mut known: Known = names.iter().map(|name| (name.clone(), Vec::new())).collect();
+    pub fn query(self, root: &Root, names: &BTreeSet<String>) -> Result<InstalledPackages> {
+        let mut known: InstalledPackages = names.iter().map(|name| (name.clone(), Vec::new())).collect();
         match self {
             Self::Apt => {
                 let dpkg = Dpkg::read(root)?;
@@ -299,7 +299,7 @@ impl Manager {
         if only_fetch.is_none() {
             return Ok(());
         }
-        let _quiet = if self == Self::Apt && !start { Some(Quiet::new(root)?) } else { None };
+        let _quiet = if self == Self::Apt && !start { Some(NoServiceStart::new(root)?) } else { None };
         let output = with(None)?;
         if self.has_done(&output) { Ok(()) } else { Err(self.failure(&output, what())) }
     }
@@ -441,7 +441,7 @@ fn needing(complaint: &str) -> Vec<String> {
 }
 
 /// Notes what is installed of the names in `known`. A name without an architecture is that of the host's own, `native`.
-fn read_rpm(answer: &str, native: &str, known: &mut Known) {
+fn read_rpm(answer: &str, native: &str, known: &mut InstalledPackages) {
     for line in answer.lines() {
         let mut fields = line.split('\t');
         let (Some(name), Some(version), Some(arch)) = (fields.next(), fields.next(), fields.next()) else { continue };
@@ -462,11 +462,11 @@ const QUIET_MARK: &str = "KPULL_INSTALLS";
 ///
 /// The policy holds only for what our own installation runs, which it knows by a variable in the environment: one that a
 /// killed run leaves behind stands in nobody's way, and the next run takes it away.
-struct Quiet<'a> {
+struct NoServiceStart<'a> {
     root: &'a Root,
 }
 
-impl<'a> Quiet<'a> {
+impl<'a> NoServiceStart<'a> {
     fn new(root: &'a Root) -> Result<Option<Self>> {
         let path = Path::new(POLICY);
         let script = format!(
@@ -483,7 +483,7 @@ impl<'a> Quiet<'a> {
     }
 }
 
-impl Drop for Quiet<'_> {
+impl Drop for NoServiceStart<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.root.remove(Path::new(POLICY)) {
             log::warn!("{error}");
@@ -495,7 +495,7 @@ impl Drop for Quiet<'_> {
 mod tests {
     use super::*;
 
-    fn asked(names: &[&str]) -> Known {
+    fn asked(names: &[&str]) -> InstalledPackages {
         names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect()
     }
 
@@ -510,7 +510,7 @@ mod tests {
     }
 
     /// What is known of `names` on a host whose dpkg has this status.
-    fn known(status: &str, names: &[&str]) -> Known {
+    fn known(status: &str, names: &[&str]) -> InstalledPackages {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("var/lib/dpkg")).unwrap();
         std::fs::write(dir.path().join("var/lib/dpkg/status"), status).unwrap();
@@ -611,7 +611,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let script = dir.path().join("usr/sbin/policy-rc.d").display().to_string();
-        let quiet = Quiet::new(&root).unwrap();
+        let quiet = NoServiceStart::new(&root).unwrap();
         let status = |env: &[(String, String)]| {
             // through sh: a test that forks just now may hold the file open, and a busy file can't be started
             let argv = argv(["sh", script.as_str(), "nginx", "start"]);
@@ -630,7 +630,7 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         std::fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
         std::fs::write(dir.path().join("usr/sbin/policy-rc.d"), "theirs").unwrap();
-        assert!(Quiet::new(&root).unwrap().is_none());
+        assert!(NoServiceStart::new(&root).unwrap().is_none());
         assert_eq!(std::fs::read_to_string(dir.path().join("usr/sbin/policy-rc.d")).unwrap(), "theirs");
     }
 

@@ -34,7 +34,7 @@ use gather::Batch;
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum FileType {
     /// A regular file.
     File,
     /// A directory.
@@ -49,7 +49,7 @@ pub enum What {
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     /// The type.
-    pub what: What,
+    pub what: FileType,
     /// Permission bits, with setuid, setgid and sticky.
     pub mode: u32,
     /// Owner.
@@ -63,10 +63,10 @@ pub struct Meta {
 impl From<FileStat> for Meta {
     fn from(stat: FileStat) -> Self {
         let what = match stat.st_mode & SFlag::S_IFMT.bits() {
-            kind if kind == SFlag::S_IFREG.bits() => What::File,
-            kind if kind == SFlag::S_IFDIR.bits() => What::Directory,
-            kind if kind == SFlag::S_IFLNK.bits() => What::Link,
-            _ => What::Special,
+            kind if kind == SFlag::S_IFREG.bits() => FileType::File,
+            kind if kind == SFlag::S_IFDIR.bits() => FileType::Directory,
+            kind if kind == SFlag::S_IFLNK.bits() => FileType::Link,
+            _ => FileType::Special,
         };
         Self {
             what,
@@ -81,7 +81,7 @@ impl From<FileStat> for Meta {
 /// Something on the host whose state tells whether a resource was touched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Trace {
+pub enum WatchedInput {
     /// Whatever stands at the path, or that nothing does.
     Path(PathBuf),
     /// The same, but of a directory what is in it does not matter.
@@ -97,12 +97,12 @@ pub enum Trace {
     /// Whether a program succeeds.
     Program(super::process::Program),
     /// In which state an object of a Kubernetes cluster is.
-    Object(super::kube::Standing),
+    Object(super::kube::ObjectVersion),
     /// When a key of etcd was last set.
-    Key(super::etcd::Standing),
+    Key(super::etcd::KeyRevision),
 }
 
-impl Trace {
+impl WatchedInput {
     /// Whether it is asked anew each time: what it tells later may not be what was looked at.
     pub fn is_asked_anew(&self) -> bool {
         matches!(self, Self::Text(_) | Self::Program(_) | Self::Object(_) | Self::Key(_))
@@ -111,7 +111,7 @@ impl Trace {
 
 /// What tells whether somebody has touched a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Fingerprint {
     /// Device.
     pub dev: u64,
     /// Inode.
@@ -136,7 +136,7 @@ pub struct Seen {
     pub text: Option<Vec<u8>>,
 }
 
-impl From<FileStat> for Seen {
+impl From<FileStat> for Fingerprint {
     fn from(stat: FileStat) -> Self {
         Self {
             dev: stat.st_dev,
@@ -152,7 +152,7 @@ impl From<FileStat> for Seen {
     }
 }
 
-impl Seen {
+impl Fingerprint {
     /// Whether nobody has touched it since `time`.
     pub fn is_older_than(&self, time: jiff::Timestamp) -> bool {
         let limit = (time.as_second(), i64::from(time.subsec_nanosecond()));
@@ -309,8 +309,8 @@ impl Root {
     }
 
     /// What stands at a path, as far as it tells whether somebody has touched that; `None` when nothing does.
-    pub fn seen(&self, path: &Path) -> Result<Option<Seen>> {
-        Ok(self.stat(path)?.map(Seen::from))
+    pub fn seen(&self, path: &Path) -> Result<Option<Fingerprint>> {
+        Ok(self.stat(path)?.map(Fingerprint::from))
     }
 
     /// Which place a path names, whatever links and mounts lead there: the nearest directory above it that is there, by device and
@@ -339,7 +339,7 @@ impl Root {
             nix::unistd::faccessat(dir, name, AccessFlags::W_OK, AtFlags::empty()) == Err(Errno::EROFS)
         };
         // it may be a mount of its own, below a directory that is read-only
-        let is_link = |stat: FileStat| Meta::from(stat).what == What::Link;
+        let is_link = |stat: FileStat| Meta::from(stat).what == FileType::Link;
         if self.stat(path)?.is_some_and(|stat| !is_link(stat))
             && let Some((parent, name)) = self.parent(path)?
             && !refuses(&parent, &name)
@@ -376,7 +376,7 @@ impl Root {
     fn open_file(&self, path: &Path) -> Result<Option<(FileStat, File)>> {
         let Some((parent, name)) = self.parent(path)? else { return Ok(None) };
         // to open a device may do something already, as with a watchdog
-        if self.stat(path)?.is_none_or(|stat| Meta::from(stat).what != What::File) {
+        if self.stat(path)?.is_none_or(|stat| Meta::from(stat).what != FileType::File) {
             return Ok(None);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -386,7 +386,7 @@ impl Root {
             Err(errno) => return Err(self.failed("read", path, errno)),
         };
         let stat = self.stat_of(&file, path)?;
-        Ok((Meta::from(stat).what == What::File).then_some((stat, file)))
+        Ok((Meta::from(stat).what == FileType::File).then_some((stat, file)))
     }
 
     /// The content of the regular file at `path`, with what `fstat` tells of it; `None` as for [`Root::file`]. One with more than
@@ -398,9 +398,9 @@ impl Root {
 
     /// SHA-256 of the regular file at `path`, in hex, with what tells whether somebody has touched it; `None` as for [`Root::file`], or
     /// when it is larger than `most` bytes.
-    pub fn digest(&self, path: &Path, most: u64) -> Result<Option<(Seen, String)>> {
+    pub fn digest(&self, path: &Path, most: u64) -> Result<Option<(Fingerprint, String)>> {
         let Some((stat, mut file)) = self.open_file(path)? else { return Ok(None) };
-        let seen = Seen::from(stat);
+        let seen = Fingerprint::from(stat);
         if seen.size > most {
             return Ok(None);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result, code};
-use crate::host::root::{Root, What};
+use crate::host::root::{FileType, Root};
 
 /// Where an administrator's units are, and the links that enable units.
 pub const ETC: &str = "/etc/systemd/system";
@@ -76,7 +76,7 @@ impl Link {
 
     /// Makes it. Nothing but a link is replaced.
     pub fn make(&self, root: &Root) -> Result<()> {
-        if root.meta(&self.at)?.is_some_and(|meta| meta.what != What::Link) {
+        if root.meta(&self.at)?.is_some_and(|meta| meta.what != FileType::Link) {
             return Err(Error::new(
                 code::UNIT,
                 format!("{} can't be enabled: {} is in the way", self.unit, self.at.display()),
@@ -97,7 +97,7 @@ pub fn unlink(root: &Root, at: &Path) -> Result<()> {
 /// The directory that a link which enables a unit would be in, when there is nothing in it.
 pub fn emptied(root: &Root, at: &Path) -> Result<Option<PathBuf>> {
     let Some(dir) = at.parent().filter(|dir| *dir != Path::new(ETC) && dir.starts_with(ETC)) else { return Ok(None) };
-    let is_there = root.meta(dir)?.is_some_and(|meta| meta.what == What::Directory);
+    let is_there = root.meta(dir)?.is_some_and(|meta| meta.what == FileType::Directory);
     Ok((is_there && root.names(dir)?.is_empty()).then(|| dir.to_owned()))
 }
 
@@ -152,7 +152,7 @@ pub fn script(root: &Root, name: &str) -> Result<Option<PathBuf>> {
     let Some(stem) = name.strip_suffix(".service") else { return Ok(None) };
     for dir in ["/etc/init.d", "/etc/rc.d/init.d"] {
         let path = Path::new(dir).join(stem);
-        if root.meta(&path)?.is_some_and(|meta| meta.what == What::File) {
+        if root.meta(&path)?.is_some_and(|meta| meta.what == FileType::File) {
             return Ok(Some(path));
         }
     }
@@ -251,14 +251,14 @@ fn search(root: &Root, name: &str, seen: &mut BTreeSet<String>) -> Result<Found>
         for dir in DIRS {
             let path = Path::new(dir).join(&candidate);
             match root.meta(&path)? {
-                Some(meta) if meta.what == What::File && meta.size == 0 => {
+                Some(meta) if meta.what == FileType::File && meta.size == 0 => {
                     return Ok(Found::Masked { runtime: path.starts_with("/run") });
                 }
-                Some(meta) if meta.what == What::File => {
+                Some(meta) if meta.what == FileType::File => {
                     let text = root.text(&path)?;
                     return Ok(Found::File(UnitFile { name: name.to_owned(), path, text }));
                 }
-                Some(meta) if meta.what == What::Link => {
+                Some(meta) if meta.what == FileType::Link => {
                     let Some(target) = root.link(&path)? else { continue };
                     if target == Path::new(NOTHING) {
                         return Ok(Found::Masked { runtime: path.starts_with("/run") });

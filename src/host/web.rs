@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, code, visible};
 use crate::host::root::Root;
-use crate::net::{self, Loaded, Options};
+use crate::net::{self, LoadedOptions, Options};
 
 /// One request, which is sent as it is: by no proxy, and not again where it is redirected.
 #[derive(Clone, Deserialize, Serialize)]
@@ -24,7 +24,7 @@ pub struct Question {
     /// Headers besides the usual ones.
     pub headers: Vec<(String, String)>,
     /// Whom to trust, and what to show.
-    pub tls: Loaded,
+    pub tls: LoadedOptions,
     /// How long a connection may take.
     pub connect: Duration,
     /// How long all of it may take.
@@ -59,7 +59,7 @@ pub struct Here;
 
 /// What is needed for TLS, read on the host: the only authorities that are trusted (the system's without), and a client certificate with
 /// its key. Errors are what was wrong, for people.
-pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Result<Loaded, String> {
+pub fn tls(root: &Root, ca: Option<&Path>, client: Option<(&Path, &Path)>) -> Result<LoadedOptions, String> {
     let read = |_: &str, path: &Path| match root.read(path)? {
         Some((_, content)) => Ok(content),
         None => Err(Error::new(code::NET, format!("there is no file {}", path.display()))),

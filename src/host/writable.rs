@@ -8,7 +8,7 @@ use nix::fcntl::readlink;
 use nix::sys::stat::{lstat, stat};
 use nix::unistd::geteuid;
 
-use super::root::{Meta, What};
+use super::root::{FileType, Meta};
 use crate::error::{Context as _, Error, Result, code};
 use crate::read;
 
@@ -55,11 +55,11 @@ pub fn check(path: &Path, tree: &Path) -> Result<()> {
             Err(why) => return Err(why).context(code::CONFIG, || format!("can't look at {}", next.display())),
         };
         // whoever reads it refuses a pipe or a device, and its mode is no reason to change that of /dev/zero
-        if found.what == What::Special {
+        if found.what == FileType::Special {
             return Ok(());
         }
         look(&path, &next, &found)?;
-        if found.what != What::Link {
+        if found.what != FileType::Link {
             at = next;
             continue;
         }
@@ -107,8 +107,8 @@ fn is_roots(found: &Meta) -> bool {
 fn look(path: &Path, at: &Path, found: &Meta) -> Result<()> {
     let Meta { what, mode, uid, .. } = *found;
     // in a directory with the sticky bit nobody can replace what belongs to somebody else
-    let is_shared = what == What::Directory && mode & 0o1000 != 0;
-    let is_open = what != What::Link && mode & 0o022 != 0 && !is_shared;
+    let is_shared = what == FileType::Directory && mode & 0o1000 != 0;
+    let is_open = what != FileType::Link && mode & 0o022 != 0 && !is_shared;
     let (why, command) = match (is_roots(found), mode & 0o002 != 0) {
         (false, _) => (format!("it belongs to user {uid}"), "chown -h root:root"),
         (true, _) if !is_open => return Ok(()),

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
-use crate::host::root::What;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::host::root::FileType;
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[absent]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,25 +51,25 @@ impl Resource for Absent {
         About::at(AbsentFields::NAME, &self.path, Phase::Files)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let root = &work.host.root;
         Ok(match root.meta(&self.path)?.map(|meta| meta.what) {
             None => None,
-            Some(What::File) => Some(Change::removal("remove the file")),
-            Some(What::Link) => Some(Change::removal("remove the link")),
-            Some(What::Special) => Some(Change::removal("remove the device, socket or pipe")),
-            Some(What::Directory) if root.names(&self.path)?.is_empty() => {
+            Some(FileType::File) => Some(Change::removal("remove the file")),
+            Some(FileType::Link) => Some(Change::removal("remove the link")),
+            Some(FileType::Special) => Some(Change::removal("remove the device, socket or pipe")),
+            Some(FileType::Directory) if root.names(&self.path)?.is_empty() => {
                 Some(Change::removal("remove the directory"))
             }
-            Some(What::Directory) if self.recursive => {
+            Some(FileType::Directory) if self.recursive => {
                 Some(Change::removal("remove the directory and everything in it"))
             }
-            Some(What::Directory) if self.or_full => None,
-            Some(What::Directory) => {
+            Some(FileType::Directory) if self.or_full => None,
+            Some(FileType::Directory) => {
                 return Err(Error::new(
                     code::FILE,
                     format!("{} is to be absent, but it is a directory that isn't empty", self.path),

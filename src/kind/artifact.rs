@@ -17,10 +17,10 @@ use crate::error::{Error, Result, code};
 use crate::host::process;
 use crate::host::root::Meta;
 use crate::kind::artifact::tree::Trees;
-use crate::kind::file::Wanted;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
+use crate::kind::file::Ownership;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::store::tree::prefix_problem;
-use crate::store::{OPEN_FILES, Progress, Taken};
+use crate::store::{Extracted, OPEN_FILES, Progress};
 
 /// Fields of `[[artifact]]`. Either `install`, or `members` with `into`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -95,7 +95,7 @@ impl Fields for ArtifactFields {
             let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
             return Err(build.invalid(field, why));
         }
-        let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
+        let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         let trees = Trees::new(trees, &wanted);
         let staged = RefCell::default();
         Ok(vec![Box::new(Artifact { pin, install, trees, wanted, self_test: self.self_test, staged })])
@@ -108,10 +108,10 @@ pub(crate) struct Artifact {
     pin: Pin,
     install: BTreeMap<String, AbsolutePath>,
     trees: Trees,
-    wanted: Wanted,
+    wanted: Ownership,
     self_test: Option<Vec<String>>,
     /// What was taken out of it and waits for its place.
-    staged: RefCell<BTreeMap<String, Taken>>,
+    staged: RefCell<BTreeMap<String, Extracted>>,
 }
 
 impl Artifact {
@@ -132,9 +132,9 @@ impl Resource for Artifact {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let Some(trees) = self.trees.watched_inputs(&self.pin, work)? else { return Ok(None) };
-        Ok(Some(self.install.values().map(|path| Trace::Path(path.to_path_buf())).chain(trees).collect()))
+        Ok(Some(self.install.values().map(|path| WatchedInput::Path(path.to_path_buf())).chain(trees).collect()))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -233,7 +233,7 @@ fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
 }
 
 /// Whether a file may stay as it is: its owner is right, and nobody else could have it open for writing.
-fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Wanted) -> Result<bool> {
+fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
     Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
 }
 
@@ -288,7 +288,7 @@ impl Artifact {
         members: &BTreeMap<&String, &AbsolutePath>,
         keep: bool,
         progress: Progress<'_>,
-    ) -> Result<BTreeMap<String, Taken>> {
+    ) -> Result<BTreeMap<String, Extracted>> {
         let file = |path: &Path| match work.host.root.nameless(path)? {
             Some(file) => Ok(file),
             None => work.store.blank(),

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::Host;
-use crate::host::root::{Access, What};
+use crate::host::root::{Access, FileType};
 use crate::kind::diff::Diff;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
 /// Fields of `[[block]]`.
@@ -110,12 +110,12 @@ impl Block {
     fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
         let Some((_, content)) = host.root.read(&self.path)? else {
             return match host.root.meta(&self.path)?.map(|meta| meta.what) {
-                None | Some(What::File) => Ok((Vec::new(), 0..0)),
-                Some(What::Link) => {
+                None | Some(FileType::File) => Ok((Vec::new(), 0..0)),
+                Some(FileType::Link) => {
                     Err(Error::new(code::FILE, format!("{} is a link, and the role wants a block in it", self.path))
                         .help("name the file that it leads to"))
                 }
-                Some(What::Directory | What::Special) => {
+                Some(FileType::Directory | FileType::Special) => {
                     Err(Error::new(code::FILE, format!("{} is no file, and the role wants a block in it", self.path))
                         .help("name a text file"))
                 }
@@ -167,8 +167,8 @@ impl Resource for Block {
         Some(self)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {

@@ -14,11 +14,11 @@ use serde::Deserialize;
 use crate::document::fields::{AbsolutePath, AccountName, Lifetime};
 use crate::error::{Error, Result};
 use crate::kind::diff::Diff;
-use crate::kind::file::{File, Wanted};
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::file::{File, Ownership};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::pki::{
-    Certificate, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, Wish, authority_path, bad_name,
-    certificate_path, key_secret, request,
+    Certificate, CertificateRequest, KeyType, LIFETIME, PrivateKey, RENEW_BEFORE, Request, Usage, authority_path,
+    bad_name, certificate_path, key_secret, request,
 };
 use crate::secret;
 
@@ -66,7 +66,7 @@ pub struct CertificateFields {
 
 impl CertificateFields {
     /// What has to be issued for it.
-    pub fn wish(&self, build: &dyn Build) -> Result<Wish> {
+    pub fn wish(&self, build: &dyn Build) -> Result<CertificateRequest> {
         if let Some(why) = bad_name(&self.name) {
             return Err(build.invalid("name", why));
         }
@@ -103,7 +103,7 @@ impl CertificateFields {
         if renew_before >= lifetime {
             return Err(build.invalid("renew_before", "it is longer than the certificate lives"));
         }
-        Ok(Wish {
+        Ok(CertificateRequest {
             name: self.name.clone(),
             key_type: self.key_type.unwrap_or(fields.key_type),
             authority,
@@ -134,7 +134,7 @@ impl Fields for CertificateFields {
             kind: Self::NAME,
             path: path.clone(),
             content,
-            wanted: Wanted::with_default(mode, None, self.owner.clone(), self.group.clone()),
+            wanted: Ownership::with_default(mode, None, self.owner.clone(), self.group.clone()),
             sensitive,
             in_place: false,
         };
@@ -142,7 +142,7 @@ impl Fields for CertificateFields {
         let ca = ca.map(|(content, path)| file(path, content, 0o644, false));
         let path = certificate_path(build.host(), &wish.name);
         let (issued, key) = if wish.key_on_host {
-            let wanted = Wanted::with_default(0o600, None, self.owner.clone(), self.group.clone());
+            let wanted = Ownership::with_default(0o600, None, self.owner.clone(), self.group.clone());
             let (key_type, common_name) = (wish.key_type, wish.common_name);
             (build.site_file(&path).cloned(), Key::Own { path: self.key.clone(), wanted, key_type, common_name })
         } else {
@@ -155,7 +155,7 @@ impl Fields for CertificateFields {
         let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
         let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
         let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
-        let Wish { name, dns, ip, renew_before, .. } = wish;
+        let CertificateRequest { name, dns, ip, renew_before, .. } = wish;
         Ok(vec![Box::new(Installed { name, dns, ip, key, ca, certificate, cert: self.cert, public, renew_before })])
     }
 }
@@ -166,7 +166,7 @@ enum Key {
     /// From the site.
     Given(File),
     /// From here.
-    Own { path: AbsolutePath, wanted: Wanted, key_type: KeyType, common_name: String },
+    Own { path: AbsolutePath, wanted: Ownership, key_type: KeyType, common_name: String },
 }
 
 /// A certificate on a host, with its key and its authority.
@@ -291,13 +291,13 @@ impl Resource for Installed {
         About { after: wanted.after(), is_discreet: true, is_sensitive: true, ..about }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let is_settled = match &self.key {
             Key::Given(_) => true,
             // while its request waits, that is in the state directory
             Key::Own { path, .. } => Self::own_key(path, work)?.is_some_and(|own| self.fitting(Some(&own)).is_some()),
         };
-        Ok(is_settled.then(|| self.paths().into_iter().map(|path| Trace::Path(path.to_path_buf())).collect()))
+        Ok(is_settled.then(|| self.paths().into_iter().map(|path| WatchedInput::Path(path.to_path_buf())).collect()))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, AccountName, Span, is_argv};
+use crate::document::fields::{AbsolutePath, AccountName, HumanDuration, is_argv};
 use crate::error::{Error, Result, code};
 use crate::host::accounts::FILES;
 use crate::host::process::{Command, Ended, Identity, Output, run, run_if_there};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 use crate::read;
 
 /// Fields of `[[command]]`. At least one of `creates`, `unless` and `only_if` is set; with several, all of them have to
@@ -36,7 +36,7 @@ pub struct CommandFields {
     #[serde(default)]
     env: BTreeMap<String, String>,
     /// When it, or a guard, is ended together with everything that it started; `60s` when left out.
-    timeout: Option<Span>,
+    timeout: Option<HumanDuration>,
     /// Whether its arguments and output are kept out of messages.
     #[serde(default)]
     sensitive: bool,
@@ -173,13 +173,13 @@ impl Resource for Run {
         }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
         let mut traces = Vec::new();
         if let Some(path) = &self.creates {
-            traces.push(Trace::Place(path.to_path_buf()));
+            traces.push(WatchedInput::Place(path.to_path_buf()));
             // while that is there, no guard is asked
             if work.host.root.meta(path)?.is_some() {
                 return Ok(Some(traces));
@@ -191,10 +191,10 @@ impl Resource for Run {
         }
         let identity = self.identity(work)?;
         if self.user.is_some() {
-            traces.extend(FILES.iter().map(|path| Trace::Path(path.into())));
+            traces.extend(FILES.iter().map(|path| WatchedInput::Path(path.into())));
         }
         let guards = [&self.unless, &self.only_if].into_iter().flatten();
-        traces.extend(guards.map(|argv| Trace::Program((&self.command(argv, identity.clone())).into())));
+        traces.extend(guards.map(|argv| WatchedInput::Program((&self.command(argv, identity.clone())).into())));
         Ok(Some(traces))
     }
 
@@ -285,9 +285,10 @@ mod tests {
             };
             let answers = |fields: &str| -> Vec<String> {
                 let kept = serde_json::to_string(&watched_inputs(fields).unwrap()).unwrap();
-                let again: Vec<Trace> = serde_json::from_str(&kept).unwrap();
-                let text =
-                    |trace: &Trace| work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default();
+                let again: Vec<WatchedInput> = serde_json::from_str(&kept).unwrap();
+                let text = |trace: &WatchedInput| {
+                    work.host.seen(trace).unwrap().and_then(|seen| seen.text).unwrap_or_default()
+                };
                 again.iter().map(|trace| String::from_utf8(text(trace)).unwrap()).collect()
             };
             assert_eq!(answers("unless = ['true']"), ["yes"]);
@@ -296,12 +297,12 @@ mod tests {
             assert_eq!(answers("only_if = ['sleep', '1000']"), ["none in time"]);
             assert_eq!(answers("unless = ['sh', '-c', 'test $X = 1']\nenv = { X = '1' }"), ["yes"]);
             assert_eq!(answers("creates = '/nowhere/at/all'\nonly_if = ['false']"), ["", "no"]);
-            let place = |path: &str| Trace::Place(path.into());
+            let place = |path: &str| WatchedInput::Place(path.into());
             assert_eq!(watched_inputs("creates = '/proc/self'\nonly_if = ['true']"), Some(vec![place("/proc/self")]));
             assert_eq!(watched_inputs("unless = ['true']\nsensitive = true"), None);
             assert_eq!(watched_inputs("unless = ['true']\nuser = 'nobody-here'"), None);
             let accounts = watched_inputs("unless = ['true']\nuser = 'root'").unwrap();
-            assert!(accounts.contains(&Trace::Path("/etc/passwd".into())), "{accounts:?}");
+            assert!(accounts.contains(&WatchedInput::Path("/etc/passwd".into())), "{accounts:?}");
         });
     }
 

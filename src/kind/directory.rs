@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
-use crate::host::root::What;
-use crate::kind::file::Wanted;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::host::root::FileType;
+use crate::kind::file::Ownership;
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[directory]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ impl Fields for DirectoryFields {
     const NAME: &'static str = "directory";
 
     fn build(self, _: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let wanted = Wanted::with_default(0o755, self.mode, self.owner, self.group);
+        let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         Ok(vec![Box::new(Directory { path: self.path, wanted })])
     }
 }
@@ -36,7 +36,7 @@ impl Fields for DirectoryFields {
 #[derive(Debug)]
 pub struct Directory {
     pub(super) path: AbsolutePath,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Ownership,
 }
 
 impl Resource for Directory {
@@ -48,8 +48,8 @@ impl Resource for Directory {
         }
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Place(self.path.to_path_buf())]))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Place(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -58,16 +58,16 @@ impl Resource for Directory {
             return Ok(Some(Change::addition("create")));
         };
         let stands = match meta.what {
-            What::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
-            What::Link => {
+            FileType::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
+            FileType::Link => {
                 return Err(Error::new(
                     code::FILE,
                     format!("{} is a link, and the role wants a directory there", self.path),
                 )
                 .help("name the directory that it leads to, or remove the link with an [[absent]]"));
             }
-            What::File => "a file",
-            What::Special => "a device, socket or pipe",
+            FileType::File => "a file",
+            FileType::Special => "a device, socket or pipe",
         };
         Err(Error::new(code::FILE, format!("{} is {stands}, and the role wants a directory there", self.path))
             .help("move it away, or remove it with an [[absent]]"))

@@ -6,11 +6,11 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, Span};
+use crate::document::fields::{AbsolutePath, HumanDuration};
 use crate::error::{Error, Result, code};
-use crate::host::etcd::{Api, Cluster, Failure, Pair, Standing};
+use crate::host::etcd::{Api, Cluster, Failure, KeyRevision, Pair};
 use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, WatchedInput, Work};
 use crate::net;
 use crate::secret::fits;
 
@@ -37,7 +37,7 @@ pub struct EtcdKeyFields {
     /// PEM file with the key of `client_cert`.
     client_key: Option<AbsolutePath>,
     /// How long etcd may take until it answers, or has the key; `60s` when left out.
-    within: Option<Span>,
+    within: Option<HumanDuration>,
     /// Names of the hosts that set it, while the others wait for it; every host that has this resource when left out.
     writers: Option<Vec<String>>,
 }
@@ -161,8 +161,9 @@ impl Resource for EtcdKey {
         self.is_awaited().then_some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let key = || Trace::Key(Standing { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let key =
+            || WatchedInput::Key(KeyRevision { cluster: self.cluster.clone(), api: self.api, key: self.key.clone() });
         Ok(Some((work.host.is_live() && !self.is_awaited()).then(key).into_iter().collect()))
     }
 

@@ -14,13 +14,13 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, Span};
+use crate::document::fields::{AbsolutePath, HumanDuration};
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::diff::Diff;
 use crate::kind::etcd_key::{PAUSE, cluster};
-use crate::kind::file::Wanted;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::file::Ownership;
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::net;
 
 /// What the line with the peer URL that the cluster knows begins with.
@@ -52,7 +52,7 @@ pub struct EtcdMemberFields {
     /// The file that is written for etcd's unit, which names it with `EnvironmentFile=`.
     env: AbsolutePath,
     /// How long to wait for a cluster that can't take a member now; `60s` when left out.
-    within: Option<Span>,
+    within: Option<HumanDuration>,
 }
 
 impl Fields for EtcdMemberFields {
@@ -401,7 +401,7 @@ impl Resource for EtcdMember {
         about
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
@@ -409,7 +409,7 @@ impl Resource for EtcdMember {
         if !(self.has_data(work)? && self.is_known_here(&work.host.root.text(&self.env)?)) {
             return Ok(None);
         }
-        Ok(Some(vec![Trace::Place(self.wal()), Trace::Path(self.env.to_path_buf())]))
+        Ok(Some(vec![WatchedInput::Place(self.wal()), WatchedInput::Path(self.env.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -431,7 +431,7 @@ impl Resource for EtcdMember {
             let done = match &operation {
                 Operation::Nothing => return Ok(()),
                 Operation::Write(env) => {
-                    let access = Wanted::new(None, None, None).access(work.host, &self.env)?;
+                    let access = Ownership::new(None, None, None).access(work.host, &self.env)?;
                     return work.host.root.write(&self.env, env.text().as_bytes(), access);
                 }
                 Operation::Wait(why) => Err(Obstacle::Passing(why.clone())),
@@ -596,7 +596,10 @@ mod tests {
         std::fs::write(&env, NEW).unwrap();
         assert_eq!(watched_inputs(), None);
         std::fs::create_dir_all(data.join("member/wal")).unwrap();
-        assert_eq!(watched_inputs(), Some(vec![Trace::Place(data.join("member/wal")), Trace::Path(env.clone())]));
+        assert_eq!(
+            watched_inputs(),
+            Some(vec![WatchedInput::Place(data.join("member/wal")), WatchedInput::Path(env.clone())])
+        );
         std::fs::write(&env, NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9")).unwrap();
         assert_eq!(watched_inputs(), None);
     }

@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
-use crate::host::root::{Access, Meta, What};
+use crate::host::root::{Access, FileType, Meta};
 use crate::host::{Host, Missing};
 use crate::kind::diff::Diff;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
 
 /// Fields of `[[file]]`. Exactly one of `content` and `source` is set.
@@ -56,7 +56,7 @@ impl Fields for FileFields {
             kind: Self::NAME,
             path: self.path,
             content,
-            wanted: Wanted::of_file(build.is_secret(), self.mode, self.owner, self.group),
+            wanted: Ownership::of_file(build.is_secret(), self.mode, self.owner, self.group),
             sensitive: self.sensitive || build.is_secret(),
             in_place: self.in_place,
         })])
@@ -73,7 +73,7 @@ pub struct File {
     /// What is in it.
     pub content: Arc<[u8]>,
     /// Its mode and owners.
-    pub wanted: Wanted,
+    pub wanted: Ownership,
     /// Whether its content is kept out of diffs.
     pub sensitive: bool,
     /// Whether it is written into as it stands.
@@ -83,7 +83,7 @@ pub struct File {
 impl File {
     /// A file of a kind's own making: root's, and everybody's to read unless a secret is in it.
     pub(super) fn new(kind: &'static str, path: AbsolutePath, content: impl Into<Arc<[u8]>>, sensitive: bool) -> Self {
-        let wanted = Wanted::of_file(sensitive, None, None, None);
+        let wanted = Ownership::of_file(sensitive, None, None, None);
         Self { kind, path, content: content.into(), wanted, sensitive, in_place: false }
     }
 
@@ -109,8 +109,8 @@ impl Resource for File {
         Some(self)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -166,9 +166,9 @@ impl Restorable for File {
 /// The change for a path where no file is: nothing stands there, or something else.
 fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Result<Option<Change>> {
     match host.root.meta(path)?.map(|meta| meta.what) {
-        None | Some(What::File) => {}
-        Some(What::Link) => return Ok(Some(Change::new("replace the link by a file"))),
-        Some(What::Directory | What::Special) => {
+        None | Some(FileType::File) => {}
+        Some(FileType::Link) => return Ok(Some(Change::new("replace the link by a file"))),
+        Some(FileType::Directory | FileType::Special) => {
             return Err(Error::new(
                 code::FILE,
                 format!("{} is a directory or a device, and the role wants a file there", path.display()),
@@ -181,19 +181,19 @@ fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Res
 
 /// Mode and owners as a role wants them, by name.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct Ownership {
     mode: u32,
     owner: String,
     group: String,
 }
 
-impl Wanted {
+impl Ownership {
     /// What a role says of a file, with 0644 root:root for what it leaves out.
     pub fn new(mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
         Self::of_file(false, mode, owner, group)
     }
 
-    /// [`Wanted::new`], with 0600 for a file with a secret in it.
+    /// [`Ownership::new`], with 0600 for a file with a secret in it.
     pub fn of_file(
         is_secret: bool,
         mode: Option<Mode>,
@@ -213,7 +213,7 @@ impl Wanted {
         self.mode & 0o077 == 0
     }
 
-    /// [`Wanted::of_file`] with a default mode of one's own.
+    /// [`Ownership::of_file`] with a default mode of one's own.
     pub fn with_default(
         default: u32,
         mode: Option<Mode>,

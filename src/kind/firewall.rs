@@ -23,7 +23,9 @@ use crate::host::rich_rule::{Part, RichRule};
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
 use crate::host::{Host, address};
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Wants, What, Work};
+use crate::kind::{
+    About, Build, Change, Claim, Effect, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work,
+};
 
 pub use define::Definition;
 use define::{IpSetFields, ServiceFields};
@@ -357,9 +359,9 @@ fn change(edits: &[Edit]) -> Option<Change> {
 fn change_of<'a>(words: Vec<String>, edits: impl Iterator<Item = &'a Edit>) -> Option<Change> {
     let (add, remove): (Vec<_>, Vec<_>) = edits.partition(|edit| matches!(edit, Edit::Add(_)));
     let what = match (add.is_empty(), remove.is_empty()) {
-        (false, true) => What::Added,
-        (true, false) => What::Removed,
-        _ => What::Changed,
+        (false, true) => Effect::Added,
+        (true, false) => Effect::Removed,
+        _ => Effect::Changed,
     };
     Change::of(words).map(|change| Change { what, ..change })
 }
@@ -589,11 +591,11 @@ impl Resource for Firewall {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         zone_traces(self.zone.as_deref(), self.sensitive, work.host)
     }
 
-    fn announce(&self, wants: &mut Wants) {
+    fn announce(&self, wants: &mut Queries) {
         wants.zones.insert(self.zone.clone().unwrap_or_default());
     }
 
@@ -825,7 +827,10 @@ mod tests {
         };
         let paths =
             ["/etc/firewalld/zones/home.xml", "/usr/lib/firewalld/zones/home.xml", "/etc/firewalld/firewalld.conf"];
-        let wanted = paths.map(|path| Trace::Path(path.into())).into_iter().chain([Trace::Zone("home".to_owned())]);
+        let wanted = paths
+            .map(|path| WatchedInput::Path(path.into()))
+            .into_iter()
+            .chain([WatchedInput::Zone("home".to_owned())]);
         assert_eq!(watched_inputs(&RoleFiles::default()), Some(wanted.collect()));
         assert_eq!(watched_inputs(&RoleFiles::default().secret()), None);
     }

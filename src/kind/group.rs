@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::host::account_files::{Tables, WantedGroup};
 use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[group]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -53,8 +53,8 @@ impl Resource for Group {
         About::new(GroupFields::NAME, &*self.name, Phase::Accounts)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -12,12 +12,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::document::fields::{AbsolutePath, Span};
+use crate::document::fields::{AbsolutePath, HumanDuration};
 use crate::error::{Context, Error, Exit, Result, code, mask};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};
@@ -48,7 +48,7 @@ pub struct KubeObjectFields {
     kubectl: Option<String>,
     /// How long to wait for an API server that doesn't answer, for a kind or a namespace that isn't there, and for an
     /// object that is being deleted; `60s` when left out.
-    within: Option<Span>,
+    within: Option<HumanDuration>,
     /// Whether the objects are to be gone rather than there.
     #[serde(default)]
     absent: bool,
@@ -128,7 +128,7 @@ impl KubeObject {
 
 /// How an object is.
 #[derive(Debug)]
-enum State {
+enum ObjectState {
     /// As it should be.
     Well,
     /// Not there, and it should be.
@@ -143,7 +143,7 @@ enum State {
 
 /// What was done about an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Done {
+enum ObjectChange {
     Nothing,
     /// It was applied, or deleted.
     Written,
@@ -176,22 +176,22 @@ impl KubeObject {
     }
 
     /// Looks at the object.
-    fn look(&self, kube: &Kube) -> Result<State> {
+    fn look(&self, kube: &Kube) -> Result<ObjectState> {
         Ok(match kube.get(&self.name)? {
-            Answer::Silent(why) => State::Later(Later::Answer(why)),
-            Answer::UnknownKind if self.absent => State::Well,
-            Answer::UnknownKind => State::Later(Later::Kind),
-            Answer::Missing { .. } if self.absent => State::Well,
+            Answer::Silent(why) => ObjectState::Later(Later::Answer(why)),
+            Answer::UnknownKind if self.absent => ObjectState::Well,
+            Answer::UnknownKind => ObjectState::Later(Later::Kind),
+            Answer::Missing { .. } if self.absent => ObjectState::Well,
             Answer::Missing { namespace } => self.state_of_namespace(kube, namespace)?,
             Answer::Found { object, namespaced } => {
                 let is_going = object.pointer("/metadata/deletionTimestamp").is_some();
                 match (self.absent, is_going) {
-                    (true, true) => State::Well,
-                    (true, false) => State::Unwanted,
-                    (false, true) => State::Later(Later::Deletion),
+                    (true, true) => ObjectState::Well,
+                    (true, false) => ObjectState::Unwanted,
+                    (false, true) => ObjectState::Later(Later::Deletion),
                     (false, false) => match self.differences(&object, namespaced) {
-                        found if found.is_empty() => State::Well,
-                        found => State::Differs(found, object),
+                        found if found.is_empty() => ObjectState::Well,
+                        found => ObjectState::Differs(found, object),
                     },
                 }
             }
@@ -206,13 +206,13 @@ impl KubeObject {
     }
 
     /// Whether an object that is missing could be made.
-    fn state_of_namespace(&self, kube: &Kube, namespace: Option<String>) -> Result<State> {
-        let Some(name) = namespace else { return Ok(State::Missing) };
+    fn state_of_namespace(&self, kube: &Kube, namespace: Option<String>) -> Result<ObjectState> {
+        let Some(name) = namespace else { return Ok(ObjectState::Missing) };
         let asked = Name { api_version: "v1".into(), kind: "Namespace".into(), namespace: None, name: name.clone() };
         Ok(match kube.get(&asked)? {
-            Answer::Silent(why) => State::Later(Later::Answer(why)),
-            Answer::Found { .. } => State::Missing,
-            Answer::Missing { .. } | Answer::UnknownKind => State::Later(Later::Namespace(name)),
+            Answer::Silent(why) => ObjectState::Later(Later::Answer(why)),
+            Answer::Found { .. } => ObjectState::Missing,
+            Answer::Missing { .. } | Answer::UnknownKind => ObjectState::Later(Later::Namespace(name)),
         })
     }
 
@@ -247,7 +247,7 @@ impl KubeObject {
         if output.is_success() {
             return Ok(true);
         }
-        if matches!(self.look(kube)?, State::Later(Later::Answer(_))) {
+        if matches!(self.look(kube)?, ObjectState::Later(Later::Answer(_))) {
             return Ok(false);
         }
         let what = format!("kubectl can't apply {}", self.path(None));
@@ -333,12 +333,12 @@ impl Resource for KubeObject {
         Some(Cow::Owned(compare::all(&self.wanted).into_bytes()))
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
         let Ok(kube) = work.host.kube(&self.access)? else { return Ok(None) };
-        Ok(kube.standing(&self.name)?.map(|standing| vec![Trace::Object(standing)]))
+        Ok(kube.standing(&self.name)?.map(|standing| vec![WatchedInput::Object(standing)]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -352,14 +352,14 @@ impl Resource for KubeObject {
             ..change
         };
         Ok(match self.look(&kube)? {
-            State::Well => None,
-            State::Unwanted => Some(Change::removal("delete")),
-            State::Later(Later::Answer(_)) => Some(Change::new(SILENT)),
-            State::Later(Later::Deletion) => Some(Change::new("create again (it is being deleted)")),
-            State::Missing | State::Later(Later::Kind | Later::Namespace(_)) => {
+            ObjectState::Well => None,
+            ObjectState::Unwanted => Some(Change::removal("delete")),
+            ObjectState::Later(Later::Answer(_)) => Some(Change::new(SILENT)),
+            ObjectState::Later(Later::Deletion) => Some(Change::new("create again (it is being deleted)")),
+            ObjectState::Missing | ObjectState::Later(Later::Kind | Later::Namespace(_)) => {
                 Some(with_diff(Change::addition("create"), "", &compare::all(&self.wanted)))
             }
-            State::Differs(found, _) => {
+            ObjectState::Differs(found, _) => {
                 let (live, wanted) = compare::both(&found);
                 let only_secrets = fits(wanted.as_bytes(), live.as_bytes());
                 Some(with_diff(Change { only_secrets, ..Change::new("change") }, &live, &wanted))
@@ -372,7 +372,7 @@ impl Resource for KubeObject {
             return Ok(());
         }
         let started = Instant::now();
-        let mut done = Done::Nothing;
+        let mut done = ObjectChange::Nothing;
         loop {
             let kube: Result<Rc<Kube>, String> = work.host.kube(&self.access)?;
             let state = match &kube {
@@ -380,33 +380,33 @@ impl Resource for KubeObject {
                     kube.insist();
                     self.look(kube)?
                 }
-                Err(why) => State::Later(Later::Answer(why.clone())),
+                Err(why) => ObjectState::Later(Later::Answer(why.clone())),
             };
             match (state, kube) {
-                (State::Well, _) => return Ok(()),
-                (State::Later(later), _) if started.elapsed().saturating_add(PAUSE) > self.within => {
+                (ObjectState::Well, _) => return Ok(()),
+                (ObjectState::Later(later), _) if started.elapsed().saturating_add(PAUSE) > self.within => {
                     return Err(self.too_late(later));
                 }
-                (State::Differs(found, _), _) if done == Done::Patched => return Err(self.kept(&found)),
+                (ObjectState::Differs(found, _), _) if done == ObjectChange::Patched => return Err(self.kept(&found)),
                 // kubectl mixes up entries of a list with the same port and another protocol, as every DNS has them
-                (State::Differs(found, live), Ok(kube)) if done == Done::Written => {
+                (ObjectState::Differs(found, live), Ok(kube)) if done == ObjectChange::Written => {
                     match kube.merge(&self.name, &compare::patch(&self.wanted, &live)) {
                         Ok(Answer::Silent(_)) => {}
-                        Ok(_) => done = Done::Patched,
+                        Ok(_) => done = ObjectChange::Patched,
                         Err(_) => return Err(self.kept(&found)),
                     }
                 }
-                (State::Missing | State::Unwanted, _) if done > Done::Nothing => {
+                (ObjectState::Missing | ObjectState::Unwanted, _) if done > ObjectChange::Nothing => {
                     let how = if self.absent { "deleted, and is there again" } else { "applied, and is gone again" };
                     return Err(Error::new(code::KUBE, format!("{} was {how}", self.path(None)))
                         .help("see who else decides about it: an addon manager, an operator, another host"));
                 }
-                (State::Missing | State::Unwanted | State::Differs(..), Ok(kube)) => {
+                (ObjectState::Missing | ObjectState::Unwanted | ObjectState::Differs(..), Ok(kube)) => {
                     if self.write(&kube)? {
-                        done = Done::Written;
+                        done = ObjectChange::Written;
                     }
                 }
-                (State::Later(_), _) | (_, Err(_)) => std::thread::sleep(PAUSE),
+                (ObjectState::Later(_), _) | (_, Err(_)) => std::thread::sleep(PAUSE),
             }
         }
     }
@@ -422,7 +422,7 @@ mod tests {
     use super::*;
     use crate::host::Host;
     use crate::kind::testing::{RoleFiles, Tree, build, build_with, fails, one, one_secret, refusal};
-    use crate::net::testing::{Answer, Authority, Seen, Server};
+    use crate::net::testing::{Answer, Authority, Received, Server};
     use crate::store::Store;
 
     /// A stand-in for a cluster: an API server that knows four kinds, keeps its objects as files and answers nothing
@@ -440,7 +440,7 @@ mod tests {
         dir.join(path.replace('/', "+"))
     }
 
-    fn answer(dir: &std::path::Path, seen: &Seen) -> Answer {
+    fn answer(dir: &std::path::Path, seen: &Received) -> Answer {
         let json =
             |status, value: Value| Answer::new(status, value.to_string()).with("Content-Type", "application/json");
         let sort = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": ["get"]});
@@ -618,7 +618,7 @@ mod tests {
         let kept = serde_json::to_string(&trace).unwrap();
         assert!(!kept.contains("hunter2"), "{kept}");
         // another run asks by what was kept, and for nothing else
-        let trace: Trace = serde_json::from_str(&kept).unwrap();
+        let trace: WatchedInput = serde_json::from_str(&kept).unwrap();
         let before = cluster.server.seen().len();
         let seen = || Host::open("/".as_ref()).unwrap().seen(&trace);
         let sealed = seen().unwrap();

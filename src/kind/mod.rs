@@ -23,8 +23,8 @@ pub use self::claim::Claim;
 use crate::document::fields::{self, AbsolutePath};
 use crate::document::{Doc, Pin};
 use crate::error::{Error, Place, Result, one_line};
-pub use crate::host::Wants;
-pub use crate::host::root::Trace;
+pub use crate::host::Queries;
+pub use crate::host::root::WatchedInput;
 pub use crate::host::systemd::Trigger;
 use crate::host::{Host, Missing, packages};
 use crate::kind::diff::Diff;
@@ -67,7 +67,7 @@ pub enum Phase {
 /// What becomes of a resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum What {
+pub enum Effect {
     /// It was not there.
     Added,
     /// It will not be there any more.
@@ -81,7 +81,7 @@ pub enum What {
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     /// What becomes of the resource.
-    pub what: What,
+    pub what: Effect,
     /// What will be done, in a few words: `create`, `mode 0644 → 0600`, `start`.
     pub summary: String,
     /// The change of its text.
@@ -102,18 +102,18 @@ impl Change {
 
     /// [`Change::new`] of what is not there yet.
     pub fn addition(summary: impl Into<String>) -> Self {
-        Self { what: What::Added, ..Self::new(summary) }
+        Self { what: Effect::Added, ..Self::new(summary) }
     }
 
     /// [`Change::new`] of what is not to be there any more.
     pub fn removal(summary: impl Into<String>) -> Self {
-        Self { what: What::Removed, ..Self::new(summary) }
+        Self { what: Effect::Removed, ..Self::new(summary) }
     }
 
     /// An addition, when that is so.
     #[must_use]
     pub fn added_if(self, is_added: bool) -> Self {
-        if is_added { Self { what: What::Added, ..self } } else { self }
+        if is_added { Self { what: Effect::Added, ..self } } else { self }
     }
 
     /// What is to be done to a resource's file, with further differences of the resource.
@@ -257,7 +257,7 @@ pub trait Resource: fmt::Debug + Any + Send {
 
     /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
     /// tells that.
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let _ = work;
         Ok(None)
     }
@@ -274,7 +274,7 @@ pub trait Resource: fmt::Debug + Any + Send {
     }
 
     /// Says what it will ask the host.
-    fn announce(&self, wants: &mut Wants) {
+    fn announce(&self, wants: &mut Queries) {
         let _ = wants;
     }
 

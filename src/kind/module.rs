@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::kind::file::File;
-use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[module]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -80,14 +80,14 @@ impl Resource for Module {
         }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let file = Trace::Path(self.file.path.to_path_buf());
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let file = WatchedInput::Path(self.file.path.to_path_buf());
         if !work.host.is_live() {
             return Ok(Some(vec![file]));
         }
         let loaded = PathBuf::from(format!("/sys/module/{}", self.name.replace('-', "_")));
         let shows = work.host.root.meta(&loaded)?.is_some();
-        Ok(shows.then(|| vec![file, Trace::Place(loaded)]))
+        Ok(shows.then(|| vec![file, WatchedInput::Place(loaded)]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -13,9 +13,9 @@ use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::os::Image;
 use crate::host::packages::{Installed, Manager, check_changeable, is_named};
-use crate::host::root::Seen;
+use crate::host::root::Fingerprint;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, Trace, Wants, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Queries, Resource, Restorable, WatchedInput, Work};
 
 /// The sources of packages as they were when the lists were read last.
 const SOURCES: &str = "package-sources.json";
@@ -30,7 +30,7 @@ pub struct PackageFields {
     names: Option<Vec<String>>,
     /// `present` when left out.
     #[serde(default)]
-    state: State,
+    state: PackageState,
     /// The exact version, for one package; any that is there when left out.
     version: Option<String>,
     /// `apt`, `dnf`, `yum`, `microdnf` or `zypper`; the one that the host has when left out.
@@ -42,7 +42,7 @@ pub struct PackageFields {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum PackageState {
     #[default]
     Present,
     Absent,
@@ -62,7 +62,7 @@ impl Fields for PackageFields {
             return Err(build.invalid(field, &format!("`{bad}` is not the name of a package")));
         }
         if let Some(version) = &self.version {
-            if names.len() != 1 || self.state == State::Absent {
+            if names.len() != 1 || self.state == PackageState::Absent {
                 return Err(build.invalid("version", "a version is said of one package that is present"));
             }
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | ':' | '~' | '^' | '_' | '-');
@@ -97,7 +97,7 @@ fn versions(installed: &[Installed]) -> String {
 #[derive(Debug)]
 struct Set {
     names: Vec<String>,
-    state: State,
+    state: PackageState,
     version: Option<String>,
     manager: Option<Manager>,
     start: bool,
@@ -113,23 +113,23 @@ impl Set {
         let manager =
             self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
         let mut installed = host.package(manager, name)?;
-        if self.state == State::Present {
+        if self.state == PackageState::Present {
             installed.retain(|one| one.is_whole);
         }
         let versions = || versions(&installed);
         let change = match (self.state, &self.version) {
-            (State::Absent, _) => (!installed.is_empty()).then(|| {
+            (PackageState::Absent, _) => (!installed.is_empty()).then(|| {
                 let version = versions();
                 Change::removal(match manager {
                     Manager::Apt => format!("remove {version}, not its configuration"),
                     _ => format!("remove {version}"),
                 })
             }),
-            (State::Present, None) => installed.is_empty().then(|| Change::addition("install")),
-            (State::Present, Some(wanted)) if installed.is_empty() => {
+            (PackageState::Present, None) => installed.is_empty().then(|| Change::addition("install")),
+            (PackageState::Present, Some(wanted)) if installed.is_empty() => {
                 Some(Change::addition(format!("install {wanted}")))
             }
-            (State::Present, Some(wanted)) => (!installed.iter().any(|one| one.is(wanted, manager)))
+            (PackageState::Present, Some(wanted)) => (!installed.iter().any(|one| one.is(wanted, manager)))
                 .then(|| Change::new(format!("version {} → {wanted}", versions()))),
         };
         if change.is_some() {
@@ -154,7 +154,7 @@ impl Package {
 
     /// Whether it is to be there.
     pub fn is_wanted(&self) -> bool {
-        self.set.state == State::Present
+        self.set.state == PackageState::Present
     }
 }
 
@@ -167,15 +167,15 @@ impl Resource for Package {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
         let files = self.set.manager(work.host)?.database();
-        Ok(Some(files.iter().map(|path| Trace::Path(path.into())).collect()))
+        Ok(Some(files.iter().map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
-    fn announce(&self, wants: &mut Wants) {
+    fn announce(&self, wants: &mut Queries) {
         wants.packages.insert(self.name.clone());
     }
 
@@ -204,11 +204,11 @@ impl Resource for Package {
         }
         let manager = set.manager(host)?;
         let done = match set.state {
-            State::Present => {
+            PackageState::Present => {
                 let packages: Vec<_> = due.iter().map(|name| (*name, set.version.as_deref())).collect();
                 refresh(work, manager).and_then(|is_fresh| manager.install(&host.root, &packages, set.start, is_fresh))
             }
-            State::Absent => match manager.needed_by(&due)? {
+            PackageState::Absent => match manager.needed_by(&due)? {
                 others if others.is_empty() => manager.remove(&due, &[]),
                 others => Err(Error::new(code::PACKAGE, format!("can't remove {}", due.join(", ")))
                     .because(format!("{} would go too", others.join(", ")))
@@ -254,7 +254,7 @@ impl Restorable for Package {
 /// Has the lists of packages read anew if what the catalog says of their sources has changed since that was done last. Returns
 /// whether it was.
 fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
-    let mut sources: BTreeMap<&Path, Option<Seen>> = BTreeMap::new();
+    let mut sources: BTreeMap<&Path, Option<Fingerprint>> = BTreeMap::new();
     let described = work.catalog.iter().map(|item| &item.about).filter(|about| about.is_of_source());
     let claims = described.filter(|about| about.phase != Phase::Directories).flat_map(|about| &about.claims);
     for path in claims.filter_map(Claim::any_path) {
@@ -274,14 +274,14 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
 /// A package that this host did not have, and that no role wants any more.
 #[derive(Debug)]
 pub struct Unwanted {
-    package: Arc<Former>,
+    package: Arc<FormerPackage>,
     /// The others like it: those of them that need it go along with it.
-    others: Vec<Arc<Former>>,
+    others: Vec<Arc<FormerPackage>>,
 }
 
 /// What is remembered of a package that kpull installed.
 #[derive(Debug)]
-struct Former {
+struct FormerPackage {
     name: String,
     manager: Option<Manager>,
     /// What was installed before it, if that is known.
@@ -291,7 +291,7 @@ struct Former {
 }
 
 /// What is to be done about a package that no role wants any more.
-enum Way<'a> {
+enum Removal<'a> {
     /// It is not there.
     Gone,
     /// It stays, since these need it.
@@ -299,7 +299,7 @@ enum Way<'a> {
     /// It goes in one transaction with others.
     Remove {
         /// Those that need it, which no role wants any more either.
-        needing: Vec<&'a Former>,
+        needing: Vec<&'a FormerPackage>,
         /// What came with any of these, and is of no use without them.
         useless: Vec<String>,
     },
@@ -308,7 +308,7 @@ enum Way<'a> {
 /// Lets those of `resources` that are packages which no role wants any more know of one another.
 pub fn leave_together(resources: &mut [&mut dyn Any]) {
     let packages = |resource: &&mut dyn Any| resource.downcast_ref::<Unwanted>().map(|one| one.package.clone());
-    let all: Vec<Arc<Former>> = resources.iter().filter_map(packages).collect();
+    let all: Vec<Arc<FormerPackage>> = resources.iter().filter_map(packages).collect();
     for one in resources.iter_mut().filter_map(|resource| resource.downcast_mut::<Unwanted>()) {
         one.others = all.iter().filter(|other| !Arc::ptr_eq(other, &one.package)).cloned().collect();
     }
@@ -318,19 +318,19 @@ impl Unwanted {
     /// `beside` has one name a line.
     pub(super) fn new(name: &str, manager: Option<Manager>, beside: Option<&[u8]>, purge: bool) -> Self {
         let beside = beside.map(|names| String::from_utf8_lossy(names).lines().map(str::to_owned).collect());
-        Self { package: Arc::new(Former { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
+        Self { package: Arc::new(FormerPackage { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
     }
 
     fn manager(&self, host: &Host) -> Result<Manager> {
         self.package.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
-    fn way(&self, host: &Host) -> Result<Way<'_>> {
+    fn way(&self, host: &Host) -> Result<Removal<'_>> {
         let manager = self.manager(host)?;
         if host.package(manager, &self.package.name)?.is_empty() {
-            return Ok(Way::Gone);
+            return Ok(Removal::Gone);
         }
-        let mut going: Vec<&Former> = vec![&self.package];
+        let mut going: Vec<&FormerPackage> = vec![&self.package];
         let names = loop {
             let names: Vec<&str> = going.iter().map(|one| one.name.as_str()).collect();
             let needed_by = manager.needed_by(&names)?;
@@ -341,7 +341,7 @@ impl Unwanted {
             let (leaving, staying): (Vec<_>, Vec<_>) =
                 needed_by.iter().map(|name| (name, leaves(name))).partition(|(_, leaves)| leaves.is_some());
             if !staying.is_empty() {
-                return Ok(Way::Needed(staying.into_iter().map(|(name, _)| name.clone()).collect()));
+                return Ok(Removal::Needed(staying.into_iter().map(|(name, _)| name.clone()).collect()));
             }
             going.extend(leaving.into_iter().filter_map(|(_, leaves)| leaves).map(Arc::as_ref));
         };
@@ -350,7 +350,7 @@ impl Unwanted {
             true => manager.useless_without(&names, came)?,
             false => Vec::new(),
         };
-        Ok(Way::Remove { needing: going.split_off(1), useless })
+        Ok(Removal::Remove { needing: going.split_off(1), useless })
     }
 }
 
@@ -361,8 +361,8 @@ impl Resource for Unwanted {
 
     fn along(&self, work: &Work<'_>) -> Vec<String> {
         // what can't be told goes at its own turn
-        let Ok(Way::Remove { needing, useless }) = self.way(work.host) else { return Vec::new() };
-        let is_useless = |other: &&Former| useless.iter().any(|name| is_named(&other.name, name));
+        let Ok(Removal::Remove { needing, useless }) = self.way(work.host) else { return Vec::new() };
+        let is_useless = |other: &&FormerPackage| useless.iter().any(|name| is_named(&other.name, name));
         let came = self.others.iter().map(Arc::as_ref).filter(is_useless);
         came.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
     }
@@ -372,9 +372,9 @@ impl Resource for Unwanted {
             return Ok(None);
         }
         let (needing, useless) = match self.way(work.host)? {
-            Way::Gone => return Ok(None),
-            Way::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
-            Way::Remove { needing, useless } => (needing, useless),
+            Removal::Gone => return Ok(None),
+            Removal::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
+            Removal::Remove { needing, useless } => (needing, useless),
         };
         let manager = self.manager(work.host)?;
         let installed = work.host.package(manager, &self.package.name)?;
@@ -393,7 +393,7 @@ impl Resource for Unwanted {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let host = work.host;
-        let Way::Remove { needing, useless } = self.way(host)? else { return Ok(()) };
+        let Removal::Remove { needing, useless } = self.way(host)? else { return Ok(()) };
         let going = || std::iter::once(&*self.package).chain(needing.iter().copied());
         let useless = useless.iter().map(String::as_str);
         let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(useless.clone()).collect();
@@ -416,7 +416,7 @@ mod tests {
         let packages = build("package", "names = ['haproxy', 'libc6:i386']").unwrap();
         let keys: Vec<String> = packages.iter().map(|package| package.about().key).collect();
         assert_eq!(keys, ["haproxy", "libc6:i386"]);
-        let mut wants = Wants::default();
+        let mut wants = Queries::default();
         packages.iter().for_each(|package| package.announce(&mut wants));
         assert_eq!(wants.packages.len(), 2);
     }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
 use crate::host::packages::Manager;
-use crate::host::root::What;
+use crate::host::root::FileType;
 use crate::host::zone::{Edit, Element, Target};
 use crate::kind::absent::Absent;
 use crate::kind::block::Block;
 use crate::kind::directory::Directory;
-use crate::kind::file::{File, Wanted};
+use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{Former, Setting};
 use crate::kind::package::Unwanted;
 use crate::kind::symlink::Symlink;
@@ -132,7 +132,7 @@ pub enum PriorState {
         name: String,
         /// How it was.
         #[serde(flatten)]
-        state: Was,
+        state: PriorUnit,
     },
     /// It was like that before, and stays so.
     Same,
@@ -145,7 +145,7 @@ pub enum PriorState {
 
 /// How a unit was; `None` for what roles have left alone until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Was {
+pub struct PriorUnit {
     /// Whether it was enabled.
     pub enabled: Option<bool>,
     /// Whether it ran.
@@ -158,7 +158,7 @@ pub struct Was {
     pub keeps_running: bool,
 }
 
-impl Was {
+impl PriorUnit {
     /// With what another knows of what this one does not.
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -177,17 +177,17 @@ impl PriorState {
         let (root, path) = (&work.host.root, owned.subject());
         let Some(meta) = root.meta(at)? else { return Ok(Self::Nothing { path }) };
         Ok(match meta.what {
-            What::File => {
+            FileType::File => {
                 let Some((meta, content)) = root.read(at)? else { return Ok(Self::Nothing { path }) };
                 let (saved, in_place) = (work.store.save(&content)?, false);
                 Self::File { path, saved, mode: meta.mode, uid: meta.uid, gid: meta.gid, in_place }
             }
-            What::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
+            FileType::Link => match root.link(at)?.map(|target| target.into_os_string().into_string()) {
                 Some(Ok(target)) => Self::Link { path, target },
                 _ => Self::Kept { why: "a link whose target is no text".to_owned() },
             },
-            What::Directory => Self::Directory { path, mode: meta.mode, uid: meta.uid, gid: meta.gid },
-            What::Special => Self::Kept { why: "a device, socket or pipe".to_owned() },
+            FileType::Directory => Self::Directory { path, mode: meta.mode, uid: meta.uid, gid: meta.gid },
+            FileType::Special => Self::Kept { why: "a device, socket or pipe".to_owned() },
         })
     }
 
@@ -197,11 +197,11 @@ impl PriorState {
         Ok(Some(match self {
             Self::Nothing { path } => Box::new(Absent::unless_full(at(path)?)),
             Self::File { path, saved, mode, uid, gid, in_place } => {
-                Box::new(file(path, store.saved(saved)?, Wanted::numeric(*mode, *uid, *gid), *in_place)?)
+                Box::new(file(path, store.saved(saved)?, Ownership::numeric(*mode, *uid, *gid), *in_place)?)
             }
             Self::Link { path, target } => Box::new(Symlink { path: at(path)?, target: target.into() }),
             Self::Directory { path, mode, uid, gid } => {
-                Box::new(Directory { path: at(path)?, wanted: Wanted::numeric(*mode, *uid, *gid) })
+                Box::new(Directory { path: at(path)?, wanted: Ownership::numeric(*mode, *uid, *gid) })
             }
             Self::NoBlock { path, name, comment, no_file, in_place, unended } => {
                 let mut block = Block::none(at(path)?, name.clone(), comment.clone());
@@ -259,14 +259,14 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
     for suffix in [".dpkg-dist", ".rpmnew"] {
         let beside = format!("{path}{suffix}");
         if let Some((meta, content)) = work.host.root.read(beside.as_ref())? {
-            return Ok(Some(Box::new(file(path, content, Wanted::numeric(meta.mode, meta.uid, meta.gid), false)?)));
+            return Ok(Some(Box::new(file(path, content, Ownership::numeric(meta.mode, meta.uid, meta.gid), false)?)));
         }
     }
     Ok(None)
 }
 
 /// A file as it was; what only its owner could read is kept out of diffs.
-fn file(path: &str, content: Vec<u8>, wanted: Wanted, in_place: bool) -> Result<File> {
+fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Result<File> {
     let sensitive = wanted.is_for_owner();
     Ok(File { kind: "file", path: at(path)?, content: content.into(), wanted, sensitive, in_place })
 }

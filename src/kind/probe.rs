@@ -7,13 +7,13 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, Span, is_argv};
+use crate::document::fields::{AbsolutePath, HumanDuration, is_argv};
 use crate::error::{Result, visible};
 use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
-use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, WatchedInput, Work};
 use crate::template::Expression;
 use crate::text::shortened;
 
@@ -76,9 +76,9 @@ pub struct ProbeFields {
     #[serde(default)]
     before: Vec<String>,
     /// How long it may fail before that counts; `30s` when left out.
-    within: Option<Span>,
+    within: Option<HumanDuration>,
     /// The pause between two tries; `1s` when left out.
-    every: Option<Span>,
+    every: Option<HumanDuration>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -142,7 +142,7 @@ impl Fields for ProbeFields {
                 if !matches!(port, Some(Ok(1..))) {
                     return Err(build.invalid("tcp", "write it like `127.0.0.1:2379` or `[::1]:2379`"));
                 }
-                (target.clone(), What::Tcp(target))
+                (target.clone(), ProbeTarget::Tcp(target))
             }
             "unit" => {
                 let unit = self.unit.unwrap_or_default();
@@ -153,14 +153,14 @@ impl Fields for ProbeFields {
                     return Err(build
                         .invalid("unit", "a template does not run: name an instance, like `name@instance.service`"));
                 }
-                (unit.clone(), What::Unit(unit))
+                (unit.clone(), ProbeTarget::Unit(unit))
             }
             "command" => {
                 let argv = self.command.unwrap_or_default();
                 if !is_argv(&argv) {
                     return Err(build.invalid("command", "write a program and its arguments"));
                 }
-                (argv.join(" "), What::Command(argv))
+                (argv.join(" "), ProbeTarget::Command(argv))
             }
             _ => {
                 let text = self.http.or(self.https).unwrap_or_default();
@@ -180,7 +180,17 @@ impl Fields for ProbeFields {
                     true => format!("{}/…", url.origin().ascii_serialization()),
                     false => url.to_string(),
                 };
-                (text, What::Web(Box::new(Web { shown, url, ca: self.ca, client, statuses, body: self.expect_body })))
+                (
+                    text,
+                    ProbeTarget::Web(Box::new(Web {
+                        shown,
+                        url,
+                        ca: self.ca,
+                        client,
+                        statuses,
+                        body: self.expect_body,
+                    })),
+                )
             }
         };
         Ok(vec![Box::new(Probe {
@@ -200,7 +210,7 @@ impl Fields for ProbeFields {
 #[derive(Debug)]
 pub struct Probe {
     name: String,
-    what: What,
+    what: ProbeTarget,
     /// Whether what it says is kept out of messages.
     sensitive: bool,
     expect: Option<Expression>,
@@ -212,7 +222,7 @@ pub struct Probe {
 }
 
 #[derive(Debug)]
-enum What {
+enum ProbeTarget {
     Tcp(String),
     Web(Box<Web>),
     Unit(String),
@@ -239,9 +249,9 @@ impl Probe {
             return Ok(String::new());
         }
         match &self.what {
-            What::Tcp(target) => host.web.connect(target, ONE_TRY).map(|()| String::new()),
-            What::Web(web) => self.ask_server(web, host),
-            What::Unit(name) => {
+            ProbeTarget::Tcp(target) => host.web.connect(target, ONE_TRY).map(|()| String::new()),
+            ProbeTarget::Web(web) => self.ask_server(web, host),
+            ProbeTarget::Unit(name) => {
                 let answer = host.systemd().and_then(|systemd| systemd.units(std::slice::from_ref(name)));
                 let unit = answer.map_err(|error| error.to_string())?.remove(name).unwrap_or_default();
                 match unit.active.as_str() {
@@ -250,7 +260,7 @@ impl Probe {
                     state => Err(format!("{name} is {state} ({})", unit.sub)),
                 }
             }
-            What::Command(argv) => self.ask_program(argv),
+            ProbeTarget::Command(argv) => self.ask_program(argv),
         }
     }
 
@@ -357,7 +367,7 @@ impl Probe {
     /// The `https://` address that it asks, if it asks one.
     pub fn https(&self) -> Option<&Url> {
         match &self.what {
-            What::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
+            ProbeTarget::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
             _ => None,
         }
     }
@@ -389,13 +399,13 @@ impl Web {
 impl Resource for Probe {
     fn about(&self) -> About {
         let after = match &self.what {
-            What::Unit(name) => vec![format!("unit:{name}")],
+            ProbeTarget::Unit(name) => vec![format!("unit:{name}")],
             _ => Vec::new(),
         };
         About { after, before: self.before.clone(), ..About::new(ProbeFields::NAME, &self.name, Phase::Probes) }
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         // it is only asked after a change
         Ok(Some(Vec::new()))
     }

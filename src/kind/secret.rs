@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::{Error, Result, code};
 use crate::host::process::{Command, argv, run, run_if_there};
-use crate::host::root::{Access, Root, What};
+use crate::host::root::{Access, FileType, Root};
 use crate::host::unit_files::ETC;
-use crate::kind::file::{File, Wanted};
+use crate::kind::file::{File, Ownership};
 use crate::kind::unit::UnitName;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::secret::Secret;
 
 /// Where systemd looks for credentials.
@@ -54,7 +54,7 @@ impl Fields for SecretFields {
             (Some(path), None, None) => {
                 let secret = build.secret(&self.name)?;
                 let content = secret.plain.as_slice().into();
-                let wanted = Wanted::with_default(0o600, self.mode, self.owner, self.group);
+                let wanted = Ownership::with_default(0o600, self.mode, self.owner, self.group);
                 Ok(vec![Box::new(File { kind: Self::NAME, path, content, wanted, sensitive: true, in_place: false })])
             }
             (None, Some(credential), Some(unit)) => {
@@ -212,7 +212,7 @@ impl Credential {
             Ok(access) => Ok::<_, Error>(access),
             Err(_) => Ok(Access { mode, uid: None, gid: None }),
         };
-        if root.meta(dir)?.is_none_or(|meta| meta.what != What::Directory) {
+        if root.meta(dir)?.is_none_or(|meta| meta.what != FileType::Directory) {
             root.make_directory(dir, ours(0o700)?)?;
         }
         if form == Form::Encrypted {
@@ -236,8 +236,8 @@ impl Resource for Credential {
         About { is_discreet: true, is_sensitive: true, ..about }
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(self.paths().map(Trace::Path).into()))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(self.paths().map(WatchedInput::Path).into()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "store the credential");
         let traces = one("secret", CREDENTIAL).watched_inputs(&tree.work()).unwrap().unwrap();
         for path in ["/etc/credstore/db", "/etc/systemd/system/app.service.d/kpull-credential-db.conf"] {
-            assert!(traces.contains(&Trace::Path(path.into())), "{traces:?}");
+            assert!(traces.contains(&WatchedInput::Path(path.into())), "{traces:?}");
         }
         tree.put("/etc/systemd/system/app.service.d/kpull-credential-db.conf", "[Service]\n");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "drop-in of app.service: content");

@@ -6,12 +6,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, Span};
+use crate::document::fields::{AbsolutePath, HumanDuration};
 use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
 use crate::kind::etcd_key::cluster;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[slot]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -31,9 +31,9 @@ pub struct SlotFields {
     /// A server of the FleetLock protocol that knows who has it.
     fleetlock: Option<FleetLock>,
     /// How long a host that never gives it back keeps it, in etcd; `5m` when left out.
-    ttl: Option<Span>,
+    ttl: Option<HumanDuration>,
     /// How long to wait for it; `5m` when left out.
-    within: Option<Span>,
+    within: Option<HumanDuration>,
     /// Ids of probes that have to pass before it is given back.
     #[serde(default)]
     until: Vec<String>,
@@ -104,7 +104,7 @@ impl Resource for Slot {
         About::new(SlotFields::NAME, &self.name, Phase::Units)
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         // it is only asked after a change
         Ok(Some(Vec::new()))
     }

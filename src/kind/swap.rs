@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::host::process::{Command, argv, run};
 use crate::host::root::Access;
 use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::read::unescaped;
 
 const FSTAB: &str = "/etc/fstab";
@@ -78,9 +78,9 @@ impl Resource for NoSwap {
         }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let fstab = Trace::Path(FSTAB.into());
-        let live = work.host.is_live().then(|| Trace::Text("/proc/swaps".into()));
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let fstab = WatchedInput::Path(FSTAB.into());
+        let live = work.host.is_live().then(|| WatchedInput::Text("/proc/swaps".into()));
         Ok(Some([fstab].into_iter().chain(live).collect()))
     }
 

@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code};
-use crate::host::root::What;
+use crate::host::root::FileType;
 use crate::host::unit_files::straight;
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[symlink]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,20 +52,20 @@ impl Resource for Symlink {
         About { is_self_contained: true, ..About::at(SymlinkFields::NAME, &self.path, Phase::Files) }
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(vec![Trace::Path(self.path.to_path_buf())]))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(vec![WatchedInput::Path(self.path.to_path_buf())]))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let to = self.target.display();
         Ok(match work.host.root.meta(&self.path)?.map(|meta| meta.what) {
             None => Some(Change::addition(format!("create, to {to}"))),
-            Some(What::File) => Some(Change::new(format!("replace the file by a link to {to}"))),
-            Some(What::Link) => {
+            Some(FileType::File) => Some(Change::new(format!("replace the file by a link to {to}"))),
+            Some(FileType::Link) => {
                 let now = work.host.root.link(&self.path)?.unwrap_or_default();
                 (now != self.target).then(|| Change::new(format!("{} → {to}", now.display())))
             }
-            Some(What::Directory | What::Special) => {
+            Some(FileType::Directory | FileType::Special) => {
                 return Err(Error::new(
                     code::FILE,
                     format!("{} is a directory or a device, and the role wants a link there", self.path),

@@ -14,7 +14,7 @@ use crate::host::unit_files::straight;
 use crate::kind::file::File;
 use crate::kind::module::Module;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Work};
+use crate::kind::{About, Build, Change, Claim, Fields, Item, Phase, Resource, Restorable, WatchedInput, Work};
 
 /// Fields of `[[sysctl]]`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -242,9 +242,9 @@ impl Resource for Sysctl {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let file = self.file.iter().map(|file| Trace::Path(file.path.to_path_buf()));
-        let live = work.host.is_live().then(|| Trace::Text(self.live.clone()));
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let file = self.file.iter().map(|file| WatchedInput::Path(file.path.to_path_buf()));
+        let live = work.host.is_live().then(|| WatchedInput::Text(self.live.clone()));
         Ok(Some(file.chain(live).collect()))
     }
 

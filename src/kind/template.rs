@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
 use crate::error::Result;
-use crate::kind::file::{File, Wanted};
+use crate::kind::file::{File, Ownership};
 use crate::kind::{Build, Fields, Resource};
 
 /// Fields of `[[template]]`.
@@ -37,7 +37,7 @@ impl Fields for TemplateFields {
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         let content = build.template(&self.template)?.into_bytes().into();
         let is_secret = build.is_secret();
-        let wanted = Wanted::of_file(is_secret, self.mode, self.owner, self.group);
+        let wanted = Ownership::of_file(is_secret, self.mode, self.owner, self.group);
         let sensitive = self.sensitive || is_secret;
         let (kind, path, in_place) = (Self::NAME, self.path, self.in_place);
         Ok(vec![Box::new(File { kind, path, content, wanted, sensitive, in_place })])

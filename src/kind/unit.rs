@@ -19,13 +19,15 @@ use crate::host::Host;
 use crate::host::process::{self, Command, run_if_there};
 use crate::host::root::Access;
 use crate::host::unit_files::{self, ETC, Found, Link, Own};
-use crate::kind::prior_state::{PriorState, Was};
-use crate::kind::{About, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Trigger, Wants, Work};
+use crate::kind::prior_state::{PriorState, PriorUnit};
+use crate::kind::{
+    About, Change, Claim, Fields, Item, Phase, Queries, Resource, Restorable, Trigger, WatchedInput, Work,
+};
 
 /// Whether a unit runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum ActiveState {
     /// It is active; for a timer, socket, path or mount that means that it waits, listens or is mounted.
     Running,
     /// It is not.
@@ -43,7 +45,7 @@ pub struct Unit {
     own: Own,
     /// Whether it starts at boot; as it is when that is `None`.
     pub enable: Option<bool>,
-    state: State,
+    state: ActiveState,
     /// Whether it is masked; as it is when that is `None`, unless the mask is in the way.
     mask: Option<bool>,
     after: Vec<String>,
@@ -62,7 +64,7 @@ const ONE_SCRIPT: Duration = Duration::from_secs(60);
 
 /// What the state of a unit comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum UnitStatus {
     /// It runs, or is on its way there.
     Up,
     /// It does not need to run: a one-time job that is done, or a unit that its own conditions keep from starting.
@@ -73,7 +75,7 @@ enum Standing {
     Down(Option<&'static str>),
 }
 
-impl Standing {
+impl UnitStatus {
     /// Whether there is something to stop.
     fn is_at_work(self) -> bool {
         matches!(self, Self::Up | Self::Between)
@@ -108,11 +110,11 @@ pub fn inherit(items: &mut [Item]) {
 
 impl Unit {
     /// A unit as it was, as far as somebody has changed that. One that ran is restarted: what it runs with has come back.
-    pub(super) fn as_it_was(name: &str, was: Was) -> Self {
+    pub(super) fn as_it_was(name: &str, was: PriorUnit) -> Self {
         let state = match was.running {
-            Some(true) => State::Running,
-            Some(false) if !was.keeps_running => State::Stopped,
-            _ => State::Any,
+            Some(true) => ActiveState::Running,
+            Some(false) if !was.keeps_running => ActiveState::Stopped,
+            _ => ActiveState::Any,
         };
         let (enable, mask) = (was.enabled, was.masked);
         Self { name: name.to_owned(), enable, state, mask, is_back: true, ..Self::default() }
@@ -140,7 +142,7 @@ impl Unit {
 
     /// How it failed; `None` when it has not, or is not to run.
     pub fn failure(&self, host: &Host) -> Result<Option<String>> {
-        let is_asked = self.state != State::Stopped && !unit_files::is_template(&self.name);
+        let is_asked = self.state != ActiveState::Stopped && !unit_files::is_template(&self.name);
         if !is_asked || host.unit(&self.name)?.active != "failed" {
             return Ok(None);
         }
@@ -204,26 +206,26 @@ impl Unit {
     /// A `oneshot` without `RemainAfterExit=` goes back to `inactive`: once it has run with success since boot it counts
     /// as fulfilled, so that it runs once a boot (Ansible and Puppet would start it again at every run). systemd forgets
     /// such a run when no other unit refers to the unit, so the ones that were started from here leave a mark.
-    fn standing(&self, work: &Work<'_>) -> Result<Standing> {
+    fn standing(&self, work: &Work<'_>) -> Result<UnitStatus> {
         let host = work.host;
         if unit_files::is_template(&self.name) {
-            return Ok(if self.instances(work)?.is_empty() { Standing::Down(None) } else { Standing::Up });
+            return Ok(if self.instances(work)?.is_empty() { UnitStatus::Down(None) } else { UnitStatus::Up });
         }
         let unit = host.unit(&self.name)?;
         Ok(match (unit.active.as_str(), unit.sub.as_str()) {
-            ("activating", "auto-restart" | "auto-restart-queued") => Standing::Between,
-            ("active" | "activating" | "reloading" | "refreshing", _) => Standing::Up,
-            ("failed", _) => Standing::Down(Some("it failed")),
-            ("deactivating", _) => Standing::Down(Some("it is stopping")),
+            ("activating", "auto-restart" | "auto-restart-queued") => UnitStatus::Between,
+            ("active" | "activating" | "reloading" | "refreshing", _) => UnitStatus::Up,
+            ("failed", _) => UnitStatus::Down(Some("it failed")),
+            ("deactivating", _) => UnitStatus::Down(Some("it is stopping")),
             // only here is another question needed; a unit that nobody knows has no details
-            ("inactive", _) if self.state == State::Running && unit.load == "loaded" => {
+            ("inactive", _) if self.state == ActiveState::Running && unit.load == "loaded" => {
                 if host.root.meta(&self.mark())?.is_some() {
-                    return Ok(Standing::Fulfilled);
+                    return Ok(UnitStatus::Fulfilled);
                 }
                 let details = host.systemd()?.details(&self.name)?;
-                if details.is_finished() || details.is_skipped { Standing::Fulfilled } else { Standing::Down(None) }
+                if details.is_finished() || details.is_skipped { UnitStatus::Fulfilled } else { UnitStatus::Down(None) }
             }
-            _ => Standing::Down(None),
+            _ => UnitStatus::Down(None),
         })
     }
 
@@ -240,7 +242,7 @@ impl Unit {
     }
 
     fn is_to_be_up(&self) -> bool {
-        self.enable == Some(true) || self.state == State::Running
+        self.enable == Some(true) || self.state == ActiveState::Running
     }
 
     /// Whether it is there to be enabled and started.
@@ -351,16 +353,16 @@ impl Unit {
         }
         let (host, systemd) = (work.host, work.host.systemd()?);
         let standing = self.standing(work)?;
-        if standing.is_at_work() && (trigger.is_some() || self.state == State::Stopped) && self.is_own(host)? {
+        if standing.is_at_work() && (trigger.is_some() || self.state == ActiveState::Stopped) && self.is_own(host)? {
             return Ok(());
         }
         match (self.state, standing, trigger) {
-            (State::Stopped, now, _) if now.is_at_work() => return systemd.stop(&self.name),
-            (State::Stopped, ..) => return Ok(()),
-            (_, Standing::Up, Some(Trigger::Restart)) => systemd.restart(&self.name)?,
-            (_, Standing::Up, Some(Trigger::Reload)) => return systemd.reload(&self.name),
-            (State::Running, Standing::Between | Standing::Down(_), _)
-            | (State::Running, Standing::Fulfilled, Some(Trigger::Restart)) => {
+            (ActiveState::Stopped, now, _) if now.is_at_work() => return systemd.stop(&self.name),
+            (ActiveState::Stopped, ..) => return Ok(()),
+            (_, UnitStatus::Up, Some(Trigger::Restart)) => systemd.restart(&self.name)?,
+            (_, UnitStatus::Up, Some(Trigger::Reload)) => return systemd.reload(&self.name),
+            (ActiveState::Running, UnitStatus::Between | UnitStatus::Down(_), _)
+            | (ActiveState::Running, UnitStatus::Fulfilled, Some(Trigger::Restart)) => {
                 systemd.start(&self.name)?;
             }
             _ => return Ok(()),
@@ -407,7 +409,7 @@ fn is_claimed(catalog: &[Item], path: &Path) -> bool {
 
 impl Resource for Unit {
     fn about(&self) -> About {
-        let phase = if self.state == State::Stopped { Phase::Stops } else { Phase::Units };
+        let phase = if self.state == ActiveState::Stopped { Phase::Stops } else { Phase::Units };
         About {
             after: self.after.iter().chain(self.watches.iter().map(|(id, _)| id)).cloned().collect(),
             watches: self.watches.clone(),
@@ -421,39 +423,39 @@ impl Resource for Unit {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let host = work.host;
-        let mut traces: Vec<Trace> =
-            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(Trace::Path).collect();
+        let mut traces: Vec<WatchedInput> =
+            unit_files::traces(&host.root, &self.name, &self.own)?.into_iter().map(WatchedInput::Path).collect();
         let is_template = unit_files::is_template(&self.name);
-        if host.is_live() && self.state != State::Any && !is_template {
+        if host.is_live() && self.state != ActiveState::Any && !is_template {
             // one that is done is done until the next boot
-            let boot = Trace::Text("/proc/sys/kernel/random/boot_id".into());
-            traces.extend([Trace::Unit(self.name.clone()), Trace::Path(self.mark()), boot]);
+            let boot = WatchedInput::Text("/proc/sys/kernel/random/boot_id".into());
+            traces.extend([WatchedInput::Unit(self.name.clone()), WatchedInput::Path(self.mark()), boot]);
         }
         if let Some(check) = self.check.as_ref().filter(|_| host.is_live()) {
             // its arguments are kept
             if check.sensitive {
                 return Ok(None);
             }
-            traces.extend([Trace::Unit(self.name.clone()), Trace::Program((&check.command()).into())]);
+            traces.extend([WatchedInput::Unit(self.name.clone()), WatchedInput::Program((&check.command()).into())]);
         }
         Ok(Some(traces))
     }
 
     fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
-        let would = self.state == State::Stopped || change.trigger == Some(Trigger::Restart);
-        Ok(would && work.host.is_live() && self.standing(work)? == Standing::Up)
+        let would = self.state == ActiveState::Stopped || change.trigger == Some(Trigger::Restart);
+        Ok(would && work.host.is_live() && self.standing(work)? == UnitStatus::Up)
     }
 
     fn answer(&self, work: &Work<'_>, trigger: Trigger) -> Result<Option<Trigger>> {
         let host = work.host;
-        if !host.is_live() || self.state == State::Stopped {
+        if !host.is_live() || self.state == ActiveState::Stopped {
             return Ok(None);
         }
-        let is_up = self.standing(work)? == Standing::Up;
+        let is_up = self.standing(work)? == UnitStatus::Up;
         if !is_up || unit_files::is_template(&self.name) {
-            return Ok((is_up || self.state == State::Running).then_some(trigger));
+            return Ok((is_up || self.state == ActiveState::Running).then_some(trigger));
         }
         if self.is_own(host)? {
             return Ok(None);
@@ -474,8 +476,8 @@ impl Resource for Unit {
         Ok(Some(Trigger::Restart))
     }
 
-    fn announce(&self, wants: &mut Wants) {
-        if (self.state != State::Any || self.check.is_some()) && !unit_files::is_template(&self.name) {
+    fn announce(&self, wants: &mut Queries) {
+        if (self.state != ActiveState::Any || self.check.is_some()) && !unit_files::is_template(&self.name) {
             wants.units.insert(self.name.clone());
         }
     }
@@ -511,13 +513,13 @@ impl Resource for Unit {
             }
             None => {}
         }
-        if host.is_live() && self.state != State::Any {
+        if host.is_live() && self.state != ActiveState::Any {
             match (self.state, self.standing(work)?) {
-                (State::Running, Standing::Between | Standing::Down(_)) if !may_be_up => {}
-                (State::Running, Standing::Between) => parts.push("start (it keeps ending)".to_owned()),
-                (State::Running, Standing::Down(None)) => parts.push("start".to_owned()),
-                (State::Running, Standing::Down(Some(why))) => parts.push(format!("start ({why})")),
-                (State::Stopped, now) if now.is_at_work() && !self.is_own(host)? => parts.push("stop".to_owned()),
+                (ActiveState::Running, UnitStatus::Between | UnitStatus::Down(_)) if !may_be_up => {}
+                (ActiveState::Running, UnitStatus::Between) => parts.push("start (it keeps ending)".to_owned()),
+                (ActiveState::Running, UnitStatus::Down(None)) => parts.push("start".to_owned()),
+                (ActiveState::Running, UnitStatus::Down(Some(why))) => parts.push(format!("start ({why})")),
+                (ActiveState::Stopped, now) if now.is_at_work() && !self.is_own(host)? => parts.push("stop".to_owned()),
                 _ => {}
             }
         }
@@ -576,7 +578,7 @@ impl Resource for Unit {
         }
         if host.is_live() {
             host.settle_unit_files()?;
-            if is_there || !self.is_back || self.state != State::Running {
+            if is_there || !self.is_back || self.state != ActiveState::Running {
                 self.change_state(work, change.trigger)?;
             }
             host.forget_units();
@@ -606,14 +608,14 @@ impl Restorable for Unit {
             Ok(is_run || !unit_files::links_to(&host.root, &names)?.is_empty())
         };
         let enabled = (is_new || self.enable.is_some()).then(is_enabled).transpose()?;
-        let asks = host.is_live() && self.state != State::Any;
+        let asks = host.is_live() && self.state != ActiveState::Any;
         let running = match is_new {
             true => Some(false),
-            false => asks.then(|| Ok::<_, Error>(self.standing(work)? == Standing::Up)).transpose()?,
+            false => asks.then(|| Ok::<_, Error>(self.standing(work)? == UnitStatus::Up)).transpose()?,
         };
         let is_masked = matches!(found, Found::Masked { .. });
         let masked = (self.mask.is_some() || (is_masked && self.is_hindered())).then_some(is_masked);
-        let state = Was { enabled, running, masked, keeps_running: self.keep_running };
+        let state = PriorUnit { enabled, running, masked, keeps_running: self.keep_running };
         Ok(PriorState::Unit { name: self.name.clone(), state })
     }
 
@@ -720,10 +722,10 @@ mod tests {
 
     #[test]
     fn an_enabled_unit_runs_and_another_may_unless_it_is_masked() {
-        assert_eq!(unit("name = 'a.service'\nenable = true").state, State::Running);
-        assert_eq!(unit("name = 'a.timer'\nenable = false").state, State::Any);
-        assert_eq!(unit("name = 'a.service'\nmask = true").state, State::Stopped);
-        assert_eq!(unit("name = 'a.service'\nenable = true\nstate = 'stopped'").state, State::Stopped);
+        assert_eq!(unit("name = 'a.service'\nenable = true").state, ActiveState::Running);
+        assert_eq!(unit("name = 'a.timer'\nenable = false").state, ActiveState::Any);
+        assert_eq!(unit("name = 'a.service'\nmask = true").state, ActiveState::Stopped);
+        assert_eq!(unit("name = 'a.service'\nenable = true\nstate = 'stopped'").state, ActiveState::Stopped);
     }
 
     #[test]
@@ -812,8 +814,8 @@ mod tests {
         };
         assert_eq!(watched_inputs(&RoleFiles::default().secret()), None);
         let kept = watched_inputs(&RoleFiles::default()).unwrap();
-        assert!(kept.iter().any(|trace| matches!(trace, Trace::Program(_))), "{kept:?}");
-        assert!(kept.contains(&Trace::Unit("a.service".to_owned())), "{kept:?}");
+        assert!(kept.iter().any(|trace| matches!(trace, WatchedInput::Program(_))), "{kept:?}");
+        assert!(kept.contains(&WatchedInput::Unit("a.service".to_owned())), "{kept:?}");
     }
 
     #[test]

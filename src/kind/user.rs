@@ -10,9 +10,9 @@ use crate::document::fields::{AbsolutePath, AccountName};
 use crate::error::{Error, Result, code};
 use crate::host::account_files::{Tables, WantedUser};
 use crate::host::accounts::{Database, FILES};
-use crate::host::root::{Access, What};
+use crate::host::root::{Access, FileType};
 use crate::host::{Missing, home, useradd};
-use crate::kind::{About, Build, Change, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -141,8 +141,8 @@ impl User {
         match work.host.root.meta(Path::new(&home))?.map(|meta| meta.what) {
             None => Ok(Some(home)),
             // /home is a link on some hosts, and so may be a home in it
-            Some(What::Directory | What::Link) => Ok(None),
-            Some(What::File | What::Special) => {
+            Some(FileType::Directory | FileType::Link) => Ok(None),
+            Some(FileType::File | FileType::Special) => {
                 Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is no directory", self.name))
                     .help("move it away, or set another `home`, or `create_home = false`"))
             }
@@ -191,9 +191,9 @@ impl Resource for User {
         }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        let accounts = FILES.iter().map(|path| Trace::Path(path.into()));
-        let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| Trace::Place(home.into()));
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        let accounts = FILES.iter().map(|path| WatchedInput::Path(path.into()));
+        let home = self.wanted_home(work, &self.tables(work)?)?.map(|home| WatchedInput::Place(home.into()));
         Ok(Some(accounts.chain(home).collect()))
     }
 
@@ -244,8 +244,8 @@ impl Resource for Members {
         About { after, ..About::new("members", &*self.user, Phase::Members) }
     }
 
-    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<Trace>>> {
-        Ok(Some(FILES.iter().map(|path| Trace::Path(path.into())).collect()))
+    fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
+        Ok(Some(FILES.iter().map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

@@ -8,8 +8,8 @@ use reqwest::blocking::{Client as Http, Response};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
-use super::failure::{Again, Failure, retry, root_cause, wish};
-use super::options::{Credentials, Loaded, Options};
+use super::failure::{Failure, Retryable, retry, root_cause, wish};
+use super::options::{Credentials, LoadedOptions, Options};
 use super::reply::{Kind, Pace, Reply, SLOWEST};
 use super::{read, shown};
 use crate::error::{Error, Result, code};
@@ -57,7 +57,7 @@ pub struct Client {
     /// With the system's authorities, for https when no others are given: reading them takes longer than all the rest, so
     /// they are read when they are needed.
     https: Option<Arc<OnceLock<Http>>>,
-    loaded: Loaded,
+    loaded: LoadedOptions,
     /// When whoever asks has no more time; none when each request has as long as the options say.
     until: Option<Instant>,
 }
@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// A client with everything read already.
-    pub fn with(loaded: &Loaded) -> Result<Self> {
+    pub fn with(loaded: &LoadedOptions) -> Result<Self> {
         install_provider();
         let authorities = given_authorities(loaded)?;
         let http = builder(loaded)?.tls_certs_only(authorities).build().map_err(|why| unusable(&why))?;
@@ -247,11 +247,11 @@ impl Client {
                 Failure::hopeless(error.help("the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"))
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Failure { error, again: Again::Later(wish(answer)) }
+                Failure { error, again: Retryable::Later(wish(answer)) }
             }
             status if status.is_server_error() => Failure {
                 error: error.help("the server is in trouble: look there, or wait for the next run"),
-                again: Again::Later(wish(answer)),
+                again: Retryable::Later(wish(answer)),
             },
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::CONFLICT
                 if what.starts_with("PUT") =>
@@ -297,7 +297,7 @@ fn unusable(why: &reqwest::Error) -> Error {
 }
 
 /// A client to be, but for its authorities.
-fn builder(loaded: &Loaded) -> Result<reqwest::blocking::ClientBuilder> {
+fn builder(loaded: &LoadedOptions) -> Result<reqwest::blocking::ClientBuilder> {
     let builder = Http::builder()
         .user_agent(concat!("kpull/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(loaded.patience)
@@ -322,7 +322,7 @@ fn install_provider() {
 
 /// A bare client for whoever speaks something of their own over HTTP, and tries again by rules of their own: no proxy, no
 /// redirects, so long for a connection and so long for each wait for an answer.
-pub(crate) fn direct(loaded: &Loaded, connect: Duration, answer: Duration) -> Result<Http> {
+pub(crate) fn direct(loaded: &LoadedOptions, connect: Duration, answer: Duration) -> Result<Http> {
     install_provider();
     let mut builder = builder(loaded)?.connect_timeout(connect).timeout(answer).no_proxy();
     if loaded.ca.is_some() {
@@ -332,7 +332,7 @@ pub(crate) fn direct(loaded: &Loaded, connect: Duration, answer: Duration) -> Re
 }
 
 /// The authorities that the options name.
-fn given_authorities(loaded: &Loaded) -> Result<Vec<reqwest::Certificate>> {
+fn given_authorities(loaded: &LoadedOptions) -> Result<Vec<reqwest::Certificate>> {
     let given = loaded.ca.as_ref().map(|pem| reqwest::Certificate::from_pem_bundle(pem.as_bytes()));
     Ok(given.transpose().map_err(|why| unusable(&why))?.unwrap_or_default())
 }

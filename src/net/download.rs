@@ -29,7 +29,7 @@ pub type Progress<'a> = &'a dyn Fn(&str, u64, Option<u64>);
 
 /// What is to be downloaded.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct DownloadRequest<'a> {
     /// What messages and progress call it.
     pub name: &'a str,
     /// Lower-case hex of its SHA-256, when that is known: no other file is taken.
@@ -52,7 +52,7 @@ pub type Listener<'a> = &'a mut dyn FnMut(Piece<'_>);
 
 /// A file that was downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Got {
+pub struct Downloaded {
     /// Lower-case hex of its SHA-256.
     pub sha256: String,
     /// Its size in bytes.
@@ -60,7 +60,13 @@ pub struct Got {
 }
 
 /// [`download_heard`] by nobody.
-pub fn download(net: &dyn Get, url: &str, part: &Path, wanted: &Wanted<'_>, progress: Progress<'_>) -> Result<Got> {
+pub fn download(
+    net: &dyn Get,
+    url: &str,
+    part: &Path,
+    wanted: &DownloadRequest<'_>,
+    progress: Progress<'_>,
+) -> Result<Downloaded> {
     download_heard(net, url, part, wanted, progress, &mut |_| {})
 }
 
@@ -70,11 +76,11 @@ pub fn download_any(
     net: &dyn Get,
     urls: &[String],
     part: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &DownloadRequest<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
     tried: &mut dyn FnMut(&str, Option<&Error>),
-) -> Result<Got> {
+) -> Result<Downloaded> {
     let mut failures = Vec::new();
     for url in urls {
         match download_heard(net, url, part, wanted, progress, listener) {
@@ -97,13 +103,13 @@ pub fn download_any(
 
 /// Who began a file that is not whole yet, beside it: the same address goes on with it only while its server has the same.
 #[derive(Default, Deserialize, Serialize)]
-struct Begun {
+struct PartialDownload {
     url: String,
     /// The server's name for what it began to hand out.
     state: Option<String>,
 }
 
-impl Begun {
+impl PartialDownload {
     /// The note that belongs to `part`.
     fn path(part: &Path) -> PathBuf {
         part.with_extension("from")
@@ -127,7 +133,7 @@ impl Begun {
 /// Removes a file that is not the wanted one, and the note of who began it.
 fn discard(part: &Path) {
     drop(std::fs::remove_file(part));
-    drop(std::fs::remove_file(Begun::path(part)));
+    drop(std::fs::remove_file(PartialDownload::path(part)));
 }
 
 /// Opens a file to write in, made when it is missing. It may be in a directory that others can write in, a mirror's for instance: what stands
@@ -159,10 +165,10 @@ pub fn download_heard(
     net: &dyn Get,
     url: &str,
     part: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &DownloadRequest<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
-) -> Result<Got> {
+) -> Result<Downloaded> {
     attempt(net, url, part, wanted, progress, listener, true)
 }
 
@@ -171,11 +177,11 @@ fn attempt(
     net: &dyn Get,
     url: &str,
     part: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &DownloadRequest<'_>,
     progress: Progress<'_>,
     listener: Listener<'_>,
     may_go_on: bool,
-) -> Result<Got> {
+) -> Result<Downloaded> {
     let what = || format!("can't write {}", part.display());
     let mut file = open_own(part).context(code::NET, what)?;
     let limit = wanted.size.unwrap_or(if wanted.sha256.is_some() { LARGEST_PINNED } else { LARGEST });
@@ -195,16 +201,16 @@ fn attempt(
     let there = file.metadata().context(code::NET, what)?.len();
     if let Some(pinned) = wanted.sha256.filter(|_| may_go_on && there > 0 && there <= limit) {
         // what another server called it means nothing here
-        let known = Begun::read(part);
+        let known = PartialDownload::read(part);
         let state = known.state.filter(|_| known.url == url);
-        let begun = Some(Begun { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
+        let begun = Some(PartialDownload { url: url.to_owned(), state }).filter(|_| wanted.size != Some(there));
         if begun.is_some() || wanted.size.is_none_or(|size| size == there) {
             listener(Piece::Start);
             read_into(&mut (&mut file).take(there), &mut hasher, listener).context(code::NET, what)?;
             if hex::encode(hasher.clone().finalize()) == pinned {
                 file.sync_all().context(code::NET, what)?;
-                drop(std::fs::remove_file(Begun::path(part)));
-                return Ok(Got { sha256: pinned.to_owned(), size: there });
+                drop(std::fs::remove_file(PartialDownload::path(part)));
+                return Ok(Downloaded { sha256: pinned.to_owned(), size: there });
             }
             resumes = begun;
         }
@@ -235,7 +241,7 @@ fn attempt(
     if !goes_on {
         hasher = Sha256::new();
         file.set_len(0).and_then(|()| file.rewind()).context(code::NET, what)?;
-        Begun { url: url.to_owned(), state }.write(part)?;
+        PartialDownload { url: url.to_owned(), state }.write(part)?;
         listener(Piece::Start);
     }
     let total = wanted.size.or(announced);
@@ -273,21 +279,21 @@ fn attempt(
         return fault(error, listener);
     }
     writeback.finish().and_then(|()| file.sync_all()).context(code::NET, what)?;
-    drop(std::fs::remove_file(Begun::path(part)));
-    Ok(Got { sha256, size: done })
+    drop(std::fs::remove_file(PartialDownload::path(part)));
+    Ok(Downloaded { sha256, size: done })
 }
 
 /// What a file has from here to its end: its digest, in hex, and its bytes.
-pub fn hash(input: &mut dyn Read) -> io::Result<Got> {
+pub fn hash(input: &mut dyn Read) -> io::Result<Downloaded> {
     hash_heard(input, &mut |_| {})
 }
 
 /// [`hash`] of a file from its first byte on, with somebody who listens.
-pub fn hash_heard(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Got> {
+pub fn hash_heard(input: &mut dyn Read, listener: Listener<'_>) -> io::Result<Downloaded> {
     let mut hasher = Sha256::new();
     listener(Piece::Start);
     let size = read_into(input, &mut hasher, listener)?;
-    Ok(Got { sha256: hex::encode(hasher.finalize()), size })
+    Ok(Downloaded { sha256: hex::encode(hasher.finalize()), size })
 }
 
 fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) -> io::Result<u64> {
@@ -305,7 +311,7 @@ fn read_into(input: &mut dyn Read, hasher: &mut Sha256, listener: Listener<'_>) 
 }
 
 /// Asks for what is at `url`, and goes on with what is there if the server has the same still.
-fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, Begun)>) -> Result<Download> {
+fn ask(net: &dyn Get, url: &str, resumes: Option<(u64, PartialDownload)>) -> Result<Download> {
     if let Some(path) = url.strip_prefix("file://") {
         let what = || format!("can't read {path}");
         let file = read::open_named(Path::new(path)).context(code::NET, what).map_err(Error::passing)?;
@@ -360,7 +366,7 @@ mod tests {
         let (part, net) = (dir.path().join("part"), GoesOn::default());
         std::fs::write(&part, "begun").unwrap();
         let pinned = hash(&mut &b"wanted"[..]).unwrap().sha256;
-        let wanted = Wanted { name: "it", sha256: Some(&pinned), size: None };
+        let wanted = DownloadRequest { name: "it", sha256: Some(&pinned), size: None };
         let error = download(&net, "https://host/it", &part, &wanted, &|_, _, _| {}).unwrap_err();
         assert!(error.to_string().starts_with("https://host/it is not the file that is pinned: "), "{error}");
         assert_eq!((net.0.get(), part.exists()), (2, false));

@@ -18,7 +18,7 @@ pub(super) const LONGEST_WISH: Duration = Duration::from_secs(30);
 
 /// Whether trying again may help.
 #[derive(Debug)]
-pub(crate) enum Again {
+pub(crate) enum Retryable {
     Never,
     /// After the pause that the server asked for, or one of our own.
     Later(Option<Duration>),
@@ -28,13 +28,13 @@ pub(crate) enum Again {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub error: Error,
-    pub again: Again,
+    pub again: Retryable,
 }
 
 impl Failure {
     /// A failure that will be the same next time.
     pub(crate) fn hopeless(error: Error) -> Self {
-        Self { error, again: Again::Never }
+        Self { error, again: Retryable::Never }
     }
 
     /// Says which of name, connection, TLS and time went wrong with `what`.
@@ -44,7 +44,7 @@ impl Failure {
         if let Some(tls) = chain(why).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
             return Self::of_tls(&what, tls);
         }
-        let later = |error| Self { error, again: Again::Later(None) };
+        let later = |error| Self { error, again: Retryable::Later(None) };
         if request.is_some_and(reqwest::Error::is_builder) {
             return Self::hopeless(Error::new(code::NET, format!("{what}: the request can't be made")).because(cause));
         }
@@ -124,7 +124,7 @@ pub(crate) fn retry<T>(
             Ok(value) => return Ok(value),
             Err(failure) => failure,
         };
-        let Again::Later(wish) = again else { return Err(error) };
+        let Retryable::Later(wish) = again else { return Err(error) };
         if made == retries {
             return Err(error);
         }

@@ -61,12 +61,12 @@ impl Options {
     }
 
     /// Reads the files that the options name. An error when one is missing or has something else in it.
-    pub fn load(&self) -> Result<Loaded> {
+    pub fn load(&self) -> Result<LoadedOptions> {
         self.load_by(&named)
     }
 
     /// [`Options::load`] with the files read by `read`, which hears the name of the option and the file.
-    pub fn load_by(&self, read: &dyn Fn(&str, &Path) -> Result<Vec<u8>>) -> Result<Loaded> {
+    pub fn load_by(&self, read: &dyn Fn(&str, &Path) -> Result<Vec<u8>>) -> Result<LoadedOptions> {
         self.check()?;
         let ca = self.ca.as_deref().map(|file| certificates(file, &read("ca", file)?)).transpose()?;
         let identity = match (&self.client_cert, &self.client_key) {
@@ -88,7 +88,7 @@ impl Options {
             }
             (None, None) => Credentials::None,
         };
-        Ok(Loaded { ca, identity, credentials, retries: self.tries_again(), patience: self.patience() })
+        Ok(LoadedOptions { ca, identity, credentials, retries: self.tries_again(), patience: self.patience() })
     }
 
     /// How long to wait for a connection, and each time for more bytes.
@@ -104,7 +104,7 @@ impl Options {
 
 /// [`Options`] with the files that they name read: a client can be made of it where those files can't be read.
 #[derive(Clone, Deserialize, Serialize, PartialEq)]
-pub struct Loaded {
+pub struct LoadedOptions {
     /// PEM of the only authorities that are trusted.
     pub(super) ca: Option<String>,
     /// PEM of the client certificate, its chain and its key.

@@ -9,7 +9,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request that came in.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Received {
     /// `GET`, `POST`, …
     pub method: String,
     /// What is asked for, from the first slash on, as the client wrote it.
@@ -22,7 +22,7 @@ pub struct Seen {
     pub body: Vec<u8>,
 }
 
-impl Seen {
+impl Received {
     /// The value of the first header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
@@ -62,18 +62,18 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     secure: bool,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<Received>>>,
     ended: Arc<AtomicBool>,
 }
 
 impl Server {
     /// Answers over HTTP on the loopback interface.
-    pub fn plain(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
+    pub fn plain(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
         Self::on(TcpListener::bind("127.0.0.1:0")?, None, answer)
     }
 
     /// Answers over HTTPS on the loopback interface.
-    pub fn secure(tls: ServerConfig, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
+    pub fn secure(tls: ServerConfig, answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> io::Result<Self> {
         Self::on(TcpListener::bind("127.0.0.1:0")?, Some(Arc::new(tls)), answer)
     }
 
@@ -81,7 +81,7 @@ impl Server {
     pub fn on(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
-        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+        answer: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let server = Self {
             address: listener.local_addr()?,
@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// What it was asked so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Received> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -129,7 +129,11 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) -> io::Result<()> {
+fn serve(
+    stream: impl Read + Write,
+    seen: &Mutex<Vec<Received>>,
+    answer: &dyn Fn(&Received) -> Answer,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     stream.read_until(b'\n', &mut line)?;
@@ -139,8 +143,13 @@ fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Se
         return stream.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut request =
-        Seen { method: method.into(), path: path.into(), query: query.into(), headers: Vec::new(), body: Vec::new() };
+    let mut request = Received {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        headers: Vec::new(),
+        body: Vec::new(),
+    };
     loop {
         let mut line = String::new();
         stream.read_line(&mut line)?;

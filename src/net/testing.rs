@@ -13,17 +13,17 @@ mod git;
 
 pub(crate) use git::{git, git_backend, git_command};
 
-pub(crate) use crate::net::server::{Answer, Seen};
+pub(crate) use crate::net::server::{Answer, Received};
 
 /// The server, where there always is a free port.
 pub(crate) struct Server(crate::net::server::Server);
 
 impl Server {
-    pub fn plain(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn plain(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         Self(crate::net::server::Server::plain(answer).unwrap())
     }
 
-    pub fn secure(tls: ServerConfig, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn secure(tls: ServerConfig, answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         Self(crate::net::server::Server::secure(tls, answer).unwrap())
     }
 }

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use ssh_key::rand_core::{OsRng, RngCore as _};
 
 use crate::error::{Context, Error, Result, code};
-use crate::pki::{AuthorityFields, Certificate, KeyType, PrivateKey, Revoked, Usage, Wish};
+use crate::pki::{AuthorityFields, Certificate, CertificateRequest, KeyType, PrivateKey, Revoked, Usage};
 
 /// A time as rcgen wants it, in whole seconds. A macro, since the type has no name here.
 macro_rules! date {
@@ -71,7 +71,7 @@ impl Authority {
     }
 
     /// Signs a certificate for a public key (DER, SubjectPublicKeyInfo). It never outlives the authority.
-    pub fn sign(&self, wish: &Wish, public: &[u8], now: Timestamp) -> Result<Certificate> {
+    pub fn sign(&self, wish: &CertificateRequest, public: &[u8], now: Timestamp) -> Result<Certificate> {
         let what = || format!("can't issue the certificate {}", wish.name);
         let end = self.certificate.not_after;
         if end <= now {

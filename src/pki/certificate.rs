@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo};
 
 use crate::error::{Error, Result, code};
-use crate::pki::{KeyType, Usage, Wish};
+use crate::pki::{CertificateRequest, KeyType, Usage};
 use crate::text::block;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -138,7 +138,7 @@ impl Certificate {
     }
 
     /// How it differs from what is wanted, in words; time has nothing to do with it.
-    pub fn differences(&self, wish: &Wish, authority: &Self) -> Vec<String> {
+    pub fn differences(&self, wish: &CertificateRequest, authority: &Self) -> Vec<String> {
         let mut parts = Vec::new();
         let mut lists = |what: &str, have: Vec<String>, want: Vec<String>| {
             let (lacks, extra): (Vec<_>, Vec<_>) = (

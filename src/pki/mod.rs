@@ -36,7 +36,7 @@ const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(3650 * 24)
 /// What a `[pki.NAME]` of `site.toml` is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sort {
+pub enum Category {
     /// It signs certificates.
     #[default]
     Authority,
@@ -50,7 +50,7 @@ pub enum Sort {
 pub struct AuthorityFields {
     /// An authority or a key pair; an authority when left out.
     #[serde(default)]
-    pub kind: Sort,
+    pub kind: Category,
     /// The name in its certificate; `NAME-ca` when left out.
     pub common_name: Option<String>,
     /// How long it lives; `3650d` when left out.
@@ -94,7 +94,7 @@ impl fmt::Display for Usage {
 
 /// A certificate as a role wants it for one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct CertificateRequest {
     /// Its name, unique on the host.
     pub name: String,
     /// The authority that signs it.

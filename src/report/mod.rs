@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::kind::{Change, Item};
-use crate::store::Hold;
+use crate::store::StayOn;
 use crate::trust::{KeySet, Manifest};
 
 /// Who has a slot, as it stands in etcd.
@@ -156,12 +156,12 @@ pub enum Event<'a> {
     /// A newer release is held back, and the host stays with an earlier one.
     Stays {
         /// Which, with which, and why.
-        hold: &'a Hold,
+        hold: &'a StayOn,
     },
     /// The host goes back to an earlier release.
     Back {
         /// Which, from which, and why.
-        hold: &'a Hold,
+        hold: &'a StayOn,
     },
     /// What a release asks for was done, or planned; a run that goes back has two of these.
     Done(&'a Summary),

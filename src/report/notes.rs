@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use crate::report::{Event, Report};
-use crate::store::Hold;
+use crate::store::StayOn;
 
 /// What a run has come to by now.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +14,7 @@ pub struct Note {
     /// How many of those had moved away from a release that was applied before.
     pub drifted: usize,
     /// Which release was left, for which, and why.
-    pub back: Option<Hold>,
+    pub back: Option<StayOn>,
 }
 
 /// A listener that passes everything on.

@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::advice::complete;
 use crate::error::{counted, mask, one_line, visible};
-use crate::kind::{Change, Item, What};
+use crate::kind::{Change, Effect, Item};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
-use crate::store::Hold;
+use crate::store::StayOn;
 use crate::trust::KeySet;
 
 /// How many lines of a text that is new are shown unless more are asked for.
@@ -74,9 +74,9 @@ impl Text {
     /// Takes a change up, to be shown with the others of its role by [`Text::show`].
     pub fn collect(&self, item: &Item, change: &Change) {
         let (sign, code) = match change.what {
-            What::Added => ("+", "32"),
-            What::Removed => ("-", "31"),
-            What::Changed => ("~", "33"),
+            Effect::Added => ("+", "32"),
+            Effect::Removed => ("-", "31"),
+            Effect::Changed => ("~", "33"),
         };
         let mut lines = self.headline(&format!("  {} ", self.paint(code, sign)), 4, item, change);
         lines.extend(self.diff(change, 6));
@@ -214,7 +214,7 @@ fn names(set: &KeySet) -> String {
 }
 
 /// That a newer release is held back, why, and until when.
-pub(super) fn held_back(hold: &Hold) -> String {
+pub(super) fn held_back(hold: &StayOn) -> String {
     let until = hold.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
     format!("release {} is held back{until}, this host stays with release {}: {}", hold.not, hold.serial, hold.why)
 }

@@ -8,9 +8,9 @@ use std::thread;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Result};
-use crate::resolve::world::Var;
+use crate::resolve::context::Var;
 use crate::resolve::{Catalog, Facts, resolve_into};
-use crate::secret::{Secrets, lock};
+use crate::secret::{SecretStore, lock};
 use crate::site::{HostVars, Site};
 use crate::template::depth::{STACK, is_looked_up};
 
@@ -53,7 +53,7 @@ fn is_plain(value: &Value, depth: usize) -> bool {
 pub fn resolve_all<'a>(
     site: &'a Arc<Site>,
     facts: &(dyn Fn(&str, &HostVars) -> Result<Facts> + Sync),
-    secrets: &Secrets,
+    secrets: &SecretStore,
 ) -> Vec<(&'a str, Result<(Catalog, Facts)>)> {
     let hosts: Vec<(&str, &HostVars)> = site.hosts.iter().map(|(name, host)| (name.as_str(), host)).collect();
     let views = Arc::new(Views::default());

@@ -9,7 +9,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::error::mask::is_in;
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::pki::{KeyOf, key_of};
-use crate::secret::{Secret, Secrets, lock, placeholder};
+use crate::secret::{Secret, SecretStore, lock, placeholder};
 use crate::site::Site;
 use crate::template::depth::is_looked_up;
 
@@ -28,7 +28,7 @@ pub(super) enum Origin {
 
 /// The secrets that a host's templates ask for.
 pub(super) struct Asked {
-    secrets: Secrets,
+    secrets: SecretStore,
     site: Arc<Site>,
     host: String,
     log: Mutex<Log>,
@@ -48,7 +48,7 @@ struct Log {
 
 impl Asked {
     /// None so far.
-    pub fn new(site: &Arc<Site>, host: &str, secrets: &Secrets) -> Self {
+    pub fn new(site: &Arc<Site>, host: &str, secrets: &SecretStore) -> Self {
         Self { secrets: secrets.clone(), site: site.clone(), host: host.to_owned(), log: Mutex::default() }
     }
 

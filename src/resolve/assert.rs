@@ -5,11 +5,11 @@ use std::sync::Arc;
 use minijinja::value::{Value, ValueKind};
 
 use crate::error::{Error, Place, Result, code};
-use crate::resolve::World;
+use crate::resolve::TemplateContext;
 use crate::site::{Assert, Role};
 
 /// What a role asserts that is not so on this host. Assertions can take for granted that types are right.
-pub(super) fn errors(world: &Arc<World>, role: &Role) -> Vec<Error> {
+pub(super) fn errors(world: &Arc<TemplateContext>, role: &Role) -> Vec<Error> {
     let mut errors: Vec<Error> = role.types.keys().filter_map(|name| mistyped(world, role, name)).collect();
     if errors.is_empty() {
         for (index, assert) in role.asserts.iter().enumerate() {
@@ -24,11 +24,11 @@ fn owner<'a>(role: &'a Role, name: &str) -> Option<&'a str> {
     role.declares(name).then_some(role.name.as_str())
 }
 
-fn place_of(world: &World, role: &Role, name: &str) -> Option<Place> {
+fn place_of(world: &TemplateContext, role: &Role, name: &str) -> Option<Place> {
     world.layered(&world.host, owner(role, name), name).map(|(_, place)| place)
 }
 
-fn mistyped(world: &Arc<World>, role: &Role, name: &str) -> Option<Error> {
+fn mistyped(world: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<Error> {
     let Some(place) = place_of(world, role, name) else { return Some(unknown(world, role, &["types", name], name)) };
     let before = world.times_asked();
     let value = world.variable(&world.host, owner(role, name), name)?;
@@ -46,7 +46,7 @@ fn mistyped(world: &Arc<World>, role: &Role, name: &str) -> Option<Error> {
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
 }
 
-fn asserted(world: &Arc<World>, role: &Role, assert: &Assert, index: usize) -> Result<()> {
+fn asserted(world: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: usize) -> Result<()> {
     let way = ["assert".to_owned(), index.to_string()];
     let at = |field: &str| role.doc.place(&[&way[..], &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
@@ -89,7 +89,7 @@ fn asserted(world: &Arc<World>, role: &Role, assert: &Assert, index: usize) -> R
 }
 
 /// A variable that nobody sets.
-fn unknown(world: &World, role: &Role, way: &[&str], name: &str) -> Error {
+fn unknown(world: &TemplateContext, role: &Role, way: &[&str], name: &str) -> Error {
     let way: Vec<String> = way.iter().map(|part| (*part).to_owned()).collect();
     let error = Error::new(code::VARIABLE, format!("there is no variable `{name}`"));
     let error = error.at(role.doc.place(&way), format!("named by the role {}", role.name));
@@ -104,7 +104,7 @@ mod tests {
 
     use crate::document::Files;
     use crate::resolve::{Facts, resolve};
-    use crate::secret::Secrets;
+    use crate::secret::SecretStore;
     use crate::site::Site;
 
     /// What is wrong with a site with these variables and this role: message, place and help of each.
@@ -120,7 +120,7 @@ mod tests {
         let site = Arc::new(Site::load(files).unwrap());
         let facts = Facts::assumed("h1", "10.0.0.1".parse().unwrap(), None).unwrap();
         let errors =
-            resolve(&site, "h1", &facts, &Secrets::expected()).err().into_iter().flat_map(|error| error.each());
+            resolve(&site, "h1", &facts, &SecretStore::expected()).err().into_iter().flat_map(|error| error.each());
         let tell = |error: crate::error::Error| {
             let place = error.place().map(ToString::to_string).unwrap_or_default();
             [error.to_string(), place, error.advice().unwrap_or_default().to_owned()]

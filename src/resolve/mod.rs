@@ -4,19 +4,19 @@ mod all;
 mod asked;
 mod assert;
 mod claims;
+mod context;
 mod facts;
 mod order;
 mod shown;
 #[cfg(test)]
 pub mod testing;
-mod world;
 
 pub use all::{Views, once, resolve_all};
 pub use claims::{Clash, clashes};
+pub use context::{Layer, TemplateContext, is_template, layers};
 pub use facts::{Facts, NO_PACKAGE_MANAGER};
 pub use order::predecessors;
 pub use shown::{Shown, digest};
-pub use world::{Layer, World, is_template, layers};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::kind::probe::Probe;
 use crate::kind::slot::Slot;
 use crate::kind::unit::inherit;
 use crate::kind::{Build, Entry, Fields as _, Item};
-use crate::pki::{AuthorityFields, Sort, Wish};
+use crate::pki::{AuthorityFields, Category, CertificateRequest};
 use crate::resolve::shown::Recorder;
-use crate::secret::{Secret, Secrets};
+use crate::secret::{Secret, SecretStore};
 use crate::site::{self, Role, Site};
 use crate::template::with_room;
 
@@ -52,7 +52,7 @@ pub struct Catalog {
 }
 
 /// Resolves one host of a site. All errors that are found are told together.
-pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Result<Catalog> {
+pub fn resolve(site: &Arc<Site>, host: &str, facts: &Facts, secrets: &SecretStore) -> Result<Catalog> {
     with_room(|| resolve_into(site, host, facts, secrets, None, None))
 }
 
@@ -61,7 +61,7 @@ pub fn show(
     site: &Arc<Site>,
     host: &str,
     facts: &Facts,
-    secrets: &Secrets,
+    secrets: &SecretStore,
     views: &Arc<Views>,
 ) -> Result<(Catalog, Vec<Shown>)> {
     let mut shown = Vec::new();
@@ -73,12 +73,12 @@ fn resolve_into(
     site: &Arc<Site>,
     host: &str,
     facts: &Facts,
-    secrets: &Secrets,
+    secrets: &SecretStore,
     views: Option<&Arc<Views>>,
     mut shown: Option<&mut Vec<Shown>>,
 ) -> Result<Catalog> {
     let roles = &site.find_host(host)?.roles;
-    let world = World::among(site.clone(), host, facts, secrets, views);
+    let world = TemplateContext::among(site.clone(), host, facts, secrets, views);
     let mut items = Vec::new();
     let mut errors = Vec::new();
     for role in roles.iter().filter_map(|name| site.roles.get(name)) {
@@ -121,12 +121,12 @@ fn resolve_into(
 
 /// The certificates that a host's roles want, each with the place where it is written; whether the site has them does
 /// not matter.
-pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
+pub fn wishes(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(CertificateRequest, Place)>> {
     with_room(|| wishes_of(site, host, facts))
 }
 
-fn wishes_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, Place)>> {
-    let world = World::new(site.clone(), host, facts, &Secrets::expected());
+fn wishes_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(CertificateRequest, Place)>> {
+    let world = TemplateContext::new(site.clone(), host, facts, &SecretStore::expected());
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for role in site.find_host(host)?.roles.iter().filter_map(|name| site.roles.get(name)) {
         for entry in role.entries.iter().filter(|entry| entry.kind.name == CertificateFields::NAME) {
@@ -143,7 +143,7 @@ fn wishes_of(site: &Arc<Site>, host: &str, facts: &Facts) -> Result<Vec<(Wish, P
 }
 
 /// An error for each variable that the role requires and nobody sets.
-fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 'a {
+fn unset<'a>(world: &'a TemplateContext, role: &'a Role) -> impl Iterator<Item = Error> + 'a {
     let missing = |name: &&String| world.layered(&world.host, Some(&role.name), name).is_none();
     role.required.iter().enumerate().filter(move |(_, name)| missing(name)).map(|(index, name)| {
         let place = role.doc.place(&["required".to_owned(), index.to_string()]);
@@ -156,7 +156,7 @@ fn unset<'a>(world: &'a World, role: &'a Role) -> impl Iterator<Item = Error> + 
 }
 
 /// One turn of an entry of a role, rendered.
-struct Turn<'a> {
+struct Expansion<'a> {
     /// What a kind builds its resources with.
     site: Builder<'a>,
     /// The kind's own fields.
@@ -171,11 +171,11 @@ struct Turn<'a> {
 
 /// Renders one entry of a role, once for each item of its list, and hands each turn to `each`.
 fn expand(
-    world: &Arc<World>,
+    world: &Arc<TemplateContext>,
     role: &Role,
     entry: &site::Entry,
     facts: &Facts,
-    each: &mut dyn FnMut(Turn<'_>) -> Result<()>,
+    each: &mut dyn FnMut(Expansion<'_>) -> Result<()>,
 ) -> Result<()> {
     let at = |field: &str| role.doc.place(&[entry.path.as_slice(), &[field.to_owned()]].concat());
     let scope = world.scope(&world.host, Some(&role.name), None);
@@ -234,14 +234,14 @@ fn expand(
 
 /// Renders an entry of a role for one item of its list.
 fn turn<'a>(
-    world: &'a Arc<World>,
+    world: &'a Arc<TemplateContext>,
     role: &'a Role,
     entry: &'a site::Entry,
     facts: &'a Facts,
     scope: &'a Value,
     is_secret: bool,
     is_certain: bool,
-) -> Result<Turn<'a>> {
+) -> Result<Expansion<'a>> {
     let place = |way: &[String]| role.doc.place(&[entry.path.as_slice(), way].concat());
     let before = world.times_asked();
     let rendered = world.value(&entry.fields, scope, &place)?;
@@ -254,16 +254,16 @@ fn turn<'a>(
     };
     let (after, needs) = (ids("after", &entry.after)?, ids("needs", &entry.needs)?);
     let site = Builder { world, role, entry, scope, arch: &facts.arch, is_secret, before };
-    Ok(Turn { site, value, after, needs, is_certain })
+    Ok(Expansion { site, value, after, needs, is_certain })
 }
 
 /// A turn as kinds read it.
-fn entry_of<'a>(turn: &Turn<'a>) -> Entry<'a> {
+fn entry_of<'a>(turn: &Expansion<'a>) -> Entry<'a> {
     Entry { doc: &turn.site.role.doc, path: &turn.site.entry.path, value: turn.value.clone() }
 }
 
 /// The resources of one turn of an entry, made with what `with` gives.
-fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
+fn build(turn: &Expansion<'_>, with: &dyn Build) -> Result<Vec<Item>> {
     let (site, world) = (&turn.site, turn.site.world);
     let resources = (site.entry.kind.build)(&entry_of(turn), with)?;
     let is_secret = site.is_secret();
@@ -288,14 +288,14 @@ fn build(turn: &Turn<'_>, with: &dyn Build) -> Result<Vec<Item>> {
 
 /// What a kind builds its resources with, for one entry.
 struct Builder<'a> {
-    world: &'a Arc<World>,
+    world: &'a Arc<TemplateContext>,
     role: &'a Role,
     entry: &'a site::Entry,
     scope: &'a Value,
     arch: &'a str,
     /// Whether the list that the entry exists for has a secret in it.
     is_secret: bool,
-    /// [`World::times_asked`] before the entry was rendered.
+    /// [`TemplateContext::times_asked`] before the entry was rendered.
     before: usize,
 }
 
@@ -369,7 +369,7 @@ impl Build for Builder<'_> {
 
     fn authority(&self, name: &str) -> Result<&AuthorityFields> {
         let known = &self.world.site.pki;
-        known.get(name).filter(|fields| fields.kind == Sort::Authority).ok_or_else(|| {
+        known.get(name).filter(|fields| fields.kind == Category::Authority).ok_or_else(|| {
             let error = Error::new(code::FIELD, format!("there is no authority `{name}`"))
                 .at(self.at("authority"), "not in site.toml");
             error.help_nearest(

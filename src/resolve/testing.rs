@@ -3,7 +3,7 @@
 use crate::document::Files;
 use crate::error::Result;
 use crate::resolve::{Catalog, Facts, resolve};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 
 /// The catalog of a host `h` whose one role `r` says this.
@@ -17,5 +17,5 @@ pub fn catalog(role: &str) -> Result<Catalog> {
     .into_iter()
     .map(|(path, text)| (path.to_owned(), text.as_bytes().into()))
     .collect();
-    resolve(&Site::load(files)?.into(), "h", &Facts::assumed("h", [10, 0, 0, 1].into(), None)?, &Secrets::sealed())
+    resolve(&Site::load(files)?.into(), "h", &Facts::assumed("h", [10, 0, 0, 1].into(), None)?, &SecretStore::sealed())
 }

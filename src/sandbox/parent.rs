@@ -26,7 +26,7 @@ use crate::document::Tree;
 use crate::error::{Context, Error, Result, code, visible};
 use crate::host::accounts::Accounts;
 use crate::host::process::{self, not_started};
-use crate::host::root::{Access, Root, What};
+use crate::host::root::{Access, FileType, Root};
 use crate::host::web;
 use crate::net::{self, Conditions, Download, Get, Options, Pace};
 use crate::read;
@@ -277,7 +277,7 @@ impl Cache {
         let name = Path::new("/").join(path.file_name().unwrap_or_default());
         let (uid, gid) = self.owner;
         match root.meta(&name)? {
-            Some(meta) if meta.what == What::Directory && meta.uid == uid && meta.mode == 0o700 => return Ok(()),
+            Some(meta) if meta.what == FileType::Directory && meta.uid == uid && meta.mode == 0o700 => return Ok(()),
             Some(_) => root.remove_all(&name)?,
             None => {}
         }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::confine::{Confined, Confinement};
 use crate::error::{Error, Exit, code};
 use crate::host::web;
-use crate::net::{Kind, Loaded};
+use crate::net::{Kind, LoadedOptions};
 use crate::source;
 
 /// The most bytes of a body in one frame.
@@ -54,7 +54,7 @@ impl Tag {
 #[derive(Deserialize, Serialize)]
 pub(super) struct Setup {
     pub job: Job,
-    pub net: Loaded,
+    pub net: LoadedOptions,
     /// What it has to give up; nothing for ssh, which needs root's keys and its own programs.
     pub confinement: Option<Confinement>,
 }

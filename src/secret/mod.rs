@@ -6,9 +6,9 @@
 pub mod index;
 pub mod name;
 pub mod readers;
-mod vault;
+mod store;
 
-pub use vault::{Secret, Secrets, fits, placeholder};
+pub use store::{Secret, SecretStore, fits, placeholder};
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::Doc;
-use crate::document::fields::Span;
+use crate::document::fields::HumanDuration;
 use crate::error::{Error, Result, code};
 use crate::host::fleetlock::FleetLock;
 use crate::site::HostVars;
@@ -22,7 +22,7 @@ pub struct Rollout {
     #[serde(default)]
     pub failures: usize,
     /// How long all hosts of a wave have to be well before the next wave begins; no time when left out.
-    soak: Option<Span>,
+    soak: Option<HumanDuration>,
     /// Who is asked, host by host, besides; nobody when left out.
     pub fleetlock: Option<FleetLock>,
     /// The waves, in order. Hosts that are in none are a last one.
@@ -45,7 +45,7 @@ struct WaveFields {
     /// See [`Rollout::at_once`].
     at_once: Option<Share>,
     /// See [`Rollout::soak`].
-    soak: Option<Span>,
+    soak: Option<HumanDuration>,
 }
 
 /// A number of hosts, or a share of them, rounded up.

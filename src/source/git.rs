@@ -118,7 +118,7 @@ pub(super) fn reach(address: &str) -> Result<Reach> {
 
 impl Git {
     /// The repository at `address`, which `config` has checked.
-    pub(super) fn new(address: &str, config: &Config, net: &net::Loaded, cache: &Path) -> Result<Self> {
+    pub(super) fn new(address: &str, config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Self> {
         let url = parse(address)?;
         let want = match config {
             Config { branch: Some(name), .. } => Want::Branch(name.clone()),

@@ -74,13 +74,13 @@ impl Layout {
 
 /// What an earlier poll saw: the layout, which bytes its head had, and the server's own name for them if it gave one.
 #[derive(Debug, PartialEq, Eq)]
-struct Mark {
+struct Cursor {
     layout: Layout,
     digest: String,
     etag: Option<String>,
 }
 
-impl Mark {
+impl Cursor {
     fn parse(text: &str) -> Self {
         let (layout, rest) = match text.strip_prefix(PUBLISHED) {
             Some(rest) => (Layout::Published, rest),
@@ -104,7 +104,7 @@ pub(super) fn name(base: &Url) -> String {
 
 impl Http {
     /// The directory at `base`.
-    pub(super) fn new(base: &str, net: &net::Loaded) -> Result<Self> {
+    pub(super) fn new(base: &str, net: &net::LoadedOptions) -> Result<Self> {
         Ok(Self { files: Files { base: net::parse(base)?, client: Client::with(net)? } })
     }
 }
@@ -134,7 +134,7 @@ impl Files {
     }
 
     /// The pointer as it is now, if it is another one than `before`.
-    fn pointer_after(&self, before: &Pointer) -> Result<Option<(Pointer, Mark)>> {
+    fn pointer_after(&self, before: &Pointer) -> Result<Option<(Pointer, Cursor)>> {
         let reply = self.get(&[POINTER], None)?;
         if reply.kind == Kind::Missing {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Files {
     }
 
     /// [`Files::follow`], once more if the release was replaced meanwhile.
-    fn news(&self, mut pointer: Pointer, mut mark: Mark) -> Result<(HttpTree, Mark)> {
+    fn news(&self, mut pointer: Pointer, mut mark: Cursor) -> Result<(HttpTree, Cursor)> {
         let mut found = self.follow(&pointer)?;
         if found.is_none()
             && let Some(next) = self.pointer_after(&pointer)?
@@ -173,7 +173,7 @@ impl Files {
 }
 
 /// The head of a layout, and the mark of it.
-fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
+fn take(layout: Layout, reply: Reply) -> Result<(Cursor, Vec<u8>)> {
     let (etag, url) = (reply.etag.clone(), net::shown(reply.url()));
     let page = || Error::new(code::HTTP, format!("{url} is no release: {PAGE}")).help(NO_PAGE);
     let is_page = reply.header(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
@@ -191,7 +191,7 @@ fn take(layout: Layout, reply: Reply) -> Result<(Mark, Vec<u8>)> {
         }
         _ => {}
     }
-    Ok((Mark { layout, digest: digest(&[Some(&bytes)]), etag }, bytes))
+    Ok((Cursor { layout, digest: digest(&[Some(&bytes)]), etag }, bytes))
 }
 
 impl Source for Http {
@@ -200,7 +200,7 @@ impl Source for Http {
     }
 
     fn poll(&mut self, mark: Option<&str>) -> Result<Poll> {
-        let known = mark.map(Mark::parse);
+        let known = mark.map(Cursor::parse);
         let first = known.as_ref().map_or(Layout::Published, |known| known.layout);
         for layout in [first, first.other()] {
             let known = known.as_ref().filter(|known| known.layout == layout);

@@ -191,7 +191,7 @@ pub fn open(config: &Config, cache: &Path) -> Result<Box<dyn Source>> {
 }
 
 /// [`open`] with the files that are needed to connect read already.
-pub fn open_with(config: &Config, net: &net::Loaded, cache: &Path) -> Result<Box<dyn Source>> {
+pub fn open_with(config: &Config, net: &net::LoadedOptions, cache: &Path) -> Result<Box<dyn Source>> {
     config.check()?;
     let source: Box<dyn Source> = match config {
         Config { git: Some(url), .. } => Box::new(git::Git::new(url, config, net, cache)?),

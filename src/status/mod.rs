@@ -3,4 +3,4 @@
 mod record;
 pub mod vitals;
 
-pub use record::{Place, Record, State, file, key, written};
+pub use record::{HostState, Record, RecordSource, file, key, written};

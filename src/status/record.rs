@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use ssh_key::{PublicKey, SshSig};
 
 use crate::config::Status;
-use crate::document::fields::SPAN_MAX;
+use crate::document::fields::LONGEST_DURATION;
 use crate::error::{Error, Exit, Result, code};
 use crate::host::Host;
 use crate::host::etcd::{Api, Client};
@@ -138,7 +138,7 @@ pub fn file(host: &str) -> String {
 }
 
 /// Where the records of a fleet are read.
-pub enum Place {
+pub enum RecordSource {
     /// In a directory.
     Dir(PathBuf),
     /// From a web server that hands such a directory out: what all addresses begin with.
@@ -147,7 +147,7 @@ pub enum Place {
     Etcd(Rc<Client>),
 }
 
-impl Place {
+impl RecordSource {
     /// Where the records of hosts with this `[status]` are.
     /// `required` is what the sandbox must not lack.
     pub fn of(config: &Status, host: &Host, required: &[Need]) -> Result<Self> {
@@ -219,7 +219,7 @@ impl Place {
 /// What is known of a host of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum HostState {
     /// It is on the newest release, and well.
     Well,
     /// It will be on the newest release soon.
@@ -240,7 +240,7 @@ pub enum State {
     Unknown,
 }
 
-impl State {
+impl HostState {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -304,7 +304,7 @@ impl Record {
     fn check(&self, now: Timestamp) -> Result<(), String> {
         let (count, serial) = (u64::from(u32::MAX), i64::MAX.unsigned_abs());
         let numbers = [
-            ("every", self.every, SPAN_MAX.as_secs()),
+            ("every", self.every, LONGEST_DURATION.as_secs()),
             ("release", self.release.unwrap_or(0), serial),
             ("seen", self.seen.unwrap_or(0), serial),
             ("generation", self.generation.unwrap_or(0), serial),
@@ -330,20 +330,20 @@ impl Record {
 
     /// Whether the host has not spoken for long.
     pub fn is_silent(&self, now: Timestamp) -> bool {
-        let every = Duration::from_secs(self.every).min(SPAN_MAX).try_into().unwrap_or(SignedDuration::MAX);
+        let every = Duration::from_secs(self.every).min(LONGEST_DURATION).try_into().unwrap_or(SignedDuration::MAX);
         now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE)
     }
 
     /// What that means at a time, when `newest` is the newest release.
-    pub fn state(&self, newest: u64, now: Timestamp) -> State {
+    pub fn state(&self, newest: u64, now: Timestamp) -> HostState {
         match self {
-            _ if self.is_silent(now) => State::Silent,
-            Self { bad: Some(_), .. } => State::Back,
-            Self { exit: 1.., .. } => State::Failed,
-            Self { release: Some(_), good: false, .. } => State::Unwell,
-            _ if self.troubles(now).next().is_some() => State::Unwell,
-            Self { release, .. } if release.is_none_or(|serial| serial < newest) => State::Behind,
-            _ => State::Well,
+            _ if self.is_silent(now) => HostState::Silent,
+            Self { bad: Some(_), .. } => HostState::Back,
+            Self { exit: 1.., .. } => HostState::Failed,
+            Self { release: Some(_), good: false, .. } => HostState::Unwell,
+            _ if self.troubles(now).next().is_some() => HostState::Unwell,
+            Self { release, .. } if release.is_none_or(|serial| serial < newest) => HostState::Behind,
+            _ => HostState::Well,
         }
     }
 
@@ -427,9 +427,9 @@ mod tests {
     fn a_host_that_says_nothing_three_times_is_silent_whatever_it_said_before() {
         let now = Timestamp::now();
         let after = |minutes: i64| record().state(7, now + SignedDuration::from_mins(minutes));
-        assert_eq!((after(0), after(34), after(36)), (State::Well, State::Well, State::Silent));
+        assert_eq!((after(0), after(34), after(36)), (HostState::Well, HostState::Well, HostState::Silent));
         let back = Record { bad: Some((8, "why".to_owned())), ..record() };
-        assert_eq!(back.state(7, now + SignedDuration::from_mins(36)), State::Silent);
+        assert_eq!(back.state(7, now + SignedDuration::from_mins(36)), HostState::Silent);
     }
 
     #[test]
@@ -439,13 +439,13 @@ mod tests {
         let back = Record { bad: Some((8, "broken".to_owned())), ..failed.clone() };
         assert_eq!(
             (record().state(8, now), failed.state(8, now), back.state(8, now)),
-            (State::Behind, State::Failed, State::Back)
+            (HostState::Behind, HostState::Failed, HostState::Back)
         );
         assert_eq!(
             (failed.says(now), back.says(now)),
             (vec!["no".to_owned()], vec!["release 8 was not good: broken".to_owned()])
         );
-        assert_eq!(Record { release: None, ..record() }.state(0, now), State::Behind);
+        assert_eq!(Record { release: None, ..record() }.state(0, now), HostState::Behind);
     }
 
     #[test]
@@ -459,13 +459,13 @@ mod tests {
         let unproven = Record { good: false, ..record() };
         assert_eq!(
             [&failing, &expired, &unproven, &due].map(|one| one.state(7, now)),
-            [State::Unwell, State::Unwell, State::Unwell, State::Well]
+            [HostState::Unwell, HostState::Unwell, HostState::Unwell, HostState::Well]
         );
-        assert_eq!(failing.state(8, now), State::Unwell, "also while it is behind");
+        assert_eq!(failing.state(8, now), HostState::Unwell, "also while it is behind");
         assert_eq!(failing.says(now), ["the probe api does not pass"]);
         assert_eq!(expired.says(now), ["the certificate etcd has expired"]);
         let failed = Record { exit: 3, error: Some("no".to_owned()), failing: failing.failing, ..expired };
-        assert_eq!(failed.state(7, now), State::Failed);
+        assert_eq!(failed.state(7, now), HostState::Failed);
         assert_eq!(failed.says(now), ["no", "the probe api does not pass", "the certificate etcd has expired"]);
     }
 }

@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::document::{Pin, layout};
 use crate::error::{Context, Error, Result, code};
-use crate::host::root::Seen;
-use crate::net::download::{Listener, Piece, Progress, Wanted, download_any, hash, hash_heard};
+use crate::host::root::Fingerprint;
+use crate::net::download::{DownloadRequest, Listener, Piece, Progress, download_any, hash, hash_heard};
 use crate::net::server_of;
 use crate::store::Store;
-use crate::store::unpack::{Job, Taken, Unpacking};
+use crate::store::unpack::{Extracted, Job, Unpacking};
 
 /// How long a file has to be unchanged until its times tell it apart from one that is changed right now.
 const SETTLED: SignedDuration = SignedDuration::from_secs(2);
@@ -24,8 +24,8 @@ const STAMPS: &str = "stamps.json";
 
 /// The digests of installed files that were read, each with what tells whether somebody has touched the file since.
 #[derive(Debug)]
-pub(super) struct Stamps {
-    known: BTreeMap<PathBuf, (Seen, String)>,
+pub(super) struct DigestCache {
+    known: BTreeMap<PathBuf, (Fingerprint, String)>,
     /// Whether there are any that are not kept yet.
     is_new: bool,
 }
@@ -46,9 +46,9 @@ impl Store {
     /// SHA-256 of an installed file, in hex. A file that was read before and has not been touched since is not read again.
     pub fn digest_of(&self, path: &Path, mut file: File) -> Result<String> {
         let what = || format!("can't read {}", path.display());
-        let seen = Seen::from(nix::sys::stat::fstat(&file).context(code::ARTIFACT, what)?);
+        let seen = Fingerprint::from(nix::sys::stat::fstat(&file).context(code::ARTIFACT, what)?);
         let mut stamps = self.stamps.borrow_mut();
-        let stamps = stamps.get_or_insert_with(|| Stamps {
+        let stamps = stamps.get_or_insert_with(|| DigestCache {
             known: self.read(STAMPS).ok().flatten().unwrap_or_default(),
             is_new: false,
         });
@@ -65,7 +65,7 @@ impl Store {
 
     /// Lets [`Store::digest_of`] read every file again, since `stat` does not tell all that becomes of one.
     pub fn forget_stamps(&self) {
-        self.stamps.replace(Some(Stamps { known: BTreeMap::new(), is_new: true }));
+        self.stamps.replace(Some(DigestCache { known: BTreeMap::new(), is_new: true }));
     }
 
     /// Keeps what [`Store::digest_of`] has learned, so that the next run need not read it again.
@@ -91,7 +91,7 @@ impl Store {
         pin: &Pin,
         blank: &dyn Fn() -> Result<BTreeMap<String, Option<File>>>,
         progress: Progress<'_>,
-    ) -> Result<BTreeMap<String, Taken>> {
+    ) -> Result<BTreeMap<String, Extracted>> {
         let format = pin.format;
         let job = || Ok::<_, Error>(Job { archive: pin.name.clone(), format, files: blank()? });
         std::thread::scope(|scope| {
@@ -135,7 +135,7 @@ impl Store {
             std::fs::remove_file(&path).context(code::ARTIFACT, || format!("can't remove {}", path.display()))?;
         }
         let part = path.with_extension("part");
-        let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
+        let wanted = DownloadRequest { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let mirrors = self.mirrors.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let own = pin.urls.iter().filter(|_| !self.only_mirrors).cloned();
         let mut urls: Vec<String> = mirrors.chain(own).collect();
@@ -227,7 +227,7 @@ mod tests {
         (archive.into_inner().unwrap().finish().unwrap(), content)
     }
 
-    fn unpack(served: Vec<u8>, pinned: &[u8]) -> (tempfile::TempDir, Result<BTreeMap<String, Taken>>) {
+    fn unpack(served: Vec<u8>, pinned: &[u8]) -> (tempfile::TempDir, Result<BTreeMap<String, Extracted>>) {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         store.net = Box::new(Looking { content: served, dir: dir.path().join("artifacts") });

@@ -53,7 +53,7 @@ fn never() -> Timestamp {
 
 /// That a host stays with a release although there is a newer one.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Hold {
+pub struct StayOn {
     /// The release that it stays with, as [`Generation::release`].
     pub release: String,
     /// That release's serial.
@@ -72,7 +72,7 @@ pub struct Hold {
     pub again: Option<Timestamp>,
 }
 
-impl Hold {
+impl StayOn {
     /// Whether it is time to try again. Not to wait for a clock that was ahead when this was written, and is right since.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.again.is_some_and(|again| now >= again || now < self.since)
@@ -176,12 +176,12 @@ impl Store {
     }
 
     /// Whether the host stays with an older release.
-    pub fn hold(&self) -> Result<Option<Hold>> {
+    pub fn hold(&self) -> Result<Option<StayOn>> {
         self.read(HOLD)
     }
 
     /// Makes it stay; `None` lets it follow the newest again.
-    pub fn set_hold(&self, hold: Option<&Hold>) -> Result<()> {
+    pub fn set_hold(&self, hold: Option<&StayOn>) -> Result<()> {
         match hold {
             Some(hold) => self.write(HOLD, hold),
             None => self.root().remove(&Path::new("/").join(HOLD)),
@@ -298,7 +298,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let is_over = |again: Option<i64>, now| {
             let again = again.map(at);
-            let hold = Hold {
+            let hold = StayOn {
                 release: "r".to_owned(),
                 serial: 1,
                 not: 2,
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn the_release_that_a_host_stays_with_is_never_dropped() {
         let (_dir, store) = store(&(1..=6).map(|number| generation(number, 100, number > 3)).collect::<Vec<_>>());
-        let hold = Hold {
+        let hold = StayOn {
             release: format!("{:064}", 1),
             serial: 1,
             not: 6,

@@ -5,7 +5,7 @@ pub mod archive;
 #[expect(clippy::disallowed_methods, reason = "below the state directory, which is nobody's but ours")]
 mod artifact;
 mod generation;
-mod held;
+mod pause;
 mod release;
 mod saved;
 pub mod tree;
@@ -13,11 +13,11 @@ mod unpack;
 
 pub use crate::net::download::Progress;
 pub use artifact::OPEN_FILES;
-pub use generation::{Generation, Hold, Keep};
-pub use held::HeldBack;
+pub use generation::{Generation, Keep, StayOn};
+pub use pause::Pause;
 pub use release::CachedRelease;
 pub use saved::Saved;
-pub use unpack::Taken;
+pub use unpack::Extracted;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub struct Store {
     /// How many members of artifacts may still be unpacked before their turn.
     pub may_stage: Cell<usize>,
     passed_mirrors: RefCell<Vec<(String, Error)>>,
-    stamps: RefCell<Option<artifact::Stamps>>,
+    stamps: RefCell<Option<artifact::DigestCache>>,
 }
 
 /// Held while a run goes on; let go when it is dropped, or when the process ends, however it ends.
@@ -64,7 +64,7 @@ pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
 /// Restarts and reloads that are due because something was changed. Written down before the change, taken back when
 /// they are done, so that a run that dies in between doesn't lose them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Owed {
+pub struct PendingActions {
     /// Ids of unit resources, and what they are owed.
     #[serde(default)]
     pub kicks: BTreeMap<String, Trigger>,
@@ -246,13 +246,17 @@ impl Store {
     }
 
     /// What is owed.
-    pub fn owed(&self) -> Result<Owed> {
+    pub fn owed(&self) -> Result<PendingActions> {
         Ok(self.read("owed.json")?.unwrap_or_default())
     }
 
     /// Writes down what is owed; nothing owed, no file.
-    pub fn set_owed(&self, owed: &Owed) -> Result<()> {
-        if *owed == Owed::default() { self.root.remove(Path::new("/owed.json")) } else { self.write("owed.json", owed) }
+    pub fn set_owed(&self, owed: &PendingActions) -> Result<()> {
+        if *owed == PendingActions::default() {
+            self.root.remove(Path::new("/owed.json"))
+        } else {
+            self.write("owed.json", owed)
+        }
     }
 
     /// How the last run went; `None` before the first.

@@ -28,7 +28,7 @@ const PIPE: i32 = 1 << 20;
 
 /// A member that was taken out of an archive.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Extracted {
     /// Its content, on the disk, in the file that was given for it.
     pub file: Option<File>,
     /// Lower-case hex of its SHA-256.
@@ -55,7 +55,7 @@ pub(super) struct Unpacking<'scope> {
     /// Where its bytes go, while somebody reads them.
     to: Option<PipeWriter>,
     reader: Thread<'scope, ()>,
-    writer: Thread<'scope, Option<BTreeMap<String, Taken>>>,
+    writer: Thread<'scope, Option<BTreeMap<String, Extracted>>>,
 }
 
 impl<'scope> Unpacking<'scope> {
@@ -102,7 +102,7 @@ impl<'scope> Unpacking<'scope> {
     }
 
     /// The members, once the archive is whole: an error that is in the archive, or one of writing.
-    pub fn finish(self) -> Result<BTreeMap<String, Taken>> {
+    pub fn finish(self) -> Result<BTreeMap<String, Extracted>> {
         drop(self.to);
         let no_thread = || "can't start a thread that unpacks".to_owned();
         let read = self.reader.context(code::ARTIFACT, no_thread)?.join().map_err(|_| stopped())?;
@@ -143,7 +143,10 @@ fn send(to: &SyncSender<Piece>, name: &str, content: &mut dyn Read) -> Result<()
 }
 
 /// Writes members into their files, and has them on the disk. `None` when they broke off.
-fn write(from: &Receiver<Piece>, mut files: BTreeMap<String, Option<File>>) -> Result<Option<BTreeMap<String, Taken>>> {
+fn write(
+    from: &Receiver<Piece>,
+    mut files: BTreeMap<String, Option<File>>,
+) -> Result<Option<BTreeMap<String, Extracted>>> {
     let mut taken = BTreeMap::new();
     let mut writeback = Writeback::default();
     let mut member: Option<(String, Option<File>, Sha256)> = None;
@@ -162,7 +165,7 @@ fn write(from: &Receiver<Piece>, mut files: BTreeMap<String, Option<File>>) -> R
             if let Some(file) = &file {
                 writeback.whole(file).map_err(|error| failed_io("unpack", Path::new(&name), error))?;
             }
-            taken.insert(name, Taken { file, sha256: hex::encode(hasher.finalize()) });
+            taken.insert(name, Extracted { file, sha256: hex::encode(hasher.finalize()) });
         }
         let Piece::Member(name) = piece else {
             writeback

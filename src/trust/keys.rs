@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::document::{Doc, Files, Tree, layout, quoted};
 use crate::error::{Error, Exit, Result, code};
 use crate::store::Store;
-use crate::trust::{AllowedSigners, Message, Purpose, Seen};
+use crate::trust::{AllowedSigners, LastSeen, Message, Purpose};
 
 /// The version of the format that this program writes, and the only one that it reads.
 const FORMAT: i64 = 1;
@@ -181,7 +181,7 @@ impl KeySet {
     /// Keys have to be valid at `now`, or when the set was made, so that a host follows sets that were signed in time however long it
     /// was away (The Update Framework does not look at the expiry of roots on the way to the last one either). When that was, is the
     /// signers' word: it does not count where the host has `seen` a later release, and would have met the set before.
-    pub fn next(&self, bytes: &[u8], signatures: &[u8], now: Timestamp, seen: Option<&Seen>) -> Result<Self> {
+    pub fn next(&self, bytes: &[u8], signatures: &[u8], now: Timestamp, seen: Option<&LastSeen>) -> Result<Self> {
         let number = self.number + 1;
         let name = format!("key set {number}");
         let message = Message { bytes, purpose: Purpose::Keys, name: &name, at: now };
@@ -227,7 +227,7 @@ impl KeySet {
 
     /// The sets that follow this one in `tree`, oldest first, each signed by the one before; see [`KeySet::next`] for `now` and
     /// `seen`.
-    pub fn follow(&self, tree: &dyn Tree, now: Timestamp, seen: Option<&Seen>) -> Result<Vec<Signed>> {
+    pub fn follow(&self, tree: &dyn Tree, now: Timestamp, seen: Option<&LastSeen>) -> Result<Vec<Signed>> {
         let mut chain: Vec<Signed> = Vec::new();
         while chain.len() < LONGEST {
             let last = chain.last().map_or(self, |signed| &signed.set);

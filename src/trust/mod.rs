@@ -9,15 +9,15 @@ mod allowed;
 mod enrol;
 mod keys;
 mod manifest;
-mod memory;
 mod sign;
+mod state;
 
 pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint, signed_by};
 pub use enrol::{Enrolment, enrol};
 pub use keys::{KeySet, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
-pub use memory::{ANCHOR, Memory, Seen};
 pub use sign::{Signer, add_signature, sign};
+pub use state::{LastSeen, TRUST_FILE, TrustState};
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ pub struct Policy {
 
 /// A release's manifest whose signatures are good; its files are still to be fetched.
 #[derive(Debug)]
-pub struct Announced {
+pub struct VerifiedManifest {
     manifest: Arc<Manifest>,
     /// `release.toml`, as signed.
     pub bytes: Vec<u8>,
@@ -103,9 +103,9 @@ pub struct Announced {
 }
 
 impl Policy {
-    /// [`Announced::by`] the keys that count here, and of this site.
-    pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<Announced> {
-        let announced = Announced::by(&self.keys, tree, at)?;
+    /// [`VerifiedManifest::by`] the keys that count here, and of this site.
+    pub fn announce(&self, tree: &dyn Tree, at: Timestamp) -> Result<VerifiedManifest> {
+        let announced = VerifiedManifest::by(&self.keys, tree, at)?;
         if announced.manifest.site != self.site {
             return Err(Error::refused(
                 code::SIGNATURE,
@@ -120,7 +120,7 @@ impl Policy {
     }
 }
 
-impl Announced {
+impl VerifiedManifest {
     /// Checks signatures and then, only then, reads the manifest that they are over. Keys have to be valid at the time `at`.
     /// Which site it is of is the caller's to look at.
     pub fn by(keys: &KeySet, tree: &dyn Tree, at: Timestamp) -> Result<Self> {
@@ -156,7 +156,7 @@ impl Announced {
     }
 
     /// Refuses a release that is older than one seen before, expired, or signed in what is the future here.
-    pub fn check_time(&self, seen: Option<&Seen>, now: Timestamp) -> Result<()> {
+    pub fn check_time(&self, seen: Option<&LastSeen>, now: Timestamp) -> Result<()> {
         let Manifest { serial, created, expires, .. } = &*self.manifest;
         if let Some(seen) = seen {
             if seen.digest.is_empty() && *serial <= seen.serial {
@@ -343,15 +343,15 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn announced(serial: u64, files: BTreeMap<String, Listed>) -> Announced {
+    fn announced(serial: u64, files: BTreeMap<String, Listed>) -> VerifiedManifest {
         let (created, expires) = (at(CREATED), at(EXPIRES));
         let manifest = Manifest { site: "lab".to_owned(), serial, created, expires, files };
         let bytes = manifest.to_toml().into_bytes();
-        Announced { manifest: manifest.into(), bytes, signatures: Vec::new(), signers: Vec::new(), keys: 0 }
+        VerifiedManifest { manifest: manifest.into(), bytes, signatures: Vec::new(), signers: Vec::new(), keys: 0 }
     }
 
-    fn seen(serial: u64, digest: &str) -> Seen {
-        Seen { serial, created: at(CREATED), digest: digest.to_owned(), keys: 0 }
+    fn seen(serial: u64, digest: &str) -> LastSeen {
+        LastSeen { serial, created: at(CREATED), digest: digest.to_owned(), keys: 0 }
     }
 
     /// A source without lists, and what it was asked for.
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_clock_may_be_five_minutes_behind_the_newest_release_seen_and_no_more() {
         let release = announced(8, BTreeMap::new());
-        let seen = Seen { created: at("2026-12-01T00:00:00Z"), ..seen(7, "another") };
+        let seen = LastSeen { created: at("2026-12-01T00:00:00Z"), ..seen(7, "another") };
         let error = release.check_time(Some(&seen), at("2026-11-30T23:54:59.999999999Z")).unwrap_err();
         assert_eq!(error.code().name, code::CLOCK.name, "{error}");
         for now in ["2026-11-30T23:55:00Z", "2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use ssh_key::LineEnding;
 
 use crate::attack::host::{GOOD, Host, Tree, Via, allow, key};
@@ -21,7 +21,7 @@ fn locked(serial: u64, url: &str) -> Tree {
 }
 
 /// A host with the good release that asks a server like this before it takes the next; what `apply` says then.
-fn refused_with(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> String {
+fn refused_with(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> String {
     let server = Server::plain(answer).unwrap();
     let host = Host::with_good(Via::Dir);
     host.publish(&locked(GOOD + 1, &server.url("")));

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::git::{git, git_backend};
 use crate::support::lab::{Host, Lab, Output};
-use kpull::net::server::{Answer, Seen};
+use kpull::net::server::{Answer, Received};
 
 const MASTER: (&str, &str) = ("master1", "192.168.1.101");
 const CLIENT: (&str, &str) = ("client", "192.168.1.50");
@@ -41,7 +41,7 @@ impl World {
         let server = lab.in_network(move || {
             let listener = TcpListener::bind((FABRIC, 443)).unwrap();
             let repositories = git_backend(root.clone());
-            let answer = move |request: &Seen| match request.path.starts_with("/artifacts/") {
+            let answer = move |request: &Received| match request.path.starts_with("/artifacts/") {
                 true => Answer::new(200, std::fs::read(root.join(&request.path[1..])).unwrap()),
                 false => repositories(request),
             };

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use kpull::document::Files;
 use kpull::host::Host;
 use kpull::resolve::{Catalog, Facts, resolve};
-use kpull::secret::Secrets;
+use kpull::secret::SecretStore;
 use kpull::site::Site as Loaded;
 
 use crate::support::site::{Site, kpull};
@@ -46,7 +46,7 @@ fn facts(name: &str) -> Facts {
 }
 
 fn catalog(site: &Arc<Loaded>, facts: &Facts) -> Catalog {
-    resolve(site, "master1", facts, &Secrets::expected()).unwrap_or_else(|error| panic!("{}: {error}", facts.os.id))
+    resolve(site, "master1", facts, &SecretStore::expected()).unwrap_or_else(|error| panic!("{}: {error}", facts.os.id))
 }
 
 /// The text of a file that the catalog has.

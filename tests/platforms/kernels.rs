@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, open, openat2};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -149,11 +149,12 @@ fn served(tables: &str) -> (Site, Tree, Server) {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", NEW).sign();
     let dir = site.path().to_owned();
-    let server = Server::plain(move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
-        Ok(content) => Answer::new(200, content),
-        Err(_) => Answer::new(404, ""),
-    })
-    .unwrap();
+    let server =
+        Server::plain(move |request: &Received| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+            Ok(content) => Answer::new(200, content),
+            Err(_) => Answer::new(404, ""),
+        })
+        .unwrap();
     let tree = Tree::new();
     tree.configure(&format!("[[source]]\nhttp = \"{}\"\nretries = 0\n{tables}", server.url("/")));
     (site, tree, server)

@@ -10,8 +10,8 @@ use kpull::document::Files;
 use kpull::host::Host;
 use kpull::kind::Work;
 use kpull::pki::{Certificate, certificate_path};
-use kpull::resolve::{Catalog, Facts, World, resolve};
-use kpull::secret::Secrets;
+use kpull::resolve::{Catalog, Facts, TemplateContext, resolve};
+use kpull::secret::SecretStore;
 use kpull::site::Site;
 use kpull::store::Store;
 use ssh_key::LineEnding;
@@ -122,7 +122,7 @@ impl Made {
 
     /// The resources of a host of this architecture.
     pub fn catalog(&self, host: &str, arch: &str) -> Catalog {
-        let resolved = resolve(&self.site, host, &self.facts(host, arch), &Secrets::sealed());
+        let resolved = resolve(&self.site, host, &self.facts(host, arch), &SecretStore::sealed());
         resolved.unwrap_or_else(|error| panic!("{host}: {error}"))
     }
 
@@ -140,8 +140,8 @@ impl Made {
         Certificate::one(&path, &self.site.files.get(&path).unwrap()[..]).unwrap()
     }
 
-    fn world(&self, host: &str) -> Arc<World> {
-        World::new(self.site.clone(), host, &self.facts(host, "amd64"), &Secrets::sealed())
+    fn world(&self, host: &str) -> Arc<TemplateContext> {
+        TemplateContext::new(self.site.clone(), host, &self.facts(host, "amd64"), &SecretStore::sealed())
     }
 
     fn facts(&self, host: &str, arch: &str) -> Facts {
@@ -151,7 +151,7 @@ impl Made {
     /// What its roles ask for besides keys of certificates.
     fn secrets(&self) -> BTreeSet<String> {
         let resolved = |host: &String| -> Catalog {
-            resolve(&self.site, host, &self.facts(host, "amd64"), &Secrets::expected())
+            resolve(&self.site, host, &self.facts(host, "amd64"), &SecretStore::expected())
                 .unwrap_or_else(|error| panic!("{error}"))
         };
         let all = self.site.hosts.keys().flat_map(|host| resolved(host).secrets);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kpull::net::server::{Answer, Seen};
+use kpull::net::server::{Answer, Received};
 use serde_json::{Value, json};
 
 /// The slots of a group, and who has them.
@@ -30,14 +30,14 @@ impl StandIn {
     }
 
     /// Answers a request.
-    pub fn answer(&self, request: &Seen) -> Answer {
+    pub fn answer(&self, request: &Received) -> Answer {
         self.judge(request).map_or_else(
             |(status, kind, value)| Answer::new(status, json!({ "kind": kind, "value": value }).to_string()),
             |()| Answer::new(200, ""),
         )
     }
 
-    fn judge(&self, request: &Seen) -> Result<(), (u16, &'static str, String)> {
+    fn judge(&self, request: &Received) -> Result<(), (u16, &'static str, String)> {
         let bad = |why: &str| (400, "invalid_client_identity", format!("failed to validate client identity: {why}"));
         if !matches!(request.path.as_str(), "/v1/pre-reboot" | "/v1/steady-state") {
             return Err((404, "unknown_path", request.path.clone()));

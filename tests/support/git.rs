@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Answer, Seen};
+use super::{Answer, Received};
 
 /// Runs `git` in `dir`, away from anybody's configuration.
 pub fn git(dir: &Path, arguments: &[&str]) -> String {
@@ -26,7 +26,7 @@ pub fn git_command(dir: &Path) -> Command {
 }
 
 /// What `git http-backend` answers for the repositories in `root`.
-pub fn git_backend(root: PathBuf) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static {
+pub fn git_backend(root: PathBuf) -> impl Fn(&Received) -> Answer + Send + Sync + 'static {
     move |request| {
         let mut command = git_command(&root);
         command

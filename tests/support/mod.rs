@@ -18,4 +18,4 @@ pub mod traced;
 pub mod web;
 
 // of git.rs, which unit tests of src/net have too
-use kpull::net::server::{Answer, Seen};
+use kpull::net::server::{Answer, Received};

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use kpull::trust::Listed;
 
 use crate::support::site::{Site, Tree, kpull};
@@ -174,7 +174,7 @@ fn when_no_mirror_has_it_all_are_named() {
 /// Hands out `content` the way a good web server does; cuts the first answer in its middle.
 pub fn cutting(content: Vec<u8>) -> Server {
     let is_first = Mutex::new(true);
-    Server::plain(move |request: &Seen| {
+    Server::plain(move |request: &Received| {
         let from =
             request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         let mut answer = match from {
@@ -210,7 +210,7 @@ fn a_download_that_was_cut_goes_on_where_it_ended() {
 }
 
 /// Hands `content` out as nginx does: parts too, if it still is what the client has begun with.
-pub fn web(content: &[u8], request: &Seen) -> Answer {
+pub fn web(content: &[u8], request: &Received) -> Answer {
     let from = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let from = from.filter(|_| request.header("if-range").is_none_or(|state| state == "\"now\""));
     let answer = match from {
@@ -233,7 +233,7 @@ pub fn leave(tree: &Tree, content: &[u8], there: &[u8], url: &str, state: &str) 
 
 /// The `Range` and `If-Range` of every request.
 pub fn ranges(server: &Server) -> Vec<(Option<String>, Option<String>)> {
-    let header = |seen: &Seen, name: &str| seen.header(name).map(str::to_owned);
+    let header = |seen: &Received, name: &str| seen.header(name).map(str::to_owned);
     server.seen().iter().map(|seen| (header(seen, "range"), header(seen, "if-range"))).collect()
 }
 
@@ -243,7 +243,7 @@ fn goes_on(
     sized: bool,
     there: &[u8],
     state: &str,
-    answer: impl Fn(&[u8], &Seen) -> Answer + Send + Sync + 'static,
+    answer: impl Fn(&[u8], &Received) -> Answer + Send + Sync + 'static,
 ) -> Vec<(Option<String>, Option<String>)> {
     let content = bytes(10_000);
     let served = content.clone();
@@ -278,9 +278,9 @@ fn a_download_goes_on_only_while_the_server_has_the_same_file() {
     assert_eq!(goes_on(true, half, "now", web), [rest(5000, "now")]);
     assert_eq!(goes_on(true, half, "then", web), [rest(5000, "then")], "which is answered with all of it");
     // whoever knows no If-Range hands out the rest of another file
-    let knows_none = |content: &[u8], request: &Seen| {
+    let knows_none = |content: &[u8], request: &Received| {
         let headers = request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
-        web(content, &Seen { headers: headers.cloned().collect(), ..request.clone() })
+        web(content, &Received { headers: headers.cloned().collect(), ..request.clone() })
     };
     assert_eq!(goes_on(true, &[0; 5000], "then", knows_none), [rest(5000, "then"), WHOLE]);
 }
@@ -320,14 +320,14 @@ fn more_than_the_file_has_is_thrown_away_when_the_server_has_no_such_part() {
 
 #[test]
 fn a_part_that_begins_at_the_first_byte_is_the_whole_file() {
-    let from_zero = |content: &[u8], _: &Seen| {
+    let from_zero = |content: &[u8], _: &Received| {
         Answer::new(206, content).with("Content-Range", format!("bytes 0-{0}/{1}", content.len() - 1, content.len()))
     };
     let half = &bytes(10_000)[..5000];
     for sized in [true, false] {
         assert_eq!(goes_on(sized, half, "now", from_zero), [rest(5000, "now"), WHOLE]);
     }
-    let another = |content: &[u8], request: &Seen| match request.header("range") {
+    let another = |content: &[u8], request: &Received| match request.header("range") {
         Some(_) => Answer::new(206, &content[100..]).with("Content-Range", "bytes 100-9999/10000"),
         None => Answer::new(200, content),
     };

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use serde_json::Value;
 
 use crate::support::site::{Site, Tree};
@@ -94,7 +94,7 @@ fn a_way_back_is_told_with_the_release_that_was_left_and_is_over_with_the_next_g
 fn a_web_server_is_told_and_asked_again_and_what_it_does_not_take_is_told_at_the_next_run() {
     let status = Arc::new(AtomicU16::new(204));
     let answers = status.clone();
-    let server = Server::plain(move |_: &Seen| Answer::new(answers.load(Ordering::SeqCst), "")).unwrap();
+    let server = Server::plain(move |_: &Received| Answer::new(answers.load(Ordering::SeqCst), "")).unwrap();
     let url = server.url("services/very-secret-path");
     let (site, tree) = host(&format!("[[hook]]\non = [\"failure\"]\npost = \"{url}\"\nretries = 1\n"));
     tree.kpull("apply").exits(0);

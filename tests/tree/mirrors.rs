@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use kpull::trust::Listed;
 
 use crate::support::site::{Site, Tree};
@@ -28,7 +28,7 @@ fn enrolled(urls: &[String], content: &[u8], artifacts: &str) -> (Site, Tree) {
 /// An evil mirror first, then a good one: one run gets the tool, and leaves nothing else behind. What the good one was asked for.
 fn gets_it_all_the_same(
     there: Option<&[u8]>,
-    evil: impl Fn(&[u8], &Seen) -> Answer + Send + Sync + 'static,
+    evil: impl Fn(&[u8], &Received) -> Answer + Send + Sync + 'static,
 ) -> Vec<(Option<String>, Option<String>)> {
     let content = bytes(SIZE);
     let (first, second) = (content.clone(), content.clone());
@@ -50,20 +50,20 @@ fn gets_it_all_the_same(
 
 #[test]
 fn garbage_that_a_mirror_leaves_behind_blocks_no_other_mirror() {
-    let breaks_off = |_: &[u8], _: &Seen| {
+    let breaks_off = |_: &[u8], _: &Received| {
         Answer { announced: false, ..Answer::new(200, vec![7; 6000]) }.with("Content-Length", SIZE.to_string())
     };
     // the good one goes on with it, and then begins anew
     let rest = (Some("bytes=6000-".to_owned()), None);
     assert_eq!(gets_it_all_the_same(None, breaks_off), [rest, WHOLE]);
-    let too_much = |_: &[u8], _: &Seen| Answer { announced: false, ..Answer::new(200, vec![7; SIZE + 1]) };
+    let too_much = |_: &[u8], _: &Received| Answer { announced: false, ..Answer::new(200, vec![7; SIZE + 1]) };
     assert_eq!(gets_it_all_the_same(None, too_much), [WHOLE]);
 }
 
 #[test]
 fn a_part_that_nobody_asked_for_is_not_taken() {
     let part = |range: &'static str| {
-        move |content: &[u8], _: &Seen| Answer::new(206, &content[5000..]).with("Content-Range", range)
+        move |content: &[u8], _: &Received| Answer::new(206, &content[5000..]).with("Content-Range", range)
     };
     for range in ["bytes 5000-9999/10000", "bytes 0-4999/10000", "bytes 0-9999/*", "bytes */10000", "none"] {
         assert_eq!(gets_it_all_the_same(None, part(range)), [WHOLE], "{range}");
@@ -80,7 +80,7 @@ fn another_part_than_the_one_that_was_asked_for_is_not_taken() {
         "bytes 18446744073709551615-0/1",
         "x",
     ] {
-        let answer = move |_: &[u8], request: &Seen| match request.header("range") {
+        let answer = move |_: &[u8], request: &Received| match request.header("range") {
             Some(_) => Answer::new(206, vec![7; 5000]).with("Content-Range", range),
             None => Answer::new(404, ""),
         };
@@ -89,7 +89,7 @@ fn another_part_than_the_one_that_was_asked_for_is_not_taken() {
         assert_eq!(gets_it_all_the_same(Some(half), answer), [rest], "{range}");
     }
     // the right range in words, and other bytes in fact
-    let lies = |_: &[u8], request: &Seen| match request.header("range") {
+    let lies = |_: &[u8], request: &Received| match request.header("range") {
         Some(_) => Answer::new(206, vec![7; 5000]).with("Content-Range", "bytes 5000-9999/10000"),
         None => Answer::new(200, vec![7; SIZE]),
     };
@@ -99,13 +99,13 @@ fn another_part_than_the_one_that_was_asked_for_is_not_taken() {
 #[test]
 fn a_whole_body_in_answer_to_a_range_is_not_put_behind_what_is_there() {
     let half = &bytes(SIZE)[..5000];
-    let evil = |_: &[u8], _: &Seen| Answer::new(200, vec![7; SIZE]);
+    let evil = |_: &[u8], _: &Received| Answer::new(200, vec![7; SIZE]);
     assert_eq!(gets_it_all_the_same(Some(half), evil), [WHOLE]);
 }
 
 #[test]
 fn what_a_mirror_has_compressed_without_being_asked_is_not_the_file() {
-    let zipped = |content: &[u8], request: &Seen| {
+    let zipped = |content: &[u8], request: &Received| {
         assert_eq!(request.header("accept-encoding").unwrap_or("identity"), "identity");
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packer.write_all(content).unwrap();
@@ -119,14 +119,14 @@ fn a_redirect_to_another_mirror_in_the_middle_of_a_file_gives_no_file_of_two() {
     let other = Server::plain(|request| web(&[7; SIZE], request)).unwrap();
     let to = other.url("tool");
     let half = &bytes(SIZE)[..5000];
-    let evil = move |_: &[u8], _: &Seen| Answer::new(302, "").with("Location", to.clone());
+    let evil = move |_: &[u8], _: &Received| Answer::new(302, "").with("Location", to.clone());
     assert_eq!(gets_it_all_the_same(Some(half), evil), [WHOLE]);
     assert!(other.seen().len() >= 2, "the rest, and then all of it");
 }
 
 #[test]
 fn bytes_of_the_right_length_that_are_the_wrong_ones_block_nobody() {
-    let nothing = |_: &[u8], _: &Seen| Answer::new(404, "");
+    let nothing = |_: &[u8], _: &Received| Answer::new(404, "");
     assert_eq!(gets_it_all_the_same(Some(&[0; SIZE]), nothing), [WHOLE]);
     assert_eq!(gets_it_all_the_same(Some(&[0; 2 * SIZE]), nothing), [WHOLE]);
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use kpull::trust::Listed;
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ fn a_source_that_answers_in_time_is_all_that_is_waited_for() {
     let dir = site.path().to_owned();
     let server = Server::plain({
         let asked = AtomicBool::new(false);
-        move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+        move |request: &Received| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
             Ok(content) if asked.swap(true, Ordering::SeqCst) => Answer::new(200, content),
             Ok(_) => Answer::new(503, ""),
             Err(_) => Answer::new(404, ""),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::{Arc, Mutex};
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use kpull::trust::{AllowedSigners, KeySet, Purpose};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
@@ -562,7 +562,7 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     let server = {
         let (locks, what) = (locks.clone(), what.clone());
         let broken =
-            move |request: &Seen| !what.lock().unwrap().is_empty() && request.path.ends_with(*what.lock().unwrap());
+            move |request: &Received| !what.lock().unwrap().is_empty() && request.path.ends_with(*what.lock().unwrap());
         Server::plain(move |request| if broken(request) { Answer::new(502, "") } else { locks.answer(request) })
             .unwrap()
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 
 use crate::support::child;
 use crate::support::git::{git, git_backend};
@@ -57,7 +57,7 @@ fn enrolled(sources: &[&str]) -> Tree {
 /// What any web server does with a directory.
 pub fn files(dir: &Path) -> Server {
     let dir = dir.to_owned();
-    Server::plain(move |request: &Seen| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
+    Server::plain(move |request: &Received| match fs::read(dir.join(request.path.trim_start_matches('/'))) {
         Ok(content) => Answer::new(200, content),
         Err(_) => Answer::new(404, ""),
     })
@@ -115,7 +115,7 @@ fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
         let seen = Arc::new(Mutex::new(None));
         let (files, backend) = (site.path().to_owned(), git_backend(hub.path().to_owned()));
         let (kept, name) = (seen.clone(), tree.path().to_str().unwrap().to_owned());
-        let server = Server::plain(move |request: &Seen| {
+        let server = Server::plain(move |request: &Received| {
             *kept.lock().unwrap() = child::status(&name);
             if git {
                 return backend(request);
@@ -386,7 +386,7 @@ fn a_web_page_or_gzip_in_the_place_of_a_file_is_called_that() {
         let site = mixed();
         site.sign();
         let dir = site.path().to_owned();
-        let server = Server::plain(move |request: &Seen| match request.path.trim_start_matches('/') {
+        let server = Server::plain(move |request: &Received| match request.path.trim_start_matches('/') {
             "roles/base/files/unix" => answer.clone(),
             path => fs::read(dir.join(path)).map_or_else(|_| Answer::new(404, ""), |content| Answer::new(200, content)),
         })

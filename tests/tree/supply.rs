@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
 
 use kpull::document::layout;
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use kpull::trust::Listed;
 
 use crate::support::site::{Output, Site, Tree, command, kpull};
@@ -38,10 +38,10 @@ pub fn publish(site: &Site, target: &str, more: &[&str]) -> Output {
 type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// A server that takes PUT, gives `ETag`s and honours conditions; `put` hears of every PUT before it counts.
-fn bucket(put: impl Fn(&Seen) + Send + Sync + 'static) -> (Server, Kept) {
+fn bucket(put: impl Fn(&Received) + Send + Sync + 'static) -> (Server, Kept) {
     let kept = Kept::default();
     let files = kept.clone();
-    let server = Server::plain(move |request: &Seen| {
+    let server = Server::plain(move |request: &Received| {
         if request.method == "PUT" {
             put(request);
         }
@@ -97,7 +97,7 @@ fn a_published_release_is_taken_and_the_next_brings_only_what_is_new() {
     let value = publish(&site, &server.url("sites/a"), &["--json"]).exits(0).json().remove(0);
     assert_eq!((&value["serial"], &value["sent"], &value["known"]), (&2.into(), &3.into(), &2.into()));
     let seen = server.seen();
-    let puts: Vec<&Seen> = seen[before..].iter().filter(|seen| seen.method == "PUT").collect();
+    let puts: Vec<&Received> = seen[before..].iter().filter(|seen| seen.method == "PUT").collect();
     let last: Vec<&str> = puts.iter().rev().take(2).map(|seen| seen.path.as_str()).collect();
     assert_eq!((puts.len(), last), (5, vec!["/sites/a/current.toml", "/sites/a/releases/2.toml"]));
     assert!(puts[4].header("if-match").is_some());
@@ -239,7 +239,7 @@ fn a_file_that_its_publisher_does_not_know_is_refused_and_nothing_is_written() {
         let (name, text) = (format!("/v/{name}"), text.clone());
         let content = Arc::new(Mutex::new("evil"));
         let served = content.clone();
-        let server = Server::plain(move |request: &Seen| match request.path.as_str() {
+        let server = Server::plain(move |request: &Received| match request.path.as_str() {
             "/v/tool-1.0-amd64" => Answer::new(200, *served.lock().unwrap()),
             path if path == name => Answer::new(200, text.clone()),
             _ => Answer::new(404, ""),
@@ -464,7 +464,7 @@ fn check_tells_of_every_address_and_fails_when_none_of_a_pin_works() {
 #[test]
 fn an_address_is_asked_for_its_head_or_when_the_server_takes_no_head_for_its_body() {
     for takes_head in [true, false] {
-        let server = Server::plain(move |request: &Seen| match request.method.as_str() {
+        let server = Server::plain(move |request: &Received| match request.method.as_str() {
             "HEAD" if !takes_head => Answer::new(405, ""),
             "HEAD" => {
                 let mut answer = Answer::new(200, "").with("Content-Length", "4");

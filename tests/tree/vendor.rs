@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use kpull::document::Files;
 use kpull::document::layout::{MANIFEST, SIGNATURES};
-use kpull::net::server::{Answer, Seen, Server};
+use kpull::net::server::{Answer, Received, Server};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
@@ -463,7 +463,7 @@ fn a_host_does_not_fetch_where_a_role_was_taken_from() {
     site.sign();
     let (asked, dir) = (Arc::new(Mutex::new(Vec::new())), site.path().to_owned());
     let kept = asked.clone();
-    let server = Server::plain(move |request: &Seen| {
+    let server = Server::plain(move |request: &Received| {
         let path = request.path.trim_start_matches('/').to_owned();
         let answer = fs::read(dir.join(&path)).map_or_else(|_| Answer::new(404, ""), |bytes| Answer::new(200, bytes));
         kept.lock().unwrap().push(path);

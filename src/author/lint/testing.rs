@@ -6,7 +6,7 @@ use crate::author::lint::{lint, lint_hosts};
 use crate::document::Files;
 use crate::error::Error;
 use crate::resolve::{Facts, resolve};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 
 /// `artifacts.toml` with one artifact, `app` 1.0.
@@ -32,7 +32,7 @@ pub fn errors(files: &[(&str, &str)]) -> Vec<Error> {
     }
     let site = Arc::new(Site::load(files).unwrap());
     let catalog = |(name, host): (&String, &crate::site::HostVars)| {
-        resolve(&site, name, &Facts::assumed(name, host.address, None).unwrap(), &Secrets::expected()).unwrap()
+        resolve(&site, name, &Facts::assumed(name, host.address, None).unwrap(), &SecretStore::expected()).unwrap()
     };
     let catalogs: Vec<_> = site.hosts.iter().map(catalog).collect();
     let found = [lint_hosts(&site), lint(&site, &catalogs)].concat();

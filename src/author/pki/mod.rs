@@ -1,9 +1,9 @@
 //! The operator's side of certificates: authorities, requests, renewal, revocation.
 
+mod admin;
 mod draft;
-mod office;
 mod status;
 
+pub use admin::{Completed, Operation, PkiAdmin, Step};
 pub use draft::Draft;
-pub use office::{Deed, Done, Office, Step};
-pub use status::{Standing, State, survey};
+pub use status::{CertificateState, CertificateStatus, survey};

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Place, Result, code};
-use crate::pki::{Certificate, Wish, authority_path, certificate_path, key_secret, request_path};
+use crate::pki::{Certificate, CertificateRequest, authority_path, certificate_path, key_secret, request_path};
 use crate::resolve::{Facts, wishes};
 use crate::secret::name;
 use crate::site::Site;
 
 /// How a certificate stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CertificateState {
     /// As it is wanted, and not due yet.
     Good,
     /// As it is wanted, and to be renewed by now.
@@ -32,7 +32,7 @@ pub enum State {
     Unwanted,
 }
 
-impl State {
+impl CertificateState {
     /// One word for it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for CertificateState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting => f.write_str("waits for the host's request"),
@@ -59,20 +59,20 @@ impl fmt::Display for State {
 
 /// One certificate of one host.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct CertificateStatus {
     /// The host.
     pub host: String,
     /// Its name there.
     pub name: String,
     /// What a role wants, and where that is written; `None` when none does.
-    pub wish: Option<(Wish, Place)>,
+    pub wish: Option<(CertificateRequest, Place)>,
     /// What there is.
     pub certificate: Option<Certificate>,
     /// How it stands.
-    pub state: State,
+    pub state: CertificateState,
 }
 
-impl Standing {
+impl CertificateStatus {
     /// How long until the certificate's end.
     pub fn left(&self, now: Timestamp) -> Option<SignedDuration> {
         self.certificate.as_ref().map(|certificate| certificate.not_after.duration_since(now))
@@ -83,8 +83,8 @@ impl Standing {
         let (_, place) = self.wish.as_ref()?;
         let (host, name) = (&self.host, &self.name);
         let (why, help) = match &self.state {
-            State::Expired => ("it has expired".to_owned(), "run `kpull pki renew`"),
-            State::Changed(how) => (how.join("; "), "run `kpull pki issue`"),
+            CertificateState::Expired => ("it has expired".to_owned(), "run `kpull pki renew`"),
+            CertificateState::Changed(how) => (how.join("; "), "run `kpull pki issue`"),
             _ => return None,
         };
         let what = format!("the certificate {name} of {host} is not good");
@@ -93,21 +93,21 @@ impl Standing {
 
     /// Whether it has to be renewed by now.
     pub fn is_due(&self) -> bool {
-        self.state == State::Due
+        self.state == CertificateState::Due
     }
 
     /// How it stands needs somebody's attention, though nothing is broken yet.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let (host, name) = (&self.host, &self.name);
         Some(match self.state {
-            State::Due => {
+            CertificateState::Due => {
                 let days = self.left(now).unwrap_or_default().as_hours() / 24;
                 format!("the certificate {name} of {host} ends in {days} days: run `kpull pki renew`")
             }
-            State::Waiting => format!(
+            CertificateState::Waiting => format!(
                 "the certificate {name} of {host} waits for the host's request: apply there, then `kpull pki sign-request`"
             ),
-            State::Unwanted => {
+            CertificateState::Unwanted => {
                 format!("no role wants the certificate {name} of {host} any more: `kpull pki revoke {host} {name}`")
             }
             _ => return None,
@@ -116,7 +116,7 @@ impl Standing {
 }
 
 /// Every certificate of a site, by host and name, with the facts that were recorded in `dir`. What can't be resolved is an error.
-pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Vec<Standing>> {
+pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Vec<CertificateStatus>> {
     let mut errors = Vec::new();
     let mut standings = BTreeMap::new();
     for (host, vars) in &site.hosts {
@@ -135,12 +135,12 @@ pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Ve
     Error::check(errors)?;
     for (path, bytes) in site.files.iter() {
         let Some((host, name)) = certificate_at(path) else { continue };
-        standings.entry((host.to_owned(), name.to_owned())).or_insert(Standing {
+        standings.entry((host.to_owned(), name.to_owned())).or_insert(CertificateStatus {
             host: host.to_owned(),
             name: name.to_owned(),
             wish: None,
             certificate: Some(Certificate::one(path, bytes)?),
-            state: State::Unwanted,
+            state: CertificateState::Unwanted,
         });
     }
     Ok(standings.into_values().collect())
@@ -157,25 +157,31 @@ pub(super) fn bundle(site: &Site, authority: &str) -> Result<Vec<Certificate>> {
     site.files.get(&path).map_or(Ok(Vec::new()), |bytes| Certificate::bundle(&path, bytes))
 }
 
-fn stand(site: &Site, host: &str, wish: Wish, place: Place, now: Timestamp) -> Result<Standing> {
+fn stand(site: &Site, host: &str, wish: CertificateRequest, place: Place, now: Timestamp) -> Result<CertificateStatus> {
     let path = certificate_path(host, &wish.name);
     let certificate = site.files.get(&path).map(|bytes| Certificate::one(&path, bytes)).transpose()?;
     let authority = bundle(site, &wish.authority)?.into_iter().next();
     let has_key = wish.key_on_host || site.files.get(&name::path_of(&key_secret(host, &wish.name))).is_some();
     let has_request = site.files.get(&request_path(host, &wish.name)).is_some();
     let state = match (&certificate, &authority) {
-        _ if wish.key_on_host && !has_request => State::Waiting,
+        _ if wish.key_on_host && !has_request => CertificateState::Waiting,
         (Some(certificate), Some(authority)) if has_key => {
             let differences = certificate.differences(&wish, authority);
             let left = certificate.not_after.duration_since(now);
             match differences.is_empty() {
-                false => State::Changed(differences),
-                true if left <= SignedDuration::ZERO => State::Expired,
-                true if left <= wish.renew_before => State::Due,
-                true => State::Good,
+                false => CertificateState::Changed(differences),
+                true if left <= SignedDuration::ZERO => CertificateState::Expired,
+                true if left <= wish.renew_before => CertificateState::Due,
+                true => CertificateState::Good,
             }
         }
-        _ => State::Missing,
+        _ => CertificateState::Missing,
     };
-    Ok(Standing { host: host.to_owned(), name: wish.name.clone(), wish: Some((wish, place)), certificate, state })
+    Ok(CertificateStatus {
+        host: host.to_owned(),
+        name: wish.name.clone(),
+        wish: Some((wish, place)),
+        certificate,
+        state,
+    })
 }

@@ -1,4 +1,4 @@
 //! The operator's side of secrets: making, reading and encrypting them anew, and finding texts that should be secrets.
 
-pub mod desk;
+pub mod admin;
 pub mod scan;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::author::supply::pin::ARTIFACTS;
 use crate::document::{Artifact, Doc, Files, Pin};
 use crate::error::{Context, Error, Place, Result, code};
-use crate::net::download::{Progress, Wanted, download, hash};
+use crate::net::download::{DownloadRequest, Progress, download, hash};
 use crate::net::{self, Client, Conditions, Kind, Options};
 use crate::store::archive::{self, Limits};
 use crate::store::tree;
@@ -60,7 +60,7 @@ pub fn check(
             for (index, url) in pin.urls.iter().enumerate() {
                 let answer = if checking.download {
                     let part = scratch.path().join("file");
-                    let wanted = Wanted { name, sha256: Some(&pin.sha256), size: pin.size };
+                    let wanted = DownloadRequest { name, sha256: Some(&pin.sha256), size: pin.size };
                     download(&checking.net, url, &part, &wanted, progress).and_then(|got| {
                         local = local
                             .take()

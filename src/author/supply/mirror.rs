@@ -12,7 +12,7 @@ use crate::document::{Artifact, Pin, is_sha256};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::Root;
 use crate::net::Options;
-use crate::net::download::{LARGEST_PINNED, Progress, Wanted, download_any, hash};
+use crate::net::download::{DownloadRequest, LARGEST_PINNED, Progress, download_any, hash};
 
 /// The name of the list, for people: hosts don't read it.
 pub const INDEX: &str = "index.json";
@@ -152,7 +152,7 @@ impl Mirror {
             done = Done::Mended;
         }
         let part = path.with_extension("part");
-        let wanted = Wanted { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
+        let wanted = DownloadRequest { name: &pin.name, sha256: Some(&pin.sha256), size: pin.size };
         let others = filling.from.iter().map(|mirror| layout::artifact_in(mirror, &pin.sha256));
         let urls: Vec<String> = others.chain(pin.urls.iter().cloned()).collect();
         let got = download_any(&filling.net, &urls, &part, &wanted, progress, &mut |_| {}, &mut |_, _| {})

@@ -14,7 +14,7 @@ use reqwest::Url;
 use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
 use crate::document::{Files, is_sha256, read_if_there};
 use crate::error::{Context, Error, Exit, Result, code};
-use crate::host::root::{Access, Root, Seen, What};
+use crate::host::root::{Access, FileType, Fingerprint, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{Listed, Manifest, signed_by};
 
@@ -238,12 +238,12 @@ impl Dir {
     }
 
     /// The files in a directory of it: names, paths, and what tells their age.
-    fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf, Seen)>> {
+    fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf, Fingerprint)>> {
         let dir = self.path.join(name);
         let mut entries = Vec::new();
         for name in self.root.names(&dir)? {
             let path = dir.join(&name);
-            if self.root.meta(&path)?.is_some_and(|meta| meta.what == What::File)
+            if self.root.meta(&path)?.is_some_and(|meta| meta.what == FileType::File)
                 && let Some(seen) = self.root.seen(&path)?
             {
                 entries.push((name, path, seen));
@@ -290,7 +290,7 @@ fn not_pruned(error: Error) -> Error {
 }
 
 /// Whether a file was written more than `grace` ago. What can't be told is young.
-fn is_older(seen: Option<&Seen>, grace: Duration) -> bool {
+fn is_older(seen: Option<&Fingerprint>, grace: Duration) -> bool {
     let age = seen.and_then(|seen| Timestamp::now().as_second().checked_sub(seen.mtime.0)).map(u64::try_from);
     age.is_some_and(|age| age.is_ok_and(|age| age >= grace.as_secs()))
 }

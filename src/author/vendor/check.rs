@@ -1,6 +1,6 @@
 //! What `check` finds about roles that were taken from other sites: edits by hand, and other pins than are there.
 
-use crate::author::vendor::{Edit, FILE, List, ORIGIN, Origin, Upstream, Wanted};
+use crate::author::vendor::{Edit, FILE, List, ORIGIN, Origin, RoleRequest, Upstream};
 use crate::document::{Doc, Files};
 use crate::error::{Error, Result, code};
 
@@ -24,7 +24,7 @@ pub fn complaints(files: &Files, list: Option<&List>) -> Vec<Error> {
     errors
 }
 
-fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &Wanted)>) -> Result<Vec<Error>> {
+fn of_role(files: &Files, role: &str, listed: Option<(&Upstream, &RoleRequest)>) -> Result<Vec<Error>> {
     let (doc, origin) = match (Origin::read(files, role)?, listed) {
         (Some(read), _) => read,
         (None, None) => return Ok(Vec::new()),

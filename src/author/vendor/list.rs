@@ -36,7 +36,7 @@ pub struct Upstream {
     /// How many of them have to have signed.
     pub threshold: usize,
     /// What is taken.
-    pub roles: Vec<Wanted>,
+    pub roles: Vec<RoleRequest>,
     /// Where its table is.
     pub place: Place,
     /// Where its commit is.
@@ -45,7 +45,7 @@ pub struct Upstream {
 
 /// A role that is taken.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct RoleRequest {
     /// What it is called there.
     pub name: String,
     /// What it is called here.
@@ -123,7 +123,7 @@ impl List {
     }
 
     /// The role that is called `own` here, and the site that it is of.
-    pub fn find(&self, own: &str) -> Option<(&Upstream, &Wanted)> {
+    pub fn find(&self, own: &str) -> Option<(&Upstream, &RoleRequest)> {
         let all =
             self.upstreams.iter().flat_map(|upstream| upstream.roles.iter().map(move |wanted| (upstream, wanted)));
         all.into_iter().find(|(_, wanted)| wanted.own == own)
@@ -176,7 +176,7 @@ fn upstream(doc: &Doc, site: &str, file: UpstreamFile) -> Result<Upstream> {
                 .at(place, "this name")
                 .help("templates know this name already: { name = \"NAME\", as = \"OWN NAME\" }"));
         }
-        roles.push(Wanted { name, own, place });
+        roles.push(RoleRequest { name, own, place });
     }
     let place = doc.key_place(&at(&[]));
     let (site, commit) = (site.to_owned(), file.commit.to_ascii_lowercase());

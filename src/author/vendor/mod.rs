@@ -7,7 +7,7 @@ mod origin;
 
 pub use check::complaints;
 pub(crate) use list::UpstreamFile;
-pub use list::{FILE, List, Upstream, Wanted};
+pub use list::{FILE, List, RoleRequest, Upstream};
 pub use origin::{Edit, ORIGIN, Origin};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +22,11 @@ use crate::net;
 use crate::sandbox;
 use crate::site::Role;
 use crate::source::{self, Config};
-use crate::trust::{Announced, KeySet};
+use crate::trust::{KeySet, VerifiedManifest};
 
 /// A role as another site's signers saw it.
 #[derive(Debug)]
-pub struct Taken {
+pub struct VendoredRole {
     /// What it is called here.
     pub own: String,
     /// Where it comes from.
@@ -51,7 +51,7 @@ pub struct Change {
 }
 
 /// Asks `upstream` for the roles that are wanted of it. Nothing is looked at before its signatures are good.
-pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
+pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<VendoredRole>> {
     let cache = tempfile::tempdir().context(code::VENDOR, || "can't make a temporary directory".to_owned())?;
     let config = Config {
         git: Some(upstream.git.clone()),
@@ -63,7 +63,7 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
     };
     let tree = source::state(&mut *sandbox::open(&config, &cache.path().join("source"), &[])?)?;
     let keys = KeySet::start(&upstream.site, upstream.signers.clone(), upstream.threshold, 1);
-    let announced = Announced::by(&keys, &*tree, Timestamp::now())?;
+    let announced = VerifiedManifest::by(&keys, &*tree, Timestamp::now())?;
     let manifest = announced.manifest();
     if manifest.site != upstream.site {
         return Err(Error::refused(
@@ -88,10 +88,10 @@ pub fn take(upstream: &Upstream, net: &net::Options) -> Result<Vec<Taken>> {
         ));
     }
     let part = announced.fetch_part(&*tree, &|path| upstream.roles.iter().any(|wanted| wanted.path(path).is_some()))?;
-    upstream.roles.iter().map(|wanted| Taken::of(wanted, upstream, &announced, part.get())).collect()
+    upstream.roles.iter().map(|wanted| VendoredRole::of(wanted, upstream, &announced, part.get())).collect()
 }
 
-impl Wanted {
+impl RoleRequest {
     /// The path in the role's directory of what is taken from `path` of the other site; `None` for what is not taken.
     fn path<'a>(&self, path: &'a str) -> Option<&'a str> {
         let path = path.strip_prefix("roles/")?.strip_prefix(self.name.as_str())?.strip_prefix('/')?;
@@ -101,8 +101,8 @@ impl Wanted {
     }
 }
 
-impl Taken {
-    fn of(wanted: &Wanted, upstream: &Upstream, announced: &Announced, part: &Files) -> Result<Self> {
+impl VendoredRole {
+    fn of(wanted: &RoleRequest, upstream: &Upstream, announced: &VerifiedManifest, part: &Files) -> Result<Self> {
         let own = &wanted.own;
         let files: BTreeMap<String, Arc<[u8]>> =
             part.iter().filter_map(|(path, content)| Some((wanted.path(path)?.to_owned(), content.clone()))).collect();
@@ -135,7 +135,7 @@ impl Taken {
 
 /// What has to be written and removed in a site, which has `files`, to have all that was `taken`. A role of the site's own, and
 /// one that was edited, is an error and not a change.
-pub fn changes(files: &Files, taken: &[Taken]) -> Result<Vec<Change>> {
+pub fn changes(files: &Files, taken: &[VendoredRole]) -> Result<Vec<Change>> {
     let (mut changes, mut errors) = (Vec::new(), Vec::new());
     let mut known: BTreeSet<String> = files.children("roles").into_iter().collect();
     known.extend(taken.iter().map(|taken| taken.own.clone()));
@@ -159,7 +159,7 @@ pub fn changes(files: &Files, taken: &[Taken]) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-impl Taken {
+impl VendoredRole {
     fn changes(&self, files: &Files) -> Result<Vec<Change>> {
         let own = &self.own;
         let before = Origin::read(files, own)?;

@@ -1,6 +1,6 @@
 //! `kpull demo`: the shipped site on three hosts in directories, through the same code as on a real host.
 
-mod world;
+mod setup;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use std::time::Instant;
 use clap::Args;
 use jiff::SignedDuration;
 
-use crate::author::pki::Done;
+use crate::author::pki::Completed;
 use crate::cli::{Run, apply, graphical, print, print_as_is};
-use crate::engine::{Agent, How, plan};
+use crate::engine::{Agent, RunOptions, plan};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::report::{Event, Notes, Report, Summary, Text};
 use crate::trust::{Signer, sign};
-use world::World;
+use setup::DemoSetup;
 
 /// Arguments of `demo`.
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ pub struct Demo {
 impl Run for Demo {
     fn run(&self) -> Result<Exit> {
         let start = Instant::now();
-        let world = World::make(&self.dir)?;
+        let world = DemoSetup::make(&self.dir)?;
         print(&format!(
             "A site, its signer, a server and three hosts, all in {}. Nothing outside it is touched.",
             self.dir.display()
@@ -48,8 +48,9 @@ impl Run for Demo {
             "authorities are made and certificates issued, each key and secret encrypted to the hosts that need it.",
         );
         let (made, issued) = world.issue()?;
-        let hosts = |done: &[Done]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
-        let names = |done: &[Done]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
+        let hosts =
+            |done: &[Completed]| done.iter().filter_map(|done| done.host.as_ref()).collect::<BTreeSet<_>>().len();
+        let names = |done: &[Completed]| done.iter().map(|done| done.name.as_str()).collect::<Vec<_>>().join(", ");
         print(&format!("   made      {}", names(&made)));
         print(&format!("   issued    {} certificates for {} hosts", issued.len(), hosts(&issued)));
         print(&format!("   secrets   {}", world.make_secrets()?.join(", ")));
@@ -99,7 +100,7 @@ impl Run for Demo {
 }
 
 impl Demo {
-    fn drift(&self, world: &World) -> Result<()> {
+    fn drift(&self, world: &DemoSetup) -> Result<()> {
         const FILE: &str = "/etc/kubernetes/audit-policy.yaml";
         step(
             7,
@@ -113,7 +114,7 @@ impl Demo {
         world.apply("master2", &Text::new(false)).map(drop)
     }
 
-    fn tampered(&self, world: &World) -> Result<()> {
+    fn tampered(&self, world: &DemoSetup) -> Result<()> {
         step(
             8,
             "Tampered with",
@@ -141,7 +142,7 @@ impl Demo {
     }
 }
 
-impl World {
+impl DemoSetup {
     fn sign(&self) -> Result<String> {
         let signed = sign(&self.site(), &Signer::of(&self.signer())?, SignedDuration::from_hours(24 * 30), false)?;
         Ok(format!(
@@ -160,7 +161,7 @@ impl World {
 
     fn apply(&self, host: &str, report: &dyn Report) -> Result<Summary> {
         let notes = Notes::new(Box::new(report));
-        apply::run(&self.agent(host, &notes)?, &notes, How::default())
+        apply::run(&self.agent(host, &notes)?, &notes, RunOptions::default())
     }
 
     fn plan(&self, host: &str) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::host::root::Root;
 use crate::read;
 use crate::report::VERSION;
 use crate::site::Site;
-use crate::status::{Place, Record, State};
+use crate::status::{HostState, Record, RecordSource};
 use crate::trust::{KeySet, Manifest};
 
 /// Arguments of `fleet`.
@@ -53,28 +53,28 @@ pub struct Fleet {
 /// A host, what it is like, what it said, and what is wrong with that.
 struct Line<'a> {
     host: &'a str,
-    state: State,
+    state: HostState,
     record: Option<Record>,
     why: String,
 }
 
 impl Fleet {
-    fn place(&self) -> Result<Place> {
+    fn place(&self) -> Result<RecordSource> {
         let TlsArgs { ca, client_cert, client_key } = &self.tls;
         if let Some(cluster) = cluster(&self.etcd, ca.as_deref(), client_cert.as_deref(), client_key.as_deref())? {
             let loaded = cluster.load()?;
-            return Ok(Place::Etcd(Rc::new(etcd::Client::new(&cluster, loaded)?)));
+            return Ok(RecordSource::Etcd(Rc::new(etcd::Client::new(&cluster, loaded)?)));
         }
         let from = self.from.clone().unwrap_or_default();
         if from.starts_with("http://") || from.starts_with("https://") {
-            return Ok(Place::on_web(&from, &self.tls.options(), &[]));
+            return Ok(RecordSource::on_web(&from, &self.tls.options(), &[]));
         }
         let dir = PathBuf::from(from);
         if !read::is_directory(&dir) {
             return Err(Error::new(code::FLEET, format!("there is no directory {}", dir.display()))
                 .help("name the `dir` under [status] in the hosts' kpull.toml, or an address of it"));
         }
-        Ok(Place::Dir(dir))
+        Ok(RecordSource::Dir(dir))
     }
 }
 
@@ -102,20 +102,20 @@ impl Run for Fleet {
 
 impl Fleet {
     /// Reads every record once, and tells of them.
-    fn look(&self, place: &Place, site: &Site) -> Result<Exit> {
+    fn look(&self, place: &RecordSource, site: &Site) -> Result<Exit> {
         let published = read_if_there(&self.desk.site, MANIFEST)?;
         let published = published.map(|bytes| Manifest::parse(&bytes)).transpose()?.map(|manifest| manifest.serial);
         let until = Instant::now() + Duration::from_secs(self.within);
         let (mut lines, mut failures) = (Vec::new(), Vec::new());
         for (host, vars) in &site.hosts {
             let (state, record, why) = match place.record(&site.name, host, &vars.recipients, until) {
-                Ok(None) => (State::Unknown, None, String::new()),
-                Ok(Some(Ok(record))) => (State::Unknown, Some(record), String::new()),
-                Ok(Some(Err(why))) => (State::Forged, None, why),
+                Ok(None) => (HostState::Unknown, None, String::new()),
+                Ok(Some(Ok(record))) => (HostState::Unknown, Some(record), String::new()),
+                Ok(Some(Err(why))) => (HostState::Forged, None, why),
                 Err(error) => {
                     let why = error.to_string();
                     failures.push(error);
-                    (State::Unread, None, why)
+                    (HostState::Unread, None, why)
                 }
             };
             lines.push(Line { host, state, record, why });
@@ -153,7 +153,7 @@ impl Fleet {
             print(&waves);
         }
         // one that only has not had its turn yet is well too
-        Ok(if lines.iter().all(|line| line.state <= State::Behind) { Exit::Done } else { Exit::Unhealthy })
+        Ok(if lines.iter().all(|line| line.state <= HostState::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
 }
 
@@ -174,7 +174,7 @@ fn newest(lines: &[Line<'_>], published: Option<u64>, sets: &[KeySet], now: Time
 
 /// How many hosts are in which state.
 fn counts(lines: &[Line<'_>], newest: u64) -> String {
-    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<HostState, usize> = BTreeMap::new();
     lines.iter().for_each(|line| *counts.entry(line.state).or_default() += 1);
     let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
     format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", "))

@@ -8,7 +8,7 @@ use super::{Line, counts};
 use crate::cli::status::ago;
 use crate::error::{counted, visible};
 use crate::status::vitals::Ending;
-use crate::status::{Record, State};
+use crate::status::{HostState, Record};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -42,15 +42,15 @@ fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     let ending = line.record.as_ref().and_then(first).map(|(_, ending)| ending);
     let due = ending.is_some_and(|ending| ending.renew <= now);
     match line.state {
-        State::Failed => 0,
-        State::Back => 1,
-        State::Forged | State::Unread => 2,
-        State::Silent => 3,
-        State::Unknown => 4,
-        State::Unwell => 5,
+        HostState::Failed => 0,
+        HostState::Back => 1,
+        HostState::Forged | HostState::Unread => 2,
+        HostState::Silent => 3,
+        HostState::Unknown => 4,
+        HostState::Unwell => 5,
         _ if due => 6,
-        State::Behind => 7,
-        State::Well => 8,
+        HostState::Behind => 7,
+        HostState::Well => 8,
     }
 }
 
@@ -164,8 +164,8 @@ mod tests {
         record.artifacts.insert(evil.to_owned(), evil.to_owned());
         record.certificates = vec![(evil.to_owned(), Ending { renew: record.time, end: record.time })];
         let lines = [
-            Line { host: "h1", state: State::Failed, record: Some(record), why: String::new() },
-            Line { host: "h2", state: State::Forged, record: None, why: evil.to_owned() },
+            Line { host: "h1", state: HostState::Failed, record: Some(record), why: String::new() },
+            Line { host: "h2", state: HostState::Forged, record: None, why: evil.to_owned() },
         ];
         let page = html(evil, &lines, 7, Timestamp::now());
         assert!(!page.contains("<script") && !page.contains("\u{1b}") && !page.contains("\"'"), "{page}");
@@ -200,12 +200,12 @@ mod tests {
         behind.release = Some(6);
         let line = |host, state, record| Line { host, state, record, why: String::new() };
         let lines = [
-            line("a-well", State::Well, Some(record("a-well"))),
-            line("behind", State::Behind, Some(behind)),
-            line("due", State::Well, Some(due)),
-            line("unknown", State::Unknown, None),
-            line("back", State::Back, Some(record("back"))),
-            line("failed", State::Failed, Some(record("failed"))),
+            line("a-well", HostState::Well, Some(record("a-well"))),
+            line("behind", HostState::Behind, Some(behind)),
+            line("due", HostState::Well, Some(due)),
+            line("unknown", HostState::Unknown, None),
+            line("back", HostState::Back, Some(record("back"))),
+            line("failed", HostState::Failed, Some(record("failed"))),
         ];
         let page = html("s", &lines, 7, now);
         let order: Vec<&str> = page

@@ -16,7 +16,7 @@ use crate::error::{Error, Exit, Result, code};
 use crate::kind::{Item, Trigger};
 use crate::report::Text;
 use crate::resolve::{Catalog, Facts, resolve};
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 
 /// Arguments of `graph`.
@@ -82,7 +82,7 @@ impl Graph {
             let site = Arc::new(Site::load(Files::in_directory(&dir)?)?);
             let name = self.only(&site)?;
             let address = site.find_host(&name)?.address;
-            return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &Secrets::sealed());
+            return resolve(&site, &name, &Facts::recorded(Some(&dir), &name, address)?, &SecretStore::sealed());
         }
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
@@ -94,7 +94,7 @@ impl Graph {
             true => agent.facts(&site)?,
             false => Facts::assumed(name, site.find_host(name)?.address, None)?,
         };
-        resolve(&site, name, &facts, &Secrets::sealed())
+        resolve(&site, name, &facts, &SecretStore::sealed())
     }
 
     /// The host that is asked for, or the only one that there is.

@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid};
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
-use super::{Access, Meta, Root, What, entries, through};
+use super::{Access, FileType, Meta, Root, entries, through};
 use crate::error::{Error, Result, code};
 use crate::host::label;
 
@@ -87,7 +87,7 @@ impl Root {
         if !is_wider || !self.trusts(own.st_uid) || !self.others_write_in(parent, path, 0o1000)? {
             return Ok(false);
         }
-        let is_directory = Meta::from(*own).what == What::Directory;
+        let is_directory = Meta::from(*own).what == FileType::Directory;
         Ok(!is_directory || !entries(fd).map_err(|errno| self.failed("list", path, errno))?.is_empty())
     }
 
@@ -112,7 +112,7 @@ impl Root {
     /// What `fstat` tells of what is open at `path`; an error when that may be somebody's file by a second name.
     pub(super) fn own(&self, fd: &OwnedFd, parent: &OwnedFd, path: &Path) -> Result<FileStat> {
         let own = self.stat_of(fd, path)?;
-        if own.st_nlink > 1 && Meta::from(own).what == What::File && self.others_write_in(parent, path, 0)? {
+        if own.st_nlink > 1 && Meta::from(own).what == FileType::File && self.others_write_in(parent, path, 0)? {
             return Err(Error::new(code::FILE, format!("{} is the same file as another path", path.display()))
                 .because("others can write in its directory, and may have put a second name of somebody's file there")
                 .help("remove it: the next run makes it anew"));
@@ -207,7 +207,7 @@ impl Root {
     }
 
     /// The SELinux context for something new, as an extended attribute.
-    pub(super) fn label(&self, parent: &OwnedFd, name: &Path, what: What) -> Option<Attribute> {
+    pub(super) fn label(&self, parent: &OwnedFd, name: &Path, what: FileType) -> Option<Attribute> {
         if !self.is_live() || !self.labels.is_on() {
             return None;
         }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
-use super::{Access, Meta, PLACE, Root, What, split};
+use super::{Access, FileType, Meta, PLACE, Root, split};
 use crate::error::{Error, Result, code};
 
 /// How many links are followed on the way to one path, as by the kernel.
@@ -87,7 +87,7 @@ impl Root {
                         Err(errno) => return Ok(Err(errno)),
                     };
                     let meta = Meta::from(self.stat_of(&fd, path)?);
-                    if meta.what != What::Link {
+                    if meta.what != FileType::Link {
                         return Ok(Err(Errno::ENOTDIR));
                     }
                     links += 1;

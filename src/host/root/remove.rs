@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
 use super::follow::open_within;
-use super::{DIRECTORY, Meta, Root, What, entries, failed, identity, through};
+use super::{DIRECTORY, FileType, Meta, Root, entries, failed, identity, through};
 use crate::error::{Error, Result, code};
 use crate::read;
 
@@ -22,7 +22,7 @@ impl Root {
         let Some(meta) = self.meta(path)? else { return Ok(()) };
         let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
         let flag = match meta.what {
-            What::Directory => UnlinkatFlags::RemoveDir,
+            FileType::Directory => UnlinkatFlags::RemoveDir,
             _ => UnlinkatFlags::NoRemoveDir,
         };
         nix::unistd::unlinkat(&parent, &*name, flag).map_err(|errno| self.failed("remove", path, errno))?;
@@ -33,7 +33,7 @@ impl Root {
     /// Takes away whatever stands at `path`; a directory with everything in it. No link is followed, and a directory
     /// that something is mounted in is refused before anything is removed.
     pub fn remove_all(&self, path: &Path) -> Result<()> {
-        if self.meta(path)?.is_none_or(|meta| meta.what != What::Directory) {
+        if self.meta(path)?.is_none_or(|meta| meta.what != FileType::Directory) {
             return self.remove(path);
         }
         let Some((parent, name)) = self.parent(path)? else { return Ok(()) };
@@ -86,7 +86,7 @@ fn walk(parent: &OwnedFd, name: &Path, path: &Path, remove: bool) -> Result<()> 
         for inner in entries(&dir).map_err(|errno| failed("list", path, errno))? {
             let stat = nix::sys::stat::fstatat(&dir, &*inner, AtFlags::AT_SYMLINK_NOFOLLOW)
                 .map_err(|errno| failed("look at", &path.join(&inner), errno))?;
-            if Meta::from(stat).what == What::Directory {
+            if Meta::from(stat).what == FileType::Directory {
                 left.push(inner);
             } else if remove {
                 nix::unistd::unlinkat(&dir, &*inner, UnlinkatFlags::NoRemoveDir)

@@ -13,7 +13,7 @@ use rustix::fs::XattrFlags;
 
 use super::access::WITHOUT_MODES;
 use super::gather::give_name;
-use super::{Access, DIRECTORY, Root, What, split, through};
+use super::{Access, DIRECTORY, FileType, Root, split, through};
 use crate::error::{Context as _, Error, Result, code};
 use crate::host::label;
 
@@ -175,7 +175,7 @@ impl Root {
         // after the content and the owner: a change of either takes capabilities away
         let mut kept = self.kept(path, access);
         if !kept.iter().any(|(name, _)| name == label::ATTRIBUTE) {
-            kept.extend(self.label(parent, name, What::File));
+            kept.extend(self.label(parent, name, FileType::File));
         }
         for attribute in kept {
             self.set_attribute(file, path, &attribute)?;
@@ -189,7 +189,7 @@ impl Root {
         let (parent, name) = self.writable_parent(path)?;
         match self.meta(path)?.map(|meta| meta.what) {
             None => {}
-            Some(What::Directory) => {
+            Some(FileType::Directory) => {
                 self.set_access(path, access)?;
                 return self.sync(&parent, path);
             }
@@ -200,7 +200,7 @@ impl Root {
                 .map_err(|errno| self.failed("make the directory", path, errno))?;
             let fd = nix::fcntl::openat(&parent, temporary, DIRECTORY, Mode::empty())
                 .map_err(|errno| self.failed("open", path, errno))?;
-            if let Some(context) = self.label(&parent, &name, What::Directory) {
+            if let Some(context) = self.label(&parent, &name, FileType::Directory) {
                 self.set_attribute(&fd, path, &context)?;
             }
             let own = self.stat_of(&fd, path)?;
@@ -219,7 +219,7 @@ impl Root {
         self.replace((&parent, &name), path, |temporary| {
             nix::unistd::symlinkat(target, &parent, temporary)
                 .map_err(|errno| self.failed("make the link", path, errno))?;
-            let Some((attribute, context)) = self.label(&parent, &name, What::Link) else { return Ok(()) };
+            let Some((attribute, context)) = self.label(&parent, &name, FileType::Link) else { return Ok(()) };
             let link = through(&parent).join(temporary);
             let set = rustix::fs::lsetxattr(link, &attribute, &context, XattrFlags::empty());
             self.attribute_is_set(set, path, &attribute)
@@ -232,7 +232,7 @@ impl Root {
     /// Writes into the regular file at `path` as it stands, for one that can't be replaced: a run that dies meanwhile leaves a part of it.
     /// `false` when there is no such file.
     pub fn write_into(&self, path: &Path, content: &[u8], access: Access) -> Result<bool> {
-        if self.meta(path)?.is_none_or(|meta| meta.what != What::File) {
+        if self.meta(path)?.is_none_or(|meta| meta.what != FileType::File) {
             return Ok(false);
         }
         let Some((parent, name)) = self.parent(path)? else { return Ok(false) };
@@ -276,7 +276,7 @@ impl Root {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&parent, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| self.failed("open", path, errno))?;
-        if is_new && let Some(context) = self.label(&parent, &name, What::File) {
+        if is_new && let Some(context) = self.label(&parent, &name, FileType::File) {
             self.set_attribute(&fd, path, &context)?;
         }
         Ok(File::from(fd))

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::document::Pin;
 use crate::document::fields::AbsolutePath;
 use crate::error::{Error, Result, code, counted};
-use crate::host::root::{Access, What, failed_io};
+use crate::host::root::{Access, FileType, failed_io};
 use crate::kind::artifact::{installed, is_safe};
-use crate::kind::file::Wanted;
-use crate::kind::{Claim, Trace, Work};
+use crate::kind::file::Ownership;
+use crate::kind::{Claim, WatchedInput, Work};
 use crate::store::Progress;
 use crate::store::tree::Entry;
 
@@ -27,8 +27,8 @@ const NAMED: usize = 3;
 pub(super) struct Trees {
     /// From the directory in the archive to that on the host.
     into: BTreeMap<String, AbsolutePath>,
-    program: Wanted,
-    other: Wanted,
+    program: Ownership,
+    other: Ownership,
     /// Everything that is extracted, once that is known.
     places: OnceCell<BTreeMap<PathBuf, Entry>>,
 }
@@ -47,7 +47,7 @@ enum Difference {
 type Differing<'a> = (&'a Path, &'a Entry, Difference);
 
 impl Trees {
-    pub(super) fn new(into: BTreeMap<String, AbsolutePath>, program: &Wanted) -> Self {
+    pub(super) fn new(into: BTreeMap<String, AbsolutePath>, program: &Ownership) -> Self {
         Self { into, program: program.clone(), other: program.not_executable(), places: OnceCell::new() }
     }
 
@@ -90,11 +90,15 @@ impl Trees {
     }
 
     /// What changes when somebody touches a path.
-    pub(super) fn watched_inputs(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<impl Iterator<Item = Trace>>> {
+    pub(super) fn watched_inputs(
+        &self,
+        pin: &Pin,
+        work: &Work<'_>,
+    ) -> Result<Option<impl Iterator<Item = WatchedInput>>> {
         let Some(places) = self.places(pin, work)? else { return Ok(None) };
         Ok(Some(places.iter().map(|(path, entry)| match entry {
-            Entry::Directory => Trace::Place(path.clone()),
-            _ => Trace::Path(path.clone()),
+            Entry::Directory => WatchedInput::Place(path.clone()),
+            _ => WatchedInput::Path(path.clone()),
         })))
     }
 
@@ -144,7 +148,7 @@ impl Trees {
         Ok((parts, self.places.get().is_some_and(|places| places.len() == missing)))
     }
 
-    fn wanted(&self, executable: bool) -> &Wanted {
+    fn wanted(&self, executable: bool) -> &Ownership {
         if executable { &self.program } else { &self.other }
     }
 
@@ -161,9 +165,9 @@ impl Trees {
                     Difference::Missing
                 }
                 (_, None) => Difference::Missing,
-                (Entry::Directory, Some(What::Directory)) => continue,
+                (Entry::Directory, Some(FileType::Directory)) => continue,
                 (Entry::Directory, Some(_)) => return Err(in_the_way(path, "a directory")),
-                (_, Some(What::Directory | What::Special)) => return Err(in_the_way(path, "a file or link")),
+                (_, Some(FileType::Directory | FileType::Special)) => return Err(in_the_way(path, "a file or link")),
                 (Entry::Link(target), Some(_)) => match root.link(path)? {
                     Some(now) if now == Path::new(target) => continue,
                     _ => Difference::Other,
@@ -192,7 +196,7 @@ impl Trees {
             directories.extend(path.ancestors().skip(1).take_while(|above| *above != &**into));
         }
         for directory in &directories {
-            if work.host.root.meta(directory)?.is_some_and(|meta| meta.what != What::Directory) {
+            if work.host.root.meta(directory)?.is_some_and(|meta| meta.what != FileType::Directory) {
                 return Err(in_the_way(directory, "a directory"));
             }
         }
@@ -222,7 +226,7 @@ impl Trees {
     /// Extracts what differs.
     pub(super) fn apply(&self, pin: &Pin, work: &Work<'_>) -> Result<()> {
         let root = &work.host.root;
-        let mut contents: HashMap<&str, Vec<(&Path, &Wanted)>> = HashMap::new();
+        let mut contents: HashMap<&str, Vec<(&Path, &Ownership)>> = HashMap::new();
         root.together(|| {
             for (path, entry, difference) in self.differences(pin, work)?.unwrap_or_default() {
                 match entry {
@@ -255,7 +259,7 @@ impl Trees {
 }
 
 /// Writes one content to each of its places.
-fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &Wanted)]) -> Result<()> {
+fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &Ownership)]) -> Result<()> {
     let root = &work.host.root;
     let mut small = None;
     let mut first: Option<&Path> = None;

@@ -18,7 +18,7 @@ use crate::host::rich_rule::attribute;
 use crate::host::zone::{PortRange, Traffic};
 use crate::host::{Host, address};
 use crate::kind::file::File;
-use crate::kind::{About, Change, Claim, Fields, Phase, Resource, Trace, Work};
+use crate::kind::{About, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 
 /// A service of one's own: what a zone lets in that lists its name.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -357,13 +357,13 @@ impl Resource for Definition {
         }
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let is_live_set = self.set.is_some() && work.host.is_live();
         if is_live_set && self.file.sensitive {
             return Ok(None);
         }
-        let path = Trace::Path(PathBuf::from(&*self.file.path));
-        Ok(Some([path].into_iter().chain(is_live_set.then(|| Trace::IpSet(self.name.clone()))).collect()))
+        let path = WatchedInput::Path(PathBuf::from(&*self.file.path));
+        Ok(Some([path].into_iter().chain(is_live_set.then(|| WatchedInput::IpSet(self.name.clone()))).collect()))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {

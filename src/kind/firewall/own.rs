@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::host::firewalld::Zone;
 use crate::host::zone::Target;
 use crate::kind::prior_state::PriorState;
-use crate::kind::{About, Change, Claim, Fields, Item, Phase, Resource, Restorable, Trace, Wants, Work};
+use crate::kind::{About, Change, Claim, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work};
 
 /// A zone as such: by its file, with whose directory it goes in a tree.
 pub(super) fn whole_zone(zone: &str) -> Claim {
@@ -79,11 +79,11 @@ impl Resource for OwnZone {
         Some(self)
     }
 
-    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<Trace>>> {
+    fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         zone_traces(self.zone.as_deref(), self.sensitive, work.host)
     }
 
-    fn announce(&self, wants: &mut Wants) {
+    fn announce(&self, wants: &mut Queries) {
         wants.zones.insert(self.zone.clone().unwrap_or_default());
     }
 

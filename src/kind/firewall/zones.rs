@@ -11,7 +11,7 @@ use crate::host::firewalld_age::Age;
 use crate::host::root::{Access, Root};
 use crate::host::zone::{Edit, Element, Settings};
 use crate::host::zone_file::ZoneFile;
-use crate::kind::{Item, Trace};
+use crate::kind::{Item, WatchedInput};
 
 /// Makes the edits that a zone needs, in a tree or on the running host.
 pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings) -> Vec<Edit>) -> Result<()> {
@@ -232,12 +232,12 @@ fn blank(zone: &str, root: &Root) -> Result<String> {
 }
 
 /// What tells whether somebody has touched a zone: what is permanent is in the files. Nothing does where a secret is in what firewalld says.
-pub(super) fn zone_traces(zone: Option<&str>, sensitive: bool, host: &Host) -> Result<Option<Vec<Trace>>> {
+pub(super) fn zone_traces(zone: Option<&str>, sensitive: bool, host: &Host) -> Result<Option<Vec<WatchedInput>>> {
     let is_live = host.is_live();
     if is_live && sensitive {
         return Ok(None);
     }
     let zone = zone_name(zone, host)?;
-    let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(Trace::Path);
-    Ok(Some(paths.into_iter().chain(is_live.then_some(Trace::Zone(zone))).collect()))
+    let paths = [etc_file(&zone), packaged_file(&zone), CONF.into()].map(WatchedInput::Path);
+    Ok(Some(paths.into_iter().chain(is_live.then_some(WatchedInput::Zone(zone))).collect()))
 }

@@ -44,7 +44,7 @@ pub struct Difference {
 /// as it likes, except for what it spoke of when kubectl applied it last: that is to go.
 pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
-    compare(wanted, Some(live), &Way::default(), &mut found);
+    compare(wanted, Some(live), &FieldPath::default(), &mut found);
     let last = live.pointer("/metadata/annotations").and_then(|all| all.get(LAST)).and_then(Value::as_str);
     if let Some(Value::Object(mut last)) = last.and_then(|last| serde_json::from_str(last).ok()) {
         // those who are not in it have been filled in by kubectl, or are not the manifest's business
@@ -53,19 +53,19 @@ pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
             metadata.shift_remove("namespace");
             metadata.shift_remove("creationTimestamp");
         }
-        dropped(&Value::Object(last), wanted, live, &Way::default(), &mut found);
+        dropped(&Value::Object(last), wanted, live, &FieldPath::default(), &mut found);
     }
     found
 }
 
 /// The way to a value.
 #[derive(Clone, Debug, Default)]
-struct Way {
+struct FieldPath {
     text: String,
     keys: Vec<String>,
 }
 
-impl Way {
+impl FieldPath {
     fn key(&self, key: &str) -> Self {
         let is_plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '$'));
         let text = match (is_plain, self.text.is_empty()) {
@@ -96,7 +96,7 @@ impl Way {
     }
 }
 
-fn compare(wanted: &Value, live: Option<&Value>, way: &Way, found: &mut Vec<Difference>) {
+fn compare(wanted: &Value, live: Option<&Value>, way: &FieldPath, found: &mut Vec<Difference>) {
     let mut differ =
         || found.push(Difference { path: way.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
     match (wanted, live) {
@@ -131,10 +131,10 @@ fn compare(wanted: &Value, live: Option<&Value>, way: &Way, found: &mut Vec<Diff
 
 /// What of `wanted` is not so in `live`, as a patch by RFC 7396: maps have what differs in them, lists are whole.
 pub fn patch(wanted: &Value, live: &Value) -> Value {
-    patch_at(wanted, Some(live), &Way::default()).unwrap_or_else(|| Value::Object(Map::new()))
+    patch_at(wanted, Some(live), &FieldPath::default()).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-fn patch_at(wanted: &Value, live: Option<&Value>, way: &Way) -> Option<Value> {
+fn patch_at(wanted: &Value, live: Option<&Value>, way: &FieldPath) -> Option<Value> {
     if let (Value::Object(wanted), Some(Value::Object(live))) = (wanted, live) {
         let part =
             |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &way.key(key))?));
@@ -147,7 +147,7 @@ fn patch_at(wanted: &Value, live: Option<&Value>, way: &Way) -> Option<Value> {
 }
 
 /// Whether the API server leaves out what has this value.
-fn is_left_out(value: &Value, way: &Way) -> bool {
+fn is_left_out(value: &Value, way: &FieldPath) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -159,7 +159,7 @@ fn is_left_out(value: &Value, way: &Way) -> bool {
     }
 }
 
-fn is_same(wanted: &Value, live: &Value, way: &Way) -> bool {
+fn is_same(wanted: &Value, live: &Value, way: &FieldPath) -> bool {
     if wanted == live {
         return true;
     }
@@ -193,7 +193,7 @@ fn partner<'a>(list: &[Value], others: &'a [Value], at: usize, key: &str) -> (St
 }
 
 /// What `last` has, `wanted` has no more, and `live` still has.
-fn dropped(last: &Value, wanted: &Value, live: &Value, way: &Way, found: &mut Vec<Difference>) {
+fn dropped(last: &Value, wanted: &Value, live: &Value, way: &FieldPath, found: &mut Vec<Difference>) {
     match (last, wanted, live) {
         (Value::Object(last), Value::Object(wanted), Value::Object(live)) => {
             for (key, value) in last {
@@ -225,12 +225,12 @@ fn dropped(last: &Value, wanted: &Value, live: &Value, way: &Way, found: &mut Ve
 pub fn lines<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> String {
     let mut out = String::new();
     for (path, value) in values {
-        write_lines(value, &Way { text: path.to_owned(), keys: Vec::new() }, &mut out);
+        write_lines(value, &FieldPath { text: path.to_owned(), keys: Vec::new() }, &mut out);
     }
     out
 }
 
-fn write_lines(value: &Value, way: &Way, out: &mut String) {
+fn write_lines(value: &Value, way: &FieldPath, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {

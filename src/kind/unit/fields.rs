@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::check::Check;
 use super::listen::{Listen, TextOrTable};
-use super::{State, Unit, starters_of};
-use crate::document::fields::{AbsolutePath, Span, is_argv};
+use super::{ActiveState, Unit, starters_of};
+use crate::document::fields::{AbsolutePath, HumanDuration, is_argv};
 use crate::error::{Result, nearest};
 use crate::host::unit_files::{self, ETC, Own};
 use crate::host::zone::Traffic;
@@ -34,7 +34,7 @@ pub struct UnitFields {
     /// Whether it starts at boot; left as it is when this is left out.
     enable: Option<bool>,
     /// Whether it runs now; `running` for a unit that is enabled, else `any`, when left out.
-    state: Option<State>,
+    state: Option<ActiveState>,
     /// Whether it is kept from ever being started; it is stopped too, unless `state` says `any`.
     #[serde(default)]
     mask: bool,
@@ -54,7 +54,7 @@ pub struct UnitFields {
     /// fails, the unit is restarted.
     check: Option<Vec<String>>,
     /// How long the check may fail after a start or restart, by whomever; `30s` when left out.
-    check_within: Option<Span>,
+    check_within: Option<HumanDuration>,
     /// Whether it goes on running when no role has it any more; it stops when kpull has started it or brought its file, when
     /// this is left out.
     #[serde(default)]
@@ -120,10 +120,10 @@ impl Fields for UnitFields {
         let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
         let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
         let default = match (self.mask, self.enable) {
-            _ if unit_files::is_template(&name) => State::Any,
-            (true, _) => State::Stopped,
-            (false, Some(true)) => State::Running,
-            (false, _) => State::Any,
+            _ if unit_files::is_template(&name) => ActiveState::Any,
+            (true, _) => ActiveState::Stopped,
+            (false, Some(true)) => ActiveState::Running,
+            (false, _) => ActiveState::Any,
         };
         files.push(Box::new(Unit {
             name,
@@ -183,7 +183,7 @@ impl UnitFields {
                 _ => {}
             }
         }
-        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(State::Running)) {
+        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(ActiveState::Running)) {
             return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
         }
         if let Some(argv) = &self.check {
@@ -191,14 +191,14 @@ impl UnitFields {
                 let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
                 return Err(build.invalid("check", why));
             }
-            if self.mask || self.state == Some(State::Stopped) {
+            if self.mask || self.state == Some(ActiveState::Stopped) {
                 return Err(build.invalid("check", "the work of a unit that is not to run is never there"));
             }
         } else if self.check_within.is_some() {
             return Err(build.invalid("check_within", "set `check` too"));
         }
         if unit_files::is_template(&self.name.0)
-            && (self.enable.is_some() || matches!(self.state, Some(State::Running | State::Stopped)))
+            && (self.enable.is_some() || matches!(self.state, Some(ActiveState::Running | ActiveState::Stopped)))
         {
             let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
             return Err(build.invalid("name", why));

@@ -20,7 +20,7 @@ use reqwest::{Method, Url};
 use super::gauge::Gauge;
 use super::{Refs, first_words, other_format};
 use crate::error::{Error, Result, code};
-use crate::net::{self, Again, Client, Failure, Kind, Reply, Request};
+use crate::net::{self, Client, Failure, Kind, Reply, Request, Retryable};
 
 /// Web servers may tell git's requests from others by how this begins.
 const AGENT: &str = concat!("git/kpull-", env!("CARGO_PKG_VERSION"));
@@ -115,7 +115,7 @@ impl Remote {
                 self.session(connected).map_err(|failure| match failure {
                     Fetch::Failed(error) => Failure::hopeless(error),
                     Fetch::Unusable(why) => {
-                        let again = if why == DENIED { Again::Never } else { Again::Later(None) };
+                        let again = if why == DENIED { Retryable::Never } else { Retryable::Later(None) };
                         Failure { error: self.ssh_failed(&why), again }
                     }
                 })

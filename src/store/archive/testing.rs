@@ -21,13 +21,13 @@ pub const REAL_ZSTD: &str = "28b52ffd640011550900920e291a704d3a68062533157268ca3
     c20c3303040e0b674d29c29841044898810734422d31c1115881fd7830246635aa53282cad25d925b0ab8e79482099230336801b50e90c1f87\
     03480d98f99dba0e4de114d84380c0c7e1809a403f944024f49b0559770f10c8eefe6a6389ec";
 
-type Taken = Vec<(Member, Vec<u8>)>;
+type Contents = Vec<(Member, Vec<u8>)>;
 
 pub fn names<'a>(wanted: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     wanted.into_iter().map(str::to_owned).collect()
 }
 
-pub fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Taken> {
+pub fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Contents> {
     let mut taken = Vec::new();
     let wanted = names(wanted.iter().copied());
     extract("x", Cursor::new(bytes), format, &wanted, limits, &mut |member, content| {
@@ -39,20 +39,20 @@ pub fn take_within(limits: &Limits, format: Format, bytes: &[u8], wanted: &[&str
     Ok(taken)
 }
 
-pub fn take(format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Taken> {
+pub fn take(format: Format, bytes: &[u8], wanted: &[&str]) -> Result<Contents> {
     take_within(&Limits::default(), format, bytes, wanted)
 }
 
 /// The whole message of a refusal.
 #[track_caller]
-pub fn refusal(result: Result<Taken>) -> String {
+pub fn refusal(result: Result<Contents>) -> String {
     let error = result.expect_err("this must be refused");
     let advice = error.advice().unwrap_or_default();
     format!("{error} [{advice}]")
 }
 
 #[track_caller]
-pub fn assert_refused(result: Result<Taken>, words: &str) {
+pub fn assert_refused(result: Result<Contents>, words: &str) {
     let told = refusal(result);
     assert!(told.contains(words), "{told:?} does not say {words:?}");
 }

@@ -241,7 +241,7 @@ impl Emitter {
     }
 
     fn style(&self, text: &str, is_key: bool) -> Style {
-        let seen = Seen::of(text);
+        let seen = QuoteHints::of(text);
         if is_key && seen.breaks {
             return Style::Double;
         }
@@ -372,14 +372,14 @@ fn is_printable(c: char) -> bool {
 }
 
 /// What is in a text, as far as that decides about its quotes.
-struct Seen {
+struct QuoteHints {
     breaks: bool,
     plain: bool,
     plain_in_flow: bool,
     single: bool,
 }
 
-impl Seen {
+impl QuoteHints {
     fn of(text: &str) -> Self {
         let chars: Vec<char> = text.chars().collect();
         let is_blank = |at: usize| chars.get(at).is_none_or(|c| matches!(c, ' ' | '\t' | '\n'));

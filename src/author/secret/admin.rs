@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result, code};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::secret::index::{Entry, INDEX, Index, digests};
 use crate::secret::readers::{Reader, newcomers, readers};
-use crate::secret::{Keyring, Recipient, Secrets, name, seal};
+use crate::secret::{Keyring, Recipient, SecretStore, name, seal};
 use crate::site::Site;
 
 /// Which hosts need which secrets.
@@ -34,12 +34,12 @@ impl Users {
 }
 
 /// Who a secret is to be encrypted to.
-struct Wanted {
+struct EncryptTo {
     hosts: BTreeSet<String>,
     readers: Vec<Reader>,
 }
 
-impl Wanted {
+impl EncryptTo {
     fn keys(&self) -> Vec<Recipient> {
         self.readers.iter().map(|reader| reader.key.clone()).collect()
     }
@@ -51,21 +51,21 @@ impl Wanted {
 
 /// The secrets of the site in a directory.
 #[derive(Debug)]
-pub struct Desk {
+pub struct SecretAdmin {
     dir: PathBuf,
     site: Arc<Site>,
     index: Index,
     users: Users,
 }
 
-impl Desk {
+impl SecretAdmin {
     /// Opens a site, and resolves every host of it. Secrets that its roles use may still be missing.
     pub fn open(dir: &Path) -> Result<Self> {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
         let (mut users, mut errors) = (Users::default(), Vec::new());
         for (name, host) in &site.hosts {
             let resolved = Facts::recorded(Some(dir), name, host.address)
-                .and_then(|facts| resolve(&site, name, &facts, &Secrets::expected()));
+                .and_then(|facts| resolve(&site, name, &facts, &SecretStore::expected()));
             match resolved {
                 Ok(catalog) => users.add(&catalog),
                 Err(error) => errors.push(error),
@@ -96,11 +96,11 @@ impl Desk {
 
     /// The sealed file of a secret; an error with the nearest name when there is none.
     pub fn sealed(&self, name: &str) -> Result<Arc<[u8]>> {
-        Secrets::sealed_file(name, &self.site.files)
+        SecretStore::sealed_file(name, &self.site.files)
     }
 
     /// Who a secret is to be encrypted to: the operators, and the hosts that use it.
-    fn recipients(&self, name: &str) -> Result<Wanted> {
+    fn recipients(&self, name: &str) -> Result<EncryptTo> {
         if self.site.operators.is_empty() {
             return Err(no_operators(&self.site));
         }
@@ -111,7 +111,7 @@ impl Desk {
             return Err(error);
         }
         let readers = readers(&self.site.operators, hosts().map(|(name, host)| (name, host.recipients.as_slice())));
-        Ok(Wanted { hosts: names, readers })
+        Ok(EncryptTo { hosts: names, readers })
     }
 
     /// Who can't read a secret, and will once it is written anew.

@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result, code};
 use crate::host::root::{Access, Root};
 use crate::store::ENROLL;
-use crate::trust::Announced;
+use crate::trust::VerifiedManifest;
 
 const PRIVATE: Access = Access { mode: 0o600, uid: None, gid: None };
 /// Where it is in the host's root.
-pub const ANCHOR: &str = "/etc/kpull/trust.toml";
+pub const TRUST_FILE: &str = "/etc/kpull/trust.toml";
 /// Where it is in the state directory.
 pub const KEPT: &str = "/trust.toml";
 
 /// The newest release seen.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Seen {
+pub struct LastSeen {
     /// Its serial: no release below it is taken.
     pub serial: u64,
     /// When it was signed: the clock may not run behind that.
@@ -33,9 +33,9 @@ pub struct Seen {
     pub keys: u64,
 }
 
-impl Seen {
+impl LastSeen {
     /// What has to be remembered of a release.
-    pub fn of(release: &Announced) -> Self {
+    pub fn of(release: &VerifiedManifest) -> Self {
         let manifest = release.manifest();
         Self { serial: manifest.serial, created: manifest.created, digest: release.digest(), keys: release.keys }
     }
@@ -44,7 +44,7 @@ impl Seen {
 /// What a host remembers.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Memory {
+pub struct TrustState {
     /// The site that it belongs to.
     pub site: String,
     /// Which host of the site it is.
@@ -54,10 +54,10 @@ pub struct Memory {
     /// The number of the key set that counts now.
     pub keys: u64,
     /// The newest release seen; none before the first.
-    pub release: Option<Seen>,
+    pub release: Option<LastSeen>,
 }
 
-impl Memory {
+impl TrustState {
     /// Reads it from one place; `None` when there is none. One that can't be read is an error and not a fresh start: that
     /// would let an old release pass.
     fn read(root: &Root, path: &str) -> Result<Option<Self>> {
@@ -81,7 +81,7 @@ impl Memory {
                 let last = anchor.release.map_or_else(String::new, |seen| format!(", last at release {}", seen.serial));
                 return Err(Error::refused(
                     code::MEMORY,
-                    format!("the state directory has forgotten what {ANCHOR} remembers"),
+                    format!("the state directory has forgotten what {TRUST_FILE} remembers"),
                 )
                 .because(format!("this host is `{}` of the site `{}`{last}", anchor.host, anchor.site))
                 .help(format!("was it deleted, or does `state` in kpull.toml name another? {ENROLL}")));
@@ -96,13 +96,13 @@ impl Memory {
 
     /// What the host's root remembers, whatever the state directory does.
     pub fn anchor(host: &Root) -> Result<Option<Self>> {
-        Self::read(host, ANCHOR)
+        Self::read(host, TRUST_FILE)
     }
 
     /// Keeps it in both places.
     pub fn save(&self, state: &Root, host: &Root) -> Result<()> {
-        let text = toml::to_string(self).context(code::MEMORY, || format!("can't write {ANCHOR}"))?;
-        for (root, path) in [(state, KEPT), (host, ANCHOR)] {
+        let text = toml::to_string(self).context(code::MEMORY, || format!("can't write {TRUST_FILE}"))?;
+        for (root, path) in [(state, KEPT), (host, TRUST_FILE)] {
             let path = Path::new(path);
             if root.read(path)?.is_none_or(|(_, bytes)| bytes != text.as_bytes()) {
                 root.write(path, text.as_bytes(), PRIVATE)?;
@@ -120,14 +120,14 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn memory(keys: u64, serial: Option<u64>) -> Memory {
-        let seen = |serial| Seen { serial, created: Timestamp::UNIX_EPOCH, digest: "d".to_owned(), keys };
+    fn memory(keys: u64, serial: Option<u64>) -> TrustState {
+        let seen = |serial| LastSeen { serial, created: Timestamp::UNIX_EPOCH, digest: "d".to_owned(), keys };
         let [site, host, start] = ["lab", "a", "s"].map(str::to_owned);
-        Memory { site, host, start, keys, release: serial.map(seen) }
+        TrustState { site, host, start, keys, release: serial.map(seen) }
     }
 
     /// What is remembered where the state directory has one memory and the host's root another.
-    fn load(kept: Option<&Memory>, anchor: Option<&Memory>) -> Result<Option<(Memory, bool)>> {
+    fn load(kept: Option<&TrustState>, anchor: Option<&TrustState>) -> Result<Option<(TrustState, bool)>> {
         let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let [state, host, elsewhere] = [0, 1, 2].map(|at: usize| Root::open(dirs[at].path()).unwrap());
         if let Some(kept) = kept {
@@ -136,8 +136,8 @@ mod tests {
         if let Some(anchor) = anchor {
             anchor.save(&elsewhere, &host)?;
         }
-        assert_eq!(Memory::anchor(&host)?.as_ref(), anchor);
-        Memory::load(&state, &host)
+        assert_eq!(TrustState::anchor(&host)?.as_ref(), anchor);
+        TrustState::load(&state, &host)
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_state_directory_decides_between_two_memories_of_one_age() {
-        let (kept, anchor) = (memory(1, Some(7)), Memory { host: "b".to_owned(), ..memory(1, Some(7)) });
+        let (kept, anchor) = (memory(1, Some(7)), TrustState { host: "b".to_owned(), ..memory(1, Some(7)) });
         assert_eq!(load(Some(&kept), Some(&anchor)).unwrap(), Some((kept, false)));
     }
 

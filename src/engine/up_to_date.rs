@@ -19,13 +19,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::engine::take::Agent;
+use crate::engine::select::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::firewalld_age;
 use crate::host::os::Os;
-use crate::host::root::{Seen, failed_io};
-use crate::kind::{Item, Trace, Wants, Work};
+use crate::host::root::{Fingerprint, failed_io};
+use crate::kind::{Item, Queries, WatchedInput, Work};
 use crate::net::download::hash;
 use crate::read;
 use crate::report::Summary;
@@ -42,7 +42,7 @@ const STATE: [&str; 6] = ["trust.toml", "release.tar", "sources.json", "hold.jso
 
 /// Everything that was looked at in a run that found nothing to do.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Seal {
+pub struct UpToDate {
     /// The version of the program.
     program: String,
     /// The host's name in the site.
@@ -60,9 +60,9 @@ pub struct Seal {
     /// SHA-256 of the host's facts.
     facts: String,
     /// What decided what to look at, by path outside the root.
-    inputs: BTreeMap<PathBuf, Option<Seen>>,
+    inputs: BTreeMap<PathBuf, Option<Fingerprint>>,
     /// What was looked at.
-    traces: Vec<(Trace, Option<Seen>)>,
+    traces: Vec<(WatchedInput, Option<Fingerprint>)>,
 }
 
 /// What was in everything that a seal is about: too much to read for a short look.
@@ -78,7 +78,7 @@ struct Contents {
 
 /// How closely a run looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum CheckLevel {
     /// Whether anything was touched; into everything when that was long ago.
     Short,
     /// Into everything.
@@ -86,14 +86,14 @@ pub enum Look {
 }
 
 /// What decides what a run looks at.
-fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Seen>> {
+fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Fingerprint>> {
     let state = STATE.iter().map(|name| agent.store.dir().join(name));
     let trust = [&agent.config.trust.allowed_signers, &agent.config.trust.keys].into_iter().flatten().cloned();
     let program = std::env::current_exe().ok();
     // by them, owners have numbers
     let accounts = [PASSWD, GROUP].map(|path| agent.host.root.outside(path.as_ref()));
     let paths = state.chain(trust).chain(program).chain(accounts).chain([agent.config_path.clone()]);
-    paths.map(|path| (path.clone(), nix::sys::stat::stat(&path).ok().map(Seen::from))).collect()
+    paths.map(|path| (path.clone(), nix::sys::stat::stat(&path).ok().map(Fingerprint::from))).collect()
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
@@ -114,7 +114,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
     for item in items {
         let Some(more) = item.resource.watched_inputs(&work)? else { return take_away(agent) };
         has_secrets |= !more.is_empty() && item.is_sensitive();
-        if more.iter().any(Trace::is_asked_anew) {
+        if more.iter().any(WatchedInput::is_asked_anew) {
             asked_anew.push(&item.resource);
         }
         traces.extend(more);
@@ -146,7 +146,7 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
     if inputs.values().flatten().any(|seen| !seen.is_older_than(limit)) {
         return take_away(agent);
     }
-    let seal = Seal {
+    let seal = UpToDate {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         host: agent.name.clone(),
         made: start,
@@ -167,12 +167,14 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
 }
 
 /// Whether nothing has been taken away, since `limit`, from the directory in which a path is not.
-fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bool> {
-    let (Trace::Path(path) | Trace::Place(path) | Trace::Text(path)) = trace else { return Ok(true) };
+fn is_long_gone(agent: &Agent<'_>, trace: &WatchedInput, limit: Timestamp) -> Result<bool> {
+    let (WatchedInput::Path(path) | WatchedInput::Place(path) | WatchedInput::Text(path)) = trace else {
+        return Ok(true);
+    };
     for above in path.ancestors().skip(1) {
         let seen = match above.parent() {
             Some(_) => agent.host.root.seen(above)?,
-            None => nix::sys::stat::stat(&agent.host.root.outside(above)).ok().map(Seen::from),
+            None => nix::sys::stat::stat(&agent.host.root.outside(above)).ok().map(Fingerprint::from),
         };
         if let Some(seen) = seen {
             return Ok(seen.is_older_than(limit));
@@ -182,22 +184,22 @@ fn is_long_gone(agent: &Agent<'_>, trace: &Trace, limit: Timestamp) -> Result<bo
 }
 
 /// SHA-256 of what is in each input but the program.
-fn input_digests(seal: &Seal) -> Vec<Option<String>> {
+fn input_digests(seal: &UpToDate) -> Vec<Option<String>> {
     let program = std::env::current_exe().ok();
     let paths = seal.inputs.keys().filter(|path| Some(*path) != program.as_ref());
     paths.map(|path| read::up_to(path, read::MOST).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
 }
 
 /// SHA-256 of what is in each trace that is a file: of others the text is in the seal, or nothing matters but that they are there.
-fn digests(agent: &Agent<'_>, seal: &Seal) -> Result<Vec<Option<String>>> {
+fn digests(agent: &Agent<'_>, seal: &UpToDate) -> Result<Vec<Option<String>>> {
     let root = &agent.host.root;
-    let digest = |(trace, seen): &(Trace, Option<Seen>)| match (trace, seen) {
-        (Trace::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
+    let digest = |(trace, seen): &(WatchedInput, Option<Fingerprint>)| match (trace, seen) {
+        (WatchedInput::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
             // has been read for the artifact that it is of
             Some((_, file)) => agent.store.digest_of(&root.outside(path), file).map(Some),
             None => Ok(None),
         },
-        (Trace::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
+        (WatchedInput::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
         _ => Ok(None),
     };
     seal.traces.iter().map(digest).collect()
@@ -213,19 +215,19 @@ fn remove(agent: &Agent<'_>, name: &str) -> Result<()> {
 
 /// Whether everything is as it was: whether anybody has touched it, and with `known` what is in it too; in large files only when that was
 /// asked for.
-fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look) -> Result<bool> {
+fn is_whole(agent: &Agent<'_>, seal: &UpToDate, known: Option<&Contents>, look: CheckLevel) -> Result<bool> {
     let root = &agent.host.root;
     if known.is_some_and(|known| known.made != seal.made || known.inputs != input_digests(seal)) {
         return Ok(false);
     }
     let units = seal.traces.iter().filter_map(|(trace, _)| match trace {
-        Trace::Unit(name) => Some(name.clone()),
+        WatchedInput::Unit(name) => Some(name.clone()),
         _ => None,
     });
-    agent.host.expect(Wants { units: units.collect(), ..Wants::default() });
+    agent.host.expect(Queries { units: units.collect(), ..Queries::default() });
     for (at, (trace, was)) in seal.traces.iter().enumerate() {
         let known = known.and_then(|known| known.traces.get(at)?.as_ref());
-        if let (Trace::Path(path), Some(known)) = (trace, known) {
+        if let (WatchedInput::Path(path), Some(known)) = (trace, known) {
             if let Some((seen, digest)) = root.digest(path, LARGE)? {
                 if Some(&seen) != was.as_ref() {
                     return Ok(false);
@@ -236,7 +238,7 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
                 }
                 continue;
             }
-            if look == Look::Whole {
+            if look == CheckLevel::Whole {
                 let Some((_, mut file)) = root.file(path)? else { return Ok(false) };
                 if hash(&mut file).map_err(|error| failed_io("read", path, error))?.sha256 != *known {
                     return Ok(false);
@@ -251,9 +253,9 @@ fn is_whole(agent: &Agent<'_>, seal: &Seal, known: Option<&Contents>, look: Look
 }
 
 /// What a run comes to, when the seal is whole and no source has news; `None` when the host has to be compared with its site.
-pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Result<Option<Summary>> {
+pub fn unbroken(agent: &Agent<'_>, look: CheckLevel, start: std::time::Instant) -> Result<Option<Summary>> {
     // a seal that can't be read is none
-    let Ok(Some(mut seal)) = agent.store.read::<Seal>(FILE) else { return Ok(None) };
+    let Ok(Some(mut seal)) = agent.store.read::<UpToDate>(FILE) else { return Ok(None) };
     let now = Timestamp::now();
     let is_good = now >= seal.made && now >= seal.created && now < seal.expires;
     if !is_good || seal.program != env!("CARGO_PKG_VERSION") || seal.inputs != inputs(agent) {
@@ -264,7 +266,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
     }
     let is_due = now >= seal.made + agent.config.verify_every();
     let mut known = None;
-    if look == Look::Whole || is_due {
+    if look == CheckLevel::Whole || is_due {
         let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
         known = Some(contents);
     }
@@ -288,7 +290,7 @@ pub fn unbroken(agent: &Agent<'_>, look: Look, start: std::time::Instant) -> Res
         probes: 0,
         waits: None,
         uncompared: Vec::new(),
-        sealed: look == Look::Short && !is_due,
+        sealed: look == CheckLevel::Short && !is_due,
         is_failed: false,
         took: start.elapsed(),
     }))
@@ -303,7 +305,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("release.tar");
         let now = Timestamp::UNIX_EPOCH;
-        let seal = Seal {
+        let seal = UpToDate {
             program: String::new(),
             host: String::new(),
             made: now,

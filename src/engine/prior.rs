@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
-use crate::host::root::What;
-use crate::kind::prior_state::{self, PriorState, Was};
+use crate::host::root::FileType;
+use crate::kind::prior_state::{self, PriorState, PriorUnit};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
 use crate::kind::{Change, Claim, Item, Phase, Resource, Trigger, Work};
@@ -26,7 +26,7 @@ const LARGEST_EDIT: u64 = 16 << 20;
 
 /// One thing that a resource owns on the host: whose it is, and what stood there.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-struct Known {
+struct OwnedItem {
     /// The resource that has, or had, it.
     id: String,
     /// What stood there.
@@ -46,7 +46,7 @@ struct Known {
     shipped: bool,
 }
 
-impl Known {
+impl OwnedItem {
     fn new(id: &str, origin: PriorState) -> Self {
         Self { id: id.to_owned(), origin, triggers: Vec::new(), made: None, open: false, shipped: false }
     }
@@ -69,17 +69,17 @@ impl Known {
 
 /// What stood on this host before kpull came, by what resources own.
 #[derive(Debug, Default)]
-pub struct Before {
-    known: BTreeMap<Claim, Known>,
+pub struct PriorStates {
+    known: BTreeMap<Claim, OwnedItem>,
     /// Whether it is not what is written down.
     is_changed: bool,
-    /// What has to go before something of another type can have its place, by [`Before::gone`]; with the id of that.
+    /// What has to go before something of another type can have its place, by [`PriorStates::gone`]; with the id of that.
     in_way: BTreeMap<Claim, String>,
 }
 
 /// Something that no role wants any more, to be given back.
 #[derive(Debug)]
-pub struct Gone {
+pub struct Orphan {
     /// What the resource owned.
     pub mark: Claim,
     /// The resource that had it.
@@ -87,14 +87,14 @@ pub struct Gone {
     /// What gives it back.
     pub item: Item,
     /// When its turn is.
-    pub turn: Turn,
+    pub turn: PruneOrder,
     /// Units that are to know.
     pub triggers: Vec<(String, Trigger)>,
 }
 
 /// When the turn of something gone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Turn {
+pub enum PruneOrder {
     /// Before everything: a unit that is to stop.
     First,
     /// After what only lies there, and before the first unit or command.
@@ -103,10 +103,10 @@ pub enum Turn {
     Last,
 }
 
-impl Gone {
+impl Orphan {
     /// The restart of a unit that ran before and runs still, when what it runs with is given back.
     pub fn restart(&self, with_others: bool) -> Option<Change> {
-        let is_due = with_others && self.turn == Turn::Last && self.item.about.kind == "unit";
+        let is_due = with_others && self.turn == PruneOrder::Last && self.item.about.kind == "unit";
         is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
     }
 
@@ -124,7 +124,7 @@ impl Gone {
     }
 }
 
-impl Before {
+impl PriorStates {
     /// What is remembered.
     pub fn load(store: &Store) -> Result<Self> {
         Ok(Self { known: store.read(FILE)?.unwrap_or_default(), ..Self::default() })
@@ -140,7 +140,7 @@ impl Before {
     }
 
     /// Remembers what stands where the catalog has something for the first time, but for what `skip` leaves out. `package` is the
-    /// position of the first package that this run changes: what comes after it stays open until [`Before::close`]. Returns whether
+    /// position of the first package that this run changes: what comes after it stays open until [`PriorStates::close`]. Returns whether
     /// that was anything; and what can't be remembered, so that it must not be touched.
     pub fn adopt(
         &mut self,
@@ -203,7 +203,7 @@ impl Before {
                 && let Some(mut known) = self.known.remove(former).filter(|known| !known.open)
             {
                 item.refine(&mut known.origin, work)?;
-                self.known.insert(mark, Known { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
+                self.known.insert(mark, OwnedItem { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
                 self.is_changed = true;
                 continue;
             }
@@ -215,7 +215,8 @@ impl Before {
                 self.adopt_missing_above(path, &item.id, open, work)?;
             }
             let open = open && !is_in_way;
-            self.known.insert(mark, Known { triggers: triggers.to_vec(), open, ..Known::new(&item.id, origin) });
+            self.known
+                .insert(mark, OwnedItem { triggers: triggers.to_vec(), open, ..OwnedItem::new(&item.id, origin) });
             self.is_changed = true;
         }
         Ok(())
@@ -230,7 +231,7 @@ impl Before {
             if self.known.contains_key(&mark) || work.host.root.meta(dir)?.is_some() {
                 break;
             }
-            self.known.insert(mark, Known { open, ..Known::new(id, PriorState::Nothing { path }) });
+            self.known.insert(mark, OwnedItem { open, ..OwnedItem::new(id, PriorState::Nothing { path }) });
         }
         Ok(())
     }
@@ -268,14 +269,14 @@ impl Before {
     }
 
     /// What the catalog has no more, in the order in which it is given back; and ids of what can't be, and why.
-    pub fn gone(&mut self, work: &Work<'_>) -> (Vec<Gone>, Vec<(String, Error)>) {
+    pub fn gone(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(String, Error)>) {
         let mut wanted = self.wanted(work);
         self.in_way = self.in_way(&wanted, work);
         let is_in_way = |mark: &Claim| self.is_in_way(mark);
         wanted.retain(|mark| !self.in_way.contains_key(mark));
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
         // where nothing was changed, nothing is to be restored
-        let is_left = |(mark, known): &(&Claim, &Known)| !known.open && !wanted.contains(*mark);
+        let is_left = |(mark, known): &(&Claim, &OwnedItem)| !known.open && !wanted.contains(*mark);
         let mut left = self.known.iter().filter(is_left).peekable();
         // a directory may have another name, by which it is wanted
         let places: HashSet<Claim> = match left.peek() {
@@ -294,14 +295,20 @@ impl Before {
             let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
             let item = Item::new(resource, ROLE.into(), place);
             let turn = match (&known.origin, item.about.phase) {
-                (PriorState::Unit { state: Was { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => {
-                    Turn::Last
+                (PriorState::Unit { state: PriorUnit { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => {
+                    PruneOrder::Last
                 }
-                (PriorState::Unit { .. }, _) => Turn::First,
-                _ if is_in_way(mark) => Turn::First,
-                _ => Turn::Middle,
+                (PriorState::Unit { .. }, _) => PruneOrder::First,
+                _ if is_in_way(mark) => PruneOrder::First,
+                _ => PruneOrder::Middle,
             };
-            gone.push(Gone { mark: mark.clone(), id: known.id.clone(), item, turn, triggers: known.triggers.clone() });
+            gone.push(Orphan {
+                mark: mark.clone(),
+                id: known.id.clone(),
+                item,
+                turn,
+                triggers: known.triggers.clone(),
+            });
         }
         // what lies in a directory goes before the directory, what starts a unit before that unit, and a setting after those that set it
         gone.sort_by_key(|one| {
@@ -335,7 +342,7 @@ impl Before {
             work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
         for (mark, path) in candidates {
             let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
-            let is_directory = meta.what == What::Directory;
+            let is_directory = meta.what == FileType::Directory;
             let claim = claims.iter().find(|(claim, _)| claim == mark);
             // where no resource has the path itself, one has a path below it
             let is_wrong = claim.map_or(!is_directory, |(_, item)| (item.about.kind == "directory") != is_directory);
@@ -424,7 +431,7 @@ impl Before {
 
     /// Names of all contents that may have to come back.
     pub fn saved(&self) -> HashSet<String> {
-        let saved = |known: &Known| known.origin.saved().map(str::to_owned);
+        let saved = |known: &OwnedItem| known.origin.saved().map(str::to_owned);
         self.known.values().filter_map(saved).collect()
     }
 
@@ -484,12 +491,12 @@ fn digest(path: &Path, work: &Work<'_>) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::World;
+    use crate::engine::testing::TestTree;
     use crate::resolve::testing::catalog;
 
     /// A tree, in which `/etc/x` stands already.
-    fn world() -> World {
-        let world = World::new();
+    fn world() -> TestTree {
+        let world = TestTree::new();
         std::fs::create_dir(world.dir.path().join("etc")).unwrap();
         std::fs::write(world.dir.path().join("etc/x"), "theirs").unwrap();
         world
@@ -501,7 +508,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let mut adopt = |role: &str| world.with(role, |work| before.adopt(work, None, |_| false).0);
         assert_eq!((adopt(X), adopt(X)), (true, false));
         assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
@@ -510,9 +517,9 @@ mod tests {
 
     #[test]
     fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
-        let gone = |before: &mut Before, role: &str| -> Vec<String> {
+        let gone = |before: &mut PriorStates, role: &str| -> Vec<String> {
             world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark.to_string()).collect())
         };
         assert_eq!(gone(&mut before, &format!("{X}{Y}")).len(), 0);
@@ -524,7 +531,7 @@ mod tests {
 
     #[test]
     fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
@@ -539,11 +546,11 @@ mod tests {
 
     #[test]
     fn it_is_written_down_when_something_of_it_has_changed_and_only_then() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let path = world.dir.path().join("state").join(FILE);
         let both = catalog(&format!("{X}{Y}")).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &both };
-        let is_written = |before: &mut Before| {
+        let is_written = |before: &mut PriorStates| {
             before.save(&world.store).unwrap();
             let is_there = path.exists();
             if is_there {
@@ -578,7 +585,7 @@ mod tests {
 
     #[test]
     fn a_file_is_known_by_what_kpull_has_written_whatever_stands_there() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let items = catalog(X).unwrap().items;
         let work = Work { host: &world.host, store: &world.store, catalog: &items };
         before.adopt(&work, None, |_| false);
@@ -590,20 +597,20 @@ mod tests {
 
     #[test]
     fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_given_back() {
-        let gone = |role: &str, turn: Turn| {
+        let gone = |role: &str, turn: PruneOrder| {
             let item = catalog(role).unwrap().items.into_iter().next().unwrap();
-            Gone { mark: Claim::thing("m", "x"), id: item.id.clone(), item, turn, triggers: Vec::new() }
+            Orphan { mark: Claim::thing("m", "x"), id: item.id.clone(), item, turn, triggers: Vec::new() }
         };
         let unit = "[[unit]]\nname = 'x.service'\n";
-        let restart = gone(unit, Turn::Last).restart(true).unwrap();
+        let restart = gone(unit, PruneOrder::Last).restart(true).unwrap();
         assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
-        assert!(gone(unit, Turn::Last).restart(false).is_none());
-        assert!(gone(unit, Turn::First).restart(true).is_none());
-        assert!(gone(X, Turn::Last).restart(true).is_none());
+        assert!(gone(unit, PruneOrder::Last).restart(false).is_none());
+        assert!(gone(unit, PruneOrder::First).restart(true).is_none());
+        assert!(gone(X, PruneOrder::Last).restart(true).is_none());
     }
 
     /// The role's package, which comes first, and what it has.
-    fn with_package(world: &World, look: impl FnOnce(&Work<'_>)) {
+    fn with_package(world: &TestTree, look: impl FnOnce(&Work<'_>)) {
         world.with(&format!("[[package]]\nname = 'p'\n{X}{Y}"), |work| {
             assert_eq!(work.catalog[0].id, "package:p");
             look(work);
@@ -612,9 +619,9 @@ mod tests {
 
     #[test]
     fn what_a_package_of_the_run_brings_is_what_stood_there_before() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
-        let back = |before: &mut Before, role: &str| -> Vec<String> {
+        let back = |before: &mut PriorStates, role: &str| -> Vec<String> {
             world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.item.id).collect())
         };
         with_package(&world, |work| {
@@ -623,7 +630,7 @@ mod tests {
             before.save(&world.store).unwrap();
             // the run ends there, after the package has come; the next one has no package to change
             put("y", "shipped");
-            let mut before = Before::load(&world.store).unwrap();
+            let mut before = PriorStates::load(&world.store).unwrap();
             assert!(before.adopt(work, None, |_| false).0);
             assert!(!work.catalog.iter().any(|item| before.close(item, work).unwrap()), "it is known already");
             assert_eq!(back(&mut before, X), ["file:/etc/y"]);
@@ -635,7 +642,7 @@ mod tests {
             work.catalog.iter().for_each(|item| assert!(before.close(item, work).is_ok()));
         });
         assert_eq!(back(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
-        let content = |before: &Before, mark: &str| match &before.known[mark].origin {
+        let content = |before: &PriorStates, mark: &str| match &before.known[mark].origin {
             PriorState::File { saved, .. } => String::from_utf8(world.store.saved(saved).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         };
@@ -645,7 +652,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_a_package_of_the_run_makes_is_the_package_s_and_another_one_goes_with_what_is_in_it() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let role = "[[package]]\nname = 'p'\n[[file]]\npath = '/etc/p/conf/x'\ncontent = 'x'\n";
         world.with(role, |work| {
             assert!(before.adopt(work, Some(0), |_| false).0);
@@ -659,7 +666,7 @@ mod tests {
 
     #[test]
     fn what_was_never_changed_is_forgotten_when_no_role_wants_it() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         with_package(&world, |work| assert!(before.adopt(work, Some(0), |_| false).0));
         world.with("", |work| before.settle(work));
         assert_eq!(before.ids().count(), 0);
@@ -667,7 +674,7 @@ mod tests {
 
     #[test]
     fn the_version_that_lies_beside_a_shipped_file_is_given_back_and_never_in_place_of_somebody_s_own() {
-        let (world, mut before) = (world(), Before::default());
+        let (world, mut before) = (world(), PriorStates::default());
         let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
         world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         put("x.dpkg-dist", "shipped");
@@ -697,7 +704,13 @@ mod tests {
         std::fs::create_dir(world.dir.path().join("empty")).unwrap();
         let empties = |role: &str, path: &str, leaves: &[&str]| {
             let item = catalog(role).unwrap().items.remove(0);
-            let gone = Gone { mark: Claim::path(path), id: "x".into(), item, turn: Turn::Middle, triggers: Vec::new() };
+            let gone = Orphan {
+                mark: Claim::path(path),
+                id: "x".into(),
+                item,
+                turn: PruneOrder::Middle,
+                triggers: Vec::new(),
+            };
             let leaves = leaves.iter().map(PathBuf::from).collect();
             gone.empties(&leaves, &world.host).unwrap().map(|change| change.summary)
         };
@@ -710,18 +723,28 @@ mod tests {
 
     #[test]
     fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
-        let (world, mut before) = (world(), Before::default());
-        let unit =
-            |name: &str, running| PriorState::Unit { name: name.to_owned(), state: Was { running, ..Was::default() } };
+        let (world, mut before) = (world(), PriorStates::default());
+        let unit = |name: &str, running| PriorState::Unit {
+            name: name.to_owned(),
+            state: PriorUnit { running, ..PriorUnit::default() },
+        };
         let package = PriorState::NoPackage { name: "p".to_owned(), manager: None, beside: None, residue: false };
         let nothing = PriorState::Nothing { path: "/etc/y".to_owned() };
         let origins = [unit("old.service", Some(true)), unit("new.service", Some(false)), package, nothing];
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
-            before.known.insert(Claim::thing("x", id), Known::new(id, origin));
+            before.known.insert(Claim::thing("x", id), OwnedItem::new(id, origin));
         }
         let gone = world.with("", |work| before.gone(work).0);
         let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();
-        assert_eq!(turns, [("new", Turn::First), ("file", Turn::Middle), ("old", Turn::Last), ("package", Turn::Last)]);
+        assert_eq!(
+            turns,
+            [
+                ("new", PruneOrder::First),
+                ("file", PruneOrder::Middle),
+                ("old", PruneOrder::Last),
+                ("package", PruneOrder::Last)
+            ]
+        );
     }
 
     #[test]
@@ -731,7 +754,7 @@ mod tests {
             let mut items = catalog(role).unwrap().items;
             items[0].is_secret = is_secret;
             let work = Work { host: &world.host, store: &world.store, catalog: &items };
-            let mut before = Before::default();
+            let mut before = PriorStates::default();
             before.adopt(&work, None, |_| false);
             before.made(&items[0], &work).unwrap();
             before.known["path:/etc/x"].made.is_some()

@@ -16,12 +16,12 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::author::pki::{Done, Office};
-use crate::author::secret::desk::Desk;
+use crate::author::pki::{Completed, PkiAdmin};
+use crate::author::secret::admin::SecretAdmin;
 use crate::cli::secret::random;
 use crate::document::Files;
 use crate::error::{Context, Error, Result, code};
-use crate::net::server::{Answer, Seen, Server};
+use crate::net::server::{Answer, Received, Server};
 use crate::secret::Keyring;
 use crate::site::Site;
 use crate::trust::NAMESPACE;
@@ -63,13 +63,13 @@ const RELEASES: &[(&str, &str, &[&str])] = &[
 const MARK: &str = ".kpull-demo";
 
 /// Everything around the hosts.
-pub(super) struct World {
+pub(super) struct DemoSetup {
     dir: PathBuf,
     server: Server,
     tampering: Arc<AtomicBool>,
 }
 
-impl World {
+impl DemoSetup {
     /// Makes it all, in a fresh directory.
     pub(super) fn make(dir: &Path) -> Result<Self> {
         fresh(dir)?;
@@ -169,19 +169,19 @@ impl World {
     }
 
     /// Makes the site's authorities and certificates; says what was made.
-    pub(super) fn issue(&self) -> Result<(Vec<Done>, Vec<Done>)> {
-        let office = || Office::open(&self.site(), Keyring::load(&[self.dir.join("operator")], None)?);
+    pub(super) fn issue(&self) -> Result<(Vec<Completed>, Vec<Completed>)> {
+        let office = || PkiAdmin::open(&self.site(), Keyring::load(&[self.dir.join("operator")], None)?);
         Ok((office()?.init()?, office()?.issue()?))
     }
 
     /// Writes the secrets that the roles ask for; says which.
     pub(super) fn make_secrets(&self) -> Result<Vec<&'static str>> {
-        let mut desk = Desk::open(&self.site())?;
+        let mut desk = SecretAdmin::open(&self.site())?;
         for name in SECRETS {
             desk.set(name, random(8).as_slice())?;
         }
         // the authority's key was made before anybody knew which hosts need it
-        Desk::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None))?;
+        SecretAdmin::open(&self.site())?.rekey(&|| Keyring::load(&[self.dir.join("operator")], None))?;
         Ok(SECRETS.to_vec())
     }
 
@@ -266,7 +266,7 @@ fn authority() -> Result<(ServerConfig, String), Box<dyn std::error::Error>> {
 }
 
 /// What the web server says: the site and the stand-in, as files with an ETag.
-fn answer(dir: &Path, request: &Seen, tampering: bool) -> Answer {
+fn answer(dir: &Path, request: &Received, tampering: bool) -> Answer {
     let path = request.path.trim_start_matches('/');
     let public = path.starts_with("site/") || path.starts_with("stand-in/");
     let Some(mut body) =

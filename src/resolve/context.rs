@@ -16,13 +16,13 @@ use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
 use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
-use crate::secret::{Secret, Secrets, lock};
+use crate::secret::{Secret, SecretStore, lock};
 use crate::site::{RESERVED, Role, Site, Type};
 use crate::template::{depth, expression, filters, functions, merge};
 use crate::text::around;
 
 /// Everything that a host's templates can see.
-pub struct World {
+pub struct TemplateContext {
     /// The site.
     pub site: Arc<Site>,
     /// The host that is resolved.
@@ -89,7 +89,7 @@ impl Hash for dyn VarName + '_ {
 /// How deep variables may need one another; with the depth of templates it has to fit into a thread's stack.
 const DEPTH: usize = 32;
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for TemplateContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("site", &self.site.name).field("host", &self.host).finish_non_exhaustive()
     }
@@ -138,9 +138,9 @@ impl Layer<'_> {
     }
 }
 
-impl World {
+impl TemplateContext {
     /// The world of one host.
-    pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &Secrets) -> Arc<Self> {
+    pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &SecretStore) -> Arc<Self> {
         Self::among(site, host, facts, secrets, None)
     }
 
@@ -149,7 +149,7 @@ impl World {
         site: Arc<Site>,
         host: &str,
         facts: &Facts,
-        secrets: &Secrets,
+        secrets: &SecretStore,
         views: Option<&Arc<Views>>,
     ) -> Arc<Self> {
         let mut env = expression::language();
@@ -632,7 +632,7 @@ fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
 /// What a template sees by name.
 #[derive(Debug)]
 struct Scope {
-    world: Arc<World>,
+    world: Arc<TemplateContext>,
     host: String,
     role: Option<String>,
     item: Option<Value>,
@@ -678,7 +678,7 @@ impl Object for Scope {
 /// The variables of a role for a host: `etcd.client_port`.
 #[derive(Debug)]
 struct RoleObject {
-    world: Arc<World>,
+    world: Arc<TemplateContext>,
     host: String,
     role: String,
 }
@@ -718,7 +718,7 @@ fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> std::result::Result
 /// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.
 #[derive(Debug)]
 pub(super) struct HostObject {
-    world: Arc<World>,
+    world: Arc<TemplateContext>,
     name: String,
 }
 
@@ -753,7 +753,7 @@ impl Object for HostObject {
 mod tests {
     use crate::document::Files;
     use crate::resolve::{Facts, resolve};
-    use crate::secret::Secrets;
+    use crate::secret::SecretStore;
     use crate::site::Site;
 
     /// What resolving a host says, whose role has these variables and a file with this content.
@@ -770,7 +770,7 @@ mod tests {
         .collect();
         let site = Site::load(files).unwrap().into();
         let facts = Facts::assumed("h", [10, 0, 0, 1].into(), None).unwrap();
-        resolve(&site, "h", &facts, &Secrets::sealed())
+        resolve(&site, "h", &facts, &SecretStore::sealed())
             .map(|catalog| catalog.items.len())
             .map_err(|error| error.to_string())
     }

@@ -13,7 +13,7 @@ use crate::secret::{Keyring, Plain, lock, name};
 
 /// The secrets of a site, as somebody can see them. Clones see the same ones.
 #[derive(Clone)]
-pub struct Secrets(Arc<Inner>);
+pub struct SecretStore(Arc<Inner>);
 
 enum Inner {
     /// Nobody's: whoever edits a site has no business to read them.
@@ -34,7 +34,7 @@ pub struct Secret {
     pub sealed: String,
 }
 
-impl std::fmt::Debug for Secrets {
+impl std::fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.is_open() { "Secrets(open)" } else { "Secrets(sealed)" })
     }
@@ -69,7 +69,7 @@ pub fn fits(wanted: &[u8], have: &[u8]) -> bool {
     }
 }
 
-impl Secrets {
+impl SecretStore {
     /// Placeholders, each for a secret that the site has.
     pub fn sealed() -> Self {
         Self(Arc::new(Inner::Sealed { strict: true }))
@@ -193,13 +193,13 @@ mod tests {
     #[test]
     fn sealed_ones_are_placeholders_of_what_is_there() {
         let Site { files, .. } = site();
-        let secret = Secrets::sealed().get("db", &files, "h1").unwrap();
+        let secret = SecretStore::sealed().get("db", &files, "h1").unwrap();
         assert_eq!(&**secret.plain, b"<secret db>");
-        let error = Secrets::sealed().get("dv", &files, "h1").unwrap_err();
+        let error = SecretStore::sealed().get("dv", &files, "h1").unwrap_err();
         assert_eq!(error.to_string(), "there is no secret `dv`: the site has no secrets/dv.age");
         assert_eq!(error.advice(), Some("did you mean `db`? Else write it with `kpull secret set dv`"));
-        assert_eq!(&**Secrets::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");
-        let error = Secrets::expected().get("../dv", &files, "h1").unwrap_err();
+        assert_eq!(&**SecretStore::expected().get("dv", &files, "h1").unwrap().plain, b"<secret dv>");
+        let error = SecretStore::expected().get("../dv", &files, "h1").unwrap_err();
         assert!(error.to_string().starts_with("`../dv` is not the name of a secret"), "{error}");
     }
 
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_host_opens_its_own_and_they_are_masked_from_then_on() {
         let Site { dir, files } = site();
-        let secrets = Secrets::open(vec![dir.path().join("key"), dir.path().join("none")]);
+        let secrets = SecretStore::open(vec![dir.path().join("key"), dir.path().join("none")]);
         assert_eq!(&**secrets.get("db", &files, "h1").unwrap().plain, b"vault-hunter2\n");
         assert_eq!(mask::hide("vault-hunter2"), "‹secret db›");
         let shown = format!("{secrets:?} {:?}", secrets.get("db", &files, "h1").unwrap());
@@ -235,7 +235,7 @@ mod tests {
     fn keys_are_not_looked_at_before_a_secret_is_asked_for() {
         let Site { dir, files } = site();
         std::fs::write(dir.path().join("bad"), "no key").unwrap();
-        let secrets = Secrets::open(vec![dir.path().join("bad")]);
+        let secrets = SecretStore::open(vec![dir.path().join("bad")]);
         let error = secrets.get("db", &files, "h1").unwrap_err();
         assert!(error.to_string().ends_with("bad can't be used for secrets: a line in it is no key"), "{error}");
     }
@@ -245,7 +245,7 @@ mod tests {
         let Site { dir, files } = site();
         let other = age::x25519::Identity::generate();
         std::fs::write(dir.path().join("other"), other.to_string().expose_secret()).unwrap();
-        let secrets = Secrets::open(vec![dir.path().join("other")]);
+        let secrets = SecretStore::open(vec![dir.path().join("other")]);
         let error = secrets.get("db", &files, "h2").unwrap_err();
         assert_eq!(error.to_string(), "the secret db is not for h2: it is encrypted to h1");
         // it was not even fetched
@@ -256,7 +256,7 @@ mod tests {
             .collect();
         let error = secrets.get("db", &without, "h2").unwrap_err();
         assert_eq!(error.to_string(), "the secret db is not for h2: it is encrypted to h1");
-        let error = Secrets::open(Vec::new()).get("db", &files, "h1").unwrap_err();
+        let error = SecretStore::open(Vec::new()).get("db", &files, "h1").unwrap_err();
         assert_eq!(error.to_string(), "can't read the secret db: there is no key to read it with");
     }
 }

@@ -10,7 +10,7 @@ const FILE: &str = "held.json";
 
 /// A resource that no run touches until its time is over.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct HeldBack {
+pub struct Pause {
     /// The resource.
     pub id: String,
     /// Since when.
@@ -21,7 +21,7 @@ pub struct HeldBack {
     pub why: String,
 }
 
-impl HeldBack {
+impl Pause {
     /// Those whose time is not over.
     pub fn now(store: &Store) -> Result<Vec<Self>> {
         let now = Timestamp::now();
@@ -58,10 +58,10 @@ mod tests {
         let hold = |id: &str, why: &str| {
             let since = Timestamp::now();
             let until = since + jiff::SignedDuration::from_hours(1);
-            HeldBack { id: id.to_owned(), since, until, why: why.to_owned() }.save(&store).unwrap();
+            Pause { id: id.to_owned(), since, until, why: why.to_owned() }.save(&store).unwrap();
         };
         let all = || -> Vec<(String, String)> {
-            HeldBack::now(&store).unwrap().into_iter().map(|one| (one.id, one.why)).collect()
+            Pause::now(&store).unwrap().into_iter().map(|one| (one.id, one.why)).collect()
         };
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(id, why)| ((*id).to_owned(), (*why).to_owned())).collect()
@@ -70,8 +70,8 @@ mod tests {
         hold("file:/b", "other");
         hold("file:/a", "second");
         assert_eq!(all(), pairs(&[("file:/b", "other"), ("file:/a", "second")]));
-        assert!(!HeldBack::remove("file:/c", &store).unwrap());
-        assert!(HeldBack::remove("file:/a", &store).unwrap());
+        assert!(!Pause::remove("file:/c", &store).unwrap());
+        assert!(Pause::remove("file:/a", &store).unwrap());
         assert_eq!(all(), pairs(&[("file:/b", "other")]));
     }
 }

@@ -17,11 +17,11 @@ use crate::net;
 use crate::report::{Event, Report};
 use crate::resolve::{Catalog, Facts, resolve};
 use crate::sandbox;
-use crate::secret::Secrets;
+use crate::secret::SecretStore;
 use crate::site::Site;
 use crate::source::{Poll, Source};
-use crate::store::{CachedRelease, ENROLL, Generation, Hold, Store};
-use crate::trust::{Announced, KeySet, Memory, Policy, Seen, Signed, Verified};
+use crate::store::{CachedRelease, ENROLL, Generation, StayOn, Store};
+use crate::trust::{KeySet, LastSeen, Policy, Signed, TrustState, Verified, VerifiedManifest};
 
 /// A host with its configuration and state: what a run works with.
 pub struct Agent<'a> {
@@ -42,11 +42,11 @@ pub struct Agent<'a> {
 }
 
 /// The catalog to converge to.
-pub struct Taken {
+pub struct Selection {
     /// The host's catalog.
     pub catalog: Verified<Catalog>,
     /// What is written down of the release.
-    pub stamp: Stamp,
+    pub stamp: ReleaseStamp,
     /// Why something newer was not taken: a refusal, a site that can't be resolved, no source that answers.
     pub trouble: Option<Error>,
     /// Who has to be asked before this release is applied.
@@ -55,7 +55,7 @@ pub struct Taken {
 
 /// What is written down of a release when it is applied.
 #[derive(Clone, Debug, Default)]
-pub struct Stamp {
+pub struct ReleaseStamp {
     /// SHA-256 of its manifest, in hex.
     pub digest: String,
     /// When it was signed.
@@ -74,8 +74,8 @@ pub struct Stamp {
 struct Read {
     catalog: Verified<Catalog>,
     site: Arc<Site>,
-    seen: Seen,
-    announced: Announced,
+    seen: LastSeen,
+    announced: VerifiedManifest,
 }
 
 /// What a host believes, and what it remembers.
@@ -83,11 +83,11 @@ pub struct Trust {
     /// Whose signatures count now.
     pub policy: Policy,
     /// What it must not forget.
-    pub memory: Memory,
+    pub memory: TrustState,
     /// The keys that it was enrolled with.
     start: KeySet,
     /// What one of its two memories has lost.
-    to_mend: Option<Memory>,
+    to_mend: Option<TrustState>,
     /// Whether this run has adopted a newer key set.
     rotated: bool,
 }
@@ -112,10 +112,10 @@ fn counts_no_more(what: &str) -> Error {
         .help("the site's keys were changed after it was signed: a newer release is needed")
 }
 
-fn stamp(read: &Read, back: Option<String>) -> Stamp {
-    let Announced { signers, keys, .. } = &read.announced;
-    let Seen { digest, created, .. } = read.seen.clone();
-    Stamp { digest, created, signers: signers.clone(), keys: *keys, back, confirm_by: None }
+fn stamp(read: &Read, back: Option<String>) -> ReleaseStamp {
+    let VerifiedManifest { signers, keys, .. } = &read.announced;
+    let LastSeen { digest, created, .. } = read.seen.clone();
+    ReleaseStamp { digest, created, signers: signers.clone(), keys: *keys, back, confirm_by: None }
 }
 
 impl<'a> Agent<'a> {
@@ -139,7 +139,7 @@ impl<'a> Agent<'a> {
     /// What this host believes. Refused when its memory and its configuration contradict each other.
     pub fn trust(&self) -> Result<Trust> {
         let mut trust = self.first_trust(self.config.trust.start()?);
-        let Some((known, is_whole)) = Memory::load(self.store.root(), &self.host.root)? else { return Ok(trust) };
+        let Some((known, is_whole)) = TrustState::load(self.store.root(), &self.host.root)? else { return Ok(trust) };
         trust.to_mend = (!is_whole).then(|| known.clone());
         let memory = &mut trust.memory;
         for (what, enrolled, now) in [("site", &known.site, &memory.site), ("host", &known.host, &memory.host)] {
@@ -171,7 +171,7 @@ impl<'a> Agent<'a> {
     /// What a host that starts from these keys believes and remembers.
     pub fn first_trust(&self, start: KeySet) -> Trust {
         let site = self.config.trust.site.clone();
-        let memory = Memory {
+        let memory = TrustState {
             site: site.clone(),
             host: self.name.clone(),
             start: start.digest(),
@@ -183,7 +183,7 @@ impl<'a> Agent<'a> {
 
     /// Asks the sources and takes what is new, if it is good and this host's turn, or nobody waits for that (`now`); else stays
     /// with the last good release.
-    pub fn take(&self, now: bool) -> Result<Taken> {
+    pub fn take(&self, now: bool) -> Result<Selection> {
         let mut trust = self.trust()?;
         if let Some(memory) = &trust.to_mend {
             // a copy that was lost is made again from the other
@@ -246,7 +246,7 @@ impl<'a> Agent<'a> {
         }
         if let Some((read, source)) = newest {
             self.report.event(&Event::News { source: &source, manifest: read.catalog.manifest() });
-            let Announced { bytes, signatures, .. } = &read.announced;
+            let VerifiedManifest { bytes, signatures, .. } = &read.announced;
             self.store.set_release(bytes, signatures, &read.site.files)?;
             self.store.set_marks(&marks)?;
             return self.taken(read, None, true, is_now);
@@ -275,7 +275,7 @@ impl<'a> Agent<'a> {
     }
 
     /// The newest release, or the one that this host stays with.
-    fn taken(&self, read: Read, trouble: Option<Error>, answered: bool, is_now: bool) -> Result<Taken> {
+    fn taken(&self, read: Read, trouble: Option<Error>, answered: bool, is_now: bool) -> Result<Selection> {
         let mut taken = match self.store.hold()? {
             Some(hold) if read.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
@@ -284,7 +284,7 @@ impl<'a> Agent<'a> {
                     Error::new(code::MEMORY, format!("release {}, which this host stays with, is lost", hold.serial))
                         .help("`kpull apply --retry` follows the newest again")
                 })?;
-                Taken { trouble, ..self.take_back(&known, &hold.why)? }
+                Selection { trouble, ..self.take_back(&known, &hold.why)? }
             }
             hold => {
                 if hold.is_some_and(|hold| read.seen.serial > hold.not) {
@@ -300,7 +300,7 @@ impl<'a> Agent<'a> {
     }
 
     /// The newest release, or the one that this host has until it is its turn.
-    fn in_turn(&self, read: Read, trouble: Option<Error>, is_now: bool) -> Result<Taken> {
+    fn in_turn(&self, read: Read, trouble: Option<Error>, is_now: bool) -> Result<Selection> {
         let mut lock = None;
         if let (Some(rollout), Some(current)) = (&read.site.rollout, self.store.generation()?)
             && !is_now
@@ -311,20 +311,20 @@ impl<'a> Agent<'a> {
         {
             match rollout::wait(self, rollout, &read.site, &read.catalog.get().items, read.seen.serial) {
                 Ok(None) => lock.clone_from(&rollout.fleetlock),
-                Ok(Some(why)) => return Ok(Taken { trouble, ..self.stay(&current, read.seen.serial, &why)? }),
+                Ok(Some(why)) => return Ok(Selection { trouble, ..self.stay(&current, read.seen.serial, &why)? }),
                 // who can't be asked may be down because of what the next release mends, and a person has to say so
                 Err(error) => {
                     let taken = self.stay(&current, read.seen.serial, &error.to_string())?;
-                    return Ok(Taken { trouble: Some(trouble.unwrap_or(error)), ..taken });
+                    return Ok(Selection { trouble: Some(trouble.unwrap_or(error)), ..taken });
                 }
             }
         }
         let stamp = stamp(&read, None);
-        Ok(Taken { stamp, catalog: read.catalog, trouble, lock })
+        Ok(Selection { stamp, catalog: read.catalog, trouble, lock })
     }
 
     /// What this host has, while it waits for its turn with the release with this serial.
-    pub fn stay(&self, current: &Generation, serial: u64, why: &str) -> Result<Taken> {
+    pub fn stay(&self, current: &Generation, serial: u64, why: &str) -> Result<Selection> {
         // others have a say in it: hosts that go first, a lock server
         let why = format!("release {serial}: {}", one_line(why));
         self.report.event(&Event::Waits { why: &why });
@@ -334,11 +334,11 @@ impl<'a> Agent<'a> {
     }
 
     /// The release of an earlier generation, verified again as one that was good then.
-    pub fn take_back(&self, to: &Generation, why: &str) -> Result<Taken> {
+    pub fn take_back(&self, to: &Generation, why: &str) -> Result<Selection> {
         let (kept, announced) = self.announce_generation(to)?;
         let read = self.resolve(announced, &kept, None)?;
         let stamp = stamp(&read, Some(why.to_owned()));
-        Ok(Taken { stamp, catalog: read.catalog, trouble: None, lock: None })
+        Ok(Selection { stamp, catalog: read.catalog, trouble: None, lock: None })
     }
 
     /// The last generation that was well, of another release than `digest`, whose release still counts: what there is to go back to.
@@ -351,7 +351,7 @@ impl<'a> Agent<'a> {
     pub fn look_back(&self, to: &Generation) -> Result<(Arc<Site>, Catalog)> {
         let (kept, announced) = self.announce_generation(to)?;
         let site = announced.fetch(&kept, None, &self.name)?.then(|site| Ok(Arc::new(site)))?.get().clone();
-        let catalog = resolve(&site, &self.name, &self.facts(&site)?, &Secrets::sealed())?;
+        let catalog = resolve(&site, &self.name, &self.facts(&site)?, &SecretStore::sealed())?;
         Ok((site, catalog))
     }
 
@@ -379,10 +379,10 @@ impl<'a> Agent<'a> {
                 && let Some(seen) =
                     trust.memory.release.as_mut().filter(|seen| seen.serial > last && seen.keys < set.number)
             {
-                *seen = Seen { serial: last, digest: String::new(), ..seen.clone() };
+                *seen = LastSeen { serial: last, digest: String::new(), ..seen.clone() };
                 // nor does one of those that this host went back from keep it from what comes after
                 if let Some(hold) = self.store.hold()?.filter(|hold| hold.not > last) {
-                    self.store.set_hold(Some(&Hold { not: last, ..hold }))?;
+                    self.store.set_hold(Some(&StayOn { not: last, ..hold }))?;
                 }
             }
             trust.memory.save(self.store.root(), &self.host.root)?;
@@ -394,7 +394,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Keeps what was seen of a release, before anything of it is applied.
-    pub fn remember(&self, memory: &mut Memory, seen: Seen) -> Result<()> {
+    pub fn remember(&self, memory: &mut TrustState, seen: LastSeen) -> Result<()> {
         memory.release = Some(seen);
         memory.save(self.store.root(), &self.host.root)
     }
@@ -428,7 +428,7 @@ impl<'a> Agent<'a> {
 
     /// Verifies the kept release by the key set that it was taken with, less what was revoked since, as of when it was
     /// made: a key that ran out, or was replaced, has signed it all the same.
-    fn announce_kept(&self, trust: &Trust, kept: &dyn Tree) -> Result<Announced> {
+    fn announce_kept(&self, trust: &Trust, kept: &dyn Tree) -> Result<VerifiedManifest> {
         let Some(seen) = &trust.memory.release else {
             return Err(
                 Error::refused(code::MEMORY, "it is not remembered that the kept release was good").help(ENROLL)
@@ -442,7 +442,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Verifies the release of an earlier generation.
-    fn announce_generation(&self, to: &Generation) -> Result<(CachedRelease, Announced)> {
+    fn announce_generation(&self, to: &Generation) -> Result<(CachedRelease, VerifiedManifest)> {
         let lost = || {
             Error::new(code::MEMORY, format!("the release of generation {} is not kept any more", to.number))
                 .help("`kpull history` shows which are")
@@ -454,28 +454,28 @@ impl<'a> Agent<'a> {
         if !trust.counts(&self.store, serial, to.keys)? {
             return Err(counts_no_more(&format!("release {serial} of generation {}", to.number)));
         }
-        if Seen::of(&announced).digest != to.release {
+        if LastSeen::of(&announced).digest != to.release {
             return Err(lost());
         }
         Ok((kept, announced))
     }
 
     /// Verifies a kept release by a key set, less what was revoked since, as of a time.
-    fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<Announced> {
+    fn announce_as_of(&self, trust: &Trust, kept: &dyn Tree, number: u64, at: Timestamp) -> Result<VerifiedManifest> {
         let mut keys =
             if number > trust.start.number { KeySet::kept(&self.store, number)? } else { trust.start.clone() };
         keys.signers = keys.signers.without(&trust.policy.keys.revoked);
         Policy { site: trust.policy.site.clone(), keys }.announce(kept, at)
     }
 
-    fn resolve(&self, announced: Announced, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
+    fn resolve(&self, announced: VerifiedManifest, tree: &dyn Tree, known: Option<&Files>) -> Result<Read> {
         let release = announced.fetch(tree, known, &self.name)?.then(|site| Ok(Arc::new(site)))?;
         let site = release.get().clone();
         let catalog = release.then(|site| {
             let facts = self.facts(&site)?;
-            resolve(&site, &self.name, &facts, &Secrets::open(self.config.identities(&self.host.root)))
+            resolve(&site, &self.name, &facts, &SecretStore::open(self.config.identities(&self.host.root)))
         })?;
-        Ok(Read { catalog, site, seen: Seen::of(&announced), announced })
+        Ok(Read { catalog, site, seen: LastSeen::of(&announced), announced })
     }
 
     /// What is known of this host, for a site.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::author::pki::status::{bundle, certificate_at};
-use crate::author::pki::{Draft, Standing, State, survey};
+use crate::author::pki::{CertificateState, CertificateStatus, Draft, survey};
 use crate::document::Files;
 use crate::error::{Context, Error, Result, code};
 use crate::pki::{
-    Authority, AuthorityFields, Certificate, PrivateKey, Reason, Request, Revoked, Sort, Wish, authority_path,
-    authority_secret, certificate_path, key_secret, request_path, revoked,
+    Authority, AuthorityFields, Category, Certificate, CertificateRequest, PrivateKey, Reason, Request, Revoked,
+    authority_path, authority_secret, certificate_path, key_secret, request_path, revoked,
 };
 use crate::secret::index::Index;
 use crate::secret::readers::{newcomers, readers};
@@ -21,7 +21,7 @@ use crate::site::Site;
 
 /// What was done to one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Operation {
     /// An authority or a key pair was made.
     Made,
     /// A certificate was issued.
@@ -36,7 +36,7 @@ pub enum Deed {
     Rotated,
 }
 
-impl Deed {
+impl Operation {
     /// One word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -52,9 +52,9 @@ impl Deed {
 
 /// One thing that was done.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct Completed {
     /// What.
-    pub deed: Deed,
+    pub deed: Operation,
     /// The host, for a certificate.
     pub host: Option<String>,
     /// The certificate, authority or key pair.
@@ -76,7 +76,7 @@ pub enum Step {
 
 /// A site in a directory, and the keys of whoever works on it.
 #[derive(Debug)]
-pub struct Office {
+pub struct PkiAdmin {
     dir: PathBuf,
     /// The site.
     pub site: Arc<Site>,
@@ -84,7 +84,7 @@ pub struct Office {
     now: Timestamp,
 }
 
-impl Office {
+impl PkiAdmin {
     /// Opens the site in `dir`; secrets in it are read with `keys`.
     pub fn open(dir: &Path, keys: Keyring) -> Result<Self> {
         let site = Arc::new(Site::load(Files::in_directory(dir)?)?);
@@ -92,12 +92,12 @@ impl Office {
     }
 
     /// How every certificate stands.
-    pub fn survey(&self) -> Result<Vec<Standing>> {
+    pub fn survey(&self) -> Result<Vec<CertificateStatus>> {
         survey(&self.site, Some(&self.dir), self.now)
     }
 
     /// Makes the authorities and key pairs that are missing. What is there stays as it is.
-    pub fn init(&self) -> Result<Vec<Done>> {
+    pub fn init(&self) -> Result<Vec<Completed>> {
         let operators = self.operators()?;
         let mut draft = Draft::new(&self.site.files)?;
         let mut done = Vec::new();
@@ -113,11 +113,11 @@ impl Office {
                 )));
             }
             let (public, key, note) = match fields.kind {
-                Sort::KeyPair => {
+                Category::KeyPair => {
                     let key = PrivateKey::generate(fields.key_type)?;
                     (key.public_pem(), key.pem(), fields.key_type.to_string())
                 }
-                Sort::Authority => {
+                Category::Authority => {
                     let authority = Authority::make(name, fields, self.now)?;
                     let certificate = &authority.certificate;
                     let note = format!(
@@ -131,19 +131,19 @@ impl Office {
             };
             draft.write(path, public);
             draft.write_secret(&authority_secret(name), &key, &[], operators)?;
-            done.push(Done { deed: Deed::Made, host: None, name: name.clone(), note });
+            done.push(Completed { deed: Operation::Made, host: None, name: name.clone(), note });
         }
         draft.commit(&self.dir)?;
         Ok(done)
     }
 
     /// Issues the certificates that are missing, and those that are not as they are wanted now.
-    pub fn issue(&self) -> Result<Vec<Done>> {
-        let due = |standing: &Standing| match &standing.state {
-            State::Missing => Some((Deed::Issued, "was missing".to_owned())),
-            State::Changed(how) => Some((Deed::Issued, format!("the old one {}", how.join("; ")))),
-            State::Waiting => {
-                Some((Deed::Waiting, "the host makes its key, and its request is not in the site".to_owned()))
+    pub fn issue(&self) -> Result<Vec<Completed>> {
+        let due = |standing: &CertificateStatus| match &standing.state {
+            CertificateState::Missing => Some((Operation::Issued, "was missing".to_owned())),
+            CertificateState::Changed(how) => Some((Operation::Issued, format!("the old one {}", how.join("; ")))),
+            CertificateState::Waiting => {
+                Some((Operation::Waiting, "the host makes its key, and its request is not in the site".to_owned()))
             }
             _ => None,
         };
@@ -151,38 +151,45 @@ impl Office {
     }
 
     /// Renews certificates: those that are due (or end within `before`); or those called `names`, due or not.
-    pub fn renew(&self, before: Option<SignedDuration>, host: Option<&str>, names: &[String]) -> Result<Vec<Done>> {
+    pub fn renew(
+        &self,
+        before: Option<SignedDuration>,
+        host: Option<&str>,
+        names: &[String],
+    ) -> Result<Vec<Completed>> {
         let all = self.survey()?;
         if let Some(host) = host {
             self.site.find_host(host)?;
         }
         for wanted in names {
-            let is_it = |standing: &&Standing| {
+            let is_it = |standing: &&CertificateStatus| {
                 standing.name == *wanted && standing.wish.is_some() && host.is_none_or(|host| standing.host == host)
             };
             if !all.iter().any(|standing| is_it(&standing)) {
                 return Err(unknown(wanted, all.iter().map(|standing| standing.name.as_str())));
             }
         }
-        let due = |standing: &Standing| {
+        let due = |standing: &CertificateStatus| {
             let left = standing.left(self.now)?;
             let is_meant =
                 host.is_none_or(|host| standing.host == host) && (names.is_empty() || names.contains(&standing.name));
             let is_due = match before {
                 Some(before) => left <= before,
-                None => !names.is_empty() || matches!(standing.state, State::Due | State::Expired),
+                None => {
+                    !names.is_empty() || matches!(standing.state, CertificateState::Due | CertificateState::Expired)
+                }
             };
             let note = match left.as_hours() / 24 {
                 _ if left.is_negative() => "had expired".to_owned(),
                 days => format!("had {days} days left"),
             };
-            (is_meant && is_due && standing.state != State::Waiting).then_some((Deed::Renewed, note))
+            (is_meant && is_due && standing.state != CertificateState::Waiting).then_some((Operation::Renewed, note))
         };
         self.sign_all(due)
     }
 
     /// Signs a certificate for each that `due` says so of, with a new key unless the host keeps its own.
-    fn sign_all(&self, due: impl Fn(&Standing) -> Option<(Deed, String)>) -> Result<Vec<Done>> {
+    fn sign_all(&self, due: impl Fn(&CertificateStatus) -> Option<(Operation, String)>) -> Result<Vec<Completed>> {
         let mut draft = Draft::new(&self.site.files)?;
         let mut authorities = BTreeMap::new();
         let (mut done, mut errors) = (Vec::new(), Vec::new());
@@ -190,13 +197,13 @@ impl Office {
             let Some((deed, note)) = due(&standing) else { continue };
             let Some((wish, _)) = &standing.wish else { continue };
             let mut note = note;
-            if deed != Deed::Waiting {
+            if deed != Operation::Waiting {
                 match self.sign(&standing.host, wish, &mut authorities, &mut draft) {
                     Ok(more) => note.push_str(&more),
                     Err(error) => errors.push(error),
                 }
             }
-            done.push(Done { deed, host: Some(standing.host), name: standing.name, note });
+            done.push(Completed { deed, host: Some(standing.host), name: standing.name, note });
         }
         Error::check(errors)?;
         draft.commit(&self.dir)?;
@@ -207,7 +214,7 @@ impl Office {
     fn sign(
         &self,
         host: &str,
-        wish: &Wish,
+        wish: &CertificateRequest,
         authorities: &mut BTreeMap<String, Authority>,
         draft: &mut Draft,
     ) -> Result<String> {
@@ -250,7 +257,7 @@ impl Office {
         Ok(note)
     }
 
-    fn fitting(&self, request: Request, path: &str, wish: &Wish) -> Result<Request> {
+    fn fitting(&self, request: Request, path: &str, wish: &CertificateRequest) -> Result<Request> {
         if request.key_type == Some(wish.key_type) {
             return Ok(request);
         }
@@ -259,7 +266,7 @@ impl Office {
     }
 
     /// Puts a host's request into the site, and issues its certificate.
-    pub fn sign_request(&self, file: &Path, host: &str, certificate: &str) -> Result<Vec<Done>> {
+    pub fn sign_request(&self, file: &Path, host: &str, certificate: &str) -> Result<Vec<Completed>> {
         self.site.find_host(host)?;
         let bytes = std::fs::read(file).context(code::PKI, || format!("can't read {}", file.display()))?;
         let request = Request::read(&file.display().to_string(), &bytes)?;
@@ -287,11 +294,11 @@ impl Office {
         draft.remove_secret(&key_secret(host, certificate));
         draft.commit(&self.dir)?;
         let note = format!("for the key of the request, until {}", day(signed.not_after));
-        Ok(vec![Done { deed: Deed::Issued, host: Some(host.to_owned()), name: certificate.to_owned(), note }])
+        Ok(vec![Completed { deed: Operation::Issued, host: Some(host.to_owned()), name: certificate.to_owned(), note }])
     }
 
     /// Revokes a certificate and takes it out of the site, with its key, so that the next `issue` makes another one.
-    pub fn revoke(&self, host: &str, certificate: &str, reason: Reason) -> Result<Vec<Done>> {
+    pub fn revoke(&self, host: &str, certificate: &str, reason: Reason) -> Result<Vec<Completed>> {
         let path = certificate_path(host, certificate);
         let bytes = self.site.files.get(&path).ok_or_else(|| {
             let known = self.site.files.iter().filter_map(|(path, _)| certificate_at(path));
@@ -320,11 +327,16 @@ impl Office {
         draft.remove_secret(&key_secret(host, certificate));
         draft.commit(&self.dir)?;
         let note = format!("serial {}, {reason}; the list of {authority} is pki/{authority}.crl", read.serial);
-        Ok(vec![Done { deed: Deed::Revoked, host: Some(host.to_owned()), name: certificate.to_owned(), note }])
+        Ok(vec![Completed {
+            deed: Operation::Revoked,
+            host: Some(host.to_owned()),
+            name: certificate.to_owned(),
+            note,
+        }])
     }
 
     /// Goes one step further in the change of an authority.
-    pub fn rotate(&self, name: &str, step: Step) -> Result<Vec<Done>> {
+    pub fn rotate(&self, name: &str, step: Step) -> Result<Vec<Completed>> {
         let fields = self.fields(name)?;
         let (current, next, old) = (authority_secret(name), next_secret(name), old_secret(name));
         let mut certificates = bundle(&self.site, name)?;
@@ -383,7 +395,7 @@ impl Office {
         draft.commit(&self.dir)?;
         let site = Arc::new(Site::load(Files::in_directory(&self.dir)?)?);
         Self { site, dir: self.dir.clone(), keys: self.keys.clone(), now: self.now }.write_revocations(name)?;
-        Ok(vec![Done { deed: Deed::Rotated, host: None, name: name.to_owned(), note }])
+        Ok(vec![Completed { deed: Operation::Rotated, host: None, name: name.to_owned(), note }])
     }
 
     /// `HOST/NAME` of the certificates that one of `certificates` signed, and not `but`.
@@ -432,7 +444,7 @@ impl Office {
     /// The authority of this site that has signed a certificate.
     fn signer_of(&self, certificate: &Certificate) -> Result<Option<String>> {
         for (name, fields) in &self.site.pki {
-            if fields.kind == Sort::Authority
+            if fields.kind == Category::Authority
                 && bundle(&self.site, name)?.iter().any(|authority| certificate.is_signed_by(authority))
             {
                 return Ok(Some(name.clone()));
@@ -453,7 +465,7 @@ impl Office {
     }
 
     fn fields(&self, name: &str) -> Result<&AuthorityFields> {
-        let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Sort::Authority);
+        let authorities = || self.site.pki.iter().filter(|(_, fields)| fields.kind == Category::Authority);
         authorities().find(|(known, _)| *known == name).map(|(_, fields)| fields).ok_or_else(|| {
             let error = Error::new(code::PKI, format!("there is no authority `{name}`"));
             error.help_nearest(
@@ -508,10 +520,10 @@ fn old_secret(name: &str) -> String {
     format!("pki/{name}.old.key")
 }
 
-fn public_path(name: &str, sort: Sort) -> String {
+fn public_path(name: &str, sort: Category) -> String {
     match sort {
-        Sort::Authority => authority_path(name),
-        Sort::KeyPair => format!("pki/{name}.pub"),
+        Category::Authority => authority_path(name),
+        Category::KeyPair => format!("pki/{name}.pub"),
     }
 }
 
