@@ -658,7 +658,7 @@ impl Report for Told {
         let word = match event {
             Event::SlotTaken { by: Occupied::By(holder), .. } => format!("taken by {}", holder.host),
             Event::SlotTaken { by: Occupied::Refused(why), .. } => why.clone(),
-            Event::SlotKept { why, .. } => format!("kept: {why}"),
+            Event::SlotNotReturned { why, .. } => format!("kept: {why}"),
             Event::SlotUnknown { .. } => "unknown".to_owned(),
             Event::Passing(item) => format!("{} passes", item.id),
             Event::Waiting(item) => format!("{} is waited for", item.id),
@@ -810,7 +810,7 @@ fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
     ));
     for _ in 0..2 {
         let output = tree.kpull("apply --json").exits(0);
-        assert_eq!(output.events("untold").len(), 0, "{output:?}");
+        assert_eq!(output.events("not_reported").len(), 0, "{output:?}");
         let fleet = ["fleet", "--site", site.path().to_str().unwrap(), "--etcd", &url];
         let tls = ["--ca", &ca, "--client-cert", &cert, "--client-key", &key];
         let output = crate::support::site::kpull(&[&fleet[..], &tls].concat()).exits(0);

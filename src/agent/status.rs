@@ -10,10 +10,9 @@ use crate::error::{Error, Result, code, mask};
 use crate::host::etcd::{Api, Client, Failure};
 use crate::host::root::Root;
 use crate::net;
-use crate::report::VERSION;
 use crate::sandbox;
 use crate::status::vitals::{Vitals, bare};
-use crate::status::{Record, file, key};
+use crate::status::{Record, VERSION, file, key};
 use crate::store::{LastRun, Pause};
 use crate::trust::{Purpose, Signer};
 

@@ -84,7 +84,7 @@ pub(super) fn recorded(
     let told = [status::write(agent, &last), metrics::write(agent, &last)];
     let unheard = hook::fire(agent, &last, &note, result.as_ref().err());
     for error in told.iter().filter_map(|told| told.as_ref().err()).chain(&unheard) {
-        agent.report.event(&Event::Untold(error));
+        agent.report.event(&Event::NotReported(error));
     }
     // what failed first says why
     let summary = result?;

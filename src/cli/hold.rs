@@ -78,7 +78,7 @@ impl Run for Hold {
         }
         for one in Pause::now(&agent.store)? {
             match self.host.json {
-                true => print_json(&json!({ "version": VERSION, "held": one })),
+                true => print_json(&json!({ "version": VERSION, "paused": one })),
                 false => print_line(&format!("{}  until {:.0}: {}", one.id, one.until, one.why)),
             }
         }

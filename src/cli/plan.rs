@@ -99,9 +99,9 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
     for (id, error) in &plan.overruled {
         report.event(&Event::Overruled { id, error });
     }
-    let ids = |kicked: bool| {
+    let ids = |restarts: bool| {
         let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
-        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !kicked || change.trigger.is_some());
+        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !restarts || change.trigger.is_some());
         wanted.map(|(item, _)| item.id.clone()).collect()
     };
     report.event(&Event::Done(&Summary {
@@ -111,10 +111,10 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
         resources: items.len(),
         changed: ids(false),
         drifted: if plan.before.is_none() { plan.changes.len() } else { 0 },
-        kicked: ids(true),
+        restarted: ids(true),
         probes: 0,
         uncompared: plan.uncompared.clone(),
-        sealed: false,
+        up_to_date: false,
         is_failed: !plan.left_out.faults().is_empty(),
         waits: None,
         took: start.elapsed(),

@@ -47,9 +47,13 @@ impl Run for Status {
         let lacking = sandbox::lacking()?;
         let failed = last.as_ref().and_then(|last| last.failed.clone());
         if self.host.json {
+            let pending = json!({
+                "triggers": owed.kicks, "unit_files": owed.unit_files, "firewall_files": owed.firewall_files,
+                "probes": owed.probes, "release": owed.release, "orphans": owed.gone, "contact": owed.contact,
+            });
             let value = json!({
                 "version": crate::report::VERSION, "host": agent.name, "site": agent.config.trust.site, "seen": seen, "keys": memory.keys,
-                "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "owed": owed, "hold": hold, "held": held,
+                "generation": generation, "last_run": last, "cut_short": cut_short, "last_error": failed, "health": health, "next_run": next.as_ref().and_then(|next| next.as_ref().ok()), "pending": pending, "stay_on": hold, "paused": held,
                 "sandbox": sandbox::describe()?, "sandbox_lacks": lacking,
             });
             print_json(&value);
@@ -98,14 +102,14 @@ impl Run for Status {
         }
         if let Some(hold) = &hold {
             let again = hold.again.map_or_else(String::new, |again| format!("; tried again after {again:.0}"));
-            let _ = writeln!(text, "  stays       with release {}, and not {}{again}", hold.serial, hold.not);
+            let _ = writeln!(text, "  stays on    release {}, and not {}{again}", hold.serial, hold.not);
             let _ = writeln!(text, "              {}", quoted(&hold.why));
         }
         for one in &held {
-            let _ = writeln!(text, "  held        {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
+            let _ = writeln!(text, "  paused      {} until {:.0}: {}", one.id, one.until, quoted(&one.why));
         }
-        for (unit, kick) in &owed.kicks {
-            let _ = writeln!(text, "  owed        {kick:?} of {unit}");
+        for (unit, trigger) in &owed.kicks {
+            let _ = writeln!(text, "  pending     {trigger:?} of {unit}");
         }
         if let Some(health) = health {
             let _ = writeln!(text, "  health      {}", complete(health.words()));
@@ -140,20 +144,20 @@ impl Run for Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Health {
-    /// All was well when it was looked at last.
-    Well,
+    /// Everything was healthy when it was last checked.
+    Healthy,
     /// A unit failed, or not all probes have passed, since the last change.
     Unproven,
-    /// Something was not well.
-    Unwell,
+    /// Something has failed.
+    Unhealthy,
 }
 
 impl Health {
     fn words(self) -> &'static str {
         match self {
-            Self::Well => "well",
-            Self::Unproven => "not well since the last change: the last run tells why",
-            Self::Unwell => "not well: `kpull verify` tells what",
+            Self::Healthy => "healthy",
+            Self::Unproven => "unproven: not all probes have passed since the last change; the last run says why",
+            Self::Unhealthy => "unhealthy: `kpull verify` lists what failed",
         }
     }
 }
@@ -162,8 +166,8 @@ impl Health {
 fn health(generation: Option<&Generation>, owed: &PendingActions, troubles: &[String]) -> Option<Health> {
     match generation {
         _ if owed.probes => Some(Health::Unproven),
-        Some(generation) if generation.good && troubles.is_empty() => Some(Health::Well),
-        Some(_) => Some(Health::Unwell),
+        Some(generation) if generation.good && troubles.is_empty() => Some(Health::Healthy),
+        Some(_) => Some(Health::Unhealthy),
         None => None,
     }
 }
@@ -220,12 +224,12 @@ fn motd(
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
     let troubles = vitals.troubles(now);
     parts.extend(last.map(|last| match &last.error {
-        None if !troubles.is_empty() => format!("NOT WELL: {}", troubles.join(", ")),
-        None => format!("well {}", ago(last.time)),
+        None if !troubles.is_empty() => format!("UNHEALTHY: {}", troubles.join(", ")),
+        None => format!("healthy {}", ago(last.time)),
         Some(error) => format!("FAILED {}: {}", ago(last.time), error.lines().next().unwrap_or_default()),
     }));
     if held > 0 {
-        parts.push(format!("{held} held"));
+        parts.push(format!("{held} paused"));
     }
     let due = vitals.certificates.iter().filter(|(_, ending)| ending.renew <= now && now < ending.end);
     parts.extend(due.min_by_key(|(_, ending)| ending.end).map(|(name, ending)| {

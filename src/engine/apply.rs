@@ -154,10 +154,10 @@ pub fn apply(
         resources: items.len(),
         changed: run.changes.iter().map(|(id, _)| id.clone()).collect(),
         drifted: if is_new { 0 } else { run.changes.len() },
-        kicked: std::mem::take(&mut run.kicked),
+        restarted: std::mem::take(&mut run.restarted),
         probes,
         uncompared: Vec::new(),
-        sealed: false,
+        up_to_date: false,
         is_failed: fault.is_some() || matches!(outcome, Outcome::Failed(_)),
         waits: None,
         took: start.elapsed(),
@@ -223,7 +223,7 @@ struct Run<'a> {
     cuts_off: Option<Timestamp>,
     /// Ids and summaries, in the order of the changes.
     changes: Vec<(String, String)>,
-    kicked: Vec<String>,
+    restarted: Vec<String>,
     /// Probes that were waited for, and whether they passed.
     asked: RefCell<BTreeMap<String, bool>>,
     /// Changes that are not on the disk yet, by the position of the resource.
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
             cuts_off: None,
             release: None,
             changes: Vec::new(),
-            kicked: Vec::new(),
+            restarted: Vec::new(),
             asked: RefCell::default(),
             waiting: Vec::new(),
             left_out: LeftOut::default(),
@@ -535,7 +535,7 @@ impl<'a> Run<'a> {
 
     fn done(&mut self, item: &Item, change: Change) {
         if change.trigger.is_some() {
-            self.kicked.push(item.id.clone());
+            self.restarted.push(item.id.clone());
         }
         self.report.event(&Event::Changed(item, &change));
         self.changes.push((item.id.clone(), change.summary));
@@ -949,7 +949,7 @@ mod tests {
             let mut run = Run::new(&work, &silent, "h1", PendingActions::default());
             run.changes = changed;
             run.all(&[], &[(gone, None)]).unwrap();
-            assert_eq!(run.kicked.len(), restarted);
+            assert_eq!(run.restarted.len(), restarted);
         }
     }
 

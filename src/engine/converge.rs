@@ -124,7 +124,7 @@ fn carry_out(agent: &Agent<'_>, taken: Selection) -> Result<Applied> {
     let applied = apply(&agent.host, &agent.store, planned, &stamp, agent.report, &is_old)?;
     // what can't be written down now is told late, and keeps nothing from going on
     if let Err(error) = Vitals::keep(agent, &applied) {
-        agent.report.event(&Event::Untold(&error));
+        agent.report.event(&Event::NotReported(&error));
     }
     Ok(applied)
 }
@@ -186,7 +186,7 @@ fn back_from(agent: &Agent<'_>, bad: u64, good: Generation, why: Error) -> Resul
         again: (tries < policy.tries).then(|| Timestamp::now() + pause),
     };
     agent.store.set_hold(Some(&hold))?;
-    agent.report.event(&Event::Back { hold: &hold });
+    agent.report.event(&Event::RolledBack { hold: &hold });
     let outcome = match carry_out(agent, agent.take_back(&good, &hold.why)?) {
         Ok(applied) => {
             agent.report.event(&Event::Done(&applied.summary));

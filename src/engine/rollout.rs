@@ -19,14 +19,14 @@ use crate::status::{HostState, Record, RecordSource, written};
 /// How a host stands to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostProgress {
-    /// It is on it, and well since.
-    Well(Timestamp),
+    /// It is on it, and healthy since.
+    Healthy(Timestamp),
     /// It will take it.
     Coming,
     /// Nobody knows whether it will.
     Away(String),
     /// The release does it no good: how one sees that.
-    Unwell(&'static str),
+    Unhealthy(&'static str),
 }
 
 /// Why this host does not take a release yet, which has these resources for it; `None` when it is its turn.
@@ -98,18 +98,18 @@ impl HostProgress {
         let is_there = record.release.is_some_and(|release| release >= serial);
         let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
         match record.state(serial, now) {
-            HostState::Back if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
-                Self::Unwell("it was no good there")
+            HostState::RolledBack if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
+                Self::Unhealthy("it was no good there")
             }
             // what only this host is to blame for says nothing about the release
             HostState::Failed if record.of_host && is_there => {
-                record.since.map_or_else(|| Self::Away(record.says(now).join("; ")), Self::Well)
+                record.since.map_or_else(|| Self::Away(record.says(now).join("; ")), Self::Healthy)
             }
             // one that has seen it, and is not only waiting for its turn, has failed with it
-            HostState::Failed if (is_there || has_tried) && !record.of_host => Self::Unwell("its run failed there"),
+            HostState::Failed if (is_there || has_tried) && !record.of_host => Self::Unhealthy("its run failed there"),
             HostState::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
             // what is not well apart from the release keeps nobody from taking it
-            HostState::Well | HostState::Unwell if is_there => record.since.map_or(Self::Coming, Self::Well),
+            HostState::Healthy | HostState::Unhealthy if is_there => record.since.map_or(Self::Coming, Self::Healthy),
             HostState::Failed if record.waits.is_none() => Self::Away(record.says(now).join("; ")),
             _ => Self::Coming,
         }
@@ -119,8 +119,8 @@ impl HostProgress {
     fn why(&self) -> &str {
         match self {
             Self::Away(why) => why,
-            Self::Unwell(why) => why,
-            Self::Well(_) | Self::Coming => "",
+            Self::Unhealthy(why) => why,
+            Self::Healthy(_) | Self::Coming => "",
         }
     }
 }
@@ -136,10 +136,10 @@ fn turn(
 ) -> Result<Option<String>> {
     let waves = rollout.waves(&site.hosts);
     let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
-    let mut unwell = Vec::new();
+    let mut unhealthy = Vec::new();
     let mut stopped = |host: &str, number: usize, why: &str| {
-        unwell.push(format!("{host} (wave {number}): {why}"));
-        (unwell.len() > rollout.failures).then(|| format!("stopped by {}", unwell.join("; ")))
+        unhealthy.push(format!("{host} (wave {number}): {why}"));
+        (unhealthy.len() > rollout.failures).then(|| format!("stopped by {}", unhealthy.join("; ")))
     };
     let hosts = &waves[at].hosts;
     let place = hosts.iter().position(|host| *host == own).unwrap_or_default();
@@ -155,24 +155,24 @@ fn turn(
                     return Ok(Some(format!("{host} goes first")));
                 }
             }
-            HostProgress::Unwell(why) => {
+            HostProgress::Unhealthy(why) => {
                 if let Some(stopped) = stopped(host, at + 1, why) {
                     return Ok(Some(stopped));
                 }
             }
-            HostProgress::Coming | HostProgress::Well(_) | HostProgress::Away(_) => {}
+            HostProgress::Coming | HostProgress::Healthy(_) | HostProgress::Away(_) => {}
         }
     }
     for (number, wave) in waves[..at].iter().enumerate().rev().map(|(at, wave)| (at + 1, wave)) {
         for host in wave.hosts.iter().rev() {
             match standing(host)? {
                 HostProgress::Coming => return Ok(Some(format!("{host} of wave {number} goes first"))),
-                HostProgress::Well(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
+                HostProgress::Healthy(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
                     let end = since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX);
                     return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
                 }
-                HostProgress::Well(_) => {}
-                away @ (HostProgress::Away(_) | HostProgress::Unwell(_)) => {
+                HostProgress::Healthy(_) => {}
+                away @ (HostProgress::Away(_) | HostProgress::Unhealthy(_)) => {
                     if let Some(stopped) = stopped(host, number, away.why()) {
                         return Ok(Some(stopped));
                     }
@@ -195,7 +195,7 @@ pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
 /// Gives back the locks that this host has, if it has any, now that it is well.
 pub fn unlock(agent: &Agent<'_>) -> Result<()> {
     for why in lock::give_back_all(&agent.host, &agent.store, &agent.name)? {
-        agent.report.event(&Event::LockKept { why: &why });
+        agent.report.event(&Event::LockNotReturned { why: &why });
     }
     Ok(())
 }
@@ -245,12 +245,12 @@ mod tests {
         waits(site, own, standings).0.unwrap_or_else(|| "now".to_owned())
     }
 
-    fn well() -> HostProgress {
-        HostProgress::Well(minutes(1))
+    fn healthy() -> HostProgress {
+        HostProgress::Healthy(minutes(1))
     }
 
     fn bad() -> HostProgress {
-        HostProgress::Unwell("probe")
+        HostProgress::Unhealthy("probe")
     }
 
     fn away() -> HostProgress {
@@ -263,24 +263,24 @@ mod tests {
         assert_eq!(why(&site, "h1", &[]), "now");
         assert_eq!(why(&site, "h2", &[]), "h1 of wave 1 goes first");
         assert_eq!(
-            why(&site, "h2", &[("h1", HostProgress::Well(minutes(51)))]),
+            why(&site, "h2", &[("h1", HostProgress::Healthy(minutes(51)))]),
             "wave 1 is watched until 1970-01-01T01:01:00Z, at least"
         );
-        assert_eq!(why(&site, "h2", &[("h1", HostProgress::Well(minutes(50)))]), "now");
-        assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well())]), "h3 of wave 2 goes first");
-        assert_eq!(why(&site, "h4", &[("h1", well()), ("h2", well()), ("h3", well())]), "now");
+        assert_eq!(why(&site, "h2", &[("h1", HostProgress::Healthy(minutes(50)))]), "now");
+        assert_eq!(why(&site, "h4", &[("h1", healthy()), ("h2", healthy())]), "h3 of wave 2 goes first");
+        assert_eq!(why(&site, "h4", &[("h1", healthy()), ("h2", healthy()), ("h3", healthy())]), "now");
     }
 
     #[test]
     fn within_a_wave_hosts_go_one_after_the_other_unless_more_are_let() {
         let one = site("", "");
-        assert_eq!(why(&one, "h3", &[("h1", well())]), "h2 goes first");
-        assert_eq!(why(&one, "h3", &[("h1", well()), ("h2", well())]), "now");
+        assert_eq!(why(&one, "h3", &[("h1", healthy())]), "h2 goes first");
+        assert_eq!(why(&one, "h3", &[("h1", healthy()), ("h2", healthy())]), "now");
         let two = site("", "at_once = 2");
-        assert_eq!(why(&two, "h3", &[("h1", well())]), "now");
+        assert_eq!(why(&two, "h3", &[("h1", healthy())]), "now");
         // who waits asks one host, as a rule: none of those that come after it
         assert_eq!(
-            waits(&one, "h5", &[("h1", well()), ("h2", well()), ("h3", well())]),
+            waits(&one, "h5", &[("h1", healthy()), ("h2", healthy()), ("h3", healthy())]),
             (Some("h4 goes first".to_owned()), 1)
         );
     }
@@ -288,13 +288,16 @@ mod tests {
     #[test]
     fn it_ends_with_the_first_host_that_it_does_no_good_or_after_as_many_as_may_fail() {
         let none = site("", "");
-        assert_eq!(why(&none, "h3", &[("h1", well()), ("h2", bad())]), "stopped by h2 (wave 2): probe");
-        assert_eq!(why(&none, "h2", &[("h1", well()), ("h3", bad())]), "stopped by h3 (wave 2): probe");
-        assert_eq!(why(&none, "h4", &[("h1", bad()), ("h2", well()), ("h3", well())]), "stopped by h1 (wave 1): probe");
-        let one = site("failures = 1", "");
-        assert_eq!(why(&one, "h3", &[("h1", well()), ("h2", bad())]), "now");
+        assert_eq!(why(&none, "h3", &[("h1", healthy()), ("h2", bad())]), "stopped by h2 (wave 2): probe");
+        assert_eq!(why(&none, "h2", &[("h1", healthy()), ("h3", bad())]), "stopped by h3 (wave 2): probe");
         assert_eq!(
-            why(&one, "h4", &[("h1", bad()), ("h2", well()), ("h3", bad())]),
+            why(&none, "h4", &[("h1", bad()), ("h2", healthy()), ("h3", healthy())]),
+            "stopped by h1 (wave 1): probe"
+        );
+        let one = site("failures = 1", "");
+        assert_eq!(why(&one, "h3", &[("h1", healthy()), ("h2", bad())]), "now");
+        assert_eq!(
+            why(&one, "h4", &[("h1", bad()), ("h2", healthy()), ("h3", bad())]),
             "stopped by h3 (wave 2): probe; h1 (wave 1): probe"
         );
     }
@@ -302,17 +305,20 @@ mod tests {
     #[test]
     fn a_host_that_is_away_counts_like_one_that_failed_once_the_next_wave_is_to_go() {
         let none = site("", "");
-        assert_eq!(why(&none, "h3", &[("h1", well()), ("h2", away())]), "now");
-        assert_eq!(why(&none, "h4", &[("h1", well()), ("h2", away()), ("h3", well())]), "stopped by h2 (wave 2): off");
+        assert_eq!(why(&none, "h3", &[("h1", healthy()), ("h2", away())]), "now");
+        assert_eq!(
+            why(&none, "h4", &[("h1", healthy()), ("h2", away()), ("h3", healthy())]),
+            "stopped by h2 (wave 2): off"
+        );
         let one = site("failures = 1", "");
-        assert_eq!(why(&one, "h4", &[("h1", well()), ("h2", away()), ("h3", well())]), "now");
+        assert_eq!(why(&one, "h4", &[("h1", healthy()), ("h2", away()), ("h3", healthy())]), "now");
     }
 
     #[test]
     fn a_host_that_failed_before_the_turn_does_not_stop_itself() {
         let site = site("", "");
-        assert_eq!(why(&site, "h2", &[("h1", well()), ("h2", bad())]), "now");
-        assert_eq!(why(&site, "h3", &[("h1", well()), ("h2", well()), ("h3", bad())]), "now");
+        assert_eq!(why(&site, "h2", &[("h1", healthy()), ("h2", bad())]), "now");
+        assert_eq!(why(&site, "h3", &[("h1", healthy()), ("h2", healthy()), ("h3", bad())]), "now");
     }
 
     /// The record of a host that is well on release 7, spoke at minute 59, and differs in these fields.
@@ -332,10 +338,10 @@ mod tests {
         use serde_json::json;
 
         let (no_good, failed) =
-            (HostProgress::Unwell("it was no good there"), HostProgress::Unwell("its run failed there"));
+            (HostProgress::Unhealthy("it was no good there"), HostProgress::Unhealthy("its run failed there"));
         for (differs, expected) in [
-            (json!({}), HostProgress::Well(minutes(50))),
-            (json!({ "release": 8, "seen": 8 }), HostProgress::Well(minutes(50))),
+            (json!({}), HostProgress::Healthy(minutes(50))),
+            (json!({ "release": 8, "seen": 8 }), HostProgress::Healthy(minutes(50))),
             // it was well for not even one whole run
             (json!({ "since": null }), HostProgress::Coming),
             (json!({ "release": 6, "waits": "for its turn" }), HostProgress::Coming),
@@ -350,10 +356,10 @@ mod tests {
             (json!({ "release": 6, "seen": 8, "exit": 1 }), failed),
             (json!({ "release": 6, "exit": 1, "waits": "for its turn" }), HostProgress::Coming),
             // something on that host alone is in the way
-            (json!({ "exit": 1, "of_host": true }), HostProgress::Well(minutes(50))),
+            (json!({ "exit": 1, "of_host": true }), HostProgress::Healthy(minutes(50))),
             (
                 json!({ "release": 8, "seen": 9, "exit": 1, "of_host": true, "waits": "for its turn" }),
-                HostProgress::Well(minutes(50)),
+                HostProgress::Healthy(minutes(50)),
             ),
             (json!({ "release": 6, "exit": 1, "of_host": true, "waits": "for its turn" }), HostProgress::Coming),
             (

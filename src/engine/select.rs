@@ -279,7 +279,7 @@ impl<'a> Agent<'a> {
         let mut taken = match self.store.hold()? {
             Some(hold) if read.seen.serial <= hold.not && !hold.is_over(Timestamp::now()) => {
                 let known = self.store.generations()?.into_iter().rev().find(|one| one.release == hold.release);
-                self.report.event(&Event::Stays { hold: &hold });
+                self.report.event(&Event::StaysOn { hold: &hold });
                 let known = known.ok_or_else(|| {
                     Error::new(code::MEMORY, format!("release {}, which this host stays with, is lost", hold.serial))
                         .help("`kpull apply --retry` follows the newest again")
@@ -327,7 +327,7 @@ impl<'a> Agent<'a> {
     pub fn stay(&self, current: &Generation, serial: u64, why: &str) -> Result<Selection> {
         // others have a say in it: hosts that go first, a lock server
         let why = format!("release {serial}: {}", one_line(why));
-        self.report.event(&Event::Waits { why: &why });
+        self.report.event(&Event::RolloutWaiting { why: &why });
         // also where that can't be converged to any more: whoever waits has not failed with the release that it waits for
         self.waits.replace(Some(why.clone()));
         self.take_back(current, &why)

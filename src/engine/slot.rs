@@ -202,7 +202,7 @@ impl Slots<'_> {
         match attempt(self.work, slot, self.host) {
             Ok(Ok(held)) => {
                 if let Err(why) = held.give_back(self.work, slot, self.host) {
-                    self.report.event(&Event::SlotKept { item, slot: &slot.name, why: &why });
+                    self.report.event(&Event::SlotNotReturned { item, slot: &slot.name, why: &why });
                 }
                 Ok(())
             }
@@ -237,7 +237,7 @@ impl Slots<'_> {
         if let Some(slot) = slot
             && let Err(why) = held.give_back(self.work, slot, self.host)
         {
-            self.report.event(&Event::SlotKept { item, slot: &slot.name, why: &why });
+            self.report.event(&Event::SlotNotReturned { item, slot: &slot.name, why: &why });
         }
         Ok(())
     }

@@ -286,11 +286,11 @@ pub fn unbroken(agent: &Agent<'_>, look: CheckLevel, start: std::time::Instant) 
         resources: seal.resources,
         changed: Vec::new(),
         drifted: 0,
-        kicked: Vec::new(),
+        restarted: Vec::new(),
         probes: 0,
         waits: None,
         uncompared: Vec::new(),
-        sealed: look == CheckLevel::Short && !is_due,
+        up_to_date: look == CheckLevel::Short && !is_due,
         is_failed: false,
         took: start.elapsed(),
     }))

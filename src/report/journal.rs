@@ -63,7 +63,7 @@ impl Report for Journal {
                 let help = error.advice().unwrap_or_default();
                 log!(Level::Warn, KPULL_EVENT = "exposed"; "{error}; {help}");
             }
-            Event::Untold(error) => log!(Level::Warn, KPULL_EVENT = "untold"; "{error}"),
+            Event::NotReported(error) => log!(Level::Warn, KPULL_EVENT = "not_reported"; "{error}"),
             Event::SlotTaken { item, slot, by } => {
                 log!(Level::Info, KPULL_EVENT = "slot_taken", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("{} waits for the slot {slot}: {by}", item.id)));
@@ -72,8 +72,8 @@ impl Report for Journal {
                 log!(Level::Warn, KPULL_EVENT = "slot_unknown", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("{} goes on without the slot {slot}, since etcd is down: {why}", item.id)));
             }
-            Event::SlotKept { item, slot, why } => {
-                log!(Level::Warn, KPULL_EVENT = "slot_kept", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
+            Event::SlotNotReturned { item, slot, why } => {
+                log!(Level::Warn, KPULL_EVENT = "slot_not_returned", KPULL_RESOURCE = item.id.as_str(), KPULL_SLOT = *slot;
                     "{}", one_line(&format!("the slot {slot} could not be given back, and ends by itself: {why}")));
             }
             Event::Passing(item) => {
@@ -90,17 +90,17 @@ impl Report for Journal {
                 log!(Level::Warn, KPULL_EVENT = "overruled", KPULL_RESOURCE = *id, KPULL_CODE = error.code().name;
                     "{}; {}", told(id, error), error.advice().unwrap_or_default());
             }
-            Event::Waits { why } => {
-                log!(Level::Info, KPULL_EVENT = "waits"; "waits for its turn with {}", one_line(why))
+            Event::RolloutWaiting { why } => {
+                log!(Level::Info, KPULL_EVENT = "rollout_waiting"; "waits for its turn with {}", one_line(why))
             }
-            Event::LockKept { why } => {
-                log!(Level::Warn, KPULL_EVENT = "lock_kept"; "the lock could not be given back, which the next run tries again: {}", visible(why));
+            Event::LockNotReturned { why } => {
+                log!(Level::Warn, KPULL_EVENT = "lock_not_returned"; "the lock could not be given back, which the next run tries again: {}", visible(why));
             }
-            Event::Stays { hold } => {
-                log!(Level::Warn, KPULL_EVENT = "held_back", KPULL_SERIAL = hold.not; "{}", visible(&held_back(hold)));
+            Event::StaysOn { hold } => {
+                log!(Level::Warn, KPULL_EVENT = "stays_on", KPULL_SERIAL = hold.not; "{}", visible(&held_back(hold)));
             }
-            Event::Back { hold } => {
-                log!(Level::Error, KPULL_EVENT = "back", KPULL_SERIAL = hold.serial;
+            Event::RolledBack { hold } => {
+                log!(Level::Error, KPULL_EVENT = "rolled_back", KPULL_SERIAL = hold.serial;
                     "release {} is not good for this host: back to release {}: {}", hold.not, hold.serial, visible(&hold.why));
             }
             Event::Done(summary) => {

@@ -8,7 +8,7 @@ use crate::error::{is_hidden, mask};
 use crate::report::{Event, Occupied, Report};
 
 /// The version of what is written; grows when a field changes its meaning or goes away.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Writes to standard output.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Json;
 
 impl Report for Json {
     fn event(&self, event: &Event<'_>) {
-        let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "kick": change.trigger });
+        let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "trigger": change.trigger });
         let mut value = match event {
             Event::Passed { source, error } => {
                 json!({ "event": "source_passed", "source": source, "code": error.code().name, "error": error.to_string() })
@@ -38,8 +38,8 @@ impl Report for Json {
             Event::Exposed(error) => {
                 json!({ "event": "exposed", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::Untold(error) => {
-                json!({ "event": "untold", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
+            Event::NotReported(error) => {
+                json!({ "event": "not_reported", "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
             Event::SlotTaken { item, slot, by } => {
                 let (host, since) = match by {
@@ -51,8 +51,8 @@ impl Report for Json {
             Event::SlotUnknown { item, slot, why } => {
                 json!({ "event": "slot_unknown", "id": item.id, "slot": slot, "error": why })
             }
-            Event::SlotKept { item, slot, why } => {
-                json!({ "event": "slot_kept", "id": item.id, "slot": slot, "error": why })
+            Event::SlotNotReturned { item, slot, why } => {
+                json!({ "event": "slot_not_returned", "id": item.id, "slot": slot, "error": why })
             }
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
@@ -63,13 +63,15 @@ impl Report for Json {
             Event::Overruled { id, error } => {
                 json!({ "event": "overruled", "id": id, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::Waits { why } => json!({ "event": "waits", "why": why }),
-            Event::LockKept { why } => json!({ "event": "lock_kept", "error": why }),
+            Event::RolloutWaiting { why } => json!({ "event": "rollout_waiting", "why": why }),
+            Event::LockNotReturned { why } => json!({ "event": "lock_not_returned", "error": why }),
             Event::Saved { path } => json!({ "event": "saved", "path": path }),
-            Event::Stays { hold } => json!({ "event": "held_back", "release": hold.not, "stays_with": hold.serial,
+            Event::StaysOn { hold } => json!({ "event": "stays_on", "release": hold.not, "stays_with": hold.serial,
                 "why": hold.why, "again": hold.again }),
-            Event::Back { hold } => json!({ "event": "back", "from": hold.not, "to": hold.serial, "why": hold.why,
-                "tries": hold.tries, "again": hold.again }),
+            Event::RolledBack { hold } => {
+                json!({ "event": "rolled_back", "from": hold.not, "to": hold.serial, "why": hold.why,
+                "tries": hold.tries, "again": hold.again })
+            }
             Event::Done(summary) => {
                 let mut value = serde_json::to_value(summary).unwrap_or_default();
                 value["event"] = "done".into();

@@ -90,7 +90,7 @@ pub enum Event<'a> {
     /// SELinux is on, and what is new in this run does not get the contexts that its policy has for it; told once.
     Unlabelled(&'a Error),
     /// Nobody hears how this host is: its status could not be told.
-    Untold(&'a Error),
+    NotReported(&'a Error),
     /// Everybody on the host can read a secret of its configuration.
     Exposed(&'a Error),
     /// The slot that a resource waits for is not free.
@@ -112,7 +112,7 @@ pub enum Event<'a> {
         why: &'a str,
     },
     /// A slot could not be given back; it is kept until its lease ends.
-    SlotKept {
+    SlotNotReturned {
         /// The resource that needed it.
         item: &'a Item,
         /// The slot.
@@ -144,22 +144,22 @@ pub enum Event<'a> {
         error: &'a Error,
     },
     /// There is a newer release, and it is not this host's turn.
-    Waits {
+    RolloutWaiting {
         /// Which, and why.
         why: &'a str,
     },
     /// The lock server has not taken its lock back; the next run tries again.
-    LockKept {
+    LockNotReturned {
         /// Why.
         why: &'a str,
     },
     /// A newer release is held back, and the host stays with an earlier one.
-    Stays {
+    StaysOn {
         /// Which, with which, and why.
         hold: &'a StayOn,
     },
     /// The host goes back to an earlier release.
-    Back {
+    RolledBack {
         /// Which, from which, and why.
         hold: &'a StayOn,
     },
@@ -185,14 +185,14 @@ pub struct Summary {
     /// How many of those had moved away from a release that was applied before.
     pub drifted: usize,
     /// Ids of units that were, or would be, restarted or reloaded because something that they watch changed.
-    pub kicked: Vec<String>,
+    pub restarted: Vec<String>,
     /// Probes that passed.
     pub probes: usize,
     /// Ids of those that a preview could not compare, since it reads no secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncompared: Vec<String>,
     /// Whether nothing was looked into, since nobody has touched it and no source has news.
-    pub sealed: bool,
+    pub up_to_date: bool,
     /// Why the newest release was not taken, when it is not this host's turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,

@@ -49,7 +49,7 @@ impl Report for Notes<'_> {
                 note.changed.extend(summary.changed.iter().cloned());
                 note.drifted += summary.drifted;
             }
-            Event::Back { hold } => self.note.borrow_mut().back = Some((*hold).clone()),
+            Event::RolledBack { hold } => self.note.borrow_mut().back = Some((*hold).clone()),
             _ => {}
         }
         self.to.event(event);

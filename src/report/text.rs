@@ -143,8 +143,9 @@ impl Text {
     }
 
     fn summary(&self, summary: &Summary) {
-        let Summary { command, host, serial, resources, changed, kicked, probes, uncompared, is_failed, took, .. } =
-            summary;
+        let Summary {
+            command, host, serial, resources, changed, restarted, probes, uncompared, is_failed, took, ..
+        } = summary;
         let release = serial.map_or_else(|| "unsigned preview".to_owned(), |serial| format!("release {serial}"));
         let changes = match (changed.len(), *command) {
             (0, "apply") if *is_failed => "nothing was changed".to_owned(),
@@ -155,7 +156,7 @@ impl Text {
             (count, _) => format!("{count} changed"),
         };
         let restarts =
-            if kicked.is_empty() { String::new() } else { format!(", {} restarted or reloaded", kicked.len()) };
+            if restarted.is_empty() { String::new() } else { format!(", {} restarted or reloaded", restarted.len()) };
         let probed = if *probes == 0 { String::new() } else { format!(", {} passed", counted(*probes, "probe")) };
         let text = format!(
             "{host}: {changes} of {}{restarts}{probed} ({release}, {:.2} s)",
@@ -243,7 +244,7 @@ impl Report for Text {
             }
             Event::Planned(item, change) => self.collect(item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
-            Event::Unlabelled(error) | Event::Untold(error) | Event::Exposed(error) => {
+            Event::Unlabelled(error) | Event::NotReported(error) | Event::Exposed(error) => {
                 let text = format!("{error}; {}", error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
@@ -255,7 +256,7 @@ impl Report for Text {
                 let text = format!("goes on without the slot {slot}, since etcd is down: {why}");
                 self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
             }
-            Event::SlotKept { item, slot, why } => {
+            Event::SlotNotReturned { item, slot, why } => {
                 let text = format!("the slot {slot} could not be given back, and ends by itself: {why}");
                 self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
             }
@@ -277,18 +278,18 @@ impl Report for Text {
                 let text = format!("{}: {error}; {}", one_line(id), error.advice().unwrap_or_default());
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
-            Event::Waits { why } => {
+            Event::RolloutWaiting { why } => {
                 self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));
             }
-            Event::LockKept { why } => {
+            Event::LockNotReturned { why } => {
                 let text = format!("the lock could not be given back, which the next run tries again: {why}");
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
             }
-            Event::Stays { hold } => {
+            Event::StaysOn { hold } => {
                 self.line(&format!("{} {}", self.paint("33", "!"), visible(&held_back(hold))));
                 self.hint("`kpull apply --retry` takes it all the same");
             }
-            Event::Back { hold } => {
+            Event::RolledBack { hold } => {
                 let text = format!("release {} is not good for this host: back to release {}", hold.not, hold.serial);
                 self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));
                 self.line(&format!("  {}", self.paint("2", &hold.why)));

@@ -25,6 +25,8 @@ use crate::secret::Recipient;
 use crate::status::vitals::{Ending, failing};
 use crate::trust::Purpose;
 
+/// The version of the record's fields.
+pub const VERSION: u32 = 1;
 /// Between the record and its signature.
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 /// More than any record has.
@@ -218,16 +220,16 @@ impl RecordSource {
 
 /// What is known of a host of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum HostState {
-    /// It is on the newest release, and well.
-    Well,
+    /// It has the newest release, and is healthy.
+    Healthy,
     /// It will be on the newest release soon.
     Behind,
-    /// A unit or probe of it is not well, or a certificate has expired.
-    Unwell,
-    /// A release was not good for it, and it stays with an earlier one.
-    Back,
+    /// A unit or probe has failed, or a certificate has expired.
+    Unhealthy,
+    /// A release has failed on it, and it stays on an earlier one.
+    RolledBack,
     /// Its last run has failed.
     Failed,
     /// It has not spoken for long.
@@ -244,10 +246,10 @@ impl HostState {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Well => "well",
+            Self::Healthy => "healthy",
             Self::Behind => "behind",
-            Self::Unwell => "unwell",
-            Self::Back => "back",
+            Self::Unhealthy => "unhealthy",
+            Self::RolledBack => "rolled-back",
             Self::Failed => "failed",
             Self::Silent => "silent",
             Self::Forged => "forged",
@@ -338,12 +340,12 @@ impl Record {
     pub fn state(&self, newest: u64, now: Timestamp) -> HostState {
         match self {
             _ if self.is_silent(now) => HostState::Silent,
-            Self { bad: Some(_), .. } => HostState::Back,
+            Self { bad: Some(_), .. } => HostState::RolledBack,
             Self { exit: 1.., .. } => HostState::Failed,
-            Self { release: Some(_), good: false, .. } => HostState::Unwell,
-            _ if self.troubles(now).next().is_some() => HostState::Unwell,
+            Self { release: Some(_), good: false, .. } => HostState::Unhealthy,
+            _ if self.troubles(now).next().is_some() => HostState::Unhealthy,
             Self { release, .. } if release.is_none_or(|serial| serial < newest) => HostState::Behind,
-            _ => HostState::Well,
+            _ => HostState::Healthy,
         }
     }
 
@@ -368,7 +370,6 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::VERSION;
 
     fn record() -> Record {
         Record {
@@ -427,7 +428,7 @@ mod tests {
     fn a_host_that_says_nothing_three_times_is_silent_whatever_it_said_before() {
         let now = Timestamp::now();
         let after = |minutes: i64| record().state(7, now + SignedDuration::from_mins(minutes));
-        assert_eq!((after(0), after(34), after(36)), (HostState::Well, HostState::Well, HostState::Silent));
+        assert_eq!((after(0), after(34), after(36)), (HostState::Healthy, HostState::Healthy, HostState::Silent));
         let back = Record { bad: Some((8, "why".to_owned())), ..record() };
         assert_eq!(back.state(7, now + SignedDuration::from_mins(36)), HostState::Silent);
     }
@@ -439,7 +440,7 @@ mod tests {
         let back = Record { bad: Some((8, "broken".to_owned())), ..failed.clone() };
         assert_eq!(
             (record().state(8, now), failed.state(8, now), back.state(8, now)),
-            (HostState::Behind, HostState::Failed, HostState::Back)
+            (HostState::Behind, HostState::Failed, HostState::RolledBack)
         );
         assert_eq!(
             (failed.says(now), back.says(now)),
@@ -459,9 +460,9 @@ mod tests {
         let unproven = Record { good: false, ..record() };
         assert_eq!(
             [&failing, &expired, &unproven, &due].map(|one| one.state(7, now)),
-            [HostState::Unwell, HostState::Unwell, HostState::Unwell, HostState::Well]
+            [HostState::Unhealthy, HostState::Unhealthy, HostState::Unhealthy, HostState::Healthy]
         );
-        assert_eq!(failing.state(8, now), HostState::Unwell, "also while it is behind");
+        assert_eq!(failing.state(8, now), HostState::Unhealthy, "also while it is behind");
         assert_eq!(failing.says(now), ["the probe api does not pass"]);
         assert_eq!(expired.says(now), ["the certificate etcd has expired"]);
         let failed = Record { exit: 3, error: Some("no".to_owned()), failing: failing.failing, ..expired };

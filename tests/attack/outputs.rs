@@ -102,7 +102,7 @@ fn no_link_pipe_or_second_name_in_the_place_of_an_output_leads_anywhere() {
             for (attack, place) in attacks {
                 world.restore();
                 place(&world.dir().join(name));
-                let told = world.apply(&format!("{attack} at {name}")).events("untold");
+                let told = world.apply(&format!("{attack} at {name}")).events("not_reported");
                 assert!(told.is_empty() && world.has(output), "{attack} at {name}: {told:?}");
             }
         }
@@ -139,7 +139,7 @@ fn an_output_that_can_t_be_written_is_told_and_ends_no_run() {
     for (attack, said, place) in attacks {
         world.restore();
         place();
-        let told = world.apply(attack).events("untold");
+        let told = world.apply(attack).events("not_reported");
         let error = |event: &serde_json::Value| event["error"].as_str().unwrap().to_owned();
         assert!(told.len() == 2 && told.iter().all(|event| error(event).contains(said)), "{attack}: {told:?}");
         assert!(told.iter().all(|event| !event["help"].is_null()), "{attack}: {told:?}");
@@ -171,7 +171,7 @@ fn what_is_swapped_while_an_output_is_written_opens_no_file_of_root_s() {
         // what was swapped has got the place of the output, or has kept it from being made
         let mut hits = 0;
         for _ in 0..300 {
-            let told = world.apply("swap").events("untold");
+            let told = world.apply("swap").events("not_reported");
             hits += u32::from(!told.is_empty() || OUTPUTS.iter().any(|(output, _)| !world.has(output)));
             if hits == 5 {
                 break;
@@ -189,7 +189,7 @@ fn outputs_are_written_through_root_s_own_links_and_by_relative_paths() {
     let source = world._site.path().to_owned();
     // relative to kpull.toml
     world.tree.configure(&format!("[[source]]\ndir = {source:?}\n[metrics]\ndir = \"../../view\"\n"));
-    let told = world.apply("a link of root's").events("untold");
+    let told = world.apply("a link of root's").events("not_reported");
     assert!(told.is_empty() && world.has("kpull.prom"), "{told:?}");
 }
 

@@ -72,7 +72,7 @@ fn no_seal_of_another_time_hides_a_drift() {
     let later = DAY / 2;
     let is_sealed = |tree: &Tree, offset: i64| {
         let (output, _) = with_clock(tree, "apply", &|_| offset);
-        output.events("done")[0]["sealed"] == true
+        output.events("done")[0]["up_to_date"] == true
     };
     for now in [later, 0, -YEAR, YEAR] {
         let (_site, tree) = applied(toml);

@@ -51,7 +51,7 @@ fn a_host_tells_in_its_journal_in_metrics_to_hooks_and_whoever_logs_in() {
     assert_eq!((metric("kpull_last_run_exit_code"), told()), ("0".to_owned(), "recovery".to_owned()));
     assert_eq!(host.run("stat -c %a /srv/kpull.prom").ok(), "644");
     let line = host.run("run-parts /etc/update-motd.d").ok();
-    assert!(line.contains("kpull: release 1, well "), "{line}");
+    assert!(line.contains("kpull: release 1, healthy "), "{line}");
 
     // a unit that somebody has stopped is drift
     host.run("systemctl stop etcd.service && systemctl start kpull.service").ok();

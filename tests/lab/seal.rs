@@ -31,7 +31,7 @@ fn is_short(world: &World) -> bool {
     let output = world.host().run("kpull apply --json").ok();
     let done = output.lines().find(|line| line.contains(r#""event":"done""#)).unwrap();
     assert!(done.contains(r#""changed":[]"#), "{done}");
-    done.contains(r#""sealed":true"#)
+    done.contains(r#""up_to_date":true"#)
 }
 
 /// Lets all times become old, and runs until nothing has to be looked into any more.

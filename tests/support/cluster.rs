@@ -280,12 +280,12 @@ impl Cluster {
         else {
             return false;
         };
-        let (last, owed) = (&status["last_run"], &status["owed"]);
+        let (last, pending) = (&status["last_run"], &status["pending"]);
         status["generation"]["serial"] == self.serial()
             && last["exit"] == 0
             && last["changed"] == 0
-            && owed["kicks"].as_object().is_none_or(serde_json::Map::is_empty)
-            && owed["probes"] != true
+            && pending["triggers"].as_object().is_none_or(serde_json::Map::is_empty)
+            && pending["probes"] != true
     }
 
     /// Waits for something that comes by itself. When it does not in time, the test fails with what the hosts have to tell.

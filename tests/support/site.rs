@@ -242,7 +242,7 @@ impl Output {
             .collect();
         assert!(!values.is_empty(), "{self:?}");
         for value in &values {
-            assert_eq!(value["version"], 1, "{value}");
+            assert_eq!(value["version"], 2, "{value}");
         }
         values
     }

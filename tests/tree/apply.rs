@@ -410,13 +410,13 @@ fn status_tells_of_before_and_after() {
         (&failed["last_run"]["exit"], &failed["last_run"]["error"]),
         (&1.into(), &"`prot` is not defined".into())
     );
-    assert_eq!((&quiet["health"], &quiet["next_run"]), (&"well".into(), &serde_json::Value::Null));
+    assert_eq!((&quiet["health"], &quiet["next_run"]), (&"healthy".into(), &serde_json::Value::Null));
     assert_eq!(failed["last_error"]["error"], "`prot` is not defined");
     site.file("roles/base/templates/base.conf", "again").sign();
     tree.kpull("apply").exits(0);
     let status = tree.kpull("status").exits(0).stdout;
     assert!(status.contains("\n  last error  ") && status.contains(" ago: `prot` is not defined\n"), "{status}");
-    assert!(status.contains("\n  health      well\n"), "{status}");
+    assert!(status.contains("\n  health      healthy\n"), "{status}");
 }
 
 #[test]

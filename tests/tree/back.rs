@@ -247,7 +247,7 @@ fn a_rollback_is_the_older_release_whole_and_holds_until_a_newer_one_comes() {
     assert_eq!(tree.snapshot(), first);
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0], "it stays there");
     let status = tree.kpull("status").exits(0).stdout;
-    assert!(status.contains("stays       with release 1, and not 2") && status.contains("because"), "{status}");
+    assert!(status.contains("stays on    release 1, and not 2") && status.contains("because"), "{status}");
     let history = tree.kpull("history").exits(0).stdout;
     assert_eq!(history.lines().filter(|line| line.contains("signed by tester")).count(), 3, "{history}");
 

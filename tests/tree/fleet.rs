@@ -78,15 +78,15 @@ fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
     fleet.tree.kpull("apply").exits(0);
     let output = fleet.look(&[]).exits(3);
     let lines: Vec<&str> = output.stdout.lines().collect();
-    assert_eq!(lines[0], "HOST  RELEASE  STATE    HEARD");
-    assert!(lines[1].starts_with("h1          1  well     "), "{}", lines[1]);
+    assert_eq!(lines[0], "HOST  RELEASE  STATE        LAST SEEN");
+    assert!(lines[1].starts_with("h1          1  healthy      "), "{}", lines[1]);
     assert_eq!(lines[2], "h2          -  unknown  never");
-    assert_eq!(lines[3], "2 hosts, release 1: 1 well, 1 unknown");
+    assert_eq!(lines[3], "2 hosts, release 1: 1 healthy, 1 unknown");
     // a release that was signed and has not come there yet
     fleet.site.role("base", "").sign();
     assert_eq!(fleet.state("h1").0, "behind");
     fleet.tree.kpull("apply").exits(0);
-    assert_eq!(fleet.state("h1").0, "well");
+    assert_eq!(fleet.state("h1").0, "healthy");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_slow_place_of_records_costs_one_span_and_names_the_hosts_that_were_not_read
     let told: Vec<_> = lines.iter().map(|line| (line["state"].as_str().unwrap(), line["why"].as_str())).collect();
     let late = format!("GET {url}h2.status: timeout, no answer in time");
     let never = "the record of h3 was not read: there was no time left";
-    assert_eq!(told, [("well", None), ("unread", Some(late.as_str())), ("unread", Some(never))]);
+    assert_eq!(told, [("healthy", None), ("unread", Some(late.as_str())), ("unread", Some(never))]);
     drop(hold);
 }
 
@@ -134,7 +134,7 @@ fn the_fleet_hears_of_a_release_that_was_bad_for_a_host() {
     assert_ne!(failed.code, 0);
     let (state, line) = fleet.state("h1");
     let record = &line["record"];
-    assert!(state == "back" || state == "failed", "{line}");
+    assert!(state == "rolled-back" || state == "failed", "{line}");
     assert!(record.to_string().contains("/srv is a directory"), "{record}");
     assert_eq!((&record["release"], &record["seen"]), (&1.into(), &2.into()));
 }
@@ -189,7 +189,7 @@ fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_h
         let (state, line) = record(key, value.clone());
         let why = line["why"].as_str().unwrap();
         assert!(state == "forged" && why.starts_with(&format!("its `{key}` is ")), "{key} = {value}: {line}");
-        assert_eq!(fleet.state("h1").0, "well", "{key} = {value}");
+        assert_eq!(fleet.state("h1").0, "healthy", "{key} = {value}");
     }
     for (key, value) in [("time", "9999-12-30T22:00:00Z"), ("time", "2100-01-01T00:00:00Z")] {
         let (state, line) = record(key, value.into());
@@ -197,9 +197,9 @@ fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_h
         assert!(state == "forged" && why.ends_with("which is to come: this clock or the host's is wrong"), "{line}");
     }
     // nothing says that it can't be so, but it is the word of one host
-    assert_eq!(record("seen", i64::MAX.into()).0, "well");
-    assert_eq!(fleet.state("h1").0, "well");
-    assert_eq!(record("error", "an answer with -----BEGIN SSH SIGNATURE-----\n in it".into()).0, "well");
+    assert_eq!(record("seen", i64::MAX.into()).0, "healthy");
+    assert_eq!(fleet.state("h1").0, "healthy");
+    assert_eq!(record("error", "an answer with -----BEGIN SSH SIGNATURE-----\n in it".into()).0, "healthy");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
     assert_eq!(say("seen", 1000.into()), ["behind", "behind"], "two hosts that speak have seen it");
     // they have died since
     let now = jiff::Timestamp::now();
-    assert_eq!(say("time", (now - jiff::SignedDuration::from_hours(24)).to_string().into()), ["well", "silent"]);
+    assert_eq!(say("time", (now - jiff::SignedDuration::from_hours(24)).to_string().into()), ["healthy", "silent"]);
     // or they have not heard yet that a key set has taken it back
     assert_eq!(say("time", now.to_string().into()), ["behind", "behind"]);
     let line = format!("tester {}\n", crate::support::site::key().public_key().to_openssh().unwrap());
@@ -229,7 +229,7 @@ fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
     let created = jiff::Timestamp::from_second(1_700_000_000).unwrap();
     let set = KeySet { number: 1, created, last_serial: Some(1), ..start };
     fleet.site.file("keys/1.toml", set.to_toml());
-    assert_eq!(say("seen", 1000.into()), ["well", "well"]);
+    assert_eq!(say("seen", 1000.into()), ["healthy", "healthy"]);
     // a later release, signed by that set, that hosts have seen and not taken yet
     assert_eq!(say("seen_keys", 1.into()), ["behind", "behind"]);
 }
@@ -242,7 +242,7 @@ fn what_is_no_record_in_a_place_that_hosts_share_is_that_hosts_trouble_alone() {
     let is_not_regular = |what: &str| {
         let (state, line) = fleet.state("h2");
         assert_eq!((state.as_str(), line["why"].as_str().unwrap()), ("forged", "it is not a regular file"), "{what}");
-        assert_eq!(fleet.state("h1").0, "well", "{what}");
+        assert_eq!(fleet.state("h1").0, "healthy", "{what}");
     };
     nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
     is_not_regular("a pipe that nobody writes into");
@@ -255,7 +255,7 @@ fn what_is_no_record_in_a_place_that_hosts_share_is_that_hosts_trouble_alone() {
     fs::remove_file(&place).unwrap();
     fs::File::create(&place).unwrap().set_len(8 << 40).unwrap();
     assert_eq!(fleet.state("h2").1["why"], "it has more than 65536 bytes");
-    assert_eq!(fleet.state("h1").0, "well");
+    assert_eq!(fleet.state("h1").0, "healthy");
 }
 
 #[test]
@@ -277,10 +277,10 @@ fn a_status_that_can_t_be_told_stops_nothing() {
     fs::write(fleet.dir.path().join("file"), "").unwrap();
     fleet.configure(&format!("dir = {:?}\n", fleet.dir.path().join("file")));
     let output = fleet.tree.kpull("apply --json").exits(0);
-    assert_eq!(output.events("untold").len(), 1);
+    assert_eq!(output.events("not_reported").len(), 1);
     fs::remove_file(fleet.tree.at("etc/ssh/ssh_host_ed25519_key")).unwrap();
     let output = fleet.tree.kpull("apply --json").exits(0);
-    assert_eq!(output.events("untold")[0]["error"], "there is no key to sign this host's status with");
+    assert_eq!(output.events("not_reported")[0]["error"], "there is no key to sign this host's status with");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn records_are_read_from_a_web_server_too() {
     fleet.tree.kpull("apply").exits(0);
     let server = files(fleet.dir.path());
     let output = kpull(&["fleet", "--site", fleet.site.path().to_str().unwrap(), &server.url("")]).exits(3);
-    assert!(output.stdout.ends_with("2 hosts, release 1: 1 well, 1 unknown\n"), "{}", output.stdout);
+    assert!(output.stdout.ends_with("2 hosts, release 1: 1 healthy, 1 unknown\n"), "{}", output.stdout);
 }
 
 #[test]
@@ -311,9 +311,9 @@ fn a_host_tells_of_drift_versions_and_certificates_and_the_page_shows_them() {
     assert_eq!(record["drift"][1], 1, "{record}");
     let page = fleet.dir.path().join("fleet.html");
     let output = fleet.look(&["--html", page.to_str().unwrap()]).exits(3);
-    assert_eq!(output.stdout, "2 hosts, release 1: 1 well, 1 unknown\n");
+    assert_eq!(output.stdout, "2 hosts, release 1: 1 healthy, 1 unknown\n");
     let text = fs::read_to_string(&page).unwrap();
-    for part in ["<h1>test</h1>", ">1 put back, ", ">well<", ">unknown<", env!("CARGO_PKG_VERSION")] {
+    for part in ["<h1>test</h1>", ">1 corrected, ", ">healthy<", ">unknown<", env!("CARGO_PKG_VERSION")] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     // nothing is fetched, nothing runs
@@ -333,7 +333,7 @@ fn the_fleet_is_looked_at_again_and_again_until_somebody_has_seen_enough() {
     let mut ends = |with: &str| lines.by_ref().find(|line| line.starts_with("2 hosts")).unwrap().ends_with(with);
     assert!(ends("2 unknown"));
     fleet.tree.kpull("apply").exits(0);
-    while !ends("1 well, 1 unknown") {}
+    while !ends("1 healthy, 1 unknown") {}
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -347,7 +347,7 @@ fn whoever_logs_in_is_told_in_a_line_how_the_host_is() {
     };
     line("kpull: nothing was applied here yet\n");
     fleet.tree.kpull("apply").exits(0);
-    line("kpull: release 1, well ");
+    line("kpull: release 1, healthy ");
     fs::remove_file(fleet.site.path().join("release.toml.sig")).unwrap();
     assert_ne!(fleet.tree.kpull("apply").code, 0);
     line("kpull: release 1, FAILED ");
@@ -363,12 +363,12 @@ fn no_host_is_called_well_beside_an_expired_certificate() {
     } });
     fleet.tree.write("var/lib/kpull/vitals.json", vitals.to_string());
     let line = fleet.tree.kpull("status --motd").exits(0).stdout;
-    assert_eq!(line, "kpull: release 1, NOT WELL: the certificate web has expired\n");
+    assert_eq!(line, "kpull: release 1, UNHEALTHY: the certificate web has expired\n");
     let shown = fleet.tree.kpull("status").exits(0).stdout;
     let root = fleet.tree.path().display();
     let health = format!(
-        "  health      not well: `kpull verify --root {root}` tells what\n              the certificate web has expired\n"
+        "  health      unhealthy: `kpull verify --root {root}` lists what failed\n              the certificate web has expired\n"
     );
     assert!(shown.contains(&health), "{shown}");
-    assert_eq!(fleet.tree.kpull("status --json").exits(0).json()[0]["health"], "unwell");
+    assert_eq!(fleet.tree.kpull("status --json").exits(0).json()[0]["health"], "unhealthy");
 }

@@ -49,7 +49,7 @@ fn a_program_is_told_of_changes_of_a_new_failure_once_and_of_its_end() {
         (&first["changed"][0], &first["changes"], &first["release"]),
         (&"file:/etc/a".into(), &1.into(), &1.into())
     );
-    assert_eq!((&first["version"], &first["exit"], &first["error"]), (&1.into(), &0.into(), &Value::Null));
+    assert_eq!((&first["version"], &first["exit"], &first["error"]), (&2.into(), &0.into(), &Value::Null));
     tree.kpull("apply").exits(0);
     assert!(told(&tree).is_empty());
     let signature = fs::read(site.path().join("release.toml.sig")).unwrap();
@@ -104,11 +104,11 @@ fn a_web_server_is_told_and_asked_again_and_what_it_does_not_take_is_told_at_the
     status.store(500, Ordering::SeqCst);
     let output = tree.kpull("apply --json");
     assert_eq!((server.seen().len(), output.code), (2, 4));
-    let told = &output.events("untold")[0];
+    let told = &output.events("not_reported")[0];
     assert!(told["error"].as_str().unwrap().contains("the server answered 500"), "{told}");
     assert!(!output.stdout.contains("very-secret-path"), "{}", output.stdout);
     status.store(204, Ordering::SeqCst);
-    assert!(tree.kpull("apply --json").events("untold").is_empty());
+    assert!(tree.kpull("apply --json").events("not_reported").is_empty());
     let seen = server.seen();
     let last = &seen[2];
     let body: Value = serde_json::from_slice(&last.body).unwrap();
@@ -129,7 +129,7 @@ fn a_hook_that_fails_or_hangs_stops_nothing() {
     );
     let output = tree.kpull("apply --json").exits(0);
     let told: Vec<String> =
-        output.events("untold").iter().map(|told| told["error"].as_str().unwrap().to_owned()).collect();
+        output.events("not_reported").iter().map(|told| told["error"].as_str().unwrap().to_owned()).collect();
     assert_eq!(
         told,
         [

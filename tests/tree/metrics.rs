@@ -126,7 +126,7 @@ fn metrics_that_can_t_be_written_stop_nothing() {
     let tree = host(site.sign());
     fs::remove_dir(tree.at("collected")).unwrap();
     let output = tree.kpull("apply --json").exits(0);
-    let told = &output.events("untold")[0];
+    let told = &output.events("not_reported")[0];
     assert!(told["error"].as_str().unwrap().starts_with("can't write the metrics: "), "{told}");
 }
 

@@ -277,9 +277,9 @@ fn a_host_puts_its_status_on_nginx_and_the_fleet_s_people_read_it_there() {
     let mut arguments = vec!["fleet", "--site", site.path().to_str().unwrap(), &url];
     arguments.extend(options.iter().map(String::as_str));
     let told = crate::support::site::kpull(&arguments).exits(0).stdout;
-    assert!(told.contains("1 well"), "{told}");
+    assert!(told.contains("1 healthy"), "{told}");
     // one that takes no PUT there stops nothing
     configure(&nginx.url("closed"));
     let output = tree.kpull("apply --json").exits(0);
-    assert!(output.events("untold")[0]["error"].as_str().unwrap().contains("405"), "{}", output.stdout);
+    assert!(output.events("not_reported")[0]["error"].as_str().unwrap().contains("405"), "{}", output.stdout);
 }

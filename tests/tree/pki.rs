@@ -364,7 +364,7 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
         std::thread::sleep(std::time::Duration::from_millis(2100));
         let apply = || world.tree.kpull("apply --json").exits(0);
         apply();
-        apply().events("done")[0]["sealed"] == true
+        apply().events("done")[0]["up_to_date"] == true
     };
     assert!(!is_sealed(), "somebody may take the request away");
 

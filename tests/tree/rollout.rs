@@ -75,7 +75,7 @@ impl World {
     /// A run of a host that waits, and for what.
     fn waits(&self, host: usize) -> String {
         let output = self.run(host, "apply --json").exits(0);
-        output.events("waits")[0]["why"].as_str().unwrap().to_owned()
+        output.events("rollout_waiting")[0]["why"].as_str().unwrap().to_owned()
     }
 
     fn motd(&self) -> String {
@@ -156,7 +156,7 @@ fn hosts_whose_release_counts_no_more_since_its_key_was_taken_away_take_turns_an
         // there is nothing left that it may be converged to
         let output = world.run(host, "apply --json").exits(4);
         assert_eq!(
-            output.events("waits")[0]["why"],
+            output.events("rollout_waiting")[0]["why"],
             if host == 3 { "release 3: h2 goes first" } else { "release 3: h1 of wave 1 goes first" }
         );
     }
@@ -173,7 +173,7 @@ fn serials_that_were_taken_back_take_nobody_s_turn() {
     world.replace_signer(Some(1));
     world.signed(2, 2);
     let output = world.run(2, "apply --json").exits(4);
-    assert_eq!(output.events("waits")[0]["why"], "release 2: h1 of wave 1 goes first");
+    assert_eq!(output.events("rollout_waiting")[0]["why"], "release 2: h1 of wave 1 goes first");
     // its record has the serial from before
     let far = (1_u64 << 60).to_string();
     assert_eq!(world.motd(), [far.as_str(); 3].join(" "));
@@ -255,7 +255,7 @@ fn a_host_that_waits_is_kept_as_its_release_says_and_tells_so() {
     world.run(2, "apply --now").exits(0);
     assert_eq!(world.motd(), "1 2 1");
     // and has it from then on
-    assert_eq!(world.run(2, "apply --json").exits(0).events("waits").len(), 0);
+    assert_eq!(world.run(2, "apply --json").exits(0).events("rollout_waiting").len(), 0);
     assert_eq!(world.motd(), "1 2 1");
 }
 
@@ -266,7 +266,7 @@ fn a_host_that_waits_tells_of_its_source_all_the_same() {
     assert_eq!(world.waits(2), "release 2: h1 goes first");
     fs::remove_file(world.site.path().join("release.toml.sig")).unwrap();
     let output = world.run(2, "apply --json").exits(4);
-    assert_eq!(output.events("waits")[0]["why"], "release 2: h1 goes first");
+    assert_eq!(output.events("rollout_waiting")[0]["why"], "release 2: h1 goes first");
     assert_eq!(output.error()["error"], "the release is not signed: there is no release.toml.sig");
 }
 
@@ -423,7 +423,7 @@ fn a_release_that_says_where_hosts_tell_how_they_are_waits_for_those_that_can_be
     // it tells with the configuration that it has when a run begins
     for expected in [unheard.to_owned(), String::new()] {
         world.run(1, "apply").exits(0);
-        let waits = world.run(2, "apply --json").exits(0).events("waits");
+        let waits = world.run(2, "apply --json").exits(0).events("rollout_waiting");
         assert_eq!(waits.first().map_or("", |event| event["why"].as_str().unwrap()), expected);
     }
     assert_eq!(world.motd(), "2 2 1");
@@ -551,7 +551,7 @@ fn a_host_that_waits_for_its_lock_tells_that_no_source_answers() {
     let source = tree.at("nowhere");
     tree.configure(&format!("[[source]]\ndir = {source:?}\n"));
     let output = world.run(1, "apply --json").exits(1);
-    assert_eq!(output.events("waits").len(), 1);
+    assert_eq!(output.events("rollout_waiting").len(), 1);
     assert!(output.error()["error"].as_str().unwrap().contains(source.to_str().unwrap()), "{output:?}");
     assert_eq!(world.motd(), "1 1 1");
 }
@@ -572,7 +572,7 @@ fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back
     assert_eq!(world.waits(1), "release 2: the lock server says: 502 Bad Gateway");
     *what.lock().unwrap() = "/steady-state";
     let output = world.run(1, "apply --json").exits(0);
-    assert_eq!(output.events("lock_kept")[0]["error"], "502 Bad Gateway");
+    assert_eq!(output.events("lock_not_returned")[0]["error"], "502 Bad Gateway");
     assert_eq!(locks.holders("default"), ["h1"]);
     // by then all that it looks at is old enough for a seal
     std::thread::sleep(std::time::Duration::from_millis(2100));

@@ -47,7 +47,7 @@ fn settle(tree: &Tree) {
 fn is_short(tree: &Tree) -> bool {
     let apply = tree.kpull("apply --json").exits(0);
     assert_eq!(apply.changed(), [""; 0]);
-    apply.events("done")[0]["sealed"].as_bool().unwrap()
+    apply.events("done")[0]["up_to_date"].as_bool().unwrap()
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn another_program_breaks_the_seal() {
     let program = tree.at("kpull");
     fs::copy(env!("CARGO_BIN_EXE_kpull"), &program).unwrap();
     let apply = Command::new(program).args(["apply", "--json", "--root"]).arg(tree.path()).output().unwrap();
-    assert_eq!(Output::of(apply).exits(0).events("done")[0]["sealed"], false);
+    assert_eq!(Output::of(apply).exits(0).events("done")[0]["up_to_date"], false);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_host_with_something_held_or_back_on_an_earlier_release_has_no_seal() {
 fn a_whole_look_can_be_asked_for_once_or_each_time() {
     let (_site, tree) = sealed();
     let full = tree.kpull("apply --full --json").exits(0);
-    assert_eq!(full.events("done")[0]["sealed"], false);
+    assert_eq!(full.events("done")[0]["up_to_date"], false);
     assert!(is_short(&tree));
     tree.write("etc/kpull/kpull.toml", format!("verify_every = \"0s\"\n{}", tree.read("etc/kpull/kpull.toml")));
     settle(&tree);

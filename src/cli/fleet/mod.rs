@@ -87,7 +87,7 @@ impl Run for Fleet {
             if std::io::stdout().is_terminal() {
                 print_as_is("\x1b[H\x1b[2J");
             }
-            // what is in trouble now may be well the next time
+            // what is in trouble now may be healthy next time
             if let Err(error) = self.look(&place, &site) {
                 print(&quoted(&error.to_string()));
             }
@@ -152,7 +152,7 @@ impl Fleet {
         if let Some(waves) = waves(site, &lines, newest).filter(|_| !self.desk.json) {
             print(&waves);
         }
-        // one that only has not had its turn yet is well too
+        // a host whose turn has not come yet is healthy too
         Ok(if lines.iter().all(|line| line.state <= HostState::Behind) { Exit::Done } else { Exit::Unhealthy })
     }
 }
@@ -195,14 +195,14 @@ fn waves(site: &Site, lines: &[Line<'_>], newest: u64) -> Option<String> {
 
 fn table(lines: &[Line<'_>], newest: u64, now: Timestamp) {
     let wide = lines.iter().map(|line| line.host.len()).max().unwrap_or(0).max(4);
-    print(&format!("{:<wide$}  RELEASE  STATE    HEARD", "HOST"));
+    print(&format!("{:<wide$}  RELEASE  STATE        LAST SEEN", "HOST"));
     for Line { host, state, record, why } in lines {
         let release =
             record.as_ref().and_then(|record| record.release).map_or("-".to_owned(), |serial| serial.to_string());
-        let heard = record.as_ref().map_or("never".to_owned(), |record| ago(record.time));
+        let seen = record.as_ref().map_or("never".to_owned(), |record| ago(record.time));
         let says = record.as_ref().map_or_else(|| vec![why.clone()], |record| record.says(now));
         let says = says.join("; ").replace('\n', "; ");
-        let line = format!("{host:<wide$}  {release:>7}  {:<7}  {heard:<12}  {says}", state.word());
+        let line = format!("{host:<wide$}  {release:>7}  {:<11}  {seen:<12}  {says}", state.word());
         print(line.trim_end());
     }
     print(&counts(lines, newest));

@@ -43,14 +43,14 @@ fn rank(line: &Line<'_>, now: Timestamp) -> u8 {
     let due = ending.is_some_and(|ending| ending.renew <= now);
     match line.state {
         HostState::Failed => 0,
-        HostState::Back => 1,
+        HostState::RolledBack => 1,
         HostState::Forged | HostState::Unread => 2,
         HostState::Silent => 3,
         HostState::Unknown => 4,
-        HostState::Unwell => 5,
+        HostState::Unhealthy => 5,
         _ if due => 6,
         HostState::Behind => 7,
-        HostState::Well => 8,
+        HostState::Healthy => 8,
     }
 }
 
@@ -69,7 +69,7 @@ fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
         Some(record) => [
             release(record, newest),
             program(record),
-            record.drift.map_or_else(none, |(time, count)| format!("{count} put back, {}", ago(time))),
+            record.drift.map_or_else(none, |(time, count)| format!("{count} corrected, {}", ago(time))),
             first(record).map_or_else(none, |(name, ending)| certificate(name, ending, now)),
             format!("<time datetime=\"{:.0}\">{}</time>", record.time, ago(record.time)),
         ],
@@ -185,8 +185,8 @@ mod tests {
         {
             let lines = [Line { host: "h", state: record.state(7, now), record: Some(record), why: String::new() }];
             let page = html("s", &lines, 7, now);
-            assert!(page.contains(says) && page.contains("class=\"state unwell\">unwell<"), "{page}");
-            assert!(!page.contains(">well<") && page.contains("1 hosts, release 7: 1 unwell"), "{page}");
+            assert!(page.contains(says) && page.contains("class=\"state unhealthy\">unhealthy<"), "{page}");
+            assert!(!page.contains(">healthy<") && page.contains("1 hosts, release 7: 1 unhealthy"), "{page}");
         }
     }
 
@@ -200,11 +200,11 @@ mod tests {
         behind.release = Some(6);
         let line = |host, state, record| Line { host, state, record, why: String::new() };
         let lines = [
-            line("a-well", HostState::Well, Some(record("a-well"))),
+            line("a-healthy", HostState::Healthy, Some(record("a-healthy"))),
             line("behind", HostState::Behind, Some(behind)),
-            line("due", HostState::Well, Some(due)),
+            line("due", HostState::Healthy, Some(due)),
             line("unknown", HostState::Unknown, None),
-            line("back", HostState::Back, Some(record("back"))),
+            line("back", HostState::RolledBack, Some(record("back"))),
             line("failed", HostState::Failed, Some(record("failed"))),
         ];
         let page = html("s", &lines, 7, now);
@@ -212,12 +212,12 @@ mod tests {
             .match_indices("scope=\"row\">")
             .map(|(at, found)| page[at + found.len()..].split('<').next().unwrap())
             .collect();
-        assert_eq!(order, ["failed", "back", "unknown", "due", "behind", "a-well"]);
+        assert_eq!(order, ["failed", "back", "unknown", "due", "behind", "a-healthy"]);
         for words in [
             "5 days left, to be renewed",
             "6 <span class=\"note\">of 7</span>",
             ">never<",
-            "6 hosts, release 7: 2 well",
+            "6 hosts, release 7: 2 healthy",
         ] {
             assert!(page.contains(words), "{words} in\n{page}");
         }

@@ -112,7 +112,8 @@ impl Graph {
 }
 
 fn describe(item: &Item) -> serde_json::Value {
-    let watches: Vec<_> = item.about.watches.iter().map(|(id, trigger)| json!({ "id": id, "kick": trigger })).collect();
+    let watches: Vec<_> =
+        item.about.watches.iter().map(|(id, trigger)| json!({ "id": id, "trigger": trigger })).collect();
     json!({ "version": crate::report::VERSION, "id": item.id, "role": *item.role, "place": item.place.to_string(),
         "after": item.after, "before": item.about.before, "watches": watches })
 }
