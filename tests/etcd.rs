@@ -814,6 +814,6 @@ fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
         let fleet = ["fleet", "--site", site.path().to_str().unwrap(), "--etcd", &url];
         let tls = ["--ca", &ca, "--client-cert", &cert, "--client-key", &key];
         let output = crate::support::site::kpull(&[&fleet[..], &tls].concat()).exits(0);
-        assert!(output.stdout.ends_with("1 hosts, release 1: 1 well\n"), "{output:?}");
+        assert!(output.stdout.ends_with("1 hosts, release 1: 1 healthy\n"), "{output:?}");
     }
 }

@@ -192,7 +192,7 @@ fn what_is_held_is_left_alone_until_its_time_is_over() {
     assert_eq!(tree.kpull("apply --json").exits(0).changed(), [""; 0]);
     assert_eq!(tree.read("etc/was.conf"), "hotfix\n");
     let status = tree.kpull("status").exits(0).stdout;
-    assert!(status.contains("held        file:/etc/was.conf until") && status.contains("hotfix"), "{status}");
+    assert!(status.contains("paused      file:/etc/was.conf until") && status.contains("hotfix"), "{status}");
     site.role("base", &MANY.replace("kpull's\\n\"\nmode", "newer\\n\"\nmode")).sign();
     tree.kpull("apply").exits(0);
     assert_eq!(tree.read("etc/was.conf"), "hotfix\n");
@@ -286,7 +286,7 @@ fn a_release_that_can_not_be_applied_whole_is_taken_back_and_tried_no_more_than_
     // not again at once
     let next = tree.kpull("apply --json").exits(0);
     assert_eq!(next.changed(), [""; 0]);
-    assert!(tree.kpull("status").exits(0).stdout.contains("with release 1, and not 2; tried again after"));
+    assert!(tree.kpull("status").exits(0).stdout.contains("stays on    release 1, and not 2; tried again after"));
     // by hand, the last try
     tree.kpull("apply --retry").exits(3);
     assert_eq!(tree.read("etc/a"), "good\n");

@@ -80,7 +80,7 @@ fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(lines[0], "HOST  RELEASE  STATE        LAST SEEN");
     assert!(lines[1].starts_with("h1          1  healthy      "), "{}", lines[1]);
-    assert_eq!(lines[2], "h2          -  unknown  never");
+    assert_eq!(lines[2], "h2          -  unknown      never");
     assert_eq!(lines[3], "2 hosts, release 1: 1 healthy, 1 unknown");
     // a release that was signed and has not come there yet
     fleet.site.role("base", "").sign();
