@@ -525,6 +525,7 @@ kinds! {
     module::ModuleFields,
     package::PackageFields,
     probe::ProbeFields,
+    repository::RepositoryFields,
     secret::SecretFields,
     slot::SlotFields,
     swap::SwapFields,

@@ -546,3 +546,53 @@ fn every_package_of_an_entry_is_told_of_and_restarts_what_watches_it() {
     assert_ne!(life(), before);
     world.is_converged();
 }
+
+#[test]
+fn a_repository_and_its_key_come_before_its_packages_and_what_is_signed_otherwise_is_refused() {
+    let mirror = Mirror::new();
+    let (world, host) = (&mirror.world, mirror.world.host());
+    for name in ["right", "wrong"] {
+        host.run(&format!("gpg -q --batch --passphrase '' --quick-gen-key {name}@lab && gpg --armor --export {name}@lab > /srv/{name}.asc")).ok();
+    }
+    mirror.offer("daemon", "1", Some("right@lab"));
+    host.write("/srv/daemon.spec", SPEC);
+    host.run(
+        "rpmbuild --quiet -bb --define '_topdir /tmp/rpm' --define '_rpmdir /srv/mirror/rpm' /srv/daemon.spec &&
+        rpmsign --define '__gpg /usr/bin/gpg' --define '_gpg_name right@lab' --define '__gpg_sign_cmd_extra_args --batch --pinentry-mode loopback --passphrase \"\"' \
+        --addsign /srv/mirror/rpm/noarch/*.rpm && createrepo_c --quiet /srv/mirror/rpm",
+    )
+    .ok();
+    let apt = |key: &str| {
+        let key = host.run(&format!("cat /srv/{key}.asc")).ok();
+        format!(
+            "{DAEMON}[[repository]]\nname = \"lab\"\nformat = \"apt\"\nurls = [\"http://{FABRIC}/\"]\nsuites = [\"./\"]\npriority = 990\nkey_text = '''\n{key}\n'''\n"
+        )
+    };
+    let dnf = |key: &str| {
+        let key = host.run(&format!("cat /srv/{key}.asc")).ok();
+        format!(
+            "[[package]]\nname = \"daemon-rpm\"\nmanager = \"dnf\"\n[[repository]]\nname = \"more\"\nformat = \"dnf\"\nurls = [\"http://{FABRIC}/rpm/\"]\nkey_text = '''\n{key}\n'''\n"
+        )
+    };
+    world.release("");
+    world.converges();
+    for role in [apt("wrong"), format!("{}{}", apt("right"), dnf("wrong"))] {
+        world.release(&role);
+        host.run("kpull apply").fails(3);
+        assert!(mirror.is_blamed());
+        host.run("test ! -e /etc/apt/sources.list.d/lab.sources -a ! -e /etc/yum.repos.d/more.repo").ok();
+    }
+
+    world.release(&format!("{}{}", apt("right"), dnf("right")));
+    world.converges();
+    assert_eq!(host.run("cat /usr/share/daemon/version-amd64 && rpm -q daemon-rpm").ok(), "1\ndaemon-rpm-1-1.noarch");
+    assert!(host.run("apt-cache policy daemon").ok().contains(" 990"));
+    // drift is seen and corrected
+    host.run("echo trusted=yes >> /etc/apt/sources.list.d/lab.sources && rm /etc/yum.repos.d/more.repo").ok();
+    world.converges();
+    host.run("! grep trusted /etc/apt/sources.list.d/lab.sources && test -e /etc/yum.repos.d/more.repo").ok();
+    world.release("");
+    world.converges();
+    assert_eq!(left(host), "");
+    host.run("test ! -e /etc/apt/sources.list.d/lab.sources -a ! -e /etc/yum.repos.d/more.repo -a ! -e /etc/apt/preferences.d/lab.pref").ok();
+}

@@ -1,0 +1,304 @@
+//! `[[repository]]`: where a package manager gets packages from, and the keys that it trusts for them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::document::fields::AbsolutePath;
+use crate::error::Result;
+use crate::kind::file::File;
+use crate::kind::{Build, Fields, Resource};
+
+/// Fields of `[[repository]]`. Exactly one of `key` and `key_text` is set. Packages are always verified: there is no field to turn it off.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryFields {
+    /// What the repository's files are called: letters, digits, `-`, `_` and `.`.
+    name: String,
+    /// Whose repository it is: `apt`, or `dnf` (for yum and microdnf too).
+    format: Format,
+    /// Where it is. Several are mirrors of one another for `dnf`, and one repository each for `apt`.
+    urls: Vec<String>,
+    /// The armored or binary OpenPGP keys that sign it: the name of a file in the role's `files/`.
+    key: Option<String>,
+    /// The armored keys themselves.
+    key_text: Option<String>,
+    /// For `dnf`: what it is, for people; its name when left out.
+    description: Option<String>,
+    /// For `apt`: its suites, like `bookworm`. One that ends in `/` is a directory, and has no components.
+    #[serde(default)]
+    suites: Vec<String>,
+    /// For `apt`: its components; `main` when left out.
+    components: Option<Vec<String>>,
+    /// For `apt`: its architectures; those of the host when left out.
+    #[serde(default)]
+    architectures: Vec<String>,
+    /// For `apt`: whether its sources are used too; not when left out.
+    #[serde(default)]
+    source_packages: bool,
+    /// The priority of its packages. For `apt`, the highest wins; 500 is the default, and more than 1000 also allows downgrades. For `dnf`, the
+    /// lowest wins; 99 is the default.
+    priority: Option<i32>,
+}
+
+/// The program that a repository is for.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Apt,
+    Dnf,
+}
+
+impl Fields for RepositoryFields {
+    const NAME: &'static str = "repository";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        self.check(build)?;
+        let key = self.key(build)?;
+        let is_armored = key.trim_ascii_start().starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----");
+        let name = &self.name;
+        let key_path = match (self.format, is_armored) {
+            (Format::Apt, true) => format!("/etc/apt/keyrings/{name}.asc"),
+            (Format::Apt, false) => format!("/etc/apt/keyrings/{name}.gpg"),
+            _ => format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{name}"),
+        };
+        let mut files = vec![(key_path.clone(), key)];
+        match self.format {
+            Format::Apt => {
+                files.push((
+                    format!("/etc/apt/sources.list.d/{name}.sources"),
+                    self.sources(&key_path).into_bytes().into(),
+                ));
+                files.extend(
+                    self.preferences()
+                        .map(|text| (format!("/etc/apt/preferences.d/{name}.pref"), text.into_bytes().into())),
+                );
+            }
+            Format::Dnf => {
+                files.push((format!("/etc/yum.repos.d/{name}.repo"), self.repo(&key_path).into_bytes().into()));
+            }
+        }
+        let resource = |(path, content): (String, Arc<[u8]>)| {
+            let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
+            Ok(Box::new(File::new(Self::NAME, path, content, build.is_secret())) as Box<dyn Resource>)
+        };
+        files.into_iter().map(resource).collect()
+    }
+}
+
+impl RepositoryFields {
+    fn check(&self, build: &dyn Build) -> Result<()> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(is_name) {
+            return Err(
+                build.invalid("name", "a name has letters, digits, `-`, `_` and `.`, and begins with none of the last")
+            );
+        }
+        if self.urls.is_empty() {
+            return Err(build.invalid("urls", "name at least one address"));
+        }
+        let is_word = |text: &&String| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        let words = [
+            ("urls", &self.urls[..]),
+            ("suites", &self.suites),
+            ("components", self.components.as_deref().unwrap_or_default()),
+            ("architectures", &self.architectures),
+        ];
+        for (field, words) in words {
+            if !words.iter().all(|word| is_word(&word)) {
+                return Err(build.invalid(field, "each entry is one word, without spaces or line breaks"));
+            }
+        }
+        if let Some(url) = self.urls.iter().find(|url| !url.contains("://") && !url.starts_with("file:/")) {
+            return Err(build
+                .invalid("urls", &format!("`{url}` is not an address: begin with `https://`, `http://` or `file:/`")));
+        }
+        if self.description.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+            return Err(build.invalid("description", "a description is one line"));
+        }
+        let of_apt = [
+            ("suites", !self.suites.is_empty()),
+            ("components", self.components.is_some()),
+            ("architectures", !self.architectures.is_empty()),
+            ("source_packages", self.source_packages),
+        ];
+        if self.format != Format::Apt {
+            let found = of_apt.iter().find(|(_, is_set)| *is_set);
+            return found.map_or(Ok(()), |(field, _)| {
+                Err(build.invalid(field, "only repositories of apt have this: remove it"))
+            });
+        }
+        if self.description.is_some() {
+            return Err(build.invalid("description", "repositories of apt have none: remove it"));
+        }
+        let flat = self.suites.iter().filter(|suite| suite.ends_with('/')).count();
+        if self.suites.is_empty() || (flat != 0 && flat != self.suites.len()) {
+            return Err(build
+                .invalid("suites", "name at least one suite; those that end in `/` stand in an entry of their own"));
+        }
+        if flat != 0 && self.components.is_some() {
+            return Err(build.invalid("components", "a suite that ends in `/` has no components: remove them"));
+        }
+        Ok(())
+    }
+
+    fn key(&self, build: &dyn Build) -> Result<Arc<[u8]>> {
+        let (field, key): (_, Arc<[u8]>) = match (&self.key, &self.key_text) {
+            (Some(name), None) => ("key", build.file(name)?),
+            (None, Some(text)) => ("key_text", text.as_bytes().into()),
+            (None, None) => {
+                let why = "packages are verified: put the repository's key into the role's `files/` and set `key`, or set `key_text`";
+                return Err(build.invalid("name", why));
+            }
+            (Some(_), Some(_)) => return Err(build.invalid("key_text", "set `key` or `key_text`, not both")),
+        };
+        let start = key.trim_ascii_start();
+        // a packet of OpenPGP has the highest bit of its first byte set (RFC 9580, 4.2)
+        if start.starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
+            || start.first().is_some_and(|byte| byte & 0x80 != 0)
+        {
+            return Ok(key);
+        }
+        Err(build.invalid(field, "this is no OpenPGP public key: export one with `gpg --armor --export FINGERPRINT`"))
+    }
+
+    /// The file of apt, in the format of RFC 822 (sources.list(5)).
+    fn sources(&self, key: &str) -> String {
+        let types = if self.source_packages { "deb deb-src" } else { "deb" };
+        let mut text = format!("Types: {types}\nURIs: {}\nSuites: {}\n", self.urls.join(" "), self.suites.join(" "));
+        if !self.suites.iter().any(|suite| suite.ends_with('/')) {
+            let components = self.components.as_ref().map_or_else(|| "main".to_owned(), |names| names.join(" "));
+            let _ = writeln!(text, "Components: {components}");
+        }
+        if !self.architectures.is_empty() {
+            let _ = writeln!(text, "Architectures: {}", self.architectures.join(" "));
+        }
+        let _ = writeln!(text, "Signed-By: {key}");
+        text
+    }
+
+    /// The priority for apt (apt_preferences(5)): of all packages from these hosts.
+    fn preferences(&self) -> Option<String> {
+        let priority = self.priority?;
+        let mut hosts: Vec<&str> = self.urls.iter().map(|url| host_of(url)).collect();
+        hosts.dedup();
+        let entry = |host: &str| format!("Package: *\nPin: origin \"{host}\"\nPin-Priority: {priority}\n");
+        Some(hosts.into_iter().map(entry).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The file of dnf and yum (dnf.conf(5)).
+    fn repo(&self, key: &str) -> String {
+        let description = self.description.as_ref().unwrap_or(&self.name);
+        let mut text = format!(
+            "[{}]\nname={description}\nbaseurl={}\nenabled=1\ngpgcheck=1\ngpgkey=file://{key}\n",
+            self.name,
+            self.urls.join("\n        ")
+        );
+        if let Some(priority) = self.priority {
+            let _ = writeln!(text, "priority={priority}");
+        }
+        text
+    }
+}
+
+/// The host of an address, as apt calls a repository's origin: empty for files.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::testing::{Tree, build, refusal};
+
+    const KEY: &str = "key_text = '-----BEGIN PGP PUBLIC KEY BLOCK-----'\n";
+    const APT: &str = "name = 'lab'\nformat = 'apt'\nurls = ['https://deb.example.org/debian']\nsuites = ['stable']\n";
+    const DNF: &str = "name = 'lab'\nformat = 'dnf'\nurls = ['https://a.example.org/el', 'https://b.example.org/el']\n";
+
+    fn made(fields: &str) -> Tree {
+        let tree = Tree::new();
+        for resource in build("repository", &format!("{fields}{KEY}")).unwrap() {
+            assert!(resource.about().is_of_source(), "it has its turn before the packages: {:?}", resource.about().key);
+            tree.converge(&*resource);
+        }
+        tree
+    }
+
+    #[test]
+    fn a_repository_of_apt_is_written_with_its_key_and_its_priority() {
+        let tree = made(&format!("{APT}components = ['main', 'extra']\narchitectures = ['amd64']\npriority = 990\n"));
+        assert_eq!(
+            tree.get("/etc/apt/sources.list.d/lab.sources"),
+            "Types: deb\nURIs: https://deb.example.org/debian\nSuites: stable\nComponents: main extra\nArchitectures: amd64\n\
+            Signed-By: /etc/apt/keyrings/lab.asc\n"
+        );
+        assert_eq!(tree.get("/etc/apt/keyrings/lab.asc"), "-----BEGIN PGP PUBLIC KEY BLOCK-----");
+        let pin = "Package: *\nPin: origin \"deb.example.org\"\nPin-Priority: 990\n";
+        assert_eq!(tree.get("/etc/apt/preferences.d/lab.pref"), pin);
+    }
+
+    #[test]
+    fn a_directory_of_packages_has_no_components_and_no_pin_unless_it_is_asked_for() {
+        let tree = made(&APT.replace("['stable']", "['./']\nsource_packages = true"));
+        assert_eq!(
+            tree.get("/etc/apt/sources.list.d/lab.sources"),
+            "Types: deb deb-src\nURIs: https://deb.example.org/debian\nSuites: ./\nSigned-By: /etc/apt/keyrings/lab.asc\n"
+        );
+        assert!(!tree.path("/etc/apt/preferences.d").exists());
+    }
+
+    #[test]
+    fn a_repository_of_dnf_is_written_with_its_key() {
+        let tree = made(&format!("{DNF}description = 'The lab'\npriority = 10\n"));
+        assert_eq!(
+            tree.get("/etc/yum.repos.d/lab.repo"),
+            "[lab]\nname=The lab\nbaseurl=https://a.example.org/el\n        https://b.example.org/el\nenabled=1\ngpgcheck=1\n\
+            gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-lab\npriority=10\n"
+        );
+        assert!(tree.path("/etc/pki/rpm-gpg/RPM-GPG-KEY-lab").exists());
+    }
+
+    #[test]
+    fn the_origin_of_a_pin_is_the_host_alone() {
+        for (url, host) in
+            [("https://u:p@a.example.org:8080/x", "a.example.org"), ("http://[::1]:80/", "[::1]"), ("file:/srv", "")]
+        {
+            assert_eq!(super::host_of(url), host, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_no_package_manager_would_take_or_trust_is_refused_with_its_field() {
+        let apt = format!("{APT}{KEY}");
+        let dnf = format!("{DNF}{KEY}");
+        for (fields, field, why) in [
+            (APT.to_owned(), "name", "packages are verified"),
+            (format!("{APT}key_text = 'mQINBF'\n"), "key_text", "this is no OpenPGP public key"),
+            (format!("{apt}key = 'k.asc'\n"), "key_text", "set `key` or `key_text`, not both"),
+            (apt.replace("'lab'", "'../lab'"), "name", "a name has letters"),
+            (apt.replace("['https://deb.example.org/debian']", "[]"), "urls", "name at least one address"),
+            (apt.replace("https://deb", "deb"), "urls", "`deb.example.org/debian` is not an address"),
+            (
+                apt.replace("debian'", "debian\\ntrusted: yes\"").replace("'https", "\"https"),
+                "urls",
+                "each entry is one word",
+            ),
+            (apt.replace("['stable']", "[]"), "suites", "name at least one suite"),
+            (apt.replace("['stable']", "['stable', './']"), "suites", "those that end in `/`"),
+            (apt.replace("['stable']", "['./']\ncomponents = ['main']"), "components", "has no components"),
+            (format!("{apt}description = 'x'\n"), "description", "repositories of apt have none"),
+            (format!("{dnf}suites = ['stable']\n"), "suites", "only repositories of apt have this"),
+            (format!("{dnf}description = \"a\\ngpgcheck=0\"\n"), "description", "a description is one line"),
+            (format!("{dnf}state = 'latest'\n"), "state", "unknown key"),
+        ] {
+            let told = refusal("repository", &fields);
+            assert!(told.contains(&format!("`{field}`")) && told.contains(why), "{told}\n{fields}");
+        }
+    }
+}
