@@ -5,6 +5,7 @@ mod adopt;
 mod back;
 mod cgroups;
 mod converge;
+mod cookbook;
 mod faults;
 mod firewall;
 mod health;

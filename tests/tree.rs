@@ -7,6 +7,7 @@ mod back;
 mod broken;
 mod check;
 mod compare;
+mod cookbook;
 mod downloads;
 mod example;
 mod extract;

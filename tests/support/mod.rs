@@ -4,6 +4,7 @@ pub mod alone;
 pub mod authority;
 pub mod child;
 pub mod cluster;
+pub mod cookbook;
 pub mod disk;
 pub mod fleetlock;
 pub mod git;

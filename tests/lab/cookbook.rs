@@ -1,0 +1,90 @@
+//! The manual's recipes on a real host: all that need no package from a network, at once.
+
+use crate::support::alone::World;
+use crate::support::cookbook::recipes;
+
+/// Those that a host of the lab has the packages for.
+const HERE: [&str; 18] = [
+    "Users from a list",
+    "sudo",
+    "Message of the day",
+    "Time zone",
+    "Locale",
+    "Entries in /etc/hosts",
+    "DNS resolver",
+    "A program of your own",
+    "A job by timer instead of cron",
+    "Backups",
+    "The size of the journal",
+    "Firewall",
+    "WireGuard",
+    "Kernel settings",
+    "No swap",
+    "Kernel modules that must not load",
+    "A certificate authority that hosts trust",
+    "Limits of processes",
+];
+
+#[test]
+fn recipes_work_on_a_real_host_and_go_again() {
+    let world = World::new();
+    let host = world.host();
+    world.release("");
+    world.converges();
+    let before = host.run("find /etc /usr/local /var/backups -type f | sort | xargs sha256sum").ok();
+    let mut names = Vec::new();
+    for (number, title) in HERE.iter().enumerate() {
+        let found = recipes().into_iter().find(|recipe| recipe.title == *title);
+        let name = format!("r{number}");
+        host.write(
+            &format!("/srv/site/roles/{name}/role.toml"),
+            found.unwrap_or_else(|| panic!("no recipe {title}")).role,
+        );
+        names.push(format!("{name:?}"));
+    }
+    let roles = |names: &str| {
+        host.write("/srv/site/host_vars/h1.toml", format!("address = \"192.168.1.11\"\nroles = [{names}]\n"))
+    };
+    roles(&names.join(", "));
+    world.release("");
+    world.converges();
+    assert_eq!(
+        host.run("systemctl is-active app.service cleanup.timer site-backup.timer").ok(),
+        "active\nactive\nactive"
+    );
+    assert_eq!(host.run("cat /home/ann/.ssh/authorized_keys | wc -l && stat -c %U /home/ann/.ssh").ok(), "1\nann");
+    assert_eq!(host.run("sysctl -n net.ipv4.tcp_syncookies && getent hosts h1").ok(), "1\n192.168.1.11    h1");
+    host.run("systemctl start cleanup.service site-backup.service && test -s /var/backups/site/$(date +%u).tar.gz")
+        .ok();
+    host.run("openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca-certificates/site.crt")
+        .ok();
+    assert_eq!(host.run("firewall-cmd --list-services").ok(), "https ssh");
+
+    roles("\"app\"");
+    host.run("rm /var/backups/site/*.tar.gz").ok();
+    world.release("");
+    world.converges();
+    host.run("update-ca-certificates --fresh >/dev/null 2>&1").ok();
+    assert_eq!(host.run("systemctl is-active app.service cleanup.timer").stdout, "inactive\ninactive\n");
+    let after = host.run("find /etc /usr/local /var/backups -type f | sort | xargs sha256sum").ok();
+    // accounts stay, and what the firewall had beside the recipe
+    let is_of_others = |line: &&str| {
+        [
+            "/etc/passwd",
+            "/etc/group",
+            "/etc/shadow",
+            "/etc/gshadow",
+            "/etc/subuid",
+            "/etc/subgid",
+            "/etc/firewalld",
+            "/etc/ssl/certs/java",
+            "/etc/kpull",
+        ]
+        .iter()
+        .any(|start| line.contains(start))
+    };
+    let rest = |text: &str| text.lines().filter(|line| !is_of_others(line)).map(str::to_owned).collect::<Vec<_>>();
+    let (before, after) = (rest(&before), rest(&after));
+    let left: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -1,0 +1,57 @@
+//! The manual's recipes: each passes `check`, makes a tree, leaves nothing to do, and goes without a trace.
+
+use crate::support::cookbook::recipes;
+use crate::support::site::{Site, Snapshot, Tree, kpull};
+
+/// What stays when a role goes, as the manual says: accounts and what is theirs. And kpull's own.
+fn without_accounts(tree: &Tree) -> Snapshot {
+    let is_kept = |path: &str| {
+        let stays = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid", "etc/subgid"];
+        !stays.iter().any(|start| path.starts_with(start))
+            && !["home", "var/lib/kpull", "etc/kpull"].iter().any(|start| path.starts_with(start))
+    };
+    tree.snapshot().into_iter().filter(|(path, _)| is_kept(path)).collect()
+}
+
+#[test]
+fn each_recipe_is_checked_applied_once_and_removed_without_a_trace() {
+    let recipes = recipes();
+    assert!(recipes.len() >= 30, "{} recipes", recipes.len());
+    let mut wrong = Vec::new();
+    for recipe in recipes {
+        let site = Site::new("test");
+        site.host("h1", "address = \"192.168.1.11\"\nroles = [\"base\"]\n").role("base", "").sign();
+        let tree = site.enroll();
+        tree.write(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/bash\npostgres:x:113:113::/var/lib/postgresql:/bin/bash\n",
+        );
+        tree.write("etc/group", "root:x:0:\npostgres:x:113:\n").write("etc/hosts", "127.0.0.1 localhost\n");
+        tree.kpull("apply").exits(0);
+        let before = without_accounts(&tree);
+
+        site.file("roles/base/role.toml", &recipe.role).sign();
+        let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]);
+        if checked.code != 0 {
+            wrong.push(format!("{}: {}{}", recipe.title, checked.stdout, checked.stderr));
+            continue;
+        }
+        let first = tree.kpull("apply --json");
+        if first.code != 0 {
+            wrong.push(format!("{}: {}{}", recipe.title, first.stdout, first.stderr));
+            continue;
+        }
+        let second = tree.kpull("apply --json").exits(0);
+        if !second.changed().is_empty() {
+            wrong.push(format!("{}: {:?} are changed again", recipe.title, second.changed()));
+        }
+        site.role("base", "").sign();
+        tree.kpull("apply").exits(0);
+        let after = without_accounts(&tree);
+        if after != before {
+            let left: Vec<_> = after.keys().filter(|path| before.get(*path) != after.get(*path)).collect();
+            wrong.push(format!("{}: {left:?} are left", recipe.title));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
