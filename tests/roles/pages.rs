@@ -127,7 +127,7 @@ fn page(name: &str) -> String {
     let mut page = format!("# {name}\n\n{}.\n", doc["summary"].as_str().unwrap());
     let links: Vec<String> = words(&doc, "requires").iter().map(|name| format!("[{name}]({name}.md)")).collect();
     if !links.is_empty() {
-        write!(page, "\nIt comes with {}.\n", links.join(", ")).unwrap();
+        write!(page, "\nRequired roles: {}.\n", links.join(", ")).unwrap();
     }
     for group in groups(&doc).iter().filter(|group| !group.rows.is_empty()) {
         let of = group.tells_itself().unwrap_or("variable");
@@ -137,20 +137,20 @@ fn page(name: &str) -> String {
                 "\n## Variables\n\nSet under `[vars.{name}]`; see [Templates](../usage/roles.md#templates).\n"
             )
             .unwrap(),
-            name => write!(page, "\n### {name}\n\n{}.\n", group.about).unwrap(),
+            name => write!(page, "\n### {name}\n\n{}.\n", capitalized(&group.about)).unwrap(),
         }
         let rows = group.rows.iter().map(|row| vec![code(&row.name), row.default.clone(), row.about.clone()]);
         table(&mut page, &[of, "default", ""], rows);
     }
-    section(&mut page, "Refused", &["what", "unless"], asserts(&doc));
+    section(&mut page, "Assertions", &["message", "reported unless"], asserts(&doc));
     section(&mut page, "Resources", &["resource", ""], resources(&doc));
-    section(&mut page, "Probes", &["probe", "asks", "passes when", ""], probes(&doc));
-    section(&mut page, "Listens", &["unit", "at", ""], listens(&doc));
-    section(&mut page, "Firewall", &["zone", "lets in", "from"], firewall(&doc));
+    section(&mut page, "Probes", &["probe", "request", "passes if", ""], probes(&doc));
+    section(&mut page, "Ports", &["unit", "listens on", ""], listens(&doc));
+    section(&mut page, "Firewall", &["zone", "allows", "from"], firewall(&doc));
     section(
         &mut page,
         "Certificates",
-        &["certificate", "authority", "subject", "usage", "for", "in"],
+        &["certificate", "authority", "subject", "usage", "names", "path"],
         certificates(&doc),
     );
     section(&mut page, "Secrets", &["secret", ""], secrets(name, &doc));
@@ -162,7 +162,7 @@ fn groups(doc: &DocumentMut) -> Vec<Group> {
     let mut own = Group { name: "variables".into(), about: "the role's own".into(), rows: Vec::new() };
     let mut tables = Vec::new();
     for name in words(doc, "required") {
-        own.rows.push(Row { name, default: "has to be set".into(), about: beside(&doc["required"]) });
+        own.rows.push(Row { name, default: "required".into(), about: beside(&doc["required"]) });
     }
     for (name, item) in doc.get("vars").and_then(Item::as_table).into_iter().flat_map(Table::iter) {
         match item.as_table() {
@@ -215,9 +215,11 @@ fn resources(doc: &DocumentMut) -> Vec<Vec<String>> {
         if let (Some(members), Some(into)) = (entry.get("members"), entry.get("into")) {
             notes.push(format!("{} into {}", list(members), list(into)));
         }
-        for (field, word) in
-            [("restart_when", "restarted for"), ("reload_when", "reloaded for"), ("slot", "waits for the slot")]
-        {
+        for (field, word) in [
+            ("restart_when", "restarts after a change of"),
+            ("reload_when", "reloads after a change of"),
+            ("slot", "needs the slot"),
+        ] {
             notes.extend(entry.get(field).map(|item| format!("{word} {}", list(item))));
         }
         vec![format!("{kind} {key}"), join(notes)]
@@ -238,8 +240,8 @@ fn probes(doc: &DocumentMut) -> Vec<Vec<String>> {
         notes.extend(entry.get("before").map(|item| format!("before {}", list(item))));
         notes.extend(match entry.get("decides").map(|item| plain(item.as_value().unwrap())).as_deref() {
             None | Some("true") => None,
-            Some("false") => Some("only `kpull verify` asks".to_owned()),
-            Some(text) => Some(format!("decides where {}", code(text))),
+            Some("false") => Some("only `kpull verify` runs it".to_owned()),
+            Some(text) => Some(format!("decides if {}", code(text))),
         });
         vec![field(entry, "name"), join(asked), join(passes.collect()), join(notes)]
     };
@@ -254,8 +256,8 @@ fn listens(doc: &DocumentMut) -> Vec<Vec<String>> {
             .map(move |listen| {
                 let part = |part: &str| listen.as_inline_table()?.get(part).map(|value| code(&plain(value)));
                 let at = part("port").unwrap_or_else(|| code(&plain(listen)));
-                let shows = part("certificate").map(|name| format!("shows the certificate {name}"));
-                let passes = part("through").map(|port| format!("passes on to {port}"));
+                let shows = part("certificate").map(|name| format!("with the certificate {name}"));
+                let passes = part("through").map(|port| format!("forwards to {port}"));
                 vec![name.clone(), at, join([shows, passes].into_iter().flatten().collect())]
             })
             .collect::<Vec<_>>()
@@ -272,11 +274,13 @@ fn firewall(doc: &DocumentMut) -> Vec<Vec<String>> {
             rows.extend(
                 entry
                     .get(field)
-                    .map(|item| vec![zone.clone(), list(item), join(vec!["everybody".into(), note.clone()])]),
+                    .map(|item| vec![zone.clone(), list(item), join(vec!["any address".into(), note.clone()])]),
             );
         }
         rows.extend(
-            entry.get("sources").map(|item| vec![zone.clone(), "all".into(), join(vec![list(item), note.clone()])]),
+            entry
+                .get("sources")
+                .map(|item| vec![zone.clone(), "everything".into(), join(vec![list(item), note.clone()])]),
         );
         for allow in entry.get("allow").and_then(Item::as_array).into_iter().flatten() {
             let part = |part: &str| allow.as_inline_table()?.get(part).map(|value| code(&plain(value)));
@@ -311,7 +315,7 @@ fn secrets(name: &str, doc: &DocumentMut) -> Vec<Vec<String>> {
         let text = String::from_utf8_lossy(text);
         for asked in text.split("secret(").skip(1) {
             let secret = asked.split(['"', '\'']).nth(1).unwrap();
-            rows.push(vec![code(secret), format!("in {}", code(path.strip_prefix(&of_role).unwrap()))]);
+            rows.push(vec![code(secret), format!("used in {}", code(path.strip_prefix(&of_role).unwrap()))]);
         }
     }
     rows
@@ -400,6 +404,11 @@ fn beside(item: &Item) -> String {
 fn comment(raw: Option<&RawString>) -> String {
     let text = raw.and_then(RawString::as_str).unwrap_or_default();
     text.lines().next().and_then(|line| line.trim().strip_prefix('#')).unwrap_or_default().trim().replace('|', "\\|")
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn code(text: &str) -> String {

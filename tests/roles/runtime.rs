@@ -181,15 +181,15 @@ fn what_a_kubelet_can_not_work_with_is_refused() {
     };
     assert_eq!(
         whats(&[("artifacts.toml", "version = \"1.9.2\"", "version = \"1.24.0\"")]),
-        ["kubelet 1.24.0 runs no containers through Docker: 1.23 is the last that does"]
+        ["kubelet 1.24.0 does not support Docker: 1.23 is the last version that does"]
     );
     assert_eq!(
         whats(&[("site.toml", "\"flannel\", \"docker\", \"kubelet\"", "\"flannel\", \"kubelet\"")]),
-        ["a kubelet needs what runs containers, and node1 has no role docker"]
+        ["the kubelet needs a container runtime, and node1 does not have the role docker"]
     );
     assert_eq!(
         whats(&[("site.toml", "\"docker\"", "\"containerd\"")]),
-        ["kubelet 1.9.2 goes with Docker only: 1.20 is the first that this role gives containerd"]
+        ["kubelet 1.9.2 works with Docker only: this role supports containerd from 1.20 on"]
     );
     let newest = ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.35.1\"");
     let containerd = ("site.toml", "\"docker\"", "\"containerd\"");
