@@ -1,10 +1,10 @@
-# An in-toto statement (v1) with a predicate of SLSA provenance (v1): what packaging/build made, of what, by what.
+# An in-toto statement (v1) with a predicate of SLSA provenance (v1): the files that packaging/build created, their sources and tools.
 
 def lines: split("\n") | map(select(. != ""));
 
 {
   _type: "https://in-toto.io/Statement/v1",
-  # what sha256sum writes: the digest, two blanks, the name
+  # a line of sha256sum: the digest, two spaces, the name
   subject: ($sums | lines | map({ name: .[66:], digest: { sha256: .[:64] } })),
   predicateType: "https://slsa.dev/provenance/v1",
   predicate: {
@@ -16,9 +16,9 @@ def lines: split("\n") | map(select(. != ""));
         architectures: ($arches | lines),
         formats: ($formats | lines),
         fast: ($fast != ""),
-        # whether the source had changes that are not committed
+        # whether the source had uncommitted changes
         modified: ($modified != ""),
-        # whether the program was handed in, rather than built from the source
+        # whether the caller provided the program instead of building it
         binary: ($binary != "")
       },
       internalParameters: { SOURCE_DATE_EPOCH: ($epoch | tonumber) },

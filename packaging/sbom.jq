@@ -1,4 +1,4 @@
-# cargo's metadata as a CycloneDX bill of materials.
+# Converts the output of `cargo metadata` to a CycloneDX bill of materials.
 
 def ref: "pkg:cargo/\(.name)@\(.version | gsub("\\+"; "%2B"))";
 
@@ -9,7 +9,7 @@ def component($type):
   + (if .description then { description: (.description | gsub("\\s+"; " ") | ltrimstr(" ") | rtrimstr(" ")) } else {} end)
   + ($digests["\(.name) \(.version)"] as $sha256
      | if $sha256 then { hashes: [{ alg: "SHA-256", content: $sha256 }] } else {} end)
-  # crates of old write MIT/Apache-2.0
+  # old crates write MIT/Apache-2.0
   + (if .license then { licenses: [{ expression: (.license | gsub(" */ *"; " OR ")) }] } else {} end)
   + { purl: ref }
   + (if .repository then { externalReferences: [{ type: "vcs", url: .repository }] } else {} end)

@@ -161,7 +161,7 @@ fn a_missing_an_altered_and_an_additional_package_are_found_before_anything_of_i
         let middle = bad.len() / 2;
         bad[middle] ^= 1;
         fs::write(&path, bad).unwrap();
-        let differs = format!("{name} is not what {provenance} names: its SHA-256 differs");
+        let differs = format!("{name} does not match {provenance}: its SHA-256 differs");
         assert_eq!(built.refused(&[]), differs);
         assert_eq!(built.refused(&[name]), differs);
         // nobody signs it by mistake either
@@ -175,7 +175,7 @@ fn a_missing_an_altered_and_an_additional_package_are_found_before_anything_of_i
     }
     let more = built.packages("kpull_9.9.9-1_amd64.deb");
     fs::write(&more, "x").unwrap();
-    let unsigned = "no provenance that enough have signed names kpull_9.9.9-1_amd64.deb";
+    let unsigned = "kpull_9.9.9-1_amd64.deb is in no provenance that enough keys have signed";
     assert!(built.refused(&[]).starts_with(unsigned));
     assert!(built.refused(&["kpull_9.9.9-1_amd64.deb"]).starts_with(unsigned));
     fs::remove_file(more).unwrap();
@@ -191,7 +191,7 @@ fn a_missing_an_altered_and_an_additional_package_are_found_before_anything_of_i
         let mut forged = statement.clone();
         forged["subject"][0]["name"] = json!(name);
         built.forge(&forged.to_string());
-        assert!(built.refused(&[]).ends_with("is no provenance that packaging/build has written"), "{name:?}");
+        assert!(built.refused(&[]).ends_with("is not a provenance of packaging/build"), "{name:?}");
     }
     built.forge(&text);
     built.verify(&[]).ok();
