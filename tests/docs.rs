@@ -31,7 +31,7 @@ fn values<'a>(html: &'a str, attribute: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn every_link_of_the_book_leads_somewhere() {
+fn every_link_of_the_book_has_a_target() {
     let book = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let built = Command::new("mdbook").args(["build", "--dest-dir"]).arg(book.path()).arg(&source).output().unwrap();
@@ -63,7 +63,7 @@ fn every_link_of_the_book_leads_somewhere() {
 }
 
 #[test]
-fn every_link_of_what_stands_beside_the_book_leads_somewhere() {
+fn every_link_of_a_page_beside_the_book_has_a_target() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut broken = Vec::new();
     for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
@@ -121,7 +121,7 @@ fn every_row_of_the_comparison_has_a_test() {
 }
 
 #[test]
-fn every_row_of_the_table_of_bugs_names_tests_that_are_there() {
+fn every_row_of_the_table_of_bugs_names_existing_tests() {
     assert!(rows_with_tests("usage/handbook.md", "here", "Rows of the handbook") > 20);
 }
 

@@ -52,7 +52,7 @@ impl Random {
 }
 
 #[test]
-fn what_check_passes_applies_once_and_goes_back_to_the_last_byte() {
+fn a_site_that_check_accepts_is_applied_once_and_undone_to_the_last_byte() {
     let dir = tempfile::tempdir().unwrap();
     let demo = dir.path().join("demo");
     kpull(&["demo", "--dir", demo.to_str().unwrap()]).exits(0);

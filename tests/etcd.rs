@@ -297,7 +297,7 @@ fn members_that_start_in_any_order_make_one_cluster() {
 }
 
 #[test]
-fn a_member_that_lost_its_disk_is_taken_out_and_joins_anew() {
+fn a_member_that_lost_its_disk_is_removed_and_joins_again() {
     let mut cluster = Cluster::of_three();
     assert!(cluster.client("a").swap(Api::V3, "k", 0, b"kept").unwrap());
     let before = cluster.settled("a", &["a", "b", "c"]);
@@ -314,7 +314,7 @@ fn a_member_that_lost_its_disk_is_taken_out_and_joins_anew() {
 }
 
 #[test]
-fn a_member_without_data_takes_nobody_s_place_who_runs() {
+fn a_member_without_data_replaces_no_running_member() {
     let cluster = Cluster::of_three();
     fs::rename(cluster.file("c"), cluster.file("elsewhere")).unwrap();
     let error = cluster.member("c", "within = '0s'").apply().unwrap_err();
@@ -361,7 +361,7 @@ fn shell(cluster: &Cluster, commands: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_cluster_goes_back_to_a_snapshot_as_the_manual_says() {
+fn a_cluster_is_restored_from_a_snapshot_as_the_manual_says() {
     let manual = Manual::read("docs/src/usage/cluster.md", "Snapshot and restore etcd");
     let [now, stop, variables, restore, start] = manual.blocks.as_slice() else { panic!("{:?}", manual.blocks) };
     let mut cluster = Cluster::of_three();
@@ -441,7 +441,7 @@ fn a_cluster_grows_from_one_to_three() {
 }
 
 #[test]
-fn who_is_no_founder_waits_for_a_cluster_and_writes_nothing() {
+fn a_member_that_is_no_founder_waits_for_a_cluster_and_writes_nothing() {
     let cluster = Cluster::new(&["a", "b"]);
     let member = cluster.member("b", "founders = ['a']\nwithin = '0s'");
     assert_eq!(member.look().as_deref(), Some("join the cluster, when that can take it"));
@@ -452,7 +452,7 @@ fn who_is_no_founder_waits_for_a_cluster_and_writes_nothing() {
 }
 
 #[test]
-fn a_member_that_moves_tells_the_cluster_before_it_is_restarted() {
+fn a_member_that_moves_updates_the_cluster_before_its_restart() {
     let mut cluster = Cluster::of_three();
     let before = cluster.settled("a", &["a", "b", "c"]);
     let (old, address) = (cluster.peer_url("c"), moved(&cluster.members["c"]));
@@ -475,7 +475,7 @@ fn a_member_that_moves_tells_the_cluster_before_it_is_restarted() {
 }
 
 #[test]
-fn a_key_is_set_once_and_again_when_somebody_changed_it() {
+fn a_key_is_set_once_and_again_after_a_change_by_others() {
     let cluster = Cluster::of_one();
     for api in [Api::V2, Api::V3] {
         let name = if api == Api::V2 { "v2" } else { "v3" };
@@ -510,7 +510,7 @@ fn a_key_is_set_once_and_again_when_somebody_changed_it() {
 }
 
 #[test]
-fn a_key_waits_for_an_etcd_that_comes_later() {
+fn a_key_waits_for_an_etcd_that_starts_later() {
     let mut cluster = Cluster::new(&["a"]);
     let role =
         |within: &str| format!("[[etcd_key]]\nkey = 'k'\nvalue = 'v'\nwithin = '{within}'\n{}", cluster.reach(&["a"]));
@@ -524,7 +524,7 @@ fn a_key_waits_for_an_etcd_that_comes_later() {
 }
 
 #[test]
-fn a_key_that_another_host_sets_is_waited_for_and_never_set_here() {
+fn a_host_waits_for_a_key_that_another_host_sets_and_never_sets_it() {
     let cluster = Cluster::of_one();
     let role = |writers: &str, within: &str| {
         let fields = format!("key = '/k'\nvalue = 'v'\napi = 'v2'\nwriters = [{writers}]\nwithin = '{within}'\n");
@@ -552,7 +552,7 @@ fn slot(cluster: &Cluster, more: &str) -> String {
 }
 
 #[test]
-fn a_slot_is_had_by_one_host_at_a_time() {
+fn one_host_at_a_time_has_a_slot() {
     let cluster = Cluster::of_one();
     let role = slot(&cluster, "");
     let (taken, turns) = (AtomicBool::new(false), Mutex::new(Vec::new()));
@@ -576,7 +576,7 @@ fn a_slot_is_had_by_one_host_at_a_time() {
 }
 
 #[test]
-fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
+fn a_host_whose_run_was_killed_keeps_its_slot_and_gets_it_again() {
     let cluster = Cluster::of_one();
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
     let (work, slot) = (catalog.work(), catalog.slot());
@@ -589,7 +589,7 @@ fn a_slot_stays_with_a_host_whose_run_was_killed_and_that_host_has_it_again() {
 }
 
 #[test]
-fn who_waits_for_a_slot_hears_once_of_whoever_has_it_and_has_it_afterwards() {
+fn a_host_that_waits_for_a_slot_reports_its_holder_once_and_gets_it_afterwards() {
     let cluster = Cluster::of_one();
     let role = slot(&cluster, "within = '120s'");
     let (first, told) = (Catalog::of(&role), Mutex::new(Vec::new()));
@@ -614,7 +614,7 @@ fn who_waits_for_a_slot_hears_once_of_whoever_has_it_and_has_it_afterwards() {
 }
 
 #[test]
-fn slots_of_two_names_are_had_by_two_hosts_and_stand_where_an_operator_is_told() {
+fn two_hosts_hold_slots_of_two_names_under_the_keys_that_the_advice_names() {
     let cluster = Cluster::of_one();
     let (one, role) = (slot(&cluster, "within = '0s'"), slot(&cluster, "within = '0s'").replace("'s'", "'t'"));
     let (one, two) = (Catalog::of(&one), Catalog::of(&role));
@@ -626,7 +626,7 @@ fn slots_of_two_names_are_had_by_two_hosts_and_stand_where_an_operator_is_told()
 }
 
 #[test]
-fn a_slot_that_is_kept_lasts_its_whole_time_again() {
+fn a_slot_that_is_kept_lasts_its_full_time_again() {
     let cluster = Cluster::of_one();
     let catalog = Catalog::of(&slot(&cluster, ""));
     let held = take(&catalog.work(), catalog.slot(), "h1", &|_| {}).unwrap();
@@ -700,7 +700,7 @@ fn restart() -> Change {
 }
 
 #[test]
-fn a_slot_is_given_back_when_the_probes_pass_and_kept_when_one_does_not() {
+fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
     let cluster = Cluster::of_one();
     let good = format!("[[probe]]\nname = 'p'\ntcp = '{}:2379'\n", cluster.members["a"]);
     let bad = format!("[[probe]]\nname = 'p'\ntcp = '{}:1'\nwithin = '0s'\n", cluster.members["a"]);
@@ -727,7 +727,7 @@ fn a_slot_is_given_back_when_the_probes_pass_and_kept_when_one_does_not() {
 }
 
 #[test]
-fn an_etcd_that_is_down_keeps_nobody_from_a_restart() {
+fn an_etcd_that_is_down_prevents_no_restart() {
     let cluster = Cluster::new(&["a"]);
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
     let (told, work) = (Told::default(), catalog.work());
@@ -737,7 +737,7 @@ fn an_etcd_that_is_down_keeps_nobody_from_a_restart() {
 }
 
 #[test]
-fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_does_not_pass() {
+fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails() {
     let locks = Locks::new(&[("default", 1)]);
     let stand_in_server = locks.clone();
     let server = Server::plain(move |request| stand_in_server.answer(request)).unwrap();
@@ -775,7 +775,7 @@ fn a_slot_at_a_lock_server_is_had_by_one_host_at_a_time_and_kept_while_a_probe_d
 }
 
 #[test]
-fn a_slot_or_probe_that_is_not_there_is_an_error_with_the_nearest_name() {
+fn a_missing_slot_or_probe_is_an_error_with_the_nearest_name() {
     let cluster = Cluster::new(&["a"]);
     let unit = "[[unit]]\nname = 'a.service'\nslot = 'ss'\n[[probe]]\nname = 'p'\ntcp = '127.0.0.1:1'\n";
     let Err(error) = Catalog::try_of(&format!("{}{unit}", slot(&cluster, "until = ['probe:pp']"))) else {
@@ -791,7 +791,7 @@ fn a_slot_or_probe_that_is_not_there_is_an_error_with_the_nearest_name() {
 }
 
 #[test]
-fn a_host_tells_etcd_how_it_is_and_the_fleet_s_people_read_it_there() {
+fn a_host_writes_its_status_record_to_etcd_and_operators_read_it_there() {
     let cluster = Cluster::of_one();
     let name = *cluster.members.keys().next().unwrap();
     let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| cluster.file(name).display().to_string());

@@ -178,7 +178,7 @@ fn a_run_that_is_killed_before_any_of_its_writes_is_finished_by_the_next() {
 }
 
 #[test]
-fn what_stood_there_before_is_not_lost_by_a_run_that_is_killed_before_any_of_its_writes() {
+fn prior_state_is_not_lost_by_a_run_that_is_killed_before_any_of_its_writes() {
     let world = World::new();
     let new = copy(&world.tree);
     new.kpull("apply").exits(0);

@@ -10,7 +10,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 #[test]
-fn nothing_in_the_corpora_does_harm() {
+fn no_input_in_the_corpora_causes_a_crash() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut replayed = Vec::new();
     for (name, target) in targets::TARGETS {
@@ -36,7 +36,7 @@ const SITES: usize = 100;
 const STRANGE: [&str; 10] = ["ü", "für alle", "—", "→", "\u{feff}", "日本語", "🦀", "\u{202e}", "e\u{301}", "\u{a0}"];
 
 #[test]
-fn texts_of_any_language_do_no_harm_wherever_they_stand_in_a_site() {
+fn text_of_any_language_anywhere_in_a_site_causes_no_crash() {
     let files = kpull::document::Files::in_directory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     let texts: Vec<(&str, &str)> =
         files.iter().filter_map(|(path, content)| Some((path, std::str::from_utf8(content).ok()?))).collect();
@@ -74,7 +74,7 @@ fn texts_of_any_language_do_no_harm_wherever_they_stand_in_a_site() {
 }
 
 #[test]
-fn every_target_is_run_by_the_fuzzer_and_replayed() {
+fn the_fuzzer_runs_every_target_and_the_tests_replay_it() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
     let mut files: Vec<String> = fs::read_dir(sources)
         .unwrap()

@@ -19,12 +19,12 @@ mod places;
 mod probes;
 mod reports;
 mod rollout;
-mod seal;
 mod secrets;
 mod software;
 mod status;
 mod tutorial;
 mod units;
+mod up_to_date;
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ fn hosts_boot_with_systemd_and_reach_each_other_through_their_firewalls() {
 }
 
 #[test]
-fn a_host_starts_nothing_that_was_not_asked_for() {
+fn a_host_starts_nothing_unrequested() {
     let lab = Lab::new(&[H1]);
     for unit in ["etcd", "haproxy", "apt-daily.timer"] {
         assert_eq!(lab.host("h1").run(&format!("systemctl is-enabled {unit}")).stdout, "disabled\n", "{unit}");
@@ -96,7 +96,7 @@ fn packages_of_both_families_install_without_a_network() {
 }
 
 #[test]
-fn a_copied_file_arrives_whole_with_its_mode_and_in_place_of_a_program_that_runs() {
+fn a_copied_file_arrives_intact_with_its_mode_even_over_a_running_program() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     let program = std::env::current_exe().unwrap();

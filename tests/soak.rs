@@ -268,7 +268,7 @@ fn size(dir: &Path) -> (usize, u64) {
 }
 
 #[test]
-fn after_hundreds_of_runs_a_host_is_what_a_new_one_is_and_nothing_has_grown() {
+fn after_hundreds_of_runs_a_host_equals_a_new_one_and_nothing_has_grown() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let runs = number("KPULL_SOAK").map_or(RUNS, |runs| usize::try_from(runs).unwrap());
     let seed = number("KPULL_SEED").unwrap_or_else(|| jiff::Timestamp::now().as_microsecond().cast_unsigned());

@@ -36,7 +36,7 @@ fn refused_with(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) ->
 }
 
 #[test]
-fn who_asks_a_lock_server_and_tells_a_hosts_status_has_no_rights() {
+fn an_unprivileged_process_asks_a_lock_server_and_sends_a_hosts_status() {
     let seen: Asked = Arc::default();
     let host = Host::with_good(Via::Dir);
     let (kept, root) = (seen.clone(), host.root().display().to_string());
@@ -61,7 +61,7 @@ fn who_asks_a_lock_server_and_tells_a_hosts_status_has_no_rights() {
 }
 
 #[test]
-fn who_reads_other_hosts_records_from_a_web_server_has_no_rights() {
+fn an_unprivileged_process_reads_other_hosts_records_from_a_web_server() {
     let seen: Asked = Arc::default();
     let host = Host::with_good(Via::Dir);
     let (kept, root) = (seen.clone(), host.root().display().to_string());
@@ -91,19 +91,19 @@ fn who_reads_other_hosts_records_from_a_web_server_has_no_rights() {
 }
 
 #[test]
-fn what_a_lock_server_says_writes_nothing_to_a_terminal() {
+fn an_answer_of_a_lock_server_writes_nothing_to_a_terminal() {
     let said = refused_with(|_| Answer::new(409, "{\"kind\": \"\\u001b[2J\\u009b\", \"value\": \"a\\nb\\u202e\"}"));
     assert!(said.contains(r"\u{1b}[2J") && said.contains(r"\u{202e}"), "{said}");
 }
 
 #[test]
-fn an_answer_of_a_lock_server_that_never_ends_is_not_read_to_its_end() {
+fn kpull_stops_reading_an_endless_answer_of_a_lock_server() {
     let said = refused_with(|_| Answer::new(500, vec![b'['; 8 << 20]));
     assert!(said.contains("the lock server says: 500 Internal Server Error"), "{said}");
 }
 
 #[test]
-fn a_lock_server_sends_a_host_nowhere_else() {
+fn kpull_follows_no_redirect_of_a_lock_server() {
     let hit = Arc::new(Mutex::new(0));
     let count = hit.clone();
     let other = Server::plain(move |_| {
@@ -119,7 +119,7 @@ fn a_lock_server_sends_a_host_nowhere_else() {
 }
 
 #[test]
-fn a_lock_server_that_says_yes_to_nobodys_question_changes_nothing() {
+fn a_refusal_of_a_lock_server_that_contains_a_yes_changes_nothing() {
     // a header or a body that looks like a yes in an answer that is none
     let said = refused_with(|_| Answer::new(302, "HTTP/1.1 200 OK\r\n\r\n").with("Status", "200 OK"));
     assert!(said.contains("302 Found"), "{said}");

@@ -54,7 +54,7 @@ impl Site {
 }
 
 #[test]
-fn a_link_or_a_pipe_in_a_site_takes_no_file_of_the_signer_along() {
+fn a_link_or_a_pipe_in_a_site_puts_no_file_of_the_signer_into_a_release() {
     let link = |site: &Site, at: &str, to: &Path| symlink(to, site.path("site/roles/base").join(at)).unwrap();
     for what in 0..4 {
         let site = Site::new("[[file]]\npath = \"/etc/x\"\nsource = \"x\"\n");
@@ -78,7 +78,7 @@ fn a_link_or_a_pipe_in_a_site_takes_no_file_of_the_signer_along() {
 }
 
 #[test]
-fn a_role_reads_no_file_outside_of_the_site_and_asks_nothing_of_the_machine() {
+fn a_role_reads_no_file_outside_of_the_site_and_nothing_of_the_machine() {
     for content in [
         "{% include '../../../../private' %}",
         "{% include '/etc/passwd' %}",
@@ -103,7 +103,7 @@ fn a_role_reads_no_file_outside_of_the_site_and_asks_nothing_of_the_machine() {
 }
 
 #[test]
-fn an_expression_without_end_is_an_error_and_no_crash() {
+fn an_endless_expression_is_an_error_and_no_crash() {
     const MANY: usize = 60_000;
     let chains = [
         "not ".repeat(MANY) + "1",
@@ -147,7 +147,7 @@ fn an_expression_without_end_is_an_error_and_no_crash() {
 }
 
 #[test]
-fn text_and_data_that_grow_without_end_are_errors() {
+fn text_and_data_that_grow_endlessly_are_errors() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
@@ -178,7 +178,7 @@ fn text_and_data_that_grow_without_end_are_errors() {
 }
 
 #[test]
-fn an_expression_without_end_hides_behind_no_quotes_comments_or_raw_text() {
+fn quotes_comments_and_raw_text_hide_no_endless_expression() {
     let chain = "~1".repeat(60_000);
     let part = "~1".repeat(1_900);
     for content in [
@@ -219,7 +219,7 @@ fn an_expression_without_end_hides_behind_no_quotes_comments_or_raw_text() {
 }
 
 #[test]
-fn a_mistake_in_a_line_of_no_human_length_is_told_without_that_line() {
+fn an_error_in_an_overlong_line_is_reported_without_the_line() {
     for (line, place) in [
         (format!("file = [{{ path = '/etc/x', content = '{}', nope = 1 }}]", "x".repeat(70_000)), "role.toml:2:70042"),
         (format!("vars = {{ a = '{}', b = }}", "\t".repeat(20_000)), "role.toml:2:20022"),
@@ -237,7 +237,7 @@ fn a_mistake_in_a_line_of_no_human_length_is_told_without_that_line() {
 }
 
 #[test]
-fn memory_that_a_role_asks_for_has_a_limit() {
+fn the_memory_that_a_role_can_use_is_limited() {
     let grown =
         "{% set ns = namespace(v=['x' * 1000]) %}{% for i in range(40) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}";
     for content in [
@@ -256,7 +256,7 @@ fn memory_that_a_role_asks_for_has_a_limit() {
 }
 
 #[test]
-fn what_stands_beside_a_site_leads_to_no_file_and_no_pipe_either() {
+fn files_beside_a_site_lead_to_no_file_and_no_pipe_either() {
     let pipe = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for name in ["facts/a.toml", "vendor.toml", "artifacts.toml"] {
         for what in 0..3 {
@@ -295,7 +295,7 @@ fn what_stands_beside_a_site_leads_to_no_file_and_no_pipe_either() {
 }
 
 #[test]
-fn a_strangers_repository_that_is_compared_runs_nothing() {
+fn comparing_an_untrusted_repository_runs_none_of_its_programs() {
     let site = Site::new("");
     let dir = site.path("site");
     let git = |arguments: &[&str]| {
@@ -340,7 +340,7 @@ fn a_strangers_repository_that_is_compared_runs_nothing() {
 }
 
 #[test]
-fn a_name_in_a_comparison_writes_no_markdown_of_its_own() {
+fn a_name_in_a_comparison_injects_no_markdown() {
     let name = "x`` </details>\\n\\n# Approved by @everybody\\n\\n```";
     let role = format!(
         "[[command]]\nname = \"{name}\"\nrun = [\"/bin/true\"]\ncreates = \"/x\"\n\
@@ -381,7 +381,7 @@ fn turns(body: &str) -> String {
 }
 
 #[test]
-fn a_value_in_a_circle_or_of_any_depth_is_an_error_and_no_crash() {
+fn a_circular_or_deeply_nested_value_is_an_error_and_no_crash() {
     const DEEP: &str = "a value is nested more than 64 times";
     const CIRCLE: &str = "a namespace, a macro or a loop can't be in";
     let own = "{% set ns = namespace() %}";
@@ -424,7 +424,7 @@ fn a_value_in_a_circle_or_of_any_depth_is_an_error_and_no_crash() {
 }
 
 #[test]
-fn what_calls_itself_with_deeper_and_deeper_values_ends_before_the_stack_does() {
+fn recursion_with_deeper_and_deeper_values_ends_before_the_stack_does() {
     let deeper = format!("{}x{}", "[".repeat(50), "]".repeat(50));
     let uses = "{{ x | tojson | length }}{{ [x, [x]] | unique | list | length }}{{ x == [x] }}{{ (x ~ '') | length }}{{ x | to_nice_yaml | length }}";
     for content in [
@@ -441,7 +441,7 @@ fn what_calls_itself_with_deeper_and_deeper_values_ends_before_the_stack_does() 
 }
 
 #[test]
-fn what_templates_keep_in_variables_and_namespaces_is_what_it_was() {
+fn variables_and_namespaces_of_templates_keep_their_values() {
     let checks = |condition: &str| format!("{{% if not ({condition}) %}}{{{{ nope }}}}{{% endif %}}");
     for content in [
         "{% set ns = namespace(n=0, found=false, list=[]) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}\

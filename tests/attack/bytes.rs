@@ -230,7 +230,7 @@ fn against_endless(path: &'static str, piece: Vec<u8>, pause: Duration, options:
 }
 
 #[test]
-fn endless_files_are_not_read_to_an_end_that_never_comes() {
+fn kpull_stops_reading_endless_files() {
     for (path, most) in [(POINTER, 4 << 10), (MANIFEST, 8 << 20), (SIGNATURES, 64 << 10), (MORE, 19)] {
         let (ended, sent) = against_endless(path, vec![b'\n'; 1 << 16], Duration::ZERO, "");
         assert!(ended.error.ends_with(&format!("/{path} has more than {most} bytes")), "{}", ended.error);
@@ -241,7 +241,7 @@ fn endless_files_are_not_read_to_an_end_that_never_comes() {
 }
 
 #[test]
-fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
+fn kpull_gives_up_on_a_server_that_sends_a_byte_now_and_then() {
     let (ended, sent) = against_endless(MANIFEST, vec![b'\n'], Duration::from_millis(20), "timeout = 3\n");
     assert!(ended.error.ends_with("the answer comes too slowly: fewer than 1024 bytes a second"), "{}", ended.error);
     assert_eq!(ended.code, 1, "a slow line is no attack by itself");
@@ -249,7 +249,7 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_not_taken_for_a_short_file() {
+fn an_answer_that_breaks_off_is_no_short_file() {
     let host = Host::with_good(Via::Http);
     let before = host.snapshot();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -274,7 +274,7 @@ fn an_answer_that_breaks_off_is_not_taken_for_a_short_file() {
 }
 
 #[test]
-fn a_redirect_to_something_that_is_no_web_server_is_not_followed() {
+fn a_redirect_to_a_scheme_other_than_http_is_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join(MANIFEST), Tree::good(GOOD + 1).text(MANIFEST)).unwrap();
     for to in [format!("file://{}/{MANIFEST}", outside.path().display()), "ftp://127.0.0.1/release.toml".into()] {
@@ -327,7 +327,7 @@ fn no_flipped_bit_in_any_file_passes() {
 }
 
 #[test]
-fn no_manifest_makes_its_reader_panic_or_lists_a_path_outside_the_tree() {
+fn no_manifest_causes_a_panic_or_lists_a_path_outside_the_tree() {
     let text = Tree::good(GOOD).text(MANIFEST);
     for position in 0..text.len() {
         for insert in ["\"", "'", "\\", "\n", "..", "/", "[", "{", "=", "\u{1b}", "9", "\0"] {

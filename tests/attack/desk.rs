@@ -70,7 +70,7 @@ impl World {
 }
 
 #[test]
-fn a_link_in_a_directory_that_releases_are_published_in_leads_nowhere() {
+fn a_link_in_a_directory_of_published_releases_is_not_followed() {
     let world = World::new();
     for name in ["blobs", "releases"] {
         world.restore();
@@ -107,7 +107,7 @@ fn a_link_in_a_directory_that_releases_are_published_in_leads_nowhere() {
 }
 
 #[test]
-fn a_link_or_a_second_name_in_a_mirrors_directory_is_neither_written_to_nor_opened_for_others() {
+fn links_in_a_mirrors_directory_are_neither_written_to_nor_opened_for_others() {
     let world = World::new();
     let file = world.at("www").join(layout::artifact(&Listed::of(ARTIFACT).sha256));
     let secret = world.at("etc/shadow");

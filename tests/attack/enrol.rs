@@ -48,7 +48,7 @@ fn refuses(host: &Host, keys: &[u8], words: &str) {
 }
 
 #[test]
-fn a_fresh_host_is_enrolled_by_an_address_and_a_fingerprint() {
+fn a_new_host_is_enrolled_by_an_address_and_a_fingerprint() {
     for via in EVERY {
         let host = fresh(*via);
         host.publish(&Tree::good(GOOD));
@@ -68,7 +68,7 @@ fn a_fresh_host_is_enrolled_by_an_address_and_a_fingerprint() {
 }
 
 #[test]
-fn a_fresh_host_is_enrolled_by_the_first_set_of_keys_and_follows_the_others() {
+fn a_new_host_is_enrolled_by_the_first_key_set_and_follows_the_others() {
     let host = fresh(Via::Dir);
     let (one, two) = (set(1, &[3], 1), set(2, &[4], 1));
     host.publish(&release(GOOD, &[(&one, &[1, 3]), (&two, &[3, 4])], &[4]));
@@ -80,7 +80,7 @@ fn a_fresh_host_is_enrolled_by_the_first_set_of_keys_and_follows_the_others() {
 }
 
 #[test]
-fn a_fresh_host_is_enrolled_by_a_later_set_in_a_file() {
+fn a_new_host_is_enrolled_by_a_later_set_in_a_file() {
     let host = fresh(Via::Dir);
     let (one, two) = (set(1, &[3], 1), set(2, &[4], 1));
     host.publish(&release(GOOD, &[(&one, &[1, 3]), (&two, &[3, 4])], &[4]));
@@ -97,7 +97,7 @@ fn of_three_and_alone() -> (KeySet, KeySet) {
 }
 
 #[test]
-fn a_second_set_that_one_of_two_has_signed_enrols_nobody() {
+fn a_second_set_that_one_of_two_has_signed_enrolls_no_host() {
     for via in EVERY {
         let (first, alone) = of_three_and_alone();
         // the one whose fingerprint is given has signed the first set, and then one for himself
@@ -117,7 +117,7 @@ fn a_second_set_that_one_of_two_has_signed_enrols_nobody() {
 }
 
 #[test]
-fn a_fingerprint_that_is_given_twice_is_one() {
+fn a_fingerprint_that_is_given_twice_counts_once() {
     let (first, alone) = of_three_and_alone();
     let host = fresh(Via::Dir);
     host.publish(&release(GOOD, &[(&first, &[1, 2]), (&alone, &[1])], &[1]));
@@ -125,7 +125,7 @@ fn a_fingerprint_that_is_given_twice_is_one() {
 }
 
 #[test]
-fn a_first_set_without_its_signatures_is_not_passed_over() {
+fn a_first_set_without_its_signatures_is_not_skipped() {
     for via in EVERY {
         let host = fresh(*via);
         let mut tree = release(GOOD, &[(&of_three_and_alone().0, &[1, 2])], &[1]);
@@ -137,7 +137,7 @@ fn a_first_set_without_its_signatures_is_not_passed_over() {
 }
 
 #[test]
-fn a_source_that_hides_the_sets_needs_every_key_that_was_named() {
+fn a_source_that_hides_the_key_sets_needs_every_key_that_was_named() {
     for via in EVERY {
         let host = fresh(*via);
         let mut tree = Tree::good(GOOD);
@@ -157,7 +157,7 @@ fn a_source_that_hides_the_sets_needs_every_key_that_was_named() {
 }
 
 #[test]
-fn a_later_set_in_the_place_of_the_first_enrols_nobody() {
+fn a_later_set_in_place_of_the_first_enrolls_no_host() {
     let host = fresh(Via::Dir);
     let (first, second) = (set(1, &[1, 2], 1), set(2, &[2], 1));
     let mut tree = release(GOOD, &[(&first, &[1, 2]), (&second, &[2])], &[2]);
@@ -172,7 +172,7 @@ fn a_later_set_in_the_place_of_the_first_enrols_nobody() {
 }
 
 #[test]
-fn a_set_or_a_release_of_another_site_enrols_nobody() {
+fn a_key_set_or_a_release_of_another_site_enrolls_no_host() {
     for via in EVERY {
         let host = fresh(*via);
         let other = KeySet { site: "other".to_owned(), ..set(1, &[1], 1) };
@@ -186,7 +186,7 @@ fn a_set_or_a_release_of_another_site_enrols_nobody() {
 }
 
 #[test]
-fn an_address_without_a_site_and_a_source_without_keys_enrol_nobody() {
+fn an_address_without_a_site_and_a_source_without_keys_enroll_no_host() {
     let host = fresh(Via::Dir);
     host.publish(&Tree::good(GOOD));
     let address = host.address();
@@ -221,7 +221,7 @@ fn nothing_unsigned_is_parsed_when_a_host_is_enrolled() {
 }
 
 #[test]
-fn enrolling_again_by_sets_of_keys_does_not_forget_the_newest_release() {
+fn enrolling_again_by_key_sets_keeps_the_record_of_the_newest_release() {
     let first = set(1, &[2], 1);
     for via in EVERY {
         let host = Host::with_good(*via);
@@ -241,7 +241,7 @@ fn enrolling_again_by_sets_of_keys_does_not_forget_the_newest_release() {
 }
 
 #[test]
-fn enrolling_again_does_not_take_back_serials_that_a_set_took_back_once() {
+fn enrolling_again_does_not_revoke_serials_that_a_set_revoked_once() {
     let host = Host::with_good(Via::Dir);
     let first = KeySet { last_serial: Some(GOOD), ..set(1, &[2], 1) };
     host.publish(&release(GOOD + 5, &[(&first, &[1, 2])], &[2]));
@@ -252,7 +252,7 @@ fn enrolling_again_does_not_take_back_serials_that_a_set_took_back_once() {
 }
 
 #[test]
-fn a_source_that_hides_later_sets_takes_no_host_back_to_keys_that_were_replaced() {
+fn a_source_that_hides_later_sets_returns_no_host_to_replaced_keys() {
     let (first, second) = (set(1, &[2], 1), set(2, &[3], 1));
     for via in EVERY {
         let host = Host::with_good(*via);
@@ -271,7 +271,7 @@ fn a_source_that_hides_later_sets_takes_no_host_back_to_keys_that_were_replaced(
 }
 
 #[test]
-fn another_release_with_the_serial_that_was_seen_enrols_nobody() {
+fn another_release_with_a_serial_that_was_seen_enrolls_no_host() {
     let host = Host::with_good(Via::Dir);
     let mut tree = Tree::good(GOOD);
     tree.put("roles/base/files/more", "another\n");
@@ -304,7 +304,7 @@ fn a_file_that_would_fill_the_memory_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn values_take_memory_in_proportion_however_long_the_names_above_them_are() {
+fn the_memory_for_values_does_not_grow_with_the_length_of_their_tables_names() {
     let (name, numbers) = ("k".repeat(100_000), "1,".repeat(100_000));
     for text in [format!("{name} = [{numbers}]"), format!("{name} = {}{numbers}{}", "[".repeat(70), "]".repeat(70))] {
         let site = tempfile::tempdir().unwrap();
@@ -336,7 +336,7 @@ fn made(days: i64, set: KeySet) -> KeySet {
 }
 
 #[test]
-fn a_host_that_slept_past_the_time_of_its_keys_follows_the_sets_that_were_signed_in_time() {
+fn a_host_that_was_off_when_its_keys_expired_follows_sets_signed_in_time() {
     for via in EVERY {
         // the keys of sets 0 and 1 are over by now, and each had signed the next set before
         let host = Host::new(*via, &until(-50), 1);
@@ -353,7 +353,7 @@ fn a_host_that_slept_past_the_time_of_its_keys_follows_the_sets_that_were_signed
 }
 
 #[test]
-fn a_key_whose_time_is_over_signs_no_set_that_says_it_was_made_later() {
+fn an_expired_key_signs_no_set_that_is_dated_after_its_expiry() {
     for via in EVERY {
         let host = Host::new(*via, &until(-50), 1);
         for created in [-50, -1, 0, 30] {
@@ -366,7 +366,7 @@ fn a_key_whose_time_is_over_signs_no_set_that_says_it_was_made_later() {
 }
 
 #[test]
-fn a_set_that_is_dated_back_moves_no_host_that_has_been_awake_since() {
+fn a_backdated_set_changes_no_host_that_has_run_since_its_date() {
     for via in EVERY {
         let both = until(-1) + &allow(2, "");
         let host = Host::new(*via, &both, 1);
@@ -384,7 +384,7 @@ fn a_set_that_is_dated_back_moves_no_host_that_has_been_awake_since() {
 }
 
 #[test]
-fn a_key_whose_time_has_not_come_signs_no_set_that_is_dated_ahead() {
+fn a_key_that_is_not_valid_yet_signs_no_postdated_set() {
     let line = allow(1, &format!("valid-after=\"{}\" ", day(30).strftime("%Y%m%d%H%M%S")));
     let host = Host::new(Via::Dir, &(line + &allow(2, "")), 1);
     host.publish(&release(GOOD, &[(&made(40, set(1, &[3], 1)), &[1, 3])], &[3]));

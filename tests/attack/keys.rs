@@ -49,7 +49,7 @@ fn refuses(host: &Host, tree: &Tree, error: &str) {
 }
 
 #[test]
-fn a_host_that_slept_through_rotations_takes_the_newest_release_and_none_of_the_old_keys() {
+fn a_host_that_missed_rotations_takes_the_newest_release_and_no_old_key() {
     for via in EVERY {
         let host = Host::with_good(*via);
         let (one, two, three) = (set(1, &[3], 1), set(2, &[4], 1), set(3, &[5], 1));
@@ -119,7 +119,7 @@ fn keys_below_the_threshold_rotate_nothing() {
 }
 
 #[test]
-fn a_key_for_releases_alone_makes_no_set() {
+fn a_key_for_releases_alone_signs_no_set() {
     let host =
         Host::new(Via::Dir, &(allow(1, "namespaces=\"release@kpull\" ") + &allow(2, "namespaces=\"keys@kpull\" ")), 1);
     host.publish(&Tree::good(GOOD));
@@ -136,7 +136,7 @@ fn a_key_for_releases_alone_makes_no_set() {
 }
 
 #[test]
-fn what_a_revoked_key_has_signed_counts_no_more_even_if_it_is_here() {
+fn a_release_of_a_revoked_key_no_longer_counts_even_if_the_host_has_it() {
     for via in EVERY {
         let host = Host::with_good(*via);
         // the set is adopted, its release is not good
@@ -157,7 +157,7 @@ fn what_a_revoked_key_has_signed_counts_no_more_even_if_it_is_here() {
 }
 
 #[test]
-fn a_key_that_was_replaced_and_not_revoked_has_signed_what_is_here_all_the_same() {
+fn a_release_on_the_host_by_a_replaced_key_still_counts() {
     let host = Host::with_good(Via::Dir);
     let next = set(1, &[2], 1);
     host.publish(&release(GOOD + 1, &[(&next, &[2])], &[3]));
@@ -168,7 +168,7 @@ fn a_key_that_was_replaced_and_not_revoked_has_signed_what_is_here_all_the_same(
 }
 
 #[test]
-fn a_serial_far_ahead_is_taken_back_by_a_set_without_the_key_that_signed_it() {
+fn a_set_without_the_key_that_signed_a_serial_far_ahead_revokes_the_serial() {
     for via in EVERY {
         let host = Host::with_good(*via);
         // whoever has a key can do this: see the page on trust
@@ -186,7 +186,7 @@ fn a_serial_far_ahead_is_taken_back_by_a_set_without_the_key_that_signed_it() {
 }
 
 #[test]
-fn a_release_beyond_the_last_serial_of_its_keys_is_not_gone_by_although_its_key_still_counts() {
+fn a_release_beyond_its_keys_last_serial_is_not_applied_even_with_a_valid_key() {
     let host = Host::with_good(Via::Dir);
     host.publish(&Tree::good(GOOD + 5));
     host.expect_good(GOOD + 5);
@@ -199,7 +199,7 @@ fn a_release_beyond_the_last_serial_of_its_keys_is_not_gone_by_although_its_key_
 }
 
 #[test]
-fn the_last_release_of_the_keys_before_counts_on() {
+fn the_last_release_of_the_earlier_keys_still_counts() {
     let host = Host::with_good(Via::Dir);
     let good = host.published();
     let next = KeySet { last_serial: Some(GOOD), ..set(1, &[1, 2], 1) };
@@ -213,7 +213,7 @@ fn the_last_release_of_the_keys_before_counts_on() {
 }
 
 #[test]
-fn a_release_of_later_keys_holds_when_no_source_answers() {
+fn a_release_of_later_keys_stays_in_effect_when_no_source_answers() {
     let host = Host::with_good(Via::Dir);
     let (one, two) = (set(1, &[2], 1), set(2, &[3], 1));
     let sets: [(&KeySet, &[u8]); 2] = [(&one, &[1, 2]), (&two, &[2, 3])];
@@ -231,7 +231,7 @@ fn a_release_of_later_keys_holds_when_no_source_answers() {
 }
 
 #[test]
-fn a_host_goes_back_to_what_a_replaced_key_has_signed_and_not_to_what_a_revoked_one_has() {
+fn a_host_rolls_back_to_a_release_of_a_replaced_key_but_not_of_a_revoked_one() {
     let back = |host: &Host| {
         let output = kpull().args(["rollback", "--reason=r", "--root"]).arg(host.root()).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -248,7 +248,7 @@ fn a_host_goes_back_to_what_a_replaced_key_has_signed_and_not_to_what_a_revoked_
 }
 
 #[test]
-fn a_key_whose_time_in_its_set_is_over_does_not_count() {
+fn a_key_that_has_expired_in_its_set_does_not_count() {
     let host = Host::with_good(Via::Dir);
     let lines = allow(2, "") + &allow(3, "valid-before=\"20200101\" ");
     let next = KeySet { signers: AllowedSigners::parse("f", &lines).unwrap(), ..set(1, &[2], 1) };
@@ -288,7 +288,7 @@ fn a_state_directory_that_was_deleted_does_not_make_an_old_release_new() {
 }
 
 #[test]
-fn an_older_release_is_taken_up_only_by_its_serial() {
+fn an_older_release_is_accepted_only_by_its_serial() {
     let host = Host::with_good(Via::Dir);
     host.publish(&Tree::good(GOOD - 1));
     assert_eq!(enroll(&host, &[]).0, Some(4));
@@ -298,7 +298,7 @@ fn an_older_release_is_taken_up_only_by_its_serial() {
 }
 
 #[test]
-fn a_copy_of_the_memory_that_was_lost_is_made_again() {
+fn a_lost_copy_of_the_trust_state_is_written_again() {
     let host = Host::with_good(Via::Dir);
     let anchor = host.root().join("etc/kpull/trust.toml");
     let before = fs::read(&anchor).unwrap();
@@ -323,7 +323,7 @@ fn other_keys_in_the_configuration_do_not_count_once_the_site_has_sets() {
 }
 
 #[test]
-fn a_host_that_is_called_otherwise_takes_no_other_catalog() {
+fn a_host_with_another_name_gets_no_other_catalog() {
     for via in EVERY {
         let host = Host::with_good(*via);
         let before = host.snapshot();
@@ -335,7 +335,7 @@ fn a_host_that_is_called_otherwise_takes_no_other_catalog() {
 }
 
 #[test]
-fn a_host_asks_a_web_server_for_no_files_of_roles_that_it_has_not() {
+fn a_host_requests_no_files_of_roles_that_it_does_not_have() {
     let host = Host::new(Via::Http, &allow(1, ""), 1);
     let mut tree = Tree::good(GOOD);
     tree.put("roles/other/role.toml", "summary = \"Not for a\"\n");
@@ -367,7 +367,7 @@ fn to_spoil() -> Host {
 }
 
 #[test]
-fn a_host_goes_back_past_releases_that_count_no_more() {
+fn a_host_rolls_back_past_releases_that_no_longer_count() {
     let host = to_spoil();
     host.publish(&Tree::good(GOOD + 5));
     host.expect_good(GOOD + 5);
@@ -381,7 +381,7 @@ fn a_host_goes_back_past_releases_that_count_no_more() {
 }
 
 #[test]
-fn a_host_that_went_back_from_a_serial_far_ahead_takes_the_first_release_after_it_was_taken_back() {
+fn a_host_takes_the_first_release_after_a_serial_far_ahead_is_revoked() {
     let host = to_spoil();
     let mut tree = Tree::good(1 << 60);
     spoil(&mut tree, 1 << 60);
@@ -395,7 +395,7 @@ fn a_host_that_went_back_from_a_serial_far_ahead_takes_the_first_release_after_i
 }
 
 #[test]
-fn no_way_back_leads_to_a_release_beyond_the_last_serial_of_its_keys() {
+fn no_rollback_leads_to_a_release_beyond_the_last_serial_of_its_keys() {
     let host = Host::with_good(Via::Dir);
     host.publish(&Tree::good(GOOD + 5));
     host.expect_good(GOOD + 5);

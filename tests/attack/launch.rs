@@ -80,7 +80,7 @@ fn run(mut command: Command) {
 }
 
 #[test]
-fn a_program_finds_no_terminal_to_read_or_to_type_into() {
+fn a_program_finds_no_terminal_to_read_from_or_to_type_into() {
     // TIOCSTI: what is pushed there is typed by whoever sits there
     let desk = Desk::new(
         "print open(my $tty, '+<', '/dev/tty') ? \"opened\\n\" : \"$!\\n\";
@@ -114,7 +114,7 @@ fn a_program_gets_no_file_that_the_shell_has_open() {
 }
 
 #[test]
-fn a_file_that_an_argument_names_is_read_and_goes_no_further() {
+fn a_file_that_an_argument_names_is_read_and_not_passed_on() {
     let desk =
         Desk::new("print -e '/proc/self/fd/8' ? 'there' : 'closed'; print -e '/proc/self/fd/9' ? 'there' : 'closed';");
     let config = desk.host.root().join("etc/kpull/kpull.toml");
@@ -129,7 +129,7 @@ fn a_file_that_an_argument_names_is_read_and_goes_no_further() {
 }
 
 #[test]
-fn a_program_gets_nothing_of_the_environment() {
+fn a_program_inherits_no_environment_variables() {
     let desk = Desk::new("print map { \"$_=$ENV{$_}\\n\" } grep { !/^(_|PWD|SHLVL|OLDPWD)$/ } sort keys %ENV;");
     let given =
         "export HUSH=hunter2 LD_PRELOAD= PERL5LIB=/tmp BASH_ENV=/tmp/x PATH=/tmp:$PATH USER=eve HOME=/tmp LANG=de_DE";
@@ -142,7 +142,7 @@ fn a_program_gets_nothing_of_the_environment() {
 }
 
 #[test]
-fn a_program_that_is_started_at_a_terminal_has_a_session_of_its_own_and_is_told_of_like_any_other() {
+fn a_program_started_at_a_terminal_has_its_own_session_and_is_reported_as_usual() {
     let stat = "open S, '<', '/proc/' . getppid() . '/stat'; my @s = split ' ', <S>;";
     // its process leads its group and its session, and has no terminal
     let desk = Desk::new(&format!("{stat} print join ' ', $s[0] == $s[4], $s[0] == $s[5], $s[6];"));
@@ -175,7 +175,7 @@ fn wait_for(path: &Path) {
 }
 
 #[test]
-fn whoever_interrupts_a_run_at_a_terminal_ends_it_at_once() {
+fn an_interrupt_at_a_terminal_ends_a_run_at_once() {
     let desk = Desk::new("");
     let begun = PathBuf::from(desk.path("begun"));
     fs::write(desk.path("script"), format!("open B, '>', '{}'; close B; sleep 600", begun.display())).unwrap();
@@ -194,7 +194,7 @@ fn whoever_interrupts_a_run_at_a_terminal_ends_it_at_once() {
 }
 
 #[test]
-fn nobody_of_the_same_user_looks_into_a_process_that_may_have_a_secret() {
+fn no_process_of_the_same_user_inspects_one_that_may_have_a_secret() {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::process::CommandExt as _;
     assert!(nix::unistd::geteuid().is_root(), "it becomes another user");

@@ -80,7 +80,7 @@ fn a_path_with_control_characters_is_refused_and_shown_without_them() {
 }
 
 #[test]
-fn a_path_that_is_no_part_of_a_site_is_refused() {
+fn a_path_that_is_not_part_of_a_site_is_refused() {
     for path in ["release.toml", "etc/passwd", ".git/config", "Roles/x"] {
         let error = format!("the release lists `{path}`, which is no part of a site");
         refused_by_dir(&error, "sign again with `kpull sign`", |tree| tree.also_list(path));
@@ -88,7 +88,7 @@ fn a_path_that_is_no_part_of_a_site_is_refused() {
 }
 
 #[test]
-fn a_digest_that_is_none_is_refused() {
+fn an_invalid_digest_is_refused() {
     for digest in ["", "00", &"g".repeat(64), &"A".repeat(64)] {
         let error = "the release lists roles/x with something that is not a SHA-256";
         refused_by_dir(error, BY_HAND, |tree| {
@@ -111,7 +111,7 @@ fn a_manifest_that_is_not_toml_is_refused() {
 }
 
 #[test]
-fn a_manifest_that_is_nested_without_end_is_refused() {
+fn an_endlessly_nested_manifest_is_refused() {
     refused_by_dir("release.toml is not TOML: cannot recurse further; max recursion depth met", BY_HAND, |tree| {
         let text = tree.text(MANIFEST);
         tree.manifest(format!("x = {}\n{text}", "[".repeat(100_000)));
@@ -127,7 +127,7 @@ fn a_path_that_is_listed_twice_is_refused() {
 }
 
 #[test]
-fn a_serial_that_is_none_is_refused() {
+fn an_invalid_serial_is_refused() {
     for serial in ["-1", "1.5", "\"9\""] {
         let host = Host::with_good(Via::Dir);
         let before = host.snapshot();
@@ -141,7 +141,7 @@ fn a_serial_that_is_none_is_refused() {
 }
 
 #[test]
-fn an_announced_total_that_no_site_has_is_refused_before_anything_is_fetched() {
+fn an_implausible_total_size_is_refused_before_anything_is_fetched() {
     let error = "the release announces 134217729 bytes, more than the 134217728 that are allowed";
     let help = "publish large files as artifacts, pinned in artifacts.toml";
     Attack { error, help, ..Attack::default() }.mount(|tree| {
@@ -168,7 +168,7 @@ fn sizes_that_overflow_when_added_are_refused() {
 }
 
 #[test]
-fn no_path_of_a_release_is_written_to() {
+fn nothing_is_written_to_a_path_of_a_release() {
     // a site's file has a place in the release that is kept, and nowhere else, whatever it is called
     let host = Host::with_good(Via::Dir);
     let mut tree = Tree::good(GOOD + 1);

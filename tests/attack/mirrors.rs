@@ -67,7 +67,7 @@ fn follows(addresses: &[String], every: &str) -> Host {
 }
 
 #[test]
-fn a_first_source_that_says_unchanged_for_ever_hides_no_release_of_the_next() {
+fn a_first_source_that_always_answers_unchanged_hides_no_release_of_the_next() {
     let (first, second) = (Mirror::frozen(Tree::good(GOOD)), Mirror::honest(Tree::good(GOOD)));
     let host = follows(&[first.address(), second.address()], "0s");
     host.expect_good(GOOD);
@@ -79,7 +79,7 @@ fn a_first_source_that_says_unchanged_for_ever_hides_no_release_of_the_next() {
 }
 
 #[test]
-fn all_sources_are_asked_once_in_a_while_and_the_first_alone_in_between() {
+fn all_sources_are_polled_at_intervals_and_only_the_first_in_between() {
     let (first, second) = (Mirror::frozen(Tree::good(GOOD)), Mirror::honest(Tree::good(GOOD)));
     let host = follows(&[first.address(), second.address()], "1h");
     host.expect_good(GOOD);
@@ -97,7 +97,7 @@ fn all_sources_are_asked_once_in_a_while_and_the_first_alone_in_between() {
 }
 
 #[test]
-fn once_the_release_has_expired_no_unchanged_ends_the_search() {
+fn once_the_release_has_expired_no_unchanged_answer_ends_the_search() {
     for seconds in [5, 20, 90] {
         let expires = Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap();
         let mut tree = Tree::good(GOOD);
@@ -119,7 +119,7 @@ fn once_the_release_has_expired_no_unchanged_ends_the_search() {
 }
 
 #[test]
-fn the_newest_good_release_wins_whichever_source_has_it() {
+fn the_newest_valid_release_wins_whichever_source_has_it() {
     for [one, two] in [[GOOD + 1, GOOD + 2], [GOOD + 2, GOOD + 1]] {
         let (first, second) = (Mirror::honest(Tree::good(one)), Mirror::honest(Tree::good(two)));
         let host = follows(&[first.address(), second.address()], "0s");
@@ -129,7 +129,7 @@ fn the_newest_good_release_wins_whichever_source_has_it() {
 }
 
 #[test]
-fn a_source_that_is_asked_beyond_the_first_can_forge_nothing_newer() {
+fn a_source_after_the_first_can_forge_no_newer_release() {
     let (first, second) = (Mirror::honest(Tree::good(GOOD)), Mirror::honest(Tree::good(GOOD)));
     let host = follows(&[first.address(), second.address()], "0s");
     host.expect_good(GOOD);
@@ -143,7 +143,7 @@ fn a_source_that_is_asked_beyond_the_first_can_forge_nothing_newer() {
 }
 
 #[test]
-fn a_release_by_a_key_that_the_next_source_takes_away_is_not_taken_in_the_same_run() {
+fn a_release_by_a_key_that_the_next_source_removes_is_refused_in_the_same_run() {
     let set = without_key_1();
     let rotated = |serial| release(serial, &[(&set, &[1, 2])], &[2]);
     let (first, second) = (Mirror::honest(Tree::good(GOOD)), Mirror::honest(Tree::good(GOOD)));
@@ -192,7 +192,7 @@ fn dripping() -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn nothing_that_an_answer_begins_with_keeps_the_next_source_from_being_heard() {
+fn no_first_line_of_an_answer_keeps_the_next_source_from_being_polled() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let endings: [(&str, &str); 9] = [
         ("", ""),
@@ -215,7 +215,7 @@ fn nothing_that_an_answer_begins_with_keeps_the_next_source_from_being_heard() {
 }
 
 #[test]
-fn a_source_that_drips_is_given_up_and_asked_last_by_the_next_run() {
+fn kpull_gives_up_on_a_dripping_source_and_the_next_run_polls_it_last() {
     let ((slow, asked), good) = (dripping(), Mirror::honest(Tree::good(GOOD)));
     let host = follows(&[slow.clone(), good.address()], "1h");
     let output = host.apply_as_text();
@@ -234,7 +234,7 @@ fn a_source_that_drips_is_given_up_and_asked_last_by_the_next_run() {
 }
 
 #[test]
-fn damage_to_what_is_remembered_of_sources_keeps_nobody_from_asking_them() {
+fn damage_to_the_record_of_sources_prevents_no_poll() {
     let (first, second) = (Mirror::honest(Tree::good(GOOD)), Mirror::honest(Tree::good(GOOD)));
     let host = follows(&[first.address(), second.address()], "1h");
     for (number, text) in

@@ -63,7 +63,7 @@ impl World {
 }
 
 #[test]
-fn a_directory_of_roots_that_somebody_moved_to_a_place_of_theirs_is_opened_to_nobody() {
+fn a_directory_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user() {
     let world = World::new();
     for (name, good) in [("pub", (BOB, 0o755)), ("open", (0, 0o755))] {
         world.move_roots_directory_to(name);
@@ -86,7 +86,7 @@ fn a_directory_of_roots_that_somebody_moved_to_a_place_of_theirs_is_opened_to_no
 }
 
 #[test]
-fn a_file_of_roots_that_somebody_moved_to_a_place_of_theirs_is_opened_to_nobody() {
+fn a_file_of_root_that_a_user_moved_into_theirs_is_opened_to_no_other_user() {
     let world = World::new();
     let secret = |name: &str, content: &str| {
         write_closed(&world.bob(name), content);

@@ -84,7 +84,7 @@ impl World {
 }
 
 #[test]
-fn no_link_pipe_or_second_name_in_the_place_of_an_output_leads_anywhere() {
+fn no_link_or_pipe_in_place_of_an_output_is_followed() {
     let world = World::new();
     let secret = world.secret();
     type Place<'a> = &'a dyn Fn(&Path);
@@ -110,7 +110,7 @@ fn no_link_pipe_or_second_name_in_the_place_of_an_output_leads_anywhere() {
 }
 
 #[test]
-fn an_output_that_can_t_be_written_is_told_and_ends_no_run() {
+fn an_output_that_can_t_be_written_is_reported_and_ends_no_run() {
     let world = World::new();
     let dir = world.dir();
     type Place<'a> = &'a dyn Fn();
@@ -148,7 +148,7 @@ fn an_output_that_can_t_be_written_is_told_and_ends_no_run() {
 }
 
 #[test]
-fn what_is_swapped_while_an_output_is_written_opens_no_file_of_root_s() {
+fn swapping_a_path_while_an_output_is_written_opens_no_file_of_root() {
     let world = World::new();
     let (dir, secret) = (world.dir(), world.secret());
     let is_over = AtomicBool::new(false);
@@ -183,7 +183,7 @@ fn what_is_swapped_while_an_output_is_written_opens_no_file_of_root_s() {
 }
 
 #[test]
-fn outputs_are_written_through_root_s_own_links_and_by_relative_paths() {
+fn outputs_are_written_through_links_of_root_and_by_relative_paths() {
     let world = World::new();
     symlink("srv", world.tree.at("view")).unwrap();
     let source = world._site.path().to_owned();
@@ -194,7 +194,7 @@ fn outputs_are_written_through_root_s_own_links_and_by_relative_paths() {
 }
 
 #[test]
-fn a_state_directory_that_others_own_or_can_write_in_is_refused_and_one_that_they_can_read_is_closed() {
+fn a_state_directory_open_to_others_is_refused_or_if_only_readable_closed() {
     let world = World::new();
     let state = world.tree.at("var/lib/kpull");
     let planted = || {
@@ -234,7 +234,7 @@ fn a_state_directory_that_others_own_or_can_write_in_is_refused_and_one_that_the
 }
 
 #[test]
-fn a_pipe_a_device_or_an_endless_file_in_place_of_what_a_host_is_configured_with_ends_a_run_at_once() {
+fn a_pipe_device_or_endless_file_as_configuration_ends_a_run_at_once() {
     let world = World::new();
     let source = world._site.path().to_owned();
     let rest = format!("[[source]]\ndir = {source:?}\n");
@@ -266,7 +266,7 @@ fn a_pipe_a_device_or_an_endless_file_in_place_of_what_a_host_is_configured_with
 }
 
 #[test]
-fn a_directory_of_root_s_that_a_user_moves_to_a_place_of_theirs_stays_root_s() {
+fn a_directory_of_root_that_a_user_moves_stays_owned_by_root() {
     let world = World::new();
     let home = world.tree.at("home/u");
     fs::create_dir_all(&home).unwrap();

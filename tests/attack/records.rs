@@ -31,7 +31,7 @@ fn fleet(records: &[(&str, Value)]) -> (Site, PathBuf) {
 }
 
 #[test]
-fn what_one_host_signs_fills_no_table_and_no_page_and_writes_no_line_of_either() {
+fn a_record_of_one_host_floods_no_table_or_page_and_injects_no_line() {
     let of_length =
         |length| -> String { "x\nh9  7  well\u{1b}]0;t\u{7}\u{202e}<script>".chars().cycle().take(length).collect() };
     let (long, short) = (of_length(30_000), of_length(5000));
@@ -63,7 +63,7 @@ fn what_one_host_signs_fills_no_table_and_no_page_and_writes_no_line_of_either()
 }
 
 #[test]
-fn a_page_of_the_fleet_goes_where_a_link_of_somebody_else_leads_no_more_than_any_output() {
+fn the_page_of_the_fleet_follows_no_link_of_another_user_like_any_output() {
     let (site, place) = fleet(&[("h1", json!({}))]);
     let web = site.path().join("web");
     fs::create_dir(&web).unwrap();
@@ -82,7 +82,7 @@ fn a_page_of_the_fleet_goes_where_a_link_of_somebody_else_leads_no_more_than_any
 }
 
 #[test]
-fn a_name_in_a_label_writes_no_metric_of_its_own() {
+fn a_name_in_a_label_injects_no_metric() {
     let site = Site::new("test");
     let name = "a\\\"} 1\\nkpull_last_run_exit_code 0\\nb{c=\\\"\\\\\\\\";
     let digest = hex::encode(Sha256::digest(b"tool"));

@@ -62,7 +62,7 @@ fn file(content: &str) -> String {
 }
 
 #[test]
-fn an_authoritys_key_is_for_the_hosts_that_site_toml_names() {
+fn an_authoritys_key_is_only_for_hosts_that_site_toml_names() {
     let what = "the secret pki/etcd.key is a key of [pki.etcd], and not for node1";
     let role = "roles/app/role.toml";
     // as it is, computed, from facts, from a variable, from a list, as a file, as a credential
@@ -104,7 +104,7 @@ fn a_hosts_certificate_key_is_for_no_other_host() {
 }
 
 #[test]
-fn a_hosts_own_file_asks_for_no_secret() {
+fn a_hosts_own_file_requests_no_secret() {
     let what = "host_vars can't ask for a secret, and this asks for db";
     let show = file("{{ x }}{{ list | join }}");
     for host_vars in [
@@ -150,7 +150,7 @@ fn a_hosts_own_file_asks_for_no_secret() {
 }
 
 #[test]
-fn what_site_toml_allows_is_allowed_still() {
+fn a_secret_that_site_toml_allows_is_still_allowed() {
     // a role's own, also where a host's file names a role's variable, or a part of the secret's name
     let site = site(
         &format!("vars.password = \"{{{{ secret('db') }}}}\"\n{}", file("{{ x }}")),
@@ -165,7 +165,7 @@ fn what_site_toml_allows_is_allowed_still() {
 }
 
 #[test]
-fn a_line_break_in_a_hosts_own_file_writes_no_line_of_its_own() {
+fn a_line_break_in_a_hosts_own_file_injects_no_line() {
     let what = "a value in host_vars has a line break, or another control character, in it";
     let unit = "[[unit]]\nname = \"x.service\"\ncontent = \"\"\"[Service]\nDescription={{ x }} {{ list | join(' ') }}\n\"\"\"\n";
     for host_vars in [

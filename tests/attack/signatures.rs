@@ -41,7 +41,7 @@ fn a_signature_without_an_end_is_refused() {
 }
 
 #[test]
-fn garbage_between_the_marks_of_a_signature_is_refused() {
+fn garbage_between_the_armor_lines_of_a_signature_is_refused() {
     let error =
         "no signature of the release is good: a signature can't be read (PEM Base64 error: invalid Base64 encoding)";
     Attack { error, help: SIGNERS, ..Attack::default() }.mount(|tree| {
@@ -65,7 +65,7 @@ fn a_signature_over_another_manifest_is_refused() {
 }
 
 #[test]
-fn a_manifest_with_one_more_blank_is_refused() {
+fn a_manifest_with_one_additional_space_is_refused() {
     let error = "no signature of the release is good: the signature of signer1 is not over this release";
     Attack { error, help: SIGNERS, ..Attack::default() }.mount(|tree| tree.put(MANIFEST, tree.text(MANIFEST) + " "));
 }
@@ -79,14 +79,14 @@ fn a_signature_for_another_purpose_is_refused() {
 }
 
 #[test]
-fn a_key_whose_time_is_over_is_refused() {
+fn an_expired_key_is_refused() {
     let error = "no signature of the release is good: it is signed by a key that is not valid now";
     let allowed = allow(1, "") + &allow(2, "") + &allow(3, "valid-before=\"20200101\" ");
     Attack { error, help: SIGNERS, allowed: Some(allowed), ..Attack::default() }.mount(|tree| tree.sign(&[3]));
 }
 
 #[test]
-fn a_key_whose_time_has_not_come_is_refused() {
+fn a_key_that_is_not_valid_yet_is_refused() {
     let error = "no signature of the release is good: it is signed by a key that is not valid now";
     let allowed = allow(1, "") + &allow(2, "") + &allow(3, "valid-after=\"29990101Z\" ");
     Attack { error, help: SIGNERS, allowed: Some(allowed), ..Attack::default() }.mount(|tree| tree.sign(&[3]));
@@ -127,7 +127,7 @@ fn a_key_that_is_listed_twice_counts_once() {
 }
 
 #[test]
-fn one_good_and_one_bad_signature_are_not_two() {
+fn one_good_and_one_bad_signature_do_not_count_as_two() {
     let error = format!(
         "the release has 1 good signature and needs 2: besides, it is signed by a key that is not allowed: {}",
         fingerprint(3)
@@ -136,7 +136,7 @@ fn one_good_and_one_bad_signature_are_not_two() {
 }
 
 #[test]
-fn one_good_signature_is_enough_where_one_is_asked_for_whatever_stands_beside_it() {
+fn one_good_signature_suffices_for_a_threshold_of_one_whatever_else_is_there() {
     let host = Host::with_good(Via::Dir);
     let mut tree = Tree::good(GOOD + 1);
     tree.sign(&[3, 1]);
@@ -146,7 +146,7 @@ fn one_good_signature_is_enough_where_one_is_asked_for_whatever_stands_beside_it
 }
 
 #[test]
-fn hundreds_of_signatures_are_not_even_looked_at() {
+fn hundreds_of_signatures_are_refused_unread() {
     let error = "the release has more than 64 signatures";
     Attack { error, help: "one signature of each signer is enough: remove the others", ..Attack::default() }
         .mount(|tree| tree.sign(&[1; 100]));
@@ -164,7 +164,7 @@ fn nothing_of_an_unsigned_manifest_is_parsed() {
 }
 
 #[test]
-fn a_host_that_allows_nobody_or_asks_for_more_than_there_are_says_so() {
+fn a_configuration_without_signers_or_with_too_high_a_threshold_is_refused() {
     let problem = |allowed: &str, threshold| {
         let host = Host::new(Via::Dir, allowed, threshold);
         host.publish(&Tree::good(GOOD));
@@ -184,7 +184,7 @@ fn a_host_that_allows_nobody_or_asks_for_more_than_there_are_says_so() {
 }
 
 #[test]
-fn a_host_whose_signers_changed_takes_the_same_release_again_when_the_new_ones_have_signed() {
+fn a_host_with_new_signers_takes_the_same_release_again_when_they_have_signed() {
     for via in [Via::Dir, Via::Git, Via::Http] {
         let host = Host::with_good(via);
         let address = std::fs::read_to_string(host.root().join("etc/kpull/kpull.toml")).unwrap();

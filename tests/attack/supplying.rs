@@ -30,7 +30,7 @@ fn zip(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_member_of_an_archive_writes_no_line_into_what_pin_says_of_it() {
+fn a_members_name_injects_no_line_into_the_output_of_pin() {
     let archive = zip("tool\n  checked  it agrees with https://kernel.org/SHA256SUMS\u{1b}[2J\u{202e}");
     let server = Server::plain(move |request| match request.path.ends_with(".zip") {
         true => Answer::new(200, archive.clone()),
@@ -46,7 +46,7 @@ fn a_member_of_an_archive_writes_no_line_into_what_pin_says_of_it() {
 }
 
 #[test]
-fn checksums_that_a_server_will_not_hand_out_are_told_of_and_not_taken_for_none() {
+fn checksums_that_a_server_refuses_are_reported_and_do_not_count_as_absent() {
     let server = Server::plain(|request| match request.path.as_str() {
         "/tool" => Answer::new(200, "x"),
         "/SHA256SUMS" => Answer::new(403, ""),
@@ -59,7 +59,7 @@ fn checksums_that_a_server_will_not_hand_out_are_told_of_and_not_taken_for_none(
 }
 
 #[test]
-fn a_pipe_or_a_device_in_place_of_a_file_to_pin_is_not_waited_for() {
+fn kpull_does_not_wait_for_a_pipe_or_a_device_in_place_of_a_file_to_pin() {
     let site = Site::new("test");
     let pipe = site.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -80,7 +80,7 @@ fn a_pipe_or_a_device_in_place_of_a_file_to_pin_is_not_waited_for() {
 }
 
 #[test]
-fn a_name_in_a_progress_bar_writes_nothing_to_a_terminal() {
+fn a_name_in_a_progress_bar_injects_nothing_into_a_terminal() {
     let server = Server::plain(|_| Answer::new(200, vec![b'x'; 2 << 20])).unwrap();
     let site = Site::new("test");
     site.file(
@@ -107,7 +107,7 @@ fn a_name_in_a_progress_bar_writes_nothing_to_a_terminal() {
 }
 
 #[test]
-fn a_mirrors_owner_keeps_nobody_reading_a_file_without_an_end() {
+fn an_endless_file_of_a_mirror_is_not_read_to_its_end() {
     let site = Site::new("test");
     let server = Server::plain(|_| Answer::new(200, "x")).unwrap();
     let sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
@@ -130,7 +130,7 @@ fn a_mirrors_owner_keeps_nobody_reading_a_file_without_an_end() {
 }
 
 #[test]
-fn a_place_that_is_published_to_gets_no_token_by_sending_us_elsewhere() {
+fn a_redirect_of_a_publishing_server_passes_no_token_on() {
     let site = Site::new("test");
     site.sign();
     fs::write(site.path().join("token"), "hunter2-hunter2\n").unwrap();
@@ -158,7 +158,7 @@ fn a_place_that_is_published_to_gets_no_token_by_sending_us_elsewhere() {
 }
 
 #[test]
-fn what_is_no_pointer_where_a_release_is_published_is_told_and_not_read_to_its_end() {
+fn an_invalid_pointer_at_a_publishing_place_is_reported_and_not_read_to_its_end() {
     let digests = format!("manifest = \"{0}\"\nsignatures = \"{0}\"\n", "a".repeat(64));
     for (pointer, why) in [
         (format!("a = {}", "[".repeat(4000)), "recursion"),

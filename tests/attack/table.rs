@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::attack::host::{GOOD, Host, Tree, Via, allow};
 
 #[test]
-fn a_git_history_that_was_rewritten_brings_no_old_release_back() {
+fn a_rewritten_git_history_brings_no_old_release_back() {
     let host = Host::with_good(Via::Git);
     host.publish(&Tree::good(GOOD + 1));
     host.expect_good(GOOD + 1);
@@ -57,7 +57,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_server_that_speaks_only_old_tls_is_not_spoken_to() {
+fn a_server_that_offers_only_old_tls_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (key, cert) = (dir.path().join("key"), dir.path().join("cert"));
     let made = Command::new("openssl")
@@ -103,7 +103,7 @@ fn a_server_that_speaks_only_old_tls_is_not_spoken_to() {
 }
 
 #[test]
-fn a_directory_that_its_owner_swaps_for_a_link_never_leads_out() {
+fn a_directory_that_its_owner_swaps_for_a_link_never_leads_outside() {
     const NOBODY: u32 = 65534;
     assert!(nix::unistd::geteuid().is_root(), "this attack is one on root");
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
@@ -182,7 +182,7 @@ const STILL: [&str; 9] = [
 ];
 
 #[test]
-fn every_attacker_has_threats_with_their_tests_and_what_is_not_defended_says_who_can_do_it() {
+fn every_attacker_has_threats_with_tests_and_open_threats_say_who_can_do_them() {
     assert!(crate::support::named::rows("development/threats.md") > 20);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/development/threats.md");
     let page = fs::read_to_string(page).unwrap();

@@ -21,7 +21,7 @@ fn home() -> (Tree, Site) {
 }
 
 #[test]
-fn what_a_local_user_has_written_is_no_template_of_the_role_that_it_becomes() {
+fn text_of_a_local_user_is_no_template_in_the_role_that_adopts_it() {
     for mark in ["{{ secret('db') }}", "{% if 1 %}", "a{# x #}"] {
         let (tree, site) = home();
         symlink(mark, tree.at("home/u/link")).unwrap();
@@ -51,7 +51,7 @@ fn what_a_local_user_has_written_is_no_template_of_the_role_that_it_becomes() {
 }
 
 #[test]
-fn no_repository_of_a_local_users_becomes_part_of_a_site() {
+fn no_repository_of_a_local_user_becomes_part_of_a_site() {
     for name in [".git", ".GIT", ".hg"] {
         let (tree, site) = home();
         tree.write(&format!("home/u/{name}/config"), "[core]\nfsmonitor = \"touch /ran\"\n");
@@ -62,7 +62,7 @@ fn no_repository_of_a_local_users_becomes_part_of_a_site() {
 }
 
 #[test]
-fn a_name_on_a_host_that_no_site_can_have_is_told_in_one_line_and_not_taken() {
+fn a_name_that_no_site_can_have_is_reported_in_one_line_and_not_adopted() {
     for (name, shown) in [("a\n/etc/shadow", r"a\n/etc/shadow"), ("a\\b", r"a\b"), ("a\u{1b}[2J", r"a\u{1b}[2J")] {
         let (tree, site) = home();
         tree.write(&format!("home/u/{name}"), "x");
@@ -78,7 +78,7 @@ fn a_name_on_a_host_that_no_site_can_have_is_told_in_one_line_and_not_taken() {
 }
 
 #[test]
-fn what_a_local_user_puts_below_etc_keeps_nothing_else_from_being_listed_and_writes_no_line() {
+fn a_local_users_file_below_etc_hides_no_other_and_injects_no_line() {
     let tree = Tree::new();
     tree.write("etc/app.conf", "x\n").write("etc/u/a\n/etc/shadow", "x\n");
     // deeper than any path can be long
@@ -99,7 +99,7 @@ fn what_a_local_user_puts_below_etc_keeps_nothing_else_from_being_listed_and_wri
 }
 
 #[test]
-fn a_pipe_a_device_a_sparse_or_a_closed_file_is_not_taken_from_a_host() {
+fn a_pipe_a_device_and_a_sparse_or_unreadable_file_are_not_adopted() {
     for what in 0..3 {
         let (tree, site) = home();
         let path = tree.at("home/u/x");
@@ -180,7 +180,7 @@ fn a_role_of_another_site_writes_no_repository_whose_configuration_names_program
 }
 
 #[test]
-fn where_a_role_says_that_it_comes_from_is_not_what_is_written_down() {
+fn the_recorded_origin_of_a_role_is_not_what_the_role_claims() {
     let (common, site) = vendoring("x", "x");
     common.file("roles/web/origin.toml", "site = \"kernel.org\"\n").sign();
     assert!(Command::new("rm").arg("-rf").arg(common.path().join(".git")).status().unwrap().success());

@@ -86,7 +86,7 @@ fn names_in_a_good_release_cannot_write_to_the_terminal() {
 }
 
 #[test]
-fn names_that_look_alike_or_are_read_the_other_way_round_are_told_apart() {
+fn lookalike_and_right_to_left_names_are_distinguishable() {
     let name: String = HIDDEN.iter().collect();
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
     let mut tree = Tree::good(GOOD);
@@ -104,7 +104,7 @@ fn names_that_look_alike_or_are_read_the_other_way_round_are_told_apart() {
 }
 
 #[test]
-fn json_has_every_name_as_it_is_and_no_character_that_a_terminal_acts_on() {
+fn json_has_every_name_unchanged_and_no_character_that_a_terminal_acts_on() {
     let name = "\u{9b}2J\u{7f}\u{202e}\u{e0041}\u{9d}0;x\u{9c}";
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
     let mut tree = Tree::good(GOOD);
@@ -123,7 +123,7 @@ fn json_has_every_name_as_it_is_and_no_character_that_a_terminal_acts_on() {
 }
 
 #[test]
-fn a_local_user_writes_no_line_into_what_a_run_says() {
+fn a_local_user_injects_no_line_into_the_output_of_a_run() {
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
     let mut tree = Tree::good(GOOD);
     tree.put("roles/base/role.toml", "summary = \"x\"\n[[symlink]]\npath = \"/home/u/link\"\ntarget = \"there\"\n");
@@ -146,7 +146,7 @@ fn a_local_user_writes_no_line_into_what_a_run_says() {
 }
 
 #[test]
-fn a_name_in_a_site_writes_no_line_into_what_is_said_of_it() {
+fn a_name_in_a_site_injects_no_line_into_messages_about_it() {
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
     let mut tree = Tree::good(GOOD);
     let role = "summary = \"x\"\n[vars.x]\n\"y\\nbase         file:/etc/shadow\" = \"\\u001b[2J\"\n\
@@ -191,7 +191,7 @@ fn fields(mut record: &[u8]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_name_writes_no_field_no_line_and_no_escape_into_the_journal() {
+fn a_name_injects_no_field_no_line_and_no_escape_into_the_journal() {
     use std::os::linux::fs::MetadataExt as _;
     assert!(nix::unistd::geteuid().is_root(), "it makes a place for a journal of its own");
     let host = Host::new(Via::Dir, &allow(1, ""), 1);
@@ -234,7 +234,7 @@ fn a_name_writes_no_field_no_line_and_no_escape_into_the_journal() {
 }
 
 #[test]
-fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
+fn the_output_of_a_failed_program_looks_like_no_line_of_kpull() {
     let forged = [
         "✓ base         file:/etc/forged  content",
         "error[trust.signature]",
@@ -292,7 +292,7 @@ fn what_a_program_says_that_failed_looks_like_no_line_of_kpull_s_own() {
 }
 
 #[test]
-fn what_a_git_server_says_over_ssh_looks_like_no_line_of_kpull_s_own() {
+fn the_output_of_a_git_server_over_ssh_looks_like_no_line_of_kpull() {
     use std::os::unix::fs::PermissionsExt as _;
     let (tree, programs) = (crate::support::site::Tree::new(), tempfile::tempdir().unwrap());
     tree.configure("[[source]]\ngit = \"ssh://git@localhost/site.git\"\nretries = 0\n");

@@ -15,7 +15,7 @@ fn toml(time: Timestamp) -> String {
 }
 
 #[test]
-fn a_release_from_before_the_last_one_is_refused() {
+fn a_release_older_than_the_last_one_is_refused() {
     let error = "the release has serial 9, and 10 was seen here before";
     Attack { error, help: REPLAY, fresh: false, ..Attack::default() }.mount(|tree| *tree = Tree::good(GOOD - 1));
 }
@@ -37,7 +37,7 @@ fn a_second_release_with_the_same_serial_is_refused() {
 }
 
 #[test]
-fn an_old_release_is_refused_also_when_all_but_the_memory_of_the_newest_is_lost() {
+fn an_old_release_is_refused_even_if_only_the_record_of_the_newest_is_left() {
     for via in EVERY {
         let host = Host::with_good(*via);
         for name in ["cache", "sources.json", "release.tar", "generations"] {
@@ -56,7 +56,7 @@ fn an_old_release_is_refused_also_when_all_but_the_memory_of_the_newest_is_lost(
 }
 
 #[test]
-fn a_release_that_was_kept_badly_is_fetched_again() {
+fn a_stored_release_that_was_damaged_is_fetched_again() {
     for via in EVERY {
         let host = Host::with_good(*via);
         let kept = host.state().join("release.tar");
@@ -69,7 +69,7 @@ fn a_release_that_was_kept_badly_is_fetched_again() {
 }
 
 #[test]
-fn a_damaged_memory_of_the_newest_release_is_no_fresh_start() {
+fn a_damaged_record_of_the_newest_release_is_an_error_and_no_new_start() {
     for damage in ["", "serial = 10\n", "garbage", "serial = 0\ncreated = \"never\"\ndigest = \"\"\n"] {
         let host = Host::with_good(Via::Dir);
         fs::write(host.state().join("trust.toml"), damage).unwrap();
@@ -86,7 +86,7 @@ fn a_damaged_memory_of_the_newest_release_is_no_fresh_start() {
 }
 
 #[test]
-fn what_was_seen_is_on_disk_before_anything_is_applied() {
+fn the_newest_serial_is_on_disk_before_anything_is_applied() {
     let host = Host::with_good(Via::Dir);
     // nothing can be written there, so the apply fails
     fs::remove_file(host.root().join("etc/motd")).unwrap();
@@ -101,7 +101,7 @@ fn what_was_seen_is_on_disk_before_anything_is_applied() {
 }
 
 #[test]
-fn a_refused_serial_is_not_remembered() {
+fn a_refused_serial_is_not_recorded() {
     // else whoever has the source could lock a host out with the highest serial that there is
     let host = Host::with_good(Via::Dir);
     let mut tree = Tree::good(GOOD + 1);
@@ -121,7 +121,7 @@ fn an_expired_release_is_refused() {
 }
 
 #[test]
-fn a_release_that_was_signed_in_the_future_is_refused() {
+fn a_release_with_a_signing_time_in_the_future_is_refused() {
     let created = toml(Timestamp::now() + SignedDuration::from_hours(1));
     for via in EVERY {
         let host = Host::with_good(*via);
@@ -153,7 +153,7 @@ fn a_signers_clock_may_be_a_little_ahead() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_is_noticed_by_what_was_seen() {
+fn a_clock_that_was_set_back_is_noticed_by_the_newest_release_seen() {
     let host = Host::with_good(Via::Dir);
     let path = host.state().join("trust.toml");
     let text = fs::read_to_string(&path).unwrap();
@@ -188,7 +188,7 @@ fn frozen() -> (Vec<Host>, String) {
 }
 
 #[test]
-fn a_host_with_a_frozen_source_says_so_and_mends_drift_all_the_same() {
+fn a_host_with_a_frozen_source_reports_it_and_still_corrects_drift() {
     let (hosts, expires) = frozen();
     for host in hosts {
         fs::write(host.root().join("etc/motd"), "drift\n").unwrap();
@@ -207,7 +207,7 @@ fn a_host_with_a_frozen_source_says_so_and_mends_drift_all_the_same() {
 }
 
 #[test]
-fn drift_is_mended_while_a_source_is_hostile() {
+fn drift_is_corrected_while_a_source_is_hostile() {
     for via in EVERY {
         let host = Host::with_good(*via);
         let mut tree = Tree::good(GOOD + 1);

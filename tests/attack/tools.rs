@@ -126,7 +126,7 @@ fn ssh_keygen_accepts_what_kpull_signs() {
 }
 
 #[test]
-fn kpull_accepts_what_ssh_keygen_signs_for_this_purpose_and_for_no_other() {
+fn kpull_accepts_signatures_of_ssh_keygen_for_this_purpose_and_for_no_other() {
     for kind in KINDS {
         let desk = Desk::new();
         let key = desk.keygen(kind, "");
@@ -145,7 +145,7 @@ fn kpull_accepts_what_ssh_keygen_signs_for_this_purpose_and_for_no_other() {
 }
 
 #[test]
-fn weak_and_unknown_keys_are_refused_where_they_are_listed() {
+fn weak_and_unknown_keys_are_refused_in_a_list_of_signers() {
     for (kind, why) in [
         (["rsa", "-b", "2048"], "an RSA key needs 3072 bits or more"),
         (["ecdsa", "-b", "384"], "of ECDSA keys only nistp256 is supported"),
@@ -169,7 +169,7 @@ impl Drop for Agent {
 }
 
 #[test]
-fn a_key_in_an_agent_signs_and_one_that_is_not_there_is_told() {
+fn a_key_in_an_agent_signs_and_a_missing_one_is_reported() {
     let desk = Desk::new();
     let key = desk.keygen(&["ed25519"], "");
     let socket = desk.path("agent");
@@ -219,7 +219,7 @@ fn a_key_with_a_passphrase_signs_when_it_is_given() {
 }
 
 #[test]
-fn each_change_gets_the_next_serial_and_no_change_adds_a_signature() {
+fn each_change_gets_the_next_serial_and_without_a_change_a_signature_is_added() {
     let desk = Desk::new();
     let (first, second) = (desk.key(1), desk.key(2));
     assert_eq!(desk.sign(&first, &[])["serial"], 1);
@@ -263,7 +263,7 @@ fn renewing_makes_a_new_release_of_the_same_files() {
 }
 
 #[test]
-fn nobody_signs_for_longer_than_they_say() {
+fn no_signature_is_valid_for_longer_than_the_signer_requests() {
     // somebody has put a manifest into the site that lives for ever
     let desk = Desk::new();
     let key = desk.key(1);
@@ -283,7 +283,7 @@ fn nobody_signs_for_longer_than_they_say() {
 }
 
 #[test]
-fn one_of_two_signers_gets_no_signature_of_the_other_for_times_that_kpull_does_not_write() {
+fn the_second_signer_does_not_sign_times_that_kpull_does_not_write() {
     let desk = Desk::new();
     desk.sign(&desk.key(1), &[]);
     let (good, second) = (desk.manifest(), desk.key(2));
@@ -304,7 +304,7 @@ fn one_of_two_signers_gets_no_signature_of_the_other_for_times_that_kpull_does_n
 }
 
 #[test]
-fn who_signs_a_key_set_that_somebody_else_wrote_sees_what_it_changes() {
+fn a_signer_of_another_ones_key_set_sees_what_it_changes() {
     let desk = Desk::new();
     let keys = |arguments: &[&str]| {
         let output = kpull().arg("keys").args(arguments).arg("--site").arg(desk.path("site")).output().unwrap();
@@ -332,7 +332,7 @@ fn who_signs_a_key_set_that_somebody_else_wrote_sees_what_it_changes() {
 }
 
 #[test]
-fn no_serial_that_a_site_can_not_have_come_to_is_signed_or_carried_on() {
+fn no_implausible_serial_is_signed_or_continued() {
     let desk = Desk::new();
     let key = desk.key(1);
     desk.sign(&key, &[]);
@@ -364,7 +364,7 @@ fn a_file_that_hosts_would_refuse_is_not_signed() {
 }
 
 #[test]
-fn a_file_that_is_no_key_is_told_and_not_repeated() {
+fn a_file_that_is_no_key_is_reported_and_not_quoted() {
     let desk = Desk::new();
     desk.write("none", "hunter2");
     let told = desk.sign(&desk.path("none"), &[]);
@@ -410,7 +410,7 @@ impl StandInSecurityKey {
 }
 
 #[test]
-fn a_security_key_counts_when_somebody_touched_it() {
+fn a_security_key_counts_only_if_it_was_touched() {
     let key = StandInSecurityKey(rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
     let host = Host::new(Via::Dir, &key.line(), 1);
     let mut tree = Tree::good(GOOD);
@@ -497,7 +497,7 @@ fn a_site_changes_its_keys_with_ssh_keygen_and_kpull_keys() {
 }
 
 #[test]
-fn whether_a_first_key_set_follows_is_told_by_as_many_enrolled_keys_as_the_hosts_ask_for() {
+fn a_threshold_of_enrolled_keys_decides_whether_a_first_key_set_follows() {
     let desk = Desk::new();
     let keys = |arguments: &[&str]| {
         let output = kpull().arg("keys").args(arguments).arg("--site").arg(desk.path("site")).output().unwrap();
@@ -529,7 +529,7 @@ fn whether_a_first_key_set_follows_is_told_by_as_many_enrolled_keys_as_the_hosts
 }
 
 #[test]
-fn a_key_on_two_lines_makes_no_threshold_that_its_owner_alone_reaches() {
+fn a_key_on_two_lines_reaches_no_threshold_of_two() {
     let desk = Desk::new();
     let twice = allow(1, "") + &allow(1, "namespaces=\"*\" ").replace("signer1", "other");
     desk.write("twice", &twice);

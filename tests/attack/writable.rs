@@ -40,7 +40,7 @@ fn is_refused_and_mended(what: &str, tree: &Tree, why: &str) {
 }
 
 #[test]
-fn root_goes_by_no_configuration_that_somebody_else_may_write() {
+fn root_follows_no_configuration_that_another_user_can_write() {
     let (_site, tree) = world();
     let of_nobody = "it belongs to user 65534";
     for path in ["etc/kpull/kpull.toml", "etc/kpull/allowed_signers", "etc/kpull", "etc", "etc/kpull/trust.toml"] {
@@ -71,7 +71,7 @@ fn root_goes_by_no_configuration_that_somebody_else_may_write() {
 }
 
 #[test]
-fn root_goes_by_no_link_that_somebody_else_made_or_that_leads_to_them() {
+fn root_follows_no_link_that_another_user_made_or_owns_the_target_of() {
     let (_site, tree) = world();
     let (path, theirs) = (tree.at("etc/kpull/kpull.toml"), tempfile::tempdir().unwrap());
     let real = theirs.path().join("kpull.toml");
@@ -92,7 +92,7 @@ fn root_goes_by_no_link_that_somebody_else_made_or_that_leads_to_them() {
 }
 
 #[test]
-fn root_starts_no_hook_that_somebody_else_may_write() {
+fn root_starts_no_hook_that_another_user_can_write() {
     let (site, tree) = world();
     tree.write("hook", "#!/bin/sh\n");
     let hook = tree.at("hook");
@@ -103,7 +103,7 @@ fn root_starts_no_hook_that_somebody_else_may_write() {
 }
 
 #[test]
-fn what_a_configuration_is_for_whose_owner_is_not_root_goes_on_as_before() {
+fn a_tree_whose_configuration_root_does_not_own_is_applied_as_before() {
     // a tree of somebody else that root names, an image for instance
     let (site, tree) = world();
     for path in ["", "etc", "etc/kpull", "etc/kpull/kpull.toml", "etc/kpull/allowed_signers"] {
@@ -136,7 +136,7 @@ fn what_a_configuration_is_for_whose_owner_is_not_root_goes_on_as_before() {
 }
 
 #[test]
-fn root_of_a_container_goes_by_what_belongs_to_nobody_in_it() {
+fn root_of_a_container_accepts_files_of_an_unmapped_owner() {
     let (_site, tree) = world();
     chown(tree.at("etc/kpull/kpull.toml"), Some(1234), Some(1234)).unwrap();
     assert_eq!(tree.kpull("apply").code, 1);
@@ -150,7 +150,7 @@ fn root_of_a_container_goes_by_what_belongs_to_nobody_in_it() {
 }
 
 #[test]
-fn a_secret_of_the_configuration_that_everybody_can_read_is_told_in_each_run() {
+fn a_world_readable_secret_of_the_configuration_is_reported_in_each_run() {
     let (site, tree) = world();
     tree.write("etc/token", "secret-token");
     let (token, source) = (tree.at("etc/token"), site.path().display());

@@ -14,7 +14,7 @@ fn everywhere(command: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_is_added_and_taken_away() {
+fn a_worker_is_added_and_removed() {
     everything_is_well();
     cluster().add("node2", "address = \"192.168.1.105\"\ngroups = [\"nodes\"]\n");
     cluster().release();
@@ -47,7 +47,7 @@ fn a_worker_is_added_and_taken_away() {
 }
 
 #[test]
-fn certificates_are_renewed_one_host_at_a_time_and_nobody_notices() {
+fn certificates_are_renewed_one_host_at_a_time_without_an_interruption() {
     everything_is_well();
     let serial = "openssl x509 -noout -serial -in /etc/kubernetes/ssl/kubelet.pem";
     let before = everywhere(serial);
@@ -81,7 +81,7 @@ fn an_authority_is_changed_and_the_cluster_stays() {
 }
 
 #[test]
-fn an_upgrade_is_another_pin_and_so_is_the_way_back() {
+fn an_upgrade_is_another_pin_and_so_is_its_rollback() {
     everything_is_well();
     let versions = || {
         let nodes = crate::cluster::ask(cluster(), "get nodes");
@@ -144,7 +144,7 @@ fn a_new_machine_takes_the_place_of_a_dead_master() {
 }
 
 #[test]
-fn a_certificate_of_an_operator_whose_clock_is_ahead_is_told_and_a_renewed_one_is_good() {
+fn a_certificate_from_a_clock_that_is_ahead_is_reported_and_a_renewed_one_works() {
     everything_is_well();
     let operator = cluster().operator();
     // a real clock that is wrong, for a program that can be given one: kpull's is the machine's

@@ -106,7 +106,7 @@ fn a_member_that_lost_its_disk_joins_again() {
 }
 
 #[test]
-fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
+fn a_change_of_the_firewall_fails_no_request() {
     everything_is_well();
     let asking = Asking::start(cluster().host("node1"), "https://192.168.1.201/healthz");
     cluster().replace(
@@ -124,7 +124,7 @@ fn a_firewall_that_is_changed_while_somebody_asks_fails_nobody() {
 }
 
 #[test]
-fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
+fn kpull_corrects_what_a_reload_of_firewalld_by_others_removes() {
     everything_is_well();
     let web = web();
     let host = cluster().host("node1");
@@ -141,7 +141,7 @@ fn what_somebody_elses_reload_of_firewalld_wipes_is_mended() {
 }
 
 #[test]
-fn a_host_that_slept_through_two_releases_has_the_newest_when_it_wakes() {
+fn a_host_that_was_off_for_two_releases_gets_the_newest_when_it_is_back() {
     everything_is_well();
     let host = cluster().host("node1");
     host.run("systemctl stop kpull.timer").ok();

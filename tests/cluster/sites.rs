@@ -10,7 +10,7 @@ const VIP: &str = "10.20.0.100";
 
 /// One test, since each step needs what the one before left, and no other test needs the cluster.
 #[test]
-fn one_master_is_a_cluster_and_becomes_three_and_changes_its_load_balancer_to_and_fro() {
+fn one_master_becomes_three_and_changes_its_load_balancer_back_and_forth() {
     let cluster = come_up(Cluster::new(Some("one-master")), 1);
     one_host_is_all_of_it(&cluster);
     one_master_becomes_three(&cluster);

@@ -17,7 +17,7 @@ pub fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
 }
 
 #[test]
-fn every_component_is_healthy_as_kubectl_says_through_the_virtual_address() {
+fn kubectl_shows_every_component_as_healthy_through_the_virtual_address() {
     everything_is_well();
     let told = get("componentstatuses");
     let mut names = Vec::new();
@@ -32,7 +32,7 @@ fn every_component_is_healthy_as_kubectl_says_through_the_virtual_address() {
 }
 
 #[test]
-fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
+fn every_node_has_joined_with_a_certificate_that_it_requested() {
     everything_is_well();
     let nodes = get("nodes");
     let nodes = nodes["items"].as_array().unwrap();
@@ -46,7 +46,7 @@ fn every_node_has_joined_with_a_certificate_that_it_asked_for() {
 }
 
 #[test]
-fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_other() {
+fn two_replicas_answer_on_their_service_address_and_reach_each_other() {
     everything_is_well();
     let web = crate::cluster::web();
     let [one, other] = web.pods.as_slice() else { panic!("{web:?}") };
@@ -69,7 +69,7 @@ fn two_replicas_answer_on_their_service_address_from_every_host_and_reach_each_o
 }
 
 #[test]
-fn verify_tells_on_every_host_that_all_is_well() {
+fn verify_reports_every_host_as_healthy() {
     everything_is_well();
     for name in cluster().names() {
         let told = cluster().host(&name).run("kpull verify").ok();

@@ -164,13 +164,13 @@ fn hold(from: &[&str], end: &str, read: fn(&str, &str) -> Vec<Named>) -> usize {
 }
 
 #[test]
-fn every_command_of_the_manual_is_there_with_its_flags() {
+fn every_command_in_the_manual_exists_with_its_flags() {
     let count = hold(&["docs/src", "README.md", "CONTRIBUTING.md"], "md", in_page);
     assert!(count > 200, "{count} commands");
 }
 
 #[test]
-fn every_command_that_the_program_names_is_there_with_its_flags() {
+fn every_command_that_a_message_names_exists_with_its_flags() {
     let by_line = |name: &str, text: &str| {
         let lines = text.lines().enumerate().flat_map(|(index, line)| {
             let place = format!("{name}:{}", index + 1);
@@ -183,7 +183,7 @@ fn every_command_that_the_program_names_is_there_with_its_flags() {
 }
 
 #[test]
-fn a_command_or_a_flag_that_is_not_there_is_told() {
+fn a_missing_command_or_flag_is_reported() {
     let told = |line: &str| {
         let page = format!("# A page\n\n```console\n{line}\nnothing\n```\n");
         in_page("page.md", &page).iter().find_map(wrong)

@@ -148,7 +148,7 @@ fn assert_right(wrong: &[String]) {
 }
 
 #[test]
-fn every_table_of_a_kinds_fields_is_the_kinds() {
+fn every_table_of_a_kinds_fields_matches_the_kind() {
     let role = schema("role");
     let mut all = Vec::new();
     for kind in kpull::kind::KINDS {
@@ -164,7 +164,7 @@ fn every_table_of_a_kinds_fields_is_the_kinds() {
 }
 
 #[test]
-fn every_kind_has_its_part_of_the_page_and_no_other_is_there() {
+fn every_kind_and_no_other_has_its_part_of_the_page() {
     let page = crate::docs::tables::page("usage/kinds.md");
     let parts: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let kinds: BTreeSet<&str> = kpull::kind::KINDS.iter().map(|kind| kind.name).collect();
@@ -173,7 +173,7 @@ fn every_kind_has_its_part_of_the_page_and_no_other_is_there() {
 }
 
 #[test]
-fn every_table_of_a_files_keys_is_the_files() {
+fn every_table_of_a_files_keys_matches_the_file() {
     let mut all = Vec::new();
     for (page, heading, index, file, at) in DESCRIBED {
         let schema = schema(file);

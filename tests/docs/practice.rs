@@ -169,7 +169,7 @@ fn top(path: &str) -> String {
 }
 
 #[test]
-fn security_insights_has_the_fields_of_its_schema_and_names_files_that_are_there() {
+fn security_insights_has_the_fields_of_its_schema_and_names_existing_files() {
     let insights: Insights = serde_saphyr::from_str(&top("security-insights.yml")).unwrap();
     let Insights { header, project, repository } = insights;
     assert_eq!((header.schema_version.as_str(), project.name.as_str()), ("2.0.0", "kpull"));

@@ -47,7 +47,7 @@ fn every_fact_is_in_the_table_and_no_other() {
 }
 
 #[test]
-fn every_name_that_no_variable_may_have_is_told() {
+fn every_name_that_no_variable_can_have_is_documented() {
     let text = page("usage/site.md").replace('\n', " ");
     let sentence = text.split("The names ").nth(1).and_then(|rest| rest.split(" are reserved").next()).unwrap();
     let told: BTreeSet<&str> = Table::names(sentence).collect();

@@ -25,7 +25,7 @@ fn limited(tree: &Tree, limit: &str) -> Command {
 }
 
 #[test]
-fn with_too_few_open_files_the_message_says_so_and_the_next_run_finishes_the_work() {
+fn too_few_open_files_are_reported_and_the_next_run_finishes_the_work() {
     let world = World::new();
     let whole = copy(&world.tree);
     whole.kpull("apply").exits(0);
@@ -61,7 +61,7 @@ fn with_too_few_open_files_the_message_says_so_and_the_next_run_finishes_the_wor
 }
 
 #[test]
-fn a_release_may_have_more_directories_than_a_process_may_have_open_files() {
+fn a_release_can_have_more_directories_than_a_process_can_have_open_files() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     let names: Vec<usize> = (0..400).collect();
@@ -76,7 +76,7 @@ fn a_release_may_have_more_directories_than_a_process_may_have_open_files() {
 }
 
 #[test]
-fn a_deep_path_is_made_and_a_deep_tree_is_removed_with_the_open_files_of_a_service() {
+fn a_service_s_open_files_suffice_to_make_a_deep_path_and_remove_a_deep_tree() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     let deep = "/d".repeat(1500);
@@ -138,7 +138,7 @@ fn hand(path: &Path, owner: &str) {
 const ALONE: &str = "setpriv --reuid=64321 --regid=64321 --clear-groups prlimit --nproc=1";
 
 #[test]
-fn without_processes_no_source_is_asked_and_the_message_says_so() {
+fn without_processes_no_source_is_polled_and_the_message_says_so() {
     let (site, tree) = changing("new\n", "");
     let top = site.path().to_owned();
     let server = Server::plain(move |seen| match fs::read(top.join(seen.path.trim_start_matches('/'))) {

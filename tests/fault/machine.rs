@@ -36,7 +36,7 @@ fn without_filling(after: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_directory_that_can_not_grow_is_named_and_the_old_file_stays_whole() {
+fn a_directory_that_can_not_grow_is_named_and_the_old_file_stays_intact() {
     let (_site, tree) = changing("", "");
     // the state directory is on the disk with the image
     fs::create_dir_all(tree.at("var")).unwrap();
@@ -63,7 +63,7 @@ fn a_directory_that_is_full_when_the_new_file_gets_its_name_is_left_as_it_was() 
 }
 
 #[test]
-fn an_immutable_file_or_directory_is_named_with_the_programs_that_show_and_mend_it() {
+fn an_immutable_path_is_named_with_the_programs_that_show_and_correct_it() {
     for (what, message) in [("/old", "can't replace /srv/old: "), ("", "can't write /srv/old: ")] {
         let (_site, tree) = changing("new\n", "");
         let chattr = |how: &str| format!("chattr {how} \"$srv{what}\"");
@@ -144,7 +144,7 @@ fn of_a_file(told: &[serde_json::Value], what: &str, help: &str) {
 }
 
 #[test]
-fn an_error_of_the_disk_when_something_is_written_through_is_told_and_the_next_run_finishes_the_work() {
+fn a_disk_error_on_a_sync_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
     let told: Vec<_> =
         ["fsync", "fdatasync", "syncfs"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
@@ -153,7 +153,7 @@ fn an_error_of_the_disk_when_something_is_written_through_is_told_and_the_next_r
 
 /// By strace: file systems without modes (vfat, exFAT, NTFS) say that they have taken one, or need a kernel that has them.
 #[test]
-fn a_file_system_without_modes_is_named_with_the_mode_that_files_have_there() {
+fn a_file_system_without_modes_is_named_with_the_mode_of_its_files() {
     let (_site, tree) = first_release();
     let told = each_with(&tree, "fchmod", "retval=0");
     of_a_file(
@@ -169,7 +169,7 @@ fn a_file_system_without_modes_is_named_with_the_mode_that_files_have_there() {
 }
 
 #[test]
-fn an_error_of_the_disk_when_something_is_read_is_told_and_the_next_run_finishes_the_work() {
+fn a_disk_error_on_a_read_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
     let told: Vec<_> = ["read", "pread64"].iter().flat_map(|call| each_failing(&tree, call, "EIO")).collect();
     of_a_file(&told, "can't read /srv/", DISK);
@@ -177,7 +177,7 @@ fn an_error_of_the_disk_when_something_is_read_is_told_and_the_next_run_finishes
 
 /// By strace: that takes a kernel with quotas for tmpfs or a second file system with quotas, and many have neither.
 #[test]
-fn a_quota_that_is_used_up_is_named_and_the_next_run_finishes_the_work() {
+fn an_exhausted_quota_is_named_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
     let calls = ["write", "mkdirat", "symlinkat", "renameat"];
     let told: Vec<_> = calls.iter().flat_map(|call| each_failing(&tree, call, "EDQUOT")).collect();
@@ -188,7 +188,7 @@ fn a_quota_that_is_used_up_is_named_and_the_next_run_finishes_the_work() {
 }
 
 #[test]
-fn memory_that_the_kernel_does_not_give_is_told_and_the_next_run_finishes_the_work() {
+fn memory_that_the_kernel_denies_is_reported_and_the_next_run_finishes_the_work() {
     let (_site, tree) = first_release();
     let told = each_failing(&tree, "openat2", "ENOMEM");
     let help = |error: &serde_json::Value| error["help"].as_str().unwrap().starts_with("there is not enough memory");

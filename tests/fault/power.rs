@@ -47,7 +47,7 @@ e2fsck -fn "$1/cut" >/dev/null
 "#;
 
 #[test]
-fn what_is_not_on_the_disk_when_the_power_goes_is_made_again_by_the_next_run() {
+fn the_next_run_restores_what_a_power_failure_kept_from_the_disk() {
     let world = World::new();
     let whole = copy(&world.tree);
     whole.kpull("apply").exits(0);

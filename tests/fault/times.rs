@@ -30,7 +30,7 @@ fn undated(tree: &Tree) -> Snapshot {
 }
 
 #[test]
-fn a_clock_that_is_set_back_a_year_refuses_by_name_and_the_host_stays_converged() {
+fn a_clock_set_back_a_year_is_named_and_the_host_stays_converged() {
     let (_site, tree) = applied(&old());
     let wanted = tree.snapshot();
     tree.write("srv/0", "drift\n");
@@ -46,7 +46,7 @@ fn a_clock_that_is_set_back_a_year_refuses_by_name_and_the_host_stays_converged(
 }
 
 #[test]
-fn a_clock_that_was_ahead_a_year_leaves_nothing_behind_that_keeps_the_next_release_or_a_look_away() {
+fn a_clock_that_was_a_year_ahead_later_prevents_no_release_and_no_check() {
     let (site, tree) = applied(&old());
     tree.write("srv/0", "drift\n");
     let (output, _) = with_clock(&tree, "apply", &|_| YEAR);
@@ -66,7 +66,7 @@ fn a_clock_that_was_ahead_a_year_leaves_nothing_behind_that_keeps_the_next_relea
 }
 
 #[test]
-fn no_seal_of_another_time_hides_a_drift() {
+fn no_up_to_date_record_of_another_time_hides_drift() {
     let toml = "[[file]]\npath = \"/srv/0\"\ncontent = \"0\\n\"\n[[symlink]]\npath = \"/srv/1\"\ntarget = \"0\"\n";
     // seen from half a day later, all that was written is old enough to be sealed
     let later = DAY / 2;
@@ -86,7 +86,7 @@ fn no_seal_of_another_time_hides_a_drift() {
 }
 
 #[test]
-fn a_clock_that_jumps_at_any_moment_of_a_run_leaves_a_host_that_the_next_run_finishes() {
+fn after_a_jump_of_the_clock_during_a_run_the_next_run_finishes_the_host() {
     let (site, tree) = applied(&old());
     site.role("base", &role("new", 2)).sign();
     let whole = copy(&tree);
@@ -105,7 +105,7 @@ fn a_clock_that_jumps_at_any_moment_of_a_run_leaves_a_host_that_the_next_run_fin
 }
 
 #[test]
-fn a_release_that_is_to_be_tried_again_does_not_wait_for_a_clock_that_was_ahead() {
+fn the_next_try_of_a_release_does_not_wait_for_a_clock_that_was_ahead() {
     let (site, tree) = applied(&old());
     site.role("base", &format!("{}[[file]]\npath = \"/srv/wall/x\"\ncontent = \"x\\n\"\n", role("new", 2))).sign();
     tree.write("srv/wall", "no directory");

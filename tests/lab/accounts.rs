@@ -86,7 +86,7 @@ fn asked(host: Host<'_>) -> String {
 }
 
 #[test]
-fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_knows() {
+fn the_host_s_programs_create_accounts_and_owners_are_those_of_nss() {
     let lab = Lab::new(&[H1]);
     let host = prepare(&lab);
     let subuids = host.run("wc -l < /etc/subuid").ok();
@@ -155,7 +155,7 @@ fn accounts_are_made_by_the_host_s_own_programs_and_owners_are_those_that_nss_kn
 }
 
 #[test]
-fn an_account_that_can_t_be_made_is_told_with_what_to_do() {
+fn an_account_that_can_t_be_created_is_reported_with_what_to_do() {
     let lab = Lab::new(&[H1]);
     let host = prepare(&lab);
     crate::lab::sign_on(host, "summary = \"For a test\"\n", "");

@@ -115,7 +115,7 @@ fn state(host: Host<'_>) -> String {
 }
 
 #[test]
-fn a_release_that_does_no_good_is_left_for_the_last_one_that_did_and_everything_can_be_taken_back() {
+fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone() {
     let world = World::new();
     let host = world.host();
     host.run("firewall-cmd -q --add-port=22/tcp && firewall-cmd -q --permanent --add-port=22/tcp").ok();
@@ -163,7 +163,7 @@ fn a_release_that_does_no_good_is_left_for_the_last_one_that_did_and_everything_
 }
 
 #[test]
-fn a_probe_that_is_new_or_changed_has_to_pass_before_a_release_counts_as_good() {
+fn a_new_or_changed_probe_must_pass_before_a_release_counts_as_good() {
     let world = World::new();
     let host = world.host();
     let role = |probe: &str| {
@@ -202,7 +202,7 @@ fn a_probe_that_is_new_or_changed_has_to_pass_before_a_release_counts_as_good() 
 }
 
 #[test]
-fn a_release_that_cuts_the_host_off_is_left_even_when_the_run_dies_meanwhile() {
+fn a_release_that_cuts_the_host_off_is_rolled_back_even_if_the_run_dies() {
     let world = World::new();
     let host = world.host();
     world.release(ROLE);

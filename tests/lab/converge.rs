@@ -339,7 +339,7 @@ fn a_change_in_git_reaches_the_host_by_the_timer_and_restarts_only_its_unit() {
 }
 
 #[test]
-fn what_nobody_has_signed_is_reported_once_and_changes_nothing() {
+fn an_unsigned_change_is_reported_once_and_changes_nothing() {
     let world = World::converged();
     let host = world.host();
     let (lives, unit) = (world.lives(), host.run("sha256sum /etc/systemd/system/etcd.service").ok());

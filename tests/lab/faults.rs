@@ -170,7 +170,7 @@ within = "10s"
     /// The host is killed, and its disk is as the kernel had it: what was written but never synced is still there, which after a
     /// real power cut it may not be. That what has to be synced is synced, in the right order, is not seen here.
     #[test]
-    fn a_power_cut_at_any_moment_of_a_run_leaves_whole_files_and_the_next_run_ends_it() {
+    fn after_a_power_cut_at_any_moment_files_are_whole_and_the_next_run_finishes() {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
         let cuts = number("KPULL_CUTS").unwrap_or(3);
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into();
@@ -263,7 +263,7 @@ fn a_bus_that_is_restarted_or_killed_in_the_middle_of_a_run_is_found_again() {
 }
 
 #[test]
-fn a_firewalld_that_is_restarted_in_the_middle_of_a_run_is_waited_for_and_one_that_is_stopped_is_told() {
+fn a_run_waits_for_a_firewalld_that_restarts_and_reports_one_that_stops() {
     let world = World::new();
     let host = world.host();
     // not side by side: those would be one edit
@@ -311,7 +311,7 @@ fn a_firewalld_that_is_restarted_in_the_middle_of_a_run_is_waited_for_and_one_th
 }
 
 #[test]
-fn a_zone_that_firewalld_had_half_written_when_the_power_went_is_given_back_and_changed_all_the_same() {
+fn a_zone_that_a_power_cut_left_half_written_is_restored_and_then_changed() {
     let world = World::new();
     let host = world.host();
     let file = "/etc/firewalld/zones/public.xml";
@@ -330,7 +330,7 @@ fn a_zone_that_firewalld_had_half_written_when_the_power_went_is_given_back_and_
 }
 
 #[test]
-fn a_unit_that_is_never_up_and_a_job_that_is_never_begun_end_with_their_time_and_the_release_is_taken_back() {
+fn a_unit_that_never_starts_and_a_job_that_never_begins_roll_the_release_back() {
     let world = World::new();
     let host = world.host();
     let good = unit("app.service", "");
@@ -374,7 +374,7 @@ time.sleep(3600)
 ";
 
 #[test]
-fn a_package_manager_that_somebody_else_has_is_waited_for_and_then_named_and_no_release_is_blamed_for_it() {
+fn a_locked_package_manager_is_waited_for_then_named_and_fails_no_release() {
     let world = World::new();
     let host = world.host();
     world.release(&unit("app.service", ""));
@@ -409,7 +409,7 @@ fn a_package_manager_that_somebody_else_has_is_waited_for_and_then_named_and_no_
 }
 
 #[test]
-fn a_run_that_memory_or_processes_run_out_for_is_ended_by_the_next_one_with_enough() {
+fn a_run_without_enough_memory_or_processes_is_finished_by_one_with_enough() {
     // where memory and processes can be counted
     let world = World::on(Lab::for_containers(&[H1], "1"));
     let host = world.host();

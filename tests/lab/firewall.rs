@@ -86,7 +86,7 @@ const WEB: &str = "mkdir -p /srv && printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' > 
     systemctl daemon-reload && systemctl start web.socket";
 
 #[test]
-fn zones_services_and_sets_of_a_role_hold_now_and_after_reloads_and_boots_and_go_with_it() {
+fn zones_services_and_sets_survive_reloads_and_boots_and_go_with_their_role() {
     let world = World::on(Lab::new(&[H1, H2]));
     let (host, friend) = (world.host(), world.0.host("h2"));
     host.run(WEB).ok();
@@ -151,7 +151,7 @@ fn zones_services_and_sets_of_a_role_hold_now_and_after_reloads_and_boots_and_go
 }
 
 #[test]
-fn another_entry_of_a_set_holds_now_and_from_the_next_start_on() {
+fn another_entry_of_a_set_takes_effect_now_and_after_the_next_start() {
     let world = World::new();
     let host = world.host();
     let set = |entries: &str| {
@@ -173,7 +173,7 @@ fn another_entry_of_a_set_holds_now_and_from_the_next_start_on() {
 }
 
 #[test]
-fn a_source_in_other_words_is_the_same_and_one_of_another_zone_moves_and_comes_back() {
+fn an_equivalent_source_is_the_same_and_one_of_another_zone_moves_and_returns() {
     let world = World::new();
     let host = world.host();
     host.run(
@@ -209,7 +209,7 @@ fn a_source_in_other_words_is_the_same_and_one_of_another_zone_moves_and_comes_b
 }
 
 #[test]
-fn a_service_that_is_a_file_of_the_same_release_is_known_by_the_time_that_a_zone_lists_it() {
+fn a_service_file_of_the_same_release_is_loaded_before_a_zone_lists_it() {
     let world = World::new();
     let host = world.host();
     let role = |port: u16| {
@@ -234,7 +234,7 @@ fn a_service_that_is_a_file_of_the_same_release_is_known_by_the_time_that_a_zone
 }
 
 #[test]
-fn a_zone_that_nobody_describes_is_told_with_the_name_that_was_meant_and_nothing_is_changed() {
+fn an_undefined_zone_is_reported_with_the_nearest_name_and_nothing_changes() {
     let world = World::new();
     let host = world.host();
     let before = everything(host);
@@ -247,7 +247,7 @@ fn a_zone_that_nobody_describes_is_told_with_the_name_that_was_meant_and_nothing
 }
 
 #[test]
-fn what_the_firewalld_that_is_yet_to_run_is_too_old_for_is_refused_before_anything_is_changed() {
+fn a_feature_too_new_for_a_stopped_firewalld_is_refused_before_any_change() {
     let world = World::new();
     let host = world.host();
     let facts = host.run("kpull facts").ok();

@@ -49,7 +49,7 @@ fn life(host: Host<'_>, unit: &str) -> String {
 }
 
 #[test]
-fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_verified() {
+fn a_unit_waits_for_its_gate_and_is_restarted_when_its_check_fails() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     host.write("/srv/rules", "good\n");
@@ -114,7 +114,7 @@ fn a_unit_waits_for_its_gate_is_restarted_when_its_work_is_undone_and_all_is_ver
 }
 
 #[test]
-fn a_unit_that_somebody_else_has_restarted_has_its_time_until_its_check_succeeds() {
+fn a_unit_that_others_restarted_gets_its_time_until_its_check_succeeds() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     // it fails as often as /run/fails says

@@ -9,7 +9,7 @@ fn role(settings: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn settings_of_any_length_are_set_once_and_come_back_as_they_were() {
+fn settings_of_any_length_are_set_once_and_restored_exactly() {
     const PORTS: &str = "net.ipv4.ip_local_reserved_ports";
 
     let world = World::new();
@@ -61,7 +61,7 @@ fn settings_of_any_length_are_set_once_and_come_back_as_they_were() {
 }
 
 #[test]
-fn a_line_that_is_read_later_at_boot_is_named_until_it_is_gone() {
+fn a_line_that_boot_reads_later_is_named_until_it_is_removed() {
     let world = World::new();
     let host = world.host();
     let name = "net.core.somaxconn";

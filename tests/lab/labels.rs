@@ -40,7 +40,7 @@ fn asked(host: Host<'_>) -> Vec<String> {
 }
 
 #[test]
-fn what_is_new_gets_the_context_of_the_policy_and_what_is_replaced_keeps_its_own() {
+fn new_files_get_the_context_of_the_policy_and_replaced_files_keep_theirs() {
     let lab = Lab::new(&[("h1", "192.168.1.11")]);
     let host = lab.host("h1");
     prepare(host);
@@ -92,7 +92,7 @@ fn what_is_new_gets_the_context_of_the_policy_and_what_is_replaced_keeps_its_own
 }
 
 #[test]
-fn without_selinux_nobody_is_asked_and_without_its_program_it_is_told_once() {
+fn without_selinux_no_program_runs_and_a_missing_program_is_reported_once() {
     let lab = Lab::new(&[("h1", "192.168.1.11")]);
     let host = lab.host("h1");
     prepare(host);

@@ -69,7 +69,7 @@ print "parent's memory\n" if open my $m, '<', '/proc/' . getppid() . '/mem' and 
 "#;
 
 #[test]
-fn a_command_of_a_user_gets_nothing_of_roots_terminal_files_and_rights() {
+fn a_command_of_a_user_gets_no_terminal_files_or_rights_of_root() {
     for (name, shell) in [
         // as somebody who has logged in and types on after it, and from a timer
         ("at a terminal", "script -qec 'bash /srv/login' /dev/null"),

@@ -30,7 +30,7 @@ command = ["sh", "-c", "cat >> /srv/told; echo >> /srv/told"]
 "#;
 
 #[test]
-fn a_host_tells_in_its_journal_in_metrics_to_hooks_and_whoever_logs_in() {
+fn a_host_reports_in_its_journal_in_metrics_to_hooks_and_at_login() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     host.copy(concat!(env!("CARGO_MANIFEST_DIR"), "/kpull.service"), "/etc/systemd/system/kpull.service", 0o644);

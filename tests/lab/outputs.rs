@@ -144,7 +144,7 @@ fn race(host: Host<'_>, how: &str, met: &str, codes: &str) -> String {
 }
 
 #[test]
-fn no_name_that_a_second_user_swaps_while_outputs_are_written_opens_a_file_of_roots() {
+fn no_name_that_another_user_swaps_during_a_write_opens_a_file_of_root() {
     let lab = world(ROLE, OUTPUTS);
     let host = lab.host("h1");
     let written = "stat -c '%F %a %U' /srv/bob/out/kpull.prom /srv/bob/out/h1.status | uniq";
@@ -157,7 +157,7 @@ fn no_name_that_a_second_user_swaps_while_outputs_are_written_opens_a_file_of_ro
 }
 
 #[test]
-fn no_directory_that_a_second_user_swaps_for_a_link_has_outputs_in_it() {
+fn no_directory_that_another_user_swaps_for_a_link_receives_outputs() {
     let lab = world(ROLE, OUTPUTS);
     let host = lab.host("h1");
     let runs = race(host, "directory", "grep -q '\"event\":\"untold\"' /srv/run", "0");
@@ -166,7 +166,7 @@ fn no_directory_that_a_second_user_swaps_for_a_link_has_outputs_in_it() {
 }
 
 #[test]
-fn a_second_user_who_swaps_a_managed_path_opens_nothing_of_roots_and_keeps_no_other_path_from_being_corrected() {
+fn a_user_who_swaps_a_managed_path_opens_nothing_of_root_and_stops_no_correction() {
     let lab = world(ROLE, "");
     let host = lab.host("h1");
     race(host, "managed", "[ $code = 1 ]", "0 1");

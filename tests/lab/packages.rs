@@ -147,7 +147,7 @@ fn a_deb_starts_nothing_until_the_host_is_enrolled_and_leaves_nothing_after_a_pu
 }
 
 #[test]
-fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_leaves_what_the_host_knows() {
+fn an_rpm_starts_nothing_until_the_host_is_enrolled_and_keeps_its_state() {
     let lab = lab(".x86_64.rpm");
     let host = lab.host("h1");
     let before = traces(host);

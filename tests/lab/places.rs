@@ -60,7 +60,7 @@ const FAULTS: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn a_place_that_refuses_is_named_and_keeps_nothing_away_but_what_depends_on_it() {
+fn a_path_that_refuses_writes_is_named_and_stops_only_what_depends_on_it() {
     let world = World::new();
     let host = world.host();
     host.write("/srv/lease", LEASE);
@@ -95,7 +95,7 @@ fn a_place_that_refuses_is_named_and_keeps_nothing_away_but_what_depends_on_it()
 }
 
 #[test]
-fn a_usr_that_is_read_only_is_named_before_anything_is_touched_and_what_goes_below_opt_is_applied() {
+fn a_read_only_usr_is_named_before_any_change_and_a_role_below_opt_is_applied() {
     let world = World::new();
     let host = world.host();
     host.run("mount --bind /usr /usr && mount -o remount,bind,ro /usr").ok();
@@ -137,7 +137,7 @@ fn a_usr_that_is_read_only_is_named_before_anything_is_touched_and_what_goes_bel
 }
 
 #[test]
-fn a_file_stays_when_a_release_names_its_directory_otherwise() {
+fn a_file_stays_when_a_release_uses_another_name_of_its_directory() {
     let world = World::new();
     let host = world.host();
     // a link that every host has, one of this host, and a mount
@@ -168,7 +168,7 @@ fn a_file_stays_when_a_release_names_its_directory_otherwise() {
 }
 
 #[test]
-fn a_file_that_is_a_mount_is_written_into_where_the_role_says_so_and_restored_in_the_same_way() {
+fn a_mounted_file_is_written_in_place_if_the_role_says_so_and_restored_likewise() {
     let world = World::new();
     let host = world.host();
     host.run("cp /etc/hosts /srv/hosts && mount --bind /srv/hosts /etc/hosts").ok();

@@ -16,7 +16,7 @@ use crate::support::lab::{H1, Lab, fabric_of};
 type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 #[test]
-fn who_asks_for_a_probe_has_no_rights_and_gets_what_it_needs_for_that_one() {
+fn an_unprivileged_process_runs_a_probe_and_gets_only_what_that_probe_needs() {
     let lab = Lab::new(&[H1]);
     let (host, fabric) = (lab.host("h1"), fabric_of(H1.1));
     let (issuer, key) = (authority(), KeyPair::generate().unwrap());

@@ -12,7 +12,7 @@ fn state(host: Host<'_>, unit: &str) -> String {
 const FAILING: &str = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/false\nRestart=on-failure\nRestartSec=1h\n";
 
 #[test]
-fn a_unit_between_two_of_its_starts_is_stopped_when_a_role_says_so() {
+fn a_unit_between_two_of_its_starts_is_stopped_if_a_role_says_so() {
     let world = World::new();
     let host = world.host();
     let between = |unit: &str| {
@@ -41,7 +41,7 @@ fn a_unit_between_two_of_its_starts_is_stopped_when_a_role_says_so() {
 }
 
 #[test]
-fn a_port_goes_from_the_unit_that_is_to_stop_to_the_one_that_starts() {
+fn a_port_passes_from_the_unit_that_stops_to_the_one_that_starts() {
     let world = World::new();
     let host = world.host();
     let listens = |unit: &str, more: &str| {
@@ -63,7 +63,7 @@ fn a_port_goes_from_the_unit_that_is_to_stop_to_the_one_that_starts() {
 }
 
 #[test]
-fn a_unit_that_refuses_to_be_stopped_is_named_before_anything_is_touched() {
+fn a_unit_that_refuses_to_stop_is_named_before_any_change() {
     let world = World::new();
     let host = world.host();
     host.write(
@@ -92,7 +92,7 @@ fn a_unit_that_refuses_to_be_stopped_is_named_before_anything_is_touched() {
 }
 
 #[test]
-fn accounts_that_somebody_else_has_locked_blame_no_release() {
+fn accounts_that_another_process_has_locked_fail_no_release() {
     let world = World::new();
     let host = world.host();
     world.release("");
@@ -107,7 +107,7 @@ fn accounts_that_somebody_else_has_locked_blame_no_release() {
 }
 
 #[test]
-fn the_home_of_a_user_whose_process_runs_is_not_changed_and_the_unit_is_named() {
+fn the_home_of_a_user_with_a_running_process_stays_and_the_unit_is_named() {
     let world = World::new();
     let host = world.host();
     let role = |home: &str| format!("[[user]]\nname = \"app\"\nhome = \"{home}\"\n");
@@ -126,7 +126,7 @@ fn the_home_of_a_user_whose_process_runs_is_not_changed_and_the_unit_is_named() 
 }
 
 #[test]
-fn a_package_whose_script_failed_is_removed_and_one_that_is_only_unpacked_is_configured() {
+fn a_package_whose_script_failed_is_removed_and_an_unpacked_one_is_configured() {
     let world = World::new();
     let host = world.host();
     offer_script(host, "lab-broken", "test -e /srv/works");
@@ -147,7 +147,7 @@ fn a_package_whose_script_failed_is_removed_and_one_that_is_only_unpacked_is_con
 }
 
 #[test]
-fn settings_of_one_interface_hold_against_those_of_all_now_and_at_the_next_boot() {
+fn settings_of_one_interface_override_those_of_all_now_and_at_the_next_boot() {
     let world = World::new();
     let host = world.host();
     host.run("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.accept_redirects=0; ip link add lab0.100 type veth peer name lab1").ok();
@@ -177,7 +177,7 @@ fn settings_of_one_interface_hold_against_those_of_all_now_and_at_the_next_boot(
 }
 
 #[test]
-fn units_whose_names_are_escaped_are_made_enabled_started_and_taken_away() {
+fn units_with_escaped_names_are_created_enabled_started_and_removed() {
     let world = World::new();
     let host = world.host();
     world.release(

@@ -148,7 +148,7 @@ fn two_touched() -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_bad_release_that_the_canary_stands_touches_one_host_of_the_second_wave_and_no_other() {
+fn a_bad_release_that_passes_the_canary_reaches_one_host_of_the_second_wave() {
     let status = "[status]\netcd = [\"https://192.168.1.11:2379\"]\nca = \"records.pem\"\n";
     let world = World::new(&format!("[rollout]\n{WAVES}"), status);
     world.host("h1").write("/etc/sturdy", "");
@@ -167,7 +167,7 @@ fn a_bad_release_that_the_canary_stands_touches_one_host_of_the_second_wave_and_
 }
 
 #[test]
-fn with_a_lock_server_a_bad_release_touches_no_more_hosts_than_it_has_slots() {
+fn with_a_lock_server_a_bad_release_reaches_no_more_hosts_than_it_has_slots() {
     let url = format!("http://{FABRIC}:3333");
     let mut world = World::new(&format!("[rollout]\nfleetlock = {{ url = {url:?} }}\n"), "");
     let locks = StandIn::new(&[("default", 1)]);

@@ -47,7 +47,7 @@ fn read(host: Host<'_>) -> String {
 }
 
 #[test]
-fn a_service_gets_its_secret_as_a_credential_and_anew_when_it_changes() {
+fn a_service_gets_its_secret_as_a_credential_and_again_when_it_changes() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);

@@ -73,7 +73,7 @@ fn left(host: Host<'_>) -> String {
 const DAEMON: &str = "[[package]]\nname = \"daemon\"\n";
 
 #[test]
-fn what_a_package_ships_stands_there_again_when_no_role_wants_the_place_and_goes_with_the_package() {
+fn a_packages_file_is_restored_when_no_role_manages_it_and_goes_with_the_package() {
     let world = World::new();
     let host = world.host();
     offer(host, "daemon-data", "1", "all", "");
@@ -115,7 +115,7 @@ fn what_a_package_ships_stands_there_again_when_no_role_wants_the_place_and_goes
 }
 
 #[test]
-fn what_a_later_version_of_a_package_ships_is_what_stands_there_again() {
+fn the_file_of_a_packages_later_version_is_the_one_that_is_restored() {
     let world = World::new();
     let host = world.host();
     offer(host, "daemon", "1", "amd64", "");
@@ -133,7 +133,7 @@ fn what_a_later_version_of_a_package_ships_is_what_stands_there_again() {
 }
 
 #[test]
-fn a_run_that_dies_while_the_package_is_installed_remembers_what_the_package_ships_all_the_same() {
+fn a_run_that_dies_during_an_installation_still_records_the_packages_files() {
     let world = World::new();
     let host = world.host();
     host.write(
@@ -153,7 +153,7 @@ fn a_run_that_dies_while_the_package_is_installed_remembers_what_the_package_shi
 }
 
 #[test]
-fn a_package_that_another_needs_by_now_stays_and_so_does_configuration_that_was_there_before_it() {
+fn a_package_that_another_needs_by_now_stays_and_so_does_earlier_configuration() {
     let world = World::new();
     let host = world.host();
     offer(host, "daemon-data", "1", "all", "");
@@ -191,7 +191,7 @@ fn packages(names: &[&str], more: &str) -> String {
 }
 
 #[test]
-fn packages_that_lose_their_roles_together_go_in_one_transaction_where_one_needs_the_other() {
+fn packages_that_become_orphans_together_are_removed_in_one_transaction() {
     let world = World::new();
     let host = world.host();
     let both = packages(&["daemon", "daemon-data"], "");
@@ -236,7 +236,7 @@ fn packages_that_lose_their_roles_together_go_in_one_transaction_where_one_needs
 }
 
 #[test]
-fn packages_of_dnf_that_lose_their_roles_together_go_in_one_transaction_where_one_needs_the_other() {
+fn packages_of_dnf_that_become_orphans_together_are_removed_in_one_transaction() {
     let world = World::new();
     let host = world.host();
     let spec =
@@ -264,7 +264,7 @@ fn packages_of_dnf_that_lose_their_roles_together_go_in_one_transaction_where_on
 }
 
 #[test]
-fn what_an_rpm_ships_stands_there_again_when_no_role_wants_the_place_and_goes_with_the_package() {
+fn an_rpms_file_is_restored_when_no_role_manages_it_and_goes_with_the_package() {
     let world = World::new();
     let host = world.host();
     host.write("/srv/daemon.spec", SPEC);
@@ -352,7 +352,7 @@ const LIST: &str = "[[file]]\npath = \"/etc/apt/sources.list.d/lab.list\"\nconte
 const RULE: &str = "[[file]]\npath = \"/srv/rule\"\ncontent = \"1\\n\"\n";
 
 #[test]
-fn a_source_its_key_and_its_pin_come_before_the_packages_of_one_release_and_configuration_after() {
+fn a_repository_its_key_and_its_pin_precede_packages_and_configuration_follows() {
     let mirror = Mirror::new();
     let (world, host) = (&mirror.world, mirror.world.host());
     for name in ["right", "wrong"] {
@@ -391,7 +391,7 @@ fn a_source_its_key_and_its_pin_come_before_the_packages_of_one_release_and_conf
 }
 
 #[test]
-fn lists_of_packages_are_read_anew_after_a_source_has_changed() {
+fn lists_of_packages_are_read_again_after_a_repository_has_changed() {
     let mirror = Mirror::new();
     let (world, host) = (&mirror.world, mirror.world.host());
     mirror.offer("daemon", "1", None);
@@ -421,7 +421,7 @@ fn lists_of_packages_are_read_anew_after_a_source_has_changed() {
 const REPO: &str = "[[file]]\npath = \"/etc/yum.repos.d/more.repo\"\ncontent = '''\n[more]\nname=more\nbaseurl=http://192.168.1.254/rpm/\ngpgcheck=0\n'''\n";
 
 #[test]
-fn a_mirror_that_is_away_is_waited_for_and_no_release_is_blamed_for_it() {
+fn a_mirror_that_is_down_is_waited_for_and_fails_no_release() {
     let mut mirror = Mirror::new();
     mirror.offer("daemon", "1", None);
     let role = format!("{RULE}{LIST}{DAEMON}{}", file("/etc/daemon/daemon.conf"));
@@ -479,7 +479,7 @@ fn a_mirror_that_is_away_is_waited_for_and_no_release_is_blamed_for_it() {
 }
 
 #[test]
-fn packages_of_another_architecture_on_hold_or_left_by_an_interrupted_dpkg_are_named_as_what_they_are() {
+fn packages_that_are_foreign_on_hold_or_half_installed_are_named_as_such() {
     let world = World::new();
     let host = world.host();
     offer(host, "daemon", "1", "i386", "");
@@ -524,7 +524,7 @@ fn packages_of_another_architecture_on_hold_or_left_by_an_interrupted_dpkg_are_n
 }
 
 #[test]
-fn every_package_of_an_entry_is_told_of_and_restarts_what_watches_it() {
+fn every_package_of_an_entry_is_reported_and_restarts_the_units_that_watch_it() {
     let world = World::new();
     let host = world.host();
     for name in ["daemon", "daemon-data"] {

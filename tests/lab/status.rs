@@ -21,7 +21,7 @@ fn timer(host: Host<'_>, when: &str) {
 }
 
 #[test]
-fn status_tells_when_the_timer_starts_the_next_run_by_the_calendar_and_by_the_monotonic_clock() {
+fn status_shows_the_timers_next_run_by_calendar_and_by_monotonic_clock() {
     let lab = Lab::new(&[H1]);
     let host = lab.host("h1");
     host.copy(env!("CARGO_BIN_EXE_kpull"), "/usr/bin/kpull", 0o755);

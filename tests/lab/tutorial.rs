@@ -108,7 +108,7 @@ fn prompt(line: &str) -> Option<(&str, &str)> {
 }
 
 #[test]
-fn the_tutorial_says_what_its_commands_say() {
+fn the_tutorial_shows_the_output_of_its_commands() {
     let page = fs::read_to_string(PAGE).unwrap();
     let mut world = World::new();
     let mut made = String::new();

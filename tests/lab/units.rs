@@ -39,7 +39,7 @@ mod own {
     }
 
     #[test]
-    fn a_run_does_not_restart_the_unit_that_it_runs_in_and_the_next_start_takes_the_new_definition() {
+    fn a_run_does_not_restart_its_own_unit_whose_next_start_has_the_new_definition() {
         let world = World::new();
         let host = world.host();
         let dropin = |unit: &str, text: &str| {
@@ -168,7 +168,7 @@ fn a_template_s_change_restarts_its_running_instances() {
 }
 
 #[test]
-fn disabling_takes_every_link_away_and_enabling_leaves_those_that_install_asks_for() {
+fn disabling_removes_every_link_and_enabling_leaves_those_of_the_install_section() {
     let world = World::new();
     let host = world.host();
     let before = etc(host);
@@ -199,7 +199,7 @@ fn disabling_takes_every_link_away_and_enabling_leaves_those_that_install_asks_f
 }
 
 #[test]
-fn a_service_that_only_has_a_script_is_enabled_by_what_the_distribution_has_for_that() {
+fn a_service_with_only_an_init_script_is_enabled_by_the_distributions_program() {
     let world = World::new();
     let host = world.host();
     let script = "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: old\n# Required-Start:\n# Required-Stop:\n# Default-Start: 2 3 4 5\n\
@@ -228,7 +228,7 @@ fn a_service_that_only_has_a_script_is_enabled_by_what_the_distribution_has_for_
 }
 
 #[test]
-fn a_unit_that_no_role_has_any_more_stops_with_what_started_it() {
+fn a_unit_that_no_role_defines_any_more_stops_with_what_started_it() {
     let world = World::new();
     let host = world.host();
     let before = etc(host);
@@ -285,7 +285,7 @@ fn a_unit_that_no_role_has_any_more_stops_with_what_started_it() {
 }
 
 #[test]
-fn a_unit_that_changed_on_the_disk_is_read_again_before_it_is_restarted() {
+fn a_unit_that_changed_on_disk_is_reloaded_before_its_restart() {
     let world = World::new();
     let host = world.host();
     let file = "/usr/lib/systemd/system/theirs.service";
@@ -321,7 +321,7 @@ fn a_unit_that_changed_on_the_disk_is_read_again_before_it_is_restarted() {
 }
 
 #[test]
-fn what_is_not_there_any_more_needs_no_restoring() {
+fn a_path_that_no_longer_exists_needs_no_restoring() {
     let world = World::new();
     let host = world.host();
     let unit = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\nAlias=name.service\n";
@@ -354,7 +354,7 @@ fn what_is_not_there_any_more_needs_no_restoring() {
 }
 
 #[test]
-fn a_unit_that_failed_is_called_that_and_not_a_probe() {
+fn a_failed_unit_is_reported_as_a_unit_and_not_as_a_probe() {
     let world = World::new();
     let host = world.host();
     world.release(&service("good.service", "", "state = \"running\""));

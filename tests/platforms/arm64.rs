@@ -73,7 +73,7 @@ fn kpull(arguments: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn trees_are_made_changed_and_taken_back_as_on_amd64() {
+fn trees_are_created_changed_and_undone_as_on_amd64() {
     let here = a_tree_that_changes(Tree::kpull);
     let there = a_tree_that_changes(|tree, arguments| kpull(arguments, &["--root", tree.path().to_str().unwrap()]));
     assert_eq!(there, here);
@@ -105,7 +105,7 @@ fn a_site_is_checked_signed_and_verified() {
 }
 
 #[test]
-fn on_a_kernel_of_arm64_sources_are_confined_and_the_demo_runs_for_root_and_others() {
+fn on_an_arm64_kernel_sources_are_confined_and_the_demo_runs_for_any_user() {
     need(&[("qemu-system-aarch64", "qemu-system-arm"), ("mmdebstrap", "mmdebstrap"), ("cpio", "cpio")]);
     let made = made_by("arm64-kernel");
     let dir = tempfile::tempdir().unwrap();

@@ -119,7 +119,7 @@ const SYSTEMS: &[System] = &[
 ];
 
 #[test]
-fn every_os_release_file_is_read_as_the_system_that_it_is_of() {
+fn every_os_release_file_is_read_as_its_own_system() {
     let mut files: Vec<String> =
         fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
@@ -190,7 +190,7 @@ fn told(site: &Site, words: &str) -> crate::support::site::Output {
 }
 
 #[test]
-fn explain_and_graph_go_by_the_facts_that_were_recorded() {
+fn explain_and_graph_use_recorded_facts() {
     let site = trusting(ANCHORS);
     assert_eq!(
         told(&site, "explain h1 trust.system.dir").exits(0).stdout.lines().next(),
@@ -230,7 +230,7 @@ fn explain_and_graph_go_by_the_facts_that_were_recorded() {
 }
 
 #[test]
-fn a_table_without_a_row_for_a_system_says_which_rows_it_has_and_which_would_do() {
+fn a_table_without_a_row_for_a_system_names_its_rows_and_those_that_would_match() {
     let site = trusting("debian = { dir = \"/a\" }\nubuntu = { dir = \"/b\" }");
     record(&site, "centos-7");
     let error = told(&site, "check --json").exits(1).error();
@@ -262,7 +262,7 @@ fn a_table_without_a_row_for_a_system_says_which_rows_it_has_and_which_would_do(
 }
 
 #[test]
-fn check_says_of_packages_on_images_what_the_host_would_and_warns_of_facts_of_no_host() {
+fn check_judges_packages_on_images_as_the_host_does_and_warns_of_unused_facts() {
     let site = Site::new("test");
     let packages = "[[package]]\nwhen = \"facts.os.id != 'debian'\"\nnames = ['socat', 'jq']\n";
     site.role("tools", &format!("{packages}[[file]]\npath = '/srv/f'\ncontent = ''\n"));

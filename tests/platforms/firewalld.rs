@@ -134,7 +134,7 @@ fn a_firewalld_with_the_interface_of_0_4_goes_through_all_steps_with_either_back
 }
 
 #[test]
-fn what_an_older_firewalld_does_not_have_is_told_before_anything_is_changed() {
+fn a_feature_that_an_older_firewalld_lacks_is_reported_before_any_change() {
     let world = world(Suite::Bookworm);
     let host = world.host();
     make_old(host);

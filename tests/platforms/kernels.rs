@@ -54,7 +54,7 @@ recursive = true
 
 /// The kernel lacks what it is said to lack, or the other tests show nothing.
 #[test]
-fn the_older_kernel_lacks_what_is_younger() {
+fn the_older_kernel_lacks_newer_system_calls() {
     let answers = |version| {
         like(version, || {
             let nameless = open("/tmp", OFlag::O_TMPFILE | OFlag::O_RDWR, Mode::S_IRWXU).err();
@@ -69,27 +69,27 @@ fn the_older_kernel_lacks_what_is_younger() {
 }
 
 #[test]
-fn on_linux_3_10_trees_are_made_changed_and_taken_back() {
+fn on_linux_3_10_trees_are_created_changed_and_undone() {
     all_works_on((3, 10));
 }
 
 #[test]
-fn on_linux_4_18_trees_are_made_changed_and_taken_back() {
+fn on_linux_4_18_trees_are_created_changed_and_undone() {
     all_works_on((4, 18));
 }
 
 #[test]
-fn on_linux_5_4_trees_are_made_changed_and_taken_back() {
+fn on_linux_5_4_trees_are_created_changed_and_undone() {
     all_works_on((5, 4));
 }
 
 #[test]
-fn on_linux_5_14_trees_are_made_changed_and_taken_back() {
+fn on_linux_5_14_trees_are_created_changed_and_undone() {
     all_works_on((5, 14));
 }
 
 #[test]
-fn in_a_container_whose_filter_forbids_what_is_younger_than_5_4_trees_are_made_changed_and_taken_back() {
+fn under_a_filter_of_calls_newer_than_5_4_trees_are_created_changed_and_undone() {
     all_works(&|start| in_container_of((5, 4), start));
 }
 
@@ -161,7 +161,7 @@ fn served(tables: &str) -> (Site, Tree, Server) {
 }
 
 #[test]
-fn without_landlock_a_host_says_what_is_missing_and_goes_on() {
+fn without_landlock_a_host_reports_what_is_missing_and_continues() {
     let (_site, tree, _server) = served("");
     let on = |version, command: &str| like(version, || tree.kpull(command));
     let words = "has no Landlock: the process that talks to the network can read what everybody may read";
@@ -175,7 +175,7 @@ fn without_landlock_a_host_says_what_is_missing_and_goes_on() {
 }
 
 #[test]
-fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_what_it_has() {
+fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_its_release() {
     let (site, tree, server) = served("[sandbox]\nrequire = [\"landlock\", \"user\"]\n");
     let on = |version, command: &str| like(version, || tree.kpull(command));
     let asked = || server.seen().len();
@@ -201,7 +201,7 @@ fn a_host_that_requires_landlock_fetches_nothing_without_it_and_keeps_what_it_ha
 }
 
 #[test]
-fn what_a_sandbox_can_t_be_required_to_have_is_an_error_of_the_configuration() {
+fn a_requirement_that_the_sandbox_can_not_meet_is_a_configuration_error() {
     for (source, require, told) in [
         ("dir = \"/x\"", "selinux", "unknown variant `selinux`, expected `landlock` or `user`"),
         ("git = \"ssh://git@h/x\"", "landlock", "git over ssh does not run in the sandbox"),
@@ -294,7 +294,7 @@ touch /srv/answer
 "#;
 
 #[test]
-fn on_a_real_host_with_linux_3_10_everything_is_made_mended_and_taken_back() {
+fn on_a_real_host_with_linux_3_10_everything_is_created_corrected_and_undone() {
     let world = World::new();
     let host = world.host();
     let run = |command: &str| like((3, 10), || host.run(command));

@@ -11,7 +11,7 @@ const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const KPULL: &str = env!("CARGO_BIN_EXE_kpull");
 
 #[test]
-fn what_is_killed_for_its_memory_fails_alone_and_the_run_goes_on() {
+fn a_program_that_is_killed_for_its_memory_fails_alone_and_the_run_continues() {
     let dir = tempfile::tempdir().unwrap();
     Output::of(Command::new("strip").arg("-o").arg(dir.path().join("kpull")).arg(KPULL).output().unwrap()).exits(0);
     fs::copy(Path::new(REPOSITORY).join("kpull.service"), dir.path().join("kpull.service")).unwrap();

@@ -120,7 +120,7 @@ fn too_new(package: &Path) -> Vec<String> {
 }
 
 #[test]
-fn requirements_of_the_rpm_are_those_that_rpm_of_centos_7_meets() {
+fn rpm_of_centos_7_meets_the_requirements_of_the_rpm() {
     let dir = built(&[]);
     let packages = ending(dir.path(), ".rpm");
     assert!(!packages.is_empty());
@@ -130,7 +130,7 @@ fn requirements_of_the_rpm_are_those_that_rpm_of_centos_7_meets() {
 }
 
 #[test]
-fn wrong_arguments_and_programs_are_refused_with_what_is_wrong_before_anything_is_run_or_made() {
+fn wrong_arguments_and_programs_are_refused_with_the_reason_before_any_step() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let good = stand_in(&dir.path().join("good"), VERSION, "1");

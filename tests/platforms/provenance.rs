@@ -101,7 +101,7 @@ fn read(path: &Path) -> Value {
 }
 
 #[test]
-fn packages_that_fewer_than_the_threshold_have_signed_are_refused_whoever_else_has() {
+fn packages_with_fewer_trusted_signatures_than_the_threshold_are_refused() {
     let built = Built::new(&["tar"]);
     let name = built.provenance().file_name().unwrap().to_str().unwrap().to_owned();
     let few = |count: usize| {
@@ -144,7 +144,7 @@ fn packages_that_fewer_than_the_threshold_have_signed_are_refused_whoever_else_h
 }
 
 #[test]
-fn a_missing_an_altered_and_an_additional_package_are_found_before_anything_of_it_is_run() {
+fn missing_altered_and_additional_packages_are_found_before_any_of_them_runs() {
     let built = Built::new(&[]);
     built.sign("alice").ok();
     built.sign("bob").ok();
@@ -198,7 +198,7 @@ fn a_missing_an_altered_and_an_additional_package_are_found_before_anything_of_i
 }
 
 #[test]
-fn the_provenance_is_a_statement_of_slsa_about_every_file_and_the_same_bytes_each_time() {
+fn the_provenance_is_a_reproducible_slsa_statement_about_every_file() {
     let built = Built::new(&["tar", "deb"]);
     let statement = read(&built.provenance());
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
@@ -251,7 +251,7 @@ fn the_provenance_is_a_statement_of_slsa_about_every_file_and_the_same_bytes_eac
 }
 
 #[test]
-fn the_bill_of_materials_has_what_cargo_links_and_every_field_that_cyclonedx_requires() {
+fn the_bill_of_materials_has_all_linked_crates_and_required_cyclonedx_fields() {
     let text = ran(Command::new(format!("{REPOSITORY}/packaging/sbom")).env("SOURCE_DATE_EPOCH", "1700000000"));
     let bill: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(

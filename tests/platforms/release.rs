@@ -22,7 +22,7 @@ fn bash(dir: &Path, script: &str) -> String {
 }
 
 #[test]
-fn one_script_makes_a_release_and_refuses_what_would_make_a_bad_one() {
+fn one_script_makes_a_release_and_refuses_the_input_of_a_bad_one() {
     let releaser = Releaser::new();
     let (source_dir, out) = (releaser.path("source"), releaser.path("out"));
     source(&source_dir);

@@ -149,7 +149,7 @@ fn one_line_installs_kpull_from_a_signed_repository_and_a_changed_one_is_refused
 }
 
 #[test]
-fn both_architectures_are_signed_and_offered_and_what_is_out_stays_as_it_is() {
+fn both_architectures_are_signed_and_offered_and_published_files_never_change() {
     let releaser = Releaser::new();
     let program = stand_in(&releaser.path("packages-of"), VERSION, "1");
     releaser.build(&program, "amd64", "1");

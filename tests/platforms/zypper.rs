@@ -82,7 +82,7 @@ fn installed(world: &World) -> String {
 }
 
 #[test]
-fn zypper_installs_lowers_and_removes_and_no_apt_wins_on_a_host_of_suse() {
+fn zypper_installs_downgrades_and_removes_even_if_a_suse_host_has_apt() {
     let world = world();
     let host = world.host();
     // the repository and what comes from it in one release
@@ -115,7 +115,7 @@ fn zypper_installs_lowers_and_removes_and_no_apt_wins_on_a_host_of_suse() {
 }
 
 #[test]
-fn what_zypper_says_when_it_fails_is_told_with_what_to_do() {
+fn a_failure_of_zypper_is_reported_with_what_to_do() {
     let world = world();
     let host = world.host();
     world.release(REPO);

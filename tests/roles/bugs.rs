@@ -77,7 +77,7 @@ fn a_load_balancer_that_is_down_has_less_priority_than_any_other() {
 }
 
 #[test]
-fn what_was_done_is_not_done_again() {
+fn a_second_run_has_nothing_left_to_do() {
     for (host, tree) in trees() {
         assert!(tree.left.is_empty(), "{host}: {:?}", tree.left);
         assert_eq!(tree.file("etc/hosts").matches("k8s-api.virtual.local").count(), 1);
@@ -85,7 +85,7 @@ fn what_was_done_is_not_done_again() {
 }
 
 #[test]
-fn firewalld_is_on_everywhere_and_everybody_may_use_little_else_than_the_api() {
+fn firewalld_is_on_everywhere_and_opens_little_else_than_the_api_to_all() {
     for (host, tree) in trees() {
         let catalog = Made::shipped().catalog(host, "amd64");
         let first = catalog.items.iter().find(|item| item.about.kind == "unit").unwrap();
@@ -132,7 +132,7 @@ fn nothing_talks_to_an_api_server_without_tls_and_a_name() {
 }
 
 #[test]
-fn whoever_is_on_no_master_reaches_the_api_through_the_virtual_address() {
+fn hosts_that_are_no_masters_reach_the_api_through_the_virtual_address() {
     let servers = |host: &str| -> BTreeMap<String, String> {
         let server = |config: &Value| config["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
         kubeconfigs(&trees()[host]).map(|(path, config)| (path.to_owned(), server(&config))).collect()
@@ -147,7 +147,7 @@ fn whoever_is_on_no_master_reaches_the_api_through_the_virtual_address() {
 }
 
 #[test]
-fn service_accounts_have_a_key_of_their_own_and_the_authoritys_is_only_where_it_signs() {
+fn service_accounts_have_their_own_key_and_the_authoritys_is_only_where_it_signs() {
     for host in MASTERS {
         let tree = &trees()[host];
         let flags = tree.flags("kube-controller-manager");
@@ -166,7 +166,7 @@ fn service_accounts_have_a_key_of_their_own_and_the_authoritys_is_only_where_it_
 }
 
 #[test]
-fn the_bootstrap_token_is_a_secret_of_the_cluster_that_may_end() {
+fn the_bootstrap_token_is_a_secret_of_the_cluster_that_can_expire() {
     let token = Made::shipped().template("master1", "kubelet-bootstrap", "token.yaml");
     assert!(token.contains("\ntype: bootstrap.kubernetes.io/token\n"), "{token}");
     assert!(token.contains("token-secret: \"<secret bootstrap-token>\"") && !token.contains("expiration"), "{token}");
@@ -199,7 +199,7 @@ fn pods_and_services_have_one_network_each_everywhere() {
 }
 
 #[test]
-fn what_kubelets_ask_for_is_approved_by_the_cluster() {
+fn the_cluster_approves_the_certificate_requests_of_kubelets() {
     let token = Made::shipped().template("master1", "kubelet-bootstrap", "token.yaml");
     let approval = Made::shipped().template("master1", "kubelet-bootstrap", "approval.yaml");
     let group = token.split("auth-extra-groups: ").nth(1).unwrap().trim();
@@ -218,7 +218,7 @@ fn what_kubelets_ask_for_is_approved_by_the_cluster() {
 }
 
 #[test]
-fn etcds_command_line_does_not_say_whether_its_cluster_is_new() {
+fn the_command_line_of_etcd_does_not_depend_on_whether_its_cluster_is_new() {
     for host in MASTERS {
         let tree = &trees()[host];
         let flags = tree.flags("etcd");
@@ -259,7 +259,7 @@ fn etcd_has_one_authority_and_each_member_a_certificate_of_its_own() {
 }
 
 #[test]
-fn no_role_turns_selinux_off_and_load_balancers_are_allowed_no_more_than_to_connect() {
+fn no_role_disables_selinux_and_load_balancers_get_only_the_right_to_connect() {
     let mut allowed = Vec::new();
     for (path, text) in Made::shipped().site.files.iter().filter(|(path, _)| path.ends_with("/role.toml")) {
         let text = String::from_utf8_lossy(text).to_lowercase();
@@ -295,7 +295,7 @@ fn api_servers_and_kubelets_agree_on_privileged_pods() {
 }
 
 #[test]
-fn every_host_goes_by_its_own_name_and_address() {
+fn every_host_uses_its_own_name_and_address() {
     for (host, tree) in trees() {
         let address = Made::shipped().site.hosts[host].address.to_string();
         let (kubelet, proxy) = (tree.flags("kubelet"), tree.flags("kube-proxy"));

@@ -11,7 +11,7 @@ use crate::roles::made::Made;
 use crate::roles::rendered::ADVICE;
 
 #[test]
-fn every_role_has_its_page_and_the_page_says_what_the_role_does() {
+fn every_role_has_a_page_that_says_what_the_role_does() {
     let (mut differ, mut expected) = (Vec::new(), BTreeSet::new());
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
     let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
@@ -56,7 +56,7 @@ fn texts() -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_pages_show_of_the_shipped_hosts_has_as_many_resources_as_these_have() {
+fn pages_show_as_many_resources_of_the_shipped_hosts_as_these_have() {
     let checked = Made::shipped().kpull("check").exits(0).stdout;
     let number = |line: &str| line.split_once(" resources")?.0.rsplit([' ', '(']).next()?.parse::<usize>().ok();
     let host = |line: &str| line.trim_start_matches("✓ ").split([' ', ':']).next().unwrap_or_default().to_owned();
@@ -76,7 +76,7 @@ fn what_pages_show_of_the_shipped_hosts_has_as_many_resources_as_these_have() {
 }
 
 #[test]
-fn every_variable_of_a_role_says_what_it_is() {
+fn every_variable_of_a_role_has_a_description() {
     let mut silent = Vec::new();
     for name in Made::shipped().site.roles.keys() {
         for group in groups(&role(name)) {

@@ -21,17 +21,17 @@ type Shots = BTreeMap<String, String>;
 const ACCOUNTS: [&str; 4] = ["etc/group", "etc/gshadow", "etc/passwd", "etc/shadow"];
 
 #[test]
-fn the_first_master_is_made_as_it_was_reviewed() {
+fn the_first_master_matches_its_reviewed_snapshots() {
     compare("master1", &whole(Made::shipped(), "master1"));
 }
 
 #[test]
-fn a_worker_is_made_as_it_was_reviewed() {
+fn a_worker_matches_its_reviewed_snapshots() {
     compare("node1", &whole(Made::shipped(), "node1"));
 }
 
 #[test]
-fn the_other_masters_differ_from_the_first_as_it_was_reviewed() {
+fn the_other_masters_differ_from_the_first_as_reviewed() {
     let first = contents(Made::shipped(), "master1");
     for host in ["master2", "master3"] {
         compare(host, &different(&first, contents(Made::shipped(), host)));
@@ -39,7 +39,7 @@ fn the_other_masters_differ_from_the_first_as_it_was_reviewed() {
 }
 
 #[test]
-fn a_master_with_nginx_in_place_of_haproxy_differs_as_it_was_reviewed() {
+fn a_master_with_nginx_in_place_of_haproxy_differs_as_reviewed() {
     Made::with_nginx().kpull("check").exits(0);
     let first = contents(Made::shipped(), "master1");
     compare("nginx", &different(&first, contents(Made::with_nginx(), "master1")));

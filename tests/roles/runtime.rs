@@ -54,7 +54,7 @@ fn the_shipped_versions_are_refused_on_cgroup_v2_and_nowhere_else() {
 }
 
 #[test]
-fn check_tells_of_cgroup_v2_where_facts_are_recorded() {
+fn check_reports_cgroup_v2_if_facts_are_recorded() {
     let made = edited(&[]);
     let assumed = facts(&made.site, "node1", "amd64");
     let record = |cgroup: &str| {
@@ -71,7 +71,7 @@ fn check_tells_of_cgroup_v2_where_facts_are_recorded() {
 }
 
 #[test]
-fn the_distribution_s_docker_and_a_newer_kubernetes_go_with_cgroup_v2() {
+fn the_distribution_s_docker_and_a_newer_kubernetes_are_accepted_on_cgroup_v2() {
     let made = edited(&[
         ("site.toml", "[groups.masters]\n", "[vars.docker]\npackage = \"docker.io\"\n\n[groups.masters]\n"),
         ("artifacts.toml", "version = \"1.9.2\"", "version = \"1.20.2\""),
@@ -90,7 +90,7 @@ fn with_containerd() -> Made {
 }
 
 #[test]
-fn containerd_takes_the_place_of_docker_where_the_roles_say_so() {
+fn containerd_replaces_docker_if_the_roles_say_so() {
     let made = with_containerd();
     let tree = made.tree("node1", "amd64");
     let config: toml::Table = tree.file("etc/containerd/config.toml").parse().unwrap();
@@ -142,7 +142,7 @@ fn containerd_comes_from_each_family_s_own_packages_or_from_pinned_tarballs() {
 }
 
 #[test]
-fn a_kubelet_s_file_says_what_its_flags_say_and_a_site_changes_both_in_one_place() {
+fn a_kubelets_file_matches_its_flags_and_a_site_changes_both_in_one_place() {
     let made = edited(&[
         (
             "site.toml",
@@ -166,7 +166,7 @@ fn a_kubelet_s_file_says_what_its_flags_say_and_a_site_changes_both_in_one_place
 }
 
 #[test]
-fn what_a_kubelet_can_not_work_with_is_refused() {
+fn values_that_a_kubelet_can_not_use_are_refused() {
     let whats = |edits: &[(&str, &str, &str)]| {
         let made = tempfile::tempdir().unwrap();
         let files = Files::in_directory(&Made::shipped().path()).unwrap();

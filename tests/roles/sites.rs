@@ -162,7 +162,7 @@ fn layout(name: &str, writers: &[&str], waiters: &[&str]) -> Made {
 }
 
 #[test]
-fn etcd_has_hosts_of_its_own_and_masters_set_the_network_up() {
+fn etcd_has_its_own_hosts_and_masters_configure_the_network() {
     let made = layout("etcd-apart", &["m1", "m2"], &["w1"]);
     let endpoints = "https://10.40.0.11:2379,https://10.40.0.12:2379,https://10.40.0.13:2379";
     let tree = made.tree("m1", "amd64");
@@ -174,7 +174,7 @@ fn etcd_has_hosts_of_its_own_and_masters_set_the_network_up() {
 }
 
 #[test]
-fn masters_run_no_pods_and_workers_set_the_network_up() {
+fn masters_run_no_pods_and_workers_configure_the_network() {
     let made = layout("quiet-masters", &["w1", "w2"], &[]);
     let tree = made.tree("m1", "amd64");
     for program in ["flanneld", "docker", "kubelet", "kube-proxy"] {
@@ -199,7 +199,7 @@ fn a_worker_may_be_a_member_of_etcd() {
 }
 
 #[test]
-fn two_clusters_in_one_repository_know_nothing_of_each_other() {
+fn two_clusters_in_one_repository_share_nothing() {
     let (blue, green) = (Made::new(Some("two-hosts"), |_| {}), Made::new(Some("etcd-apart"), |_| {}));
     let repository = tempfile::tempdir().unwrap();
     for (made, path) in [(&blue, "blue"), (&green, "green")] {
@@ -215,7 +215,7 @@ fn two_clusters_in_one_repository_know_nothing_of_each_other() {
 }
 
 #[test]
-fn what_no_host_of_a_site_writes_is_told_with_the_role_and_a_host() {
+fn a_key_that_no_host_of_a_site_writes_is_reported_with_the_role_and_a_host() {
     for (file, from, to, what) in [
         (
             "roles/flannel/role.toml",
@@ -247,7 +247,7 @@ fn what_no_host_of_a_site_writes_is_told_with_the_role_and_a_host() {
 }
 
 #[test]
-fn a_mistake_in_the_address_plan_is_told_where_it_was_made() {
+fn an_error_in_the_address_plan_is_reported_where_it_is() {
     let made = Made::shipped();
     let copy = tempfile::tempdir().unwrap();
     let at = copy.path().join("site");

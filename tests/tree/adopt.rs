@@ -34,7 +34,7 @@ fn adopt(tree: &Tree, site: &Site, rest: &str) -> Output {
 }
 
 #[test]
-fn what_was_made_by_hand_becomes_a_role_that_changes_nothing_where_it_came_from() {
+fn manual_setup_becomes_a_role_that_changes_nothing_on_its_host() {
     let (tree, site) = (by_hand(), Site::new("test"));
     let things = "web /etc/app app.service /etc/systemd/system/off.service firewall:public sysctl:net.ipv4.ip_forward";
     let output = adopt(&tree, &site, things).exits(0);
@@ -63,7 +63,7 @@ fn what_was_made_by_hand_becomes_a_role_that_changes_nothing_where_it_came_from(
 }
 
 #[test]
-fn nothing_secret_goes_into_a_site_unasked_and_nothing_at_all_after_a_mistake() {
+fn no_secret_enters_a_site_unrequested_and_nothing_does_after_an_error() {
     let (tree, site) = (by_hand(), Site::new("test"));
     tree.write("etc/app/token.conf", "password = x8Kq2Lw9Zr5TbV3n\n");
     tree.write("etc/app/closed.conf", "quiet\n");

@@ -72,7 +72,7 @@ fn the_first_apply_creates_and_the_second_touches_nothing() {
 }
 
 #[test]
-fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
+fn plan_names_drift_and_apply_corrects_it_and_touches_nothing_else() {
     let (_site, tree) = three();
     tree.kpull("apply").exits(0);
     let wanted = tree.snapshot();
@@ -101,7 +101,7 @@ fn drift_is_named_by_plan_and_mended_by_apply_and_nothing_else_is_touched() {
 }
 
 #[test]
-fn a_file_that_somebody_removed_comes_back() {
+fn a_removed_file_is_written_again() {
     let (_site, tree) = three();
     tree.kpull("apply").exits(0);
     let wanted = tree.snapshot();
@@ -112,7 +112,7 @@ fn a_file_that_somebody_removed_comes_back() {
 }
 
 #[test]
-fn the_next_release_changes_what_it_says_differently() {
+fn the_next_release_changes_only_what_it_defines_differently() {
     let (site, tree) = three();
     tree.kpull("apply").exits(0);
     site.file("roles/base/templates/base.conf", "port = {{ port + 1 }}\n").sign();
@@ -124,7 +124,7 @@ fn the_next_release_changes_what_it_says_differently() {
 }
 
 #[test]
-fn sensitive_content_is_nowhere_but_in_the_file_and_in_the_release() {
+fn sensitive_content_is_only_in_the_file_and_in_the_release() {
     let secret = "hunter2-hunter2";
     let site = base(
         "[[file]]\npath = \"/etc/password\"\ncontent = \"hunter2-hunter2\\n\"\nmode = \"0600\"\nsensitive = true\n\
@@ -164,7 +164,7 @@ fn sensitive_content_is_nowhere_but_in_the_file_and_in_the_release() {
 }
 
 #[test]
-fn a_link_where_a_file_is_to_be_is_replaced_and_not_followed() {
+fn a_link_in_place_of_a_file_is_replaced_and_not_followed() {
     let site = base("[[file]]\npath = \"/etc/motd\"\ncontent = \"new\\n\"\n");
     let tree = site.sign().enroll();
     tree.write("etc/victim", "keep\n");
@@ -189,7 +189,7 @@ fn a_link_to_a_directory_outside_the_tree_leads_into_the_tree() {
 }
 
 #[test]
-fn a_directory_where_a_file_is_to_be_is_an_error_and_nothing_is_lost() {
+fn a_directory_in_place_of_a_file_is_an_error_and_nothing_is_lost() {
     let site = base(
         "[[file]]\npath = \"/etc/first\"\ncontent = \"x\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"new\\n\"\n",
     );
@@ -210,7 +210,7 @@ fn a_directory_where_a_file_is_to_be_is_an_error_and_nothing_is_lost() {
 }
 
 #[test]
-fn templates_include_loop_and_know_the_other_hosts() {
+fn templates_can_include_loop_and_use_the_other_hosts() {
     let site = Site::new("test");
     site.file("site.toml", "name = \"test\"\nvars.domain = \"example\"\ngroups.masters.roles = [\"etcd\"]\n");
     site.role("etcd", "requires = [\"base\"]\nvars.port = 2379\n");
@@ -243,7 +243,7 @@ fn templates_include_loop_and_know_the_other_hosts() {
 }
 
 #[test]
-fn for_each_makes_one_of_each_item_and_when_leaves_some_out() {
+fn for_each_makes_a_resource_of_each_item_and_when_omits_some() {
     let (_site, tree) = applied(
         r#"
         vars.names = ["a", "b", "c"]
@@ -323,7 +323,7 @@ fn later_layers_win_maps_merge_and_lists_replace() {
 }
 
 #[test]
-fn explain_tells_the_value_and_every_layer_that_sets_it() {
+fn explain_shows_the_value_and_every_layer_that_sets_it() {
     let site = layered();
     let dir = site.path().to_str().unwrap();
     let explain = |arguments: &[&str]| kpull(&[&["explain", "--site", dir], arguments].concat());
@@ -371,7 +371,7 @@ fn graph_shows_the_order_as_text_dot_mermaid_and_json() {
 }
 
 #[test]
-fn a_host_draws_the_release_that_it_has() {
+fn graph_on_a_host_shows_the_release_that_it_has() {
     let (site, tree) = applied("[[file]]\npath = \"/a\"\ncontent = \"\"\n");
     site.role("base", "");
     assert_eq!(tree.kpull("graph").exits(0).stdout, "base         file:/a\n");
@@ -380,7 +380,7 @@ fn a_host_draws_the_release_that_it_has() {
 }
 
 #[test]
-fn status_tells_of_before_and_after() {
+fn status_shows_the_host_before_and_after_an_apply() {
     let (site, tree) = three();
     assert_eq!(
         tree.kpull("status").exits(0).stdout,
@@ -420,7 +420,7 @@ fn status_tells_of_before_and_after() {
 }
 
 #[test]
-fn plan_of_an_unsigned_site_shows_what_would_come_and_makes_nothing() {
+fn plan_of_an_unsigned_site_shows_the_changes_and_makes_none() {
     let site = base("[[file]]\npath = \"/etc/motd\"\ncontent = \"x\\n\"\n");
     let tree = Tree::new();
     let dir = site.path().to_str().unwrap();
@@ -447,7 +447,7 @@ fn every_line_of_json_is_an_object_with_the_version() {
 }
 
 #[test]
-fn what_kpull_sign_signs_is_applied() {
+fn a_release_of_kpull_sign_is_applied() {
     let site = base("[[file]]\npath = \"/etc/motd\"\ncontent = \"x\\n\"\n");
     let tree = site.enroll();
     let key = Tree::new();
@@ -463,7 +463,7 @@ fn what_kpull_sign_signs_is_applied() {
 
 /// The same tree on every machine, with all kinds that leave something in one.
 #[test]
-fn every_kind_that_has_a_part_in_a_tree_leaves_it_there_and_stays_quiet_then() {
+fn every_kind_applies_its_part_in_a_tree_and_then_changes_nothing() {
     let site = base(
         r#"
         [[directory]]
@@ -587,7 +587,7 @@ fn units_and_firewalls_are_files_and_links_in_a_tree() {
 }
 
 #[test]
-fn commands_packages_and_what_else_needs_a_running_machine_do_nothing_in_a_tree() {
+fn kinds_that_need_a_running_machine_such_as_commands_do_nothing_in_a_tree() {
     let made = tempfile::tempdir().unwrap();
     let marker = made.path().join("marker");
     let (_site, tree) = applied(&format!(

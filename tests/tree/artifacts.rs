@@ -69,7 +69,7 @@ pub fn url_of(path: &Path) -> String {
 }
 
 #[test]
-fn members_of_an_archive_are_installed_and_mended_from_the_store_when_the_publisher_is_gone() {
+fn members_of_an_archive_are_corrected_from_the_store_without_the_publisher() {
     let archive =
         tar_gz(&[("tool-1.0/bin/tool", b"tool 1.0"), ("tool-1.0/README", b"read"), ("tool-1.0/bin/ctl", b"ctl 1.0")]);
     let (publisher, url) = published("tool.tar.gz", &archive);
@@ -109,7 +109,7 @@ fn a_plain_binary_is_installed_under_its_new_name() {
 }
 
 #[test]
-fn another_file_than_the_pinned_one_is_refused_and_nothing_at_all_is_changed() {
+fn a_file_other_than_the_pinned_one_is_refused_and_nothing_changes() {
     let (_publisher, url) = published("tool", b"evil");
     let site = site(std::slice::from_ref(&url), b"good", "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
@@ -137,7 +137,7 @@ pub fn stored(tree: &Tree) -> Vec<String> {
 }
 
 #[test]
-fn more_bytes_than_are_pinned_are_not_taken() {
+fn more_bytes_than_pinned_are_refused() {
     let (_publisher, url) = published("tool", &bytes(5000));
     let site = site(std::slice::from_ref(&url), &bytes(4000), "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
@@ -148,7 +148,7 @@ fn more_bytes_than_are_pinned_are_not_taken() {
 }
 
 #[test]
-fn the_next_mirror_is_used_when_the_first_has_nothing_or_something_else() {
+fn the_next_mirror_is_used_if_the_first_has_no_file_or_another_one() {
     let (publisher, url) = published("tool", b"good");
     let (_other, evil) = published("tool", b"evil");
     let missing = url_of(&publisher.path().join("none"));
@@ -159,7 +159,7 @@ fn the_next_mirror_is_used_when_the_first_has_nothing_or_something_else() {
 }
 
 #[test]
-fn when_no_mirror_has_it_all_are_named() {
+fn if_no_mirror_has_a_file_the_error_names_all_mirrors() {
     let dir = tempfile::tempdir().unwrap();
     let urls: Vec<String> = ["one", "two"].iter().map(|name| url_of(&dir.path().join(name))).collect();
     let site = site(&urls, b"good", "tool = \"/usr/bin/tool\"");
@@ -193,7 +193,7 @@ pub fn cutting(content: Vec<u8>) -> Server {
 }
 
 #[test]
-fn a_download_that_was_cut_goes_on_where_it_ended() {
+fn an_interrupted_download_continues_where_it_ended() {
     let content = bytes(600_000);
     let server = cutting(content.clone());
     let site = site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
@@ -273,7 +273,7 @@ fn rest(from: usize, state: &str) -> (Option<String>, Option<String>) {
 }
 
 #[test]
-fn a_download_goes_on_only_while_the_server_has_the_same_file() {
+fn a_download_continues_only_while_the_server_has_the_same_file() {
     let half = &bytes(10_000)[..5000];
     assert_eq!(goes_on(true, half, "now", web), [rest(5000, "now")]);
     assert_eq!(goes_on(true, half, "then", web), [rest(5000, "then")], "which is answered with all of it");
@@ -286,7 +286,7 @@ fn a_download_goes_on_only_while_the_server_has_the_same_file() {
 }
 
 #[test]
-fn a_download_that_another_address_began_is_gone_on_with_and_begun_anew_if_that_makes_another_file() {
+fn a_download_begun_at_another_address_continues_or_restarts_if_the_file_differs() {
     let content = bytes(10_000);
     let rest = || (Some("bytes=5000-".to_owned()), None);
     for (there, asks) in [(&content[..5000], vec![rest()]), (&[0; 5000], vec![rest(), WHOLE])] {
@@ -302,14 +302,14 @@ fn a_download_that_another_address_began_is_gone_on_with_and_begun_anew_if_that_
 }
 
 #[test]
-fn a_download_that_is_whole_is_not_asked_for_even_if_nobody_knew_how_long_it_is() {
+fn a_complete_download_is_not_requested_even_if_its_size_was_unknown() {
     let content = bytes(10_000);
     assert_eq!(goes_on(true, &content, "now", web), []);
     assert_eq!(goes_on(false, &content, "now", web), []);
 }
 
 #[test]
-fn more_than_the_file_has_is_thrown_away_when_the_server_has_no_such_part() {
+fn a_partial_download_that_is_too_long_is_discarded_if_the_server_has_no_such_range() {
     let more = [bytes(10_000), vec![7; 100]].concat();
     assert_eq!(goes_on(false, &more, "now", web), [rest(10_100, "now"), WHOLE]);
     assert_eq!(goes_on(true, &more, "now", web), [WHOLE], "the pin says that it is too much");
@@ -319,7 +319,7 @@ fn more_than_the_file_has_is_thrown_away_when_the_server_has_no_such_part() {
 }
 
 #[test]
-fn a_part_that_begins_at_the_first_byte_is_the_whole_file() {
+fn a_range_that_begins_at_the_first_byte_is_the_entire_file() {
     let from_zero = |content: &[u8], _: &Received| {
         Answer::new(206, content).with("Content-Range", format!("bytes 0-{0}/{1}", content.len() - 1, content.len()))
     };
@@ -357,7 +357,7 @@ fn a_server_that_sends_more_or_less_than_the_file_has_blocks_no_later_run() {
 }
 
 #[test]
-fn a_store_that_lost_bytes_is_noticed_and_filled_again() {
+fn a_store_that_lost_bytes_is_detected_and_filled_again() {
     let (_publisher, url) = published("tool", b"good");
     let site = site(&[url], b"good", "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
@@ -369,7 +369,7 @@ fn a_store_that_lost_bytes_is_noticed_and_filled_again() {
 }
 
 #[test]
-fn a_member_that_leads_out_of_the_archive_goes_nowhere_but_where_a_role_says() {
+fn a_member_that_leads_out_of_the_archive_is_written_only_where_a_role_says() {
     let archive = tar_gz(&[("tool", b"good"), ("../../etc/cron.d/evil", b"evil")]);
     let (publisher, url) = published("tool.tar.gz", &archive);
     for (member, content) in [("tool", "good"), ("../../etc/cron.d/evil", "evil")] {
@@ -383,7 +383,7 @@ fn a_member_that_leads_out_of_the_archive_goes_nowhere_but_where_a_role_says() {
 }
 
 #[test]
-fn a_member_that_is_not_in_the_archive_is_told_with_the_nearest() {
+fn a_member_that_is_not_in_the_archive_is_reported_with_the_nearest_name() {
     let archive = tar_gz(&[("tool-1.0/tool", b"good")]);
     let (_publisher, url) = published("tool.tar.gz", &archive);
     let site = site(&[url], &archive, "\"tool-1.1/tool\" = \"/usr/bin/tool\"");
@@ -395,7 +395,7 @@ fn a_member_that_is_not_in_the_archive_is_told_with_the_nearest() {
 }
 
 #[test]
-fn a_new_version_replaces_the_old_one_in_one_go() {
+fn a_new_version_replaces_the_old_one_atomically() {
     let (old_publisher, old) = published("tool", b"tool 1");
     let first = site(&[old], b"tool 1", "tool = \"/usr/bin/tool\"");
     let tree = first.sign().enroll();
@@ -433,7 +433,7 @@ fn only_the_member_that_differs_is_replaced_and_a_mode_is_set_in_place() {
 }
 
 #[test]
-fn a_binary_that_others_could_write_to_is_replaced_and_not_given_a_mode() {
+fn a_binary_that_others_could_write_to_is_replaced_and_not_only_given_a_mode() {
     let (_publisher, url) = published("tool", b"good");
     let site = site(&[url], b"good", "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
@@ -446,7 +446,7 @@ fn a_binary_that_others_could_write_to_is_replaced_and_not_given_a_mode() {
 }
 
 #[test]
-fn more_members_than_are_unpacked_at_once_are_all_installed() {
+fn all_members_are_installed_even_if_more_than_are_unpacked_at_once() {
     let names: Vec<String> = (0..600).map(|n| format!("m{n}")).collect();
     let members: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
     let archive = tar_gz(&members);
@@ -462,7 +462,7 @@ fn more_members_than_are_unpacked_at_once_are_all_installed() {
 }
 
 #[test]
-fn an_archive_that_is_not_the_pinned_one_leaves_nothing_and_the_next_address_is_tried() {
+fn an_archive_with_a_wrong_digest_leaves_nothing_and_the_next_address_is_tried() {
     let archive = tar_gz(&[("tool", b"good")]);
     let (_publisher, good) = published("tool.tar.gz", &archive);
     let cut = archive[..archive.len() / 2].to_vec();
@@ -483,7 +483,7 @@ fn an_archive_that_is_not_the_pinned_one_leaves_nothing_and_the_next_address_is_
 }
 
 #[test]
-fn a_download_that_was_complete_is_not_asked_for_again() {
+fn a_complete_download_is_not_requested_again() {
     let archive = tar_gz(&[("tool", &bytes(70_000))]);
     let site = site(&["file:///nowhere/tool.tar.gz".to_owned()], &archive, "tool = \"/usr/bin/tool\"");
     let tree = site.sign().enroll();
@@ -520,7 +520,7 @@ fn packed(options: &[&str]) -> Vec<u8> {
 const INSTALL: &str = "\"tool-1.0/bin/tool\" = \"/usr/bin/tool\"";
 
 #[test]
-fn an_archive_that_xz_has_packed_is_unpacked() {
+fn an_archive_that_xz_compressed_is_unpacked() {
     for options in [["-I", "xz -0"], ["-I", "xz -9e --x86 --lzma2 --check=sha256"], ["-I", "xz -T2 --block-size=4096"]]
     {
         let archive = packed(&options);
@@ -533,7 +533,7 @@ fn an_archive_that_xz_has_packed_is_unpacked() {
 }
 
 #[test]
-fn an_archive_that_its_address_says_nothing_of_is_not_installed_as_the_program() {
+fn an_archive_whose_address_does_not_show_it_is_not_installed_as_the_program() {
     let bzip2 = b"BZh91AY&SY and so on".to_vec();
     let page = b"<!doctype html><html><title>Log in</title>".to_vec();
     for (content, what) in [
@@ -556,7 +556,7 @@ fn an_archive_that_its_address_says_nothing_of_is_not_installed_as_the_program()
 }
 
 #[test]
-fn a_pin_says_what_a_file_is_whose_address_does_not() {
+fn a_pin_names_the_format_of_a_file_whose_address_does_not() {
     let archive = packed(&["-J"]);
     let (_publisher, url) = published("download", &archive);
     for (format, install, path) in [("tar.xz", INSTALL, "usr/bin/tool"), ("file", "tool = \"/srv/tool\"", "srv/tool")] {
@@ -571,7 +571,7 @@ fn a_pin_says_what_a_file_is_whose_address_does_not() {
 }
 
 #[test]
-fn an_archive_that_its_name_says_is_of_a_kind_that_nothing_reads_is_refused_by_check() {
+fn check_refuses_an_archive_whose_name_shows_an_unsupported_format() {
     for (name, what) in [
         ("tool.tar.bz2", "compressed with bzip2"),
         ("tool.7z", "a 7-Zip archive"),
@@ -590,7 +590,7 @@ fn an_archive_that_its_name_says_is_of_a_kind_that_nothing_reads_is_refused_by_c
 }
 
 #[test]
-fn several_members_of_what_is_one_file_are_refused_by_check() {
+fn check_refuses_several_members_of_a_file_that_is_no_archive() {
     let site = site(&["https://example.org/tool".to_owned()], b"any", "a = \"/a\", b = \"/b\"");
     let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
     assert!(error["error"].as_str().unwrap().contains("the artifact is one file, as its name tells"), "{error}");

@@ -56,7 +56,7 @@ fn own() -> (Site, Tree) {
 }
 
 #[test]
-fn what_no_role_wants_any_more_is_as_it_was_before_kpull_came() {
+fn orphans_return_to_their_prior_state() {
     let (site, tree) = own();
     let before = tree.snapshot();
     tree.kpull("apply").exits(0);
@@ -82,7 +82,7 @@ fn what_no_role_wants_any_more_is_as_it_was_before_kpull_came() {
 }
 
 #[test]
-fn a_directory_with_something_of_others_in_it_stays() {
+fn an_orphaned_directory_with_files_of_others_stays() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     tree.write("srv/made/mine", "x");
@@ -112,7 +112,7 @@ fn an_edit_by_hand_is_saved_before_it_is_overwritten_or_removed() {
 }
 
 #[test]
-fn what_stood_there_when_a_release_came_comes_back_also_when_nothing_was_to_be_done_then() {
+fn prior_state_is_restored_even_if_a_release_found_nothing_to_change() {
     let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n");
     let tree = site.sign().enroll();
     tree.write("etc/a", "a\n");
@@ -125,7 +125,7 @@ fn what_stood_there_when_a_release_came_comes_back_also_when_nothing_was_to_be_d
 }
 
 #[test]
-fn a_path_that_another_kind_takes_over_is_not_given_back_in_between() {
+fn a_path_that_another_kind_takes_over_is_not_restored_in_between() {
     let site = base("[[file]]\npath = \"/etc/x\"\ncontent = \"one\\n\"\n");
     let tree = site.sign().enroll();
     tree.write("etc/x", "somebody's\n");
@@ -140,7 +140,7 @@ fn a_path_that_another_kind_takes_over_is_not_given_back_in_between() {
 }
 
 #[test]
-fn what_is_disowned_stays_when_its_role_is_gone() {
+fn a_disowned_resource_stays_when_its_role_is_removed() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     tree.kpull("disown file:/etc/was.conf").exits(0);
@@ -154,7 +154,7 @@ fn what_is_disowned_stays_when_its_role_is_gone() {
 }
 
 #[test]
-fn what_only_lies_there_is_given_back_after_the_new_lies_there_and_before_the_first_unit() {
+fn orphaned_files_are_pruned_after_new_files_and_before_the_first_unit() {
     let role = |name: &str, more: &str| {
         format!(
             "[[file]]\npath = \"/etc/{name}\"\ncontent = \"x\"\n[[unit]]\nname = \"web.service\"\ncontent = \"[Service]\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n\"\n{more}"
@@ -183,7 +183,7 @@ fn what_only_lies_there_is_given_back_after_the_new_lies_there_and_before_the_fi
 }
 
 #[test]
-fn what_is_held_is_left_alone_until_its_time_is_over() {
+fn a_held_resource_is_left_alone_until_its_hold_ends() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     assert!(tree.kpull("hold file:/etc/was.conf --for 8x --reason r").stderr.contains("write it like 90m, 8h or 3d"));
@@ -203,7 +203,7 @@ fn what_is_held_is_left_alone_until_its_time_is_over() {
 }
 
 #[test]
-fn what_is_held_and_no_role_wants_any_more_is_given_back_when_its_time_is_over() {
+fn a_held_orphan_is_pruned_when_its_hold_ends() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     tree.kpull("hold file:/etc/was.conf --for 2h --reason hotfix").exits(0);
@@ -232,7 +232,7 @@ fn what_is_held_and_no_role_wants_any_more_is_given_back_when_its_time_is_over()
 }
 
 #[test]
-fn a_rollback_is_the_older_release_whole_and_holds_until_a_newer_one_comes() {
+fn a_rollback_applies_all_of_the_older_release_and_lasts_until_a_newer_one_comes() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     let first = tree.snapshot();
@@ -263,7 +263,7 @@ fn a_rollback_is_the_older_release_whole_and_holds_until_a_newer_one_comes() {
 }
 
 #[test]
-fn a_release_that_can_not_be_applied_whole_is_taken_back_and_tried_no_more_than_twice() {
+fn a_release_that_can_not_be_applied_whole_is_rolled_back_and_tried_at_most_twice() {
     let good = "[[file]]\npath = \"/etc/a\"\ncontent = \"good\\n\"\n";
     let site = base(good);
     let tree = site.sign().enroll();
@@ -297,7 +297,7 @@ fn a_release_that_can_not_be_applied_whole_is_taken_back_and_tried_no_more_than_
 }
 
 #[test]
-fn a_release_that_was_no_good_is_tried_once_more_by_itself_when_its_time_has_come() {
+fn a_failed_release_is_tried_once_more_automatically_when_its_retry_is_due() {
     let good = "[[file]]\npath = \"/etc/a\"\ncontent = \"good\\n\"\n";
     let site = base(good);
     let tree = site.sign().enroll();
@@ -318,7 +318,7 @@ fn a_release_that_was_no_good_is_tried_once_more_by_itself_when_its_time_has_com
 }
 
 #[test]
-fn a_host_that_stays_with_an_earlier_release_tells_of_its_source_all_the_same() {
+fn a_host_that_stays_on_an_earlier_release_still_reports_its_source() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     site.role("base", &MANY.replace("443/tcp", "8443/tcp")).sign();
@@ -330,7 +330,7 @@ fn a_host_that_stays_with_an_earlier_release_tells_of_its_source_all_the_same() 
 }
 
 #[test]
-fn a_host_that_owes_a_contact_goes_on_when_a_source_answers_and_back_when_none_does() {
+fn a_host_with_a_pending_contact_continues_if_a_source_answers_or_rolls_back() {
     let (site, tree) = own();
     tree.kpull("apply").exits(0);
     let first = tree.snapshot();
@@ -350,7 +350,7 @@ fn a_host_that_owes_a_contact_goes_on_when_a_source_answers_and_back_when_none_d
 }
 
 #[test]
-fn a_first_release_that_fails_stays_for_the_next_run_to_go_on_with() {
+fn a_first_release_that_fails_stays_and_the_next_run_continues_it() {
     let site =
         base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n[[file]]\npath = \"/dead/end/file\"\ncontent = \"x\"\n");
     let tree = site.sign().enroll();
@@ -364,7 +364,7 @@ fn a_first_release_that_fails_stays_for_the_next_run_to_go_on_with() {
 }
 
 #[test]
-fn old_generations_go_and_the_state_directory_does_not_grow() {
+fn old_generations_are_removed_and_the_state_directory_does_not_grow() {
     let role = |number: u32| format!("[[file]]\npath = \"/etc/a\"\ncontent = \"{number}\\n\"\n");
     let site = base(&role(0));
     let tree = site.sign().enroll();

@@ -91,7 +91,7 @@ macro_rules! refused {
 }
 
 #[test]
-fn the_site_that_all_this_starts_from_is_right() {
+fn the_site_that_these_tests_start_from_is_valid() {
     let site = good();
     let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]).exits(0);
     assert_eq!(checked.stdout, "✓ h1               2 resources of 1 role\n");
@@ -140,16 +140,16 @@ refused! {
     a_variable_of_the_wrong_type_in_a_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"{{ port }}\""))],
         "roles/base/role.toml:14:11", "`file[1].content` can't be read: invalid type: integer `80`, expected a string", "";
 
-    toml_that_is_none: [("host_vars/h1.toml", "address = 10.0.0.1\n")],
+    invalid_toml: [("host_vars/h1.toml", "address = 10.0.0.1\n")],
         "host_vars/h1.toml:1:15", "host_vars/h1.toml is not TOML: invalid float, expected nothing", "a text stands in double quotes, a list in brackets, and each key on a line of its own";
 
-    a_key_that_stands_twice: [("host_vars/h1.toml", &format!("{HOST}groups = []\n"))],
+    a_duplicate_key: [("host_vars/h1.toml", &format!("{HOST}groups = []\n"))],
         "host_vars/h1.toml:3:1", "host_vars/h1.toml is not TOML: duplicate key", "it is set before already: keep one of them";
 
     a_variable_that_a_template_misspells: [("roles/base/templates/base.conf", "# é\nport = {{ prot }}\n")],
         "roles/base/templates/base.conf:2:11", "`prot` is not defined", "did you mean `port`?";
 
-    a_variable_that_nothing_is_like: [("roles/base/templates/base.conf", "\n\n{{ something_else }}\n")],
+    a_variable_without_a_similar_name: [("roles/base/templates/base.conf", "\n\n{{ something_else }}\n")],
         "roles/base/templates/base.conf:3:4", "`something_else` is not defined",
         "a role declares its variables under [vars], or under `required` when a host has to set them";
 
@@ -162,7 +162,7 @@ refused! {
     a_variable_that_a_condition_misspells: [("roles/base/role.toml", &role("[[file]]\nwhen = \"prot == 80\"\npath = \"/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:9", "`prot` is not defined", "did you mean `port`?";
 
-    a_fact_that_there_is_none_of: [("roles/base/templates/base.conf", "{{ facts.acrh }}\n")],
+    an_unknown_fact: [("roles/base/templates/base.conf", "{{ facts.acrh }}\n")],
         "roles/base/templates/base.conf:1:4", "`facts.acrh` is not defined", "did you mean `facts.arch`?";
 
     for_each_over_a_number: [("roles/base/role.toml", &role("[[file]]\nfor_each = \"port\"\npath = \"/x\"\ncontent = \"\""))],
@@ -171,23 +171,23 @@ refused! {
     a_condition_that_is_a_number: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port + 1\"\npath = \"/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`when` needs true or false, and `port + 1` is neither", "compare: `when = \"name == 'x'\"`";
 
-    a_condition_that_is_no_expression: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port =\"\npath = \"/x\"\ncontent = \"\""))],
+    an_invalid_condition: [("roles/base/role.toml", &role("[[file]]\nwhen = \"port =\"\npath = \"/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:14", "the value can't be made: unexpected input after expression", "";
 
-    a_circle_of_variables: [("site.toml", &format!("{SITE}vars.one = \"{{{{ two }}}}\"\nvars.two = \"{{{{ one }}}}\"\n")), ("roles/base/templates/base.conf", "{{ one }}")],
+    circular_variables: [("site.toml", &format!("{SITE}vars.one = \"{{{{ two }}}}\"\nvars.two = \"{{{{ one }}}}\"\n")), ("roles/base/templates/base.conf", "{{ one }}")],
         "site.toml:4:12", "variables need each other in a circle: one → two → one", "give one of them a value of its own";
 
-    a_circle_of_roles: [("roles/base/role.toml", &head("requires = [\"other\"]")), ("roles/other/role.toml", "summary = \"x\"\nrequires = [\"base\"]\n")],
+    circular_roles: [("roles/base/role.toml", &head("requires = [\"other\"]")), ("roles/other/role.toml", "summary = \"x\"\nrequires = [\"base\"]\n")],
         "roles/other/role.toml:2:13", "roles require each other in a circle: base → other → base",
         "take one `requires` away, or move what both need into a role of its own";
 
-    a_role_that_requires_what_there_is_not: [("roles/base/role.toml", &head("requires = [\"bse\"]"))],
+    a_role_that_requires_a_missing_role: [("roles/base/role.toml", &head("requires = [\"bse\"]"))],
         "roles/base/role.toml:3:13", "there is no role `bse`", "did you mean `base`?";
 
-    a_circle_of_resources: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/b\"]\n[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/a\"]"))],
+    circular_resources: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/b\"]\n[[file]]\npath = \"/b\"\ncontent = \"\"\nafter = [\"file:/a\"]"))],
         "roles/base/role.toml:12:1", "resources wait for each other in a circle: file:/a → file:/b → file:/a", "take one `after`, `before` or `needs` away";
 
-    after_what_there_is_not: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
+    after_a_missing_resource: [("roles/base/role.toml", &role("[[file]]\npath = \"/a\"\ncontent = \"\"\nafter = [\"file:/etc/mtd\"]"))],
         "roles/base/role.toml:12:1", "`file:/a` is to come after `file:/etc/mtd`, and there is no such resource on this host", "did you mean `file:/etc/motd`?";
 
     one_path_twice_in_a_role: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd\"\ncontent = \"\""))],
@@ -201,17 +201,17 @@ refused! {
     a_file_below_a_file: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/motd/x\"\ncontent = \"\""))],
         "roles/base/role.toml:12:1", "`/etc/motd/x` can't be: `/etc/motd` is a file, so nothing can stand below it", "the file is at roles/base/role.toml:4:1; give one of them another path";
 
-    a_required_variable_that_nobody_sets: [("roles/base/role.toml", &head("required = [\"name\"]"))],
+    a_required_variable_that_is_not_set: [("roles/base/role.toml", &head("required = [\"name\"]"))],
         "roles/base/role.toml:3:13", "h1 has to set `base.name`",
         "add `name = …` under [vars.base] in host_vars/h1.toml, or in a group";
 
-    a_role_of_a_host_that_there_is_not: [("host_vars/h1.toml", &format!("{HOST}roles = [\"bas\"]\n"))],
+    a_missing_role_of_a_host: [("host_vars/h1.toml", &format!("{HOST}roles = [\"bas\"]\n"))],
         "host_vars/h1.toml:3:10", "there is no role `bas`", "did you mean `base`?";
 
-    a_role_of_a_group_that_there_is_not: [("site.toml", &format!("{SITE}groups.db.roles = [\"etcd\"]\n"))],
+    a_missing_role_of_a_group: [("site.toml", &format!("{SITE}groups.db.roles = [\"etcd\"]\n"))],
         "site.toml:4:20", "there is no role `etcd`", "the site has these: base";
 
-    a_group_that_there_is_not: [("host_vars/h1.toml", "address = \"10.0.0.1\"\ngroups = [\"wbe\"]\n")],
+    a_missing_group: [("host_vars/h1.toml", "address = \"10.0.0.1\"\ngroups = [\"wbe\"]\n")],
         "host_vars/h1.toml:2:11", "there is no group `wbe`", "did you mean `web`?";
 
     a_misspelled_variable_of_a_role_in_host_vars: [("host_vars/h1.toml", &format!("{HOST}vars.base.prot = 81\n"))],
@@ -226,10 +226,10 @@ refused! {
         "site.toml:4:22", "unknown key `prot`",
         "did you mean `port`?; the role `base` declares its variables in roles/base/role.toml";
 
-    a_role_s_variables_that_are_no_table: [("host_vars/h1.toml", &format!("{HOST}vars.base = 81\n"))],
+    variables_of_a_role_that_are_no_table: [("host_vars/h1.toml", &format!("{HOST}vars.base = 81\n"))],
         "host_vars/h1.toml:3:13", "`base` is a role, so its variables go into a table", "write [vars.base]";
 
-    a_variable_with_a_name_that_templates_know: [("roles/base/role.toml", &head("vars.hosts = []"))],
+    a_variable_with_a_reserved_name: [("roles/base/role.toml", &head("vars.hosts = []"))],
         "roles/base/role.toml:3:6", "a variable can't be called `hosts`",
         "templates know these names already: host, hosts, facts, artifacts, item, loop, make_kubeconfig, pki_file, secret, self";
 
@@ -239,19 +239,19 @@ refused! {
     an_address_in_a_template_with_five_parts: [("roles/base/templates/base.conf", "x\n{{ '192.168.1.102.2' | address }}\n")],
         "roles/base/templates/base.conf:2:24", "the template can't be rendered: `192.168.1.102.2` is not an IP address", "";
 
-    a_network_that_is_none: [("roles/base/templates/base.conf", "{{ '10.254.0.0/33' | cidr_host(1) }}\n")],
+    an_invalid_network: [("roles/base/templates/base.conf", "{{ '10.254.0.0/33' | cidr_host(1) }}\n")],
         "roles/base/templates/base.conf:1:22", "the template can't be rendered: `10.254.0.0/33` is not a network; write it like 10.0.0.0/16", "";
 
-    a_mode_that_is_none: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nmode = \"0888\""))],
+    an_invalid_mode: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nmode = \"0888\""))],
         "roles/base/role.toml:15:8", "`file[1].mode` can't be read: `0888` is not a mode; write it as three or four octal digits, like \"0644\"", "";
 
-    a_path_that_climbs: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/../x\"\ncontent = \"\""))],
+    a_path_with_a_parent_component: [("roles/base/role.toml", &role("[[file]]\npath = \"/etc/../x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
 
-    a_path_that_starts_nowhere: [("roles/base/role.toml", &role("[[file]]\npath = \"etc/x\"\ncontent = \"\""))],
+    a_relative_path: [("roles/base/role.toml", &role("[[file]]\npath = \"etc/x\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`file[1].path` can't be read: `etc/x` is not an absolute path", "";
 
-    a_path_that_a_variable_makes_climb: [("site.toml", &format!("{SITE}vars.where = \"../x\"\n")), ("roles/base/role.toml", &role("[[file]]\npath = \"/etc/{{ where }}\"\ncontent = \"\""))],
+    a_parent_component_from_a_variable: [("site.toml", &format!("{SITE}vars.where = \"../x\"\n")), ("roles/base/role.toml", &role("[[file]]\npath = \"/etc/{{ where }}\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`file[1].path` can't be read: `/etc/../x` has to be written without `.`, `..`, doubled slashes or one at its end", "";
 
     a_file_with_neither_content_nor_source: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\""))],
@@ -269,16 +269,16 @@ refused! {
     a_list_in_a_text: [("site.toml", &format!("{SITE}vars.list = [1]\n")), ("roles/base/templates/base.conf", "a\n {{ list }}\n")],
         "roles/base/templates/base.conf:2:5", "the template can't be rendered: a sequence can't stand in a text; for a list there is `join`", "";
 
-    a_filter_that_there_is_none_of: [("roles/base/templates/base.conf", "{{ '10.0.0.0/8' | cidr_hots(1) }}\n")],
+    an_unknown_filter: [("roles/base/templates/base.conf", "{{ '10.0.0.0/8' | cidr_hots(1) }}\n")],
         "roles/base/templates/base.conf:1:19", "the template can't be rendered: filter cidr_hots is unknown", "did you mean `cidr_host`?";
 
     a_filter_of_the_engine_that_is_misspelled: [("roles/base/templates/base.conf", "{{ port | defualt(1) }}\n")],
         "roles/base/templates/base.conf:1:11", "the template can't be rendered: filter defualt is unknown", "did you mean `default`?";
 
-    an_include_that_there_is_none_of: [("roles/base/templates/base.conf", "x\n{% include 'haed.conf' %}\n"), ("roles/base/templates/head.conf", "")],
+    a_missing_include: [("roles/base/templates/base.conf", "x\n{% include 'haed.conf' %}\n"), ("roles/base/templates/head.conf", "")],
         "roles/base/templates/base.conf:2:4", "the template can't be rendered: there is no template `haed.conf` in the role", "did you mean `head.conf`?";
 
-    a_mistake_in_an_included_template: [("roles/base/templates/base.conf", "x\n{% include 'head.conf' %}\n"), ("roles/base/templates/head.conf", "\n{{ prot }}\n")],
+    an_error_in_an_included_template: [("roles/base/templates/base.conf", "x\n{% include 'head.conf' %}\n"), ("roles/base/templates/head.conf", "\n{{ prot }}\n")],
         "roles/base/templates/head.conf:2:4", "`prot` is not defined", "did you mean `port`?";
 
     a_block_that_does_not_end: [("roles/base/templates/base.conf", "{% for x in hosts %}\nx\n")],
@@ -296,7 +296,7 @@ refused! {
     an_artifact_without_an_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
         "artifacts.toml:3:9", "etcd (amd64) has no address", "set `url`, or `urls` with mirrors in the order to try";
 
-    an_artifact_with_an_address_that_nobody_speaks: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"ftp://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
+    an_artifact_with_an_unsupported_address: [("artifacts.toml", "[etcd]\nversion = \"1\"\namd64 = { url = \"ftp://h/x\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }\n")],
         "artifacts.toml:3:17", "`ftp://h/x` is not an http:// or https:// address", "write it out, such as https://HOST/DIRECTORY";
 
     an_artifact_for_no_processor: [("artifacts.toml", "[etcd]\nversion = \"1\"\n")],
@@ -313,36 +313,36 @@ refused! {
 }
 
 refused! {
-    a_restart_for_what_there_is_not: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/bse.conf\"]"))],
+    a_restart_for_a_missing_resource: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/bse.conf\"]"))],
         "roles/base/role.toml:12:1", "`unit:a.service` watches `template:/etc/bse.conf`, and there is no such resource on this host", "did you mean `template:/etc/base.conf`?";
 
     a_unit_of_no_type: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.servcie\"\ncontent = \"\""))],
         "roles/base/role.toml:13:8", "`unit[0].name` can't be read: `a.servcie` is not the name of a unit: did you mean `a.service`?", "";
 
-    a_firewall_for_a_network_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nallow = [{ port = \"80/tcp\", from = \"10.0.0.0/33\" }]"))],
+    a_firewall_for_an_invalid_network: [("roles/base/role.toml", &role("[[firewall]]\nallow = [{ port = \"80/tcp\", from = \"10.0.0.0/33\" }]"))],
         "roles/base/role.toml:13:36", "`firewall[0].allow[0].from` can't be read: `10.0.0.0/33` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address (02:00:00:00:00:01) nor a set (ipset:NAME)", "";
 
-    a_firewall_for_a_port_that_is_none: [("roles/base/role.toml", &role("[[firewall]]\nports = [\"80/tpc\"]"))],
+    a_firewall_for_an_invalid_port: [("roles/base/role.toml", &role("[[firewall]]\nports = [\"80/tpc\"]"))],
         "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";
 
     a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
         "roles/base/role.toml:13:7", "`run` of this command can't be used: say when it is to run: set `creates`, `unless` or `only_if`", "";
 
-    an_account_name_that_is_none: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
+    an_invalid_account_name: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
         "roles/base/role.toml:13:8", "`user[0].name` can't be read: `-etcd` is not an account name: it begins with `-`, `+` or `~`", "";
 
-    an_account_that_no_useradd_makes: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd Two\""))],
+    an_account_name_that_useradd_refuses: [("roles/base/role.toml", &role("[[user]]\nname = \"Etcd Two\""))],
         "roles/base/role.toml:13:8", "`name` of this user can't be used: `Etcd Two` can't be the name of a new account: letters (a to z), digits, `_`, `.` and `-`, at most 32, and not only digits; a `$` may be the last", "";
 
     an_owner_by_number: [("roles/base/role.toml", &role("[[file]]\npath = \"/x\"\ncontent = \"\"\nowner = \"1000\""))],
         "roles/base/role.toml:15:9", "`file[1].owner` can't be read: `1000` is not an account name: it is a number; write the name that belongs to it (`getent passwd NUMBER`, `getent group NUMBER`)", "";
 
-    a_unit_that_watches_a_template_which_can_t_be_rendered_is_told_once: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/base.conf\"]")), ("roles/base/templates/base.conf", "{{ prot }}")],
+    a_unit_that_watches_an_unrenderable_template_is_reported_once: [("roles/base/role.toml", &role("[[unit]]\nname = \"a.service\"\ncontent = \"[Service]\\nExecStart=/bin/a\\n\"\nrestart_when = [\"template:/etc/base.conf\"]")), ("roles/base/templates/base.conf", "{{ prot }}")],
         "roles/base/templates/base.conf:1:4", "`prot` is not defined", "did you mean `port`?";
 }
 
 #[test]
-fn text_that_is_not_utf_8_has_a_place() {
+fn invalid_utf_8_is_reported_with_its_place() {
     let files = [
         ("roles/base/templates/base.conf", &b"a\n\xc3\xa9\xffb"[..], "roles/base/templates/base.conf", 2, 2),
         ("host_vars/h1.toml", b"address = \"\xff\"", "host_vars/h1.toml", 1, 12),
@@ -358,7 +358,7 @@ fn text_that_is_not_utf_8_has_a_place() {
 }
 
 #[test]
-fn a_role_without_a_role_toml_is_refused_by_check_and_no_host_reads_it() {
+fn check_refuses_a_role_without_a_role_toml_and_no_host_reads_it() {
     let site = good();
     let tree = site.sign().file("roles/db/templates/x", "").sign().enroll();
     let error = kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]).exits(1).error();
@@ -368,7 +368,7 @@ fn a_role_without_a_role_toml_is_refused_by_check_and_no_host_reads_it() {
 }
 
 #[test]
-fn a_host_that_the_site_does_not_have_is_told_with_the_nearest() {
+fn a_host_that_the_site_does_not_have_is_reported_with_the_nearest_name() {
     let site = good();
     let tree = site.sign().enroll();
     for (host, help) in [
@@ -384,7 +384,7 @@ fn a_host_that_the_site_does_not_have_is_told_with_the_nearest() {
 }
 
 #[test]
-fn a_link_in_a_site_is_refused_by_check_and_by_sign() {
+fn check_and_sign_refuse_a_link_in_a_site() {
     let site = good();
     let tree = Tree::new();
     symlink("base.conf", site.path().join("roles/base/templates/link")).unwrap();
@@ -409,7 +409,7 @@ fn a_broken_site_is_not_signed() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_and_each_once() {
+fn all_errors_are_reported_at_once_and_each_once() {
     let site = good();
     site.host("h1", &format!("{HOST}vars.domian = 1\nvars.base.prot = 2\n"));
     site.host("h2", "address = \"10.0.0.2\"\ngroups = [\"wbe\"]\nroles = [\"bsae\"]\n");
@@ -468,7 +468,7 @@ fn an_unknown_key_of_kpull_toml_is_named() {
 }
 
 #[test]
-fn a_kpull_toml_without_what_it_needs_says_what() {
+fn a_kpull_toml_without_a_required_key_names_the_key() {
     let help = "add [[source]] with `git`, `http` or `dir`";
     for config in [TRUST.to_owned(), format!("source = []\n{TRUST}")] {
         misconfigured(&config, None, "DIR/kpull.toml names no source", None, help);
@@ -487,7 +487,7 @@ fn a_source_of_two_kinds_is_refused() {
 }
 
 #[test]
-fn a_threshold_that_nobody_or_everybody_reaches_is_refused() {
+fn a_threshold_of_zero_or_above_the_number_of_keys_is_refused() {
     let help = "set `threshold` under [trust] in kpull.toml to between 1 and the number of keys whose `namespaces` has release@kpull";
     for threshold in [0, 2] {
         let config = format!("{TRUST}threshold = {threshold}\n[[source]]\ndir = \"/x\"\n");
@@ -497,7 +497,7 @@ fn a_threshold_that_nobody_or_everybody_reaches_is_refused() {
 }
 
 #[test]
-fn signers_that_cannot_be_read_are_told_with_their_line() {
+fn unreadable_signers_are_reported_with_their_line() {
     let config = format!("{TRUST}[[source]]\ndir = \"/x\"\n");
     let help = "add a line like: alice namespaces=\"release@kpull\" ssh-ed25519 AAAA…";
     misconfigured(&config, Some("# none\n"), "DIR/allowed_signers allows nobody to sign releases", None, help);
@@ -512,7 +512,7 @@ fn signers_that_cannot_be_read_are_told_with_their_line() {
 }
 
 #[test]
-fn credentials_in_an_address_reach_no_message_nor_the_excerpt_beside_it() {
+fn credentials_in_an_address_appear_in_no_message_and_no_excerpt() {
     let tree = Tree::new();
     tree.configure("[[source]]\nhttp = \"https://me:hunter2@h/\"\ndri = \"/x\"\n");
     for command in ["apply", "apply --json", "status"] {
@@ -529,7 +529,7 @@ fn credentials_in_an_address_reach_no_message_nor_the_excerpt_beside_it() {
 }
 
 #[test]
-fn a_host_that_is_not_enrolled_says_so() {
+fn an_unenrolled_host_reports_that_it_is_not_enrolled() {
     let tree = Tree::new();
     let error = tree.kpull("apply --json").exits(1).error();
     let path = tree.at("etc/kpull/kpull.toml");

@@ -67,14 +67,14 @@ macro_rules! found {
 }
 
 #[test]
-fn the_site_that_all_this_starts_from_is_right() {
+fn the_site_that_these_tests_start_from_is_valid() {
     let site = good();
     let checked = kpull(&["check", "--site", site.path().to_str().unwrap()]).exits(0);
     assert_eq!(checked.stdout, "✓ h1               4 resources of 1 role\n");
 }
 
 #[test]
-fn comments_in_any_language_and_a_byte_order_mark_are_no_mistake() {
+fn comments_in_any_language_and_a_byte_order_mark_are_valid() {
     let site = good();
     for comment in ["für alle", "für alle: x", "a — b = c", "x→=y", "日本語: 'x'"] {
         for (path, text) in
@@ -120,7 +120,7 @@ found! {
 }
 
 #[test]
-fn what_a_host_has_no_use_for_it_does_not_read() {
+fn a_host_reads_nothing_that_it_does_not_use() {
     let site = good();
     site.file("roles/app/role.toml", "summary = \"Nothing\"\n");
     let tree = site.sign().enroll();
@@ -129,7 +129,7 @@ fn what_a_host_has_no_use_for_it_does_not_read() {
 }
 
 #[test]
-fn a_mistake_of_a_role_is_told_once_with_the_hosts_that_have_it() {
+fn an_error_in_a_role_is_reported_once_with_the_hosts_that_have_it() {
     let site = Site::new("test");
     site.role("web", "required = [\"domain\"]\n[[file]]\npath = \"/a\"\ncontent = \"{{ domain }}\"\n");
     site.role("db", "[[file]]\npath = \"/b\"\ncontent = \"{{ nope }}\"\n");
@@ -151,7 +151,7 @@ fn a_mistake_of_a_role_is_told_once_with_the_hosts_that_have_it() {
 }
 
 #[test]
-fn what_hosts_see_of_one_another_is_what_each_says_of_itself() {
+fn hosts_see_of_one_another_what_each_defines_for_itself() {
     let site = Site::new("test");
     let role = "[vars]\nname = \"{{ host.name }}\"\nown = \"{{ facts.hostname }}\"\nfirst = \"{{ hosts | first }}\"\n[[file]]\npath = \"/a\"\ncontent = \"{{ hosts | map(attribute='vars.web.name') | join(' ') }} {{ own }}\"\n";
     site.role("web", role);
@@ -189,7 +189,7 @@ fn told(files: &[(&str, &str)]) -> [String; 3] {
 }
 
 #[test]
-fn names_of_other_tools_get_the_advice_that_leads_on() {
+fn names_from_other_tools_get_advice_with_the_name_in_kpull() {
     let role = |entry: &str| format!("summary = \"x\"\n{entry}\n");
     for (entry, advice) in [
         (
@@ -238,7 +238,7 @@ fn names_of_other_tools_get_the_advice_that_leads_on() {
 }
 
 #[test]
-fn a_key_below_the_wrong_header_is_told_where_it_belongs() {
+fn a_key_below_the_wrong_header_is_reported_with_the_right_one() {
     const BELOW: &str = "all that stands below a header is part of its table";
     let host = "address = \"10.0.0.1\"\nroles = [\"web\"]\n";
     let etcd = ("roles/etcd/role.toml", "summary = \"x\"\n[vars]\nname = \"a\"\n");
@@ -310,7 +310,7 @@ fn facts(os: &str, more: &str) -> String {
 const CENTOS_STREAM: &str = "id = \"centos\"\nversion = \"9\"\nfamily = \"rhel\"\n";
 
 #[test]
-fn what_a_host_refuses_because_of_what_it_is_is_an_error_where_its_facts_are_recorded() {
+fn what_a_host_would_refuse_is_an_error_of_check_if_its_facts_are_recorded() {
     let coreos = facts("id = \"fedora\"\nversion = \"41\"\nvariant = \"coreos\"\nfamily = \"rhel\"\n", "");
     let flatcar = facts("id = \"flatcar\"\nversion = \"3975.2.2\"\nfamily = \"flatcar\"\n", "");
     let bootc = facts(CENTOS_STREAM, "image = \"ostree\"\npackage_manager = \"dnf\"\n");
@@ -367,7 +367,7 @@ fn what_a_host_refuses_because_of_what_it_is_is_an_error_where_its_facts_are_rec
 }
 
 #[test]
-fn what_a_host_takes_in_spite_of_what_it_is_is_no_error() {
+fn what_a_host_accepts_whatever_its_system_is_no_error() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"app\"]\n");
     let check = || kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);

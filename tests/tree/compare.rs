@@ -34,7 +34,7 @@ fn compare(site: &Site, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn hosts_with_the_same_change_stand_together_and_the_others_are_counted() {
+fn hosts_with_the_same_change_are_grouped_and_the_others_counted() {
     let site = site();
     assert_eq!(compare(&site, &["main"]).exits(0).stdout, "**0** of 3 hosts change.\n");
     let role = std::fs::read_to_string(site.path().join("roles/web/role.toml")).unwrap();
@@ -56,7 +56,7 @@ fn hosts_with_the_same_change_stand_together_and_the_others_are_counted() {
 }
 
 #[test]
-fn hosts_that_come_and_go_and_facts_that_were_recorded_count() {
+fn a_comparison_has_added_and_removed_hosts_and_uses_recorded_facts() {
     let site = site();
     site.host("h4", "address = \"10.0.0.4\"\nroles = [\"web\"]\n");
     std::fs::remove_file(site.path().join("host_vars/h1.toml")).unwrap();
@@ -74,7 +74,7 @@ fn hosts_that_come_and_go_and_facts_that_were_recorded_count() {
 }
 
 #[test]
-fn a_state_that_is_not_there_or_can_not_be_made_is_an_error() {
+fn a_missing_or_unresolvable_state_is_an_error() {
     let site = site();
     let told = compare(&site, &["nope", "--json"]).exits(1).error();
     assert!(told["error"].as_str().unwrap().starts_with("can't get the revision `nope`: "), "{told}");

@@ -53,7 +53,7 @@ fn has_tool(tree: &Tree) -> bool {
 }
 
 #[test]
-fn a_file_comes_by_one_request_however_slow_its_server_is() {
+fn a_file_takes_one_request_however_slow_its_server_is() {
     for words in ["", "limit_rate 6m;", "max_ranges 0;"] {
         let nginx = serving(words);
         let (_site, tree) = enrolled(&nginx);
@@ -64,7 +64,7 @@ fn a_file_comes_by_one_request_however_slow_its_server_is() {
 }
 
 #[test]
-fn a_run_that_is_killed_is_gone_on_with_where_it_ended() {
+fn a_download_of_a_killed_run_continues_where_it_ended() {
     let nginx = serving("limit_rate 2m;");
     let (_site, tree) = enrolled(&nginx);
     let mut run = command(&["apply", "--root", tree.path().to_str().unwrap()]).spawn().unwrap();
@@ -87,7 +87,7 @@ fn a_run_that_is_killed_is_gone_on_with_where_it_ended() {
 }
 
 #[test]
-fn options_that_downloads_do_not_have_are_refused_with_why_and_what_there_is_instead() {
+fn options_that_downloads_do_not_have_are_refused_with_a_reason_and_an_alternative() {
     for (name, help) in [
         ("connections", "one connection per download; list more `mirrors`"),
         ("bearer", "would be sent to every server that artifacts.toml names"),

@@ -20,7 +20,7 @@ fn test(site: &Site, more: &[&str]) -> Output {
 }
 
 #[test]
-fn the_examples_of_the_shipped_roles_hold() {
+fn the_shipped_roles_match_their_examples() {
     let told = kpull(&["test", "--site", env!("CARGO_MANIFEST_DIR")]).exits(0);
     for path in ["roles/haproxy/tests/two-servers.toml", "roles/firewall/tests/centos-7.toml"] {
         assert!(told.stdout.contains(&format!("✓ {path}")), "{told:?}");
@@ -30,7 +30,7 @@ fn the_examples_of_the_shipped_roles_hold() {
 }
 
 #[test]
-fn variables_facts_and_other_hosts_are_what_an_example_says() {
+fn an_example_sets_variables_facts_and_other_hosts() {
     let site = site(
         "host = \"b\"\n[vars.web]\ndomain = \"example.org\"\nport = 8080\n[facts.os]\nfamily = \"rhel\"\n[hosts.a]\naddress = \"10.0.0.1\"\n[hosts.b]\naddress = \"10.0.0.2\"\nroles = [\"web\"]\n\
          [[expect.template]]\npath = \"/etc/web.conf\"\ncontains = [\"listen 8080\\n\", \"all a,b\"]\n[[expect.package]]\n[[expect.command]]\nenv = { B = \"p8080\" }\n",
@@ -40,7 +40,7 @@ fn variables_facts_and_other_hosts_are_what_an_example_says() {
 }
 
 #[test]
-fn of_another_system_than_the_assumed_one_nothing_of_that_holds() {
+fn an_example_of_another_system_assumes_none_of_the_default_facts() {
     for (os, told) in [
         ("id = \"centos\"\nversion = \"7\"\n", "centos rhel 7."),
         ("family = \"suse\"\n", "suse suse ."),
@@ -57,7 +57,7 @@ fn of_another_system_than_the_assumed_one_nothing_of_that_holds() {
 }
 
 #[test]
-fn what_is_not_as_expected_is_told_with_its_place_and_what_is_nearest() {
+fn an_unmet_expectation_is_reported_with_its_place_and_the_nearest_match() {
     let at = |example: &str| {
         let error = test(&site(&format!("[vars.web]\ndomain = \"d\"\n{example}")), &["--json"]).exits(1).error();
         let told = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
@@ -83,7 +83,7 @@ fn what_is_not_as_expected_is_told_with_its_place_and_what_is_nearest() {
 }
 
 #[test]
-fn an_example_that_can_not_be_made_or_expects_nothing_is_an_error() {
+fn an_example_that_can_not_be_resolved_or_expects_nothing_is_an_error() {
     let told = test(&site("[[expect.template]]\n"), &["--json"]).exits(1).error();
     assert_eq!(told["error"], "h1 has to set `web.domain`");
     let told = test(&site("[vars.web]\ndomian = \"d\"\n[[expect.template]]\n"), &["--json"]).exits(1).error();

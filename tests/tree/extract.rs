@@ -111,7 +111,7 @@ const FIRST: [Part<'_>; 9] = [
 ];
 
 #[test]
-fn all_below_a_directory_of_an_archive_is_extracted_kept_updated_and_undone() {
+fn everything_below_a_directory_of_an_archive_is_extracted_updated_and_undone() {
     let (publisher, site) = extracts(&gz(&tar(&FIRST)), APP);
     let tree = site.sign().enroll();
     fs::create_dir_all(tree.at("var/lib")).unwrap();
@@ -194,7 +194,7 @@ fn planned_only(tree: &Tree) -> String {
 }
 
 #[test]
-fn archives_of_every_format_are_extracted_alike() {
+fn archives_of_every_format_are_extracted_with_the_same_result() {
     let large = bytes(3 << 20);
     let parts = [
         ("app/", Is::Dir, b"".as_slice()),
@@ -228,7 +228,7 @@ fn archives_of_every_format_are_extracted_alike() {
 }
 
 #[test]
-fn an_archive_that_could_write_elsewhere_is_refused_on_the_host_and_by_check_and_nothing_is_changed() {
+fn host_and_check_refuse_an_archive_that_writes_elsewhere_and_nothing_changes() {
     let good: Part<'_> = ("app-1.0/run", Is::File(0o755), b"run");
     let evil = |name, is| vec![good, (name, is, b"".as_slice())];
     for (parts, says) in [
@@ -270,7 +270,7 @@ fn an_archive_that_could_write_elsewhere_is_refused_on_the_host_and_by_check_and
 }
 
 #[test]
-fn what_leads_elsewhere_outside_the_directory_that_is_extracted_does_not_matter() {
+fn members_that_lead_elsewhere_outside_the_extracted_directory_do_not_matter() {
     let parts = [
         ("app-1.0/run", Is::File(0o755), b"run".as_slice()),
         ("dev/x", Is::Odd(EntryType::Char), b""),
@@ -291,7 +291,7 @@ fn what_leads_elsewhere_outside_the_directory_that_is_extracted_does_not_matter(
 }
 
 #[test]
-fn another_resource_may_be_beside_what_is_extracted_and_not_at_it() {
+fn another_resource_can_be_beside_an_extracted_file_but_not_at_its_path() {
     let archive = gz(&tar(&[
         ("app-1.0/etc/x", Is::File(0o644), b"theirs"),
         ("app-1.0/lib", Is::Link("etc"), b""),
@@ -349,7 +349,7 @@ fn another_resource_may_be_beside_what_is_extracted_and_not_at_it() {
 }
 
 #[test]
-fn nothing_is_extracted_behind_a_link_or_over_a_directory_of_the_host() {
+fn nothing_is_extracted_through_a_link_or_over_a_directory_of_the_host() {
     let (_publisher, site) = extracts(&gz(&tar(&FIRST)), APP);
     for (path, is_link, says) in [
         ("opt/app/bin", true, "/opt/app/bin is something else, and the archive has a directory there"),
@@ -379,7 +379,7 @@ fn nothing_is_extracted_behind_a_link_or_over_a_directory_of_the_host() {
 }
 
 #[test]
-fn a_mode_is_for_programs_and_others_get_it_without_the_permission_to_run_them() {
+fn other_files_get_the_mode_of_programs_without_the_permission_to_execute() {
     let (_publisher, site) = extracts(&gz(&tar(&FIRST)), &format!("{APP} }}\nmode = \"4750\"\n#"));
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
@@ -393,7 +393,7 @@ fn a_mode_is_for_programs_and_others_get_it_without_the_permission_to_run_them()
 }
 
 #[test]
-fn many_files_are_extracted_and_a_listing_that_was_lost_is_made_anew() {
+fn many_files_are_extracted_and_a_lost_listing_is_made_again() {
     let names: Vec<String> = (0..2000).map(|n| format!("app-1.0/{}/{n}", n % 300)).collect();
     let parts: Vec<Part<'_>> = names.iter().map(|name| (name.as_str(), Is::File(0o644), name.as_bytes())).collect();
     let (_publisher, site) = extracts(&gz(&tar(&parts)), APP);
@@ -413,7 +413,7 @@ fn many_files_are_extracted_and_a_listing_that_was_lost_is_made_anew() {
 }
 
 #[test]
-fn going_back_to_the_release_before_brings_its_files_back() {
+fn a_rollback_restores_the_files_of_the_earlier_release() {
     let first = gz(&tar(&FIRST));
     let (_publisher, site) = extracts(&first, APP);
     let tree = site.sign().enroll();

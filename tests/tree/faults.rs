@@ -48,7 +48,7 @@ impl Halting {
 }
 
 #[test]
-fn a_run_beside_another_one_is_busy_and_a_killed_run_is_finished_by_the_next() {
+fn a_second_concurrent_run_is_busy_and_the_next_run_finishes_a_killed_one() {
     let content = artifacts::bytes(400_000);
     let halting = Halting::new(content.clone());
     let publisher = tempfile::tempdir().unwrap();
@@ -84,7 +84,7 @@ fn a_run_beside_another_one_is_busy_and_a_killed_run_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_and_leaves_nothing_behind() {
+fn the_next_run_finishes_one_that_is_killed_at_any_moment_and_nothing_remains() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     let role = |text: &str| {
@@ -116,7 +116,7 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_and_leaves_nothing
 }
 
 #[test]
-fn a_full_disk_is_named_and_the_old_file_stays_whole() {
+fn a_full_disk_is_reported_and_the_old_file_stays_intact() {
     let (_site, tree) = changing(&"n".repeat(1 << 20), "");
     let mount = "mount -t tmpfs -o size=1200k tmpfs \"$srv\"";
     let fill = "head -c 512k /dev/zero > \"$srv/fill\"";
@@ -131,7 +131,7 @@ fn a_full_disk_is_named_and_the_old_file_stays_whole() {
 }
 
 #[test]
-fn a_disk_without_inodes_is_named_and_the_old_file_stays_whole() {
+fn a_disk_without_inodes_is_reported_and_the_old_file_stays_intact() {
     let (_site, tree) = changing("new\n", "");
     // the directory itself, `old` and `fill`
     let mount = "mount -t tmpfs -o nr_inodes=3 tmpfs \"$srv\"";
@@ -144,7 +144,7 @@ fn a_disk_without_inodes_is_named_and_the_old_file_stays_whole() {
 }
 
 #[test]
-fn a_read_only_disk_is_named_and_nothing_is_changed_on_it() {
+fn a_read_only_disk_is_reported_and_nothing_is_changed_on_it() {
     let (_site, tree) = changing("new\n", "");
     let mount = "mount -t tmpfs -o size=64k tmpfs \"$srv\"";
     let remount = |how: &str| format!("mount -o remount,bind,{how} \"$srv\"");
@@ -180,7 +180,7 @@ fn open_to_all(path: &Path) {
 }
 
 #[test]
-fn without_the_right_to_the_state_directory_the_message_says_what_to_do() {
+fn without_permission_for_the_state_directory_the_message_says_what_to_do() {
     let (_dir, program) = for_everybody();
     let (site, tree) = changing("new\n", "");
     open_to_all(site.path());
@@ -196,7 +196,7 @@ fn without_the_right_to_the_state_directory_the_message_says_what_to_do() {
 }
 
 #[test]
-fn the_state_directory_of_root_is_closed_to_others_and_they_are_told() {
+fn the_state_directory_of_root_is_closed_to_others_and_the_message_says_so() {
     let (_dir, program) = for_everybody();
     let (site, tree) = changing("new\n", "");
     open_to_all(site.path());
@@ -216,7 +216,7 @@ fn the_state_directory_of_root_is_closed_to_others_and_they_are_told() {
 }
 
 #[test]
-fn somebody_who_is_not_root_can_make_a_tree_of_their_own() {
+fn a_user_who_is_not_root_can_apply_to_a_tree_of_their_own() {
     let (_dir, program) = for_everybody();
     let (site, tree) = changing("new\n", "");
     open_to_all(site.path());

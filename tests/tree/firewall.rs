@@ -52,7 +52,7 @@ fn files(tree: &Tree) -> Vec<String> {
 }
 
 #[test]
-fn zones_services_and_sets_of_a_role_are_files_and_go_with_it() {
+fn zones_services_and_sets_of_a_role_are_files_and_removed_with_it() {
     let (site, tree) = tree(OWN);
     let before = files(&tree);
     tree.kpull("apply").exits(0);
@@ -117,7 +117,7 @@ fn zones_services_and_sets_of_a_role_are_files_and_go_with_it() {
 }
 
 #[test]
-fn a_zone_that_another_role_uses_still_stays_without_the_one_that_made_it() {
+fn a_zone_that_another_resource_still_uses_outlives_the_one_that_made_it() {
     let (site, tree) = tree(
         "[[firewall]]\nzone = \"k8s\"\nsources = [\"10.0.0.0/16\"]\n[[firewall]]\nzone = \"k8s\"\nports = [\"6443/tcp\"]\n",
     );
@@ -130,7 +130,7 @@ fn a_zone_that_another_role_uses_still_stays_without_the_one_that_made_it() {
 }
 
 #[test]
-fn what_is_there_already_in_other_words_is_no_change() {
+fn an_existing_equivalent_entry_is_no_change() {
     let (_site, tree) = tree(
         r#"
         [[firewall]]
@@ -155,7 +155,7 @@ fn what_is_there_already_in_other_words_is_no_change() {
 }
 
 #[test]
-fn a_zone_that_nobody_describes_is_an_error_with_the_name_that_was_meant() {
+fn an_undefined_zone_is_an_error_with_the_nearest_name() {
     let (_site, tree) = tree("[[firewall]]\nzone = \"pubilc\"\nports = [\"80/tcp\"]\n");
     let told = tree.kpull("plan").exits(1).stderr;
     for part in ["firewalld has no zone `pubilc`", "did you mean `public`?", "target = \"default\""] {
@@ -164,7 +164,7 @@ fn a_zone_that_nobody_describes_is_an_error_with_the_name_that_was_meant() {
 }
 
 #[test]
-fn a_zone_can_t_be_a_file_and_a_firewall_at_once_and_check_says_which_fields_to_use() {
+fn a_zone_that_is_a_file_and_a_firewall_is_refused_with_the_fields_to_use() {
     let file = "[[file]]\npath = \"/etc/firewalld/zones/k8s.xml\"\ncontent = \"<zone/>\"\n";
     for firewall in ["ports = [\"6443/tcp\"]", "target = \"DROP\"", "sources = [\"10.0.0.0/8\"]"] {
         let site = base(&format!("{file}[[firewall]]\nzone = \"k8s\"\n{firewall}\n"));
@@ -177,7 +177,7 @@ fn a_zone_can_t_be_a_file_and_a_firewall_at_once_and_check_says_which_fields_to_
 }
 
 #[test]
-fn what_can_be_no_service_or_set_is_refused_with_the_reason() {
+fn an_invalid_service_or_set_is_refused_with_the_reason() {
     for (fields, why) in [
         ("define_services.app = {}", "the service `app` is nothing: say its `ports`"),
         ("define_services.\"a b\" = { ports = ['1/tcp'] }", "`a b` is not the name of a service"),
@@ -216,7 +216,7 @@ fn refuses(tree: &Tree, what: &str, help: &str) {
 }
 
 #[test]
-fn what_the_firewalld_of_a_tree_is_too_old_for_is_refused_before_anything_is_changed() {
+fn a_feature_too_new_for_the_firewalld_of_a_tree_is_refused_before_any_change() {
     let first = "[[file]]\npath = \"/etc/first\"\ncontent = \"\"\n";
     let zone = "[[firewall]]\nzone = \"public\"\n";
     let own = "[firewall.define_services.own]\nports = [\"1/tcp\"]\n";
@@ -260,7 +260,7 @@ fn what_the_firewalld_of_a_tree_is_too_old_for_is_refused_before_anything_is_cha
 }
 
 #[test]
-fn a_role_can_ask_which_firewalld_a_tree_has_and_its_next_run_sees_another() {
+fn a_role_can_use_the_firewalld_version_of_a_tree_and_the_next_run_sees_another() {
     let asks = "[[firewall]]\nzone = \"k8s\"\ntarget = \"ACCEPT\"\nforward = \"{{ facts.firewalld is version('0.9', '>=') }}\"\n";
     let (_site, tree) = tree(asks);
     let program = "usr/lib/python3/dist-packages/firewall/config/__init__.py";

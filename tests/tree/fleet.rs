@@ -73,7 +73,7 @@ impl Fleet {
 }
 
 #[test]
-fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
+fn operators_see_every_host_and_which_have_never_reported() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let output = fleet.look(&[]).exits(3);
@@ -90,7 +90,7 @@ fn the_fleet_s_people_see_every_host_and_which_have_never_spoken() {
 }
 
 #[test]
-fn a_slow_place_of_records_costs_one_span_and_names_the_hosts_that_were_not_read() {
+fn a_slow_record_server_costs_one_time_limit_and_the_unread_hosts_are_named() {
     let fleet = Fleet::new();
     fleet.site.host("h3", "address = \"10.0.0.3\"\nroles = [\"base\"]\n").sign();
     fleet.tree.kpull("apply").exits(0);
@@ -114,7 +114,7 @@ fn a_slow_place_of_records_costs_one_span_and_names_the_hosts_that_were_not_read
 }
 
 #[test]
-fn a_place_of_records_that_asks_for_long_pauses_is_not_waited_for() {
+fn kpull_does_not_wait_for_a_record_server_that_asks_for_long_pauses() {
     let fleet = Fleet::new();
     let server = Server::plain(|_| Answer::new(503, "").with("Retry-After", "30")).unwrap();
     let (site, url) = (fleet.site.path().to_str().unwrap(), server.url(""));
@@ -125,7 +125,7 @@ fn a_place_of_records_that_asks_for_long_pauses_is_not_waited_for() {
 }
 
 #[test]
-fn the_fleet_hears_of_a_release_that_was_bad_for_a_host() {
+fn the_fleet_shows_a_release_that_failed_on_a_host() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     fs::create_dir(fleet.tree.at("srv")).unwrap();
@@ -140,7 +140,7 @@ fn the_fleet_hears_of_a_release_that_was_bad_for_a_host() {
 }
 
 #[test]
-fn only_what_a_host_has_signed_is_believed() {
+fn only_a_record_that_its_host_signed_is_trusted() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let own = fs::read_to_string(fleet.record("h1")).unwrap();
@@ -162,7 +162,7 @@ fn only_what_a_host_has_signed_is_believed() {
 }
 
 #[test]
-fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_hosts() {
+fn numbers_in_one_hosts_record_end_no_command_and_affect_no_other_host() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let own = fs::read_to_string(fleet.record("h1")).unwrap();
@@ -203,7 +203,7 @@ fn numbers_that_a_host_signs_of_itself_end_no_command_and_say_nothing_of_other_h
 }
 
 #[test]
-fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
+fn serials_that_were_revoked_make_no_other_host_appear_behind() {
     let fleet = Fleet::new();
     let key = host_key(3).public_key().to_openssh().unwrap();
     fleet.site.host("h3", &format!("address = \"10.0.0.3\"\nrecipient = {key:?}\nroles = [\"base\"]\n")).sign();
@@ -235,7 +235,7 @@ fn serials_that_no_host_can_take_any_more_make_no_other_host_look_behind() {
 }
 
 #[test]
-fn what_is_no_record_in_a_place_that_hosts_share_is_that_hosts_trouble_alone() {
+fn an_invalid_record_in_a_shared_place_affects_only_its_own_host() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let place = fleet.record("h2");
@@ -259,7 +259,7 @@ fn what_is_no_record_in_a_place_that_hosts_share_is_that_hosts_trouble_alone() {
 }
 
 #[test]
-fn a_host_with_nothing_new_to_tell_is_quiet_for_a_while() {
+fn a_host_with_nothing_new_to_report_sends_nothing_for_a_while() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let inode = |fleet: &Fleet| fleet.record("h1").metadata().unwrap().ino();
@@ -272,7 +272,7 @@ fn a_host_with_nothing_new_to_tell_is_quiet_for_a_while() {
 }
 
 #[test]
-fn a_status_that_can_t_be_told_stops_nothing() {
+fn a_status_record_that_can_t_be_sent_stops_nothing() {
     let fleet = Fleet::new();
     fs::write(fleet.dir.path().join("file"), "").unwrap();
     fleet.configure(&format!("dir = {:?}\n", fleet.dir.path().join("file")));
@@ -284,7 +284,7 @@ fn a_status_that_can_t_be_told_stops_nothing() {
 }
 
 #[test]
-fn records_are_read_from_a_web_server_too() {
+fn records_are_also_read_from_a_web_server() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let server = files(fleet.dir.path());
@@ -293,7 +293,7 @@ fn records_are_read_from_a_web_server_too() {
 }
 
 #[test]
-fn a_status_that_goes_nowhere_is_an_error_of_the_configuration() {
+fn a_status_without_a_destination_is_a_configuration_error() {
     let fleet = Fleet::new();
     fleet.configure("every = \"5m\"\n");
     let error = fleet.tree.kpull("apply --json").exits(1).error();
@@ -302,7 +302,7 @@ fn a_status_that_goes_nowhere_is_an_error_of_the_configuration() {
 }
 
 #[test]
-fn a_host_tells_of_drift_versions_and_certificates_and_the_page_shows_them() {
+fn a_host_reports_drift_versions_and_certificates_and_the_page_shows_them() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     assert!(fleet.state("h1").1["record"]["drift"].is_null(), "what a release brings is none");
@@ -325,7 +325,7 @@ fn a_host_tells_of_drift_versions_and_certificates_and_the_page_shows_them() {
 }
 
 #[test]
-fn the_fleet_is_looked_at_again_and_again_until_somebody_has_seen_enough() {
+fn a_watched_fleet_is_read_again_until_the_operator_ends_the_command() {
     let fleet = Fleet::new();
     let (site, dir) = (fleet.site.path().to_str().unwrap(), fleet.dir.path().to_str().unwrap());
     let mut child = command(&["fleet", "--site", site, dir, "--watch", "1"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -339,7 +339,7 @@ fn the_fleet_is_looked_at_again_and_again_until_somebody_has_seen_enough() {
 }
 
 #[test]
-fn whoever_logs_in_is_told_in_a_line_how_the_host_is() {
+fn a_login_shows_the_state_of_the_host_in_one_line() {
     let fleet = Fleet::new();
     let line = |start: &str| {
         let output = fleet.tree.kpull("status --motd").exits(0).stdout;
@@ -354,7 +354,7 @@ fn whoever_logs_in_is_told_in_a_line_how_the_host_is() {
 }
 
 #[test]
-fn no_host_is_called_well_beside_an_expired_certificate() {
+fn no_host_with_an_expired_certificate_is_shown_as_healthy() {
     let fleet = Fleet::new();
     fleet.tree.kpull("apply").exits(0);
     let vitals = serde_json::json!({ "certificates": {

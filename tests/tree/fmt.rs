@@ -15,7 +15,7 @@ fn the_shipped_site_is_formatted() {
 }
 
 #[test]
-fn a_site_is_formatted_once_and_what_kpull_writes_itself_is_left_alone() {
+fn a_site_is_formatted_once_and_files_that_kpull_writes_stay_unchanged() {
     let site = Site::new("test");
     let ugly = "address='10.0.0.1'   # it\n\n\n\ngroups=[ ]\n";
     site.host("h1", ugly).file("secrets/recipients.toml", "a=1\n").file("roles/r/files/x.toml", "a=1\n").role("r", "");

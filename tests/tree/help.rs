@@ -66,7 +66,7 @@ fn every_command_has_a_manual_page() {
 }
 
 #[test]
-fn manual_pages_go_nowhere_else_when_their_directory_is_a_file() {
+fn manual_pages_are_written_nowhere_if_their_directory_is_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "mine").unwrap();

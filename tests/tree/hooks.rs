@@ -40,7 +40,7 @@ fn events(tree: &Tree) -> Vec<String> {
 const APPEND: &str = "command = [\"sh\", \"-c\", \"cat >> LOG; echo >> LOG\"]\n";
 
 #[test]
-fn a_program_is_told_of_changes_of_a_new_failure_once_and_of_its_end() {
+fn a_hook_program_gets_changes_each_new_failure_once_and_the_recovery() {
     let (site, tree) = host(&format!("[[hook]]\non = [\"failure\", \"change\", \"recovery\"]\n{APPEND}"));
     tree.kpull("apply").exits(0);
     let first = told(&tree).remove(0);
@@ -71,7 +71,7 @@ fn a_program_is_told_of_changes_of_a_new_failure_once_and_of_its_end() {
 }
 
 #[test]
-fn a_way_back_is_told_with_the_release_that_was_left_and_is_over_with_the_next_good_one() {
+fn a_rollback_is_reported_with_the_failed_release_and_ends_with_a_good_one() {
     let hooks = format!("[[hook]]\non = [\"back\", \"recovery\"]\n{APPEND}");
     let (site, tree) = host(&hooks);
     tree.kpull("apply").exits(0);
@@ -91,7 +91,7 @@ fn a_way_back_is_told_with_the_release_that_was_left_and_is_over_with_the_next_g
 }
 
 #[test]
-fn a_web_server_is_told_and_asked_again_and_what_it_does_not_take_is_told_at_the_next_run() {
+fn a_hook_server_is_tried_again_and_gets_what_it_refused_at_the_next_run() {
     let status = Arc::new(AtomicU16::new(204));
     let answers = status.clone();
     let server = Server::plain(move |_: &Received| Answer::new(answers.load(Ordering::SeqCst), "")).unwrap();
@@ -142,7 +142,7 @@ fn a_hook_that_fails_or_hangs_stops_nothing() {
 }
 
 #[test]
-fn a_hook_that_can_t_be_meant_is_an_error_of_the_configuration() {
+fn an_invalid_hook_is_a_configuration_error() {
     for (hook, error) in [
         ("on = []\ncommand = [\"true\"]\n", "a hook is told of nothing"),
         ("on = [\"change\"]\n", "a hook needs either `command` or `post`"),

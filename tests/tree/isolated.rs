@@ -54,7 +54,7 @@ fn names_the_profile(output: &Output) {
 }
 
 #[test]
-fn a_place_that_was_made_unusable_keeps_away_only_what_depends_on_it() {
+fn an_unusable_path_stops_only_the_resources_that_depend_on_it() {
     let (_site, tree) = made();
     replace_by_a_directory(&tree);
     for path in ["etc/first", "home/bob/.profile.d", "srv/last"] {
@@ -77,7 +77,7 @@ fn a_place_that_was_made_unusable_keeps_away_only_what_depends_on_it() {
 }
 
 #[test]
-fn a_release_is_not_blamed_for_what_failed_before_it_and_the_one_that_drops_it_is_applied() {
+fn an_earlier_failure_fails_no_release_and_the_release_that_drops_it_is_applied() {
     let (site, tree) = made();
     replace_by_a_directory(&tree);
     site.role("base", &ROLE.replace("1\\n", "2\\n").replace("kpull's", "new")).sign();
@@ -95,7 +95,7 @@ fn a_release_is_not_blamed_for_what_failed_before_it_and_the_one_that_drops_it_i
 }
 
 #[test]
-fn a_fifo_and_an_owner_that_was_deleted_are_faults_of_the_host_too() {
+fn a_fifo_and_a_deleted_owner_are_faults_of_the_host_too() {
     let site = base(&format!("{ROLE}[[file]]\npath = \"/srv/his\"\ncontent = \"h\\n\"\nowner = \"bob\"\n"));
     let tree = site.sign().enroll();
     let accounts = "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n";
@@ -116,7 +116,7 @@ fn a_fifo_and_an_owner_that_was_deleted_are_faults_of_the_host_too() {
 }
 
 #[test]
-fn a_release_is_left_for_the_last_good_one_when_it_brings_the_fault() {
+fn a_release_that_causes_the_fault_is_rolled_back_to_the_last_good_one() {
     for fault in [
         "[[file]]\npath = \"/srv/full\"\ncontent = \"x\\n\"\n",
         "[[file]]\npath = \"/etc/new\"\ncontent = \"x\\n\"\nowner = \"nobody-here\"\n",
@@ -139,7 +139,7 @@ fn a_release_is_left_for_the_last_good_one_when_it_brings_the_fault() {
 }
 
 #[test]
-fn what_cannot_be_restored_is_a_warning_until_it_is_disowned_and_blocks_no_release() {
+fn an_orphan_that_can_not_be_restored_is_a_warning_until_disowned() {
     let site =
         base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\n[[file]]\npath = \"/etc/b\"\ncontent = \"b\\n\"\n");
     let tree = site.sign().enroll();
@@ -167,7 +167,7 @@ fn what_cannot_be_restored_is_a_warning_until_it_is_disowned_and_blocks_no_relea
 }
 
 #[test]
-fn a_first_run_without_an_artifact_brings_accounts_and_firewall_and_nothing_that_is_half() {
+fn without_an_artifact_a_first_run_applies_accounts_and_firewall_and_nothing_partly() {
     let site = artifacts::site(&["http://127.0.0.1:1/tool".to_owned()], b"tool", "\".\" = \"/usr/bin/tool\"");
     let role = fs::read_to_string(site.path().join("roles/base/role.toml")).unwrap();
     let basic = "[[user]]\nname = \"ops\"\n[[firewall]]\nzone = \"public\"\nports = [\"443/tcp\"]\n\

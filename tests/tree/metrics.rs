@@ -49,7 +49,7 @@ fn value(tree: &Tree, metric: &str) -> f64 {
 }
 
 #[test]
-fn a_host_writes_what_its_runs_came_to_for_everybody_to_read() {
+fn a_host_writes_the_results_of_its_runs_world_readable() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     site.role(
@@ -90,7 +90,7 @@ fn a_host_writes_what_its_runs_came_to_for_everybody_to_read() {
 }
 
 #[test]
-fn metrics_tell_how_long_the_certificates_of_a_host_are_good() {
+fn metrics_show_when_the_certificates_of_a_host_expire() {
     let world = World::issued(WEB);
     world.site.sign();
     fs::create_dir(world.tree.at("collected")).unwrap();
@@ -105,7 +105,7 @@ fn metrics_tell_how_long_the_certificates_of_a_host_are_good() {
 }
 
 #[test]
-fn a_probe_that_is_not_the_host_s_any_more_is_forgotten() {
+fn a_probe_that_the_host_no_longer_has_leaves_the_metrics() {
     let site = Site::new("test");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
     site.role(
@@ -131,7 +131,7 @@ fn metrics_that_can_t_be_written_stop_nothing() {
 }
 
 #[test]
-fn every_metric_is_named_as_prometheus_wants_it() {
+fn every_metric_has_a_name_that_prometheus_recommends() {
     let dir = tempfile::tempdir().unwrap();
     let mut text = String::new();
     for metric in METRICS {
@@ -144,7 +144,7 @@ fn every_metric_is_named_as_prometheus_wants_it() {
 }
 
 #[test]
-fn every_alert_fires_when_it_is_to_and_not_before() {
+fn every_alert_fires_when_it_should_and_not_before() {
     let (good, said) =
         promtool(&["check", "rules", packaged("prometheus/kpull.rules.yml").to_str().unwrap()], Stdio::null());
     assert!(good, "{said}");
@@ -183,7 +183,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_dashboard_asks_for_what_there_is_in_words_that_prometheus_understands() {
+fn the_dashboard_queries_existing_metrics_in_valid_promql() {
     let text = fs::read_to_string(packaged("grafana/kpull.json")).unwrap();
     let mut found = Vec::new();
     expressions(&serde_json::from_str(&text).unwrap(), &mut found);

@@ -49,7 +49,7 @@ fn gets_it_all_the_same(
 }
 
 #[test]
-fn garbage_that_a_mirror_leaves_behind_blocks_no_other_mirror() {
+fn garbage_from_one_mirror_blocks_no_other_mirror() {
     let breaks_off = |_: &[u8], _: &Received| {
         Answer { announced: false, ..Answer::new(200, vec![7; 6000]) }.with("Content-Length", SIZE.to_string())
     };
@@ -61,7 +61,7 @@ fn garbage_that_a_mirror_leaves_behind_blocks_no_other_mirror() {
 }
 
 #[test]
-fn a_part_that_nobody_asked_for_is_not_taken() {
+fn an_unrequested_range_is_refused() {
     let part = |range: &'static str| {
         move |content: &[u8], _: &Received| Answer::new(206, &content[5000..]).with("Content-Range", range)
     };
@@ -71,7 +71,7 @@ fn a_part_that_nobody_asked_for_is_not_taken() {
 }
 
 #[test]
-fn another_part_than_the_one_that_was_asked_for_is_not_taken() {
+fn a_range_other_than_the_requested_one_is_refused() {
     let half = &bytes(SIZE)[..5000];
     for range in [
         "bytes 4000-9999/10000",
@@ -97,14 +97,14 @@ fn another_part_than_the_one_that_was_asked_for_is_not_taken() {
 }
 
 #[test]
-fn a_whole_body_in_answer_to_a_range_is_not_put_behind_what_is_there() {
+fn a_full_body_in_answer_to_a_range_is_not_appended() {
     let half = &bytes(SIZE)[..5000];
     let evil = |_: &[u8], _: &Received| Answer::new(200, vec![7; SIZE]);
     assert_eq!(gets_it_all_the_same(Some(half), evil), [WHOLE]);
 }
 
 #[test]
-fn what_a_mirror_has_compressed_without_being_asked_is_not_the_file() {
+fn an_answer_that_a_mirror_compressed_unrequested_is_not_the_file() {
     let zipped = |content: &[u8], request: &Received| {
         assert_eq!(request.header("accept-encoding").unwrap_or("identity"), "identity");
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -115,7 +115,7 @@ fn what_a_mirror_has_compressed_without_being_asked_is_not_the_file() {
 }
 
 #[test]
-fn a_redirect_to_another_mirror_in_the_middle_of_a_file_gives_no_file_of_two() {
+fn a_redirect_in_the_middle_of_a_file_mixes_no_files_of_two_mirrors() {
     let other = Server::plain(|request| web(&[7; SIZE], request)).unwrap();
     let to = other.url("tool");
     let half = &bytes(SIZE)[..5000];
@@ -125,7 +125,7 @@ fn a_redirect_to_another_mirror_in_the_middle_of_a_file_gives_no_file_of_two() {
 }
 
 #[test]
-fn bytes_of_the_right_length_that_are_the_wrong_ones_block_nobody() {
+fn wrong_bytes_of_the_right_length_block_no_other_mirror() {
     let nothing = |_: &[u8], _: &Received| Answer::new(404, "");
     assert_eq!(gets_it_all_the_same(Some(&[0; SIZE]), nothing), [WHOLE]);
     assert_eq!(gets_it_all_the_same(Some(&[0; 2 * SIZE]), nothing), [WHOLE]);
@@ -156,7 +156,7 @@ fn dripping(content: Vec<u8>) -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_mirror_that_drips_is_given_up_and_another_goes_on_and_is_asked_first_from_then_on() {
+fn a_dripping_mirror_is_abandoned_and_the_next_one_continues_and_becomes_the_first() {
     let content = bytes(500_000);
     let (slow, asked) = dripping(content.clone());
     let served = content.clone();
@@ -176,7 +176,7 @@ fn a_mirror_that_drips_is_given_up_and_another_goes_on_and_is_asked_first_from_t
 }
 
 #[test]
-fn a_mirror_that_lacks_one_file_is_asked_first_for_the_next() {
+fn a_mirror_that_lacks_one_file_is_still_the_first_for_the_next_file() {
     let content = bytes(SIZE);
     let answers = Mutex::new(vec![Answer::new(404, "")]);
     let served = content.clone();
@@ -193,7 +193,7 @@ fn a_mirror_that_lacks_one_file_is_asked_first_for_the_next() {
 }
 
 #[test]
-fn a_body_without_end_and_without_a_pinned_size_is_refused_before_it_is_read() {
+fn an_endless_body_without_a_pinned_size_is_refused_before_it_is_read() {
     let huge = 5_u64 << 30;
     let server = Server::plain(move |_| {
         Answer { announced: false, ..Answer::new(200, vec![7; 4096]) }.with("Content-Length", huge.to_string())

@@ -25,7 +25,7 @@ fn enrolled(site: &Site) -> Tree {
 }
 
 #[test]
-fn a_release_that_names_a_place_otherwise_keeps_what_is_there_and_what_stood_there_before() {
+fn a_release_that_renames_a_path_keeps_the_file_and_its_prior_state() {
     let block = |path: &str| format!("[[block]]\npath = '{path}'\nname = 'n'\ncontent = 'ours'\n");
     let roles = |lib: &str, data: &str| {
         [
@@ -59,7 +59,7 @@ fn a_release_that_names_a_place_otherwise_keeps_what_is_there_and_what_stood_the
 }
 
 #[test]
-fn check_refuses_a_path_that_two_resources_name_by_a_usual_link_or_one_of_the_catalog() {
+fn check_refuses_one_path_of_two_resources_by_a_usual_link_or_the_catalogs_link() {
     let link = "[[symlink]]\npath = '/opt/current'\ntarget = 'v1'\n";
     for (one, other) in [
         (file("/var/run/a", ""), file("/run/a", "")),
@@ -80,7 +80,7 @@ fn check_refuses_a_path_that_two_resources_name_by_a_usual_link_or_one_of_the_ca
 }
 
 #[test]
-fn a_directory_comes_before_what_is_in_it_by_another_name() {
+fn a_directory_precedes_its_content_that_uses_another_name_of_it() {
     let site = base(&format!(
         "{}[[directory]]\npath = '/run/a'\nmode = '0700'\nafter = ['file:/z']\n{}",
         file("/var/run/a/b", ""),
@@ -94,7 +94,7 @@ fn a_directory_comes_before_what_is_in_it_by_another_name() {
 }
 
 #[test]
-fn two_names_of_a_place_that_only_a_host_links_are_a_fault_of_both_and_neither_is_written() {
+fn two_names_of_a_path_by_a_hosts_own_link_fail_both_and_neither_is_written() {
     let site = base(&[file("/data/a", "1\\n"), file("/etc/x", "1\\n")].concat());
     let tree = enrolled(&site);
     tree.kpull("apply").exits(0);

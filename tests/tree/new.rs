@@ -10,7 +10,7 @@ fn at(site: &Site, command: &[&str]) -> Output {
 }
 
 #[test]
-fn what_is_made_passes_check_at_once() {
+fn a_new_site_passes_check_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let site = dir.path().join("prod");
     let path = site.to_str().unwrap();
@@ -28,7 +28,7 @@ fn what_is_made_passes_check_at_once() {
 }
 
 #[test]
-fn nothing_that_is_there_is_overwritten() {
+fn new_overwrites_no_existing_file() {
     let site = Site::new("test");
     site.role("web", "").host("h1", "address = \"10.0.0.1\"\n");
     let before = fs::read(site.path().join("site.toml")).unwrap();
@@ -42,7 +42,7 @@ fn nothing_that_is_there_is_overwritten() {
 }
 
 #[test]
-fn a_host_that_could_not_be_made_is_not_written() {
+fn a_host_that_can_not_be_resolved_is_not_written() {
     let site = Site::new("test");
     site.role("web", "required = [\"domain\"]\n");
     let told = at(&site, &["new", "host", "h1", "10.0.0.1", "--role", "web", "--json"]).exits(1).error();
@@ -59,7 +59,7 @@ fn a_host_that_could_not_be_made_is_not_written() {
 }
 
 #[test]
-fn a_host_comes_before_its_certificates_and_secrets() {
+fn a_host_can_be_added_before_its_certificates_and_secrets() {
     let site = Site::new("test");
     site.file("site.toml", "name = \"test\"\n[pki.web]\n").role(
         "web",

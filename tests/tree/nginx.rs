@@ -164,7 +164,7 @@ fn certificates(dir: &Path) {
 }
 
 #[test]
-fn a_release_goes_to_nginx_by_put_and_hosts_take_it_from_there() {
+fn a_release_is_published_to_nginx_by_put_and_hosts_get_it_from_there() {
     let (nginx, site) = (Nginx::start(), site("one"));
     nginx.publish(&site, "releases/a").exits(0);
     let asked = nginx.asked(0, "PUT /releases/a/current.toml");
@@ -205,7 +205,7 @@ fn a_release_goes_to_nginx_by_put_and_hosts_take_it_from_there() {
 }
 
 #[test]
-fn without_a_certificate_or_where_nginx_takes_no_put_nothing_is_published() {
+fn without_a_certificate_or_if_nginx_refuses_put_nothing_is_published() {
     let (nginx, site) = (Nginx::start(), site("one"));
     let ca = nginx.file("ca.pem");
     let nobody = publish(&site, &nginx.url("releases/a"), &["--ca", ca.to_str().unwrap(), "--json"]);
@@ -217,7 +217,7 @@ fn without_a_certificate_or_where_nginx_takes_no_put_nothing_is_published() {
 }
 
 #[test]
-fn a_directory_that_was_published_is_served_as_it_is() {
+fn nginx_serves_a_published_directory_unchanged() {
     let (nginx, site) = (Nginx::start(), site("one"));
     publish(&site, nginx.www("b").to_str().unwrap(), &[]).exits(0);
     let tree = Tree::new();
@@ -235,7 +235,7 @@ fn a_directory_that_was_published_is_served_as_it_is() {
 }
 
 #[test]
-fn a_host_without_a_way_out_has_its_artifacts_from_a_mirror_on_nginx() {
+fn a_host_without_internet_access_gets_its_artifacts_from_a_mirror_on_nginx() {
     let nginx = Nginx::start();
     let content = artifacts::bytes(70_000);
     let (publisher, url) = artifacts::published("tool", &content);
@@ -258,7 +258,7 @@ fn a_host_without_a_way_out_has_its_artifacts_from_a_mirror_on_nginx() {
 }
 
 #[test]
-fn a_host_puts_its_status_on_nginx_and_the_fleet_s_people_read_it_there() {
+fn a_host_puts_its_status_record_on_nginx_and_operators_read_it_there() {
     let nginx = Nginx::start();
     let site = Site::new("test");
     let key: ssh_key::PrivateKey = ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]).into();

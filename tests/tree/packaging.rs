@@ -23,7 +23,7 @@ fn site() -> Site {
 }
 
 #[test]
-fn what_cloud_init_runs_enrols_a_machine() {
+fn the_commands_of_cloud_init_enroll_a_machine() {
     let config: Value = serde_saphyr::from_str(CLOUD_INIT).unwrap();
     assert!(CLOUD_INIT.starts_with("#cloud-config\n"));
     let file = &config["write_files"][0];
@@ -62,7 +62,7 @@ kpull() { "$KPULL" "$@" --root "$ROOT"; }
 }
 
 #[test]
-fn ignition_writes_the_shipped_units_and_an_enrolment_that_kpull_takes() {
+fn ignition_writes_the_shipped_units_and_an_enrollment_that_kpull_accepts() {
     let config: Value = serde_json::from_str(IGNITION).unwrap();
     let units = config["systemd"]["units"].as_array().unwrap();
     let unit = |name: &str| units.iter().find(|unit| unit["name"] == name).unwrap();
@@ -111,7 +111,7 @@ fn decode(data: &str) -> String {
 }
 
 #[test]
-fn the_image_is_made_of_what_the_tarball_has() {
+fn the_image_is_built_from_the_content_of_the_tarball() {
     let copied: Vec<_> = CONTAINERFILE.lines().filter_map(|line| line.strip_prefix("COPY ")).collect();
     assert!(!copied.is_empty());
     for line in copied {

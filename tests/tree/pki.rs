@@ -128,7 +128,7 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_new_key_is_for_nobody_who_could_not_read_the_old_one() {
+fn a_new_key_is_only_for_recipients_that_could_read_the_old_one() {
     let world = World::issued(WEB);
     let before = world.snapshot();
     let mallory: PrivateKey = Ed25519Keypair::from_seed(&[66; 32]).into();
@@ -149,7 +149,7 @@ fn a_new_key_is_for_nobody_who_could_not_read_the_old_one() {
 }
 
 #[test]
-fn what_was_issued_stands_on_the_host_and_openssl_believes_it() {
+fn an_issued_certificate_is_on_the_host_and_openssl_accepts_it() {
     let world = World::issued(WEB);
     assert_eq!(world.apply().changed(), ["certificate:web"]);
     assert!(world.tree.kpull("apply --json").changed().is_empty());
@@ -190,7 +190,7 @@ fn what_was_issued_stands_on_the_host_and_openssl_believes_it() {
 }
 
 #[test]
-fn keys_of_rsa_are_believed_too() {
+fn rsa_keys_are_accepted_too() {
     let world = World::issued(&WEB.replace("name = \"web\"", "name = \"web\"\nkey_type = \"rsa-2048\""));
     assert_eq!(world.apply().changed(), ["certificate:web"]);
     let at = |path: &str| world.tree.at(path).display().to_string();
@@ -212,7 +212,7 @@ fn keys_of_rsa_are_believed_too() {
 }
 
 #[test]
-fn init_and_issue_leave_alone_what_is_there() {
+fn init_and_issue_change_no_existing_file() {
     let world = World::issued(WEB);
     let before = world.snapshot();
     assert!(world.pki("init").exits(0).stdout.contains("nothing to do"));
@@ -223,7 +223,7 @@ fn init_and_issue_leave_alone_what_is_there() {
 }
 
 #[test]
-fn a_site_that_lacks_a_certificate_says_how_to_get_it() {
+fn a_missing_certificate_is_reported_with_the_command_that_issues_it() {
     let world = World::new(WEB);
     let error = world.check().exits(1).error();
     assert_eq!(error["error"], "`name` of this certificate can't be used: the site has no pki/lan.pem");
@@ -239,7 +239,7 @@ fn a_site_that_lacks_a_certificate_says_how_to_get_it() {
 }
 
 #[test]
-fn a_changed_wish_is_an_error_until_it_is_issued_anew() {
+fn a_changed_certificate_request_is_an_error_until_it_is_issued_again() {
     let world = World::issued(WEB);
     world.site.role("web", &WEB.replace("www.example.org", "app.example.org"));
     let error = world.check().exits(1).error();
@@ -255,7 +255,7 @@ fn a_changed_wish_is_an_error_until_it_is_issued_anew() {
 }
 
 #[test]
-fn what_ends_soon_is_a_warning_and_renewed_and_what_has_ended_is_an_error() {
+fn a_certificate_that_expires_soon_is_renewed_and_an_expired_one_is_an_error() {
     let short = WEB.replace("name = \"web\"", "name = \"web\"\nlifetime = \"2d\"");
     let world = World::issued(&short);
     assert_eq!(world.state(), "good");
@@ -289,7 +289,7 @@ fn a_certificate_never_outlives_its_authority() {
 }
 
 #[test]
-fn nobody_but_an_operator_issues_and_a_failure_changes_nothing() {
+fn only_an_operator_can_issue_and_a_failure_changes_nothing() {
     let world = World::new(WEB);
     world.pki("init").exits(0);
     let before = world.snapshot();
@@ -398,7 +398,7 @@ fn a_host_that_keeps_its_key_gets_a_certificate_for_its_request_and_for_no_other
 }
 
 #[test]
-fn names_in_a_request_are_not_taken_over() {
+fn names_in_a_request_do_not_enter_the_certificate() {
     let role = WEB.replace("name = \"web\"", "name = \"web\"\nkey_on_host = true");
     let world = World::issued(&role);
     let at = |path: &str| world.at(path).display().to_string();
@@ -444,7 +444,7 @@ fn names_in_a_request_are_not_taken_over() {
 }
 
 #[test]
-fn an_authority_is_changed_while_hosts_trust_both() {
+fn an_authority_is_replaced_while_hosts_trust_both() {
     let world = World::issued(WEB);
     let at = |path: &str| world.at(path).display().to_string();
     world.pki("rotate lan --switch").exits(1);
@@ -479,7 +479,7 @@ fn a_template_shows_the_public_half_of_a_key_pair() {
 }
 
 #[test]
-fn a_mistake_in_a_certificate_is_told_with_its_field() {
+fn an_error_in_a_certificate_is_reported_with_its_field() {
     for (was, is, why) in [
         ("authority = \"lan\"", "authority = \"lam\"", "there is no authority `lam`"),
         ("authority = \"lan\"", "authority = \"tokens\"", "there is no authority `tokens`"),
@@ -527,7 +527,7 @@ fn causes(output: &Output) -> (Vec<&str>, usize) {
 }
 
 #[test]
-fn one_cause_is_told_once_however_many_certificates_and_secrets_it_is_the_cause_of() {
+fn one_cause_is_reported_once_for_all_its_certificates_and_secrets() {
     let (dir, site) = shipped();
     let fresh = kpull(&["check", "--site", &site]).exits(1);
     let (helps, lines) = causes(&fresh);

@@ -62,7 +62,7 @@ fn the_recipe_checks_compares_signs_and_publishes() {
 }
 
 #[test]
-fn both_services_run_the_lines_that_are_tested() {
+fn both_ci_services_run_the_tested_commands() {
     let lines: Vec<String> = blocks("sh").concat().lines().map(str::to_owned).collect();
     let files = blocks("yaml");
     assert_eq!((lines.len(), files.len()), (10, 2));

@@ -33,7 +33,7 @@ const LINKED: &str = "[[file]]\npath = \"/etc/app-2/main.conf\"\ncontent = \"thr
 const ABSENT: &str = "[[absent]]\npath = \"/etc/app\"\n";
 
 #[test]
-fn a_path_of_the_last_release_becomes_one_of_another_type_and_back() {
+fn a_path_of_the_last_release_changes_its_type_and_back() {
     let with_directory = format!("{DIRECTORY}{BELOW}{DEEP}");
     let linked = format!("{LINK}{LINKED}");
     for roles in [
@@ -53,7 +53,7 @@ fn a_path_of_the_last_release_becomes_one_of_another_type_and_back() {
 }
 
 #[test]
-fn what_somebody_else_put_into_a_directory_keeps_it_and_nothing_is_lost() {
+fn files_of_others_keep_a_directory_and_nothing_is_lost() {
     let site = base(BELOW);
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
@@ -66,7 +66,7 @@ fn what_somebody_else_put_into_a_directory_keeps_it_and_nothing_is_lost() {
 }
 
 #[test]
-fn what_is_below_a_link_that_is_changed_in_the_same_run_is_written_where_it_leads_now() {
+fn files_below_a_link_that_the_same_run_changes_are_written_to_its_new_target() {
     let role = |number: u8| {
         format!(
             "[[symlink]]\npath = \"/opt/current\"\ntarget = \"app-{number}\"\n\
@@ -84,7 +84,7 @@ fn what_is_below_a_link_that_is_changed_in_the_same_run_is_written_where_it_lead
 }
 
 #[test]
-fn a_file_in_the_way_of_a_directory_is_left_as_it_is() {
+fn a_file_in_place_of_a_directory_stays_unchanged() {
     let site = base(BELOW);
     let tree = site.sign().enroll();
     tree.write("etc/app", "theirs\n").write("var/lib/theirs", "");
@@ -95,7 +95,7 @@ fn a_file_in_the_way_of_a_directory_is_left_as_it_is() {
 }
 
 #[test]
-fn a_block_in_a_file_without_a_last_line_end_leaves_it_without() {
+fn a_file_without_a_final_newline_has_none_after_its_block_is_removed() {
     let block = "[[block]]\npath = \"/etc/hosts\"\nname = \"n\"\ncontent = \"10.0.0.1 h1\"\n";
     let site = base("");
     let tree = site.sign().enroll();
@@ -112,7 +112,7 @@ fn a_block_in_a_file_without_a_last_line_end_leaves_it_without() {
 }
 
 #[test]
-fn a_file_whose_line_ends_became_those_of_windows_keeps_one_block() {
+fn a_file_that_got_windows_line_ends_keeps_one_block() {
     let site = base("[[block]]\npath = \"/etc/app.ini\"\nname = \"n\"\ncontent = \"a = 1\"\ncomment = \";\"\n");
     let tree = site.sign().enroll();
     tree.write("etc/app.ini", "[app]\n");
@@ -124,7 +124,7 @@ fn a_file_whose_line_ends_became_those_of_windows_keeps_one_block() {
 }
 
 #[test]
-fn a_run_whose_output_nobody_reads_any_more_is_finished() {
+fn a_run_whose_output_is_no_longer_read_finishes() {
     let many: String = (0..300).map(|at| format!("[[file]]\npath = \"/srv/{at}\"\ncontent = \"x\"\n")).collect();
     let site = base(&many);
     let tree = site.sign().enroll();

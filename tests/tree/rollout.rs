@@ -85,7 +85,7 @@ impl World {
 }
 
 #[test]
-fn a_record_of_an_earlier_host_that_can_t_be_true_delays_a_release_and_ends_no_run() {
+fn an_implausible_record_of_an_earlier_host_delays_a_release_and_ends_no_run() {
     let world = World::new("[rollout]\nfailures = 0\n");
     world.release("2");
     let key: PrivateKey = Ed25519Keypair::from_seed(&[2; 32]).into();
@@ -148,7 +148,7 @@ impl World {
 }
 
 #[test]
-fn hosts_whose_release_counts_no_more_since_its_key_was_taken_away_take_turns_and_hold_nobody_up() {
+fn hosts_with_a_release_of_a_revoked_key_follow_the_rollout_and_block_no_host() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n").under(2);
     world.replace_signer(None);
     world.signed(2, 3);
@@ -168,7 +168,7 @@ fn hosts_whose_release_counts_no_more_since_its_key_was_taken_away_take_turns_an
 }
 
 #[test]
-fn serials_that_were_taken_back_take_nobody_s_turn() {
+fn revoked_serials_change_no_position_in_a_rollout() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n").under(1 << 60);
     world.replace_signer(Some(1));
     world.signed(2, 2);
@@ -184,7 +184,7 @@ fn serials_that_were_taken_back_take_nobody_s_turn() {
 }
 
 #[test]
-fn a_failed_run_of_a_host_that_has_seen_nothing_but_serials_that_were_taken_back_is_none_with_the_new_release() {
+fn a_failed_run_of_a_host_with_only_revoked_serials_is_not_the_new_releases() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\", \"h2\"]\n").under(1 << 60);
     // its source does not answer
     let (own, place) = (world.site.path().display(), world.dir.path().display());
@@ -198,7 +198,7 @@ fn a_failed_run_of_a_host_that_has_seen_nothing_but_serials_that_were_taken_back
 }
 
 #[test]
-fn what_a_host_says_at_length_makes_no_record_of_those_that_wait_for_it_too_long_to_be_read() {
+fn a_long_reason_of_one_host_keeps_records_of_waiting_hosts_readable() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
     world.release("2");
     let key: PrivateKey = Ed25519Keypair::from_seed(&[1; 32]).into();
@@ -221,7 +221,7 @@ fn what_a_host_says_at_length_makes_no_record_of_those_that_wait_for_it_too_long
 }
 
 #[test]
-fn each_host_takes_a_release_when_those_before_it_are_well_with_it() {
+fn each_host_takes_a_release_when_earlier_hosts_are_healthy_with_it() {
     let world = World::new("[rollout]\n");
     world.release("2");
     assert_eq!(world.waits(3), "release 2: h2 goes first");
@@ -235,7 +235,7 @@ fn each_host_takes_a_release_when_those_before_it_are_well_with_it() {
 }
 
 #[test]
-fn a_host_that_waits_is_kept_as_its_release_says_and_tells_so() {
+fn a_waiting_host_keeps_its_release_applied_and_reports_that_it_waits() {
     let world = World::new("[rollout]\n");
     world.release("2");
     let tree = &world.trees[1];
@@ -260,7 +260,7 @@ fn a_host_that_waits_is_kept_as_its_release_says_and_tells_so() {
 }
 
 #[test]
-fn a_host_that_waits_tells_of_its_source_all_the_same() {
+fn a_waiting_host_still_reports_its_source() {
     let world = World::new("[rollout]\n");
     world.release("2");
     assert_eq!(world.waits(2), "release 2: h1 goes first");
@@ -271,7 +271,7 @@ fn a_host_that_waits_tells_of_its_source_all_the_same() {
 }
 
 #[test]
-fn a_release_that_does_a_host_no_good_goes_no_further() {
+fn a_release_that_fails_on_a_host_reaches_no_later_host() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h2\"]\n");
     world.bad_release();
     assert_ne!(world.run(2, "apply").code, 0);
@@ -289,7 +289,7 @@ fn a_release_that_does_a_host_no_good_goes_no_further() {
 }
 
 #[test]
-fn a_wave_is_watched_for_as_long_as_it_is_to_soak() {
+fn a_wave_must_stay_healthy_for_its_whole_soak() {
     let world = World::new("[rollout]\nsoak = \"1h\"\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
     world.release("2");
     world.run(1, "apply").exits(0);
@@ -309,7 +309,7 @@ fn a_wave_is_watched_for_as_long_as_it_is_to_soak() {
 }
 
 #[test]
-fn who_can_t_be_heard_is_waited_for_and_so_is_what_is_not_their_own_word() {
+fn a_rollout_waits_for_hosts_without_a_record_or_with_one_they_did_not_sign() {
     let world = World::new("[rollout]\n");
     world.release("2");
     world.run(1, "apply").exits(0);
@@ -331,7 +331,7 @@ fn who_can_t_be_heard_is_waited_for_and_so_is_what_is_not_their_own_word() {
 }
 
 #[test]
-fn a_host_that_can_t_know_how_the_others_are_stays_with_what_it_has() {
+fn a_host_that_can_t_read_records_of_others_keeps_its_release() {
     let world = World::new("[rollout]\n");
     world.release("2");
     let tree = &world.trees[1];
@@ -343,7 +343,7 @@ fn a_host_that_can_t_know_how_the_others_are_stays_with_what_it_has() {
 }
 
 #[test]
-fn a_place_of_records_that_never_answers_is_given_up_and_the_run_goes_on() {
+fn kpull_gives_up_on_a_silent_record_server_and_the_run_continues() {
     let world = World::new("[rollout]\n");
     world.release("2");
     let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -384,7 +384,7 @@ fn status_role(world: &World, dir: &str, is_whole: bool) -> String {
 }
 
 #[test]
-fn a_rollout_that_comes_with_the_status_of_its_hosts_does_not_keep_them_from_that() {
+fn a_rollout_does_not_delay_the_status_destination_of_its_own_release() {
     for is_whole in [false, true] {
         let world = World::quiet("");
         let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
@@ -412,7 +412,7 @@ fn a_rollout_that_comes_with_the_status_of_its_hosts_does_not_keep_them_from_tha
 }
 
 #[test]
-fn a_release_that_says_where_hosts_tell_how_they_are_waits_for_those_that_can_be_heard_there() {
+fn a_release_with_a_status_destination_waits_for_hosts_that_report_there() {
     let world = World::quiet("");
     let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
     world.site.file("site.toml", format!("name = \"test\"\n{waves}"));
@@ -430,7 +430,7 @@ fn a_release_that_says_where_hosts_tell_how_they_are_waits_for_those_that_can_be
 }
 
 #[test]
-fn hosts_that_are_to_tell_it_elsewhere_are_heard_there_by_those_that_wait() {
+fn waiting_hosts_read_the_records_of_others_at_their_new_destination() {
     let waves = "[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n";
     let world = World::new(waves);
     let elsewhere = tempfile::tempdir().unwrap();
@@ -448,7 +448,7 @@ fn hosts_that_are_to_tell_it_elsewhere_are_heard_there_by_those_that_wait() {
 }
 
 #[test]
-fn a_host_with_something_of_its_own_in_the_way_stops_no_rollout() {
+fn a_host_with_a_fault_of_its_own_stops_no_rollout() {
     let other = "[[file]]\npath = \"/srv/other\"\ncontent = \"RELEASE\\n\"\n";
     let both = |number: &str| format!("{GOOD}{other}").replace("RELEASE", number);
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h1\"]\n");
@@ -493,7 +493,7 @@ fn with_lock() -> (World, StandIn, Server) {
 }
 
 #[test]
-fn what_a_lock_server_says_writes_no_line_of_its_own_and_is_not_repeated_without_end() {
+fn an_answer_of_a_lock_server_injects_no_line_and_is_quoted_with_a_limit() {
     let evil = format!("no\nh1: nothing to do\u{1b}[2J{}", "\u{202e}".repeat(5_000));
     let answer = serde_json::json!({ "kind": "failed_lock", "value": evil }).to_string();
     let server = Server::plain(move |_| Answer::new(409, answer.clone())).unwrap();
@@ -506,7 +506,7 @@ fn what_a_lock_server_says_writes_no_line_of_its_own_and_is_not_repeated_without
 }
 
 #[test]
-fn a_lock_server_lets_one_host_after_the_other_and_hears_when_each_is_well() {
+fn a_lock_server_admits_one_host_at_a_time_and_learns_when_each_is_healthy() {
     let (world, locks, server) = with_lock();
     // nothing to ask for, so far
     assert!(server.seen().is_empty());
@@ -524,7 +524,7 @@ fn a_lock_server_lets_one_host_after_the_other_and_hears_when_each_is_well() {
 }
 
 #[test]
-fn a_host_that_a_release_does_no_good_keeps_its_lock_until_another_release_does() {
+fn a_host_with_a_failed_release_keeps_its_slot_until_another_release_succeeds() {
     let (world, locks, _server) = with_lock();
     world.bad_release();
     assert_ne!(world.run(2, "apply").code, 0);
@@ -542,7 +542,7 @@ fn a_host_that_a_release_does_no_good_keeps_its_lock_until_another_release_does(
 }
 
 #[test]
-fn a_host_that_waits_for_its_lock_tells_that_no_source_answers() {
+fn a_host_that_waits_for_its_slot_reports_that_no_source_answers() {
     let (world, _locks, _server) = with_lock();
     world.bad_release();
     assert_ne!(world.run(2, "apply").code, 0);
@@ -557,7 +557,7 @@ fn a_host_that_waits_for_its_lock_tells_that_no_source_answers() {
 }
 
 #[test]
-fn a_lock_server_that_is_down_is_waited_for_and_a_lock_that_it_did_not_take_back_is_given_back_later() {
+fn kpull_waits_for_a_lock_server_and_releases_a_slot_later_if_it_was_down() {
     let (locks, what) = (StandIn::new(&[("default", 1)]), Arc::new(Mutex::new("")));
     let server = {
         let (locks, what) = (locks.clone(), what.clone());

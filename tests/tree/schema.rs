@@ -50,7 +50,7 @@ const FACTS: &str = "hostname = \"h\"\narch = \"amd64\"\nmemory = 1024\ncores = 
     [interfaces]\neth0 = [\"10.0.0.1\", \"fe80::1\"]\n";
 
 #[test]
-fn every_shipped_file_is_right_by_its_schema() {
+fn every_shipped_file_is_valid_by_its_schema() {
     let mut seen = std::collections::BTreeSet::new();
     for dir in shipped() {
         for (path, bytes) in Files::in_directory(&dir).unwrap().iter() {
@@ -70,7 +70,7 @@ fn every_shipped_file_is_right_by_its_schema() {
 }
 
 #[test]
-fn the_configuration_of_the_tests_hosts_is_right_by_its_schema() {
+fn the_configuration_of_the_tests_hosts_is_valid_by_its_schema() {
     let site = Site::new("test");
     let tree = site.enroll();
     judge("kpull", &tree.read("etc/kpull/kpull.toml")).unwrap();
@@ -79,7 +79,7 @@ fn the_configuration_of_the_tests_hosts_is_right_by_its_schema() {
 }
 
 #[test]
-fn what_the_program_refuses_the_schema_refuses_too() {
+fn the_schema_refuses_what_the_program_refuses() {
     let unit = |fields: &str| format!("summary = \"x\"\n[[unit]]\nname = \"a.service\"\n{fields}\n");
     judge("role", &unit("enable = true\nstate = \"running\"")).unwrap();
     judge("role", &unit("enable = \"{{ on }}\"\nstate = \"{{ on }}\"\nlistens = [\"1/tcp\", { port = \"{{ p }}\" }]"))
@@ -114,7 +114,7 @@ fn what_the_program_refuses_the_schema_refuses_too() {
 }
 
 #[test]
-fn a_new_site_tells_editors_where_its_schemas_are() {
+fn a_new_site_shows_editors_where_its_schemas_are() {
     let dir = tempfile::tempdir().unwrap();
     let site = dir.path().join("prod");
     kpull(&["new", "site", site.to_str().unwrap()]).exits(0);

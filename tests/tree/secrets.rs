@@ -181,7 +181,7 @@ fn a_host_gets_its_secrets_for_the_owner_alone() {
 }
 
 #[test]
-fn no_output_and_no_record_has_the_plaintext() {
+fn no_output_and_no_record_contains_the_plaintext() {
     let world = World::new();
     let tree = world.host("h1");
     let site = world.site.path().to_str().unwrap();
@@ -207,7 +207,7 @@ fn no_output_and_no_record_has_the_plaintext() {
 }
 
 #[test]
-fn what_a_secret_was_is_not_shown_when_a_role_stops_using_it() {
+fn the_old_value_of_a_secret_is_not_shown_when_a_role_stops_using_it() {
     let world = World::new();
     let tree = world.host("h1");
     tree.kpull("apply").exits(0);
@@ -218,7 +218,7 @@ fn what_a_secret_was_is_not_shown_when_a_role_stops_using_it() {
 }
 
 #[test]
-fn a_mistake_in_a_field_with_a_secret_does_not_tell_it() {
+fn an_error_in_a_field_with_a_secret_does_not_show_it() {
     let world = World::new();
     world.site.role("app", "[[file]]\npath = \"{{ secret('db') }}\"\ncontent = \"\"\n");
     let tree = world.host("h1");
@@ -247,7 +247,7 @@ fn a_host_can_not_read_the_secret_of_another() {
 }
 
 #[test]
-fn a_host_without_a_key_is_told_where_it_was_looked_for() {
+fn a_missing_host_key_is_reported_with_the_paths_that_were_tried() {
     let world = World::new();
     let tree = world.host("h1");
     fs::remove_file(tree.at("etc/ssh/ssh_host_ed25519_key")).unwrap();
@@ -263,7 +263,7 @@ fn a_host_without_a_key_is_told_where_it_was_looked_for() {
 }
 
 #[test]
-fn a_rotated_secret_changes_what_it_is_in_and_nothing_else() {
+fn a_rotated_secret_changes_only_the_files_that_contain_it() {
     let world = World::new();
     let tree = world.host("h1");
     tree.kpull("apply").exits(0);
@@ -284,7 +284,7 @@ fn a_rotated_secret_changes_what_it_is_in_and_nothing_else() {
 }
 
 #[test]
-fn the_index_says_for_whom_each_secret_is() {
+fn the_index_lists_the_recipients_of_each_secret() {
     let world = World::new();
     let index = world.index();
     assert!(
@@ -345,7 +345,7 @@ fn rekey_follows_the_roles_and_the_keys() {
 }
 
 #[test]
-fn nobody_reads_a_secret_from_now_on_whom_nobody_said_yes_to() {
+fn no_recipient_gets_a_secret_that_an_operator_did_not_confirm() {
     let world = World::new();
     let db = world.sealed("db");
     let host_file = |name: &str| world.site.path().join(format!("host_vars/{name}.toml"));
@@ -406,7 +406,7 @@ fn nobody_reads_a_secret_from_now_on_whom_nobody_said_yes_to() {
 }
 
 #[test]
-fn a_person_is_asked_and_no_is_no() {
+fn an_operator_is_asked_and_a_no_changes_nothing() {
     let world = World::new();
     let db = world.sealed("db");
     let text = fs::read_to_string(world.site.path().join("host_vars/h2.toml")).unwrap();
@@ -454,7 +454,7 @@ fn rekey_does_all_or_nothing() {
 }
 
 #[test]
-fn what_can_not_be_encrypted_is_told_with_its_place() {
+fn a_secret_that_can_not_be_encrypted_is_reported_with_its_place() {
     let world = World::new();
     let host = fs::read_to_string(world.site.path().join("host_vars/h1.toml")).unwrap();
     let without: String =
@@ -472,7 +472,7 @@ fn what_can_not_be_encrypted_is_told_with_its_place() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_told_with_the_nearest_name() {
+fn a_missing_secret_is_reported_with_the_nearest_name() {
     let world = World::new();
     world.site.role("other", "[[file]]\npath = \"/etc/token\"\ncontent = \"{{ secret('tokn') }}\"\n");
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
@@ -483,7 +483,7 @@ fn a_secret_that_is_not_there_is_told_with_the_nearest_name() {
 }
 
 #[test]
-fn a_resource_can_not_be_called_by_a_secret() {
+fn a_resource_can_not_be_named_by_a_secret() {
     let world = World::new();
     world.site.role("app", "[[directory]]\npath = \"/srv/{{ secret('db') }}\"\n");
     let error = kpull(&["check", "--json", "--site", world.site.path().to_str().unwrap()]).exits(1).error();
@@ -492,7 +492,7 @@ fn a_resource_can_not_be_called_by_a_secret() {
 }
 
 #[test]
-fn a_resource_can_not_be_called_by_what_is_made_of_a_secret_either() {
+fn a_resource_can_not_be_named_by_a_value_derived_from_a_secret() {
     let world = World::new();
     let encoded = [
         "secret('db') | b64encode",
@@ -577,7 +577,7 @@ fn a_literal_in_a_site_is_found_and_not_shown() {
 }
 
 #[test]
-fn no_core_is_dumped_of_a_process_that_may_have_a_secret() {
+fn no_core_is_dumped_of_a_process_that_can_have_a_secret() {
     let world = World::new();
     let mut child = command(&["secret", "set", "x", "--site", world.site.path().to_str().unwrap()])
         .stdin(Stdio::piped())
@@ -611,7 +611,7 @@ fn age(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn age_reads_what_kpull_writes_and_kpull_what_age_writes() {
+fn age_decrypts_files_of_kpull_and_kpull_decrypts_files_of_age() {
     let world = World::new();
     let path = |name: &str| world.key(name).to_str().unwrap().to_owned();
     let native = String::from_utf8(age("age-keygen", &[], b"")).unwrap();
@@ -646,7 +646,7 @@ fn age_reads_what_kpull_writes_and_kpull_what_age_writes() {
 }
 
 #[test]
-fn a_preview_takes_nothing_for_changed_that_it_only_has_no_key_to_compare() {
+fn a_preview_shows_no_change_only_because_it_has_no_key_to_compare() {
     let world = World::new();
     world.site.role(
         "app",

@@ -48,7 +48,7 @@ fn two() -> (Site, Tree) {
 }
 
 #[test]
-fn diff_tells_what_came_what_went_and_what_is_another_and_shows_no_secret() {
+fn diff_shows_additions_removals_and_changes_and_no_secret() {
     let (_site, tree) = two();
     let told = tree.kpull("diff").exits(0).stdout;
     let (head, rest) = told.split_once('\n').unwrap();
@@ -71,7 +71,7 @@ fn diff_tells_what_came_what_went_and_what_is_another_and_shows_no_secret() {
 }
 
 #[test]
-fn diff_as_json_has_an_object_for_each_difference_and_goes_both_ways() {
+fn diff_as_json_has_an_object_for_each_difference_in_both_directions() {
     let (_site, tree) = two();
     let forth = tree.kpull("diff 1 2 --json").exits(0);
     let what = |name: &str| -> Vec<(String, String)> {
@@ -88,7 +88,7 @@ fn diff_as_json_has_an_object_for_each_difference_and_goes_both_ways() {
 }
 
 #[test]
-fn diff_of_generations_of_one_release_tells_what_was_mended_between_them() {
+fn diff_of_generations_of_one_release_shows_what_was_corrected_in_between() {
     let (_site, tree) = two();
     tree.write("etc/app.conf", "edited\n");
     tree.kpull("apply").exits(0);
@@ -97,7 +97,7 @@ fn diff_of_generations_of_one_release_tells_what_was_mended_between_them() {
 }
 
 #[test]
-fn diff_of_what_is_not_there_says_what_is() {
+fn diff_of_a_missing_generation_or_release_is_an_error() {
     let (_site, tree) = two();
     let error = tree.kpull("diff 7 --json").exits(1).error();
     assert_eq!(error["error"], "there is no generation 7");
@@ -155,7 +155,7 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
 }
 
 #[test]
-fn a_long_new_text_is_cut_unless_all_is_asked_for() {
+fn a_long_new_text_is_cut_unless_all_of_it_is_requested() {
     let (_site, tree) = fresh();
     let told = with(&tree, "plan", &[]).exits(2).stdout;
     assert!(told.contains("      +12\n      … 8 lines more (-v shows them)\n") && !told.contains("+13\n"), "{told}");
@@ -165,7 +165,7 @@ fn a_long_new_text_is_cut_unless_all_is_asked_for() {
 }
 
 #[test]
-fn quiet_leaves_only_what_somebody_should_look_at() {
+fn quiet_shows_only_what_needs_attention() {
     let (_site, tree) = fresh();
     assert_eq!(with(&tree, "plan -q", &[]).exits(2).stdout, "");
     assert_eq!(with(&tree, "apply -q", &[]).exits(0).stdout, "");
@@ -176,7 +176,7 @@ fn quiet_leaves_only_what_somebody_should_look_at() {
 }
 
 #[test]
-fn colours_are_for_terminals_unless_somebody_says_otherwise() {
+fn colors_are_for_terminals_unless_an_option_says_otherwise() {
     let (_site, tree) = fresh();
     let is_coloured = |variables: &[(&str, &str)]| with(&tree, "plan", variables).exits(2).stdout.contains('\u{1b}');
     assert!(!is_coloured(&[]), "a pipe");
@@ -188,7 +188,7 @@ fn colours_are_for_terminals_unless_somebody_says_otherwise() {
 }
 
 #[test]
-fn what_is_too_wide_stands_on_two_lines() {
+fn a_line_that_is_too_wide_becomes_two_lines() {
     let (_site, tree) = fresh();
     let told = with(&tree, "plan --no-diff", &[("COLUMNS", "27")]).exits(2).stdout;
     assert!(told.contains("\n  + directory:/srv/o\n      create\n"), "{told}");
@@ -196,7 +196,7 @@ fn what_is_too_wide_stands_on_two_lines() {
 }
 
 #[test]
-fn an_error_is_not_broken_into_lines_where_no_terminal_reads_it() {
+fn an_error_is_not_wrapped_outside_a_terminal() {
     let (_site, tree) = two();
     tree.write("etc/kpull/kpull.toml", "nope = 1\n");
     let lines = |width: &[(&str, &str)]| {
@@ -227,7 +227,7 @@ fn an_error_has_a_code_that_help_explains_in_text_and_in_json() {
 }
 
 #[test]
-fn help_knows_commands_and_every_code_and_what_was_probably_meant() {
+fn help_explains_commands_and_every_code_and_suggests_the_nearest_name() {
     assert!(kpull(&["help", "pki", "issue"]).exits(0).stdout.contains("Usage: kpull pki issue"));
     let codes = kpull(&["help", "codes"]).exits(0).stdout;
     for line in codes.lines() {
@@ -284,7 +284,7 @@ fn proposed(text: &str, start: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_command_that_is_proposed_can_be_pasted() {
+fn a_suggested_command_can_be_pasted() {
     let site = base(OLD);
     let tree = site.sign().enroll();
     let run = |words: &[String]| kpull(&words.iter().map(String::as_str).collect::<Vec<_>>());

@@ -76,7 +76,7 @@ fn push(site: &Site, hub: &Path) {
 }
 
 #[test]
-fn a_directory_a_web_server_and_git_give_the_same_tree_byte_for_byte() {
+fn a_directory_a_web_server_and_git_produce_the_same_tree_byte_for_byte() {
     let site = site();
     site.sign();
     let hub = tempfile::tempdir().unwrap();
@@ -106,7 +106,7 @@ fn a_directory_a_web_server_and_git_give_the_same_tree_byte_for_byte() {
 }
 
 #[test]
-fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
+fn an_unprivileged_process_talks_to_web_servers_and_git() {
     let site = site();
     let hub = tempfile::tempdir().unwrap();
     push(site.sign(), hub.path());
@@ -138,7 +138,7 @@ fn what_talks_to_a_web_server_or_git_is_a_process_without_rights() {
 }
 
 #[test]
-fn git_over_ssh_goes_through_the_systems_client() {
+fn git_over_ssh_uses_the_systems_client() {
     let site = site();
     let hub = tempfile::tempdir().unwrap();
     push(site.sign(), hub.path());
@@ -163,7 +163,7 @@ fn git_over_ssh_goes_through_the_systems_client() {
 }
 
 #[test]
-fn when_no_source_answers_the_last_good_release_still_holds_and_the_run_says_so() {
+fn if_no_source_answers_the_last_good_release_is_applied_and_the_run_says_so() {
     let site = site();
     let server = files(site.sign().path());
     let tree = enrolled(&[&format!("http = \"{}\"\nretries = 0", server.url(""))]);
@@ -184,7 +184,7 @@ fn when_no_source_answers_the_last_good_release_still_holds_and_the_run_says_so(
 }
 
 #[test]
-fn when_no_source_ever_answered_there_is_nothing_to_apply() {
+fn if_no_source_has_ever_answered_there_is_nothing_to_apply() {
     let tree = enrolled(&["dir = \"none\""]);
     let error = tree.kpull("apply --json").exits(1).error();
     let says =
@@ -196,7 +196,7 @@ fn when_no_source_ever_answered_there_is_nothing_to_apply() {
 }
 
 #[test]
-fn sources_are_asked_in_order_until_one_answers() {
+fn sources_are_polled_in_order_until_one_answers() {
     let site = site();
     let (first, second) = (files(site.sign().path()), files(site.path()));
     let dead = "dir = \"none\"";
@@ -218,7 +218,7 @@ fn sources_are_asked_in_order_until_one_answers() {
 }
 
 #[test]
-fn a_source_whose_release_is_broken_leaves_the_word_to_the_next() {
+fn after_a_source_with_a_broken_release_the_next_is_polled() {
     let (good, broken) = (site(), site());
     good.sign();
     broken.file("roles/base/templates/base.conf", "{{ prot }}").sign();
@@ -230,7 +230,7 @@ fn a_source_whose_release_is_broken_leaves_the_word_to_the_next() {
 }
 
 #[test]
-fn a_source_that_comes_back_brings_the_news_that_was_missed() {
+fn a_source_that_returns_brings_the_release_that_was_missed() {
     let site = site();
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
@@ -244,7 +244,7 @@ fn a_source_that_comes_back_brings_the_news_that_was_missed() {
 }
 
 #[test]
-fn a_release_that_is_refused_is_told_rather_than_a_source_that_does_not_answer() {
+fn a_refused_release_is_reported_rather_than_a_source_that_does_not_answer() {
     let site = site();
     site.sign().file("release.toml.sig", "");
     let (dead, bad) = ("dir = \"none\"", format!("dir = \"{}\"", site.path().display()));
@@ -256,7 +256,7 @@ fn a_release_that_is_refused_is_told_rather_than_a_source_that_does_not_answer()
 }
 
 #[test]
-fn a_tree_is_cut_off_by_nothing_and_asks_its_source_once() {
+fn a_tree_is_never_cut_off_and_polls_its_source_once() {
     let site = Site::new("test");
     site.role("base", "[[firewall]]\nzone = \"public\"\nports = [\"443/tcp\"]\n");
     site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n");
@@ -330,7 +330,7 @@ fn said_of_git(site: &Site, change: impl Fn(&Site)) -> String {
 }
 
 #[test]
-fn what_git_has_changed_is_called_that_and_not_changed_after_signing() {
+fn a_file_that_git_changed_is_reported_as_such_and_not_as_changed_after_signing() {
     // signed as it lies there, and normalised by git when it is added
     let said = said_of_git(&mixed(), |site| {
         site.file(".gitattributes", "* text=auto\n");
@@ -378,7 +378,7 @@ fn what_git_has_changed_is_called_that_and_not_changed_after_signing() {
 }
 
 #[test]
-fn a_web_page_or_gzip_in_the_place_of_a_file_is_called_that() {
+fn a_web_page_or_gzip_in_place_of_a_file_is_reported_as_such() {
     for (answer, says) in [
         (Answer::new(200, "<html><body>Please log in</body></html>"), "the server sends a web page in its place"),
         (gzipped(b"one\ntwo\n").with("Content-Encoding", "gzip"), "the server has compressed it with gzip"),

@@ -161,7 +161,7 @@ fn shape_of(tree: &Tree) -> BTreeSet<String> {
 /// Fails when state has got a file or a field, or lost one, since the last format: that is a new format, of which a fixture is to be
 /// kept. `KPULL_BLESS=1` makes it.
 #[test]
-fn the_last_of_the_kept_formats_is_what_this_build_writes() {
+fn this_build_writes_the_last_of_the_stored_formats() {
     let (tree, formats) = (made(), formats());
     let last = formats.last().map(|(_, path)| shape_of(&unpacked(path))).unwrap_or_default();
     let now = shape_of(&tree);
@@ -177,7 +177,7 @@ fn the_last_of_the_kept_formats_is_what_this_build_writes() {
 }
 
 #[test]
-fn a_later_build_goes_on_from_the_state_of_every_format() {
+fn this_build_continues_from_the_state_of_every_format() {
     assert!(!formats().is_empty());
     for (format, path) in formats() {
         let tree = unpacked(&path);

@@ -73,7 +73,7 @@ fn bucket(put: impl Fn(&Received) + Send + Sync + 'static) -> (Server, Kept) {
 }
 
 #[test]
-fn a_published_release_is_taken_and_the_next_brings_only_what_is_new() {
+fn a_published_release_is_applied_and_the_next_transfers_only_what_is_new() {
     let site = site("one");
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().to_str().unwrap();
@@ -108,7 +108,7 @@ fn a_published_release_is_taken_and_the_next_brings_only_what_is_new() {
 }
 
 #[test]
-fn a_site_that_is_not_signed_as_it_is_is_not_published() {
+fn a_site_with_unsigned_changes_is_not_published() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("target");
     let target = target.to_str().unwrap();
@@ -135,7 +135,7 @@ fn a_site_that_is_not_signed_as_it_is_is_not_published() {
 }
 
 #[test]
-fn a_publishing_that_dies_before_the_pointer_leaves_the_old_release_whole() {
+fn a_publish_that_dies_before_the_pointer_leaves_the_old_release_intact() {
     let site = site("one");
     let (reached, pointer) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
@@ -176,7 +176,7 @@ fn a_publishing_that_dies_before_the_pointer_leaves_the_old_release_whole() {
 }
 
 #[test]
-fn two_that_publish_at_once_do_not_overwrite_each_other() {
+fn two_concurrent_publishes_do_not_overwrite_each_other() {
     let site = site("one");
     let raced = Mutex::new(false);
     let shared: Arc<Mutex<Option<Kept>>> = Arc::default();
@@ -203,7 +203,7 @@ fn pin(site: &Site, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn what_was_pinned_is_installed_and_its_members_were_told() {
+fn a_pinned_file_is_installed_and_its_members_are_listed() {
     let archive = tar_gz(&[("tool-1.0/tool", b"tool"), ("tool-1.0/README", b"read")]);
     let (_publisher, amd64) = published("tool-v1.0-linux-amd64.tar.gz", &archive);
     let (_other, arm64) = published("tool-v1.0-linux-arm64.tar.gz", &archive);
@@ -227,7 +227,7 @@ fn what_was_pinned_is_installed_and_its_members_were_told() {
 }
 
 #[test]
-fn a_file_that_its_publisher_does_not_know_is_refused_and_nothing_is_written() {
+fn a_file_without_a_published_checksum_is_refused_and_nothing_is_written() {
     let (good, evil) = (Listed::of(b"good").sha256, Listed::of(b"evil").sha256);
     let shared: &[(&str, String)] = &[
         ("SHA256SUMS", format!("{good}  other\n{good} *tool-1.0-amd64\n")),
@@ -260,7 +260,7 @@ fn a_file_that_its_publisher_does_not_know_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn checksums_that_were_named_have_to_be_there_and_know_the_file() {
+fn named_checksums_must_exist_and_contain_the_file() {
     let (publisher, url) = published("tool-1.0-amd64", b"good");
     let sums = publisher.path().join("sums");
     let site = site("one");
@@ -278,7 +278,7 @@ fn checksums_that_were_named_have_to_be_there_and_know_the_file() {
 }
 
 #[test]
-fn a_release_that_was_changed_upstream_is_not_pinned_unless_asked_for() {
+fn a_release_that_changed_upstream_is_pinned_only_on_request() {
     let (publisher, url) = published("tool-1.0-amd64", b"good");
     let site = site("one");
     pin(&site, &[&url]).exits(0);
@@ -295,7 +295,7 @@ fn a_release_that_was_changed_upstream_is_not_pinned_unless_asked_for() {
 }
 
 #[test]
-fn a_pin_without_a_size_is_refused_by_check_and_one_of_an_unknown_size_is_told_of() {
+fn check_refuses_a_pin_without_a_size_and_reports_one_of_an_unknown_size() {
     let (_publisher, url) = published("tool-1.0-amd64", b"good");
     let site = artifacts::site(std::slice::from_ref(&url), b"good", "tool = \"/usr/bin/tool\"");
     let check = || kpull(&["check", "--json", "--site", site.path().to_str().unwrap()]);
@@ -345,7 +345,7 @@ fn pinning_the_same_file_again_adds_its_size() {
 }
 
 #[test]
-fn what_is_pinned_is_what_its_address_or_the_format_says() {
+fn a_pin_has_the_format_of_its_address_or_of_the_option() {
     let archive = tar_gz(&[("tool", b"good")]);
     let site = site("one");
     let (_publisher, url) = published("tool-1.0-amd64", &archive);
@@ -379,7 +379,7 @@ pub fn mirror(site: &Site, dir: &Path, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_mirroring_that_broke_off_goes_on_where_it_ended() {
+fn an_interrupted_mirroring_continues_where_it_ended() {
     let content = artifacts::bytes(600_000);
     let server = cutting(content.clone());
     let site = artifacts::site(&[server.url("tool")], &content, "tool = \"/usr/bin/tool\"");
@@ -395,7 +395,7 @@ fn a_mirroring_that_broke_off_goes_on_where_it_ended() {
 }
 
 #[test]
-fn a_mirror_is_asked_first_and_passed_over_with_a_note_when_it_has_nothing() {
+fn a_mirror_is_tried_first_and_skipped_with_a_note_if_it_lacks_a_file() {
     let (publisher, url) = published("tool", b"good");
     let site = artifacts::site(&[url], b"good", "tool = \"/usr/bin/tool\"");
     let mirrored = tempfile::tempdir().unwrap();
@@ -429,7 +429,7 @@ fn a_mirror_is_asked_first_and_passed_over_with_a_note_when_it_has_nothing() {
 }
 
 #[test]
-fn check_tells_of_every_address_and_fails_when_none_of_a_pin_works() {
+fn check_reports_every_address_and_fails_if_none_of_a_pin_works() {
     let archive = tar_gz(&[("tool-1.0/tool", b"good")]);
     let (publisher, url) = published("tool.tar.gz", &archive);
     let dead = url_of(&publisher.path().join("none.tar.gz"));
@@ -462,7 +462,7 @@ fn check_tells_of_every_address_and_fails_when_none_of_a_pin_works() {
 }
 
 #[test]
-fn an_address_is_asked_for_its_head_or_when_the_server_takes_no_head_for_its_body() {
+fn an_address_gets_a_head_request_or_if_the_server_refuses_it_a_get_request() {
     for takes_head in [true, false] {
         let server = Server::plain(move |request: &Received| match request.method.as_str() {
             "HEAD" if !takes_head => Answer::new(405, ""),
@@ -493,7 +493,7 @@ fn updating(tree: &Tree, content: &[u8]) -> (tempfile::TempDir, Site) {
 }
 
 #[test]
-fn a_new_kpull_replaces_the_old_one_only_when_it_can_read_this_hosts_configuration_and_release() {
+fn a_new_kpull_is_installed_only_if_it_reads_this_hosts_configuration_and_release() {
     let ours = fs::read(env!("CARGO_BIN_EXE_kpull")).unwrap();
     let says = |path: &str, why: &str| format!("the new {path} does not pass its self-test: {why}");
     let script = b"#!/bin/sh\nhead -c 4 \"$0\"\necho \"no such $1\" >&2\nexit 1\n";
@@ -541,7 +541,7 @@ fn a_self_test_reads_and_changes_nothing() {
 }
 
 #[test]
-fn when_several_are_installed_the_tested_one_comes_before_the_others() {
+fn of_several_installed_files_the_self_tested_one_comes_first() {
     let archive = tar_gz(&[("b", b"#!/bin/sh\nexit 0\n"), ("a", b"#!/bin/sh\nexit 3\n")]);
     let (_publisher, url) = published("tool.tar.gz", &archive);
     let site = artifacts::site(&[url], &archive, "a = \"/usr/bin/a\", b = \"/usr/bin/b\"");

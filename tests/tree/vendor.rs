@@ -110,7 +110,7 @@ fn refused(site: &Site, code: i32, what: &str) {
 }
 
 #[test]
-fn a_role_of_another_site_is_taken_whole_and_applied() {
+fn a_role_of_another_site_is_vendored_completely_and_applied() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
     let told = vendor(&site).exits(0);
@@ -138,7 +138,7 @@ fn a_role_of_another_site_is_taken_whole_and_applied() {
 }
 
 #[test]
-fn a_role_comes_over_http_from_a_commit_that_is_not_the_newest() {
+fn a_role_is_vendored_over_http_from_a_commit_that_is_not_the_newest() {
     let common = Common::new();
     let commit = common.release();
     common.site.file("roles/web/templates/web.conf", "newer\n");
@@ -154,7 +154,7 @@ fn a_role_comes_over_http_from_a_commit_that_is_not_the_newest() {
 }
 
 #[test]
-fn what_a_key_that_is_not_named_has_signed_is_refused() {
+fn a_signature_of_a_key_that_is_not_named_is_refused() {
     let common = Common::new();
     common.site.sign();
     let signatures = fs::read(common.site.path().join(SIGNATURES)).unwrap();
@@ -189,7 +189,7 @@ fn what_a_key_that_is_not_named_has_signed_is_refused() {
 }
 
 #[test]
-fn as_many_keys_as_are_asked_for_have_to_have_signed() {
+fn as_many_keys_as_the_threshold_requires_must_have_signed() {
     let common = Common::new();
     let commit = common.release();
     let site = wanting(&common, &commit);
@@ -201,7 +201,7 @@ fn as_many_keys_as_are_asked_for_have_to_have_signed() {
 }
 
 #[test]
-fn an_expired_release_is_taken_and_an_expired_key_does_not_count() {
+fn an_expired_release_is_vendored_and_an_expired_key_does_not_count() {
     let common = Common::new();
     common.site.sign();
     let manifest = fs::read_to_string(common.site.path().join(MANIFEST)).unwrap();
@@ -227,7 +227,7 @@ fn an_expired_release_is_taken_and_an_expired_key_does_not_count() {
 }
 
 #[test]
-fn a_file_that_is_not_what_was_signed_is_refused() {
+fn a_file_that_differs_from_the_signed_one_is_refused() {
     let common = Common::new();
     common.site.sign();
     common.site.file("roles/web/templates/web.conf", "PORT = {{ port }}\n");
@@ -243,7 +243,7 @@ fn a_file_that_is_not_what_was_signed_is_refused() {
 }
 
 #[test]
-fn another_site_than_the_one_that_is_named_is_refused() {
+fn a_site_other_than_the_named_one_is_refused() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
     let text = fs::read_to_string(site.path().join("vendor.toml")).unwrap();
@@ -252,7 +252,7 @@ fn another_site_than_the_one_that_is_named_is_refused() {
 }
 
 #[test]
-fn an_edit_by_hand_is_told_and_not_overwritten() {
+fn a_manual_edit_is_reported_and_not_overwritten() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
     vendor(&site).exits(0);
@@ -289,7 +289,7 @@ fn an_edit_by_hand_is_told_and_not_overwritten() {
 }
 
 #[test]
-fn check_tells_when_another_commit_is_pinned_or_nothing_any_more() {
+fn check_reports_that_another_commit_is_pinned_or_none_any_more() {
     let common = Common::new();
     let old = common.release();
     let site = wanting(&common, &old);
@@ -364,7 +364,7 @@ fn another_commit_changes_only_what_differs() {
 }
 
 #[test]
-fn a_run_that_was_killed_in_between_is_followed_by_one_that_ends() {
+fn a_run_after_a_killed_one_finishes_the_vendoring() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
     vendor(&site).exits(0);
@@ -380,7 +380,7 @@ fn a_run_that_was_killed_in_between_is_followed_by_one_that_ends() {
 }
 
 #[test]
-fn a_role_of_the_sites_own_is_not_overwritten() {
+fn a_role_of_the_site_itself_is_not_overwritten() {
     let common = Common::new();
     let commit = common.release();
     let site = wanting(&common, &commit);
@@ -397,7 +397,7 @@ fn a_role_of_the_sites_own_is_not_overwritten() {
 }
 
 #[test]
-fn a_role_that_is_not_there_or_requires_one_that_is_not_is_told() {
+fn a_missing_role_or_a_missing_required_role_is_reported() {
     let common = Common::new();
     let commit = common.release();
     let site = wanting(&common, &commit);
@@ -412,7 +412,7 @@ fn a_role_that_is_not_there_or_requires_one_that_is_not_is_told() {
 }
 
 #[test]
-fn no_name_leads_out_of_the_directory_of_roles() {
+fn no_name_leads_outside_of_the_roles_directory() {
     let common = Common::new();
     let commit = common.release();
     let site = wanting(&common, &commit);
@@ -440,7 +440,7 @@ fn no_name_leads_out_of_the_directory_of_roles() {
 }
 
 #[test]
-fn what_was_taken_is_not_formatted_and_the_list_is() {
+fn a_vendored_role_is_not_formatted_and_the_list_is() {
     let common = Common::new();
     common.site.role("web", "vars.port=80");
     let commit = common.release();
@@ -456,7 +456,7 @@ fn what_was_taken_is_not_formatted_and_the_list_is() {
 }
 
 #[test]
-fn a_host_does_not_fetch_where_a_role_was_taken_from() {
+fn a_host_does_not_fetch_the_record_of_a_roles_origin() {
     let common = Common::new();
     let site = wanting(&common, &common.release());
     vendor(&site).exits(0);
@@ -478,7 +478,7 @@ fn a_host_does_not_fetch_where_a_role_was_taken_from() {
 }
 
 #[test]
-fn a_person_is_told_what_was_taken_and_where_a_mistake_is() {
+fn the_operator_sees_what_was_vendored_and_where_an_error_is() {
     let common = Common::new();
     let commit = common.release();
     let site = wanting(&common, &commit);

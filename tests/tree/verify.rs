@@ -26,14 +26,14 @@ fn put(world: &World, from: i64, days: i64) {
 }
 
 #[test]
-fn a_host_without_a_release_is_told_that_and_how_to_get_one() {
+fn a_host_without_a_release_reports_that_and_how_to_get_one() {
     let world = World::issued(WEB);
     let error = world.tree.kpull("verify --json").exits(1).error();
     assert_eq!(error["error"], "this host has no release yet");
 }
 
 #[test]
-fn certificates_are_listed_with_their_days_and_probes_are_not_asked() {
+fn certificates_are_listed_with_their_days_and_no_probe_runs() {
     let world = world();
     let told = world.tree.kpull("verify").exits(0).stdout;
     let lines: Vec<&str> = told.lines().collect();
@@ -46,7 +46,7 @@ fn certificates_are_listed_with_their_days_and_probes_are_not_asked() {
 }
 
 #[test]
-fn a_certificate_that_is_due_is_told_and_one_that_ended_or_is_gone_is_not_healthy() {
+fn a_due_certificate_is_reported_and_an_expired_or_missing_one_is_unhealthy() {
     let world = world();
     put(&world, -1, 59);
     let told = world.tree.kpull("verify").exits(0).stdout;

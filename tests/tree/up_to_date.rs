@@ -51,7 +51,7 @@ fn is_short(tree: &Tree) -> bool {
 }
 
 #[test]
-fn what_was_written_a_moment_ago_is_looked_at_again() {
+fn a_file_that_was_written_a_moment_ago_is_checked_again() {
     let site = base(ROLE);
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
@@ -59,7 +59,7 @@ fn what_was_written_a_moment_ago_is_looked_at_again() {
 }
 
 #[test]
-fn what_is_not_there_is_looked_at_again_while_its_directory_was_changed_a_moment_ago() {
+fn a_missing_path_is_checked_again_if_its_directory_changed_a_moment_ago() {
     let (_site, tree) = sealed();
     fs::remove_file(tree.at("var/lib/kpull/seal.json")).unwrap();
     fs::write(tree.at("srv/other"), "").unwrap();
@@ -70,7 +70,7 @@ fn what_is_not_there_is_looked_at_again_while_its_directory_was_changed_a_moment
 }
 
 #[test]
-fn what_has_nothing_above_it_but_the_root_is_sealed_too() {
+fn a_path_directly_below_the_root_is_in_the_up_to_date_check_too() {
     let site = base("[[absent]]\npath = \"/nowhere/at/all\"\n");
     let tree = site.sign().enroll();
     tree.kpull("apply").exits(0);
@@ -81,7 +81,7 @@ fn what_has_nothing_above_it_but_the_root_is_sealed_too() {
 }
 
 #[test]
-fn every_kind_of_drift_is_seen_and_mended() {
+fn every_kind_of_drift_is_seen_and_corrected() {
     let (_site, tree) = sealed();
     let drifts: [(&str, &str, &dyn Fn()); 8] = [
         ("content", "file:/srv/data/a", &|| fs::write(tree.at("srv/data/a"), "b\n").unwrap()),
@@ -125,7 +125,7 @@ fn an_edit_with_the_old_size_and_the_old_time_is_seen() {
 }
 
 #[test]
-fn what_decides_what_a_run_looks_at_breaks_the_seal() {
+fn a_change_of_what_a_run_checks_causes_a_full_check() {
     let (site, tree) = sealed();
     tree.write("etc/kpull/kpull.toml", format!("{}\n# more\n", tree.read("etc/kpull/kpull.toml")));
     assert!(!is_short(&tree));
@@ -144,7 +144,7 @@ fn what_decides_what_a_run_looks_at_breaks_the_seal() {
 }
 
 #[test]
-fn another_program_breaks_the_seal() {
+fn another_version_of_kpull_causes_a_full_check() {
     let (_site, tree) = sealed();
     let program = tree.at("kpull");
     fs::copy(env!("CARGO_BIN_EXE_kpull"), &program).unwrap();
@@ -153,7 +153,7 @@ fn another_program_breaks_the_seal() {
 }
 
 #[test]
-fn a_host_with_something_held_or_back_on_an_earlier_release_has_no_seal() {
+fn a_host_with_a_pause_or_a_stay_on_has_no_up_to_date_check() {
     let (site, tree) = sealed();
     tree.kpull("hold file:/srv/data/a --reason r").exits(0);
     settle(&tree);
@@ -167,7 +167,7 @@ fn a_host_with_something_held_or_back_on_an_earlier_release_has_no_seal() {
 }
 
 #[test]
-fn a_whole_look_can_be_asked_for_once_or_each_time() {
+fn a_full_check_can_be_requested_once_or_for_each_run() {
     let (_site, tree) = sealed();
     let full = tree.kpull("apply --full --json").exits(0);
     assert_eq!(full.events("done")[0]["up_to_date"], false);
@@ -229,7 +229,7 @@ fn lose(tree: &Tree, path: &str, content: &[u8]) {
 }
 
 #[test]
-fn a_seal_counts_where_it_was_made_since_then_and_while_its_release_is_good() {
+fn an_up_to_date_record_of_another_host_or_time_or_expired_release_does_not_count() {
     let (_site, tree) = sealed();
     let (soon, just_now) =
         (Timestamp::now() + SignedDuration::from_hours(1), Timestamp::now() - SignedDuration::from_secs(1));
@@ -250,7 +250,7 @@ fn a_seal_counts_where_it_was_made_since_then_and_while_its_release_is_good() {
 }
 
 #[test]
-fn another_system_in_a_tree_breaks_the_seal() {
+fn another_system_in_a_tree_causes_a_full_check() {
     let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"{{ facts.os.version }}\\n\"\n");
     let tree = site.sign().enroll();
     tree.write("etc/os-release", "ID=debian\nVERSION_ID=12\n");
@@ -263,7 +263,7 @@ fn another_system_in_a_tree_breaks_the_seal() {
 }
 
 #[test]
-fn an_owner_or_a_group_that_has_another_number_breaks_the_seal() {
+fn an_owner_or_a_group_with_another_number_causes_a_full_check() {
     let site = base("[[file]]\npath = \"/etc/a\"\ncontent = \"a\\n\"\nowner = \"app\"\ngroup = \"team\"\n");
     let tree = site.sign().enroll();
     let files = [
@@ -288,7 +288,7 @@ fn an_owner_or_a_group_that_has_another_number_breaks_the_seal() {
 }
 
 #[test]
-fn what_can_not_be_sealed_any_more_leaves_no_seal() {
+fn a_host_that_can_no_longer_be_up_to_date_has_no_up_to_date_record() {
     let (_site, tree) = sealed();
     let mode = fs::Permissions::from_mode(0o644);
     fs::set_permissions(tree.at("srv/data/a"), mode).unwrap();
@@ -297,7 +297,7 @@ fn what_can_not_be_sealed_any_more_leaves_no_seal() {
 }
 
 #[test]
-fn a_whole_look_reads_what_stat_does_not_tell() {
+fn a_full_check_reads_contents_that_stat_does_not_show() {
     let (_site, tree) = sealed();
     assert!(is_believed(&tree, " --full"), "all of it is as it was");
     lose(&tree, "srv/data/a", b"b\n");
@@ -307,7 +307,7 @@ fn a_whole_look_reads_what_stat_does_not_tell() {
 }
 
 #[test]
-fn a_whole_look_reads_what_decides_what_to_look_at() {
+fn a_full_check_reads_the_files_that_decide_what_it_checks() {
     let (_site, tree) = sealed();
     let kept = fs::read(tree.at("var/lib/kpull/release.tar")).unwrap();
     lose(&tree, "var/lib/kpull/release.tar", &vec![0; kept.len()]);
@@ -317,7 +317,7 @@ fn a_whole_look_reads_what_decides_what_to_look_at() {
 }
 
 #[test]
-fn a_whole_look_compares_with_the_contents_of_its_own_seal() {
+fn a_full_check_compares_with_the_digests_of_its_own_record() {
     let (_site, tree) = sealed();
     edit(&tree, "contents.json", |contents| contents["made"] = json!(Timestamp::UNIX_EPOCH));
     assert!(!is_believed(&tree, " --full"));
@@ -327,7 +327,7 @@ fn a_whole_look_compares_with_the_contents_of_its_own_seal() {
 }
 
 #[test]
-fn a_whole_look_at_the_end_of_a_seal_s_time_makes_it_good_again() {
+fn a_full_check_when_the_up_to_date_record_expires_renews_it() {
     let (_site, tree) = sealed();
     age(&tree);
     assert!(is_believed(&tree, ""));
@@ -341,7 +341,7 @@ fn a_whole_look_at_the_end_of_a_seal_s_time_makes_it_good_again() {
 }
 
 #[test]
-fn a_large_file_is_read_when_that_is_asked_for_and_not_once_an_hour() {
+fn a_large_file_is_read_on_request_and_not_once_an_hour() {
     let mut content = vec![b'a'; (8 << 20) + 1];
     let site = base("[[file]]\npath = \"/srv/large\"\nsource = \"large\"\n");
     let tree = site.file("roles/base/files/large", &content).sign().enroll();
@@ -356,7 +356,7 @@ fn a_large_file_is_read_when_that_is_asked_for_and_not_once_an_hour() {
 }
 
 #[test]
-fn an_installed_file_that_a_disk_has_changed_is_installed_again() {
+fn an_installed_file_that_the_disk_corrupted_is_installed_again() {
     for (size, how) in [(100, ""), (100, " --full"), ((8 << 20) + 1, " --full")] {
         let mut content = artifacts::bytes(size);
         let (_publisher, url) = artifacts::published("tool", &content);
@@ -383,7 +383,7 @@ fn an_installed_file_that_a_disk_has_changed_is_installed_again() {
 }
 
 #[test]
-fn what_has_a_secret_in_it_has_no_digest_anywhere() {
+fn no_digest_of_a_content_with_a_secret_is_stored() {
     let plain = "[[file]]\npath = \"/etc/token\"\ncontent = \"hunter2\"\n";
     let more = "[[file]]\npath = \"/etc/more\"\ncontent = \"hunter2\"\nsensitive = true\n";
     let site = base(plain);

@@ -49,7 +49,7 @@ fn is_sealed_soon(world: &World) {
 }
 
 #[test]
-fn a_host_whose_units_run_is_not_looked_into_and_every_drift_of_them_is_seen() {
+fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_units() {
     let world = World::new();
     let host = world.host();
     world.release(ROLE);
@@ -118,7 +118,7 @@ fn zones(host: Host<'_>) -> Vec<String> {
 }
 
 #[test]
-fn a_host_with_a_firewall_is_not_looked_into_and_every_drift_of_it_is_seen() {
+fn an_up_to_date_check_reads_no_contents_and_sees_every_drift_of_a_firewall() {
     let world = World::new();
     let host = world.host();
     world.release(FIREWALL);
@@ -167,7 +167,7 @@ fn a_host_with_a_firewall_is_not_looked_into_and_every_drift_of_it_is_seen() {
 }
 
 #[test]
-fn a_host_without_units_or_firewall_is_found_well_without_a_bus() {
+fn a_host_without_units_or_firewall_is_up_to_date_without_a_bus() {
     let world = World::new();
     let host = world.host();
     let (files, _) = ROLE.split_once("[[unit]]").unwrap();

@@ -59,7 +59,7 @@ fn dead_end(tree: &Tree) {
 }
 
 #[test]
-fn what_is_owed_to_what_no_role_has_any_more_is_owed_no_longer() {
+fn a_pending_action_of_a_resource_that_no_role_defines_any_more_is_dropped() {
     let (_site, tree) = host("");
     owe(&tree, &json!({ "kicks": { "unit:gone.service": "restart" }, "unit_files": true, "probes": true }));
     tree.kpull("apply").exits(0);
@@ -67,7 +67,7 @@ fn what_is_owed_to_what_no_role_has_any_more_is_owed_no_longer() {
 }
 
 #[test]
-fn a_host_that_no_source_answers_in_time_leaves_the_release_that_has_cut_it_off() {
+fn a_host_that_reaches_no_source_in_time_rolls_back_the_release_that_cut_it_off() {
     let (site, tree) = host("");
     release(&site, "2", "");
     tree.kpull("apply").exits(0);
@@ -83,7 +83,7 @@ fn a_host_that_no_source_answers_in_time_leaves_the_release_that_has_cut_it_off(
 }
 
 #[test]
-fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that_was_only_seen_for_none() {
+fn a_release_that_a_run_died_in_is_rolled_back_but_not_one_that_was_only_seen() {
     for was_begun in [true, false] {
         let (site, tree) = host("");
         release(&site, "2", "");
@@ -110,7 +110,7 @@ fn a_release_that_a_run_has_died_with_is_left_for_the_one_before_it_and_one_that
 }
 
 #[test]
-fn a_source_that_answers_in_time_is_all_that_is_waited_for() {
+fn a_run_waits_only_until_a_source_answers() {
     let (site, tree) = host("");
     let dir = site.path().to_owned();
     let server = Server::plain({
@@ -131,7 +131,7 @@ fn a_source_that_answers_in_time_is_all_that_is_waited_for() {
 }
 
 #[test]
-fn no_source_is_waited_for_longer_than_the_configuration_says_whatever_the_clock_says() {
+fn a_run_waits_for_a_source_as_long_as_configured_whatever_the_clock_says() {
     let (_site, tree) = host("");
     cut_off(&tree);
     let config = tree.read("etc/kpull/kpull.toml").replace("\"1h\"", "\"0s\"");
@@ -142,7 +142,7 @@ fn no_source_is_waited_for_longer_than_the_configuration_says_whatever_the_clock
 }
 
 #[test]
-fn a_release_is_tried_again_by_itself_as_often_as_the_configuration_says_after_longer_and_longer_pauses() {
+fn a_failed_release_is_retried_as_often_as_configured_after_growing_pauses() {
     let (site, tree) = host("");
     let config = format!("{}\n[rollback]\ntries = 3\n", tree.read("etc/kpull/kpull.toml"));
     tree.write("etc/kpull/kpull.toml", config);
@@ -169,7 +169,7 @@ fn a_release_is_tried_again_by_itself_as_often_as_the_configuration_says_after_l
 }
 
 #[test]
-fn what_fails_with_the_release_before_too_does_not_count_as_a_try() {
+fn a_failure_that_the_earlier_release_has_too_does_not_count_as_a_try() {
     let (site, tree) = host(DEAD);
     let config = format!("{}\n[rollback]\ntries = 1\n", tree.read("etc/kpull/kpull.toml"));
     tree.write("etc/kpull/kpull.toml", config);
@@ -185,7 +185,7 @@ fn what_fails_with_the_release_before_too_does_not_count_as_a_try() {
 }
 
 #[test]
-fn a_release_that_fails_before_it_has_touched_anything_is_left_for_the_last_good_one() {
+fn a_release_that_fails_before_its_first_change_is_rolled_back() {
     let (site, tree) = host("");
     dead_end(&tree);
     site.role("base", &format!("{DEAD}{}", FILE.replace("RELEASE", "1"))).sign();
@@ -195,7 +195,7 @@ fn a_release_that_fails_before_it_has_touched_anything_is_left_for_the_last_good
 }
 
 #[test]
-fn what_a_release_has_made_until_it_failed_is_given_back_on_the_way_back() {
+fn a_rollback_undoes_what_a_release_made_before_it_failed() {
     let (site, tree) = host("");
     dead_end(&tree);
     let new = "[[file]]\npath = \"/etc/new\"\ncontent = \"new\"\n";
