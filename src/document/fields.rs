@@ -161,6 +161,11 @@ impl TryFrom<String> for HumanDuration {
     }
 }
 
+/// Whether a text is made of letters and digits of ASCII, `.`, `_` and `-`, and not empty.
+pub fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
 /// Whether a list is a program and its arguments.
 pub fn is_argv(words: &[String]) -> bool {
     words.first().is_some_and(|program| !program.is_empty()) && !words.iter().any(|word| word.contains('\0'))

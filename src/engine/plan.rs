@@ -8,7 +8,7 @@ use crate::engine::fault::LeftOut;
 use crate::engine::prior::{Orphan, PriorStates};
 use crate::error::{Error, Result, mask};
 use crate::host::Host;
-use crate::kind::package::leave_together;
+use crate::kind::package::remove_together;
 use crate::kind::{Change, Claim, Item, Queries, Trigger, Work};
 use crate::resolve::{Catalog, clashes};
 use crate::store::{Pause, PendingActions, Store};
@@ -160,7 +160,7 @@ impl Leftovers {
         let before = all.len();
         all.retain(|one| !held.iter().any(|held| held.id == one.id));
         leaving.stays = all.len() < before;
-        leave_together(&mut all.iter_mut().map(|one| one.item.resource.as_mut() as &mut dyn Any).collect::<Vec<_>>());
+        remove_together(&mut all.iter_mut().map(|one| one.item.resource.as_mut() as &mut dyn Any).collect::<Vec<_>>());
         for one in all {
             let observed = match one.item.resource.observe(work) {
                 Ok(observed) => observed,

@@ -1,4 +1,4 @@
-//! `[[absent]]`: a path where nothing is to be.
+//! `[[absent]]`: a path that must not exist.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,24 +23,23 @@ impl Fields for AbsentFields {
     const NAME: &'static str = "absent";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.recursive && self.path.components().count() <= 2 {
-            return Err(build.invalid("path", "a directory right below `/` is not removed with everything in it"));
-        }
+        let is_at_top = self.recursive && self.path.components().count() <= 2;
+        build.refuse_if(is_at_top, "path", "a directory right below `/` is not removed with everything in it")?;
         Ok(vec![Box::new(Absent { path: self.path, recursive: self.recursive, or_full: false })])
     }
 }
 
-/// A path where nothing is to be.
+/// A path that must not exist.
 #[derive(Debug)]
 pub struct Absent {
     path: AbsolutePath,
     recursive: bool,
-    /// Whether a directory that isn't empty may stay.
+    /// Whether a directory that is not empty stays.
     or_full: bool,
 }
 
 impl Absent {
-    /// A path where nothing is to be, unless it is a directory with something in it.
+    /// A path that must not exist, unless it is a directory that is not empty.
     pub(super) fn unless_full(path: AbsolutePath) -> Self {
         Self { path, recursive: false, or_full: true }
     }
@@ -62,20 +61,16 @@ impl Resource for Absent {
             Some(FileType::File) => Some(Change::removal("remove the file")),
             Some(FileType::Link) => Some(Change::removal("remove the link")),
             Some(FileType::Special) => Some(Change::removal("remove the device, socket or pipe")),
-            Some(FileType::Directory) if root.names(&self.path)?.is_empty() => {
-                Some(Change::removal("remove the directory"))
-            }
-            Some(FileType::Directory) if self.recursive => {
-                Some(Change::removal("remove the directory and everything in it"))
-            }
-            Some(FileType::Directory) if self.or_full => None,
-            Some(FileType::Directory) => {
-                return Err(Error::new(
-                    code::FILE,
-                    format!("{} is to be absent, but it is a directory that isn't empty", self.path),
-                )
-                .help("look at what is in it; to have it all removed, set `recursive = true`"));
-            }
+            Some(FileType::Directory) => match root.names(&self.path)?.is_empty() {
+                true => Some(Change::removal("remove the directory")),
+                false if self.recursive => Some(Change::removal("remove the directory and everything in it")),
+                false if self.or_full => None,
+                false => {
+                    let what = format!("{} is to be absent, but it is a directory that isn't empty", self.path);
+                    return Err(Error::new(code::FILE, what)
+                        .help("look at what is in it; to have it all removed, set `recursive = true`"));
+                }
+            },
         })
     }
 
@@ -108,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_directory_goes_only_when_the_role_says_so() {
+    fn a_full_directory_is_removed_only_if_the_role_says_so() {
         let tree = Tree::new();
         tree.put("/a/d/f", "x");
         let error = one("absent", "path = '/a/d'").observe(&tree.work()).unwrap_err();

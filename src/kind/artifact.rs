@@ -1,4 +1,4 @@
-//! `[[artifact]]`: members of a pinned upstream file, put where they belong.
+//! `[[artifact]]`: members of a pinned upstream file, installed on the host.
 
 mod tree;
 
@@ -78,23 +78,20 @@ impl Fields for ArtifactFields {
         }
         let is_nested = |into: &AbsolutePath| trees.values().any(|other| other != into && into.starts_with(&**other));
         if let Some(into) = trees.values().find(|into| is_nested(into)) {
-            return Err(
-                build.invalid(field, &format!("`{into}` is in another directory that this artifact is extracted into"))
-            );
+            let why = format!("`{into}` is in another directory that this artifact is extracted into");
+            return Err(build.invalid(field, &why));
         }
-        if self.self_test.is_some() && install.is_empty() {
-            return Err(
-                build.invalid("self_test", "no program is named; name the one that is to be run in `install` too")
-            );
-        }
-        if self.self_test.as_ref().is_some_and(Vec::is_empty) {
-            return Err(build.invalid("self_test", "name at least one argument"));
-        }
+        let why = "no program is named; name the one that is to be run in `install` too";
+        build.refuse_if(self.self_test.is_some() && install.is_empty(), "self_test", why)?;
+        build.refuse_if(
+            self.self_test.as_ref().is_some_and(Vec::is_empty),
+            "self_test",
+            "name at least one argument",
+        )?;
         let pin = build.artifact(&self.name)?;
-        if !pin.format.is_archive() && (install.len() > 1 || !trees.is_empty()) {
-            let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
-            return Err(build.invalid(field, why));
-        }
+        let has_members = install.len() > 1 || !trees.is_empty();
+        let why = "the artifact is one file, as its name tells; `format` beside its pin says otherwise";
+        build.refuse_if(!pin.format.is_archive() && has_members, field, why)?;
         let wanted = Ownership::with_default(0o755, self.mode, self.owner, self.group);
         let trees = Trees::new(trees, &wanted);
         let staged = RefCell::default();
@@ -110,12 +107,12 @@ pub(crate) struct Artifact {
     trees: Trees,
     wanted: Ownership,
     self_test: Option<Vec<String>>,
-    /// What was taken out of it and waits for its place.
+    /// Extracted members that are not in their places yet.
     staged: RefCell<BTreeMap<String, Extracted>>,
 }
 
 impl Artifact {
-    /// What is installed: its name, and the upstream version.
+    /// Its name and upstream version.
     pub fn version(&self) -> (&str, &str) {
         (&self.pin.name, &self.pin.version)
     }
@@ -146,18 +143,19 @@ impl Resource for Artifact {
         let known = work.store.members(&self.pin)?;
         let wanted = match self.install.keys().all(|member| known.contains_key(member)) {
             true => self.stale(work, &known)?,
-            // what they are has to be found out
+            // their digests are not known yet
             false => self.install.iter().collect(),
         };
         if wanted.is_empty() {
             return Ok(());
         }
         let keep = wanted.len() <= work.store.may_stage.get();
-        let taken = self.unpack(work, &wanted, keep, progress)?;
-        work.store.add_members(&self.pin, taken.iter().map(|(name, member)| (name.clone(), member.sha256.clone())))?;
+        let extracted = self.unpack(work, &wanted, keep, progress)?;
+        work.store
+            .add_members(&self.pin, extracted.iter().map(|(name, member)| (name.clone(), member.sha256.clone())))?;
         if keep {
             work.store.may_stage.update(|left| left - wanted.len());
-            self.staged.replace(taken);
+            self.staged.replace(extracted);
         }
         Ok(())
     }
@@ -191,7 +189,7 @@ impl Resource for Artifact {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let mut staged = self.staged.take();
         let stale = self.stale(work, &work.store.members(&self.pin)?)?;
-        // the one that is tested comes first, so that a failure leaves all others as they are
+        // the tested member comes first, so that a failure leaves the others unchanged
         let tested = self.self_test.as_ref().and_then(|arguments| Some((self.install.keys().next()?, arguments)));
         let waiting: Vec<_> = stale.iter().map(|(member, path)| (*member, *path)).collect();
         for members in waiting.chunks(OPEN_FILES) {
@@ -201,7 +199,7 @@ impl Resource for Artifact {
                 staged.extend(self.unpack(work, &missing, true, &|_, _, _| {})?);
             }
             for (member, path) in members {
-                let Some(file) = staged.remove(*member).and_then(|taken| taken.file) else { continue };
+                let Some(file) = staged.remove(*member).and_then(|extracted| extracted.file) else { continue };
                 let access = self.wanted.access(work.host, path)?;
                 work.host.root.place(path, file, access, |new| match tested {
                     Some((name, arguments)) if name == *member => self_test(path, new, arguments),
@@ -226,18 +224,18 @@ impl Restorable for Artifact {
     }
 }
 
-/// What is installed at `path`, and its digest.
+/// The metadata and digest of the file at `path`.
 fn installed(work: &Work<'_>, path: &Path) -> Result<Option<(Meta, String)>> {
     let Some((meta, file)) = work.host.root.file(path)? else { return Ok(None) };
     Ok(Some((meta, work.store.digest_of(&work.host.root.outside(path), file)?)))
 }
 
-/// Whether a file may stay as it is: its owner is right, and nobody else could have it open for writing.
+/// Whether a file can stay: its owner is right, and nobody else can have it open for writing.
 fn is_safe(work: &Work<'_>, meta: &Meta, wanted: &Ownership) -> Result<bool> {
     Ok(meta.mode & 0o022 == 0 && wanted.is_owned(work.host, meta)?)
 }
 
-/// Runs the new file that is to be at `path`.
+/// Runs the new file for `path`.
 fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
     let what = format!("the new {} does not pass its self-test", path.display());
     let help = "the old file stays; pin another version, or look for what it needs on this host";
@@ -250,7 +248,7 @@ fn self_test(path: &Path, new: &Path, arguments: &[String]) -> Result<()> {
 }
 
 impl Artifact {
-    /// The pin, and the members that are installed; a directory ends with `/`.
+    /// The pin and the installed members; directories end with `/`.
     pub(crate) fn members(&self) -> (&Pin, impl Iterator<Item = &String>) {
         (&self.pin, self.install.keys().chain(self.trees.prefixes()))
     }
@@ -260,13 +258,13 @@ impl Artifact {
         self.trees.directories()
     }
 
-    /// Where its members are put.
+    /// The paths of its members.
     pub(crate) fn places(&self) -> impl Iterator<Item = &AbsolutePath> {
         self.install.values()
     }
 
-    /// The members that are not in their places, given what they have to be. One that somebody else could have open for
-    /// writing is as good as not there.
+    /// The members that are missing or differ from their `known` digests. A file that others can have open for writing
+    /// counts as missing.
     fn stale(&self, work: &Work<'_>, known: &BTreeMap<String, String>) -> Result<BTreeMap<&String, &AbsolutePath>> {
         let mut stale = BTreeMap::new();
         for (member, path) in &self.install {
@@ -281,7 +279,7 @@ impl Artifact {
         Ok(stale)
     }
 
-    /// Takes `members` out of the artifact, into files beside their places if they are to be kept.
+    /// Extracts `members`, into files beside their places if `keep`.
     fn unpack(
         &self,
         work: &Work<'_>,
@@ -308,7 +306,7 @@ mod tests {
     use crate::kind::testing::refusal;
 
     #[test]
-    fn what_is_extracted_is_named_in_one_way_and_has_a_place_of_its_own() {
+    fn what_is_extracted_has_one_name_and_a_place_of_its_own() {
         for (fields, why) in [
             ("install = { 'a/../' = '/x' }", "`install`: `a/../`: a directory of an archive is written like"),
             ("members = ['../a/']\ninto = '/x'", "`members`: `/x/../a` has to be written without"),

@@ -1,15 +1,16 @@
-//! `[[block]]`: a few lines of a file that others write too, between two marks; the rest of it stays byte for byte.
+//! `[[block]]`: lines between two markers in a file that others write too; the rest of the file does not change.
 
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::AbsolutePath;
+use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::{Error, Result, code};
 use crate::host::Host;
 use crate::host::root::{Access, FileType};
 use crate::kind::diff::Diff;
+use crate::kind::file::in_the_way;
 use crate::kind::prior_state::PriorState;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, Restorable, WatchedInput, Work};
 use crate::secret::fits;
@@ -39,18 +40,13 @@ impl Fields for BlockFields {
     const NAME: &'static str = "block";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if self.name.is_empty() || !self.name.chars().all(plain) {
-            return Err(build.invalid("name", "a block's name is letters, digits, `.`, `_` and `-`"));
-        }
+        build.refuse_if(!is_plain(&self.name), "name", "a block's name is letters, digits, `.`, `_` and `-`")?;
         let comment = self.comment.unwrap_or_else(|| "#".to_owned());
-        if comment.trim().is_empty() || comment.contains(['\n', '\r', '\0']) {
-            return Err(build.invalid("comment", "write what a comment starts with in this file, like `#` or `//`"));
-        }
-        let marks = [format!("{comment} BEGIN kpull "), format!("{comment} END kpull ")];
-        if self.content.lines().any(|line| marks.iter().any(|mark| line.starts_with(mark))) {
-            return Err(build.invalid("content", "a block can't have the marks of a block in it"));
-        }
+        let is_bad = comment.trim().is_empty() || comment.contains(['\n', '\r', '\0']);
+        build.refuse_if(is_bad, "comment", "write what a comment starts with in this file, like `#` or `//`")?;
+        let markers = ["BEGIN", "END"].map(|word| format!("{comment} {word} kpull "));
+        let has_marker = self.content.lines().any(|line| markers.iter().any(|marker| line.starts_with(marker)));
+        build.refuse_if(has_marker, "content", "a block can't contain the markers of a block")?;
         let mut text = format!("{comment} BEGIN kpull {}\n{}", self.name, self.content);
         if !text.ends_with('\n') {
             text.push('\n');
@@ -75,59 +71,36 @@ impl Fields for BlockFields {
 /// A block of a file.
 #[derive(Debug)]
 pub struct Block {
-    path: AbsolutePath,
-    name: String,
-    comment: String,
-    /// With both marks; empty for a file that is to be without the block.
-    text: String,
-    sensitive: bool,
-    is_secret: bool,
-    /// Whether the file goes with its last line.
+    pub(super) path: AbsolutePath,
+    pub(super) name: String,
+    pub(super) comment: String,
+    /// With both markers; empty to remove the block.
+    pub(super) text: String,
+    pub(super) sensitive: bool,
+    pub(super) is_secret: bool,
+    /// Whether the file is removed when it becomes empty.
     pub(super) no_file: bool,
-    /// Whether the file is written into as it stands.
+    /// Whether the file is overwritten in place.
     pub(super) in_place: bool,
-    /// Whether the line before it had no end, and has none again when nothing comes after it.
+    /// Whether the line before it had no line break, which is restored if nothing follows.
     pub(super) unended: bool,
 }
 
 impl Block {
-    /// That a file is without the block.
-    pub(super) fn none(path: AbsolutePath, name: String, comment: String) -> Self {
-        Self {
-            path,
-            name,
-            comment,
-            text: String::new(),
-            sensitive: true,
-            is_secret: false,
-            no_file: false,
-            in_place: false,
-            unended: false,
-        }
-    }
-
-    /// The file as it is, without a block as an empty range, and where in it the block stands.
+    /// The content of the file and the range of the block in it, empty without a block.
     fn find(&self, host: &Host) -> Result<(Vec<u8>, std::ops::Range<usize>)> {
         let Some((_, content)) = host.root.read(&self.path)? else {
-            return match host.root.meta(&self.path)?.map(|meta| meta.what) {
-                None | Some(FileType::File) => Ok((Vec::new(), 0..0)),
-                Some(FileType::Link) => {
-                    Err(Error::new(code::FILE, format!("{} is a link, and the role wants a block in it", self.path))
-                        .help("name the file that it leads to"))
-                }
-                Some(FileType::Directory | FileType::Special) => {
-                    Err(Error::new(code::FILE, format!("{} is no file, and the role wants a block in it", self.path))
-                        .help("name a text file"))
-                }
+            let (found, help) = match host.root.meta(&self.path)?.map(|meta| meta.what) {
+                None | Some(FileType::File) => return Ok((Vec::new(), 0..0)),
+                Some(FileType::Link) => ("a link", "name the file that it leads to"),
+                Some(FileType::Directory | FileType::Special) => ("no file", "name a text file"),
             };
+            return Err(in_the_way(&self.path, found, "a block in it").help(help));
         };
-        let (begin, end) = (
-            format!("{} BEGIN kpull {}", self.comment, self.name),
-            format!("{} END kpull {}", self.comment, self.name),
-        );
+        let [begin, end] = ["BEGIN", "END"].map(|word| format!("{} {word} kpull {}", self.comment, self.name));
         let bad = |line: usize, why: &str| {
             Error::new(code::FILE, format!("the block {} can't be found: {}:{line}: {why}", self.name, self.path))
-                .help("look at the file, and remove the marks that are too many; the next run makes the block anew")
+                .help("look at the file, and remove the surplus markers; the next run writes the block again")
         };
         let (mut start, mut found, mut at) = (None, None, 0);
         for (index, line) in content.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -186,7 +159,7 @@ impl Resource for Block {
             (_, true) => Change::removal("remove the block"),
             _ => Change::new("change the block"),
         };
-        // of the block alone: what stands around it is not ours to show
+        // only of the block: the rest of the file belongs to others
         let diff = Diff::of(old, self.text.as_bytes(), self.sensitive);
         let only_secrets = !old.is_empty() && fits(self.text.as_bytes(), old);
         Ok(Some(Change { diff, only_secrets, ..change }))
@@ -219,10 +192,6 @@ impl Resource for Block {
 }
 
 impl Restorable for Block {
-    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
-        Ok(self.about().claims)
-    }
-
     fn prior_state(&self, _: &Claim, work: &Work<'_>) -> Result<PriorState> {
         let (content, block) = self.find(work.host)?;
         Ok(PriorState::NoBlock {
@@ -235,8 +204,8 @@ impl Restorable for Block {
         })
     }
 
-    fn refine(&self, origin: &mut PriorState, _: &Work<'_>) -> Result<bool> {
-        let PriorState::NoBlock { in_place, .. } = origin else { return Ok(false) };
+    fn refine(&self, prior: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        let PriorState::NoBlock { in_place, .. } = prior else { return Ok(false) };
         Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
 }
@@ -293,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_do_not_pair_are_an_error_with_their_line() {
+    fn unpaired_markers_are_an_error_with_their_line() {
         for (text, why) in [
             ("a\n# BEGIN kpull n\nb\n", "/etc/hosts:2: a BEGIN without an END"),
             ("# END kpull n\n", "/etc/hosts:1: an END without a BEGIN"),
@@ -320,9 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn marks_inside_a_block_and_odd_names_are_refused() {
+    fn markers_inside_a_block_and_odd_names_are_refused() {
         let fields = |name: &str, content: &str| format!("path = '/f'\nname = '{name}'\ncontent = '{content}'");
-        assert!(refusal("block", &fields("n", "# END kpull m")).contains("marks of a block"));
+        assert!(refusal("block", &fields("n", "# END kpull m")).contains("markers of a block"));
         assert!(refusal("block", &fields("a@b", "x")).starts_with("`name`: "));
     }
 

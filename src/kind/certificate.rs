@@ -1,7 +1,7 @@
-//! `[[certificate]]`: a certificate with its key, and with the certificate of its authority.
+//! `[[certificate]]`: a certificate with its key, and the certificate of its authority.
 //!
-//! The site has them, made by `kpull pki issue`; the key is a secret that this host can read. With `key_on_host` the key is
-//! made here and stays here: the host writes a request, which `kpull pki sign-request` answers with a certificate.
+//! `kpull pki issue` adds them to the site; the key is a secret that only this host can read. With `key_on_host` the host
+//! creates the key and keeps it: it writes a request, which `kpull pki sign-request` answers with a certificate.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -65,14 +65,12 @@ pub struct CertificateFields {
 }
 
 impl CertificateFields {
-    /// What has to be issued for it.
-    pub fn wish(&self, build: &dyn Build) -> Result<CertificateRequest> {
+    /// The certificate to issue.
+    pub fn request(&self, build: &dyn Build) -> Result<CertificateRequest> {
         if let Some(why) = bad_name(&self.name) {
             return Err(build.invalid("name", why));
         }
-        if self.organization.len() > 1 {
-            return Err(build.invalid("organization", "one at most"));
-        }
+        build.refuse_if(self.organization.len() > 1, "organization", "one at most")?;
         let bad_dns = |name: &&String| {
             let is_part = |part: &str| {
                 !part.is_empty()
@@ -85,24 +83,18 @@ impl CertificateFields {
             return Err(build.invalid("dns", &format!("`{name}` is not a host name")));
         }
         let common_name = self.common_name.clone().unwrap_or_else(|| self.name.clone());
+        // 64 is X.509's own limit
+        let is_bad = |text: &String| text.is_empty() || text.chars().count() > 64 || text.contains(char::is_control);
         for (field, text) in [("common_name", Some(&common_name)), ("organization", self.organization.first())] {
-            // 64 is X.509's own limit
-            if text.is_some_and(|text| text.is_empty() || text.chars().count() > 64 || text.contains(char::is_control))
-            {
-                return Err(build.invalid(field, "it has 1 to 64 characters, and no line breaks"));
-            }
+            build.refuse_if(text.is_some_and(is_bad), field, "it has 1 to 64 characters, and no line breaks")?;
         }
         let usage = self.usage.clone().unwrap_or_else(|| vec![Usage::Server, Usage::Client]);
-        if usage.is_empty() {
-            return Err(build.invalid("usage", "say `server`, `client` or both"));
-        }
+        build.refuse_if(usage.is_empty(), "usage", "say `server`, `client` or both")?;
         let authority = self.authority.clone().unwrap_or_else(|| self.name.clone());
         let fields = build.authority(&authority)?;
         let lifetime = self.lifetime.map_or(LIFETIME, |lifetime| lifetime.0);
         let renew_before = self.renew_before.map_or(RENEW_BEFORE.min(lifetime / 3), |before| before.0);
-        if renew_before >= lifetime {
-            return Err(build.invalid("renew_before", "it is longer than the certificate lives"));
-        }
+        build.refuse_if(renew_before >= lifetime, "renew_before", "it is longer than the certificate lives")?;
         Ok(CertificateRequest {
             name: self.name.clone(),
             key_type: self.key_type.unwrap_or(fields.key_type),
@@ -123,8 +115,8 @@ impl Fields for CertificateFields {
     const NAME: &'static str = "certificate";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let wish = self.wish(build)?;
-        // whoever prepares a site has what he prepares not yet; a host has
+        let wanted = self.request(build)?;
+        // an operator may not have issued it yet; a host needs it
         let need = |path: &str, advice: &str| match build.site_file(path) {
             Some(bytes) => Ok(Some(bytes.clone())),
             None if build.may_lack() => Ok(None),
@@ -138,16 +130,17 @@ impl Fields for CertificateFields {
             sensitive,
             in_place: false,
         };
-        let ca = need(&authority_path(&wish.authority), "kpull pki init")?.zip(self.ca.as_ref());
+        let ca = need(&authority_path(&wanted.authority), "kpull pki init")?.zip(self.ca.as_ref());
         let ca = ca.map(|(content, path)| file(path, content, 0o644, false));
-        let path = certificate_path(build.host(), &wish.name);
-        let (issued, key) = if wish.key_on_host {
-            let wanted = Ownership::with_default(0o600, None, self.owner.clone(), self.group.clone());
-            let (key_type, common_name) = (wish.key_type, wish.common_name);
-            (build.site_file(&path).cloned(), Key::Own { path: self.key.clone(), wanted, key_type, common_name })
+        let path = certificate_path(build.host(), &wanted.name);
+        let (issued, key) = if wanted.key_on_host {
+            let ownership = Ownership::with_default(0o600, None, self.owner.clone(), self.group.clone());
+            let (path_of_key, key_type, common_name) = (self.key.clone(), wanted.key_type, wanted.common_name);
+            let own = Key::Own { path: path_of_key, wanted: ownership, key_type, common_name };
+            (build.site_file(&path).cloned(), own)
         } else {
             let issued = need(&path, "kpull pki issue")?;
-            let secret = key_secret(build.host(), &wish.name);
+            let secret = key_secret(build.host(), &wanted.name);
             need(&secret::name::path_of(&secret), "kpull pki issue")?;
             let plain = build.secret(&secret)?.plain;
             (issued, Key::Given(file(&self.key, plain.as_slice().into(), 0o600, true)))
@@ -155,7 +148,7 @@ impl Fields for CertificateFields {
         let issued = issued.map(|bytes| Ok::<_, Error>((Certificate::one(&path, &bytes)?, bytes))).transpose()?;
         let public = issued.as_ref().map(|(certificate, _)| certificate.public.clone()).unwrap_or_default();
         let certificate = issued.map(|(_, bytes)| file(&self.cert, bytes, 0o644, false));
-        let CertificateRequest { name, dns, ip, renew_before, .. } = wish;
+        let CertificateRequest { name, dns, ip, renew_before, .. } = wanted;
         Ok(vec![Box::new(Installed { name, dns, ip, key, ca, certificate, cert: self.cert, public, renew_before })])
     }
 }
@@ -165,73 +158,69 @@ impl Fields for CertificateFields {
 enum Key {
     /// From the site.
     Given(File),
-    /// From here.
+    /// Created on this host.
     Own { path: AbsolutePath, wanted: Ownership, key_type: KeyType, common_name: String },
 }
 
 /// A certificate on a host, with its key and its authority.
 #[derive(Debug)]
 pub struct Installed {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     dns: Vec<String>,
     ip: Vec<IpAddr>,
     key: Key,
     ca: Option<File>,
-    /// What the site has; nothing while a request waits.
+    /// The certificate in the site; none while a request is pending.
     certificate: Option<File>,
-    /// Where the certificate is on the host.
+    /// The path of the certificate on the host.
     pub cert: AbsolutePath,
     /// The public key in the certificate.
     public: Vec<u8>,
-    /// How long before its end it has to be renewed.
+    /// How long before its expiry it must be renewed.
     pub renew_before: SignedDuration,
 }
 
 impl Installed {
-    /// Whether the role wants it for this host name or address.
+    /// Whether it is for this host name or address.
     pub fn is_for(&self, host: &str) -> bool {
         if let Ok(address) = host.parse::<IpAddr>() {
             return self.ip.contains(&address);
         }
         let is_same = |name: &str| name.eq_ignore_ascii_case(host);
-        // one part of a name at most is left open
+        // a wildcard stands for one label
         let below = host.split_once('.').map_or("", |(_, rest)| rest);
         self.dns
             .iter()
             .any(|name| is_same(name) || name.strip_prefix("*.").is_some_and(|rest| rest.eq_ignore_ascii_case(below)))
     }
 
-    /// The files that are as the site says; the key before its certificate, so that no certificate is without its key.
+    /// The files from the site; the key first, so that no certificate is without its key.
     fn files(&self) -> impl Iterator<Item = (&'static str, &File)> {
         let key = match &self.key {
             Key::Given(file) => Some(("key", file)),
             Key::Own { .. } => None,
         };
-        let ca = self.ca.iter().map(|file| ("ca", file));
-        key.into_iter().chain(ca)
+        key.into_iter().chain(self.ca.iter().map(|file| ("ca", file)))
     }
 
-    fn paths(&self) -> Vec<&AbsolutePath> {
-        let key = match &self.key {
-            Key::Given(file) => &file.path,
-            Key::Own { path, .. } => path,
-        };
-        [Some(key), Some(&self.cert), self.ca.as_ref().map(|file| &file.path)].into_iter().flatten().collect()
+    fn paths(&self) -> impl Iterator<Item = &AbsolutePath> {
+        let (Key::Given(File { path: key, .. }) | Key::Own { path: key, .. }) = &self.key;
+        [key, &self.cert].into_iter().chain(self.ca.iter().map(|file| &file.path))
     }
 
-    /// The key that was made here, if it is there.
+    /// The key that this host created, if it exists.
     fn own_key(path: &AbsolutePath, work: &Work<'_>) -> Result<Option<PrivateKey>> {
         let Some((_, pem)) = work.host.root.read(path)? else { return Ok(None) };
         PrivateKey::from_pem(&path.to_string(), &zeroize::Zeroizing::new(pem)).map(Some)
     }
 
-    /// The certificate, if it is one for the key that is here.
-    fn fitting(&self, own: Option<&PrivateKey>) -> Option<&File> {
+    /// The certificate, if it belongs to the key on this host.
+    fn matching(&self, own: Option<&PrivateKey>) -> Option<&File> {
         self.certificate.as_ref().filter(|_| own.is_none_or(|own| own.public() == self.public))
     }
 
-    /// What is to be done about a key that is made here, in words; the key, if it is there.
+    /// The differences of a key that this host creates, in words; and the key, if it exists.
     fn own_differences(&self, work: &Work<'_>) -> Result<(Vec<String>, Option<PrivateKey>)> {
         let Key::Own { path, wanted, .. } = &self.key else { return Ok((Vec::new(), None)) };
         let mut parts = Vec::new();
@@ -246,7 +235,7 @@ impl Installed {
                 if let Some((meta, _)) = work.host.root.file(path)? {
                     parts.extend(wanted.differences(work, path, &meta)?.into_iter().map(|part| format!("key: {part}")));
                 }
-                if self.fitting(Some(own)).is_none() && !self.has_request_for(own, work) {
+                if self.matching(Some(own)).is_none() && !self.has_request_for(own, work) {
                     parts.push(asks());
                 }
             }
@@ -259,24 +248,17 @@ impl Installed {
         Request::read("", &request).is_ok_and(|request| request.public == key.public())
     }
 
-    /// The key that is made here, made if it is missing, with its request.
+    /// Creates the key if it is missing, and its request.
     fn make_own(&self, work: &Work<'_>) -> Result<Option<PrivateKey>> {
         let Key::Own { path, wanted, key_type, common_name } = &self.key else { return Ok(None) };
         let access = wanted.access(work.host, path)?;
-        let key = match Self::own_key(path, work)? {
-            Some(key) => {
-                if !work.host.root.give_access(path, access)? {
-                    work.host.root.write(path, &key.pem(), access)?;
-                }
-                key
-            }
-            None => {
-                let key = PrivateKey::generate(*key_type)?;
-                work.host.root.write(path, &key.pem(), access)?;
-                key
-            }
-        };
-        if self.fitting(Some(&key)).is_none() && !self.has_request_for(&key, work) {
+        let known = Self::own_key(path, work)?;
+        let has_access = known.is_some() && work.host.root.give_access(path, access)?;
+        let key = known.map_or_else(|| PrivateKey::generate(*key_type), Ok)?;
+        if !has_access {
+            work.host.root.write(path, &key.pem(), access)?;
+        }
+        if self.matching(Some(&key)).is_none() && !self.has_request_for(&key, work) {
             work.store.write_request(&self.name, &request(common_name, &key)?)?;
         }
         Ok(Some(key))
@@ -287,17 +269,17 @@ impl Resource for Installed {
     fn about(&self) -> About {
         let (Key::Given(File { wanted, .. }) | Key::Own { wanted, .. }) = &self.key;
         let mut about = About::new(CertificateFields::NAME, &self.name, Phase::Files);
-        about.claims.extend(self.paths().into_iter().map(Claim::path));
+        about.claims.extend(self.paths().map(Claim::path));
         About { after: wanted.after(), is_discreet: true, is_sensitive: true, ..about }
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let is_settled = match &self.key {
             Key::Given(_) => true,
-            // while its request waits, that is in the state directory
-            Key::Own { path, .. } => Self::own_key(path, work)?.is_some_and(|own| self.fitting(Some(&own)).is_some()),
+            // a pending request is in the state directory
+            Key::Own { path, .. } => Self::own_key(path, work)?.is_some_and(|own| self.matching(Some(&own)).is_some()),
         };
-        Ok(is_settled.then(|| self.paths().into_iter().map(|path| WatchedInput::Path(path.to_path_buf())).collect()))
+        Ok(is_settled.then(|| self.paths().map(|path| WatchedInput::Path(path.to_path_buf())).collect()))
     }
 
     fn content(&self) -> Option<Cow<'_, [u8]>> {
@@ -310,7 +292,7 @@ impl Resource for Installed {
         let mut only_secrets = parts.is_empty();
         let certificate = match &self.key {
             Key::Own { .. } if own.is_none() => None,
-            _ => self.fitting(own.as_ref()),
+            _ => self.matching(own.as_ref()),
         };
         for (what, file) in self.files().chain(certificate.map(|file| ("cert", file))) {
             if let Some(change) = file.observe(work)? {
@@ -328,9 +310,6 @@ impl Resource for Installed {
         for (_, file) in self.files() {
             file.apply(work, change)?;
         }
-        match self.fitting(own.as_ref()) {
-            Some(file) => file.apply(work, change),
-            None => Ok(()),
-        }
+        self.matching(own.as_ref()).map_or(Ok(()), |file| file.apply(work, change))
     }
 }

@@ -1,4 +1,4 @@
-//! What a resource alone decides about, and what is on a host because of it.
+//! What a resource owns on a host.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Something on a host that is one resource's: `path:/etc/hosts`, `user:etcd`; or a part of it, `part:NAME@path:/etc/hosts`. Parts of different
-/// names get along with each other, but not with somebody who claims the whole.
+/// Something on a host that one resource owns: `path:/etc/hosts`, `user:etcd`; or a part of it, `part:NAME@path:/etc/hosts`. Several
+/// resources can own different parts, but then none can own the whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Claim(String);
@@ -23,38 +23,38 @@ impl Claim {
         Self(format!("part:{name}@path:{}", path.as_ref().display()))
     }
 
-    /// What has no path.
+    /// Something without a path.
     pub fn thing(kind: &str, key: impl fmt::Display) -> Self {
         Self(format!("{kind}:{key}"))
     }
 
-    /// As it is written.
+    /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The claim on the whole, for one on a part.
+    /// The claim on the whole that this is a part of.
     pub fn whole(&self) -> Option<Self> {
         self.0.strip_prefix("part:")?.split_once('@').map(|(_, whole)| Self(whole.to_owned()))
     }
 
-    /// The path, for a claim on a whole one.
+    /// The path, if this claims a whole one.
     pub fn whole_path(&self) -> Option<&Path> {
         self.0.strip_prefix("path:").map(Path::new)
     }
 
-    /// The path that it is about, whole or in part.
+    /// The path, whole or in part.
     pub fn any_path(&self) -> Option<&Path> {
         let part = || self.0.strip_prefix("part:")?.split_once("@path:").map(|(_, path)| path.as_ref());
         self.whole_path().or_else(part)
     }
 
-    /// What it is about, for people: its path, or the claim itself.
+    /// A name for people: the path, or the claim itself.
     pub fn subject(&self) -> String {
         self.any_path().map_or_else(|| self.0.clone(), |path| path.display().to_string())
     }
 
-    /// With its path as `place` calls it; without a path, as it is.
+    /// The claim with its path replaced by what `place` returns; unchanged without a path.
     pub fn with_place(&self, place: impl FnOnce(&Path) -> String) -> Self {
         match self.any_path() {
             Some(path) => {
@@ -65,7 +65,7 @@ impl Claim {
         }
     }
 
-    /// Whether a change of it can cut the host off from its sources and its operators.
+    /// Whether a change can cut the host off from its sources and operators.
     pub fn cuts_off(&self) -> bool {
         const PATHS: [&str; 11] = [
             "/etc/NetworkManager",
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_tells_what_it_is_about() {
+    fn a_claim_knows_its_path() {
         let (whole, part) = (Claim::path("/etc/hosts"), Claim::part("cluster", "/etc/hosts"));
         assert_eq!((whole.as_str(), part.as_str()), ("path:/etc/hosts", "part:cluster@path:/etc/hosts"));
         assert_eq!((whole.whole(), part.whole()), (None, Some(whole.clone())));

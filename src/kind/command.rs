@@ -1,6 +1,7 @@
-//! `[[command]]`: a program that is run when its guards say so. Never a shell, and never without a guard.
+//! `[[command]]`: a program that runs when its guards say so. Never in a shell, and never without a guard.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -46,44 +47,22 @@ impl Fields for CommandFields {
     const NAME: &'static str = "command";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        for (field, argv) in
-            [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())]
-        {
-            if argv.is_some_and(|argv| !is_argv(argv)) {
-                return Err(
-                    build.invalid(field, "write a program and its arguments, like [\"mkfs.ext4\", \"/dev/sdb1\"]")
-                );
-            }
+        let programs = [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())];
+        for (field, argv) in programs {
+            let why = "write a program and its arguments, like [\"mkfs.ext4\", \"/dev/sdb1\"]";
+            build.refuse_if(argv.is_some_and(|argv| !is_argv(argv)), field, why)?;
         }
-        if self.creates.is_none() && self.unless.is_none() && self.only_if.is_none() {
-            return Err(build.invalid("run", "say when it is to run: set `creates`, `unless` or `only_if`"));
-        }
-        if self.env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-            return Err(build.invalid("env", "a variable has a name without `=`"));
-        }
+        let has_no_guard = self.creates.is_none() && self.unless.is_none() && self.only_if.is_none();
+        build.refuse_if(has_no_guard, "run", "say when to run it: set `creates`, `unless` or `only_if`")?;
+        let is_bad =
+            |(name, value): (&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+        build.refuse_if(self.env.iter().any(is_bad), "env", "a variable has a name without `=`")?;
         let sensitive = self.sensitive || build.is_secret();
-        let name = match self.name {
-            Some(name) => name,
-            None if sensitive => {
-                return Err(build.invalid(
-                    "run",
-                    "what is in its arguments is not to be seen, so they can't be its name: set `name`",
-                ));
-            }
-            None => self.run.join(" "),
-        };
-        Ok(vec![Box::new(Run {
-            name,
-            argv: self.run,
-            creates: self.creates,
-            unless: self.unless,
-            only_if: self.only_if,
-            user: self.user,
-            cwd: self.cwd,
-            env: self.env.into_iter().collect(),
-            timeout: self.timeout.map_or(std::time::Duration::from_secs(60), |span| span.0),
-            sensitive,
-        })])
+        let why = "its arguments are hidden, so they can't be its name: set `name`";
+        build.refuse_if(sensitive && self.name.is_none(), "run", why)?;
+        let name = self.name.clone().unwrap_or_else(|| self.run.join(" "));
+        let env = self.env.clone().into_iter().collect();
+        Ok(vec![Box::new(Run { name, env, sensitive, fields: self })])
     }
 }
 
@@ -91,28 +70,26 @@ impl Fields for CommandFields {
 #[derive(Debug)]
 pub struct Run {
     name: String,
-    argv: Vec<String>,
-    /// What it has to make, if it says so.
-    pub creates: Option<AbsolutePath>,
-    unless: Option<Vec<String>>,
-    only_if: Option<Vec<String>>,
-    user: Option<AccountName>,
-    cwd: Option<AbsolutePath>,
     env: Vec<(String, String)>,
-    timeout: std::time::Duration,
     sensitive: bool,
+    fields: CommandFields,
 }
 
 impl Run {
-    /// Whether there is no user yet that it could run as.
+    /// The path that it must create, if it has one.
+    pub fn creates(&self) -> Option<&AbsolutePath> {
+        self.fields.creates.as_ref()
+    }
+
+    /// Whether the user that it runs as does not exist yet.
     fn lacks_user(&self, work: &Work<'_>) -> Result<bool> {
-        let Some(user) = &self.user else { return Ok(false) };
+        let Some(user) = &self.fields.user else { return Ok(false) };
         Ok(work.host.with_accounts(|accounts| accounts.login(user))?.is_none())
     }
 
-    /// The user that it runs as; `None` for root.
+    /// The user that it runs as; `None` is root.
     fn identity(&self, work: &Work<'_>) -> Result<Option<Identity>> {
-        let Some(user) = &self.user else { return Ok(None) };
+        let Some(user) = &self.fields.user else { return Ok(None) };
         let login = work.host.with_accounts(|accounts| accounts.login(user))?.ok_or_else(|| {
             Error::new(code::COMMAND, format!("`{}` can't run as {user}: there is no such user", self.name))
                 .help("add a [[user]] to the role, or the package that makes it")
@@ -122,24 +99,24 @@ impl Run {
     }
 
     fn command<'a>(&'a self, argv: &'a [String], identity: Option<Identity>) -> Command<'a> {
-        let command = Command::new(argv, self.timeout);
-        let cwd = self.cwd.as_deref().unwrap_or(command.cwd);
+        let command = Command::new(argv, self.fields.timeout.map_or(Duration::from_secs(60), |timeout| timeout.0));
+        let cwd = self.fields.cwd.as_deref().unwrap_or(command.cwd);
         Command { env: &self.env, cwd, identity, ..command }
     }
 
-    /// Whether every guard says that it is to run.
+    /// Whether every guard says to run it.
     fn is_due(&self, work: &Work<'_>) -> Result<bool> {
-        if let Some(path) = &self.creates
+        if let Some(path) = &self.fields.creates
             && work.host.root.meta(path)?.is_some()
         {
             return Ok(false);
         }
-        // who or what is not there yet can't be asked; another resource is about to make it
-        if self.lacks_user(work)? || self.cwd.as_ref().is_some_and(|cwd| !read::is_directory(cwd)) {
+        // without the user or the directory the guards can't run; another resource creates them
+        if self.lacks_user(work)? || self.fields.cwd.as_ref().is_some_and(|cwd| !read::is_directory(cwd)) {
             return Ok(true);
         }
         let identity = self.identity(work)?;
-        for (guard, due) in [(&self.unless, false), (&self.only_if, true)] {
+        for (guard, due) in [(&self.fields.unless, false), (&self.fields.only_if, true)] {
             let Some(argv) = guard else { continue };
             let says_yes = match run_if_there(&self.command(argv, identity.clone()))? {
                 Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
@@ -167,7 +144,7 @@ impl Run {
 impl Resource for Run {
     fn about(&self) -> About {
         About {
-            after: self.user.iter().map(|user| format!("user:{user}")).collect(),
+            after: self.fields.user.iter().map(|user| format!("user:{user}")).collect(),
             is_discreet: true,
             ..About::new(CommandFields::NAME, &self.name, Phase::Commands)
         }
@@ -177,25 +154,25 @@ impl Resource for Run {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
-        let mut traces = Vec::new();
-        if let Some(path) = &self.creates {
-            traces.push(WatchedInput::Place(path.to_path_buf()));
-            // while that is there, no guard is asked
+        let mut inputs = Vec::new();
+        if let Some(path) = &self.fields.creates {
+            inputs.push(WatchedInput::Place(path.to_path_buf()));
+            // while the path exists, no guard runs
             if work.host.root.meta(path)?.is_some() {
-                return Ok(Some(traces));
+                return Ok(Some(inputs));
             }
         }
-        // their arguments are kept
+        // the arguments of guards are recorded
         if self.sensitive || self.lacks_user(work)? {
             return Ok(None);
         }
         let identity = self.identity(work)?;
-        if self.user.is_some() {
-            traces.extend(FILES.iter().map(|path| WatchedInput::Path(path.into())));
+        if self.fields.user.is_some() {
+            inputs.extend(FILES.iter().map(|path| WatchedInput::Path(path.into())));
         }
-        let guards = [&self.unless, &self.only_if].into_iter().flatten();
-        traces.extend(guards.map(|argv| WatchedInput::Program((&self.command(argv, identity.clone())).into())));
-        Ok(Some(traces))
+        let guards = [&self.fields.unless, &self.fields.only_if].into_iter().flatten();
+        inputs.extend(guards.map(|argv| WatchedInput::Program((&self.command(argv, identity.clone())).into())));
+        Ok(Some(inputs))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -203,25 +180,25 @@ impl Resource for Run {
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        // what came before it may have done its work
+        // an earlier resource may have done its work
         if !work.host.is_live() || !self.is_due(work)? {
             return Ok(());
         }
-        let output = run(&self.command(&self.argv, self.identity(work)?))?;
-        // it may have changed the policy of SELinux, and made accounts
+        let output = run(&self.command(&self.fields.run, self.identity(work)?))?;
+        // it may have changed the SELinux policy, or created accounts
         work.host.root.labels().forget();
         work.host.forget_accounts();
         if !output.is_success() {
             return Err(self.failure(&output, format!("`{}` failed", self.name)));
         }
-        if let Some(path) = self.creates.as_deref()
+        if let Some(path) = self.fields.creates.as_deref()
             && work.host.root.meta(path)?.is_none()
         {
             return Err(self
                 .failure(&output, format!("`{}` succeeded, but {} isn't there", self.name, path.display()))
                 .help("set `creates` to what it makes, or it is run each time"));
         }
-        if self.unless.is_some() && self.only_if.is_none() && self.is_due(work)? {
+        if self.fields.unless.is_some() && self.fields.only_if.is_none() && self.is_due(work)? {
             return Err(Error::new(code::COMMAND, format!("`{}` succeeded, but its `unless` still fails", self.name))
                 .help("let `unless` ask for what the command does, or it is run each time"));
         }
@@ -275,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn its_traces_are_what_decides_and_nothing_sensitive() {
+    fn its_watched_inputs_are_what_decides_and_nothing_sensitive() {
         let dir = tempfile::tempdir().unwrap();
         live(dir.path(), |work| {
             let watched_inputs = |fields: &str| {

@@ -1,4 +1,4 @@
-//! The change of a text, made into a unified diff when somebody wants to see it.
+//! The change of a text, rendered as a unified diff on demand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::error::visible;
 /// A larger text is not compared line by line.
 const LARGEST: usize = 256 * 1024;
 
-/// The change of one text or several. Shown, it is a unified diff, without secrets.
+/// The change of one or more texts. Displays as a unified diff without secrets.
 #[derive(Clone, Default)]
 pub struct Diff(Vec<Texts>);
 
 #[derive(Clone)]
 enum Texts {
-    /// Not to be shown.
+    /// Sensitive.
     Hidden,
     /// Before and after.
     Shown(Arc<[u8]>, Arc<[u8]>),
 }
 
 impl Diff {
-    /// The change of `old` to `new`; that there is one is all that it tells of what is `sensitive`. `None` when that is no text, or a
-    /// long one.
+    /// The change from `old` to `new`, without its content if it is `sensitive`. `None` if one of them is not text, or is too
+    /// long.
     pub fn of(old: impl Into<Arc<[u8]>>, new: impl Into<Arc<[u8]>>, sensitive: bool) -> Option<Self> {
         if sensitive {
             return Some(Self(vec![Texts::Hidden]));
@@ -35,7 +35,7 @@ impl Diff {
         (is_fit(&old) && is_fit(&new)).then(|| Self(vec![Texts::Shown(old, new)]))
     }
 
-    /// What some have together; `None` for none.
+    /// Several diffs as one; `None` if there are none.
     pub fn together(diffs: impl IntoIterator<Item = Self>) -> Option<Self> {
         let all: Vec<Texts> = diffs.into_iter().flat_map(|diff| diff.0).collect();
         (!all.is_empty()).then_some(Self(all))
@@ -55,7 +55,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// The texts themselves may hold what nobody knows yet to be a secret.
+/// The texts may contain secrets that are not masked.
 impl fmt::Debug for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Diff({})", self.0.len())

@@ -1,12 +1,12 @@
-//! `[[directory]]`: a directory with its mode and owners; what is in it is not looked at.
+//! `[[directory]]`: a directory with its mode and owners, whatever is in it.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::fields::{AbsolutePath, AccountName, Mode};
-use crate::error::{Error, Result, code};
+use crate::error::Result;
 use crate::host::root::FileType;
-use crate::kind::file::Ownership;
+use crate::kind::file::{MOVE_AWAY, Ownership, in_the_way};
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[directory]]`.
@@ -57,24 +57,17 @@ impl Resource for Directory {
             self.wanted.check(work, &self.path)?;
             return Ok(Some(Change::addition("create")));
         };
-        let stands = match meta.what {
+        let (found, help) = match meta.what {
             FileType::Directory => return Ok(Change::of(self.wanted.differences(work, &self.path, &meta)?)),
-            FileType::Link => {
-                return Err(Error::new(
-                    code::FILE,
-                    format!("{} is a link, and the role wants a directory there", self.path),
-                )
-                .help("name the directory that it leads to, or remove the link with an [[absent]]"));
-            }
-            FileType::File => "a file",
-            FileType::Special => "a device, socket or pipe",
+            FileType::Link => ("a link", "name the directory that it leads to, or remove the link with an [[absent]]"),
+            FileType::File => ("a file", MOVE_AWAY),
+            FileType::Special => ("a device, socket or pipe", MOVE_AWAY),
         };
-        Err(Error::new(code::FILE, format!("{} is {stands}, and the role wants a directory there", self.path))
-            .help("move it away, or remove it with an [[absent]]"))
+        Err(in_the_way(&self.path, found, "a directory there").help(help))
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        // again, since something else may stand there by now
+        // again: something else may be there by now
         self.observe(work)?;
         work.host.root.make_directory(&self.path, self.wanted.access(work.host, &self.path)?)
     }
@@ -96,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_is_mended_and_what_is_inside_stays() {
+    fn a_mode_is_corrected_and_the_content_stays() {
         let tree = Tree::new();
         tree.put("/a/f", "x");
         let change = tree.converge(&*one("directory", "path = '/a'\nmode = '2770'"));

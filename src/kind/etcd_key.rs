@@ -1,8 +1,7 @@
-//! `[[etcd_key]]`: a key in etcd with its value, such as the network that flannel hands out.
+//! `[[etcd_key]]`: a key in etcd with its value, such as the network configuration of flannel.
 
 use std::time::{Duration, Instant};
 
-use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -42,51 +41,49 @@ pub struct EtcdKeyFields {
     writers: Option<Vec<String>>,
 }
 
-/// The fields that say where a cluster is, as every kind that talks to etcd has them.
+/// The cluster that the fields of a kind describe.
 pub(super) fn cluster(
     build: &dyn Build,
     endpoints: &[String],
     ca: &AbsolutePath,
-    client_cert: Option<&AbsolutePath>,
-    client_key: Option<&AbsolutePath>,
+    client: (Option<AbsolutePath>, Option<AbsolutePath>),
 ) -> Result<Cluster> {
-    let client = match (client_cert, client_key) {
-        (Some(cert), Some(key)) => Some((cert.to_path_buf(), key.to_path_buf())),
-        (None, None) => None,
-        (Some(_), None) => return Err(build.invalid("client_cert", "set `client_key` too")),
-        (None, Some(_)) => return Err(build.invalid("client_key", "set `client_cert` too")),
-    };
-    let mut urls: Vec<Url> = Vec::new();
-    for text in endpoints {
+    let client = client_pair(build, client)?.map(|(cert, key)| (cert.to_path_buf(), key.to_path_buf()));
+    let endpoint = |text: &String| {
         let url = net::parse(text).map_err(|error| build.invalid("endpoints", &error.to_string()))?;
-        if url.scheme() != "https" || url.path() != "/" {
-            return Err(build.invalid("endpoints", &format!("write them like `https://HOST:2379`, and not `{text}`")));
-        }
-        urls.push(url);
-    }
-    Ok(Cluster { endpoints: urls, ca: ca.to_path_buf(), client })
+        let is_bad = url.scheme() != "https" || url.path() != "/";
+        build.refuse_if(is_bad, "endpoints", &format!("write them like `https://HOST:2379`, and not `{text}`"))?;
+        Ok(url)
+    };
+    let endpoints = endpoints.iter().map(endpoint).collect::<Result<_>>()?;
+    Ok(Cluster { endpoints, ca: ca.to_path_buf(), client })
+}
+
+/// A client certificate with its key, if both fields are set; an error if only one is.
+pub(super) fn client_pair(
+    build: &dyn Build,
+    (cert, key): (Option<AbsolutePath>, Option<AbsolutePath>),
+) -> Result<Option<(AbsolutePath, AbsolutePath)>> {
+    build.refuse_if(cert.is_some() && key.is_none(), "client_cert", "set `client_key` too")?;
+    build.refuse_if(key.is_some() && cert.is_none(), "client_key", "set `client_cert` too")?;
+    Ok(cert.zip(key))
 }
 
 impl Fields for EtcdKeyFields {
     const NAME: &'static str = "etcd_key";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.endpoints.is_empty() {
-            return Err(build.invalid("endpoints", "name one at least"));
-        }
-        if self.key.is_empty() || self.key.contains('\0') {
-            return Err(build.invalid("key", "it has to be a text"));
-        }
-        if self.api == Api::V2 && (!self.key.starts_with('/') || self.key.ends_with('/') || self.key.contains("//")) {
-            return Err(build.invalid("key", "with `api = \"v2\"` it is a path, like `/kubernetes/network/config`"));
-        }
-        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        build.refuse_if(self.endpoints.is_empty(), "endpoints", "name one at least")?;
+        build.refuse_if(self.key.is_empty() || self.key.contains('\0'), "key", "it has to be a text")?;
+        let is_path = self.key.starts_with('/') && !self.key.ends_with('/') && !self.key.contains("//");
+        let why = "with `api = \"v2\"` it is a path, like `/kubernetes/network/config`";
+        build.refuse_if(self.api == Api::V2 && !is_path, "key", why)?;
         Ok(vec![Box::new(EtcdKey {
-            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            cluster: cluster(build, &self.endpoints, &self.ca, (self.client_cert, self.client_key))?,
             key: self.key,
             value: self.value,
             api: self.api,
-            within: self.within.map_or(Duration::from_secs(60), |span| span.0),
+            within: self.within.map_or(Duration::from_secs(60), |duration| duration.0),
             sensitive: build.is_secret(),
             writers: self.writers.filter(|names| !names.iter().any(|name| name == build.host())),
         })])
@@ -102,7 +99,7 @@ pub struct EtcdKey {
     api: Api,
     within: Duration,
     sensitive: bool,
-    /// Names of the hosts that set it, if this one does not.
+    /// The hosts that set it, if this one does not.
     pub writers: Option<Vec<String>>,
 }
 
@@ -111,8 +108,8 @@ impl EtcdKey {
         pair.is_some_and(|pair| pair.value == self.value.as_bytes())
     }
 
-    /// Sets it unless it is as it should be. Whether it is so now: another host may have been faster, and then it is
-    /// looked at again.
+    /// Sets it unless it has its value. Returns whether it has now: if another host changed it first, it is compared
+    /// again.
     fn set(&self, work: &Work<'_>) -> Result<bool, Failure> {
         let client = work.host.etcd(&self.cluster)?;
         let pair = client.get(self.api, &self.key)?;
@@ -152,7 +149,7 @@ impl Gate for EtcdKey {
 
 impl Resource for EtcdKey {
     fn about(&self) -> About {
-        // what waits for other hosts comes after all that does not
+        // a resource that waits for other hosts comes last
         let phase = if self.is_awaited() { Phase::Probes } else { Phase::Units };
         About { is_discreet: true, ..About::new(EtcdKeyFields::NAME, &self.key, phase) }
     }
@@ -182,7 +179,7 @@ impl Resource for EtcdKey {
                 Ok(Some(Change { diff, only_secrets, ..Change::new("set").added_if(is_new) }))
             }
             Err(Failure::Refused(why)) => Err(self.refused(&why)),
-            // on a fresh host it, or its certificates, come in the same run
+            // on a new host, the same run may install etcd or its certificates
             Err(_) => Ok(Some(Change::new("set (etcd does not answer yet)"))),
         }
     }

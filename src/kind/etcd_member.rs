@@ -1,9 +1,9 @@
-//! `[[etcd_member]]`: how a member of etcd joins its cluster: as one of those who make it, or as one more, or as one that
-//! comes back without its data.
+//! `[[etcd_member]]`: how a member of etcd joins its cluster: as a founder, as an additional member, or as a member that
+//! has lost its data.
 //!
-//! etcd wants to be told, the first time it starts, whether its cluster is `new` or `existing`, and who is in it. Said
-//! once and for all, `new` is wrong from the second start on: a member that lost its disk would split off, or never
-//! come back. So it is found out when it is needed, and written for etcd's unit to read.
+//! At its first start, etcd must know whether its cluster is `new` or `existing`, and who its members are. A fixed `new`
+//! is wrong after that: a member that lost its disk would form a cluster of its own, or never rejoin. So kpull finds out
+//! when it matters, and writes the answer to a file for etcd's unit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, HumanDuration};
+use crate::document::fields::{AbsolutePath, HumanDuration, is_plain};
 use crate::error::{Error, Exit, Result, code, nearest};
 use crate::host::etcd::{Api, Client, Cluster, Failure, Member};
 use crate::kind::diff::Diff;
@@ -23,7 +23,7 @@ use crate::kind::file::Ownership;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::net;
 
-/// What the line with the peer URL that the cluster knows begins with.
+/// The prefix of the line with the peer URL that the cluster knows.
 const KNOWN_AS: &str = "# the cluster knows it as ";
 
 /// Fields of `[[etcd_member]]`.
@@ -60,14 +60,10 @@ impl Fields for EtcdMemberFields {
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
         for (name, url) in &self.members {
-            if !is_name(name) {
-                return Err(
-                    build.invalid("members", &format!("`{name}` is no name: letters, digits, `.`, `_` and `-`"))
-                );
-            }
-            if !is_peer_url(url) {
-                return Err(build.invalid("members", &format!("write them like `https://HOST:2380`, and not `{url}`")));
-            }
+            let why = format!("`{name}` is no name: letters, digits, `.`, `_` and `-`");
+            build.refuse_if(!is_plain(name), "members", &why)?;
+            let why = format!("write them like `https://HOST:2380`, and not `{url}`");
+            build.refuse_if(!is_peer_url(url), "members", &why)?;
             if let Some((other, _)) = self.members.iter().find(|(other, same)| *same == url && *other != name) {
                 return Err(build.invalid("members", &format!("`{other}` and `{name}` are both at {url}")));
             }
@@ -85,41 +81,34 @@ impl Fields for EtcdMemberFields {
             }
             Some(_) => {}
         }
-        let mut founders = BTreeMap::new();
-        for name in self.founders.as_ref().unwrap_or(&self.members.keys().cloned().collect()) {
-            let Some(url) = self.members.get(name) else {
+        let mut founders = self.members.clone();
+        if let Some(names) = self.founders {
+            let unknown = names.iter().find(|name| !founders.contains_key(*name));
+            if let Some(name) = unknown {
                 return Err(build.invalid("founders", &format!("`members` has no `{name}`")));
-            };
-            founders.insert(name.clone(), url.clone());
+            }
+            founders.retain(|name, _| names.contains(name));
         }
-        if founders.is_empty() {
-            return Err(build.invalid("founders", "somebody has to make the cluster: name one at least"));
-        }
-        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        build.refuse_if(founders.is_empty(), "founders", "somebody has to make the cluster: name one at least")?;
         Ok(vec![Box::new(EtcdMember {
-            cluster: cluster(build, &self.endpoints, &self.ca, cert, key)?,
+            cluster: cluster(build, &self.endpoints, &self.ca, (self.client_cert, self.client_key))?,
             name: self.name,
             peer_url: self.peer_url,
             data: self.data,
             members: self.members,
             founders,
             env: self.env,
-            within: self.within.map_or(Duration::from_secs(60), |span| span.0),
+            within: self.within.map_or(Duration::from_secs(60), |duration| duration.0),
         })])
     }
 }
 
-/// The peer URL by which the cluster knows the member, as its file says.
+/// The peer URL by which the cluster knows the member, from its file.
 fn known_as(env: &str) -> Option<&str> {
     env.lines().find_map(|line| line.strip_prefix(KNOWN_AS))
 }
 
-/// Whether a member's name can stand in a list, and in a file that systemd reads.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-}
-
-/// Whether etcd takes it as a peer URL, written as etcd would write it.
+/// Whether it is a peer URL in etcd's own notation.
 fn is_peer_url(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
     text.chars().all(is_plain) && !text.ends_with('/') && net::parse(text).is_ok_and(|url| url.path() == "/")
@@ -138,14 +127,14 @@ pub struct EtcdMember {
     within: Duration,
 }
 
-/// What stands in the file for etcd's unit.
+/// The content of the file for etcd's unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Env {
-    /// Whether there is a cluster already.
+    /// Whether the cluster exists.
     exists: bool,
     /// Names and peer URLs of its members.
     members: Vec<(String, String)>,
-    /// The peer URL by which the cluster knows this member, when that is certain.
+    /// The peer URL by which the cluster knows this member, if certain.
     known_as: Option<String>,
 }
 
@@ -162,28 +151,28 @@ impl Env {
     }
 }
 
-/// What is to be done, in the order in which one thing leads to the next.
+/// The next step, in the order in which they follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Operation {
     /// Nothing.
     Nothing,
-    /// Take out the member that this one was before it lost its data.
+    /// Remove the member that this one was before it lost its data.
     Remove(Member),
     /// Add it.
     Add,
-    /// Tell the cluster its new peer URL.
+    /// Update its peer URL in the cluster.
     Move(Member),
-    /// Write the file: what is left when all else is done.
+    /// Write the file: the last step.
     Write(Env),
     /// Wait, and why.
     Wait(String),
 }
 
-/// Why a step could not be taken.
+/// Why a step failed.
 enum Obstacle {
-    /// It may pass.
+    /// A temporary reason.
     Passing(String),
-    /// It stays until somebody does something.
+    /// A reason that needs action.
     Lasting(Error),
 }
 
@@ -194,8 +183,8 @@ impl From<Failure> for Obstacle {
 }
 
 impl EtcdMember {
-    /// What is to be done, by whether it has data, what its file says, and what the others answer, who are only asked when
-    /// that matters.
+    /// The next step, by its data, its file and the answer of the other members, who are asked only if that
+    /// matters.
     fn operation(
         &self,
         has_data: bool,
@@ -220,7 +209,7 @@ impl EtcdMember {
                     Operation::Wait(why)
                 }
             }
-            // somebody is there: a second cluster is the last thing to make
+            // the cluster exists: never create a second one
             (false, Err(Failure::Unable(why) | Failure::Refused(why))) => Operation::Wait(why),
         };
         Ok(match operation {
@@ -229,7 +218,7 @@ impl EtcdMember {
         })
     }
 
-    /// For a member that has been started before: the cluster has to know where it is.
+    /// For a member that was started before: the cluster must know its peer URL.
     fn operation_with_data(&self, known_as: Option<&str>, answer: Result<Vec<Member>, Failure>) -> Result<Operation> {
         let certain = Env {
             exists: true,
@@ -238,18 +227,18 @@ impl EtcdMember {
         };
         let list = match answer {
             Ok(list) => list,
-            // it can't start where nobody knows that it is
+            // it can't start at a peer URL that the cluster does not know
             Err(why) if known_as.is_some() && !self.cluster.endpoints.is_empty() => {
                 return Ok(Operation::Wait(why.to_string()));
             }
-            // nobody can tell, and it may be the first to come up: asked again in the next run
+            // unknown, and it may be the first to start: the next run asks again
             Err(_) => return Ok(Operation::Write(Env { known_as: None, ..certain })),
         };
         let is_here = |member: &&Member| member.peer_urls == [self.peer_url.as_str()];
         match list.iter().find(|member| member.name == self.name) {
             Some(member) if is_here(&member) => Ok(Operation::Write(certain)),
             Some(member) => Ok(Operation::Move(member.clone())),
-            // it has started, and has not said its name yet
+            // it has started, but has not reported its name yet
             None if list.iter().any(|member| is_here(&member)) => Ok(Operation::Write(certain)),
             None => Err(Error::new(code::ETCD, format!("the cluster knows no member {}, and {} has data of one", self.name, self.data))
                 .because("it was taken out of the cluster, or the data is another cluster's")
@@ -257,7 +246,7 @@ impl EtcdMember {
         }
     }
 
-    /// For a member without data, of a cluster that answers.
+    /// For a member without data, in a cluster that answers.
     fn operation_without_data(&self, list: &[Member]) -> Operation {
         let ours: Vec<&Member> = list
             .iter()
@@ -275,7 +264,7 @@ impl EtcdMember {
                     .iter()
                     .flat_map(|member| member.peer_urls.iter().map(|url| (member.name.clone(), url.clone())))
                     .collect();
-                // named before it ever was at work: it is among those whose first start is going on
+                // named before its first start: the founders are starting
                 if !first.name.is_empty() && founders == listed {
                     Operation::Write(founding)
                 } else {
@@ -285,7 +274,7 @@ impl EtcdMember {
         }
     }
 
-    /// The members of a cluster change one at a time.
+    /// Members change one at a time.
     fn unless_others_wait(&self, list: &[Member], operation: Operation) -> Operation {
         let is_ours = |member: &Member| member.name == self.name || member.peer_urls.contains(&self.peer_url);
         match list.iter().find(|member| !is_ours(member) && !member.has_started()) {
@@ -305,16 +294,16 @@ impl EtcdMember {
         Env { exists: false, members: self.founders.clone().into_iter().collect(), known_as }
     }
 
-    /// The live list, with this one, by whatever names: etcd compares the URLs.
+    /// The current members and this one, whatever their names: etcd compares the URLs.
     fn joining(&self, list: &[Member]) -> Env {
         let mut members = vec![(self.name.clone(), self.peer_url.clone())];
         for member in list {
             for url in member.peer_urls.iter().filter(|url| **url != self.peer_url && is_peer_url(url)) {
                 let listed = self.members.iter().find(|(_, known)| *known == url).map(|(name, _)| name);
                 let name = match listed {
-                    _ if is_name(&member.name) => member.name.clone(),
+                    _ if is_plain(&member.name) => member.name.clone(),
                     Some(name) => name.clone(),
-                    // whatever it says: nothing of it begins another member or line
+                    // nothing in it can start another member or line
                     None => format!("member-{}", member.id.replace(|c: char| !c.is_ascii_alphanumeric(), "")),
                 };
                 members.push((name, url.clone()));
@@ -324,29 +313,29 @@ impl EtcdMember {
         Env { exists: true, members, known_as: Some(self.peer_url.clone()) }
     }
 
-    /// Made in one step with the first entry in it; `member/` alone is there after a start that failed, too.
+    /// Created atomically with its first entry; `member/` alone also exists after a failed start.
     fn wal(&self) -> PathBuf {
         self.data.join("member/wal")
     }
 
-    /// Whether it has been started before.
+    /// Whether it was started before.
     fn has_data(&self, work: &Work<'_>) -> Result<bool> {
         Ok(work.host.root.meta(&self.wal())?.is_some())
     }
 
-    /// Whether it is certain, by what its file says, that the cluster knows where it is.
+    /// Whether its file says that the cluster knows its peer URL.
     fn is_known_here(&self, env: &str) -> bool {
         known_as(env) == Some(&self.peer_url)
     }
 
-    /// Looks at the host, and asks the others if need be.
-    fn look(&self, work: &Work<'_>) -> Result<Operation> {
+    /// Observes the host, and asks the other members if necessary.
+    fn next_operation(&self, work: &Work<'_>) -> Result<Operation> {
         self.operation(self.has_data(work)?, &work.host.root.text(&self.env)?, || {
             work.host.etcd(&self.cluster)?.members()
         })
     }
 
-    /// What is to be done, in a few words.
+    /// The step in a few words.
     fn summary(&self, operation: &Operation) -> Option<String> {
         Some(match operation {
             Operation::Nothing => return None,
@@ -362,7 +351,7 @@ impl EtcdMember {
         })
     }
 
-    /// Takes out the member that this one was.
+    /// Removes the member that this one was.
     fn remove(&self, work: &Work<'_>, client: &Client, lost: &Member) -> Result<(), Obstacle> {
         let endpoints = lost.client_urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
         let itself = Cluster { endpoints, ..self.cluster.clone() };
@@ -375,7 +364,7 @@ impl EtcdMember {
                  removed while it ran, stop it",
             )));
         }
-        // only an agreement of most members shows that they can do without it
+        // only a quorum read shows that the others can do without it
         let quorum = client.get(Api::V3, "/kpull/quorum");
         quorum.map_err(|why| Obstacle::Passing(format!("most members have to be up: {why}")))?;
         Ok(client.remove_member(lost)?)
@@ -405,7 +394,7 @@ impl Resource for EtcdMember {
         if !work.host.is_live() {
             return Ok(Some(Vec::new()));
         }
-        // until it has been started, and the cluster knows where it is, the others are asked
+        // the other members are asked until it was started and the cluster knows its peer URL
         if !(self.has_data(work)? && self.is_known_here(&work.host.root.text(&self.env)?)) {
             return Ok(None);
         }
@@ -416,7 +405,7 @@ impl Resource for EtcdMember {
         if !work.host.is_live() {
             return Ok(None);
         }
-        let operation = self.look(work)?;
+        let operation = self.next_operation(work)?;
         let diff = match &operation {
             Operation::Write(env) => Diff::of(work.host.root.text(&self.env)?.as_bytes(), env.text().as_bytes(), false),
             _ => None,
@@ -427,11 +416,11 @@ impl Resource for EtcdMember {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let started = Instant::now();
         loop {
-            let operation = self.look(work)?;
+            let operation = self.next_operation(work)?;
             let done = match &operation {
                 Operation::Nothing => return Ok(()),
                 Operation::Write(env) => {
-                    let access = Ownership::new(None, None, None).access(work.host, &self.env)?;
+                    let access = Ownership::of_file(false, None, None, None).access(work.host, &self.env)?;
                     return work.host.root.write(&self.env, env.text().as_bytes(), access);
                 }
                 Operation::Wait(why) => Err(Obstacle::Passing(why.clone())),
@@ -442,7 +431,7 @@ impl Resource for EtcdMember {
                 }
             };
             let why = match done {
-                // what was done leads to the next
+                // on to the next step
                 Ok(()) => continue,
                 Err(Obstacle::Passing(why)) => why,
                 Err(Obstacle::Lasting(error)) => return Err(error),
@@ -501,7 +490,7 @@ mod tests {
         ETCD_INITIAL_CLUSTER_STATE=new\n";
 
     #[test]
-    fn what_a_member_says_of_the_cluster_writes_no_line_of_its_own_for_etcd_s_unit() {
+    fn the_answer_of_a_member_adds_no_line_to_the_file_of_etcd_s_unit() {
         let evil = |id: &str, name: &str| Member { id: id.to_owned(), ..listed(name, "https://10.0.0.9:2380", true) };
         let own = Member { client_urls: Vec::new(), ..listed("", B, false) };
         for (id, name) in [
@@ -519,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn founders_make_a_new_cluster_when_nobody_answers_and_others_wait() {
+    fn founders_create_a_cluster_when_no_member_answers_and_others_wait() {
         assert_eq!(text(member("").operation(false, "", silence).unwrap()), NEW);
         assert_eq!(member("").operation(false, NEW, silence).unwrap(), Operation::Nothing);
         let operation = member("founders = ['a']").operation(false, "", silence).unwrap();
@@ -527,13 +516,13 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_is_there_and_not_understood_is_no_reason_for_a_new_cluster() {
+    fn an_answer_that_is_not_understood_is_no_reason_for_a_new_cluster() {
         let operation = member("").operation(false, "", || Err(Failure::Unable("TLS failed".to_owned()))).unwrap();
         assert_eq!(operation, Operation::Wait("TLS failed".to_owned()));
     }
 
     #[test]
-    fn a_member_that_was_to_join_makes_no_new_cluster_when_the_old_one_is_gone() {
+    fn a_joining_member_creates_no_cluster_when_the_old_one_is_down() {
         let env = NEW.replace("STATE=new", "STATE=existing");
         assert!(
             matches!(member("").operation(false, &env, silence).unwrap(), Operation::Wait(why) if why.contains("remove /e"))
@@ -564,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_ran_and_has_no_data_is_taken_out_by_its_name_or_address() {
+    fn a_member_that_ran_and_has_no_data_is_removed_by_its_name_or_address() {
         for lost in [listed("b", "https://10.9.9.9:2380", true), listed("was-b", B, true)] {
             let list = vec![listed("a", A, true), lost.clone()];
             assert_eq!(member("").operation(false, NEW, || Ok(list)).unwrap(), Operation::Remove(lost));
@@ -580,17 +569,17 @@ mod tests {
     }
 
     #[test]
-    fn a_member_with_data_whose_address_is_known_asks_nobody() {
+    fn a_member_with_data_whose_address_is_known_asks_no_one() {
         let operation = member("").operation(true, NEW, || panic!("asked")).unwrap();
         assert_eq!(operation, Operation::Nothing);
     }
 
     #[test]
-    fn only_a_member_that_asks_nobody_has_traces() {
+    fn only_a_member_that_asks_no_one_has_watched_inputs() {
         let dir = tempfile::tempdir().unwrap();
         let (data, env) = (dir.path().join("data"), dir.path().join("env"));
-        let told = fields("").replace("'/d'", &format!("{data:?}")).replace("'/e'", &format!("{env:?}"));
-        let member = build_with::<EtcdMemberFields>(&told, &RoleFiles::default()).unwrap().remove(0);
+        let toml = fields("").replace("'/d'", &format!("{data:?}")).replace("'/e'", &format!("{env:?}"));
+        let member = build_with::<EtcdMemberFields>(&toml, &RoleFiles::default()).unwrap().remove(0);
         let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
         let watched_inputs = || member.watched_inputs(&Work { host: &host, store: &store, catalog: &[] }).unwrap();
         std::fs::write(&env, NEW).unwrap();
@@ -605,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_address_is_told_to_the_cluster_and_waits_for_it() {
+    fn a_changed_address_is_updated_in_the_cluster_and_waits_for_it() {
         let old = NEW.replace("knows it as https://10.0.0.2", "knows it as https://10.9.9.9");
         let there = listed("b", "https://10.9.9.9:2380", true);
         let list = vec![listed("a", A, true), there.clone()];
@@ -624,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_a_member_that_was_taken_out_is_an_error() {
+    fn data_of_a_removed_member_is_an_error() {
         let error = member("").operation(true, "", || Ok(vec![listed("a", A, true)])).unwrap_err();
         assert_eq!(
             error.to_string(),

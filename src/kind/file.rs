@@ -1,4 +1,4 @@
-//! `[[file]]`: a file with a content that is written in the role, or taken from the role's `files/`.
+//! `[[file]]`: a file whose content is in the role, inline or under `files/`.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -66,7 +66,7 @@ impl Fields for FileFields {
 /// A regular file with a known content. Other kinds that end in a file build this too.
 #[derive(Debug)]
 pub struct File {
-    /// The kind that it goes by.
+    /// The name of its kind.
     pub kind: &'static str,
     /// Where it is.
     pub path: AbsolutePath,
@@ -76,18 +76,18 @@ pub struct File {
     pub wanted: Ownership,
     /// Whether its content is kept out of diffs.
     pub sensitive: bool,
-    /// Whether it is written into as it stands.
+    /// Whether it is overwritten in place.
     pub in_place: bool,
 }
 
 impl File {
-    /// A file of a kind's own making: root's, and everybody's to read unless a secret is in it.
+    /// A file that a kind generates: owned by root, and readable by all unless it contains a secret.
     pub(super) fn new(kind: &'static str, path: AbsolutePath, content: impl Into<Arc<[u8]>>, sensitive: bool) -> Self {
         let wanted = Ownership::of_file(sensitive, None, None, None);
         Self { kind, path, content: content.into(), wanted, sensitive, in_place: false }
     }
 
-    /// What is to be done to it as a part of another resource.
+    /// Its change as a part of another resource.
     pub(super) fn as_part(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let change = self.observe(work)?;
         Ok(change.map(|change| Change { summary: format!("{} {}", change.summary, self.path), ..change }))
@@ -127,7 +127,7 @@ impl Resource for File {
             return Ok(Change::of(access));
         }
         let only_secrets = access.is_empty() && fits(&self.content, &content);
-        // what only its owner may read may have been a secret until now
+        // what only its owner can read may have been a secret
         let diff = Diff::of(content, self.content.clone(), self.sensitive || meta.mode & 0o077 == 0);
         let change = Change::of(["content".to_owned()].into_iter().chain(access).collect());
         Ok(change.map(|change| Change { diff, only_secrets, ..change }))
@@ -136,7 +136,7 @@ impl Resource for File {
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let access = self.wanted.access(work.host, &self.path)?;
         match work.host.root.read(&self.path)? {
-            // what others may have moved there meanwhile is made anew
+            // a file that others have replaced in the meantime is written again
             Some((_, content)) if content == *self.content && work.host.root.give_access(&self.path, access)? => {}
             _ if self.in_place && work.host.root.write_into(&self.path, &self.content, access)? => {}
             _ => work.host.root.write(&self.path, &self.content, access)?,
@@ -147,39 +147,39 @@ impl Resource for File {
 }
 
 impl Restorable for File {
-    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
-        Ok(vec![Claim::path(&self.path)])
-    }
-
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
-        let mut origin = PriorState::of_path(owned, work)?;
-        self.refine(&mut origin, work)?;
-        Ok(origin)
+        let mut prior = PriorState::of_path(owned, work)?;
+        self.refine(&mut prior, work)?;
+        Ok(prior)
     }
 
-    fn refine(&self, origin: &mut PriorState, _: &Work<'_>) -> Result<bool> {
-        let PriorState::File { in_place, .. } = origin else { return Ok(false) };
+    fn refine(&self, prior: &mut PriorState, _: &Work<'_>) -> Result<bool> {
+        let PriorState::File { in_place, .. } = prior else { return Ok(false) };
         Ok(std::mem::replace(in_place, self.in_place) != self.in_place)
     }
 }
 
-/// The change for a path where no file is: nothing stands there, or something else.
+/// The change for a path without a file.
 fn missing(host: &Host, path: &Path, sensitive: bool, content: Arc<[u8]>) -> Result<Option<Change>> {
     match host.root.meta(path)?.map(|meta| meta.what) {
         None | Some(FileType::File) => {}
         Some(FileType::Link) => return Ok(Some(Change::new("replace the link by a file"))),
         Some(FileType::Directory | FileType::Special) => {
-            return Err(Error::new(
-                code::FILE,
-                format!("{} is a directory or a device, and the role wants a file there", path.display()),
-            )
-            .help("move it away, or remove it with an [[absent]]"));
+            return Err(in_the_way(path, "a directory or a device", "a file there").help(MOVE_AWAY));
         }
     }
     Ok(Some(Change { diff: Diff::of([], content, sensitive), ..Change::addition("create") }))
 }
 
-/// Mode and owners as a role wants them, by name.
+/// What to do about something that a resource does not replace.
+pub(super) const MOVE_AWAY: &str = "move it away, or remove it with an [[absent]]";
+
+/// The error for a path where the host has something that the resource does not replace.
+pub(super) fn in_the_way(path: &Path, found: &str, wanted: &str) -> Error {
+    Error::new(code::FILE, format!("{} is {found}, and the role wants {wanted}", path.display()))
+}
+
+/// The mode and owners that a role wants, by name.
 #[derive(Clone, Debug)]
 pub struct Ownership {
     mode: u32,
@@ -188,12 +188,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// What a role says of a file, with 0644 root:root for what it leaves out.
-    pub fn new(mode: Option<Mode>, owner: Option<AccountName>, group: Option<AccountName>) -> Self {
-        Self::of_file(false, mode, owner, group)
-    }
-
-    /// [`Ownership::new`], with 0600 for a file with a secret in it.
+    /// The ownership of a file; what a role leaves out is 0644 root:root, or 0600 if the file contains a secret.
     pub fn of_file(
         is_secret: bool,
         mode: Option<Mode>,
@@ -203,17 +198,17 @@ impl Ownership {
         Self::with_default(if is_secret { 0o600 } else { 0o644 }, mode, owner, group)
     }
 
-    /// Whether every user may read it.
+    /// Whether every user can read it.
     pub fn is_for_all(&self) -> bool {
         self.mode & 0o004 != 0
     }
 
-    /// Whether nobody but its owner may read it.
+    /// Whether only its owner can read it.
     pub fn is_for_owner(&self) -> bool {
         self.mode & 0o077 == 0
     }
 
-    /// [`Ownership::of_file`] with a default mode of one's own.
+    /// [`Ownership::of_file`] with another default mode.
     pub fn with_default(
         default: u32,
         mode: Option<Mode>,
@@ -224,31 +219,31 @@ impl Ownership {
         Self { mode: mode.map_or(default, |mode| mode.0), owner: name(owner), group: name(group) }
     }
 
-    /// The same for what can't be run.
+    /// The same for files that are not executable.
     pub(super) fn not_executable(&self) -> Self {
-        // setuid and setgid are about what is run
+        // setuid and setgid matter only for executables
         Self { mode: self.mode & 0o666, ..self.clone() }
     }
 
-    /// With owners by number, for what comes back.
+    /// With numeric owners, for a state that is restored.
     pub(super) fn numeric(mode: u32, uid: u32, gid: u32) -> Self {
         Self { mode, owner: uid.to_string(), group: gid.to_string() }
     }
 
-    /// The accounts that have to be there first.
+    /// Ids of the accounts that must exist first.
     pub fn after(&self) -> Vec<String> {
         vec![format!("user:{}", self.owner), format!("group:{}", self.group)]
     }
 
-    /// That the host has the owners, or that the catalog may make them.
+    /// Checks that the host has the owners, or that the catalog can create them.
     pub fn check(&self, work: &Work<'_>, path: &Path) -> Result<()> {
         match work.host.access(self.mode, &self.owner, &self.group)? {
-            Err(account) if !work.may_make(&account) => Err(nobody(path, &account)),
+            Err(account) if !work.may_make(&account) => Err(no_such_account(path, &account)),
             _ => Ok(()),
         }
     }
 
-    /// How `meta`, of what is at `path`, differs from it, in words.
+    /// How the metadata of `path` differs, in words.
     pub fn differences(&self, work: &Work<'_>, path: &Path, meta: &Meta) -> Result<Vec<String>> {
         self.check(work, path)?;
         let mut parts = Vec::new();
@@ -267,13 +262,13 @@ impl Ownership {
         Ok(access.is_ok_and(|access| Access { mode: meta.mode, ..access }.holds(meta)))
     }
 
-    /// As numbers; an error when there is no such user or group.
+    /// Numeric owners; an error if there is no such user or group.
     pub fn access(&self, host: &Host, path: &Path) -> Result<Access> {
-        host.access(self.mode, &self.owner, &self.group)?.map_err(|account| nobody(path, &account))
+        host.access(self.mode, &self.owner, &self.group)?.map_err(|account| no_such_account(path, &account))
     }
 }
 
-fn nobody(path: &Path, account: &Missing) -> Error {
+fn no_such_account(path: &Path, account: &Missing) -> Error {
     let (database, name) = match account {
         Missing::User(name) => ("passwd", name),
         Missing::Group(name) => ("group", name),
@@ -294,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_secret_in_it_is_its_owner_s_alone_unless_the_role_says_more() {
+    fn only_its_owner_can_read_a_file_with_a_secret_unless_the_role_says_more() {
         let tree = Tree::new();
         let change = tree.converge(&*one_secret("file", "path = '/a'\ncontent = 'hunter2'"));
         assert_eq!(mode(&tree, "/a"), 0o600);

@@ -1,303 +1,55 @@
-//! `[[firewall]]`: what a firewalld zone lets in, now and after the next start; and zones, services and sets of a role's own.
+//! `[[firewall]]`: what a firewalld zone allows, at run time and permanently; and custom zones, services and IP sets.
 
 mod define;
+mod fields;
 mod former;
 mod own;
 mod zones;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use ipnet::IpNet;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, code, nearest};
+use crate::host::Host;
 use crate::host::firewalld::UNKNOWN_SERVICE;
 use crate::host::firewalld_age::Age;
-use crate::host::rich_rule::{Part, RichRule};
+use crate::host::rich_rule::Part;
 use crate::host::zone::{Edit, Element, PortRange, Settings, Target, Traffic};
-use crate::host::{Host, address};
 use crate::kind::prior_state::PriorState;
 use crate::kind::{
-    About, Build, Change, Claim, Effect, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work,
+    About, Change, Claim, Effect, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work,
 };
 
 pub use define::Definition;
-use define::{IpSetFields, ServiceFields};
+pub use fields::FirewallFields;
 pub use former::{Former, Setting};
 pub use own::OwnZone;
 pub(crate) use zones::{PACKAGED, kept_zone};
-use zones::{edit, elsewhere, etc_file, is_bound, unknown_zone, zone_file, zone_name, zone_traces};
+use zones::{edit, elsewhere, etc_file, is_bound, unknown_zone, zone_file, zone_inputs, zone_name};
 
-/// Fields of `[[firewall]]`. Without `exclusive`, what is listed is added and everything else is left alone.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FirewallFields {
-    /// The zone; firewalld's default zone when left out. With `target`, `forward`, `sources` or `interfaces`, one that firewalld does not
-    /// know is made.
-    zone: Option<ZoneName>,
-    /// What the zone does with what nothing in it speaks of; left as it is when this is left out.
-    target: Option<Target>,
-    /// Whether the zone passes on what goes from one of its interfaces or sources to another; left as it is when this is left out.
-    forward: Option<bool>,
-    /// Services that everybody may use, by firewalld's names.
-    #[serde(default)]
-    services: Vec<ServiceName>,
-    /// Ports that everybody may use: `"443/tcp"`, `"30000-32767/tcp"`.
-    #[serde(default)]
-    ports: Vec<PortRange>,
-    /// What only some may use.
-    #[serde(default)]
-    allow: Vec<Allow>,
-    /// Rich rules as firewalld's manual has them.
-    #[serde(default)]
-    rich: Vec<String>,
-    /// Whether what leaves by the zone gets its address; left as it is when this is left out.
-    masquerade: Option<bool>,
-    /// What belongs to the zone by where it comes from: addresses, networks, hardware addresses, `"ipset:NAME"`.
-    #[serde(default)]
-    sources: Vec<Source>,
-    /// Network interfaces that belong to the zone.
-    #[serde(default)]
-    interfaces: Vec<InterfaceName>,
-    /// Whether services, ports and rich rules that no [[firewall]] of this host lists for the zone are taken out.
-    #[serde(default)]
-    exclusive: bool,
-    /// Services of one's own, by name. What is said here lets nothing in: that a zone does that lists the name.
-    #[serde(default)]
-    define_services: BTreeMap<ServiceName, ServiceFields>,
-    /// Sets of addresses of one's own, by name, for `sources` and `from` as `"ipset:NAME"`.
-    #[serde(default)]
-    define_ipsets: BTreeMap<SetName, IpSetFields>,
-}
-
-/// One of a port, a service and a protocol, for some addresses.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Allow {
-    port: Option<PortRange>,
-    service: Option<ServiceName>,
-    protocol: Option<ProtocolName>,
-    /// An address, a network, a hardware address or `"ipset:NAME"`, or a list of them.
-    #[serde(deserialize_with = "one_or_many")]
-    #[schemars(with = "OneOrMany")]
-    from: Vec<Source>,
-}
-
-/// Where packets come from: an address, a network, a hardware address, or a set of those; in the one form that is compared.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String")]
-struct Source(String);
-
-impl TryFrom<String> for Source {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix("ipset:") {
-            return SetName::try_from(name.to_owned()).map(|_| Self(text));
-        }
-        if address::network(&text).is_some() || address::mac(&text).is_some() {
-            return Ok(Self(address::normal(&text)));
-        }
-        Err(format!(
-            "`{text}` is neither an address (192.168.1.101), a network (192.168.1.0/24), a hardware address \
-             (02:00:00:00:00:01) nor a set (ipset:NAME)"
-        ))
-    }
-}
-
-impl Source {
-    /// What a rich rule says of it.
-    fn in_rule(&self) -> String {
-        match (address::network(&self.0), self.0.strip_prefix("ipset:")) {
-            (Some(IpNet::V4(_)), _) => format!("family=\"ipv4\" source address=\"{}\"", self.0),
-            (Some(IpNet::V6(_)), _) => format!("family=\"ipv6\" source address=\"{}\"", self.0),
-            (None, Some(name)) => format!("source ipset=\"{name}\""),
-            (None, None) => format!("source mac=\"{}\"", self.0),
-        }
-    }
-}
-
-macro_rules! names {
-    ($($(#[$about:meta])* $name:ident($what:literal, $longest:literal, $others:literal);)*) => {$(
-        $(#[$about])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-        #[serde(try_from = "String")]
-        #[schemars(with = "String")]
-        struct $name(String);
-
-        impl TryFrom<String> for $name {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || $others.contains(c);
-                if text.is_empty() || text.len() > $longest || !text.chars().all(is_plain) {
-                    return Err(format!(
-                        concat!("`{}` is not ", $what, ": letters, digits and `{}`, at most {}"), text, $others, $longest
-                    ));
-                }
-                Ok(Self(text))
-            }
-        }
-    )*};
-}
-
-names! {
-    /// A zone's name: firewalld makes chains of the packet filter from it.
-    ZoneName("the name of a zone", 17, "-_");
-    /// A service's name.
-    ServiceName("the name of a service", 128, "-_.+");
-    /// An IP protocol by name or number.
-    ProtocolName("a protocol", 32, "-.");
-    /// A network interface's name; a `+` at its end stands for whatever follows.
-    InterfaceName("the name of a network interface", 15, "-_.:@+");
-    /// A set's name.
-    SetName("the name of a set", 31, "-_.:");
-    /// The name of a helper for a protocol's connections.
-    HelperName("the name of a helper", 64, "-_");
-}
-
-/// One, or a list.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "it is only described")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// A list, or one value for a list of one.
-fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct OneOrMany<T>(std::marker::PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text or a list of texts")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            T::deserialize(text.into_deserializer()).map(|one| vec![one])
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
-            Vec::deserialize(SeqAccessDeserializer::new(list))
-        }
-    }
-
-    deserializer.deserialize_any(OneOrMany(std::marker::PhantomData))
-}
-
-impl Allow {
-    /// One rich rule for each address.
-    fn rules(&self) -> Result<Vec<String>, String> {
-        let what = match (&self.port, &self.service, &self.protocol) {
-            (Some(range), None, None) => {
-                format!("port port=\"{}\" protocol=\"{}\"", range.ports(), range.protocol)
-            }
-            (None, Some(service), None) => format!("service name=\"{}\"", service.0),
-            (None, None, Some(protocol)) => format!("protocol value=\"{}\"", protocol.0),
-            _ => return Err("each needs one of `port`, `service` and `protocol`".to_owned()),
-        };
-        let rule = |source: &Source| RichRule::parse(&format!("rule {} {what} accept", source.in_rule()));
-        self.from.iter().map(|source| rule(source).map(|rule| rule.to_string())).collect()
-    }
-}
-
-impl Fields for FirewallFields {
-    const NAME: &'static str = "firewall";
-
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let (mut elements, mut lets_in_otherwise) = (Vec::new(), Vec::new());
-        let mut lets_in: Vec<Traffic> = self.ports.iter().cloned().map(Traffic::Ports).collect();
-        let mut named: BTreeSet<String> = self.services.iter().map(|name| name.0.clone()).collect();
-        for allow in &self.allow {
-            lets_in.extend(allow.port.clone().map(Traffic::Ports));
-            lets_in.extend(allow.protocol.as_ref().map(|name| Traffic::Protocol(name.0.to_ascii_lowercase())));
-            named.extend(allow.service.as_ref().map(|name| name.0.clone()));
-            elements.extend(allow.rules().map_err(|why| build.invalid("allow", &why))?.into_iter().map(Element::Rule));
-        }
-        for rule in &self.rich {
-            let rule = RichRule::parse(rule).map_err(|why| build.invalid("rich", &format!("{why}: `{rule}`")))?;
-            let accepted = rule.accepted().filter(|part| part.name == "service").and_then(|part| part.get("name"));
-            named.extend(accepted.map(str::to_owned));
-            lets_in_otherwise.extend(rule.accepted().into_iter().flat_map(traffic_of));
-            elements.push(Element::Rule(rule.to_string()));
-        }
-        lets_in_otherwise.extend(named.iter().flat_map(|name| traffic_of_service(name)));
-        let describes =
-            self.target.is_some() || self.forward.is_some() || !self.sources.is_empty() || !self.interfaces.is_empty();
-        elements.extend(self.services.into_iter().map(|name| Element::Service(name.0)));
-        elements.extend(self.ports.into_iter().map(Element::Port));
-        elements.extend(self.sources.into_iter().map(|source| Element::Source(source.0)));
-        elements.extend(self.interfaces.into_iter().map(|name| Element::Interface(name.0)));
-        let mut bars = Vec::new();
-        for (wanted, element) in [(self.masquerade, Element::Masquerade), (self.forward, Element::Forward)] {
-            match wanted {
-                Some(true) => elements.push(element),
-                Some(false) => bars.push(element),
-                None => {}
-            }
-        }
-        let sensitive = build.is_secret();
-        let mut built: Vec<Box<dyn Resource>> = Vec::new();
-        for (name, fields) in self.define_services {
-            let definition = Definition::service(&name.0, &fields, sensitive);
-            built.push(Box::new(definition.map_err(|why| build.invalid("define_services", &why))?));
-        }
-        for (name, fields) in self.define_ipsets {
-            let definition = Definition::ipset(&name.0, fields, sensitive);
-            built.push(Box::new(definition.map_err(|why| build.invalid("define_ipsets", &why))?));
-        }
-        let firewall = Firewall {
-            zone: self.zone.map(|zone| zone.0),
-            target: self.target,
-            listed: elements.into_iter().collect(),
-            bars,
-            exclusive: self.exclusive,
-            sensitive,
-            lets_in,
-            lets_in_otherwise,
-            named,
-        };
-        if describes && (firewall.zone.is_some() || firewall.target.is_some()) {
-            built.push(Box::new(OwnZone::of(&firewall)));
-        }
-        if built.is_empty() || !firewall.words().is_empty() {
-            built.push(Box::new(firewall));
-        }
-        Ok(built)
-    }
-}
-
-/// A part of what a zone lets in. Several of one zone add up.
+/// A part of what a zone allows. Several parts of a zone add up.
 #[derive(Clone, Debug)]
 pub struct Firewall {
-    /// Its zone; `None` for firewalld's default one.
+    /// Its zone; `None` is firewalld's default zone.
     pub zone: Option<String>,
     target: Option<Target>,
     listed: Settings,
-    /// What is not to be in the zone.
+    /// What must not be in the zone.
     bars: Vec<Element>,
     exclusive: bool,
-    /// Whether nothing of it may be kept.
+    /// Whether it must not be recorded.
     sensitive: bool,
-    /// What it lets in by `ports` and `allow`.
+    /// What it allows by `ports` and `allow`.
     pub lets_in: Vec<Traffic>,
-    /// What it lets in by services and rich rules, as far as that can be told without asking firewalld.
+    /// What it allows by services and rich rules, as far as that is known without firewalld.
     pub lets_in_otherwise: Vec<Traffic>,
-    /// The services that it lets in, by name.
+    /// The services that it allows, by name.
     pub named: BTreeSet<String>,
 }
 
-/// What the element of a rich rule stands for.
+/// The traffic that an element of a rich rule means.
 fn traffic_of(part: &Part) -> Vec<Traffic> {
     let value = |name| part.get(name).unwrap_or_default();
     match part.name.as_str() {
@@ -308,7 +60,7 @@ fn traffic_of(part: &Part) -> Vec<Traffic> {
     }
 }
 
-/// What firewalld's own services of a cluster's neighbourhood let in; those of others are not known here.
+/// What firewalld's predefined services for clusters allow; others are not known here.
 fn traffic_of_service(name: &str) -> Vec<Traffic> {
     let ports: &[(&str, &str)] = match name {
         "ssh" => &[("22", "tcp")],
@@ -325,7 +77,7 @@ fn traffic_of_service(name: &str) -> Vec<Traffic> {
     ports.iter().filter_map(|(port, protocol)| PortRange::parse(port, protocol)).map(Traffic::Ports).collect()
 }
 
-/// What has to be edited in the two settings of a zone.
+/// The edits of a zone's run-time and permanent settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Edits {
     runtime: Vec<Edit>,
@@ -337,7 +89,7 @@ impl Edits {
         self.runtime.iter().chain(&self.permanent)
     }
 
-    /// In words; what is the same for both is said once.
+    /// In words; what is the same for both is listed once.
     fn words(&self) -> Vec<String> {
         let only = |mine: &[Edit], others: &[Edit], name: &str| -> Vec<String> {
             mine.iter().filter(|edit| !others.contains(edit)).map(|edit| format!("{name}: {edit}")).collect()
@@ -350,7 +102,7 @@ impl Edits {
     }
 }
 
-/// The change that edits come to.
+/// The change that edits make.
 fn change(edits: &[Edit]) -> Option<Change> {
     change_of(edits.iter().map(ToString::to_string).collect(), edits.iter())
 }
@@ -372,12 +124,12 @@ impl Firewall {
         zone_name(self.zone.as_deref(), host)
     }
 
-    /// An error when a firewalld is too old for what is listed.
+    /// An error if firewalld is too old for what is listed.
     pub fn check_age(&self, age: &Age) -> Result<()> {
         self.listed.elements().iter().try_for_each(|element| age.check_element(element))
     }
 
-    /// All that it says, in words.
+    /// All its settings, in words.
     fn words(&self) -> Vec<String> {
         let listed = self.listed.elements();
         let bars = self.bars.iter().map(|element| format!("no {element}"));
@@ -385,7 +137,7 @@ impl Firewall {
         listed.iter().map(ToString::to_string).chain(bars).chain(more).collect()
     }
 
-    /// The zone, the first thing listed, how many more, and a few digits that tell it from others that start alike.
+    /// The zone, the first setting, the number of others, and a short digest that distinguishes similar ones.
     fn key(&self) -> String {
         let words = self.words();
         let digest = digest(&words.join("\n"));
@@ -401,34 +153,29 @@ impl Firewall {
         format!("{} {first}{more} {digest}", self.zone.as_deref().unwrap_or("default"))
     }
 
-    /// An error when another [[firewall]] wants the opposite: each run would undo what the last has done.
-    fn agree(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<()> {
+    /// An error if another [[firewall]] wants the opposite: each run would undo the last.
+    fn check_conflicts(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<()> {
         for other in firewalls(catalog) {
             let other_zone = other.zone_name(host)?;
             if other_zone == zone {
                 if let Some(element) = self.bars.iter().find(|element| other.listed.find(element).is_some()) {
-                    return Err(Error::new(
-                        code::FIREWALL,
-                        format!("one [[firewall]] wants `{element}` in the zone {zone}, another bars it"),
-                    )
-                    .help(format!("leave `{element}` out of one of them")));
+                    let what = format!("one [[firewall]] wants `{element}` in the zone {zone}, another forbids it");
+                    return Err(Error::new(code::FIREWALL, what).help(format!("leave `{element}` out of one of them")));
                 }
                 continue;
             }
             let mine = self.listed.elements();
             if let Some(element) = mine.iter().find(|element| is_bound(element) && other.listed.find(element).is_some())
             {
-                return Err(Error::new(
-                    code::FIREWALL,
-                    format!("the {element} is to belong to two zones: {zone} and {other_zone}"),
-                )
-                .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
+                let what = format!("the {element} is to belong to two zones: {zone} and {other_zone}");
+                return Err(Error::new(code::FIREWALL, what)
+                    .help("an interface or source belongs to one zone: take it out of the other [[firewall]]"));
             }
         }
         Ok(())
     }
 
-    /// What leads from `have` to what is wanted.
+    /// The edits that turn `have` into what is wanted.
     fn edits(&self, have: &Settings, siblings: &[&Firewall]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = self.listed.without(have).into_iter().map(Edit::Add).collect();
         edits.extend(self.bars.iter().filter_map(|element| have.find(element)).map(Edit::Remove));
@@ -442,21 +189,21 @@ impl Firewall {
         edits
     }
 
-    /// What has to be edited on the running host; `None` when firewalld isn't running.
+    /// The edits on the running host; `None` if firewalld is not running.
     fn live_edits(&self, host: &Host, catalog: &[Item], zone: &str) -> Result<Option<Edits>> {
         let Some(known) = host.zone(zone)? else { return Ok(None) };
         if known.permanent.is_none() && !OwnZone::is_in(host, catalog, zone)? && kept_zone(&host.root, zone)?.is_none()
         {
             return Err(unknown_zone(host, zone)?);
         }
-        // by the time that this has its turn, firewalld knows a zone that is yet to be made
+        // an earlier resource creates a zone that firewalld does not know yet
         let (runtime, permanent) = (known.runtime.unwrap_or_default(), known.permanent.unwrap_or_default());
         let siblings = siblings(host, catalog, zone)?;
         Ok(Some(Edits { runtime: self.edits(&runtime, &siblings), permanent: self.edits(&permanent, &siblings) }))
     }
 
-    /// An error for what is to be added and firewalld can't take, before anything is changed: what its version does not have, and services
-    /// that it doesn't know. Those of the catalog's own it knows by the time that this has its turn.
+    /// An error, before any change, for additions that firewalld can't make: what its version does not support, and services that it
+    /// does not know. Services that the catalog defines are known by then.
     fn check_added(host: &Host, catalog: &[Item], zone: &str, edits: &Edits) -> Result<()> {
         let firewalld = host.firewalld()?;
         let mut known: Option<Vec<String>> = None;
@@ -481,10 +228,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// How the host differs from it.
+    /// How the host differs.
     fn compare(&self, host: &Host, catalog: &[Item]) -> Result<Option<Change>> {
         let zone = self.zone_name(host)?;
-        self.agree(host, catalog, &zone)?;
+        self.check_conflicts(host, catalog, &zone)?;
         if !host.is_live() {
             if kept_zone(&host.root, &zone)?.is_none()
                 && !PACKAGED.contains(&zone.as_str())
@@ -502,7 +249,7 @@ impl Firewall {
                 Self::check_added(host, catalog, &zone, &edits)?;
                 Ok(change_of(edits.words(), edits.all()))
             }
-            // it will run by the time that this has its turn
+            // an earlier resource starts firewalld
             None if catalog.iter().any(|item| FIREWALLD.contains(&item.id.as_str())) => {
                 let edits = self.edits(&Settings::default(), &[]);
                 check_age(host, &edits)?;
@@ -512,7 +259,7 @@ impl Firewall {
         }
     }
 
-    /// Makes the host as it is to be.
+    /// Applies it.
     fn make(&self, host: &Host, catalog: &[Item]) -> Result<()> {
         let zone = self.zone_name(host)?;
         let siblings = siblings(host, catalog, &zone)?;
@@ -520,7 +267,7 @@ impl Firewall {
     }
 }
 
-/// An error for what is to be added where no firewalld runs that could be asked, and the one that will is too old for it.
+/// An error for additions that the installed firewalld, which is not running, is too old for.
 fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
     let age = Age::of(&host.root)?;
     edits.iter().try_for_each(|edit| match edit {
@@ -529,7 +276,7 @@ fn check_age(host: &Host, edits: &[Edit]) -> Result<()> {
     })
 }
 
-/// What makes firewalld run, if the catalog has it.
+/// The resources that start firewalld.
 const FIREWALLD: [&str; 2] = ["package:firewalld", "unit:firewalld.service"];
 
 fn not_running() -> Error {
@@ -539,12 +286,12 @@ fn not_running() -> Error {
     )
 }
 
-/// All of a catalog with this zone.
+/// All parts of a zone in a catalog.
 fn siblings<'a>(host: &Host, catalog: &'a [Item], zone: &str) -> Result<Vec<&'a Firewall>> {
     of_zone(host, firewalls(catalog), zone, |one| &one.zone)
 }
 
-/// Those of `all` whose zone has this name on the host.
+/// The ones of `all` whose zone has this name on the host.
 fn of_zone<'a, T>(
     host: &Host,
     all: impl Iterator<Item = &'a T>,
@@ -560,17 +307,17 @@ fn firewalls(catalog: &[Item]) -> impl Iterator<Item = &Firewall> {
     catalog.iter().filter_map(Item::as_kind)
 }
 
-/// A part of a zone's file: no [[file]] can have the whole of it too. `owner` tells the parts apart.
+/// A part of a zone's file, so that no [[file]] can claim the whole. `owner` distinguishes the parts.
 fn part_of_file(zone: Option<&str>, owner: &str) -> Option<Claim> {
     zone.map(|zone| Claim::part(&digest(owner), etc_file(zone)))
 }
 
-/// One thing that a zone has or has not.
+/// One setting of a zone.
 fn in_zone(zone: &str, what: &str) -> Claim {
     Claim::thing(FirewallFields::NAME, format!("{zone} {what}"))
 }
 
-/// A few digits that tell one text from another.
+/// A short digest of a text.
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text)).chars().take(6).collect()
 }
@@ -579,7 +326,7 @@ impl Resource for Firewall {
     fn about(&self) -> About {
         let key = self.key();
         About {
-            // nothing but a part of the zone's file: two roles may open the same port
+            // only a part of the zone's file: two roles may open the same port
             claims: part_of_file(self.zone.as_deref(), &key).into_iter().collect(),
             after: FIREWALLD.map(str::to_owned).to_vec(),
             cuts_off: true,
@@ -592,11 +339,11 @@ impl Resource for Firewall {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        zone_traces(self.zone.as_deref(), self.sensitive, work.host)
+        zone_inputs(self.zone.as_deref(), self.sensitive, work.host)
     }
 
-    fn announce(&self, wants: &mut Queries) {
-        wants.zones.insert(self.zone.clone().unwrap_or_default());
+    fn announce(&self, queries: &mut Queries) {
+        queries.zones.insert(self.zone.clone().unwrap_or_default());
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -623,7 +370,7 @@ impl Restorable for Firewall {
         }
         let had = match work.host.is_live() {
             false => zone_file(work.host, &zone)?.settings(),
-            // a firewall that is yet to come lets in what its package says
+            // a firewalld that is not installed yet has its package's defaults
             true => work.host.zone(&zone)?.and_then(|zone| zone.permanent).unwrap_or_default(),
         };
         let is_it = |element: &Element, no: &str| *owned == in_zone(&zone, &format!("{no}{element}"));
@@ -817,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn its_traces_are_what_firewalld_has_now_and_its_files_and_nothing_with_a_secret() {
+    fn its_watched_inputs_are_the_runtime_settings_and_files_and_nothing_with_a_secret() {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), crate::store::Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };
@@ -853,7 +600,7 @@ mod tests {
         assert_eq!(
             errors,
             [
-                "one [[firewall]] wants `masquerade` in the zone public, another bars it",
+                "one [[firewall]] wants `masquerade` in the zone public, another forbids it",
                 "the interface eth0 is to belong to two zones: a and b",
                 "the interface eth0 is to belong to two zones: b and a",
                 "the source 10.0.0.0/16 is to belong to two zones: a and b",
@@ -863,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_now_and_after_the_next_start_is_said_once() {
+    fn what_is_the_same_at_run_time_and_permanently_is_listed_once() {
         let port = |text: &str| Edit::Add(Element::Port(PortRange::try_from(text.to_owned()).unwrap()));
         let edits =
             Edits { runtime: vec![port("1/tcp"), port("2/tcp")], permanent: vec![port("2/tcp"), port("3/tcp")] };

@@ -1,4 +1,4 @@
-//! `[[group]]`: a group of users. Who is in it is said by the users.
+//! `[[group]]`: a group of users. Its members are defined by `[[user]]`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::host::accounts::{Database, FILES};
 use crate::host::useradd;
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
-/// Fields of `[[group]]`.
+/// Fields of `[[group]]`, and the resource itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFields {
@@ -27,28 +27,20 @@ impl Fields for GroupFields {
     const NAME: &'static str = "group";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if let Some(why) = self.name.why_not_new() {
-            return Err(build.invalid("name", &why));
+        match self.name.why_not_new() {
+            Some(why) => Err(build.invalid("name", &why)),
+            None => Ok(vec![Box::new(self)]),
         }
-        Ok(vec![Box::new(Group { name: self.name, gid: self.gid, system: self.system })])
     }
 }
 
-/// A group of users.
-#[derive(Debug)]
-pub struct Group {
-    name: AccountName,
-    gid: Option<u32>,
-    system: bool,
-}
-
-impl Group {
+impl GroupFields {
     fn wanted(&self) -> WantedGroup<'_> {
         WantedGroup { name: &self.name, gid: self.gid, system: self.system }
     }
 }
 
-impl Resource for Group {
+impl Resource for GroupFields {
     fn about(&self) -> About {
         About::new(GroupFields::NAME, &*self.name, Phase::Accounts)
     }
@@ -60,7 +52,7 @@ impl Resource for Group {
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let tables =
             work.host.tables(|tables, accounts| tables.learn(accounts, Database::Group, &self.name, self.gid))?;
-        // one that is there is never changed
+        // an existing group is never changed
         Ok(Change::of(tables.group_differences(&self.wanted())?).map(|change| change.added_if(true)))
     }
 

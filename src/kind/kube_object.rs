@@ -1,105 +1,32 @@
 //! `[[kube_object]]`: objects of a Kubernetes cluster, applied by kubectl when they differ.
 
 mod compare;
+mod fields;
 mod manifest;
+#[cfg(test)]
+mod testing;
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reqwest::Url;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::document::fields::{AbsolutePath, HumanDuration};
 use crate::error::{Context, Error, Exit, Result, code, mask};
 use crate::host::kube::{Access, Answer, Kube, Name};
 use crate::host::process::{Command, Ended, argv, run};
 use crate::kind::diff::Diff;
-use crate::kind::{About, Build, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
+use crate::kind::{About, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 use crate::secret::fits;
 use crate::text::shortened;
 use compare::{Difference, differences};
+pub use fields::KubeObjectFields;
 
 /// How long kubectl may take.
 const KUBECTL: Duration = Duration::from_secs(60);
 
-/// The pause between two looks at what is not ready yet.
+/// The pause between two checks of something that is not ready.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// Fields of `[[kube_object]]`. Exactly one of `content` and `template` is set.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KubeObjectFields {
-    /// The objects as YAML or JSON, with `---` between several; each is a resource of its own.
-    content: Option<String>,
-    /// The name of a file in the role's `templates/` with the objects.
-    template: Option<String>,
-    /// The `https://` address of the API server.
-    server: String,
-    /// File with the only authorities that the API server's certificate may be from (PEM).
-    ca: AbsolutePath,
-    /// File with the client certificate to ask and apply with (PEM).
-    client_cert: AbsolutePath,
-    /// File with the key of `client_cert` (PEM).
-    client_key: AbsolutePath,
-    /// The program; `kubectl`, from the usual places, when left out.
-    kubectl: Option<String>,
-    /// How long to wait for an API server that doesn't answer, for a kind or a namespace that isn't there, and for an
-    /// object that is being deleted; `60s` when left out.
-    within: Option<HumanDuration>,
-    /// Whether the objects are to be gone rather than there.
-    #[serde(default)]
-    absent: bool,
-}
-
-impl Fields for KubeObjectFields {
-    const NAME: &'static str = "kube_object";
-
-    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let (field, what, text) = match (self.content, &self.template) {
-            (Some(text), None) => ("content", String::new(), text),
-            (None, Some(name)) => ("template", format!("templates/{name}, rendered: "), build.template(name)?),
-            (None, None) => return Err(build.invalid("server", "set `content` or `template`")),
-            (Some(_), Some(_)) => return Err(build.invalid("template", "set `content` or `template`, not both")),
-        };
-        let server = Url::parse(&self.server).map_err(|error| build.invalid("server", &error.to_string()))?;
-        if server.scheme() != "https" {
-            return Err(build.invalid("server", "it has to start with `https://`"));
-        }
-        if !server.username().is_empty() || server.password().is_some() || server.query().is_some() {
-            return Err(build.invalid("server", "no credentials here: they are in `client_cert` and `client_key`"));
-        }
-        let kubectl = self.kubectl.unwrap_or_else(|| "kubectl".to_owned());
-        if kubectl.is_empty() || kubectl.contains('\0') || kubectl.contains('/') && !kubectl.starts_with('/') {
-            return Err(build.invalid("kubectl", "write its name, or its whole path"));
-        }
-        let is_secret = build.is_secret();
-        let manifests =
-            manifest::read(&text, is_secret).map_err(|why| build.invalid(field, &format!("{what}{why}")))?;
-        let access = Access {
-            server,
-            ca: self.ca.to_path_buf(),
-            cert: self.client_cert.to_path_buf(),
-            key: self.client_key.to_path_buf(),
-        };
-        Ok(manifests
-            .into_iter()
-            .map(|manifest| -> Box<dyn Resource> {
-                Box::new(KubeObject {
-                    sensitive: is_secret || manifest.name.kind == "Secret",
-                    name: manifest.name,
-                    wanted: manifest.content,
-                    access: access.clone(),
-                    kubectl: kubectl.clone(),
-                    within: self.within.map_or(Duration::from_secs(60), |span| span.0),
-                    absent: self.absent,
-                })
-            })
-            .collect())
-    }
-}
 
 /// One object.
 #[derive(Debug)]
@@ -110,12 +37,12 @@ pub struct KubeObject {
     kubectl: String,
     within: Duration,
     absent: bool,
-    /// Whether nothing of its content may be shown.
+    /// Whether its content must not be shown.
     sensitive: bool,
 }
 
 impl KubeObject {
-    /// What whoever may look at objects of this kind sees of it: of a Secret, everything but its data.
+    /// The parts that are not sensitive by kind: of a Secret, everything except its data.
     pub fn public(&self) -> Value {
         let mut seen = self.wanted.clone();
         if let Some(object) = seen.as_object_mut().filter(|_| self.name.kind == "Secret") {
@@ -126,71 +53,68 @@ impl KubeObject {
     }
 }
 
-/// How an object is.
+/// The state of an object.
 #[derive(Debug)]
 enum ObjectState {
-    /// As it should be.
-    Well,
-    /// Not there, and it should be.
+    /// It matches the role.
+    UpToDate,
+    /// It does not exist, but should.
     Missing,
-    /// There, and it should not be.
+    /// It exists, but should not.
     Unwanted,
-    /// There, and not as it should be: in what, and the whole of it.
+    /// It differs: the differences, and the whole object.
     Differs(Vec<Difference>, Value),
-    /// Nothing can be done about it now.
+    /// It can't be changed yet.
     Later(Later),
 }
 
-/// What was done about an object.
+/// What a run has done with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ObjectChange {
     Nothing,
     /// It was applied, or deleted.
     Written,
-    /// What was still different then was patched.
+    /// What still differed afterwards was patched.
     Patched,
 }
 
-/// What has to come first.
+/// What an object waits for.
 #[derive(Debug)]
 enum Later {
-    /// The API server has to answer; why it does not.
+    /// The API server, and why it does not answer.
     Answer(String),
-    /// Its kind has to be there.
+    /// Its kind.
     Kind,
-    /// Its namespace has to be there.
+    /// Its namespace.
     Namespace(String),
-    /// Its predecessor has to be gone.
+    /// The deletion of its predecessor.
     Deletion,
 }
 
 impl KubeObject {
-    /// `Kind/namespace/name`, with the namespace that it has when none is given.
+    /// `Kind/namespace/name`, with a default namespace.
     fn path(&self, default: Option<&str>) -> String {
         let namespace = self.name.namespace.as_deref().or(default);
-        [Some(self.name.kind.as_str()), namespace, Some(&self.name.name)]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join("/")
+        let parts = [Some(self.name.kind.as_str()), namespace, Some(&self.name.name)];
+        Vec::from_iter(parts.into_iter().flatten()).join("/")
     }
 
-    /// Looks at the object.
-    fn look(&self, kube: &Kube) -> Result<ObjectState> {
+    /// Compares the object with the cluster.
+    fn check(&self, kube: &Kube) -> Result<ObjectState> {
         Ok(match kube.get(&self.name)? {
             Answer::Silent(why) => ObjectState::Later(Later::Answer(why)),
-            Answer::UnknownKind if self.absent => ObjectState::Well,
+            Answer::UnknownKind if self.absent => ObjectState::UpToDate,
             Answer::UnknownKind => ObjectState::Later(Later::Kind),
-            Answer::Missing { .. } if self.absent => ObjectState::Well,
+            Answer::Missing { .. } if self.absent => ObjectState::UpToDate,
             Answer::Missing { namespace } => self.state_of_namespace(kube, namespace)?,
             Answer::Found { object, namespaced } => {
                 let is_going = object.pointer("/metadata/deletionTimestamp").is_some();
                 match (self.absent, is_going) {
-                    (true, true) => ObjectState::Well,
+                    (true, true) => ObjectState::UpToDate,
                     (true, false) => ObjectState::Unwanted,
                     (false, true) => ObjectState::Later(Later::Deletion),
                     (false, false) => match self.differences(&object, namespaced) {
-                        found if found.is_empty() => ObjectState::Well,
+                        found if found.is_empty() => ObjectState::UpToDate,
                         found => ObjectState::Differs(found, object),
                     },
                 }
@@ -205,7 +129,7 @@ impl KubeObject {
         found
     }
 
-    /// Whether an object that is missing could be made.
+    /// Whether a missing object can be created.
     fn state_of_namespace(&self, kube: &Kube, namespace: Option<String>) -> Result<ObjectState> {
         let Some(name) = namespace else { return Ok(ObjectState::Missing) };
         let asked = Name { api_version: "v1".into(), kind: "Namespace".into(), namespace: None, name: name.clone() };
@@ -216,7 +140,7 @@ impl KubeObject {
         })
     }
 
-    /// Makes the object what it should be. False when the API server went away in between.
+    /// Applies or deletes the object. False if the API server stopped answering.
     #[expect(
         clippy::disallowed_methods,
         reason = "a directory with a name that nobody knows, where others can't remove it"
@@ -225,13 +149,13 @@ impl KubeObject {
         if self.absent {
             return Ok(!matches!(kube.delete(&self.name)?, Answer::Silent(_)));
         }
-        // where kubectl may keep what it likes to keep
+        // for kubectl's caches
         let home = tempfile::tempdir().context(code::KUBE, || "can't make a directory for kubectl".to_owned())?;
         let env = [("HOME".to_owned(), home.path().display().to_string())];
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let argv = argv([
             self.kubectl.as_str(),
-            // an empty one, so that nobody's is used
+            // an empty one, so that no other is used
             "--kubeconfig=/dev/null",
             &flag("server", &self.access.server),
             &flag("certificate-authority", &self.access.ca.display()),
@@ -247,15 +171,11 @@ impl KubeObject {
         if output.is_success() {
             return Ok(true);
         }
-        if matches!(self.look(kube)?, ObjectState::Later(Later::Answer(_))) {
+        if matches!(self.check(kube)?, ObjectState::Later(Later::Answer(_))) {
             return Ok(false);
         }
         let what = format!("kubectl can't apply {}", self.path(None));
-        let error = match self.sensitive {
-            true => Error::new(code::KUBE, what)
-                .because(format!("{} (its output is not shown: it is sensitive)", output.verdict())),
-            false => output.failure(what),
-        };
+        let error = output.failure_of(what, self.sensitive);
         Err(match output.ended {
             Ended::TimedOut(_) => error.help("look at the API server and its admission plugins"),
             Ended::Exited(_) => {
@@ -264,54 +184,40 @@ impl KubeObject {
         })
     }
 
-    /// The error that something that has to come first did not come.
+    /// The error for something that did not appear in time.
     fn too_late(&self, later: Later) -> Error {
-        let key = self.path(None);
+        let failed = |why: &str| Error::new(code::KUBE, format!("{} can't be applied{why}", self.path(None)));
+        let Name { api_version, kind, .. } = &self.name;
         match later {
-            Later::Answer(why) => Error::new(code::KUBE, format!("{key} can't be applied"))
+            Later::Answer(why) => failed("")
                 .because(format!("{why} (waited for {:?})", self.within))
                 .exit(Exit::Unhealthy)
                 .help("look at the API server's unit, `server`, and the certificates; the next run tries again"),
-            Later::Kind => {
-                let Name { api_version, kind, .. } = &self.name;
-                Error::new(
-                    code::KUBE,
-                    format!("{key} can't be applied: the API server knows no {kind} in {api_version}"),
-                )
-                .help("correct `apiVersion` and `kind`; a CustomResourceDefinition has to come before its objects")
-            }
+            Later::Kind => failed(&format!(": the API server knows no {kind} in {api_version}"))
+                .help("correct `apiVersion` and `kind`; a CustomResourceDefinition has to come before its objects"),
             Later::Namespace(name) => {
-                Error::new(code::KUBE, format!("{key} can't be applied: there is no namespace {name}"))
-                    .help(format!("put the Namespace {name} before it"))
+                failed(&format!(": there is no namespace {name}")).help(format!("put the Namespace {name} before it"))
             }
-            Later::Deletion => {
-                Error::new(code::KUBE, format!("{key} can't be applied: an older one is still being deleted"))
-                    .help("see what its finalizers wait for; the next run tries again")
-            }
+            Later::Deletion => failed(": an older one is still being deleted")
+                .help("see what its finalizers wait for; the next run tries again"),
         }
     }
 
-    /// The error that the API server has something else than it was given.
+    /// The error for an API server that stores something else than it was given.
     fn kept(&self, found: &[Difference]) -> Error {
         const SHOWN: usize = 5;
         let shown = |value: &Value| shortened(&mask::hide(&value.to_string()), 200);
-        let tell = |difference: &Difference| match (self.sensitive, &difference.wanted, &difference.live) {
-            (true, ..) => difference.path.clone(),
-            (false, wanted, live) => {
-                let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), shown);
-                format!("{}: {} in the role, {} there", difference.path, text(wanted), text(live))
-            }
+        let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), shown);
+        let line = |Difference { path, wanted, live }: &Difference| match self.sensitive {
+            true => path.clone(),
+            false => format!("{path}: {} in the role, {} there", text(wanted), text(live)),
         };
-        let mut told: Vec<String> = found.iter().take(SHOWN).map(tell).collect();
+        let mut lines: Vec<String> = found.iter().take(SHOWN).map(line).collect();
         if found.len() > SHOWN {
-            told.push(format!("and {} more", found.len() - SHOWN));
+            lines.push(format!("and {} more", found.len() - SHOWN));
         }
-        Error::new(
-            code::KUBE,
-            format!("the API server reads {} in another way than the role writes it", self.path(None)),
-        )
-        .because(told.join("\n"))
-        .help(
+        let what = format!("the API server reads {} in another way than the role writes it", self.path(None));
+        Error::new(code::KUBE, what).because(lines.join("\n")).help(
             "write it in the role as it reads there, and leave out what is not there; or see whether somebody else \
                  changes the object",
         )
@@ -351,8 +257,8 @@ impl Resource for KubeObject {
             diff: Diff::of(old.as_bytes(), new.as_bytes(), self.sensitive),
             ..change
         };
-        Ok(match self.look(&kube)? {
-            ObjectState::Well => None,
+        Ok(match self.check(&kube)? {
+            ObjectState::UpToDate => None,
             ObjectState::Unwanted => Some(Change::removal("delete")),
             ObjectState::Later(Later::Answer(_)) => Some(Change::new(SILENT)),
             ObjectState::Later(Later::Deletion) => Some(Change::new("create again (it is being deleted)")),
@@ -378,17 +284,17 @@ impl Resource for KubeObject {
             let state = match &kube {
                 Ok(kube) => {
                     kube.insist();
-                    self.look(kube)?
+                    self.check(kube)?
                 }
                 Err(why) => ObjectState::Later(Later::Answer(why.clone())),
             };
             match (state, kube) {
-                (ObjectState::Well, _) => return Ok(()),
+                (ObjectState::UpToDate, _) => return Ok(()),
                 (ObjectState::Later(later), _) if started.elapsed().saturating_add(PAUSE) > self.within => {
                     return Err(self.too_late(later));
                 }
                 (ObjectState::Differs(found, _), _) if done == ObjectChange::Patched => return Err(self.kept(&found)),
-                // kubectl mixes up entries of a list with the same port and another protocol, as every DNS has them
+                // kubectl confuses list entries with the same port and different protocols, which every DNS has
                 (ObjectState::Differs(found, live), Ok(kube)) if done == ObjectChange::Written => {
                     match kube.merge(&self.name, &compare::patch(&self.wanted, &live)) {
                         Ok(Answer::Silent(_)) => {}
@@ -414,168 +320,13 @@ impl Resource for KubeObject {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
-
     use serde_json::json;
 
+    use super::testing::{MAP, StandIn, file, map};
     use super::*;
     use crate::host::Host;
     use crate::kind::testing::{RoleFiles, Tree, build, build_with, fails, one, one_secret, refusal};
-    use crate::net::testing::{Answer, Authority, Received, Server};
-    use crate::store::Store;
-
-    /// A stand-in for a cluster: an API server that knows four kinds, keeps its objects as files and answers nothing
-    /// that kpull should not ask; and a kubectl that does nothing but write the object that it is given.
-    struct StandIn {
-        dir: tempfile::TempDir,
-        authority: Authority,
-        server: Server,
-        host: Host,
-        store: Store,
-    }
-
-    /// Where the stand-in keeps the object at `path`.
-    fn file(dir: &std::path::Path, path: &str) -> PathBuf {
-        dir.join(path.replace('/', "+"))
-    }
-
-    fn answer(dir: &std::path::Path, seen: &Received) -> Answer {
-        let json =
-            |status, value: Value| Answer::new(status, value.to_string()).with("Content-Type", "application/json");
-        let sort = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "kind": kind, "namespaced": namespaced, "verbs": ["get"]});
-        if let Ok(status) = std::fs::read_to_string(dir.join("status")) {
-            return json(status.parse().unwrap(), json!({"kind": "Status", "message": "because the stand-in says so"}));
-        }
-        let path = file(dir, &seen.path);
-        match (seen.method.as_str(), seen.path.as_str()) {
-            ("GET", "/api/v1") => json(
-                200,
-                json!({"kind": "APIResourceList", "resources": [
-                sort("namespaces", "Namespace", false), sort("configmaps", "ConfigMap", true), sort("secrets", "Secret", true)]}),
-            ),
-            ("GET", "/apis/apps/v1") if dir.join("apps").exists() => json(
-                200,
-                json!({"kind": "APIResourceList", "resources": [
-                sort("deployments/scale", "Deployment", false), sort("deployments", "Deployment", true)]}),
-            ),
-            ("GET", "/apis/apps/v1") => json(404, json!({"kind": "Status"})),
-            ("GET", _) => match std::fs::read_to_string(path) {
-                Ok(object) => Answer::new(200, object),
-                Err(_) => json(404, json!({"kind": "Status", "reason": "NotFound"})),
-            },
-            ("PATCH", _) if dir.join("patches").exists() => {
-                assert_eq!(seen.header("content-type"), Some("application/merge-patch+json"));
-                let mut object = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-                merge(&mut object, &serde_json::from_slice(&seen.body).unwrap());
-                std::fs::write(path, object.to_string()).unwrap();
-                json(200, object)
-            }
-            ("DELETE", _) => {
-                let body: Value = serde_json::from_slice(&seen.body).unwrap();
-                assert_eq!(
-                    (&body["kind"], &body["propagationPolicy"]),
-                    (&json!("DeleteOptions"), &json!("Background"))
-                );
-                std::fs::remove_file(path).unwrap();
-                json(200, json!({"kind": "Status"}))
-            }
-            _ => json(400, json!({"kind": "Status"})),
-        }
-    }
-
-    fn merge(object: &mut Value, patch: &Value) {
-        match (object, patch) {
-            (Value::Object(object), Value::Object(patch)) => {
-                for (key, value) in patch {
-                    merge(object.entry(key).or_insert(Value::Null), value);
-                }
-            }
-            (object, patch) => *object = patch.clone(),
-        }
-    }
-
-    impl StandIn {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let authority = Authority::new();
-            let kept = dir.path().to_owned();
-            let server =
-                Server::secure(authority.server("127.0.0.1", Some(&authority)), move |seen| answer(&kept, seen));
-            let this = Self {
-                host: Host::open("/".as_ref()).unwrap(),
-                store: Store::open(dir.path()).unwrap(),
-                dir,
-                authority,
-                server,
-            };
-            this.put("/api/v1/namespaces/default", &json!({"kind": "Namespace"}));
-            this
-        }
-
-        fn work(&self) -> Work<'_> {
-            Work { host: &self.host, store: &self.store, catalog: &[] }
-        }
-
-        fn put(&self, path: &str, object: &Value) {
-            std::fs::write(file(self.dir.path(), path), object.to_string()).unwrap();
-        }
-
-        fn get(&self, path: &str) -> Option<Value> {
-            serde_json::from_str(&std::fs::read_to_string(file(self.dir.path(), path)).ok()?).unwrap()
-        }
-
-        /// From now on everything is answered with this status.
-        fn status(&self, status: u16) {
-            std::fs::write(self.dir.path().join("status"), status.to_string()).unwrap();
-        }
-
-        /// A kubectl that runs `script` when it is called as it should be.
-        fn kubectl(&self, script: &str) -> String {
-            let (cert, key) = self.certificate();
-            let flags = format!(
-                "--kubeconfig=/dev/null --server={} --certificate-authority={} --client-certificate={cert} --client-key={key} apply -f -",
-                self.server.url(""),
-                self.authority.file().display()
-            );
-            let path = self.dir.path().join("kubectl");
-            let text = format!(
-                "#!/bin/sh\n[ \"$*\" = '{flags}' ] && [ -d \"$HOME\" ] || {{ echo \"$HOME $*\" >&2; exit 9; }}\n{script}\n"
-            );
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            path.display().to_string()
-        }
-
-        fn certificate(&self) -> (String, String) {
-            let file = |end: &str| self.authority.file().with_file_name(format!("admin.{end}")).display().to_string();
-            if !PathBuf::from(file("pem")).exists() {
-                self.authority.issue("admin");
-            }
-            (file("pem"), file("key"))
-        }
-
-        /// Fields for `content`, with a kubectl that writes what it is given to `path`.
-        fn fields(&self, path: &str, content: &Value, more: &str) -> String {
-            let kubectl = self.kubectl(&format!("exec cat >'{}'", file(self.dir.path(), path).display()));
-            self.fields_with(&kubectl, content, more)
-        }
-
-        fn fields_with(&self, kubectl: &str, content: &Value, more: &str) -> String {
-            let (cert, key) = self.certificate();
-            format!(
-                "server = '{}'\nca = '{}'\nclient_cert = '{cert}'\nclient_key = '{key}'\nkubectl = '{kubectl}'\ncontent = '{content}'\n{more}",
-                self.server.url(""),
-                self.authority.file().display()
-            )
-        }
-    }
-
-    const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
-
-    fn map(value: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": value}})
-    }
+    use crate::net::testing::Authority;
 
     #[test]
     fn an_object_that_is_missing_is_created_and_then_left_alone() {
@@ -605,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_changes_an_object_changes_its_trace_which_has_nothing_of_its_content() {
+    fn a_change_of_an_object_changes_its_watched_input_which_has_no_content() {
         let cluster = StandIn::new();
         let version = |version: &str, value: &str| {
             let mut object = map(value);
@@ -634,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_well_by_its_turn_is_not_applied() {
+    fn an_object_that_is_up_to_date_by_its_turn_is_not_applied() {
         let cluster = StandIn::new();
         let object = one("kube_object", &cluster.fields_with("/no/such/kubectl", &map("1"), ""));
         assert!(object.observe(&cluster.work()).unwrap().is_some());
@@ -665,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubectl_says_when_it_fails_is_told() {
+    fn the_output_of_a_failed_kubectl_is_reported() {
         let cluster = StandIn::new();
         let kubectl = cluster.kubectl("echo 'the field is immutable' >&2; exit 1");
         let object = one("kube_object", &cluster.fields_with(&kubectl, &map("1"), ""));
@@ -674,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_writes_differently_is_told_field_by_field() {
+    fn what_the_api_server_stores_differently_is_reported_field_by_field() {
         let cluster = StandIn::new();
         let path = file(cluster.dir.path(), MAP);
         let kubectl = cluster.kubectl(&format!("sed 's/\"1\"/\"one\"/; s/,\"y\":false//' >'{}'", path.display()));
@@ -709,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_server_that_does_not_answer_yet_is_no_error_of_a_plan_and_waited_for_by_an_apply() {
+    fn a_plan_tolerates_a_silent_api_server_and_an_apply_waits_for_it() {
         let cluster = StandIn::new();
         let silent = |cluster: &StandIn, fields: &str| {
             let object = one("kube_object", fields);
@@ -751,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_is_named() {
+    fn a_refused_client_is_named() {
         let cluster = StandIn::new();
         let object = one("kube_object", &cluster.fields(MAP, &map("1"), ""));
         for (status, words) in [(403, "403 Forbidden"), (401, "401 Unauthorized")] {
@@ -769,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_to_be_gone_is_deleted_when_it_is_there() {
+    fn an_absent_object_is_deleted_if_it_exists() {
         let cluster = StandIn::new();
         let object = one("kube_object", &cluster.fields(MAP, &map("1"), "absent = true"));
         assert!(object.observe(&cluster.work()).unwrap().is_none());

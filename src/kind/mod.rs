@@ -64,15 +64,15 @@ pub enum Phase {
     Probes,
 }
 
-/// What becomes of a resource.
+/// The effect of a change on a resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// It was not there.
+    /// The resource did not exist.
     Added,
-    /// It will not be there any more.
+    /// The resource will no longer exist.
     Removed,
-    /// It is there before and after.
+    /// The resource exists before and after.
     #[default]
     Changed,
 }
@@ -80,17 +80,17 @@ pub enum Effect {
 /// The difference between a resource and the host.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// What becomes of the resource.
+    /// The effect on the resource.
     pub what: Effect,
-    /// What will be done, in a few words: `create`, `mode 0644 → 0600`, `start`.
+    /// What the change does, in a few words: `create`, `mode 0644 → 0600`, `start`.
     pub summary: String,
-    /// The change of its text.
+    /// The diff of its text.
     pub diff: Option<Diff>,
-    /// A restart or reload that is owed because of another change, or because a unit's work does not stand.
+    /// A pending restart or reload: another resource changed, or the unit's check fails.
     pub trigger: Option<Trigger>,
-    /// Whether nothing differs but secrets, as far as that can be told where the catalog has placeholders of them.
+    /// Whether only secrets differ, as far as that is known when the catalog contains placeholders for them.
     pub only_secrets: bool,
-    /// Links that go along with it, and directories that have had nothing else.
+    /// Links that the change removes, and directories that become empty.
     pub unlinks: Vec<PathBuf>,
 }
 
@@ -100,23 +100,23 @@ impl Change {
         Self { summary: one_line(&summary.into()), ..Self::default() }
     }
 
-    /// [`Change::new`] of what is not there yet.
+    /// [`Change::new`] for a resource that does not exist yet.
     pub fn addition(summary: impl Into<String>) -> Self {
         Self { what: Effect::Added, ..Self::new(summary) }
     }
 
-    /// [`Change::new`] of what is not to be there any more.
+    /// [`Change::new`] for a resource that is removed.
     pub fn removal(summary: impl Into<String>) -> Self {
         Self { what: Effect::Removed, ..Self::new(summary) }
     }
 
-    /// An addition, when that is so.
+    /// Marks the change as an addition if `is_added`.
     #[must_use]
     pub fn added_if(self, is_added: bool) -> Self {
         if is_added { Self { what: Effect::Added, ..self } } else { self }
     }
 
-    /// What is to be done to a resource's file, with further differences of the resource.
+    /// The change of a resource's file, together with other differences of the resource.
     pub fn of_parts(file: Option<Self>, parts: Vec<String>) -> Option<Self> {
         let (summary, rest) = (file.as_ref().map(|file| file.summary.clone()), file.unwrap_or_default());
         let only_secrets = rest.only_secrets && parts.is_empty();
@@ -124,13 +124,13 @@ impl Change {
         Some(Self { summary: change.summary, only_secrets, ..rest })
     }
 
-    /// One change of all the differences found; `None` when there are none.
+    /// One change for all differences; `None` if there are none.
     pub fn of(parts: Vec<String>) -> Option<Self> {
         (!parts.is_empty()).then(|| Self::new(parts.join(", ")))
     }
 }
 
-/// What a resource is observed and changed with.
+/// What resources need to observe and change a host.
 pub struct Work<'a> {
     /// The machine, or the tree.
     pub host: &'a Host,
@@ -141,7 +141,7 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Whether an account that the host lacks may be there when it is needed: the catalog makes it, or a package or a command can.
+    /// Whether an account that the host lacks may exist by the time it is needed: the catalog, a package or a command can create it.
     pub fn may_make(&self, account: &Missing) -> bool {
         let (Missing::User(name) | Missing::Group(name)) = account;
         self.catalog.iter().any(|item| match item.about.kind {
@@ -154,40 +154,40 @@ impl Work<'_> {
     }
 }
 
-/// What a resource is by its fields alone: nothing of it is asked of the host.
+/// What the fields of a resource say about it, without a look at the host.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The kind's name.
     pub kind: &'static str,
-    /// What tells it from others of its kind: a path, a name.
+    /// What distinguishes it from others of its kind: a path, a name.
     pub key: String,
-    /// When its turn is.
+    /// When it is applied.
     pub phase: Phase,
-    /// Ids, and its turn in a catalog that has none of them: a package may make what it needs.
+    /// Ids, and its phase in a catalog without any of them: a package may create what it needs.
     pub unless_made: Option<(Vec<String>, Phase)>,
-    /// What it alone decides about: no other resource may claim it too.
+    /// What it owns: no other resource may claim the same.
     pub claims: Vec<Claim>,
-    /// Ids of resources that come before it if the catalog has them.
+    /// Ids of resources that are applied before it, if the catalog has them.
     pub after: Vec<String>,
-    /// Ids of resources that are changed only after it, as a probe, has passed; the catalog has to have them.
+    /// Ids of resources that change only after this probe has passed; the catalog must have them.
     pub before: Vec<String>,
-    /// Ids of resources whose change it answers, and with what.
+    /// Ids of resources whose change triggers a restart or reload of this one.
     pub watches: Vec<(String, Trigger)>,
-    /// The slot that it takes before it interrupts something, if it takes one.
+    /// The slot that it acquires before it interrupts something, if any.
     pub slot: Option<String>,
-    /// Whether a change of it can cut this host off from its sources and its operators, whatever its claims are on.
+    /// Whether a change can cut this host off from its sources and operators, whatever it claims.
     pub cuts_off: bool,
-    /// Whether its summaries say nothing of the values of its fields, so that they may be shown even when a secret is in one of them.
+    /// Whether its summaries contain no values of its fields, so that they can be shown even if a field contains a secret.
     pub is_discreet: bool,
-    /// Whether its content is kept out of everything but the file, as the role says.
+    /// Whether the role keeps its content out of everything except the file itself.
     pub is_sensitive: bool,
-    /// Whether neither a look at it nor a change of it goes anywhere but to its own paths, so that what others have written to theirs need
-    /// not be on the disk yet.
+    /// Whether observing and changing it touches only its own paths, so that earlier writes to other paths need not be
+    /// on the disk yet.
     pub is_self_contained: bool,
 }
 
 impl About {
-    /// A resource that decides about nothing but itself.
+    /// A resource that claims only itself.
     pub fn new(kind: &'static str, key: impl Into<String>, phase: Phase) -> Self {
         let key = key.into();
         Self {
@@ -207,7 +207,7 @@ impl About {
         }
     }
 
-    /// What is at a path.
+    /// A resource that claims a path.
     pub fn at(kind: &'static str, path: &AbsolutePath, phase: Phase) -> Self {
         Self { claims: vec![Claim::path(path)], ..Self::new(kind, path.to_string(), phase) }
     }
@@ -217,7 +217,7 @@ impl About {
         format!("{}:{}", self.kind, self.key)
     }
 
-    /// When its turn is on a host for which `has` tells the ids of all resources.
+    /// Its phase in a catalog for which `has` knows the ids.
     pub fn turn(&self, has: impl Fn(&str) -> bool) -> Phase {
         match &self.unless_made {
             Some((ids, phase)) if !ids.iter().any(|id| has(id)) => *phase,
@@ -225,18 +225,18 @@ impl About {
         }
     }
 
-    /// The whole paths that it alone decides about.
+    /// The whole paths that it owns.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.claims.iter().filter_map(Claim::whole_path)
     }
 
-    /// Whether a change of it can cut this host off from its sources and its operators: the network, the firewall, SSH, kpull's own
+    /// Whether a change can cut this host off from its sources and operators: network, firewall, SSH, kpull's own
     /// configuration.
     pub fn can_cut_off(&self) -> bool {
         self.cuts_off || self.claims.iter().any(Claim::cuts_off)
     }
 
-    /// Whether it is of what describes where packages come from, by its paths: that has its turn before the packages.
+    /// Whether it configures a package repository, by its paths: it is then applied before the packages.
     pub fn is_of_source(&self) -> bool {
         let is_of_source = |claim: &Claim| claim.any_path().and_then(Path::to_str).is_some_and(packages::is_of_source);
         matches!(self.phase, Phase::Directories | Phase::Files | Phase::Artifacts)
@@ -249,96 +249,99 @@ pub trait Resource: fmt::Debug + Any + Send {
     /// What it is.
     fn about(&self) -> About;
 
-    /// Looks at the host; `None` when it is as it should be. Changes nothing.
+    /// Compares the host with the resource; `None` if they match. Changes nothing.
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>>;
 
-    /// Makes the host as it should be.
+    /// Changes the host to match the resource.
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()>;
 
-    /// What can't stay the same when the resource is touched, so that it needs no look while that is as it was; `None` when nothing
-    /// tells that.
+    /// The inputs that change whenever the resource changes: while they are unchanged, it is not observed again. `None` if there are
+    /// no such inputs.
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
         let _ = work;
         Ok(None)
     }
 
-    /// How the host gets back what it had before, where that is more than whole paths.
+    /// How to restore what the host had before, if that is more than whole paths.
     fn restorable(&self) -> Option<&dyn Restorable> {
         None
     }
 
-    /// The text or bytes that it is about, where the fields that a role writes don't say them: what a template came to, the
-    /// digest of a pin. By it, one release is compared with another.
+    /// Its content where the fields don't show it: a rendered template, the digest of a pin. Used to compare
+    /// releases.
     fn content(&self) -> Option<Cow<'_, [u8]>> {
         None
     }
 
-    /// Says what it will ask the host.
-    fn announce(&self, wants: &mut Queries) {
-        let _ = wants;
+    /// Announces what it will query, so that each query is made once for all resources.
+    fn announce(&self, queries: &mut Queries) {
+        let _ = queries;
     }
 
-    /// Fetches and checks what its change needs, before anything of the whole plan is touched.
+    /// Fetches and checks what its change needs, before the plan changes anything.
     fn prepare(&self, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
         let _ = (work, progress);
         Ok(())
     }
 
-    /// What is waited for before whatever needs it is changed, if it is something of that sort.
+    /// The gate that resources which need it wait for, if it is one.
     fn gate(&self) -> Option<&dyn Gate> {
         None
     }
 
-    /// Ids of resources that its change changes too: the other packages of one entry are installed along with the first.
+    /// Ids of resources that its change also changes: the packages of one entry are installed together.
     fn along(&self, work: &Work<'_>) -> Vec<String> {
         let _ = work;
         Vec::new()
     }
 
-    /// What it does when it is owed a restart or reload; `None` when that means nothing now: for a unit that does not run, and in a
+    /// How it reacts to a pending restart or reload; `None` if it does not, like a unit that does not run, or anything in a
     /// tree.
     fn answer(&self, work: &Work<'_>, trigger: Trigger) -> Result<Option<Trigger>> {
         Ok(work.host.is_live().then_some(trigger))
     }
 
-    /// Whether this change would interrupt something that is at work now.
+    /// Whether the change would interrupt something that runs now.
     fn interrupts(&self, work: &Work<'_>, change: &Change) -> Result<bool> {
         let _ = (work, change);
         Ok(false)
     }
 
-    /// What on this host will undo it at the next boot, if anything does.
+    /// The error for something on this host that will undo it at the next boot, if there is any.
     fn overruled(&self, work: &Work<'_>) -> Result<Option<Error>> {
         let _ = work;
         Ok(None)
     }
 }
 
-/// What a host had in place of a resource, and has again when no role wants the resource any more.
-pub trait Restorable {
-    /// What is on the host because of it. An error while that is not known.
-    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>>;
+/// What the host had before a resource was applied, and gets back when no role has the resource any more.
+pub trait Restorable: Resource {
+    /// What the host has because of it: what it claims, if nothing else. An error while that is not known.
+    fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
+        let _ = work;
+        Ok(self.about().claims)
+    }
 
-    /// What stands where one of these is.
+    /// The state that one of these replaces.
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         PriorState::of_path(owned, work)
     }
 
-    /// Adds to an earlier origin what this resource changes and those before it left alone. Whether that was anything.
-    fn refine(&self, origin: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        let _ = (origin, work);
+    /// Adds to a recorded prior state what this resource changes and earlier ones did not. Returns whether that was anything.
+    fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        let _ = (prior, work);
         Ok(false)
     }
 }
 
-/// What another host, or another program, has to have done before this host goes on.
+/// What another host or program must have done before this host continues.
 pub trait Gate {
-    /// Waits until that is so, for as long as the role allows; the error is why it is not, for people.
+    /// Waits for it, as long as the role allows; the error says why it has not happened, for people.
     fn wait(&self, work: &Work<'_>) -> Result<(), String>;
 }
 
 impl dyn Resource {
-    /// As one of a kind.
+    /// The resource as a kind's type.
     pub fn as_kind<T: Any>(&self) -> Option<&T> {
         let any: &dyn Any = self;
         any.downcast_ref()
@@ -352,25 +355,25 @@ pub struct Item {
     pub id: String,
     /// The role that it comes from.
     pub role: Arc<str>,
-    /// Where it is written.
+    /// Where it is defined.
     pub place: Place,
-    /// Ids that come before it, said by the role or derived.
+    /// Ids of resources that come before it, from the role or derived.
     pub after: Vec<String>,
-    /// Ids that come before it where this host has them, and otherwise are another host's.
+    /// Ids of resources that come before it if this host has them; otherwise they belong to another host.
     pub needs: Vec<String>,
     /// What the resource is.
     pub about: About,
     /// The resource.
     pub resource: Box<dyn Resource>,
-    /// Whether a secret is in it.
+    /// Whether it contains a secret.
     pub is_secret: bool,
-    /// The rendered fields that the role writes for it; null for what comes with others, as a
-    /// unit's files and the ports of a firewall do: their ids tell what they are.
+    /// Its fields as rendered; null for what is derived, like the files of a unit: their ids say what
+    /// they are.
     pub fields: serde_json::Value,
 }
 
 impl Item {
-    /// A resource that waits for nothing but what it is about.
+    /// A resource without explicit ordering.
     pub fn new(resource: Box<dyn Resource>, role: Arc<str>, place: Place) -> Self {
         let about = resource.about();
         Self {
@@ -386,18 +389,18 @@ impl Item {
         }
     }
 
-    /// As one of a kind.
+    /// The resource as a kind's type.
     pub fn as_kind<T: Any>(&self) -> Option<&T> {
         self.resource.as_kind()
     }
 
-    /// Whether nothing of its content may be written down or shown.
+    /// Whether its content must not be recorded or shown.
     pub fn is_sensitive(&self) -> bool {
         self.is_secret || self.about.is_sensitive
     }
 
-    /// What is on the host because of it: what stood there before is remembered, and comes back when nothing owns it any more. An error
-    /// while that is not known.
+    /// What the host has because of it: the prior state is recorded, and restored when nothing owns it any more. An error while that
+    /// is not known.
     pub fn owned(&self, work: &Work<'_>) -> Result<Vec<Claim>> {
         match self.resource.restorable() {
             Some(restorable) => restorable.owned(work),
@@ -405,14 +408,14 @@ impl Item {
         }
     }
 
-    /// What stands where one of these is.
+    /// The state that one of these replaces.
     pub fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         self.resource.restorable().map_or_else(|| PriorState::of_path(owned, work), |one| one.prior_state(owned, work))
     }
 
     /// See [`Restorable::refine`].
-    pub fn refine(&self, origin: &mut PriorState, work: &Work<'_>) -> Result<bool> {
-        self.resource.restorable().map_or(Ok(false), |one| one.refine(origin, work))
+    pub fn refine(&self, prior: &mut PriorState, work: &Work<'_>) -> Result<bool> {
+        self.resource.restorable().map_or(Ok(false), |one| one.refine(prior, work))
     }
 }
 
@@ -436,18 +439,23 @@ pub trait Build {
     /// What `site.toml` says of an authority.
     fn authority(&self, name: &str) -> Result<&AuthorityFields>;
 
-    /// Whether what others are still to put into the site may be missing: for whoever prepares it, and never on a host.
+    /// Whether files that are yet to be issued may be missing: for operators who prepare a site, never on a host.
     fn may_lack(&self) -> bool;
 
-    /// A secret of this host; away from the host, a placeholder.
+    /// A secret of this host; a placeholder where it can't be decrypted.
     fn secret(&self, name: &str) -> Result<Secret>;
 
-    /// Whether a secret is in the fields, or in a template that was rendered until now: ask after [`Build::template`].
-    /// What has one is kept out of diffs and messages, and readable by nobody but its owner unless the role says more.
+    /// Whether the fields, or a template rendered so far, contain a secret: call it after [`Build::template`].
+    /// Such content is kept out of diffs and messages, and only its owner can read it unless the role says otherwise.
     fn is_secret(&self) -> bool;
 
-    /// An error about one field, with its place.
+    /// An error about a field, with its place.
     fn invalid(&self, field: &str, why: &str) -> Error;
+
+    /// [`Build::invalid`] if `is_wrong`.
+    fn refuse_if(&self, is_wrong: bool, field: &str, why: &str) -> Result<()> {
+        if is_wrong { Err(self.invalid(field, why)) } else { Ok(()) }
+    }
 }
 
 /// The fields of one kind, as roles write them.
@@ -546,7 +554,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_differs_in_secrets_alone_is_more_than_that_beside_a_running_value_that_differs() {
+    fn a_change_is_not_only_of_secrets_if_the_running_value_differs_too() {
         let file = Change { only_secrets: true, ..Change::new("content") };
         let only_secrets = |parts| Change::of_parts(Some(file.clone()), parts).unwrap().only_secrets;
         assert!(only_secrets(Vec::new()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::AbsolutePath;
+use crate::document::fields::{AbsolutePath, is_plain};
 use crate::error::{Context, Error, Result, code};
 use crate::host::Host;
 use crate::host::process::{Command, argv, run};
@@ -25,10 +25,9 @@ impl Fields for ModuleFields {
     const NAME: &'static str = "module";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if !self.name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !self.name.chars().all(plain) {
-            return Err(build.invalid("name", "a module's name is letters, digits, `_` and `-`"));
-        }
+        let starts_well = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let is_name = starts_well && is_plain(&self.name) && !self.name.contains('.');
+        build.refuse_if(!is_name, "name", "a module's name is letters, digits, `_` and `-`")?;
         let path = format!("/etc/modules-load.d/kpull-{}.conf", self.name);
         let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
         let file = File::new(Self::NAME, path, format!("{}\n", self.name).into_bytes(), false);
@@ -108,11 +107,9 @@ impl Resource for Module {
             ));
         }
         if !self.is_loaded(work.host)? {
-            return Err(Error::new(
-                code::KERNEL,
-                format!("modprobe found {}, but no module of this name is loaded", self.name),
-            )
-            .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
+            let what = format!("modprobe found {}, but no module of this name is loaded", self.name);
+            return Err(Error::new(code::KERNEL, what)
+                .help("it is an alias: write the name that `modprobe --resolve-alias` shows"));
         }
         Ok(())
     }
@@ -131,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_found_loaded_or_built_in_whichever_way_it_is_spelled() {
+    fn a_module_is_found_loaded_or_built_in_with_either_spelling() {
         let module = |name: &str| one("module", &format!("name = '{name}'"));
         let is_loaded =
             |name: &str, tree: &Tree| module(name).as_kind::<Module>().unwrap().is_loaded(&tree.host).unwrap();

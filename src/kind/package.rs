@@ -1,5 +1,5 @@
-//! `[[package]]`: packages of the distribution that are installed, or not. For a tree nothing is done: packages belong to
-//! whoever made its base.
+//! `[[package]]`: packages of the distribution that are installed or removed. In a tree nothing is done: its packages
+//! come with its base image.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
@@ -17,7 +17,7 @@ use crate::host::root::Fingerprint;
 use crate::kind::prior_state::PriorState;
 use crate::kind::{About, Build, Change, Claim, Fields, Phase, Queries, Resource, Restorable, WatchedInput, Work};
 
-/// The sources of packages as they were when the lists were read last.
+/// The package sources at the last refresh of the package lists.
 const SOURCES: &str = "package-sources.json";
 
 /// Fields of `[[package]]`. Exactly one of `name` and `names` is set.
@@ -62,13 +62,11 @@ impl Fields for PackageFields {
             return Err(build.invalid(field, &format!("`{bad}` is not the name of a package")));
         }
         if let Some(version) = &self.version {
-            if names.len() != 1 || self.state == PackageState::Absent {
-                return Err(build.invalid("version", "a version is said of one package that is present"));
-            }
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | ':' | '~' | '^' | '_' | '-');
-            if !version.starts_with(|c: char| c.is_ascii_alphanumeric()) || !version.chars().all(plain) {
-                return Err(build.invalid("version", "write the version as the package manager shows it"));
-            }
+            let is_for_one = names.len() == 1 && self.state == PackageState::Present;
+            build.refuse_if(!is_for_one, "version", "a version is said of one package that is present")?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || ".+:~^_-".contains(c);
+            let is_bad = !version.starts_with(|c: char| c.is_ascii_alphanumeric()) || !version.chars().all(plain);
+            build.refuse_if(is_bad, "version", "write the version as the package manager shows it")?;
         }
         let set =
             Arc::new(Set { names, state: self.state, version: self.version, manager: self.manager, start: self.start });
@@ -76,14 +74,14 @@ impl Fields for PackageFields {
     }
 }
 
-/// Whether it can be a package, and nothing that a package manager would take for something else.
+/// Whether it is the name of a package, and no package manager reads it as something else.
 fn is_name(name: &str) -> bool {
-    let (bare, arch) = name.split_once(':').unwrap_or((name, "any"));
+    let (stem, arch) = name.split_once(':').unwrap_or((name, "any"));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
     // apt reads `NAME-` as: remove NAME
-    bare.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && !bare.ends_with('-')
-        && bare.chars().all(plain)
+    stem.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && !stem.ends_with('-')
+        && stem.chars().all(plain)
         && !arch.is_empty()
         && arch.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
@@ -93,7 +91,7 @@ fn versions(installed: &[Installed]) -> String {
     installed.iter().map(|one| one.version.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// What one entry of a role says of all its packages.
+/// What one entry of a role says about its packages.
 #[derive(Debug)]
 struct Set {
     names: Vec<String>,
@@ -108,7 +106,7 @@ impl Set {
         self.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
-    /// What is to be done with one of the packages.
+    /// The change of one of the packages.
     fn difference(&self, host: &Host, name: &str) -> Result<Option<Change>> {
         let manager =
             self.manager(host).or_else(|none| check_changeable(Image::of(&host.root)?, name).and(Err(none)))?;
@@ -147,12 +145,12 @@ pub struct Package {
 }
 
 impl Package {
-    /// The package manager that its role names.
+    /// The package manager that the role names.
     pub fn manager(&self) -> Option<Manager> {
         self.set.manager
     }
 
-    /// Whether it is to be there.
+    /// Whether it must be installed.
     pub fn is_wanted(&self) -> bool {
         self.set.state == PackageState::Present
     }
@@ -175,8 +173,8 @@ impl Resource for Package {
         Ok(Some(files.iter().map(|path| WatchedInput::Path(path.into())).collect()))
     }
 
-    fn announce(&self, wants: &mut Queries) {
-        wants.packages.insert(self.name.clone());
+    fn announce(&self, queries: &mut Queries) {
+        queries.packages.insert(self.name.clone());
     }
 
     fn along(&self, _: &Work<'_>) -> Vec<String> {
@@ -192,7 +190,7 @@ impl Resource for Package {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let (host, set) = (work.host, &self.set);
-        // the first of an entry takes the others along, which then have nothing left to do
+        // the first package of an entry installs the others too
         if !host.is_live() || set.difference(host, &self.name)?.is_none() {
             return Ok(());
         }
@@ -215,17 +213,15 @@ impl Resource for Package {
                     .help("if they are to go as well, name them in the [[package]] that says `absent`")),
             },
         };
-        // even a failed run may have done something; packages bring units and accounts
+        // even a failed run may have changed something; packages bring units and accounts
         host.forget_packages();
         host.unit_files_changed();
         done?;
         for name in due {
             if let Some(left) = set.difference(host, name)? {
-                return Err(Error::new(
-                    code::PACKAGE,
-                    format!("the package manager succeeded, but there is still to do for {name}: {}", left.summary),
-                )
-                .help(
+                let what =
+                    format!("the package manager succeeded, but there is still to do for {name}: {}", left.summary);
+                return Err(Error::new(code::PACKAGE, what).help(
                     "write the package's own name, not that of something that it provides; a version is only \
                            lowered by yum and microdnf when that is done by hand (`downgrade`)",
                 ));
@@ -251,8 +247,8 @@ impl Restorable for Package {
     }
 }
 
-/// Has the lists of packages read anew if what the catalog says of their sources has changed since that was done last. Returns
-/// whether it was.
+/// Refreshes the package lists if the catalog's package sources have changed since the last refresh. Returns whether it
+/// did.
 fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
     let mut sources: BTreeMap<&Path, Option<Fingerprint>> = BTreeMap::new();
     let described = work.catalog.iter().map(|item| &item.about).filter(|about| about.is_of_source());
@@ -271,66 +267,66 @@ fn refresh(work: &Work<'_>, manager: Manager) -> Result<bool> {
     Ok(true)
 }
 
-/// A package that this host did not have, and that no role wants any more.
+/// A package that kpull installed, and that no role has any more.
 #[derive(Debug)]
-pub struct Unwanted {
-    package: Arc<FormerPackage>,
-    /// The others like it: those of them that need it go along with it.
-    others: Vec<Arc<FormerPackage>>,
+pub struct OrphanPackage {
+    package: Arc<PriorPackage>,
+    /// Other such packages: those that need it are removed together with it.
+    others: Vec<Arc<PriorPackage>>,
 }
 
-/// What is remembered of a package that kpull installed.
+/// What is recorded about a package that kpull installed.
 #[derive(Debug)]
-struct FormerPackage {
+struct PriorPackage {
     name: String,
     manager: Option<Manager>,
-    /// What was installed before it, if that is known.
+    /// What was installed before it, if known.
     beside: Option<HashSet<String>>,
-    /// Whether its configuration goes too.
+    /// Whether its configuration is removed too.
     purge: bool,
 }
 
-/// What is to be done about a package that no role wants any more.
+/// What to do about a package that no role has any more.
 enum Removal<'a> {
-    /// It is not there.
-    Gone,
-    /// It stays, since these need it.
+    /// It is not installed.
+    NotInstalled,
+    /// It stays because these packages need it.
     Needed(Vec<String>),
-    /// It goes in one transaction with others.
+    /// It is removed in one transaction with others.
     Remove {
-        /// Those that need it, which no role wants any more either.
-        needing: Vec<&'a FormerPackage>,
-        /// What came with any of these, and is of no use without them.
-        useless: Vec<String>,
+        /// Packages that need it, and that no role has any more either.
+        needing: Vec<&'a PriorPackage>,
+        /// Dependencies of these that nothing else needs.
+        unneeded: Vec<String>,
     },
 }
 
-/// Lets those of `resources` that are packages which no role wants any more know of one another.
-pub fn leave_together(resources: &mut [&mut dyn Any]) {
-    let packages = |resource: &&mut dyn Any| resource.downcast_ref::<Unwanted>().map(|one| one.package.clone());
-    let all: Vec<Arc<FormerPackage>> = resources.iter().filter_map(packages).collect();
-    for one in resources.iter_mut().filter_map(|resource| resource.downcast_mut::<Unwanted>()) {
+/// Links the orphaned packages among `resources`, so that they are removed in one transaction.
+pub fn remove_together(resources: &mut [&mut dyn Any]) {
+    let packages = |resource: &&mut dyn Any| resource.downcast_ref::<OrphanPackage>().map(|one| one.package.clone());
+    let all: Vec<Arc<PriorPackage>> = resources.iter().filter_map(packages).collect();
+    for one in resources.iter_mut().filter_map(|resource| resource.downcast_mut::<OrphanPackage>()) {
         one.others = all.iter().filter(|other| !Arc::ptr_eq(other, &one.package)).cloned().collect();
     }
 }
 
-impl Unwanted {
-    /// `beside` has one name a line.
+impl OrphanPackage {
+    /// `beside` has one name per line.
     pub(super) fn new(name: &str, manager: Option<Manager>, beside: Option<&[u8]>, purge: bool) -> Self {
         let beside = beside.map(|names| String::from_utf8_lossy(names).lines().map(str::to_owned).collect());
-        Self { package: Arc::new(FormerPackage { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
+        Self { package: Arc::new(PriorPackage { name: name.to_owned(), manager, beside, purge }), others: Vec::new() }
     }
 
     fn manager(&self, host: &Host) -> Result<Manager> {
         self.package.manager.map_or_else(|| host.package_manager(), Ok)
     }
 
-    fn way(&self, host: &Host) -> Result<Removal<'_>> {
+    fn removal(&self, host: &Host) -> Result<Removal<'_>> {
         let manager = self.manager(host)?;
         if host.package(manager, &self.package.name)?.is_empty() {
-            return Ok(Removal::Gone);
+            return Ok(Removal::NotInstalled);
         }
-        let mut going: Vec<&FormerPackage> = vec![&self.package];
+        let mut going: Vec<&PriorPackage> = vec![&self.package];
         let names = loop {
             let names: Vec<&str> = going.iter().map(|one| one.name.as_str()).collect();
             let needed_by = manager.needed_by(&names)?;
@@ -345,45 +341,46 @@ impl Unwanted {
             }
             going.extend(leaving.into_iter().filter_map(|(_, leaves)| leaves).map(Arc::as_ref));
         };
-        let came = |name: &str| going.iter().filter_map(|one| one.beside.as_ref()).any(|beside| !beside.contains(name));
-        let useless = match going.iter().any(|one| one.beside.is_some()) {
-            true => manager.useless_without(&names, came)?,
+        let is_new =
+            |name: &str| going.iter().filter_map(|one| one.beside.as_ref()).any(|beside| !beside.contains(name));
+        let unneeded = match going.iter().any(|one| one.beside.is_some()) {
+            true => manager.useless_without(&names, is_new)?,
             false => Vec::new(),
         };
-        Ok(Removal::Remove { needing: going.split_off(1), useless })
+        Ok(Removal::Remove { needing: going.split_off(1), unneeded })
     }
 }
 
-impl Resource for Unwanted {
+impl Resource for OrphanPackage {
     fn about(&self) -> About {
         About::new(PackageFields::NAME, &self.package.name, Phase::Packages)
     }
 
     fn along(&self, work: &Work<'_>) -> Vec<String> {
-        // what can't be told goes at its own turn
-        let Ok(Removal::Remove { needing, useless }) = self.way(work.host) else { return Vec::new() };
-        let is_useless = |other: &&FormerPackage| useless.iter().any(|name| is_named(&other.name, name));
-        let came = self.others.iter().map(Arc::as_ref).filter(is_useless);
-        came.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
+        // what is not known now is removed on its own
+        let Ok(Removal::Remove { needing, unneeded }) = self.removal(work.host) else { return Vec::new() };
+        let is_useless = |other: &&PriorPackage| unneeded.iter().any(|name| is_named(&other.name, name));
+        let is_new = self.others.iter().map(Arc::as_ref).filter(is_useless);
+        is_new.chain(needing).map(|other| format!("{}:{}", PackageFields::NAME, other.name)).collect()
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         if !work.host.is_live() {
             return Ok(None);
         }
-        let (needing, useless) = match self.way(work.host)? {
-            Removal::Gone => return Ok(None),
+        let (needing, unneeded) = match self.removal(work.host)? {
+            Removal::NotInstalled => return Ok(None),
             Removal::Needed(by) => return Ok(Some(Change::new(format!("kept because {} needs it", by.join(", "))))),
-            Removal::Remove { needing, useless } => (needing, useless),
+            Removal::Remove { needing, unneeded } => (needing, unneeded),
         };
         let manager = self.manager(work.host)?;
         let installed = work.host.package(manager, &self.package.name)?;
         let verb = if self.package.purge && manager == Manager::Apt { "purge" } else { "remove" };
         let mut summary = format!("{verb} {}", versions(&installed));
         let needing: Vec<&str> = needing.iter().map(|one| one.name.as_str()).collect();
-        let useless: Vec<&str> = useless.iter().map(String::as_str).collect();
+        let unneeded: Vec<&str> = unneeded.iter().map(String::as_str).collect();
         let need = if needing.len() == 1 { "needs it" } else { "need it" };
-        for (names, why) in [(needing, need), (useless, "came with it")] {
+        for (names, why) in [(needing, need), (unneeded, "came with it")] {
             if !names.is_empty() {
                 summary = format!("{summary}, and {} that {why}", names.join(", "));
             }
@@ -393,12 +390,12 @@ impl Resource for Unwanted {
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
         let host = work.host;
-        let Removal::Remove { needing, useless } = self.way(host)? else { return Ok(()) };
+        let Removal::Remove { needing, unneeded } = self.removal(host)? else { return Ok(()) };
         let going = || std::iter::once(&*self.package).chain(needing.iter().copied());
-        let useless = useless.iter().map(String::as_str);
-        let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(useless.clone()).collect();
+        let unneeded = unneeded.iter().map(String::as_str);
+        let names: Vec<&str> = going().map(|one| one.name.as_str()).chain(unneeded.clone()).collect();
         let purged = going().filter(|one| one.purge).map(|one| one.name.as_str());
-        let purged: Vec<&str> = purged.chain(useless.filter(|_| self.package.purge)).collect();
+        let purged: Vec<&str> = purged.chain(unneeded.filter(|_| self.package.purge)).collect();
         let done = self.manager(host)?.remove(&names, &purged);
         host.forget_packages();
         host.unit_files_changed();
@@ -473,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_a_package_manager_takes_for_something_else_is_refused() {
+    fn a_name_that_a_package_manager_reads_as_something_else_is_refused() {
         for bad in ["-y", "a b", "a-", "a=1", "./a.deb", "a/stable", "a*", "^a", "a:", ""] {
             assert!(refusal("package", &format!("name = '{bad}'")).starts_with("`name`: "), "{bad}");
         }
@@ -483,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_said_of_one_package() {
+    fn a_version_goes_with_one_package() {
         assert!(refusal("package", "names = ['a', 'b']\nversion = '1'").starts_with("`version`: "));
         assert!(refusal("package", "name = 'a'\nversion = '-1'").starts_with("`version`: "));
     }

@@ -1,4 +1,4 @@
-//! What stood on a host before a resource came there, and the resource that brings it back.
+//! The state before a resource was applied, and the resource that restores it.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +12,18 @@ use crate::kind::block::Block;
 use crate::kind::directory::Directory;
 use crate::kind::file::{File, Ownership};
 use crate::kind::firewall::{Former, Setting};
-use crate::kind::package::Unwanted;
+use crate::kind::package::OrphanPackage;
 use crate::kind::symlink::Symlink;
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::Unit;
 use crate::kind::{Claim, Resource, Work};
 use crate::store::Store;
 
-/// One thing as it was. Owners are numbers: the names may be gone by the time that it comes back.
+/// The recorded state of one thing. Owners are numbers: their names may no longer exist when it is restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "was", rename_all = "kebab-case")]
 pub enum PriorState {
-    /// Nothing stood at the path.
+    /// There was nothing at the path.
     Nothing {
         /// The path.
         path: String,
@@ -40,7 +40,7 @@ pub enum PriorState {
         uid: u32,
         /// Group.
         gid: u32,
-        /// Whether it is written into as it stands.
+        /// Whether it is overwritten in place.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_place: bool,
     },
@@ -48,7 +48,7 @@ pub enum PriorState {
     Link {
         /// Where.
         path: String,
-        /// Where it led.
+        /// Its target.
         target: String,
     },
     /// A directory.
@@ -72,10 +72,10 @@ pub enum PriorState {
         comment: String,
         /// Whether there was no file at all.
         no_file: bool,
-        /// Whether the file is written into as it stands.
+        /// Whether the file is overwritten in place.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         in_place: bool,
-        /// Whether its last line had no end.
+        /// Whether its last line had no line break.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unended: bool,
     },
@@ -86,14 +86,14 @@ pub enum PriorState {
         /// Its value.
         value: String,
     },
-    /// A zone without something.
+    /// A zone without an element.
     Shut {
         /// The zone.
         zone: String,
         /// What it did not have.
         element: Element,
     },
-    /// A zone with something that a role bars, or has put into another zone.
+    /// A zone with an element that a role forbids, or has moved to another zone.
     Open {
         /// The zone.
         zone: String,
@@ -105,24 +105,24 @@ pub enum PriorState {
         /// The zone.
         zone: String,
     },
-    /// What a zone did with what nothing in it speaks of.
+    /// The target of a zone.
     Target {
         /// The zone.
         zone: String,
-        /// That.
+        /// The target.
         target: Target,
     },
     /// A host without a package.
     NoPackage {
         /// The package.
         name: String,
-        /// Whose package; the host's own when it is `None`.
+        /// The package manager; the host's own if `None`.
         manager: Option<Manager>,
-        /// What was installed then, one name a line, in a content that the store has saved under this SHA-256; `None` when that is
-        /// not known, so that what came with the package can't be told from it.
+        /// SHA-256 of the saved list of packages that were installed then, one name per line; `None` if it is not known: then
+        /// nothing that was installed with the package is removed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beside: Option<String>,
-        /// Whether configuration of the package was left on the host from an earlier time.
+        /// Whether the host had configuration left over from an earlier installation.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         residue: bool,
     },
@@ -134,16 +134,16 @@ pub enum PriorState {
         #[serde(flatten)]
         state: PriorUnit,
     },
-    /// It was like that before, and stays so.
+    /// It already was like that, and stays.
     Same,
-    /// What is left as it is when nobody wants it any more.
+    /// It is left as it is when no role has it any more.
     Kept {
         /// Why.
         why: String,
     },
 }
 
-/// How a unit was; `None` for what roles have left alone until now.
+/// The recorded state of a unit; `None` for what roles have not changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PriorUnit {
     /// Whether it was enabled.
@@ -153,13 +153,13 @@ pub struct PriorUnit {
     /// Whether it was masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked: Option<bool>,
-    /// Whether the role says that it goes on running when no role has it any more.
+    /// Whether it keeps running when no role has it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_running: bool,
 }
 
 impl PriorUnit {
-    /// With what another knows of what this one does not.
+    /// This state, completed by another.
     pub fn or(self, other: Self) -> Self {
         Self {
             enabled: self.enabled.or(other.enabled),
@@ -171,7 +171,7 @@ impl PriorUnit {
 }
 
 impl PriorState {
-    /// What stands at a path. A file's content is saved.
+    /// The state of a path. The content of a file is saved.
     pub fn of_path(owned: &Claim, work: &Work<'_>) -> Result<Self> {
         let Some(at) = owned.whole_path() else { return Ok(Self::Same) };
         let (root, path) = (&work.host.root, owned.subject());
@@ -191,7 +191,7 @@ impl PriorState {
         })
     }
 
-    /// The resource that makes the host as it was; `None` for what is left as it is.
+    /// The resource that restores the state; `None` if it is left as it is.
     pub fn resource(&self, store: &Store) -> Result<Option<Box<dyn Resource>>> {
         let former = |zone: &String, setting| Box::new(Former { zone: zone.clone(), setting });
         Ok(Some(match self {
@@ -203,40 +203,43 @@ impl PriorState {
             Self::Directory { path, mode, uid, gid } => {
                 Box::new(Directory { path: at(path)?, wanted: Ownership::numeric(*mode, *uid, *gid) })
             }
-            Self::NoBlock { path, name, comment, no_file, in_place, unended } => {
-                let mut block = Block::none(at(path)?, name.clone(), comment.clone());
-                (block.no_file, block.in_place, block.unended) = (*no_file, *in_place, *unended);
-                Box::new(block)
-            }
-            Self::Sysctl { name, value } => match Sysctl::for_now(name, value) {
-                Some(sysctl) => Box::new(sysctl),
-                None => return Ok(None),
-            },
+            Self::NoBlock { path, name, comment, no_file, in_place, unended } => Box::new(Block {
+                path: at(path)?,
+                name: name.clone(),
+                comment: comment.clone(),
+                text: String::new(),
+                sensitive: true,
+                is_secret: false,
+                no_file: *no_file,
+                in_place: *in_place,
+                unended: *unended,
+            }),
+            Self::Sysctl { name, value } => return Ok(Sysctl::for_now(name, value).map(|sysctl| Box::new(sysctl) as _)),
             Self::Shut { zone, element } => former(zone, Setting::Element(Edit::Remove(element.clone()))),
             Self::Open { zone, element } => former(zone, Setting::Element(Edit::Add(element.clone()))),
             Self::NoZone { zone } => former(zone, Setting::Missing),
             Self::Target { zone, target } => former(zone, Setting::Target(*target)),
             Self::NoPackage { name, manager, beside, residue } => {
-                // without it, no more than the package itself is taken away
+                // without the list, only the package itself is removed
                 let beside = beside.as_ref().and_then(|saved| store.saved(saved).ok());
-                Box::new(Unwanted::new(name, *manager, beside.as_deref(), !residue))
+                Box::new(OrphanPackage::new(name, *manager, beside.as_deref(), !residue))
             }
-            Self::Unit { name, state } => Box::new(Unit::as_it_was(name, *state)),
+            Self::Unit { name, state } => Box::new(Unit::restored(name, *state)),
             Self::Same | Self::Kept { .. } => return Ok(None),
         }))
     }
 
-    /// Whether a resource brings it back.
+    /// Whether a resource restores it.
     pub fn comes_back(&self) -> bool {
         !matches!(self, Self::Same | Self::Kept { .. })
     }
 
-    /// Whether nothing stood there.
+    /// Whether there was nothing.
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::Nothing { .. })
     }
 
-    /// SHA-256 of the content that it needs the store to keep.
+    /// SHA-256 of the saved content that it refers to.
     pub fn saved(&self) -> Option<&str> {
         match self {
             Self::File { saved, .. } => Some(saved),
@@ -245,7 +248,7 @@ impl PriorState {
         }
     }
 
-    /// What this host is left with that a way back does not undo, in a few words; `None` when nothing is.
+    /// What a rollback leaves on the host, in a few words; `None` if nothing.
     pub fn leftover(&self) -> Option<&str> {
         match self {
             Self::Kept { why } => Some(why),
@@ -254,7 +257,7 @@ impl PriorState {
     }
 }
 
-/// The file at `path` as its package ships it now, if dpkg or rpm has laid that beside the file because somebody had changed it.
+/// The file at `path` as its package now ships it, if dpkg or rpm put it beside the file because the file had been changed.
 pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
     for suffix in [".dpkg-dist", ".rpmnew"] {
         let beside = format!("{path}{suffix}");
@@ -265,7 +268,7 @@ pub fn shipped_beside(path: &str, work: &Work<'_>) -> Result<Option<Box<dyn Reso
     Ok(None)
 }
 
-/// A file as it was; what only its owner could read is kept out of diffs.
+/// A file to restore; what only its owner could read is kept out of diffs.
 fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Result<File> {
     let sensitive = wanted.is_for_owner();
     Ok(File { kind: "file", path: at(path)?, content: content.into(), wanted, sensitive, in_place })
@@ -273,5 +276,5 @@ fn file(path: &str, content: Vec<u8>, wanted: Ownership, in_place: bool) -> Resu
 
 fn at(path: &str) -> Result<AbsolutePath> {
     AbsolutePath::try_from(path.to_owned())
-        .map_err(|why| Error::new(code::FILE, "what is remembered of this host can't be read").because(why))
+        .map_err(|why| Error::new(code::FILE, "the recorded prior state can't be read").because(why))
 }

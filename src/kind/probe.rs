@@ -13,32 +13,33 @@ use crate::host::Host;
 use crate::host::process::{Command, Ended, run};
 use crate::host::unit_files::is_template;
 use crate::host::web::{self, Question, Reply};
+use crate::kind::etcd_key::client_pair;
 use crate::kind::{About, Build, Change, Fields, Gate, Phase, Resource, WatchedInput, Work};
 use crate::template::Expression;
 use crate::text::shortened;
 
-/// How long one try may take.
+/// How long one attempt may take.
 const ONE_TRY: Duration = Duration::from_secs(5);
 
-/// How much of a body `expect_body` looks at.
+/// How many bytes of a body `expect_body` searches.
 const SEARCHED: usize = 64 * 1024;
 
-/// How much of a body `expect` looks at; more is an error.
+/// The largest body for `expect`, in bytes.
 const LARGEST_BODY: usize = 1024 * 1024;
 
-/// How much of a body is read for its first line alone.
+/// How many bytes of a body are read for its first line.
 const GLANCE: usize = 1024;
 
-/// How many characters of an answer a message shows.
+/// How many characters of an answer a message contains.
 const SHOWN: usize = 120;
 
-/// How many characters a line has that tells people something.
+/// The longest first line of an answer that is reported, in characters.
 const LONGEST_LINE: usize = 60;
 
-/// What `expect` sees of an answer over HTTP.
+/// The names that `expect` can use for an HTTP answer.
 const OF_WEB: &[&str] = &["status", "body", "json"];
 
-/// What `expect` sees of a program that has ended.
+/// The names that `expect` can use for a program.
 const OF_COMMAND: &[&str] = &["code", "output", "lines"];
 
 /// Fields of `[[probe]]`. Exactly one of `tcp`, `http`, `https`, `unit` and `command` is set.
@@ -108,18 +109,13 @@ impl Fields for ProbeFields {
             }
         };
         let is_web = matches!(field, "http" | "https");
-        for (field, given) in [
-            ("ca", self.ca.is_some()),
-            ("client_cert", self.client_cert.is_some()),
-            ("client_key", self.client_key.is_some()),
-        ] {
-            if given && self.https.is_none() {
-                return Err(build.invalid(field, "only for `https`"));
-            }
+        for (field, file) in [("ca", &self.ca), ("client_cert", &self.client_cert), ("client_key", &self.client_key)] {
+            build.refuse_if(file.is_some() && self.https.is_none(), field, "only for `https`")?;
         }
-        if !is_web && (self.expect_status.is_some() || self.expect_body.is_some()) {
-            let field = if self.expect_status.is_some() { "expect_status" } else { "expect_body" };
-            return Err(build.invalid(field, "only for `http` and `https`"));
+        for (field, given) in
+            [("expect_status", self.expect_status.is_some()), ("expect_body", self.expect_body.is_some())]
+        {
+            build.refuse_if(given && !is_web, field, "only for `http` and `https`")?;
         }
         let expect = match (&self.expect, field) {
             (None, _) => None,
@@ -128,12 +124,7 @@ impl Fields for ProbeFields {
             (Some(_), _) => return Err(build.invalid("expect", "only for `http`, `https` and `command`")),
         };
         let expect = expect.transpose().map_err(|why| build.invalid("expect", &why))?;
-        let client = match (self.client_cert, self.client_key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) => return Err(build.invalid("client_cert", "set `client_key` too")),
-            (None, Some(_)) => return Err(build.invalid("client_key", "set `client_cert` too")),
-        };
+        let client = client_pair(build, (self.client_cert, self.client_key))?;
         let (target, what) = match field {
             "tcp" => {
                 let target = self.tcp.unwrap_or_default();
@@ -146,20 +137,14 @@ impl Fields for ProbeFields {
             }
             "unit" => {
                 let unit = self.unit.unwrap_or_default();
-                if !unit.contains('.') {
-                    return Err(build.invalid("unit", "write the whole name, like `etcd.service`"));
-                }
-                if is_template(&unit) {
-                    return Err(build
-                        .invalid("unit", "a template does not run: name an instance, like `name@instance.service`"));
-                }
+                build.refuse_if(!unit.contains('.'), "unit", "write the whole name, like `etcd.service`")?;
+                let why = "a template does not run: name an instance, like `name@instance.service`";
+                build.refuse_if(is_template(&unit), "unit", why)?;
                 (unit.clone(), ProbeTarget::Unit(unit))
             }
             "command" => {
                 let argv = self.command.unwrap_or_default();
-                if !is_argv(&argv) {
-                    return Err(build.invalid("command", "write a program and its arguments"));
-                }
+                build.refuse_if(!is_argv(&argv), "command", "write a program and its arguments")?;
                 (argv.join(" "), ProbeTarget::Command(argv))
             }
             _ => {
@@ -168,9 +153,8 @@ impl Fields for ProbeFields {
                 if url.scheme() != field {
                     return Err(build.invalid(field, &format!("it has to start with `{field}://`")));
                 }
-                if !url.username().is_empty() || url.password().is_some() {
-                    return Err(build.invalid(field, "no passwords here: an address is shown in plans and reports"));
-                }
+                let has_password = !url.username().is_empty() || url.password().is_some();
+                build.refuse_if(has_password, field, "no passwords here: an address is shown in plans and reports")?;
                 let statuses = match self.expect_status {
                     None => Vec::new(),
                     Some(Statuses::One(status)) => vec![status],
@@ -180,17 +164,8 @@ impl Fields for ProbeFields {
                     true => format!("{}/…", url.origin().ascii_serialization()),
                     false => url.to_string(),
                 };
-                (
-                    text,
-                    ProbeTarget::Web(Box::new(Web {
-                        shown,
-                        url,
-                        ca: self.ca,
-                        client,
-                        statuses,
-                        body: self.expect_body,
-                    })),
-                )
+                let web = Web { shown, url, ca: self.ca, client, statuses, body: self.expect_body };
+                (text, ProbeTarget::Web(Box::new(web)))
             }
         };
         Ok(vec![Box::new(Probe {
@@ -200,8 +175,8 @@ impl Fields for ProbeFields {
             expect,
             decides: self.decides.unwrap_or(true),
             before: self.before,
-            within: self.within.map_or(Duration::from_secs(30), |span| span.0),
-            every: self.every.map_or(Duration::from_secs(1), |span| span.0),
+            within: self.within.map_or(Duration::from_secs(30), |duration| duration.0),
+            every: self.every.map_or(Duration::from_secs(1), |duration| duration.0),
         })])
     }
 }
@@ -211,10 +186,10 @@ impl Fields for ProbeFields {
 pub struct Probe {
     name: String,
     what: ProbeTarget,
-    /// Whether what it says is kept out of messages.
+    /// Whether its output is kept out of messages.
     sensitive: bool,
     expect: Option<Expression>,
-    /// Whether a run is unhealthy while it does not pass.
+    /// Whether a run fails if it does not pass.
     pub decides: bool,
     before: Vec<String>,
     within: Duration,
@@ -232,7 +207,7 @@ enum ProbeTarget {
 #[derive(Debug)]
 struct Web {
     url: Url,
-    /// The address in messages: without its path where it has a secret in it, in whatever form.
+    /// The address in messages: without its path if that contains a secret.
     shown: String,
     ca: Option<AbsolutePath>,
     client: Option<(AbsolutePath, AbsolutePath)>,
@@ -242,8 +217,8 @@ struct Web {
 }
 
 impl Probe {
-    /// Asks once, for at most some seconds. What is said is the first line of the answer, empty when there is none or when
-    /// it is not to be seen; the error is what was wrong, for people. A tree has nothing to ask.
+    /// Probes once, for at most a few seconds. Returns the first line of the answer, empty if there is none or it is
+    /// sensitive; the error says what is wrong, for people. In a tree every probe passes.
     pub fn ask(&self, host: &Host) -> Result<String, String> {
         if !host.is_live() {
             return Ok(String::new());
@@ -272,7 +247,7 @@ impl Probe {
         };
         let Reply { status, body, broken } = host.web.ask(&web.question(host, limit + 1)?)?;
         let is_fine = match &web.statuses[..] {
-            // an expression that looks at the status itself knows better
+            // an expression that uses the status decides about it
             [] => (200..400).contains(&status) || self.asks_for("status"),
             statuses => statuses.contains(&status),
         };
@@ -285,7 +260,7 @@ impl Probe {
         }
         match broken {
             Some(why) if limit > GLANCE => return Err(visible(&format!("{} stopped answering: {why}", web.shown))),
-            // only the first line was wanted, and only to be shown
+            // only the first line was needed, for people
             _ => {}
         }
         if let Some(wanted) = &web.body
@@ -325,7 +300,7 @@ impl Probe {
         self.expect.as_ref().is_some_and(|expect| expect.uses(name))
     }
 
-    /// Whether `expect` holds for an answer, of which `answer` tells in a message.
+    /// Checks `expect` for an answer, which `answer` describes in the message.
     fn hold<const N: usize>(
         &self,
         values: [(&'static str, Value); N],
@@ -343,7 +318,7 @@ impl Probe {
         })
     }
 
-    /// What is told of a good answer: its first line, and nothing of a document that has all in one.
+    /// What is reported of a good answer: its first line, unless that is a whole document.
     fn shown(&self, text: &str) -> String {
         let line = first_line(text);
         if self.sensitive || line.chars().count() > LONGEST_LINE { String::new() } else { line }
@@ -364,7 +339,7 @@ impl Gate for Probe {
 }
 
 impl Probe {
-    /// The `https://` address that it asks, if it asks one.
+    /// Its `https://` address, if it has one.
     pub fn https(&self) -> Option<&Url> {
         match &self.what {
             ProbeTarget::Web(web) => Some(&web.url).filter(|url| url.scheme() == "https"),
@@ -373,14 +348,14 @@ impl Probe {
     }
 }
 
-/// The first line of an answer that says something, cut and harmless.
+/// The first non-empty line of an answer, shortened, with control characters made visible.
 fn first_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     shortened(&visible(line.unwrap_or_default()), SHOWN)
 }
 
 impl Web {
-    /// What it asks, with the files that the role names.
+    /// The HTTP request.
     fn question(&self, host: &Host, most: usize) -> Result<Question, String> {
         let client = self.client.as_ref().map(|(cert, key)| (&**cert, &**key));
         Ok(Question {
@@ -406,7 +381,7 @@ impl Resource for Probe {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        // it is only asked after a change
+        // it only runs after a change
         Ok(Some(Vec::new()))
     }
 
@@ -463,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_takes_connections_is_well_and_a_closed_one_is_not() {
+    fn a_port_that_accepts_connections_is_healthy_and_a_closed_one_is_not() {
         // an address of its own: nobody else takes the port when it is free again
         let listener = TcpListener::bind("127.77.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -588,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_judges_what_a_program_says_and_how_it_ends() {
+    fn an_expression_checks_the_output_and_exit_code_of_a_program() {
         let three = "command = ['printf', 'a\\nb\\nc\\n']";
         assert_eq!(ask(&format!("{three}\nexpect = 'lines | length >= 3'")), Ok("a".to_owned()));
         assert_eq!(
@@ -604,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_an_answer_or_a_condition_with_a_secret_in_it() {
+    fn an_answer_or_condition_with_a_secret_is_not_reported() {
         let host = Host::open("/".as_ref()).unwrap();
         let ask = |expect: &str| {
             let probe = one_secret("probe", &format!("command = ['echo', 'hunter2']\nexpect = \"{expect}\""));
@@ -651,14 +626,14 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_tells_its_last_words() {
+    fn a_failed_command_reports_its_last_output() {
         check("command = ['true']").unwrap();
         let why = check("command = ['sh', '-c', 'echo sick; exit 1']").unwrap_err();
         assert_eq!(why, "sh failed: exit status: 1\nsick");
     }
 
     #[test]
-    fn it_is_asked_again_until_it_is_well_or_the_time_is_over() {
+    fn a_probe_is_repeated_until_it_passes_or_its_time_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let (host, store) = (Host::open("/".as_ref()).unwrap(), Store::open(dir.path()).unwrap());
         let work = Work { host: &host, store: &store, catalog: &[] };

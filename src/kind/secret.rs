@@ -1,14 +1,13 @@
-//! `[[secret]]`: a secret as a file, or handed to a unit as a systemd credential.
+//! `[[secret]]`: a secret as a file, or as a systemd credential of a unit.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::document::fields::{AbsolutePath, AccountName, Mode};
+use crate::document::fields::{AbsolutePath, AccountName, Mode, is_plain};
 use crate::error::{Error, Result, code};
 use crate::host::process::{Command, argv, run, run_if_there};
 use crate::host::root::{Access, FileType, Root};
@@ -21,9 +20,9 @@ use crate::secret::Secret;
 /// Where systemd looks for credentials.
 const PLAIN: &str = "/etc/credstore";
 const ENCRYPTED: &str = "/etc/credstore.encrypted";
-/// How long encrypting may take; a TPM is not fast.
+/// How long encryption may take; a TPM is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes that systemd takes for a credential.
+/// systemd's limit for a credential, in bytes.
 const LARGEST: usize = 1 << 20;
 
 /// Fields of `[[secret]]`. Either `path`, or `credential` and `unit`.
@@ -60,19 +59,12 @@ impl Fields for SecretFields {
             (None, Some(credential), Some(unit)) => {
                 let given =
                     [("mode", self.mode.is_some()), ("owner", self.owner.is_some()), ("group", self.group.is_some())];
-                if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
-                    return Err(build.invalid(field, "a credential is root's alone, and the unit's while it runs"));
+                for (field, given) in given {
+                    build.refuse_if(given, field, "a credential is root's alone, and the unit's while it runs")?;
                 }
-                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-                if credential.is_empty()
-                    || credential.starts_with('.')
-                    || credential.len() > 64
-                    || !credential.chars().all(plain)
-                {
-                    return Err(
-                        build.invalid("credential", "it is letters, digits, `.`, `_` and `-`, at most 64 of them")
-                    );
-                }
+                let is_name = is_plain(&credential) && !credential.starts_with('.') && credential.len() <= 64;
+                let why = "it is letters, digits, `.`, `_` and `-`, at most 64 of them";
+                build.refuse_if(!is_name, "credential", why)?;
                 let (_, kind) = unit.0.rsplit_once('.').unwrap_or_default();
                 let section = match kind {
                     "service" => "Service",
@@ -82,14 +74,11 @@ impl Fields for SecretFields {
                     _ => return Err(build.invalid("unit", "only services, sockets, mounts and swaps have credentials")),
                 };
                 let secret = build.secret(&self.name)?;
-                if secret.plain.len() > LARGEST {
-                    return Err(build.invalid("name", &format!("it has more than the {LARGEST} bytes of a credential")));
-                }
+                let why = format!("it has more than the {LARGEST} bytes of a credential");
+                build.refuse_if(secret.plain.len() > LARGEST, "name", &why)?;
                 Ok(vec![Box::new(Credential { name: credential, unit: unit.0, section, secret })])
             }
-            (None, None, None) => {
-                Err(build.invalid("name", "say where it goes: set `path`, or `credential` and `unit`"))
-            }
+            (None, None, None) => Err(build.invalid("name", "set `path`, or `credential` and `unit`")),
             (None, None, Some(_)) => Err(build.invalid("unit", "set `credential` too: what the unit knows it by")),
             (None, Some(_), None) => Err(build.invalid("credential", "set `unit` too: the one that gets it")),
             (Some(_), ..) => Err(build.invalid("path", "set either `path`, or `credential` and `unit`")),
@@ -97,7 +86,7 @@ impl Fields for SecretFields {
     }
 }
 
-/// A secret that a unit gets as a credential: stored for systemd, and a drop-in that says so.
+/// A secret that a unit gets as a credential: stored for systemd, with a drop-in that loads it.
 #[derive(Debug)]
 pub struct Credential {
     name: String,
@@ -110,17 +99,17 @@ pub struct Credential {
 /// How a credential is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// By `systemd-creds`, for this machine alone.
+    /// Encrypted by `systemd-creds` for this machine.
     Encrypted,
-    /// As it is, for root's eyes.
+    /// In plain text, readable by root.
     Plain,
 }
 
-/// What is kept of a credential that systemd encrypted: it can't be compared with the plaintext, and comes out different
-/// each time.
+/// The record of a credential that systemd encrypted: it can't be compared with the plain text, and differs each
+/// time.
 #[derive(Debug, Deserialize, Serialize, PartialEq, Eq)]
 struct Record {
-    /// SHA-256 of the sealed file of the site.
+    /// SHA-256 of the encrypted file in the site.
     sealed: String,
     /// SHA-256 of what is stored.
     stored: String,
@@ -131,7 +120,7 @@ impl Credential {
         Path::new(if form == Form::Encrypted { ENCRYPTED } else { PLAIN }).join(&self.name)
     }
 
-    /// Everything that it may be on the host.
+    /// All paths that it may have on the host.
     fn paths(&self) -> [PathBuf; 3] {
         [self.path(Form::Plain), self.path(Form::Encrypted), self.dropin_path().into()]
     }
@@ -152,7 +141,7 @@ impl Credential {
         format!("{ETC}/{}.d/kpull-credential-{}.conf", self.unit, self.name)
     }
 
-    /// The form in which it is stored as it should be; `None` when it isn't.
+    /// The form in which it is stored correctly; `None` if it is not.
     fn stored(&self, work: &Work<'_>) -> Result<Option<Form>> {
         let root = &work.host.root;
         if let Some((meta, content)) = root.read(&self.path(Form::Encrypted))? {
@@ -165,20 +154,20 @@ impl Credential {
         Ok((meta.mode == 0o600 && content == **self.secret.plain).then_some(Form::Plain))
     }
 
-    /// Whether a credential is there in the clear: of what systemd encrypted it is known which sealed file it was.
+    /// Whether a credential is stored in plain text: an encrypted one has a record.
     fn is_plain(&self, root: &Root) -> Result<bool> {
         let plain = root.meta(&self.path(Form::Plain))?.filter(|meta| meta.mode == 0o600);
         Ok(plain.is_some() && root.meta(&self.path(Form::Encrypted))?.is_none())
     }
 
-    /// It as `systemd-creds` encrypts it; `None` when this host has no way to.
+    /// Encrypts it with `systemd-creds`; `None` if this host can't.
     fn encrypt(&self, work: &Work<'_>) -> Result<Option<Vec<u8>>> {
         if !work.host.is_live()
             || run_if_there(&Command::new(&argv(["systemd-creds", "--version"]), PATIENCE))?.is_none()
         {
             return Ok(None);
         }
-        // in the state directory, which is root's alone; and it is encrypted
+        // in the state directory, which only root can read
         let (inner, outside) = (Path::new("/credential.new"), work.store.dir().join("credential.new"));
         work.store.root().remove(inner)?;
         let name = format!("--name={}", self.name);
@@ -188,7 +177,7 @@ impl Credential {
         work.store.root().remove(inner)?;
         match encrypted {
             Some(encrypted) if output.is_success() => Ok(Some(encrypted)),
-            // what could be encrypted once is not put down in the clear because of a passing failure
+            // a credential that was encrypted before is not stored in plain text because of a temporary failure
             _ if work.host.root.meta(&self.path(Form::Encrypted))?.is_some() => {
                 Err(output.failure(format!("can't encrypt the credential {}", self.name)).help(format!(
                     "systemd-creds did it before; to have it in the clear in {PLAIN}, remove {}",
@@ -201,26 +190,26 @@ impl Credential {
 
     fn store(&self, work: &Work<'_>) -> Result<Form> {
         let root = &work.host.root;
-        let (form, content): (Form, Arc<[u8]>) = match self.encrypt(work)? {
-            Some(encrypted) => (Form::Encrypted, encrypted.into()),
-            None => (Form::Plain, self.secret.plain.as_slice().into()),
+        let encrypted = self.encrypt(work)?;
+        let (form, other, content) = match &encrypted {
+            Some(encrypted) => (Form::Encrypted, Form::Plain, encrypted),
+            None => (Form::Plain, Form::Encrypted, &**self.secret.plain),
         };
-        let other = if form == Form::Encrypted { Form::Plain } else { Form::Encrypted };
         let path = self.path(form);
         let dir = path.parent().unwrap_or(&path);
-        let ours = |mode| match work.host.access(mode, "root", "root")? {
-            Ok(access) => Ok::<_, Error>(access),
-            Err(_) => Ok(Access { mode, uid: None, gid: None }),
+        let ours = |mode| {
+            let access = work.host.access(mode, "root", "root")?;
+            Ok::<_, Error>(access.unwrap_or(Access { mode, uid: None, gid: None }))
         };
         if root.meta(dir)?.is_none_or(|meta| meta.what != FileType::Directory) {
             root.make_directory(dir, ours(0o700)?)?;
         }
         if form == Form::Encrypted {
-            // before the file: a record without its file is only ever too old
-            let record = Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(&content)) };
+            // before the file: a record without its file is at most outdated
+            let record = Record { sealed: self.secret.sealed.clone(), stored: hex::encode(Sha256::digest(content)) };
             work.store.write(&self.record(), &record)?;
         }
-        root.write(&path, &content, ours(0o600)?)?;
+        root.write(&path, content, ours(0o600)?)?;
         root.remove(&self.path(other))?;
         if form == Form::Plain {
             work.store.root().remove(&Path::new("/").join(self.record()))?;
@@ -246,7 +235,7 @@ impl Resource for Credential {
         if stored.is_none() {
             parts.push("store the credential".to_owned());
         }
-        // how it will be stored is seen when it is
+        // the form is known once it is stored
         let dropin = self.dropin(stored.unwrap_or(Form::Plain))?;
         if stored.is_some() || work.host.root.meta(&dropin.path)?.is_none() {
             let change = dropin.observe(work)?;
@@ -257,15 +246,9 @@ impl Resource for Credential {
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
-        let form = match self.stored(work)? {
-            Some(form) => form,
-            None => self.store(work)?,
-        };
+        let form = self.stored(work)?.map_or_else(|| self.store(work), Ok)?;
         let dropin = self.dropin(form)?;
-        match dropin.observe(work)? {
-            Some(_) => dropin.apply(work, change),
-            None => Ok(()),
-        }
+        dropin.observe(work)?.map_or(Ok(()), |_| dropin.apply(work, change))
     }
 }
 
@@ -320,9 +303,9 @@ mod tests {
         assert_eq!(mode(&tree, "/etc/credstore/db"), 0o600);
         let other = CREDENTIAL.replace("hunter2", "hunter3");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "store the credential");
-        let traces = one("secret", CREDENTIAL).watched_inputs(&tree.work()).unwrap().unwrap();
+        let inputs = one("secret", CREDENTIAL).watched_inputs(&tree.work()).unwrap().unwrap();
         for path in ["/etc/credstore/db", "/etc/systemd/system/app.service.d/kpull-credential-db.conf"] {
-            assert!(traces.contains(&WatchedInput::Path(path.into())), "{traces:?}");
+            assert!(inputs.contains(&WatchedInput::Path(path.into())), "{inputs:?}");
         }
         tree.put("/etc/systemd/system/app.service.d/kpull-credential-db.conf", "[Service]\n");
         assert_eq!(tree.converge(&*one("secret", &other)).summary, "drop-in of app.service: content");
@@ -353,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_secret_goes_to_one_place() {
-        assert!(refusal("secret", "name = 'a'").starts_with("`name`: say where it goes"));
+        assert!(refusal("secret", "name = 'a'").starts_with("`name`: set `path`, or `credential` and `unit`"));
         assert!(refusal("secret", "name = 'a'\nunit = 'x.service'").starts_with("`unit`: set `credential`"));
         assert!(refusal("secret", "name = 'a'\ncredential = 'c'").starts_with("`credential`: set `unit`"));
         assert!(refusal("secret", &format!("{CREDENTIAL}\npath = '/x'")).starts_with("`path`: set either"));

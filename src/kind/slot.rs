@@ -1,12 +1,12 @@
-//! `[[slot]]`: what one host at a time may do. Whoever is about to interrupt a unit takes its slot first, and gives it back
-//! when all is well again.
+//! `[[slot]]`: a lock that one host holds at a time. A host acquires it before it interrupts a unit, and releases it when
+//! the unit is healthy again.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::document::fields::{AbsolutePath, HumanDuration};
+use crate::document::fields::{AbsolutePath, HumanDuration, is_plain};
 use crate::error::Result;
 use crate::host::etcd::Cluster;
 use crate::host::fleetlock::FleetLock;
@@ -43,16 +43,11 @@ impl Fields for SlotFields {
     const NAME: &'static str = "slot";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if self.name.is_empty() || !self.name.chars().all(is_plain) {
-            return Err(build.invalid("name", "letters, digits, `.`, `_` and `-` make one"));
-        }
-        let ttl = self.ttl.map_or(Duration::from_secs(300), |span| span.0);
+        build.refuse_if(!is_plain(&self.name), "name", "letters, digits, `.`, `_` and `-` make one")?;
+        let ttl = self.ttl.map_or(Duration::from_secs(300), |duration| duration.0);
         // etcd makes shorter ones longer, by its election timeout
-        if ttl < Duration::from_secs(10) {
-            return Err(build.invalid("ttl", "10s at least"));
-        }
-        let (cert, key) = (self.client_cert.as_ref(), self.client_key.as_ref());
+        build.refuse_if(ttl < Duration::from_secs(10), "ttl", "10s at least")?;
+        let client = (self.client_cert, self.client_key);
         let at = match (self.fleetlock, &self.ca, self.endpoints.is_empty()) {
             (Some(server), None, true) => {
                 server.check().map_err(|why| build.invalid("fleetlock", &why))?;
@@ -61,7 +56,7 @@ impl Fields for SlotFields {
             (Some(_), ..) => {
                 return Err(build.invalid("fleetlock", "with it there is no etcd: no `endpoints`, no `ca`"));
             }
-            (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, cert, key)?),
+            (None, Some(ca), false) => At::Etcd(cluster(build, &self.endpoints, ca, client)?),
             (None, None, false) => return Err(build.invalid("endpoints", "they need `ca`")),
             (None, _, true) => return Err(build.invalid("endpoints", "name one at least, or a `fleetlock`")),
         };
@@ -69,13 +64,13 @@ impl Fields for SlotFields {
             at,
             name: self.name,
             ttl,
-            within: self.within.map_or(Duration::from_secs(300), |span| span.0),
+            within: self.within.map_or(Duration::from_secs(300), |duration| duration.0),
             until: self.until,
         })])
     }
 }
 
-/// Who knows who has a slot.
+/// Where a slot is kept.
 #[derive(Clone, Debug)]
 pub enum At {
     /// A cluster of etcd.
@@ -84,18 +79,18 @@ pub enum At {
     Server(FleetLock),
 }
 
-/// What one host at a time may do. It changes nothing by itself: [`crate::engine::slot`] takes it and gives it back.
+/// A slot. It changes nothing by itself: [`crate::engine::slot`] acquires and releases it.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Who knows who has it.
+    /// Where it is kept.
     pub at: At,
-    /// How long a host that never gives it back keeps it.
+    /// How long a host keeps it that never releases it.
     pub ttl: Duration,
     /// How long to wait for it.
     pub within: Duration,
-    /// Ids of probes that have to pass before it is given back.
+    /// Ids of probes that must pass before it is released.
     pub until: Vec<String>,
 }
 
@@ -105,7 +100,7 @@ impl Resource for Slot {
     }
 
     fn watched_inputs(&self, _: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        // it is only asked after a change
+        // it is only used for a change
         Ok(Some(Vec::new()))
     }
 

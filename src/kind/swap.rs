@@ -1,5 +1,5 @@
-//! `[[swap]]`: no swap, now and after the next boot: lines of `/etc/fstab` are commented out, and what is in use is let go.
-//! Swap that systemd sets up by itself (zram, GPT partitions) is let go too, but not kept from coming back.
+//! `[[swap]]`: no swap, now and after the next boot: lines of `/etc/fstab` are commented out, and swap in use is turned off.
+//! Swap that systemd sets up by itself (zram, GPT partitions) is turned off too, but returns at the next boot.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,11 +30,8 @@ impl Fields for SwapFields {
     const NAME: &'static str = "swap";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.enabled {
-            return Err(
-                build.invalid("enabled", "only `false` can be said; to have swap, add it to /etc/fstab by hand")
-            );
-        }
+        let why = "only `false` can be said; to have swap, add it to /etc/fstab by hand";
+        build.refuse_if(self.enabled, "enabled", why)?;
         Ok(vec![Box::new(NoSwap)])
     }
 }
@@ -91,7 +88,7 @@ impl Resource for NoSwap {
         let mut diff = None;
         if !old.is_empty() {
             parts.push(format!("comment out {} of {FSTAB}", counted(old.len(), "line")));
-            // of those lines alone: others may have passwords in them
+            // only these lines: others may contain passwords
             let new: Vec<Vec<u8>> = old.iter().map(|line| marked(line)).collect();
             diff = Diff::of(old.concat(), new.concat(), false);
         }

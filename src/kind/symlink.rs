@@ -1,4 +1,4 @@
-//! `[[symlink]]`: a symbolic link; where it leads need not exist.
+//! `[[symlink]]`: a symbolic link; its target need not exist.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::document::fields::AbsolutePath;
-use crate::error::{Error, Result, code};
+use crate::error::Result;
 use crate::host::root::FileType;
 use crate::host::unit_files::straight;
+use crate::kind::file::{MOVE_AWAY, in_the_way};
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
 /// Fields of `[[symlink]]`.
@@ -25,9 +26,8 @@ impl Fields for SymlinkFields {
     const NAME: &'static str = "symlink";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        if self.target.is_empty() || self.target.contains('\0') {
-            return Err(build.invalid("target", "a link has to lead somewhere"));
-        }
+        let is_bad = self.target.is_empty() || self.target.contains('\0');
+        build.refuse_if(is_bad, "target", "a link has to lead somewhere")?;
         Ok(vec![Box::new(Symlink { path: self.path, target: self.target.into() })])
     }
 }
@@ -40,7 +40,7 @@ pub struct Symlink {
 }
 
 impl Symlink {
-    /// Where the link is, and where it leads.
+    /// The path and the resolved target.
     pub(crate) fn ends(&self) -> (&Path, PathBuf) {
         let above = self.path.parent().unwrap_or(Path::new("/"));
         (&self.path, straight(&above.join(&self.target)))
@@ -66,17 +66,13 @@ impl Resource for Symlink {
                 (now != self.target).then(|| Change::new(format!("{} → {to}", now.display())))
             }
             Some(FileType::Directory | FileType::Special) => {
-                return Err(Error::new(
-                    code::FILE,
-                    format!("{} is a directory or a device, and the role wants a link there", self.path),
-                )
-                .help("move it away, or remove it with an [[absent]]"));
+                return Err(in_the_way(&self.path, "a directory or a device", "a link there").help(MOVE_AWAY));
             }
         })
     }
 
     fn apply(&self, work: &Work<'_>, _: &Change) -> Result<()> {
-        // again, since something else may stand there by now
+        // again: something else may be there by now
         self.observe(work)?;
         work.host.root.make_link(&self.path, &self.target)?;
         work.host.file_changed(&self.path);

@@ -47,9 +47,8 @@ impl Fields for SysctlFields {
             Value::Integer(number) => number.to_string(),
             Value::Text(text) => text,
         };
-        if value.trim().is_empty() || value.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(build.invalid("value", "it has to be one line with something on it"));
-        }
+        let is_bad = value.trim().is_empty() || value.contains(|c: char| c.is_control() && c != '\t');
+        build.refuse_if(is_bad, "value", "it has to be one line with something on it")?;
         // with slashes where a part has a dot in it; both sysctl(8) and systemd read both spellings
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         let name = parts.join(separator);
@@ -63,8 +62,8 @@ impl Fields for SysctlFields {
     }
 }
 
-/// How little a setting reaches. To set what reaches further sets these too, so files are read, and settings made, in this order:
-/// 0 for what may reach any interface and setting, 1 for one setting of all interfaces, 2 for one of an interface or of new ones.
+/// The scope of a setting. A wider setting also sets the narrower ones, so files are read, and settings applied, in this order:
+/// 0 for any interface and setting, 1 for one setting of all interfaces, 2 for a setting of one interface or of new ones.
 fn reach(parts: &[String]) -> u8 {
     match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["net", _, "conf", "all", "forwarding"] => 0,
@@ -74,7 +73,7 @@ fn reach(parts: &[String]) -> u8 {
     }
 }
 
-/// The settings that set this one too.
+/// The settings that also set this one.
 fn wider(parts: &[String]) -> Vec<String> {
     let [net, family, conf, _, key] = parts else { return Vec::new() };
     let all = |key: &str| format!("{net}.{family}.{conf}.all.{key}");
@@ -144,7 +143,7 @@ impl Sysctl {
         Ok(content.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// Gives it to the running kernel, unless that has it.
+    /// Sets it in the running kernel, unless it is set.
     fn set(&self, work: &Work<'_>) -> Result<()> {
         match self.current(work)? {
             Some(now) if folded(&now) == folded(&self.value) => return Ok(()),
@@ -158,11 +157,10 @@ impl Sysctl {
                 .help("check what the value may be; in a container many settings belong to the host")
         })?;
         match self.current(work)? {
-            Some(now) if folded(&now) != folded(&self.value) => Err(Error::new(
-                code::KERNEL,
-                format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name),
-            )
-            .help("write the value as the kernel shows it")),
+            Some(now) if folded(&now) != folded(&self.value) => {
+                let what = format!("the kernel made `{}` of `{}` for {}", folded(&now), self.value, self.name);
+                Err(Error::new(code::KERNEL, what).help("write the value as the kernel shows it"))
+            }
             _ => Ok(()),
         }
     }
@@ -175,11 +173,11 @@ impl Sysctl {
     }
 }
 
-/// Where systemd-sysctl looks for files. One hides those of the same name in the directories after its own.
+/// Where systemd-sysctl looks for files. A file hides those of the same name in later directories.
 const DIRECTORIES: [&str; 5] =
     ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
 
-/// A line that sets something at boot.
+/// A line that applies a setting at boot.
 struct Line {
     /// The file as systemd finds it.
     listed: PathBuf,
@@ -260,14 +258,11 @@ impl Resource for Sysctl {
             true => String::new(),
             false => format!(", through the link {}", later.listed.display()),
         };
-        Ok(Some(
-            Error::new(
-                code::KERNEL,
-                format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value),
-            )
+        let what = format!("the next boot makes it `{}`, not `{}`", folded(&later.value), self.value);
+        let error = Error::new(code::KERNEL, what)
             .because(format!("line {line} of {file} is read after {}{through}", own.path))
-            .help(format!("take the line out: `sed -i {line}d {file}`")),
-        ))
+            .help(format!("remove the line: `sed -i {line}d {file}`"));
+        Ok(Some(error))
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
@@ -278,7 +273,7 @@ impl Resource for Sysctl {
                 Some(now) if folded(&now) == folded(&self.value) => {}
                 Some(now) => parts.push(format!("value {} → {}", folded(&now), self.value)),
                 None if self.ignore_missing => {}
-                // a module that is still to be loaded may bring it
+                // a module that is not loaded yet may provide it
                 None if work.catalog.iter().any(|item| Module::is_pending(item, work)) => {
                     parts.push(format!("value (not there yet) → {}", self.value));
                 }
@@ -289,7 +284,7 @@ impl Resource for Sysctl {
     }
 
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
-        // first now, then for the next boot: what the kernel refuses is not kept
+        // first the running kernel, then the next boot: a value that the kernel refuses is not kept
         if work.host.is_live() {
             self.set(work)?;
         }
@@ -298,10 +293,6 @@ impl Resource for Sysctl {
 }
 
 impl Restorable for Sysctl {
-    fn owned(&self, _: &Work<'_>) -> Result<Vec<Claim>> {
-        Ok(self.about().claims)
-    }
-
     fn prior_state(&self, owned: &Claim, work: &Work<'_>) -> Result<PriorState> {
         if owned.whole_path().is_some() {
             return PriorState::of_path(owned, work);
@@ -364,38 +355,38 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_read_later_at_boot_and_says_otherwise_is_named() {
+    fn a_line_that_overrules_a_setting_at_boot_is_named() {
         let tree = Tree::new();
         let sysctl = one("sysctl", "name = 'net.core.somaxconn'\nvalue = 4096");
-        let said = || {
+        let overruled_by = || {
             let error = sysctl.overruled(&tree.work()).unwrap()?;
             Some(format!("{error}; {}", error.advice().unwrap()))
         };
-        assert_eq!(said(), None);
+        assert_eq!(overruled_by(), None);
         tree.put("/etc/sysctl.conf", "# net.core.somaxconn = 1\nvm.swappiness = 1\n net/core/somaxconn=128\n");
-        assert_eq!(said(), None, "systemd reads it by a link only");
+        assert_eq!(overruled_by(), None, "systemd reads it by a link only");
         std::fs::create_dir_all(tree.path("/etc/sysctl.d")).unwrap();
         std::os::unix::fs::symlink("../sysctl.conf", tree.path("/etc/sysctl.d/99-sysctl.conf")).unwrap();
         let own = "/etc/sysctl.d/90-kpull-net.core.somaxconn.conf";
         let through = "the next boot makes it `128`, not `4096`: line 3 of /etc/sysctl.conf is read after";
-        let link = "through the link /etc/sysctl.d/99-sysctl.conf; take the line out: `sed -i 3d /etc/sysctl.conf`";
-        assert_eq!(said().unwrap(), format!("{through} {own}, {link}"));
+        let link = "through the link /etc/sysctl.d/99-sysctl.conf; remove the line: `sed -i 3d /etc/sysctl.conf`";
+        assert_eq!(overruled_by().unwrap(), format!("{through} {own}, {link}"));
 
         // the last line of the last file counts, in whichever directory that is
         tree.put("/usr/lib/sysctl.d/99-z.conf", "net.core.somaxconn = 64\n-net.core.somaxconn = 32\n");
-        let last = said().unwrap();
+        let last = overruled_by().unwrap();
         assert!(
             last.contains("`32`") && last.contains("line 2 of /usr/lib/sysctl.d/99-z.conf is read after"),
             "{last}"
         );
         tree.put("/usr/lib/sysctl.d/99-z.conf", "net.core.somaxconn =   4096\n");
-        assert_eq!(said(), None, "it says the same");
+        assert_eq!(overruled_by(), None, "it says the same");
         tree.put("/etc/sysctl.d/99-z.conf", "net.core.* = 1\n");
-        assert!(said().unwrap().contains("line 3 of /etc/sysctl.conf"), "it hides the other of its name");
+        assert!(overruled_by().unwrap().contains("line 3 of /etc/sysctl.conf"), "it hides the other of its name");
         std::fs::remove_file(tree.path("/etc/sysctl.d/99-sysctl.conf")).unwrap();
         for earlier in ["/etc/sysctl.d/10-a.conf", "/usr/lib/sysctl.d/90-a.conf", "/etc/sysctl.d/99-z.conf.bak"] {
             tree.put(earlier, "net.core.somaxconn = 1\n");
         }
-        assert_eq!(said(), None);
+        assert_eq!(overruled_by(), None);
     }
 }

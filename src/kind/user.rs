@@ -1,5 +1,5 @@
-//! `[[user]]`: a user, with its groups and its home. Its number is given once and never changed. Who is in which group is a resource
-//! of its own, since that may have to wait for the package that makes the group.
+//! `[[user]]`: a user, with its groups and its home. Its number never changes once it is set. Membership in groups is a resource
+//! of its own, since it may have to wait for the package that creates a group.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::host::root::{Access, FileType};
 use crate::host::{Missing, home, useradd};
 use crate::kind::{About, Build, Change, Fields, Phase, Resource, WatchedInput, Work};
 
-/// Fields of `[[user]]`. What is left out stays as it is in a user that is there already.
+/// Fields of `[[user]]`, and the resource itself. What is left out stays as it is in a user that is there already.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserFields {
@@ -45,53 +45,28 @@ impl Fields for UserFields {
     const NAME: &'static str = "user";
 
     fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
-        // a user of a domain can be there already
+        // a domain user may exist already
         if let Some(why) = self.name.why_not_new().filter(|_| !self.name.contains(['@', '\\'])) {
             return Err(build.invalid("name", &why));
         }
-        let text = |path: &Option<AbsolutePath>| path.as_ref().map(ToString::to_string);
-        let (home, shell) = (text(&self.home), text(&self.shell));
-        for (field, value) in [("comment", &self.comment), ("home", &home), ("shell", &shell)] {
-            if value.as_ref().is_some_and(|value| value.contains(|c: char| c == ':' || c.is_control())) {
-                return Err(build
-                    .invalid(field, "it can't have `:` or control characters: /etc/passwd has no way to write them"));
-            }
+        let wanted = self.wanted();
+        for (field, value) in [("comment", wanted.comment), ("home", wanted.home), ("shell", wanted.shell)] {
+            let is_bad = value.is_some_and(|value| value.contains(|c: char| c == ':' || c.is_control()));
+            let why = "it can't have `:` or control characters: /etc/passwd has no way to write them";
+            build.refuse_if(is_bad, field, why)?;
         }
-        if self.create_home == Some(true) && self.system && self.home.is_none() {
-            return Err(build.invalid("create_home", "say where: set `home`"));
-        }
-        let user = User {
-            name: self.name.clone(),
-            uid: self.uid,
-            system: self.system,
-            group: self.group,
-            comment: self.comment,
-            home,
-            shell,
-            create_home: self.create_home,
-        };
-        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(user)];
-        if !self.groups.is_empty() {
-            resources.push(Box::new(Members { user: self.name, groups: self.groups }));
+        let has_no_home = self.create_home == Some(true) && self.system && self.home.is_none();
+        build.refuse_if(has_no_home, "create_home", "say where: set `home`")?;
+        let members = Members { user: self.name.clone(), groups: self.groups.clone() };
+        let mut resources: Vec<Box<dyn Resource>> = vec![Box::new(self)];
+        if !members.groups.is_empty() {
+            resources.push(Box::new(members));
         }
         Ok(resources)
     }
 }
 
-/// A user.
-#[derive(Debug)]
-pub struct User {
-    name: AccountName,
-    uid: Option<u32>,
-    system: bool,
-    group: Option<AccountName>,
-    comment: Option<String>,
-    home: Option<String>,
-    shell: Option<String>,
-    create_home: Option<bool>,
-}
-
-impl User {
+impl UserFields {
     fn wanted(&self) -> WantedUser<'_> {
         WantedUser {
             name: &self.name,
@@ -99,12 +74,12 @@ impl User {
             system: self.system,
             group: self.group.as_deref(),
             comment: self.comment.as_deref(),
-            home: self.home.as_deref(),
-            shell: self.shell.as_deref(),
+            home: self.home.as_deref().and_then(Path::to_str),
+            shell: self.shell.as_deref().and_then(Path::to_str),
         }
     }
 
-    /// The account files, with what else the host knows of it.
+    /// The account files, and what directory services know about the user.
     fn tables(&self, work: &Work<'_>) -> Result<Tables> {
         let tables = work.host.tables(|tables, accounts| {
             tables.learn(accounts, Database::Passwd, &self.name, self.uid)?;
@@ -125,22 +100,22 @@ impl User {
         }
     }
 
-    /// The home that has to be there, if one has to.
+    /// The home directory that must exist, if any.
     fn wanted_home(&self, work: &Work<'_>, tables: &Tables) -> Result<Option<String>> {
         if !self.create_home.unwrap_or(!self.system && !tables.is_foreign(&self.name)) {
             return Ok(None);
         }
         let known = work.host.with_accounts(|accounts| accounts.login(&self.name))?;
         let known = known.map(|login| login.home.to_string_lossy().into_owned());
-        Ok(Some(self.home.clone().or(known).unwrap_or_else(|| self.wanted().new_home())))
+        Ok(Some(self.home.as_ref().map(ToString::to_string).or(known).unwrap_or_else(|| self.wanted().new_home())))
     }
 
-    /// Its home, when that has to be made.
+    /// The home directory to create, if any.
     fn missing_home(&self, work: &Work<'_>, tables: &Tables) -> Result<Option<String>> {
         let Some(home) = self.wanted_home(work, tables)? else { return Ok(None) };
         match work.host.root.meta(Path::new(&home))?.map(|meta| meta.what) {
             None => Ok(Some(home)),
-            // /home is a link on some hosts, and so may be a home in it
+            // on some hosts, /home or a home in it is a link
             Some(FileType::Directory | FileType::Link) => Ok(None),
             Some(FileType::File | FileType::Special) => {
                 Err(Error::new(code::ACCOUNT, format!("{home}, the home of {}, is no directory", self.name))
@@ -149,16 +124,14 @@ impl User {
         }
     }
 
-    /// Makes it, or gives it what it lacks; not its home in a tree, or when it is there.
+    /// Creates or updates the user, without the home in a tree or of an existing user.
     fn change(&self, work: &Work<'_>) -> Result<()> {
         let (wanted, root) = (self.wanted(), &work.host.root);
         let mut tables = self.tables(work)?;
-        // refuses what can't be done before anything is changed
+        // refuses what can't be done before any change
         let differences = tables.user_differences(&wanted)?;
         if let Some(group) = wanted.group.filter(|group| tables.gid(group).is_none()) {
-            return Err(no_group(&self.name, group).help(format!(
-                "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
-            )));
+            return Err(no_group(&self.name, group));
         }
         if !work.host.is_live() {
             tables.make_user(&wanted)?;
@@ -176,12 +149,14 @@ impl User {
 }
 
 fn no_group(user: &str, group: &str) -> Error {
-    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is none"))
+    Error::new(code::ACCOUNT, format!("{user} can't be in the group {group}: there is none")).help(format!(
+        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
+    ))
 }
 
-impl Resource for User {
+impl Resource for UserFields {
     fn about(&self) -> About {
-        // a group that no role makes may be one that a package makes
+        // a package may create a group that no role has
         let makers = |group: &AccountName| vec![format!("group:{group}"), format!("user:{group}")];
         let unless_made = self.group.as_ref().map(|group| (makers(group), Phase::Members));
         About {
@@ -222,7 +197,7 @@ impl Resource for User {
     }
 }
 
-/// The groups that a user is in besides its primary one.
+/// The supplementary groups of a user.
 #[derive(Debug)]
 pub struct Members {
     user: AccountName,
@@ -256,11 +231,7 @@ impl Resource for Members {
                 Some(true) => continue,
                 Some(false) => tables.refuse_foreign_group(&self.user, group)?,
                 None if work.may_make(&Missing::Group(group.to_string())) => {}
-                None => {
-                    return Err(no_group(&self.user, group).help(format!(
-                        "`getent group {group}` has to show it: add a [[group]] to the role, or the [[package]] that makes it"
-                    )));
-                }
+                None => return Err(no_group(&self.user, group)),
             }
             parts.push(format!("add to the group {group}"));
         }
@@ -320,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_is_mended() {
+    fn a_changed_shell_is_corrected() {
         let tree = Tree::new();
         tree.put("/etc/passwd", "a:x:5:5::/:/bin/sh\n");
         tree.put("/etc/shadow", "a:!:::::::\n");
@@ -385,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_nothing_can_make_is_told_before_anything_is_changed() {
+    fn a_group_that_nothing_can_create_is_reported_before_any_change() {
         let tree = Tree::new();
         let members = build("user", "name = 'a'\ngroups = ['docker']").unwrap().remove(1);
         let error = members.observe(&tree.work()).unwrap_err();
@@ -413,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passwd_has_no_way_to_write_is_refused() {
+    fn what_passwd_can_not_represent_is_refused() {
         assert!(refusal("user", "name = 'a'\ncomment = 'x:0:0'").starts_with("`comment`: "));
         assert!(refusal("user", "name = 'a'\nsystem = true\ncreate_home = true").starts_with("`create_home`: "));
     }

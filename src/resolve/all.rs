@@ -1,4 +1,4 @@
-//! Every host of a site at once, for whoever edits it: on all processors, and what hosts see of one another is made once.
+//! Resolves all hosts of a site, for operators: on all processors, and what hosts see of one another only once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ use crate::resolve::context::Var;
 use crate::resolve::{Catalog, Facts, resolve_into};
 use crate::secret::{SecretStore, lock};
 use crate::site::{HostVars, Site};
-use crate::template::depth::{STACK, is_looked_up};
+use crate::template::depth::{STACK, any_in, is_looked_up};
 
-/// Variables of hosts as other hosts see them: without facts and secrets, so the same for all that look.
+/// Variables of hosts as other hosts see them: without facts and secrets, so they are the same for all.
 #[derive(Default)]
 pub struct Views(RwLock<HashMap<Var, Value>>);
 
@@ -23,33 +23,23 @@ impl Views {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(var).cloned()
     }
 
-    /// Keeps a value, unless something of the world that it was made in is still in it.
+    /// Keeps a value, unless it refers to the context that it was rendered in.
     pub(super) fn keep(&self, var: &Var, value: &Value) {
-        if is_plain(value, 0) {
+        if is_plain(value) {
             self.0.write().unwrap_or_else(PoisonError::into_inner).insert(var.clone(), value.clone());
         }
     }
 }
 
-/// Whether a value is the same wherever it is looked at.
-fn is_plain(value: &Value, depth: usize) -> bool {
-    const DEEPEST: usize = 16;
-    match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::String => true,
-        ValueKind::Seq if depth < DEEPEST => {
-            value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth + 1)))
-        }
-        ValueKind::Map if depth < DEEPEST => {
-            !is_looked_up(value)
-                && value.try_iter().is_ok_and(|mut keys| {
-                    keys.all(|key| value.get_item(&key).is_ok_and(|item| is_plain(&item, depth + 1)))
-                })
-        }
-        _ => false,
-    }
+/// Whether a value is the same for every host that looks it up.
+fn is_plain(value: &Value) -> bool {
+    use ValueKind::{Bool, Map, None, Number, Seq, String};
+    let is_other =
+        |value: &Value| is_looked_up(value) || !matches!(value.kind(), None | Bool | Number | String | Seq | Map);
+    !any_in(value, 16, &is_other)
 }
 
-/// Resolves every host of a site, in the order of their names, each with the facts that `facts` tells of it.
+/// Resolves every host of a site, ordered by name, with the facts that `facts` returns.
 pub fn resolve_all<'a>(
     site: &'a Arc<Site>,
     facts: &(dyn Fn(&str, &HostVars) -> Result<Facts> + Sync),
@@ -71,7 +61,7 @@ pub fn resolve_all<'a>(
     let threads = thread::available_parallelism().map_or(1, usize::from).min(hosts.len());
     thread::scope(|scope| {
         for _ in 0..threads {
-            // what can't be started is done by the others, or below
+            // the other threads, or this one, do the work of a thread that can't start
             let _ = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
         }
     });
@@ -81,21 +71,22 @@ pub fn resolve_all<'a>(
     found.into_iter().filter_map(|(index, resolved)| Some((hosts.get(index)?.0, resolved))).collect()
 }
 
-/// Each mistake once, of those that were found on several hosts, with what it is the same on: a mistake in a role is there
-/// for each host that has the role, with the host's own name in it perhaps.
+/// Merges errors that several hosts have in common: an error in a role appears for each host with the role, perhaps with
+/// the host's name in it.
 pub fn once(found: Vec<(&str, Error)>) -> Vec<Error> {
     let mut known: HashMap<(String, Option<String>), usize> = HashMap::new();
-    let mut told: Vec<(Error, Vec<&str>)> = Vec::new();
+    let mut distinct: Vec<(Error, Vec<&str>)> = Vec::new();
     for (host, error) in found.into_iter().flat_map(|(host, error)| error.each().map(move |error| (host, error))) {
         let key = (error.to_string().replace(host, "\0"), error.place().map(ToString::to_string));
-        let index = *known.entry(key).or_insert(told.len());
-        match told.get_mut(index) {
+        let index = *known.entry(key).or_insert(distinct.len());
+        match distinct.get_mut(index) {
             Some((_, hosts)) if hosts.last() == Some(&host) => {}
             Some((_, hosts)) => hosts.push(host),
-            None => told.push((error, vec![host])),
+            None => distinct.push((error, vec![host])),
         }
     }
-    told.into_iter()
+    distinct
+        .into_iter()
         .map(|(error, hosts)| match hosts.as_slice() {
             [] | [_] => error,
             [_, others @ ..] => error.help_more(&format!("the same on {} more: {}", others.len(), few(others))),
@@ -103,7 +94,7 @@ pub fn once(found: Vec<(&str, Error)>) -> Vec<Error> {
         .collect()
 }
 
-/// Some names of a list, and how many there are besides.
+/// The first names of a list, and the number of others.
 fn few(names: &[&str]) -> String {
     const SOME: usize = 3;
     match names.len() {

@@ -1,4 +1,4 @@
-//! What a role says has to be true of variables, asked of a host's.
+//! Checks the types and assertions of a role for a host's variables.
 
 use std::sync::Arc;
 
@@ -8,52 +8,51 @@ use crate::error::{Error, Place, Result, code};
 use crate::resolve::TemplateContext;
 use crate::site::{Assert, Role};
 
-/// What a role asserts that is not so on this host. Assertions can take for granted that types are right.
-pub(super) fn errors(world: &Arc<TemplateContext>, role: &Role) -> Vec<Error> {
-    let mut errors: Vec<Error> = role.types.keys().filter_map(|name| mistyped(world, role, name)).collect();
+/// The failed types and assertions of a role on this host. Assertions are only checked if all types are right.
+pub(super) fn errors(context: &Arc<TemplateContext>, role: &Role) -> Vec<Error> {
+    let mut errors: Vec<Error> = role.types.keys().filter_map(|name| mistyped(context, role, name)).collect();
     if errors.is_empty() {
         for (index, assert) in role.asserts.iter().enumerate() {
-            errors.extend(asserted(world, role, assert, index).err());
+            errors.extend(asserted(context, role, assert, index).err());
         }
     }
     errors
 }
 
-/// The role of which `name` is a variable, as the role sees it: none when it is the site's.
+/// The role that declares `name`; none for a variable of the site.
 fn owner<'a>(role: &'a Role, name: &str) -> Option<&'a str> {
     role.declares(name).then_some(role.name.as_str())
 }
 
-fn place_of(world: &TemplateContext, role: &Role, name: &str) -> Option<Place> {
-    world.layered(&world.host, owner(role, name), name).map(|(_, place)| place)
+fn place_of(context: &TemplateContext, role: &Role, name: &str) -> Option<Place> {
+    context.layered(&context.host, owner(role, name), name).map(|(_, place)| place)
 }
 
-fn mistyped(world: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<Error> {
-    let Some(place) = place_of(world, role, name) else { return Some(unknown(world, role, &["types", name], name)) };
-    let before = world.times_asked();
-    let value = world.variable(&world.host, owner(role, name), name)?;
-    if let Some(error) = world.take_failure() {
+fn mistyped(context: &Arc<TemplateContext>, role: &Role, name: &str) -> Option<Error> {
+    let Some(place) = place_of(context, role, name) else {
+        return Some(unknown(context, role, &["types", name], name));
+    };
+    let before = context.secrets.times_requested();
+    let value = context.variable(&context.host, owner(role, name), name)?;
+    if let Some(error) = context.take_failure() {
         return Some(error);
     }
     let value = serde_json::to_value(&value).ok()?;
     let (what, help) = role.types.get(name)?.refuse(&value)?;
-    // its value is at the place that is shown, unless it is made elsewhere
-    let shown = match world.times_asked() == before {
-        true => format!(": {value}"),
-        false => String::new(),
-    };
+    // the value, unless it contains a secret
+    let shown = if context.secrets.times_requested() == before { format!(": {value}") } else { String::new() };
     let error = Error::new(code::VARIABLE, format!("`{name}` is {what}{shown}")).at(place, "set here");
     Some(error.help(format!("{help}; the role {} needs it so", role.name)))
 }
 
-fn asserted(world: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: usize) -> Result<()> {
-    let way = ["assert".to_owned(), index.to_string()];
-    let at = |field: &str| role.doc.place(&[&way[..], &[field.to_owned()]].concat());
-    let scope = world.scope(&world.host, Some(&role.name), None);
+fn asserted(context: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: usize) -> Result<()> {
+    let keys = ["assert".to_owned(), index.to_string()];
+    let at = |field: &str| role.doc.place(&[&keys[..], &[field.to_owned()]].concat());
+    let scope = context.scope(&context.host, Some(&role.name), None);
     let items: Vec<Option<Value>> = match &assert.for_each {
         None => vec![None],
         Some(expression) => {
-            let list = world.expression(expression, &scope, || at("for_each"))?;
+            let list = context.expression(expression, &scope, || at("for_each"))?;
             if !matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) {
                 return Err(Error::new(code::VARIABLE, "`for_each` of an assertion needs a list")
                     .at(at("for_each"), "not a list"));
@@ -62,20 +61,19 @@ fn asserted(world: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: u
         }
     };
     for item in items {
-        let scope = world.scope(&world.host, Some(&role.name), item);
-        if world.expression(&assert.that, &scope, || at("that"))?.is_true() {
+        let scope = context.scope(&context.host, Some(&role.name), item);
+        if context.expression(&assert.that, &scope, || at("that"))?.is_true() {
             continue;
         }
         let render = |field: &str, text: &str| -> Result<String> {
-            let before = world.times_asked();
-            let said = world.value(&text.into(), &scope, &|_| at(field))?.to_string();
-            // what has a secret in it is told as it is written
-            Ok(if world.times_asked() == before { said } else { text.to_owned() })
+            let before = context.secrets.times_requested();
+            let rendered = context.value(&text.into(), &scope, &|_| at(field))?.to_string();
+            // a text with a secret is shown unrendered
+            Ok(if context.secrets.times_requested() == before { rendered } else { text.to_owned() })
         };
         let place = match &assert.about {
-            Some(name) => {
-                place_of(world, role, name).ok_or_else(|| unknown(world, role, &["assert", &way[1], "about"], name))?
-            }
+            Some(name) => place_of(context, role, name)
+                .ok_or_else(|| unknown(context, role, &["assert", &keys[1], "about"], name))?,
             None => at("that"),
         };
         let error = Error::new(code::VARIABLE, render("message", &assert.message)?);
@@ -88,13 +86,12 @@ fn asserted(world: &Arc<TemplateContext>, role: &Role, assert: &Assert, index: u
     Ok(())
 }
 
-/// A variable that nobody sets.
-fn unknown(world: &TemplateContext, role: &Role, way: &[&str], name: &str) -> Error {
-    let way: Vec<String> = way.iter().map(|part| (*part).to_owned()).collect();
+/// The error for a variable that is not set.
+fn unknown(context: &TemplateContext, role: &Role, keys: &[&str], name: &str) -> Error {
+    let keys: Vec<String> = keys.iter().map(|part| (*part).to_owned()).collect();
     let error = Error::new(code::VARIABLE, format!("there is no variable `{name}`"));
-    let error = error.at(role.doc.place(&way), format!("named by the role {}", role.name));
-    let of_site = world.site.doc.value().get("vars").and_then(|vars| vars.as_object());
-    let known = role.names().chain(of_site.into_iter().flatten().map(|(name, _)| name.as_str()));
+    let error = error.at(role.doc.place(&keys), format!("named by the role {}", role.name));
+    let known = role.names().chain(context.site.variables());
     error.help_nearest(name, known, "set it under [vars] in site.toml, or take it out of the role")
 }
 
@@ -108,7 +105,7 @@ mod tests {
     use crate::site::Site;
 
     /// What is wrong with a site with these variables and this role: message, place and help of each.
-    fn told(vars: &str, role: &str) -> Vec<[String; 3]> {
+    fn errors_of(vars: &str, role: &str) -> Vec<[String; 3]> {
         let mut files = Files::default();
         for (path, text) in [
             ("site.toml", format!("name = 'x'\n[vars]\n{vars}\n")),
@@ -121,11 +118,11 @@ mod tests {
         let facts = Facts::assumed("h1", "10.0.0.1".parse().unwrap(), None).unwrap();
         let errors =
             resolve(&site, "h1", &facts, &SecretStore::expected()).err().into_iter().flat_map(|error| error.each());
-        let tell = |error: crate::error::Error| {
+        let parts_of = |error: crate::error::Error| {
             let place = error.place().map(ToString::to_string).unwrap_or_default();
             [error.to_string(), place, error.advice().unwrap_or_default().to_owned()]
         };
-        errors.map(tell).collect()
+        errors.map(parts_of).collect()
     }
 
     fn wanted(what: &str, place: &str, help: &str) -> Vec<[String; 3]> {
@@ -133,34 +130,37 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_a_wrong_type_is_told_where_it_is_set() {
+    fn a_variable_of_the_wrong_type_is_reported_where_it_is_set() {
         let role = "[types]\npods = 'network'\nport = 'port'\n[vars]\nport = 80\n";
-        assert_eq!(told("pods = '10.0.0.0/16'", role), Vec::<[String; 3]>::new());
+        assert_eq!(errors_of("pods = '10.0.0.0/16'", role), Vec::<[String; 3]>::new());
         let help = "write a number from 0 to 32 behind the /; the role r needs it so";
         let what = "`pods` is a network with an impossible prefix: \"10.0.0.0/33\"";
-        assert_eq!(told("pods = '10.0.0.0/33'", role), wanted(what, "site.toml:3:8", help));
+        assert_eq!(errors_of("pods = '10.0.0.0/33'", role), wanted(what, "site.toml:3:8", help));
         let what = "`port` is not a port: \"80\"";
         let help = "write a number from 1 to 65535, without quotes; the role r needs it so";
-        assert_eq!(told("pods = '10.0.0.0/16'\nr.port = '80'", role), wanted(what, "site.toml:4:10", help));
+        assert_eq!(errors_of("pods = '10.0.0.0/16'\nr.port = '80'", role), wanted(what, "site.toml:4:10", help));
         // what an expression comes to has a type too
-        assert_eq!(told("pods = '10.0.0.0/16'\nr.port = '{{ 80 + 1 }}'", role), Vec::<[String; 3]>::new());
+        assert_eq!(errors_of("pods = '10.0.0.0/16'\nr.port = '{{ 80 + 1 }}'", role), Vec::<[String; 3]>::new());
         let what = "there is no variable `pods`";
-        assert_eq!(told("pod = 1", role), wanted(what, "roles/r/role.toml:3:8", "did you mean `pod`?"));
+        assert_eq!(errors_of("pod = 1", role), wanted(what, "roles/r/role.toml:3:8", "did you mean `pod`?"));
     }
 
     #[test]
-    fn an_assertion_that_does_not_hold_tells_its_message_at_the_variable_that_it_is_about() {
+    fn a_failed_assertion_is_reported_at_the_variable_that_it_is_about() {
         let role = "[[assert]]\nthat = 'low < high'\nmessage = '{{ low }} is not below {{ high }}'\n";
-        assert_eq!(told("low = 1\nhigh = 2", role), Vec::<[String; 3]>::new());
+        assert_eq!(errors_of("low = 1\nhigh = 2", role), Vec::<[String; 3]>::new());
         let help = "see `assert` in roles/r/role.toml";
-        assert_eq!(told("low = 3\nhigh = 2", role), wanted("3 is not below 2", "roles/r/role.toml:3:8", help));
+        assert_eq!(errors_of("low = 3\nhigh = 2", role), wanted("3 is not below 2", "roles/r/role.toml:3:8", help));
         let about = format!("{role}about = 'high'\nhelp = 'above {{{{ low }}}}'\n");
-        assert_eq!(told("low = 3\nhigh = 2", &about), wanted("3 is not below 2", "site.toml:4:8", "above 3"));
+        assert_eq!(errors_of("low = 3\nhigh = 2", &about), wanted("3 is not below 2", "site.toml:4:8", "above 3"));
         let each =
             "[[assert]]\nfor_each = 'all'\nthat = 'item < 3'\nmessage = '{{ item }} is too much'\nabout = 'all'\n";
-        assert_eq!(told("all = [1, 4, 5]", each)[0][0], "4 is too much");
+        assert_eq!(errors_of("all = [1, 4, 5]", each)[0][0], "4 is too much");
         let what = "there is no variable `hgih`";
         let misspelt = about.replace("'high'", "'hgih'");
-        assert_eq!(told("low = 3\nhigh = 2", &misspelt), wanted(what, "roles/r/role.toml:5:9", "did you mean `high`?"));
+        assert_eq!(
+            errors_of("low = 3\nhigh = 2", &misspelt),
+            wanted(what, "roles/r/role.toml:5:9", "did you mean `high`?")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What resources decide about: each path by one resource, whatever directory names lead there.
+//! Checks that only one resource claims each thing, whatever links lead to a path.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::kind::file::File;
 use crate::kind::symlink::Symlink;
 use crate::kind::{Claim, Item};
 
-/// Directories that are links to others on the hosts that there are, and where these lead.
+/// Directories that are links on usual hosts, and their targets.
 const USUAL: [(&str, &str); 6] = [
     ("/bin", "/usr/bin"),
     ("/lib", "/usr/lib"),
@@ -18,22 +18,22 @@ const USUAL: [(&str, &str); 6] = [
     ("/var/run", "/run"),
 ];
 
-/// How many links are followed on the way to one path, as by the kernel.
+/// How many links are followed for one path, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// The links between directories that are known without a host: the usual ones, and those that a catalog makes.
+/// The links between directories that are known without a host: the usual ones, and those in a catalog.
 #[derive(Debug)]
 pub(super) struct Links(BTreeMap<PathBuf, PathBuf>);
 
 impl Links {
-    /// Those of a host with these resources.
+    /// The links of a host with these resources.
     pub(super) fn of(items: &[Item]) -> Self {
         let usual = USUAL.iter().map(|(path, target)| (path.into(), target.into()));
         let own = items.iter().filter_map(Item::as_kind::<Symlink>);
         Self(usual.chain(own.map(Symlink::ends).map(|(path, target)| (path.to_owned(), target))).collect())
     }
 
-    /// A path by the directory that it is in, without links on the way; what its last name is does not matter.
+    /// The path with all links in its directory resolved; the last name is not followed.
     pub(super) fn straight(&self, path: &Path) -> PathBuf {
         let mut straight = path.to_owned();
         for _ in 0..LINKS_MAX {
@@ -46,23 +46,23 @@ impl Links {
         straight
     }
 
-    /// The paths that a resource alone decides about, each as by [`Links::straight`].
+    /// The paths that a resource owns, resolved by [`Links::straight`].
     pub(super) fn paths_of(&self, item: &Item) -> Vec<PathBuf> {
         item.about.paths().map(|path| self.straight(path)).collect()
     }
 }
 
-/// Two resources that decide about one thing: both about the same, or one about the whole of what the other has a part of.
+/// Two resources that claim the same thing, or one the whole of what the other claims a part of.
 #[derive(Debug)]
 pub struct Clash {
     /// Their positions in the catalog.
     pub items: [usize; 2],
-    /// What each of them calls it.
+    /// The name that each of them uses.
     pub names: [String; 2],
 }
 
 impl Clash {
-    /// What to tell of it on the host on which alone the two are one.
+    /// The error on a host where the two are the same.
     pub fn on_host(&self, items: &[Item]) -> Error {
         let ([first, second], [one, other]) = (self.items.map(|at| &items[at]), &self.names);
         Error::new(code::CLASH, format!("{} and {} decide about one path of this host", first.id, second.id))
@@ -74,7 +74,7 @@ impl Clash {
     }
 }
 
-/// Everything that two resources decide about, with `place` as what tells paths from one another.
+/// All clashes, where `place` identifies a path.
 pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
     let mut owners: HashMap<Claim, (usize, String)> = HashMap::new();
     let mut parts: HashMap<Claim, (usize, String)> = HashMap::new();
@@ -99,7 +99,7 @@ pub fn clashes(items: &[Item], place: impl Fn(&Path) -> String) -> Vec<Clash> {
     found
 }
 
-/// An error for each thing that two resources decide about, and for each path below one where a file is to be.
+/// An error for each clash, and for each path below a file.
 pub(super) fn errors(items: &[Item]) -> Vec<Error> {
     let links = Links::of(items);
     let clashes = clashes(items, |path| links.straight(path).display().to_string());
@@ -130,7 +130,7 @@ fn explain(Clash { items: [first, second], names: [first_name, name] }: &Clash, 
     error.at(item.place.clone(), "here again").help(help)
 }
 
-/// An error for each path below one where a file is to be.
+/// An error for each path below a file.
 fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
     let files: HashMap<PathBuf, &Item> = items
         .iter()
@@ -143,14 +143,9 @@ fn below_files(items: &[Item], links: &Links) -> Vec<Error> {
             let above = path.ancestors().skip(1).find_map(|above| Some((above, files.get(above)?)));
             let Some((above, file)) = above else { continue };
             let (path, above) = (path.display(), above.display());
-            errors.push(
-                Error::new(
-                    code::CLASH,
-                    format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it"),
-                )
-                .at(item.place.clone(), "this resource")
-                .help(format!("the file is at {}; give one of them another path", file.place)),
-            );
+            let what = format!("`{path}` can't be: `{above}` is a file, so nothing can stand below it");
+            let error = Error::new(code::CLASH, what).at(item.place.clone(), "this resource");
+            errors.push(error.help(format!("the file is at {}; give one of them another path", file.place)));
         }
     }
     errors

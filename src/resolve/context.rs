@@ -1,22 +1,21 @@
-//! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up when it is asked
-//! for, so that a host pays for nothing that its roles don't use.
+//! What a template sees: variables in their layers, the hosts of the site, facts. Each is looked up on demand, so that a
+//! host pays only for what its roles use.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Object, Serde, Value};
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::Value as Json;
 
 use crate::document::{Doc, Path, foreign};
 use crate::error::{Error, Place, Result, code, nearest};
 use crate::resolve::all::Views;
-use crate::resolve::asked::{Asked, Origin};
 use crate::resolve::facts::Facts;
-use crate::secret::{Secret, SecretStore, lock};
+use crate::resolve::scope::{HostObject, Scope, having};
+use crate::resolve::secrets::{HostSecrets, Origin};
+use crate::secret::{SecretStore, lock};
 use crate::site::{RESERVED, Role, Site, Type};
 use crate::template::{depth, expression, filters, functions, merge};
 use crate::text::around;
@@ -27,75 +26,42 @@ pub struct TemplateContext {
     pub site: Arc<Site>,
     /// The host that is resolved.
     pub host: String,
-    facts: Value,
+    pub(super) facts: Value,
     env: Environment<'static>,
-    /// The first thing that went wrong in a variable; the template engine can't carry it.
+    /// The first error of a variable; the template engine can't carry it.
     failed: Mutex<Option<Error>>,
-    /// Variables that are being rendered, to notice a circle.
+    /// Variables that are being rendered, to detect a circle.
     rendering: Mutex<Vec<String>>,
     rendered: Mutex<HashMap<Var, Rendered>>,
-    /// What hosts see of one another, when several are resolved together.
+    /// What hosts see of one another, if several are resolved together.
     views: Option<Arc<Views>>,
-    asked: Arc<Asked>,
+    /// The secrets of the host.
+    pub(super) secrets: Arc<HostSecrets>,
 }
 
-/// A variable's value, and whether a secret is in it.
+/// A variable's value, and whether it contains a secret.
 #[derive(Clone)]
 struct Rendered {
     value: Value,
     is_secret: bool,
 }
 
-/// Which variable: the host, the role (or the site) and the name.
+/// A variable: the host, the role (or the site) and the name.
 pub(super) type Var = (String, Option<String>, String);
 
-/// A [`Var`], to look for one without making it.
-trait VarName {
-    fn parts(&self) -> (&str, Option<&str>, &str);
-}
-
-impl VarName for Var {
-    fn parts(&self) -> (&str, Option<&str>, &str) {
-        (&self.0, self.1.as_deref(), &self.2)
-    }
-}
-
-impl VarName for (&str, Option<&str>, &str) {
-    fn parts(&self) -> (&str, Option<&str>, &str) {
-        *self
-    }
-}
-
-impl<'a> Borrow<dyn VarName + 'a> for Var {
-    fn borrow(&self) -> &(dyn VarName + 'a) {
-        self
-    }
-}
-
-impl PartialEq for dyn VarName + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for dyn VarName + '_ {}
-
-impl Hash for dyn VarName + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
-    }
-}
-
-/// How deep variables may need one another; with the depth of templates it has to fit into a thread's stack.
+/// How deep variables may depend on one another; with the depth of templates it must fit into a thread's stack.
 const DEPTH: usize = 32;
 
 impl std::fmt::Debug for TemplateContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("site", &self.site.name).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("TemplateContext")
+            .field("site", &self.site.name)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
-/// One layer of variables: where in which file, and what to call it.
+/// A layer of variables: its file, the table in it, and its name.
 pub struct Layer<'a> {
     /// `role etcd`, `site`, `group masters`, `host master1`.
     pub name: String,
@@ -107,7 +73,7 @@ pub struct Layer<'a> {
     pub is_of_host: bool,
 }
 
-/// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
+/// The layers of variables of `role` (or of the site) for `host`, weakest first.
 pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'a>> {
     let mut layers = Vec::new();
     let vars = |role: Option<&str>| -> Path { ["vars"].into_iter().chain(role).map(str::to_owned).collect() };
@@ -126,25 +92,25 @@ pub fn layers<'a>(site: &'a Site, host: &str, role: Option<&str>) -> Vec<Layer<'
 }
 
 impl Layer<'_> {
-    /// The value at `way` below the layer's table, as it is written.
-    pub fn get(&self, way: &[String]) -> Option<&Json> {
-        self.path.iter().chain(way).try_fold(self.doc.value(), |value, key| value.get(key))
+    /// The value at `keys` below the layer's table, unrendered.
+    pub fn get(&self, keys: &[String]) -> Option<&Json> {
+        self.path.iter().chain(keys).try_fold(self.doc.value(), |value, key| value.get(key))
     }
 
-    /// Where the value at `way` below the layer's table is, if it is there.
-    pub fn place(&self, way: &[String]) -> Option<Place> {
-        self.get(way)?;
-        Some(self.doc.place(&[self.path.as_slice(), way].concat()))
+    /// The place of the value at `keys` below the layer's table, if it exists.
+    pub fn place(&self, keys: &[String]) -> Option<Place> {
+        self.get(keys)?;
+        Some(self.doc.place(&[self.path.as_slice(), keys].concat()))
     }
 }
 
 impl TemplateContext {
-    /// The world of one host.
+    /// The context of a host.
     pub fn new(site: Arc<Site>, host: &str, facts: &Facts, secrets: &SecretStore) -> Arc<Self> {
         Self::among(site, host, facts, secrets, None)
     }
 
-    /// The world of one host of several, which have the same `views`.
+    /// The context of one of several hosts that share `views`.
     pub(super) fn among(
         site: Arc<Site>,
         host: &str,
@@ -153,7 +119,7 @@ impl TemplateContext {
         views: Option<&Arc<Views>>,
     ) -> Arc<Self> {
         let mut env = expression::language();
-        // a block on a line of its own leaves no line behind; the default delimiters always go together
+        // a block on a line of its own leaves no empty line; the default delimiters never conflict
         if let Ok(syntax) =
             SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build()
         {
@@ -174,13 +140,13 @@ impl TemplateContext {
             Some((role, _)) => format!("{role}/templates/{name}").into(),
             None => name.into(),
         });
-        let asked = Arc::new(Asked::new(&site, host, secrets));
-        let asks = asked.clone();
-        env.add_function("secret", move |name: String| asks.text(&name));
-        let asks = asked.clone();
-        env.add_function("pki_file", move |name: String| asks.pki_file(&name));
+        let secrets = Arc::new(HostSecrets::new(&site, host, secrets));
+        let of_host = secrets.clone();
+        env.add_function("secret", move |name: String| of_host.text(&name));
+        let of_host = secrets.clone();
+        env.add_function("pki_file", move |name: String| of_host.pki_file(&name));
         Arc::new(Self {
-            asked,
+            secrets,
             site,
             host: host.to_owned(),
             facts: Value::from(Serde(facts)),
@@ -192,18 +158,18 @@ impl TemplateContext {
         })
     }
 
-    /// The layers that decide about variables of `role` (or of the site, without one) for `host`, weakest first.
+    /// The layers of variables of `role` (or of the site) for `host`, weakest first.
     pub fn layers(&self, host: &str, role: Option<&str>) -> Vec<Layer<'_>> {
         layers(&self.site, host, role)
     }
 
-    /// A variable's value as written, merged over its layers, with the place of the layer that decides; `None` when
-    /// no layer sets it.
+    /// A variable's unrendered value, merged over its layers, with the place of the strongest layer; `None` if no layer
+    /// sets it.
     pub fn layered(&self, host: &str, role: Option<&str>, name: &str) -> Option<(Json, Place)> {
-        let way = [name.to_owned()];
+        let keys = [name.to_owned()];
         let mut merged: Option<(Json, Place)> = None;
         for layer in self.layers(host, role) {
-            let (Some(value), Some(place)) = (layer.get(&way), layer.place(&way)) else { continue };
+            let (Some(value), Some(place)) = (layer.get(&keys), layer.place(&keys)) else { continue };
             let value = match merged.take() {
                 Some((below, _)) => merge(below, value),
                 None => value.clone(),
@@ -213,55 +179,24 @@ impl TemplateContext {
         merged
     }
 
-    /// Why the last variable could not be made, if one could not.
+    /// Takes the error of the last variable that could not be rendered.
     pub fn take_failure(&self) -> Option<Error> {
         lock(&self.failed).take()
     }
 
-    /// Forgets why something could not be made that need not be.
+    /// Discards errors of something optional.
     pub fn forget_failures(&self) {
-        drop((self.take_failure(), self.asked.take_failure()));
+        drop((self.take_failure(), self.secrets.take_failure()));
     }
 
-    /// A secret of the host, as it is.
-    pub fn secret(&self, name: &str) -> Result<Secret> {
-        self.asked.get(name)
-    }
-
-    /// Grows whenever a secret is asked for, or a variable that has one in it: whatever was rendered in between has a
-    /// secret in it.
-    pub fn times_asked(&self) -> usize {
-        self.asked.times()
-    }
-
-    /// The names of all secrets that were asked for.
-    pub fn secrets(&self) -> BTreeSet<String> {
-        self.asked.names()
-    }
-
-    /// Whether secrets are read, and not only named.
-    pub fn is_open(&self) -> bool {
-        self.asked.is_open()
-    }
-
-    /// Whether secrets, and certificates, may still be missing.
-    pub fn may_lack(&self) -> bool {
-        self.asked.may_lack()
-    }
-
-    /// The name of a secret that was asked for and can be read, or is named as such, in `text`.
-    pub fn secret_in(&self, text: &str) -> Option<String> {
-        self.asked.found_in(text)
-    }
-
-    /// The variables of `role` for `host`, rendered; what `{{ name }}` is there.
+    /// A rendered variable of `role` for `host`: the value of `{{ name }}`.
     pub fn variable(self: &Arc<Self>, host: &str, role: Option<&str>, name: &str) -> Option<Value> {
-        if let Some(known) = lock(&self.rendered).get(&(host, role, name) as &dyn VarName) {
-            self.asked.again(known.is_secret);
+        let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
+        if let Some(known) = lock(&self.rendered).get(&var) {
+            self.secrets.request_again(known.is_secret);
             return Some(known.value.clone());
         }
-        let var: Var = (host.to_owned(), role.map(str::to_owned), name.to_owned());
-        // only a host's own world knows its facts
+        // only a host's own context has its facts
         let views = self.views.as_ref().filter(|_| host != self.host);
         if let Some(value) = views.and_then(|views| views.get(&var)) {
             lock(&self.rendered).insert(var, Rendered { value: value.clone(), is_secret: false });
@@ -269,9 +204,9 @@ impl TemplateContext {
         }
         let (json, place) = self.layered(host, role, name)?;
         let label = role.map_or_else(|| name.to_owned(), |role| format!("{role}.{name}"));
-        let before = self.times_asked();
+        let before = self.secrets.times_requested();
         let value = self.render_variable(&var, &label, &json, &place);
-        let is_secret = self.times_asked() != before;
+        let is_secret = self.secrets.times_requested() != before;
         if let Some(views) = views.filter(|_| !is_secret) {
             views.keep(&var, &value);
         }
@@ -284,60 +219,47 @@ impl TemplateContext {
         {
             let mut rendering = lock(&self.rendering);
             if let Some(start) = rendering.iter().position(|known| *known == entry) {
-                let circle: Vec<&str> = rendering[start..]
-                    .iter()
-                    .chain([&entry])
-                    .map(|name| name.split(':').next_back().unwrap_or(name))
-                    .collect();
-                let error = Error::new(
-                    code::VARIABLE,
-                    format!("variables need each other in a circle: {}", circle.join(" → ")),
-                );
-                let error = error.at(place.clone(), "this variable needs itself");
-                keep_first(&self.failed, error.help("give one of them a value of its own"));
-                return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "a circle of variables"));
+                let names = rendering[start..].iter().chain([&entry]);
+                let names: Vec<&str> = names.map(|name| name.split(':').next_back().unwrap_or(name)).collect();
+                let what = format!("variables need each other in a circle: {}", names.join(" → "));
+                let error = Error::new(code::VARIABLE, what).at(place.clone(), "this variable needs itself");
+                return self.fail(error.help("give one of them a value of its own"), "a circle of variables");
             }
             if rendering.len() >= DEPTH {
-                let error = Error::new(
-                    code::TEMPLATE,
-                    format!("`{label}` is needed by more than {DEPTH} variables, one through the other"),
-                );
-                let error = error.at(place.clone(), "this variable");
-                keep_first(&self.failed, error.help("set some of them to a value of their own"));
-                return Value::from(minijinja::Error::new(ErrorKind::BadInclude, "variables need each other too deep"));
+                let what = format!("`{label}` is needed by more than {DEPTH} variables, one through the other");
+                let error = Error::new(code::TEMPLATE, what).at(place.clone(), "this variable");
+                return self.fail(error.help("set some of them to a value of their own"), "variables nest too deep");
             }
             rendering.push(entry);
         }
         let scope = self.scope(&var.0, var.1.as_deref(), None);
         let layers = self.layers(&var.0, var.1.as_deref());
-        let place_of = |way: &[String]| {
-            let way = [std::slice::from_ref(&var.2), way].concat();
-            layers.iter().rev().find_map(|layer| layer.place(&way)).unwrap_or_else(|| place.clone())
+        let full = |keys: &[String]| [std::slice::from_ref(&var.2), keys].concat();
+        let place_of = |keys: &[String]| {
+            layers.iter().rev().find_map(|layer| layer.place(&full(keys))).unwrap_or_else(|| place.clone())
         };
-        let is_of_host = |way: &[String]| {
-            let way = [std::slice::from_ref(&var.2), way].concat();
-            layers.last().is_some_and(|layer| layer.is_of_host && layer.get(&way).is_some())
-        };
-        // of most variables a host says nothing
+        let is_of_host =
+            |keys: &[String]| layers.last().is_some_and(|layer| layer.is_of_host && layer.get(&full(keys)).is_some());
+        // hosts set few variables
         let may_be_of_host = is_of_host(&[]);
         let lines = may_be_of_host && self.may_have_lines(var.1.as_deref(), &var.2);
-        let of_role = self.asked.origin_for(&var.0);
-        let origin = |way: &[String]| match may_be_of_host && is_of_host(way) {
+        let of_role = self.secrets.origin_for(&var.0);
+        let origin = |keys: &[String]| match may_be_of_host && is_of_host(keys) {
             true => Origin::HostVars { lines },
             false => of_role,
         };
         let value = self.value_at(json, &scope, &place_of, &origin, &mut Vec::new());
         lock(&self.rendering).pop();
-        value.unwrap_or_else(|error| {
-            keep_first(&self.failed, error);
-            Value::from(minijinja::Error::new(
-                ErrorKind::InvalidOperation,
-                format!("the variable `{label}` can't be made"),
-            ))
-        })
+        value.unwrap_or_else(|error| self.fail(error, "a variable can't be made"))
     }
 
-    /// Whether a role says of a variable (of its own, or of the site) that it may have several lines.
+    /// Keeps the first error, and returns the value that makes the template engine fail.
+    fn fail(&self, error: Error, why: &'static str) -> Value {
+        lock(&self.failed).get_or_insert(error);
+        Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, why))
+    }
+
+    /// Whether a role declares that a variable (its own, or the site's) may have several lines.
     fn may_have_lines(&self, role: Option<&str>, name: &str) -> bool {
         let says_so = |one: &Role| one.types.get(name) == Some(&Type::Lines);
         match role {
@@ -346,18 +268,18 @@ impl TemplateContext {
         }
     }
 
-    /// What a template of `role` on `host` sees; `item` is what `for_each` is at.
+    /// What a template of `role` on `host` sees; `item` is the current item of `for_each`.
     pub fn scope(self: &Arc<Self>, host: &str, role: Option<&str>, item: Option<Value>) -> Value {
-        Value::from_object(Scope { world: self.clone(), host: host.to_owned(), role: role.map(str::to_owned), item })
+        Value::from_object(Scope { context: self.clone(), host: host.to_owned(), role: role.map(str::to_owned), item })
     }
 
     /// A host, as an entry of `hosts`.
-    fn host_value(self: &Arc<Self>, name: &str) -> Value {
-        Value::from_object(HostObject { world: self.clone(), name: name.to_owned() })
+    pub(super) fn host_value(self: &Arc<Self>, name: &str) -> Value {
+        Value::from_object(HostObject { context: self.clone(), name: name.to_owned() })
     }
 
     /// Renders every string in `json`; a string that is one `{{ expression }}` becomes the expression's value, with
-    /// its type. `place` tells where the value on a way below `json` is written.
+    /// its type. `place` returns the place of the value at some keys below `json`.
     pub fn value(&self, json: &Json, scope: &Value, place: &dyn Fn(&[String]) -> Place) -> Result<Value> {
         self.value_at(json, scope, place, &|_| Origin::Site, &mut Vec::new())
     }
@@ -368,37 +290,37 @@ impl TemplateContext {
         scope: &Value,
         place: &dyn Fn(&[String]) -> Place,
         origin: &dyn Fn(&[String]) -> Origin,
-        way: &mut Path,
+        keys: &mut Path,
     ) -> Result<Value> {
-        let string = |text: &str, way: &[String]| {
-            let origin = origin(way);
+        let string = |text: &str, keys: &[String]| {
+            let origin = origin(keys);
             let value = match is_template(text) {
-                true => self.asked.within(origin, || self.string(text, scope, || place(way)))?,
+                true => self.secrets.within(origin, || self.string(text, scope, || place(keys)))?,
                 false => Value::from(text),
             };
-            self.asked.check_line(origin, &value, || place(way)).map(|()| value)
+            self.secrets.check_line(origin, &value, || place(keys)).map(|()| value)
         };
         Ok(match json {
-            Json::String(text) => string(text, way)?,
+            Json::String(text) => string(text, keys)?,
             Json::Array(items) => {
-                // lists replace one another whole
-                let whole = origin(way);
+                // a list comes from one layer
+                let whole = origin(keys);
                 let origin = |_: &[String]| whole;
                 let mut values = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
-                    way.push(index.to_string());
-                    values.push(self.value_at(item, scope, place, &origin, way)?);
-                    way.pop();
+                    keys.push(index.to_string());
+                    values.push(self.value_at(item, scope, place, &origin, keys)?);
+                    keys.pop();
                 }
                 Value::from(values)
             }
             Json::Object(map) => {
                 let mut values = Vec::with_capacity(map.len());
                 for (key, item) in map {
-                    way.push(key.clone());
-                    let name = string(key, way)?.to_string();
-                    values.push((name, self.value_at(item, scope, place, origin, way)?));
-                    way.pop();
+                    keys.push(key.clone());
+                    let name = string(key, keys)?.to_string();
+                    values.push((name, self.value_at(item, scope, place, origin, keys)?));
+                    keys.pop();
                 }
                 Value::from_pairs(values)
             }
@@ -430,7 +352,7 @@ impl TemplateContext {
 
     /// A template file of the site, rendered.
     pub fn file(&self, path: &str, scope: &Value) -> Result<String> {
-        // most are rendered once: the engine keeps only those that others include
+        // most templates are rendered once: the engine caches only those that others include
         let template = match self.text_of(path) {
             Some(text) => expression::checked_template(text)
                 .and_then(|text| self.env.render_named_str(path, &text, scope.clone())),
@@ -446,7 +368,7 @@ impl TemplateContext {
         std::str::from_utf8(self.site.files.get(path)?).ok()
     }
 
-    /// Turns the template engine's error into one of ours. `source` is the text that it was given, which is at `place`.
+    /// Converts an error of the template engine. `source` is the text at `place`.
     fn explain(&self, error: minijinja::Error, source: &str, scope: &Value, mut place: Place) -> Error {
         if let Some(inner) = lock(&self.failed).take() {
             return inner;
@@ -458,9 +380,9 @@ impl TemplateContext {
             Some(text)
         });
         let source = included.unwrap_or(source);
-        let range = error.range().map(|range| expression::written(source, range));
+        let range = error.range().map(|range| expression::range_as_written(source, range));
         let words = range.clone().and_then(|range| source.get(range)).unwrap_or(source);
-        // a value in a TOML file: if it stands there as it is, the error's own place inside it can be shown
+        // a value in a TOML file: if it is there verbatim, the error can point into it
         let shown = place.text.get(place.span.clone()).unwrap_or_default();
         if let (Some(range), Some(offset)) = (range, if place.span.is_empty() { Some(0) } else { shown.find(source) }) {
             place.span = place.span.start + offset + range.start..place.span.start + offset + range.end;
@@ -470,7 +392,7 @@ impl TemplateContext {
             let start: usize = source.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
             place.span = start..start;
         }
-        if let Some(inner) = self.asked.take_failure() {
+        if let Some(inner) = self.secrets.take_failure() {
             return inner.at(place, "asked for here");
         }
         if error.kind() == ErrorKind::UndefinedError {
@@ -519,35 +441,32 @@ impl TemplateContext {
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         // `filter NAME is unknown`, `NAME is unknown`, `string has no method named NAME`
         let name = detail.strip_suffix(" is unknown").unwrap_or(&detail).rsplit(' ').next().unwrap_or_default();
-        let near = match error.kind() {
-            ErrorKind::UnknownFilter => nearest(name, functions::FILTERS.iter().copied().chain(filters::names())),
-            ErrorKind::UnknownFunction => nearest(name, functions::FUNCTIONS.iter().copied()),
-            ErrorKind::UnknownTest => nearest(name, functions::TESTS.iter().copied()),
-            ErrorKind::UnknownMethod => nearest(name, filters::METHODS.iter().copied()),
-            _ => {
-                let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");
-                return match depth::advice(&detail) {
-                    Some(advice) => result.help(advice),
-                    None => result,
-                };
-            }
+        let near = |known: &mut dyn Iterator<Item = &'static str>| {
+            let foreign = foreign::in_templates(name).map(str::to_owned);
+            foreign.or_else(|| nearest(name, known).map(|near| format!("did you mean `{near}`?")))
         };
-        let advice = foreign::in_templates(name).map(str::to_owned);
+        let help = match error.kind() {
+            ErrorKind::UnknownFilter => near(&mut functions::FILTERS.iter().copied().chain(filters::names())),
+            ErrorKind::UnknownFunction => near(&mut functions::FUNCTIONS.iter().copied()),
+            ErrorKind::UnknownTest => near(&mut functions::TESTS.iter().copied()),
+            ErrorKind::UnknownMethod => near(&mut filters::METHODS.iter().copied()),
+            _ => depth::advice(&detail).map(str::to_owned),
+        };
         let result = Error::new(code::TEMPLATE, what).because(&detail).at(place, "here");
-        match advice.or_else(|| near.map(|near| format!("did you mean `{near}`?"))) {
+        match help {
             Some(help) => result.help(help),
             None => result,
         }
     }
 
-    /// The names of all templates of the role that the template `file` belongs to.
+    /// The names of all templates in the role of the template `file`.
     fn templates_beside(&self, file: &str) -> Vec<String> {
         let Some((role, _)) = file.split_once("/templates/") else { return Vec::new() };
         let prefix = format!("{role}/templates/");
         self.site.files.iter().filter_map(|(path, _)| path.strip_prefix(&prefix)).map(str::to_owned).collect()
     }
 
-    /// The name in an expression that nothing defines; `None` when that can't be told, as with the names of a loop.
+    /// The undefined name in an expression; `None` if it is not known, like the names of a loop.
     fn undefined_in(&self, expression: &str, scope: &Value) -> Option<String> {
         let names = self.env.compile_expression(expression).ok()?.undeclared_variables(true);
         let is_undefined = |name: &String| match self.env.compile_expression(name).map(|name| name.eval(scope.clone()))
@@ -571,26 +490,17 @@ impl TemplateContext {
         let names_of = |role: &str| -> Vec<&str> {
             self.site.roles.get(role).map(|role| role.names().collect()).unwrap_or_default()
         };
-        let globals = self
-            .site
-            .doc
-            .value()
-            .get("vars")
-            .and_then(Json::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str());
         let own = scope.role.as_deref().map(names_of).unwrap_or_default();
         let known = own
             .into_iter()
-            .chain(globals)
+            .chain(self.site.variables())
             .chain(self.site.roles.keys().map(String::as_str))
             .chain(RESERVED.iter().copied());
         nearest(name, known).map(str::to_owned)
     }
 }
 
-/// What went wrong in an included template, for an error that only says that something did.
+/// The error of an included template, for one that only says that including failed.
 fn included(error: &minijinja::Error) -> &minijinja::Error {
     let mut error = error;
     while error.kind() == ErrorKind::BadInclude
@@ -601,7 +511,7 @@ fn included(error: &minijinja::Error) -> &minijinja::Error {
     error
 }
 
-/// Where `word` stands in a text, and not as a part of a longer word.
+/// The position of `word` in a text, as a whole word.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let is_whole = |(before, behind): &(&str, &str)| {
@@ -611,142 +521,17 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
     Some(before.len())
 }
 
-/// Whether there is anything to render in a value.
+/// Whether a value contains template syntax.
 pub fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
-/// `text` without its braces, when it is nothing but one expression: a blank or a line break around it makes it a text.
+/// The expression in `text`, if that is a single `{{ expression }}` without text around it.
 fn whole_expression(text: &str) -> Option<&str> {
     let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
     let inner = inner.strip_prefix('-').unwrap_or(inner);
     let inner = inner.strip_suffix('-').unwrap_or(inner);
     (!inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%")).then_some(inner.trim())
-}
-
-/// Keeps the first failure.
-fn keep_first(failed: &Mutex<Option<Error>>, error: Error) {
-    lock(failed).get_or_insert(error);
-}
-
-/// What a template sees by name.
-#[derive(Debug)]
-struct Scope {
-    world: Arc<TemplateContext>,
-    host: String,
-    role: Option<String>,
-    item: Option<Value>,
-}
-
-impl Object for Scope {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let name = key.as_str()?;
-        let world = &self.world;
-        match name {
-            "item" => return self.item.clone(),
-            "host" => return Some(world.host_value(&self.host)),
-            "hosts" => return Some(world.site.hosts.keys().map(|name| world.host_value(name)).collect()),
-            "facts" if self.host == world.host => return Some(world.facts.clone()),
-            "facts" => {
-                let why = format!("the facts of another host ({}) are not known here", self.host);
-                return Some(Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, why)));
-            }
-            "artifacts" => {
-                let versions = world.site.artifacts.iter().map(|(name, artifact)| {
-                    (name.clone(), Value::from_pairs([("version", Value::from(artifact.version.clone()))]))
-                });
-                return Some(Value::from_pairs(versions));
-            }
-            _ => {}
-        }
-        if let Some(role) = &self.role
-            && let Some(value) = world.variable(&self.host, Some(role), name)
-        {
-            return Some(value);
-        }
-        if world.site.roles.contains_key(name) {
-            return Some(Value::from_object(RoleObject {
-                world: world.clone(),
-                host: self.host.clone(),
-                role: name.to_owned(),
-            }));
-        }
-        world.variable(&self.host, None, name)
-    }
-}
-
-/// The variables of a role for a host: `etcd.client_port`.
-#[derive(Debug)]
-struct RoleObject {
-    world: Arc<TemplateContext>,
-    host: String,
-    role: String,
-}
-
-impl Object for RoleObject {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.world.variable(&self.host, Some(&self.role), key.as_str()?)
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let role = self.world.site.roles.get(&self.role);
-        Enumerator::Values(role.into_iter().flat_map(|role| role.names()).map(Value::from).collect())
-    }
-}
-
-/// The hosts of a list that have `name` among their `attribute`.
-fn having(hosts: Vec<Value>, attribute: &str, name: &str) -> std::result::Result<Vec<Value>, minijinja::Error> {
-    let mut found = Vec::new();
-    for host in hosts {
-        if let Some(one) = host.downcast_object_ref::<HostObject>() {
-            if one.has(attribute, name) {
-                found.push(host);
-            }
-            continue;
-        }
-        let has = host.get_attr(attribute)?;
-        if has.is_undefined() {
-            return Err(functions::invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
-        }
-        if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
-            found.push(host);
-        }
-    }
-    Ok(found)
-}
-
-/// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.
-#[derive(Debug)]
-pub(super) struct HostObject {
-    world: Arc<TemplateContext>,
-    name: String,
-}
-
-impl HostObject {
-    /// Whether its `groups` or `roles` have this name.
-    pub(super) fn has(&self, list: &str, name: &str) -> bool {
-        let Some(host) = self.world.site.hosts.get(&self.name) else { return false };
-        let names = if list == "groups" { &host.groups } else { &host.roles };
-        names.iter().any(|one| one == name)
-    }
-}
-
-impl Object for HostObject {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let host = self.world.site.hosts.get(&self.name)?;
-        Some(match key.as_str()? {
-            "name" => Value::from(self.name.clone()),
-            "address" => Value::from(host.address.to_string()),
-            "groups" => host.groups.iter().cloned().collect(),
-            "roles" => host.roles.iter().cloned().collect(),
-            "vars" => self.world.scope(&self.name, None, None),
-            _ => return None,
-        })
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
-    }
 }
 
 #[cfg(test)]
@@ -800,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_macros_lead_as_deep_as_allowed_and_no_deeper() {
+    fn variables_and_macros_nest_as_deep_as_allowed_and_no_deeper() {
         let deep = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% else %}{{ NEXT }}{% endif %}{% endmacro %}{{ m(24) }}";
         assert_eq!(resolved(&chain(32, deep), "{{ v1 }}"), Ok(1), "the stack is large enough");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What a host knows of itself, for templates and conditions.
+//! Facts of a host, for templates and conditions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,16 +18,16 @@ use crate::host::{Host, firewalld_age, meminfo};
 use crate::site::HostVars;
 use crate::template::merge;
 
-/// What `selinux` can be.
+/// The values of `selinux`.
 const SELINUX: [&str; 3] = ["enforcing", "permissive", "disabled"];
 
-/// What `cgroup` can be.
+/// The values of `cgroup`.
 const CGROUP: [&str; 4] = ["v1", "hybrid", "v2", "unknown"];
 
-/// What `package_manager` can be.
+/// The values of `package_manager`.
 const PACKAGE_MANAGER: [&str; 7] = ["apt", "dnf", "yum", "microdnf", "zypper", NO_PACKAGE_MANAGER, ""];
 
-/// The package manager of a host that has none.
+/// The value of `package_manager` on a host without one.
 pub const NO_PACKAGE_MANAGER: &str = "none";
 
 /// Facts of a host; in a template `facts.NAME`.
@@ -75,7 +75,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads the running machine's.
+    /// Reads the facts of the running machine.
     pub fn of_machine(host: &Host) -> Result<Self> {
         let hostname = nix::unistd::gethostname().context(code::FACTS, || "can't ask for the host name".to_owned())?;
         let mut interfaces: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
@@ -117,8 +117,8 @@ impl Facts {
         })
     }
 
-    /// What is assumed of a host that can't be asked: its name and address, Debian 12 unless the tree says otherwise,
-    /// this machine's processor. The same for the same site, so that a tree comes out the same everywhere.
+    /// Assumed facts of a host: its name and address, Debian 12 unless the tree says otherwise, this machine's
+    /// processor. They depend only on the site, so that a tree is the same everywhere.
     pub fn assumed(name: &str, address: IpAddr, tree: Option<&Host>) -> Result<Self> {
         let os = tree.map(|host| Os::of(&host.root)).transpose()?.filter(|os| !os.id.is_empty());
         let firewalld = tree.map(|host| firewalld_age::installed(&host.root)).transpose()?.unwrap_or_default();
@@ -142,16 +142,16 @@ impl Facts {
 }
 
 impl Facts {
-    /// These, with some that `doc` has in the table at `at` in their place.
+    /// Replaces some facts by those in the table at `at` in `doc`.
     pub fn with(self, doc: &Doc, at: &[String], some: &Map<String, Value>) -> Result<Self> {
         let mut some = some.clone();
-        // of another system than the assumed one, nothing of that holds
+        // for another system, none of the assumed details apply
         if let Some(Value::Object(os)) = some.get_mut("os")
             && (os.contains_key("id") || os.contains_key("family"))
         {
-            let said = |key: &str| os.get(key).and_then(Value::as_str).map(str::to_owned);
-            let id = said("id").or_else(|| said("family")).unwrap_or_default();
-            let family = said("family").unwrap_or_else(|| Os::family_of(&id).to_owned());
+            let text_of = |key: &str| os.get(key).and_then(Value::as_str).map(str::to_owned);
+            let id = text_of("id").or_else(|| text_of("family")).unwrap_or_default();
+            let family = text_of("family").unwrap_or_else(|| Os::family_of(&id).to_owned());
             for (key, value) in [("id", id), ("family", family), ("version", String::new()), ("variant", String::new())]
             {
                 os.entry(key).or_insert_with(|| value.into());
@@ -161,18 +161,18 @@ impl Facts {
         doc.read_at(at, merge(own, &Value::Object(some))).map(Self::completed)
     }
 
-    /// These, with what follows from the system where nobody has looked.
+    /// Adds what follows from the system.
     fn completed(self) -> Self {
         let image = if self.image == Image::None { Image::of_system(&self.os) } else { self.image };
         Self { image, ..self }
     }
 
-    /// The file of a site that a host's facts are recorded in.
+    /// The file in a site with the recorded facts of a host.
     pub fn file_of(name: &str) -> String {
         format!("facts/{name}.toml")
     }
 
-    /// What `kpull facts` told on the host, in `facts/NAME.toml` beside the site; else what is assumed of it.
+    /// The recorded facts of a host, in `facts/NAME.toml` in the site; assumed facts if there are none.
     pub fn recorded(site: Option<&Path>, name: &str, address: IpAddr) -> Result<Self> {
         let file = Self::file_of(name);
         match site.map(|dir| read_if_there(dir, &file)).transpose()?.flatten() {
@@ -184,7 +184,7 @@ impl Facts {
         }
     }
 
-    /// Files beside a site that hold facts of none of its hosts, each in a sentence.
+    /// Files in `facts/` that belong to no host, each in a sentence.
     #[expect(clippy::disallowed_methods, reason = "an operator's own command")]
     pub fn stray(site: &Path, hosts: &BTreeMap<String, HostVars>) -> Result<Vec<String>> {
         let dir = site.join("facts");
@@ -218,17 +218,17 @@ impl Facts {
     }
 }
 
-/// What a host's control groups are told as in facts that were recorded before there was this one.
+/// The value of `cgroup` in recorded facts without it.
 fn unknown() -> String {
     "unknown".to_owned()
 }
 
-/// The boot that is told in facts that were recorded without one.
+/// The value of `boot_id` in recorded facts without it.
 fn no_boot() -> String {
     "00000000-0000-0000-0000-000000000000".to_owned()
 }
 
-/// Facts in a file were read from a machine, unless it says otherwise.
+/// Recorded facts are from a running machine, unless they say otherwise.
 fn yes() -> bool {
     true
 }
@@ -263,8 +263,7 @@ fn arch_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
     }
 }
 
-/// Which control groups the host has. As container runtimes do, it asks for the file systems at the places that systemd mounts
-/// them at.
+/// The version of control groups, from the file systems at the paths where systemd mounts them, as container runtimes do.
 fn cgroup(host: &Host) -> Result<&'static str> {
     let is = |path: &str, wanted| Ok::<_, Error>(host.root.file_system(Path::new(path))? == Some(wanted));
     Ok(match () {
@@ -279,7 +278,7 @@ fn arch() -> String {
     arch_by_go(std::env::consts::ARCH).to_owned()
 }
 
-/// Go's name for a processor that the kernel, or a distribution, has another one for.
+/// Go's name for a processor.
 fn arch_by_go(name: &str) -> &str {
     match name {
         "x86_64" => "amd64",
@@ -294,7 +293,7 @@ mod tests {
     use crate::document::Files;
 
     #[test]
-    fn a_tree_s_os_release_tells_the_family() {
+    fn the_family_comes_from_the_os_release_of_a_tree() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("etc")).unwrap();
         std::fs::write(
@@ -311,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_tells_its_memory_and_boot() {
+    fn facts_of_the_machine_have_its_memory_and_boot() {
         let facts = Facts::of_machine(&Host::open(Path::new("/")).unwrap()).unwrap();
         assert!(facts.memory > 0 && facts.cores > 0 && facts.boot_id.len() == 36, "{facts:?}");
     }
 
     #[test]
-    fn facts_that_were_recorded_without_control_groups_say_that_nobody_has_looked() {
+    fn facts_that_were_recorded_without_control_groups_say_unknown() {
         let site = tempfile::tempdir().unwrap();
         let assumed =
             Facts { cgroup: "v2".to_owned(), ..Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), None).unwrap() };
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_no_host_tells_is_an_error_at_its_place_and_files_of_no_host_are_named() {
+    fn an_impossible_fact_is_an_error_at_its_place_and_files_of_no_host_are_named() {
         let site = tempfile::tempdir().unwrap();
         let text = toml::to_string(&Facts::assumed("h", IpAddr::from([10, 0, 0, 1]), None).unwrap()).unwrap();
         std::fs::create_dir_all(site.path().join("facts")).unwrap();

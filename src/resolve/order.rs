@@ -1,4 +1,4 @@
-//! In which order resources have their turn: by phase, role and place in the file, except where one names another.
+//! The order of resources: by phase, role and place in the file, unless one names another.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result, code};
 use crate::kind::{Item, Phase};
 use crate::resolve::claims::Links;
+use crate::resolve::dangling;
 
-/// Puts items in order. `after` of an item that names nothing in the catalog is an error when a person wrote it;
-/// derived ones are only hints, and what it `needs` may be another host's. What a probe is a gate for comes after the probe,
-/// and so after all else that has no gate. A circle is an error that shows it.
+/// Sorts items. An `after` that names nothing in the catalog is an error if a role has it; derived ones are only hints, and what an
+/// item `needs` may belong to another host. What a probe is a gate for comes after the probe, and so after everything that has no
+/// gate. A circle is an error that shows it.
 pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     let before = predecessors(&items)?;
     let known: HashSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let has = |id: &str| known.contains(id);
     let mut turns: Vec<Phase> = items.iter().map(|item| item.about.turn(has)).collect();
     let mut of_sources: Vec<usize> = (0..items.len()).filter(|&at| items[at].about.is_of_source()).collect();
-    // what a source waits for, a package for instance, comes with the sources
+    // what a package source depends on, such as a package, comes with the sources
     while let Some(at) = of_sources.pop() {
         if turns[at] > Phase::Sources {
             turns[at] = Phase::Sources;
@@ -29,7 +30,7 @@ pub fn sort(items: Vec<Item>) -> Result<Vec<Item>> {
     Ok(order.into_iter().filter_map(|at| slots[at].take()).collect())
 }
 
-/// Of each item, the positions of those that come right before it because one of the two names the other, or is in the other's directory.
+/// For each item, the positions of its direct predecessors: one of the two names the other, or is in the other's directory.
 pub fn predecessors(items: &[Item]) -> Result<Vec<Vec<usize>>> {
     let index: HashMap<&str, usize> = items.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
     let links = Links::of(items);
@@ -66,7 +67,7 @@ fn topological(items: &[Item], before: &[Vec<usize>], turns: &[Phase]) -> Result
             then[first].push(at);
         }
     }
-    // items come in the order of roles and files already: their position is the second key
+    // items are already ordered by role and file: the position is the second key
     let key = |at: usize| Reverse((turns[at], at));
     let mut ready: BinaryHeap<_> = (0..items.len()).filter(|&at| waiting[at] == 0).map(key).collect();
     let mut order = Vec::with_capacity(items.len());
@@ -86,15 +87,15 @@ fn topological(items: &[Item], before: &[Vec<usize>], turns: &[Phase]) -> Result
 }
 
 fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usize) -> Error {
-    let mut way = Vec::new();
-    while !way.contains(&at) {
-        way.push(at);
-        // whoever still waits waits for somebody who still waits
+    let mut chain = Vec::new();
+    while !chain.contains(&at) {
+        chain.push(at);
+        // an item that still waits depends on another that still waits
         at = before[at].iter().copied().find(|&first| waiting[first] > 0).unwrap_or(at);
     }
-    let start = way.iter().position(|&known| known == at).unwrap_or(0);
-    let names: Vec<&str> = way[start..].iter().chain([&at]).map(|&at| items[at].id.as_str()).collect();
-    let written = way[start..]
+    let start = chain.iter().position(|&known| known == at).unwrap_or(0);
+    let names: Vec<&str> = chain[start..].iter().chain([&at]).map(|&at| items[at].id.as_str()).collect();
+    let written = chain[start..]
         .iter()
         .copied()
         .find(|&at| !items[at].after.is_empty() || !items[at].needs.is_empty())
@@ -105,12 +106,8 @@ fn circle(items: &[Item], before: &[Vec<usize>], waiting: &[usize], mut at: usiz
 }
 
 fn unknown(item: &Item, wanted: &str, index: &HashMap<&str, usize>) -> Error {
-    let error = Error::new(
-        code::UNKNOWN,
-        format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id),
-    )
-    .at(item.place.clone(), "this resource");
-    error.help_nearest(
+    let what = format!("`{}` is to come after `{wanted}`, and there is no such resource on this host", item.id);
+    dangling(item, what).help_nearest(
         wanted,
         index.keys().copied(),
         "a resource is named KIND:KEY, like `template:/etc/etcd/etcd.env`; `kpull graph` lists them",
@@ -126,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_where_packages_come_from_has_its_turn_before_packages_and_all_other_configuration_after() {
+    fn package_sources_come_before_packages_and_other_configuration_after() {
         let role = "
             [[file]]\npath = '/etc/app.conf'\ncontent = ''
             [[directory]]\npath = '/etc/app'

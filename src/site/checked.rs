@@ -1,4 +1,4 @@
-//! What a role says of variables besides their defaults: their types, and what has to be true of them.
+//! Types and assertions of a role's variables.
 
 use std::net::IpAddr;
 
@@ -34,7 +34,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// Why a value is not of this type, and what to write.
+    /// Why a value is not of this type, and what to write instead.
     pub fn refuse(self, value: &Value) -> Option<(&'static str, String)> {
         let text = value.as_str().unwrap_or_default();
         let number_to = |most: u64| value.as_u64().is_some_and(|number| number <= most);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_type_says_what_a_value_lacks_and_what_to_write() {
+    fn each_type_reports_what_is_wrong_with_a_value_and_what_to_write() {
         for (kind, good, bad) in [
             (Type::Text, json!("x"), json!(1)),
             (Type::Lines, json!("x\ny"), json!(1)),

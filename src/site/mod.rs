@@ -1,4 +1,4 @@
-//! What people write: TOML files as types that know file, line and column.
+//! The files of a site, as types that know file, line and column.
 
 mod checked;
 mod role;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result, code, nearest};
 use crate::pki::{AuthorityFields, bad_authority};
 use crate::secret::Recipient;
 
-/// A site: everything that its people wrote, parsed and checked as far as that can be done without a host.
+/// A site: all its files, parsed and checked as far as possible without a host.
 #[derive(Debug)]
 pub struct Site {
     /// Its name, which a host is enrolled to.
@@ -37,11 +37,11 @@ pub struct Site {
     pub hosts: BTreeMap<String, HostVars>,
     /// Pinned artifacts by name.
     pub artifacts: BTreeMap<String, Artifact>,
-    /// The keys of its people, who every secret is encrypted to.
+    /// The operators' keys, which every secret is encrypted to.
     pub operators: Vec<Recipient>,
     /// Authorities and key pairs by name.
     pub pki: BTreeMap<String, AuthorityFields>,
-    /// Which hosts take a new release first; every host at once when left out.
+    /// Which hosts get a new release first; all at once if left out.
     pub rollout: Option<Rollout>,
     /// The files themselves, for templates and contents.
     pub files: Files,
@@ -128,18 +128,18 @@ pub(crate) struct HostFile {
     vars: Map<String, Value>,
 }
 
-/// Names that templates know already, so that no variable may take them.
+/// Names that templates define, so that no variable can have them.
 pub const RESERVED: &[&str] =
     &["host", "hosts", "facts", "artifacts", "item", "loop", "make_kubeconfig", "pki_file", "secret", "self"];
 
-/// Whether something of a site may be called this: a file's name, which needs no quotes in templates.
+/// Whether it is a valid name in a site: a file name that needs no quotes in templates.
 pub fn is_plain_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !name.is_empty() && name.len() <= 200 && name.chars().all(is_plain) && !name.starts_with(['.', '-'])
 }
 
 impl Site {
-    /// Reads a whole site. All errors that are found are told together.
+    /// Reads a whole site. All errors are reported together.
     pub fn load(files: Files) -> Result<Self> {
         let doc = files.doc("site.toml")?.ok_or_else(|| {
             Error::new(code::SITE, "there is no site.toml")
@@ -191,7 +191,7 @@ impl Site {
         Ok(site)
     }
 
-    /// What is wrong with the hosts that get keys of `[pki.NAME]`: those that the site does not have.
+    /// An error for each unknown host in `key_hosts`.
     fn check_key_hosts(&self, hosts: &BTreeMap<String, HostVars>) -> Vec<Error> {
         let mut errors = Vec::new();
         for (name, fields) in &self.pki {
@@ -203,13 +203,17 @@ impl Site {
         errors
     }
 
-    /// One host; an error with the nearest name when the site has no such host.
+    /// The names of the variables of the whole site.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let vars = self.doc.value().get("vars").and_then(Value::as_object);
+        vars.into_iter().flatten().map(|(name, _)| name.as_str())
+    }
+
+    /// A host; an error with the nearest name if the site has no such host.
     pub fn find_host(&self, name: &str) -> Result<&HostVars> {
         self.hosts.get(name).ok_or_else(|| {
-            let error = Error::new(
-                code::SITE,
-                format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name),
-            );
+            let what = format!("the site `{}` has no host `{name}`: there is no host_vars/{name}.toml", self.name);
+            let error = Error::new(code::SITE, what);
             match nearest(name, self.hosts.keys().map(String::as_str)) {
                 Some(near) => {
                     error.help(format!("did you mean `{near}`? A host is what `--host` or `host =` in kpull.toml says"))
@@ -257,24 +261,24 @@ impl Site {
         Ok(HostVars { doc, address: read.address, groups: read.groups, roles, recipients })
     }
 
-    /// `role` behind everything that it requires. Circles have been refused before.
+    /// Adds `role` after everything that it requires. Circles are already refused.
     fn add_with_required(&self, role: &str, roles: &mut Vec<String>) {
-        let mut way = vec![(role, 0)];
-        while let Some((role, next)) = way.last_mut() {
+        let mut stack = vec![(role, 0)];
+        while let Some((role, next)) = stack.last_mut() {
             let requires = self.roles.get(*role).map(|found| found.requires.as_slice()).unwrap_or_default();
             if roles.iter().any(|known| known == *role) {
-                way.pop();
+                stack.pop();
             } else if let Some(required) = requires.get(*next) {
                 *next += 1;
-                way.push((required, 0));
+                stack.push((required, 0));
             } else {
                 roles.push((*role).to_owned());
-                way.pop();
+                stack.pop();
             }
         }
     }
 
-    /// Whether there is such a role, be it one that can't be read: that is told already, and once is enough.
+    /// Whether the role exists, even if it can't be read: that is already reported.
     fn has_role(&self, name: &str) -> bool {
         self.roles.contains_key(name) || !self.files.children(&format!("roles/{name}")).is_empty()
     }
@@ -295,7 +299,7 @@ impl Site {
         errors
     }
 
-    /// What is wrong with the roles that `name` requires: one that isn't there, or a circle.
+    /// An unknown role that `name` requires, or a circle.
     fn check_requires(&self, name: &str) -> Option<Error> {
         let role = self.roles.get(name)?;
         let path = |index: usize| ["requires".to_owned(), index.to_string()];
@@ -303,46 +307,40 @@ impl Site {
         {
             return Some(unknown_name("role", missing, self.roles.keys(), &role.doc, &path(index)));
         }
-        // every role is looked at once, and on a way of our own rather than the stack's: there may be many
+        // every role is visited once, without recursion: there may be many
         let mut seen = BTreeSet::new();
-        let mut way = vec![(role, 0)];
-        while let Some((role, next)) = way.last_mut() {
+        let mut stack = vec![(role, 0)];
+        while let Some((role, next)) = stack.last_mut() {
             let (role, index) = (*role, *next);
             let Some(required) = role.requires.get(index) else {
-                way.pop();
+                stack.pop();
                 continue;
             };
             *next += 1;
             if required == name {
-                let names: Vec<&str> = way.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
+                let names: Vec<&str> = stack.iter().map(|(role, _)| role.name.as_str()).chain([name]).collect();
                 return Some(
                     Error::new(code::SITE, format!("roles require each other in a circle: {}", names.join(" → ")))
                         .at(role.doc.place(&path(index)), "this closes the circle")
                         .help("take one `requires` away, or move what both need into a role of its own"),
                 );
             }
-            // a circle is told once, by the first of its roles
+            // a circle is reported once, for the first of its roles
             if required.as_str() > name
                 && seen.insert(required)
                 && let Some(found) = self.roles.get(required)
             {
-                way.push((found, 0));
+                stack.push((found, 0));
             }
         }
         None
     }
 
-    /// Refuses variables that nothing reads: a table named like a role holds variables which that role declares,
+    /// Refuses variables that nothing reads: a table named like a role contains variables that the role declares;
     /// anything else is a variable of the site, which `site.toml` declares.
     fn check_names(&self, doc: &Doc, at: &[String], vars: &Map<String, Value>, declares: bool) -> Vec<Error> {
         let mut errors = Vec::new();
-        let globals: Vec<&String> = self
-            .doc
-            .value()
-            .get("vars")
-            .and_then(Value::as_object)
-            .map(|vars| vars.keys().collect())
-            .unwrap_or_default();
+        let globals: Vec<&str> = self.variables().collect();
         for (name, value) in vars {
             let path = [at, std::slice::from_ref(name)].concat();
             if RESERVED.contains(&name.as_str()) {
@@ -361,8 +359,8 @@ impl Site {
                         error.help_more(&format!("the role `{name}` declares its variables in roles/{name}/role.toml")),
                     );
                 }
-            } else if !declares && !globals.contains(&name) && !self.has_role(name) {
-                let known = globals.iter().map(|name| name.as_str()).chain(self.roles.keys().map(String::as_str));
+            } else if !declares && !globals.contains(&name.as_str()) && !self.has_role(name) {
+                let known = globals.iter().copied().chain(self.roles.keys().map(String::as_str));
                 errors.push(
                     doc.unknown(&path, known)
                         .help_more("a variable of the whole site is declared under [vars] in site.toml"),
@@ -373,7 +371,7 @@ impl Site {
     }
 }
 
-/// The keys that tables of `site.toml` can have.
+/// The keys of the tables of `site.toml`.
 fn tables_of_site(path: &[String]) -> &'static [&'static str] {
     match path {
         [] => names_of::<SiteFile>(),
@@ -382,7 +380,7 @@ fn tables_of_site(path: &[String]) -> &'static [&'static str] {
     }
 }
 
-/// The keys in the list at `at`; what is no key is added to the errors.
+/// The keys in the list at `at`; adds an error for each invalid one.
 fn recipients(doc: &Doc, at: &[String], keys: &[String], errors: &mut Vec<Error>) -> Vec<Recipient> {
     let path = |index: usize| [at, &[index.to_string()]].concat();
     keys.iter().enumerate().filter_map(|(index, key)| recipient(doc, &path(index), key, errors)).collect()
@@ -422,7 +420,7 @@ fn unknown_name<'a>(
     }
 }
 
-/// The value, or `None` with the error added to the others.
+/// The value, or `None` after adding the error to `errors`.
 fn keep<T>(errors: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|error| errors.push(error)).ok()
 }
@@ -450,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_that_all_require_all_behind_them_are_looked_at_once() {
+    fn roles_that_all_require_all_after_them_are_visited_once() {
         let site = roles((0..60).map(|at| (name(at), (at + 1..60).map(name).collect()))).unwrap();
         assert_eq!(site.hosts["h"].roles, (0..60).rev().map(name).collect::<Vec<_>>());
     }
@@ -484,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_with_its_place() {
+    fn an_invalid_key_is_reported_with_its_place() {
         let host = "address = \"10.0.0.1\"\nrecipient = \"ssh-dss AAAA\"\n";
         let error = load("name = \"s\"\n", host).unwrap_err();
         assert_eq!(error.place().unwrap().to_string(), "host_vars/h1.toml:2:13");

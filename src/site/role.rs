@@ -20,9 +20,9 @@ pub struct Role {
     pub name: String,
     /// `role.toml`.
     pub doc: Doc,
-    /// What it is for, in a sentence.
+    /// Its purpose, in a sentence.
     pub summary: String,
-    /// Roles that a host with this one has too, before it.
+    /// Roles that come before it on a host.
     pub requires: Vec<String>,
     /// Variables that a site, group or host has to set.
     pub required: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Role {
     pub vars: Map<String, Value>,
     /// Types of variables, its own and the site's.
     pub types: BTreeMap<String, Type>,
-    /// What has to be true.
+    /// Its assertions.
     pub asserts: Vec<Assert>,
     /// Its resources, in the order of the file.
     pub entries: Vec<Entry>,
@@ -94,7 +94,7 @@ pub(crate) struct Common {
 /// The fields that every kind has.
 const COMMON: &[&str] = &["when", "for_each", "after", "needs"];
 
-/// The keys that tables of a role can have.
+/// The keys of the tables of a role.
 fn tables(path: &[String]) -> &'static [&'static str] {
     match path {
         [] => names_of::<Head>(),

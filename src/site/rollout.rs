@@ -1,4 +1,4 @@
-//! `[rollout]` in `site.toml`: which hosts take a new release first, and when the others may.
+//! `[rollout]` in `site.toml`: which hosts get a new release first, and when the others follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ pub struct Rollout {
     /// How many hosts of a wave may be on their way to a new release at once; one when left out, and as many as `fleetlock`
     /// lets when that is there.
     at_once: Option<Share>,
-    /// How many hosts may be unwell until no other host takes the release; none when left out.
+    /// How many hosts may be unhealthy before no other host gets the release; none when left out.
     #[serde(default)]
     pub failures: usize,
-    /// How long all hosts of a wave have to be well before the next wave begins; no time when left out.
+    /// How long all hosts of a wave must be healthy before the next wave begins; no time when left out.
     soak: Option<HumanDuration>,
     /// Who is asked, host by host, besides; nobody when left out.
     pub fleetlock: Option<FleetLock>,
@@ -81,7 +81,7 @@ impl TryFrom<Written> for Share {
 }
 
 impl Share {
-    /// How many that is of `all`.
+    /// The number of hosts out of `all`.
     pub fn of(self, all: usize) -> usize {
         match self {
             Self::Hosts(count) => count.min(all),
@@ -90,24 +90,24 @@ impl Share {
     }
 }
 
-/// A wave as it comes out for the hosts that a site has.
+/// A wave with its hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wave<'a> {
     /// Its hosts, in their order.
     pub hosts: Vec<&'a str>,
-    /// How many of them may be on their way at once.
+    /// How many of them may update at once.
     pub at_once: usize,
-    /// How long they have to be well before the next wave begins.
+    /// How long they must be healthy before the next wave begins.
     pub soak: jiff::SignedDuration,
 }
 
 impl Rollout {
-    /// Whether a host of these has to read how others are before it may go.
+    /// Whether hosts must read the status of others before they update.
     pub fn needs_status(&self, hosts: &BTreeMap<String, HostVars>) -> bool {
         self.waves(hosts).first().is_none_or(|wave| wave.at_once != hosts.len())
     }
 
-    /// The waves, none of them empty. Every host is in exactly one.
+    /// The waves, without empty ones. Every host is in exactly one.
     pub fn waves<'a>(&self, hosts: &'a BTreeMap<String, HostVars>) -> Vec<Wave<'a>> {
         let rest = WaveFields::default();
         let mut taken = BTreeSet::new();
@@ -129,7 +129,7 @@ impl Rollout {
         waves
     }
 
-    /// Finds what can't be meant: hosts and groups that are not there, an address that is none.
+    /// An error for each unknown host or group, and for an invalid address.
     pub fn check<'a>(
         &self,
         doc: &Doc,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
+    fn an_error_has_its_place() {
         for (text, why) in [
             ("[rollout]\n[[rollout.wave]]\nhosts = [\"a9\"]\n", "there is no host `a9`"),
             ("[rollout]\n[[rollout.wave]]\ngroups = [\"wep\"]\n", "there is no group `wep`"),

@@ -1,5 +1,5 @@
-//! How deep the values of templates may be. The engine goes through a value by calling itself for what is in it (to write, compare, or
-//! free it), so what a variable is set to stays shallow: else a loop over `{% set ns.v = [ns.v] %}`, or a namespace that has itself in it, would take all of a
+//! Limits the depth of values in templates. The engine processes values recursively (to write, compare, or free them), so variables
+//! must stay shallow: otherwise a loop over `{% set ns.v = [ns.v] %}`, or a namespace that contains itself, would overflow a
 //! thread's stack.
 
 use std::cell::Cell;
@@ -8,9 +8,9 @@ use std::thread;
 use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
-/// Lists and maps inside of one another that a variable may have.
+/// The deepest nesting of lists and maps in a variable.
 const DEEPEST: usize = 64;
-/// Entries of the value of one expression, with all that are in them.
+/// The most entries in the value of an expression, at all levels.
 const ENTRIES: u64 = 1 << 21;
 /// Entries that cost one step.
 const A_STEP: u64 = 16;
@@ -26,10 +26,10 @@ pub(crate) const OF_NAMESPACE: &str = "kept_in_a_namespace";
 /// Adds those filters.
 pub(crate) fn add(env: &mut Environment<'static>) {
     env.add_filter(OF_VARIABLE, |state: &State<'_, '_>, value: Value| kept(state, value));
-    env.add_filter(OF_NAMESPACE, |state: &State<'_, '_>, value: Value| paid(state, &value));
+    env.add_filter(OF_NAMESPACE, |state: &State<'_, '_>, value: Value| charged(state, &value));
 }
 
-/// What the value of an expression is as data, if it is not deeper than it may be.
+/// The value of an expression as plain data, unless it is nested too deep.
 pub(crate) fn checked(value: &Value) -> Result<Value, Error> {
     let left = Cell::new(ENTRIES);
     plain(value, 0, &|| {
@@ -38,7 +38,7 @@ pub(crate) fn checked(value: &Value) -> Result<Value, Error> {
     })
 }
 
-/// What to do about an error of these.
+/// What to do about an error of this module.
 pub(crate) fn advice(detail: &str) -> Option<&'static str> {
     if detail.starts_with(TOO_DEEP) {
         return Some("keep what belongs to it beside it, in a list of its own, and not one inside of the other");
@@ -48,7 +48,7 @@ pub(crate) fn advice(detail: &str) -> Option<&'static str> {
         .then_some("set a variable to it, or keep the data that is in it: texts, numbers, lists and maps")
 }
 
-/// Does something that resolves, with as much stack as that may need.
+/// Runs `work` in a thread with enough stack to resolve.
 pub fn with_room<T: Send>(work: impl Fn() -> T + Sync) -> T {
     thread::scope(|scope| match thread::Builder::new().stack_size(STACK).spawn_scoped(scope, &work) {
         Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -59,12 +59,12 @@ pub fn with_room<T: Send>(work: impl Fn() -> T + Sync) -> T {
 const TOO_DEEP: &str = "a value is nested more than";
 const NO_DATA: &str = "a namespace, a macro or a loop";
 
-/// A namespace, macro or loop is kept as it is, so that it goes on being one.
+/// The value of a variable; namespaces, macros and loops stay what they are.
 fn kept(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
-    if is_of_the_engine(&value) { Ok(value) } else { paid(state, &value) }
+    if is_of_the_engine(&value) { Ok(value) } else { charged(state, &value) }
 }
 
-fn paid(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+fn charged(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     let count = Cell::new(0_u64);
     plain(value, 0, &|| {
         count.set(count.get() + 1);
@@ -72,8 +72,8 @@ fn paid(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     })
 }
 
-/// The same value with nothing behind it that is looked up or made later. `pay` is called for each entry.
-fn plain(value: &Value, depth: usize, pay: &dyn Fn() -> Result<(), Error>) -> Result<Value, Error> {
+/// The value as plain data, without anything lazy. `pay` is called for each entry.
+fn plain(value: &Value, depth: usize, charge: &dyn Fn() -> Result<(), Error>) -> Result<Value, Error> {
     let is_list = match value.kind() {
         ValueKind::Seq | ValueKind::Iterable => true,
         ValueKind::Map if is_looked_up(value) => return Ok(value.clone()),
@@ -87,7 +87,7 @@ fn plain(value: &Value, depth: usize, pay: &dyn Fn() -> Result<(), Error>) -> Re
     if depth >= DEEPEST {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("{TOO_DEEP} {DEEPEST} times in lists and maps")));
     }
-    let inner = |item: Value| pay().and_then(|()| plain(&item, depth + 1, pay));
+    let inner = |item: Value| charge().and_then(|()| plain(&item, depth + 1, charge));
     if !is_list {
         let entry = |key: Value| Ok((key.clone(), inner(value.get_item(&key)?)?));
         return Ok(Value::from_pairs(value.try_iter()?.map(entry).collect::<Result<Vec<_>, Error>>()?));
@@ -99,12 +99,23 @@ fn plain(value: &Value, depth: usize, pay: &dyn Fn() -> Result<(), Error>) -> Re
     })
 }
 
-/// Whether a value is an object of this program, which is looked up when it is asked for: a host, a role, what a template sees by name.
+/// Whether `test` holds for a value or for one in it, or lists and maps in it are nested deeper than `depth`. What is looked up is not
+/// opened.
+pub(crate) fn any_in(value: &Value, depth: usize, test: &dyn Fn(&Value) -> bool) -> bool {
+    let in_item = |item: &Value| depth == 0 || any_in(item, depth - 1, test);
+    let is_map = value.kind() == ValueKind::Map;
+    let is_open = is_map && !is_looked_up(value) || matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    let mut items = value.try_iter().ok().filter(|_| is_open).into_iter().flatten();
+    test(value)
+        || items.any(|item| in_item(&item) || is_map && value.get_item(&item).is_ok_and(|value| in_item(&value)))
+}
+
+/// Whether a value is an object of this program that is looked up on demand: a host, a role, a scope.
 pub(crate) fn is_looked_up(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().starts_with(concat!(env!("CARGO_PKG_NAME"), "::")))
 }
 
-/// Whether a value is something that the engine works with and no data: what is in it can change, or is not seen from outside.
+/// Whether a value is an object of the engine and not data: its content can change, or is not accessible.
 fn is_of_the_engine(value: &Value) -> bool {
     let is_engines = |name: &str| name.starts_with("minijinja::vm::") || name.ends_with("::Namespace");
     value.as_object().is_some_and(|object| is_engines(object.type_name()))

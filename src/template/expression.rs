@@ -1,4 +1,4 @@
-//! The template language with its limits, and expressions that are asked long after a host was resolved.
+//! The template language with its limits, and expressions that are evaluated long after a host was resolved.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,22 +10,22 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use crate::error::nearest;
 use crate::template::{depth, functions};
 
-/// Steps that one template or expression may take; text that it makes counts too, 64 bytes a step.
+/// The most steps of a template or expression; 64 bytes of output count as one step.
 const STEPS: u64 = 1 << 20;
-/// How deep a template may include and call: about 15 templates or 25 macros. Together with the depth of variables it has
-/// to fit into a thread's stack.
+/// How deep a template may include and call: about 15 templates or 25 macros. With the depth of variables it must fit
+/// into a thread's stack.
 const RECURSION: usize = 160;
-/// Operators that one expression may have: the engine reads `a.b.c` as one inside the other, each with its part of the stack. Ten
-/// times as many fit.
+/// The most operators of an expression: the engine parses `a.b.c` recursively, each with its part of the stack. Ten times as
+/// many fit.
 const OPERATORS: usize = 2000;
-/// How many brackets an expression may have open at once, and filters, together: each may put what it is given into one more list.
+/// The most open brackets and filters of an expression, together: each can add a level of nesting.
 pub(crate) const NESTING: usize = 64;
-/// How often a template may say `elif`: the engine reads each as inside of the one before.
+/// The most `elif` of a template: the engine parses each inside the one before.
 const BRANCHES: usize = 500;
 
 static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(language);
 
-/// An environment with the rules, limits, functions and filters that hold everywhere.
+/// An environment with the common rules, limits, functions and filters.
 pub(crate) fn language() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -38,12 +38,12 @@ pub(crate) fn language() -> Environment<'static> {
     env
 }
 
-/// Why something took too long, in words.
+/// The reason for running out of steps.
 pub(crate) fn too_long() -> String {
     format!("it takes more than {STEPS} steps, or makes more than {} MiB of text", STEPS >> 14)
 }
 
-/// The expression, if the engine can be asked to read it.
+/// The expression, if it is within the limits.
 pub(crate) fn checked(expression: &str) -> Result<&str, minijinja::Error> {
     let signs = expression.matches(['|', '.', '~', '+', '-', '*', '/', '%', '(', '[', '<', '>', '=', '!']).count();
     let is_operator = |word: &&str| ["not", "and", "or", "in", "is", "if", "else"].contains(word);
@@ -63,7 +63,7 @@ pub(crate) fn checked(expression: &str) -> Result<&str, minijinja::Error> {
     }
 }
 
-/// How many brackets of an expression are open at once, at most, and how many filters it has.
+/// The most open brackets of an expression plus the number of its filters.
 fn nesting(expression: &str) -> usize {
     let (mut deepest, mut filters) = (0, 0);
     for (_, c, depth) in outside_quotes(expression) {
@@ -73,7 +73,7 @@ fn nesting(expression: &str) -> usize {
     deepest + filters
 }
 
-/// Each character that is in no quotes, where it is, and how many brackets are open before it.
+/// Each character outside quotes, its position, and the number of open brackets before it.
 fn outside_quotes(text: &str) -> impl Iterator<Item = (usize, char, usize)> {
     let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
     text.char_indices().filter_map(move |(at, c)| {
@@ -97,7 +97,7 @@ fn outside_quotes(text: &str) -> impl Iterator<Item = (usize, char, usize)> {
     })
 }
 
-/// A template as the engine is given it: [`checked`] for each expression, and with a check of all that it sets.
+/// A template for the engine: within the limits, and with a check of every `set`.
 pub(crate) fn checked_template(text: &str) -> Result<Cow<'_, str>, minijinja::Error> {
     let added = additions(text)?;
     if added.is_empty() {
@@ -113,8 +113,8 @@ pub(crate) fn checked_template(text: &str) -> Result<Cow<'_, str>, minijinja::Er
     Ok(Cow::Owned(out))
 }
 
-/// What the engine is given besides what is written in a template, and at which bytes of it. Finds expressions as the engine does: behind what begins one, up to
-/// what ends it outside of quotes and brackets, and not in a comment or a raw block. What stands in quotes counts too.
+/// The additions to a template for the engine, with their byte positions. Finds expressions as the engine does: from an opening
+/// delimiter to the closing one outside quotes and brackets, and not in comments or raw blocks.
 fn additions(text: &str) -> Result<Vec<(usize, String)>, minijinja::Error> {
     let (mut rest, mut branches, mut added) = (text, 0, Vec::new());
     while let Some((mark, behind)) = marked(rest) {
@@ -142,7 +142,7 @@ fn additions(text: &str) -> Result<Vec<(usize, String)>, minijinja::Error> {
     }
 }
 
-/// What the first mark in a text is (`{`, `%` or `#` behind a `{`), and what is behind it.
+/// The first delimiter in a text (`{`, `%` or `#` after a `{`), and the text after it.
 fn marked(text: &str) -> Option<(char, &str)> {
     let mut rest = text;
     loop {
@@ -155,14 +155,14 @@ fn marked(text: &str) -> Option<(char, &str)> {
     }
 }
 
-/// What is behind a tag with nothing but this name; `None` when there is none.
+/// The text after a tag that is only this name; `None` if there is none.
 fn behind_tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let sign = ['-', '+'];
     let name = text.strip_prefix(sign).unwrap_or(text).trim_ascii_start().strip_prefix(name)?.trim_ascii_start();
     name.strip_prefix(sign).unwrap_or(name).strip_prefix("%}")
 }
 
-/// What is behind the end of a raw block.
+/// The text after the end of a raw block.
 fn behind_raw(text: &str) -> &str {
     let mut rest = text;
     while let Some((_, behind)) = rest.split_once("{%") {
@@ -174,7 +174,7 @@ fn behind_raw(text: &str) -> &str {
     ""
 }
 
-/// A text up to the end of the expression that it begins with, and what is behind that.
+/// The expression at the start of a text, and the text after it.
 fn leading_expression<'a>(text: &'a str, end: &str) -> (&'a str, &'a str) {
     let is_end = |at: usize| text.get(at..).is_some_and(|rest| rest.starts_with(end));
     match outside_quotes(text).find(|(at, _, depth)| *depth == 0 && is_end(*at)) {
@@ -183,8 +183,8 @@ fn leading_expression<'a>(text: &'a str, end: &str) -> (&'a str, &'a str) {
     }
 }
 
-/// What the tag with this inside has to be given so that what it sets is checked ([`depth`]): at which bytes of it, and what. Nothing when it sets nothing, or a
-/// block of text.
+/// The additions to a tag that check what it sets ([`depth`]), with their positions in it. None if it sets nothing, or a block
+/// of text.
 fn checks(inside: &str) -> Vec<(usize, String)> {
     let sign = ['-', '+'];
     let start = inside.strip_prefix(sign).unwrap_or(inside).trim_start();
@@ -208,10 +208,10 @@ fn checks(inside: &str) -> Vec<(usize, String)> {
     }
 }
 
-/// Where in a template something stands that [`checked_template`] was given, of what the engine was given instead.
-pub(crate) fn written(source: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+/// Converts a range in the result of [`checked_template`] to a range in its source.
+pub(crate) fn range_as_written(source: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
     let added = additions(source).unwrap_or_default();
-    let written = |at: usize| {
+    let range_as_written = |at: usize| {
         let mut before = 0;
         for (place, text) in &added {
             let start = place + before;
@@ -225,11 +225,11 @@ pub(crate) fn written(source: &str, range: std::ops::Range<usize>) -> std::ops::
         }
         at - before
     };
-    let (start, end) = (written(range.start), written(range.end));
+    let (start, end) = (range_as_written(range.start), range_as_written(range.end));
     start..end.max(start)
 }
 
-/// A condition on values that are known later: it sees those, and no variable, host or fact.
+/// A condition on values that are known later. It sees only those, and no variable, host or fact.
 pub struct Expression {
     text: String,
     compiled: minijinja::Expression<'static, 'static>,
@@ -242,8 +242,7 @@ impl std::fmt::Debug for Expression {
 }
 
 impl Expression {
-    /// Reads an expression that may use the names in `known` and has to use one of them; the error is what is wrong
-    /// with it, for people.
+    /// Parses an expression that uses only names in `known`, and at least one of them; the error is for people.
     pub fn parse(text: &str, known: &[&str]) -> Result<Self, String> {
         let compiled =
             checked(text).and_then(|text| LANGUAGE.compile_expression_owned(text.to_owned())).map_err(words)?;
@@ -252,7 +251,9 @@ impl Expression {
         if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
             let advice = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("it sees `{}`; a variable is written as `{{{{ {name} }}}}`", known.join("`, `")),
+                None => {
+                    format!("it sees `{}`; a variable is written as `{{{{ {name} }}}}`", known.join("`, `"))
+                }
             };
             return Err(format!("`{name}` is not known in it: {advice}"));
         }
@@ -262,17 +263,17 @@ impl Expression {
         }
     }
 
-    /// As it is written.
+    /// Its text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it uses this name.
+    /// Whether it uses a name.
     pub fn uses(&self, name: &str) -> bool {
         self.names().contains(name)
     }
 
-    /// Whether it holds for these values; the error is why that can't be told, for people.
+    /// Evaluates it for these values; the error is for people.
     pub fn holds(&self, values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<bool, String> {
         let value = self.compiled.eval(Value::from_pairs(values)).map_err(words)?;
         bool::try_from(value.clone()).map_err(|_| format!("it is neither true nor false, but a {}", value.kind()))
@@ -284,7 +285,7 @@ impl Expression {
     }
 }
 
-/// What the engine says, without the pages that it prints around it.
+/// The engine's error in one line.
 fn words(error: minijinja::Error) -> String {
     match error.kind() {
         ErrorKind::OutOfFuel => too_long(),
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_or_not_there_is_told() {
+    fn unknown_or_invalid_entries_are_reported() {
         assert_eq!(holds("json | length", "[1]"), Err("it is neither true nor false, but a number".to_owned()));
         assert!(holds("lines | length == 1", "1").unwrap_err().starts_with("undefined value"));
         assert!(holds("json.a.b == 1", "{}").unwrap_err().starts_with("undefined value"));
@@ -361,7 +362,11 @@ mod tests {
             let prepared = checked_template(&whole).unwrap();
             for word in ["nope", "last"] {
                 let (at, was) = (prepared.find(word).unwrap(), whole.find(word).unwrap());
-                assert_eq!(written(&whole, at..at + word.len()), was..was + word.len(), "{word} in {prepared}");
+                assert_eq!(
+                    range_as_written(&whole, at..at + word.len()),
+                    was..was + word.len(),
+                    "{word} in {prepared}"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What templates can call: lists of hosts, addresses and networks, quoting.
+//! Functions and filters of templates: hosts, addresses and networks, quoting.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,14 @@ use ipnet::IpNet;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use crate::template::filters;
+use crate::template::filters::{self, ip::Net};
 use crate::template::os::for_os;
 
-/// Functions, the engine's too, for a suggestion when somebody misspells one.
+/// All functions, for suggestions.
 pub const FUNCTIONS: &[&str] =
     &["interface_of", "make_kubeconfig", "pki_file", "secret", "range", "dict", "namespace", "debug"];
 
-/// Filters of ours and of the engine, but for those of [`filters`].
+/// All filters except those of [`filters`], for suggestions.
 pub const FILTERS: &[&str] = &[
     "with_role",
     "in_group",
@@ -76,7 +76,7 @@ pub const FILTERS: &[&str] = &[
     "zip",
 ];
 
-/// Tests of the engine and of ours.
+/// All tests, for suggestions.
 pub const TESTS: &[&str] = &[
     "undefined",
     "defined",
@@ -159,7 +159,7 @@ fn network(text: &str) -> Result<IpNet, Error> {
     text.parse().map_err(|_| invalid(format!("`{text}` is not a network; write it like 10.0.0.0/16")))
 }
 
-/// The address as it stands in a URL.
+/// The notation of an address in a URL.
 fn url_host(text: &str) -> Result<String, Error> {
     address(text).map(|address| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
 }
@@ -174,20 +174,20 @@ fn urls(hosts: Vec<Value>, port: u16) -> Result<Vec<String>, Error> {
     hosts.iter().map(url).collect()
 }
 
-/// A map of a list of names and values, as `zip` makes them.
+/// A map from a list of pairs, as `zip` makes them.
 fn to_map(pairs: Vec<Value>) -> Result<Value, Error> {
     let pair = |pair: &Value| Ok((pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?));
     Ok(Value::from_pairs(pairs.iter().map(pair).collect::<Result<Vec<_>, Error>>()?))
 }
 
-/// The first certificate of a file in PEM: of an authority's, while it is changed, the one that signs.
+/// The first certificate of a PEM file: during a change of an authority, the one that signs.
 fn first_pem(text: &str) -> Result<String, Error> {
     const END: &str = "-----END CERTIFICATE-----\n";
     let (first, _) = text.split_once(END).ok_or_else(|| invalid("there is no certificate in PEM"))?;
     Ok(format!("{first}{END}"))
 }
 
-/// A file that tells a Kubernetes client whom to ask and who it is: by a certificate and its key, or by a token.
+/// A kubeconfig: the server, and a certificate with its key or a token.
 fn make_kubeconfig(options: Kwargs) -> Result<String, Error> {
     let (server, ca): (String, String) = (options.get("server")?, options.get("ca")?);
     let (cert, key, token): (Option<String>, Option<String>, Option<String>) =
@@ -211,24 +211,13 @@ fn make_kubeconfig(options: Kwargs) -> Result<String, Error> {
 }
 
 /// The `n`th address of a network, the network itself being 0; a negative `n` counts from the end.
-fn cidr_host(text: String, n: i64) -> Result<String, Error> {
+fn cidr_host(text: String, n: i64) -> Result<Value, Error> {
     let net = network(&text)?;
-    let outside = || invalid(format!("{text} has no address number {n}"));
-    let (first, last, width) = match net {
-        IpNet::V4(net) => (u128::from(net.network().to_bits()), u128::from(net.broadcast().to_bits()), 32),
-        IpNet::V6(net) => (net.network().to_bits(), net.broadcast().to_bits(), 128),
-    };
-    let distance = u128::from(n.unsigned_abs());
-    let found = if n >= 0 { first.checked_add(distance) } else { last.checked_sub(distance - 1) };
-    let found = found.filter(|found| (first..=last).contains(found)).ok_or_else(outside)?;
-    Ok(match width {
-        32 => IpAddr::V4(u32::try_from(found).map_err(|_| outside())?.into()),
-        _ => IpAddr::V6(found.into()),
-    }
-    .to_string())
+    let found = Net::parse(&net.to_string()).and_then(|net| net.nth(n));
+    found.map(Net::ip).ok_or_else(|| invalid(format!("{text} has no address number {n}")))
 }
 
-/// Text of a plain value; lists, maps and `none` have none, since whatever they looked like, nobody means it.
+/// The text of a plain value; an error for lists, maps and `none`, whose notation is never meant.
 fn plain(value: &Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::Bool => Ok(value.is_true().to_string()),
@@ -237,7 +226,7 @@ fn plain(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// Writes a value into a template's text.
+/// Writes a value to the output of a template.
 fn write_plain(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
@@ -245,7 +234,7 @@ fn write_plain(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Re
     out.write_str(&plain(value)?).map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
 
-/// One argument the way systemd reads it in `ExecStart=`: quoted when needed, `%` and `$` doubled.
+/// An argument for `ExecStart=`: quoted if necessary, `%` and `$` doubled.
 fn systemd_quote(text: &str) -> Result<String, Error> {
     if text.chars().any(char::is_control) {
         return Err(invalid("an argument of a unit can't have line breaks or control characters"));
@@ -255,34 +244,29 @@ fn systemd_quote(text: &str) -> Result<String, Error> {
     Ok(if simple { escaped } else { format!("\"{}\"", escaped.replace('"', "\\\"")) })
 }
 
-/// A command line for `ExecStart=`: a program and its arguments, one a line, each quoted. Takes a list; or a map, whose
-/// entries become `--name=value`, a list as value repeated, `none` and an empty list left out.
+/// A command line for `ExecStart=`: a program and its quoted arguments, one per line. Takes a list; or a map, whose entries
+/// become `--name=value`, repeated for a list as value, and left out for `none` and an empty list.
 fn exec(arguments: Value, options: Kwargs) -> Result<String, Error> {
     let program: Option<String> = options.get("program")?;
     options.assert_all_used()?;
-    let mut words = Vec::new();
-    if let Some(program) = program {
-        words.push(systemd_quote(&program)?);
-    }
-    if arguments.kind() == ValueKind::Map {
-        for name in arguments.try_iter()? {
-            let value = arguments.get_item(&name)?;
-            match value.kind() {
-                ValueKind::None => {}
-                ValueKind::Seq | ValueKind::Iterable => {
-                    for entry in value.try_iter()? {
-                        words.push(systemd_quote(&format!("--{name}={}", plain(&entry)?))?);
-                    }
-                }
-                _ => words.push(systemd_quote(&format!("--{name}={}", plain(&value)?))?),
-            }
+    let mut words = Vec::from_iter(program);
+    for argument in arguments.try_iter()? {
+        if arguments.kind() != ValueKind::Map {
+            words.push(plain(&argument)?);
+            continue;
         }
-    } else {
-        for argument in arguments.try_iter()? {
-            words.push(systemd_quote(&plain(&argument)?)?);
+        let value = arguments.get_item(&argument)?;
+        let values = match value.kind() {
+            ValueKind::None => Vec::new(),
+            ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.collect(),
+            _ => vec![value],
+        };
+        for value in &values {
+            words.push(format!("--{argument}={}", plain(value)?));
         }
     }
-    Ok(words.join(" \\\n  "))
+    let quoted = words.iter().map(|word| systemd_quote(word));
+    Ok(quoted.collect::<Result<Vec<_>, _>>()?.join(" \\\n  "))
 }
 
 /// The network interface of this host that has `address`.
@@ -382,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kubeconfig_names_the_server_and_one_way_to_tell_who_asks() {
+    fn a_kubeconfig_names_the_server_and_one_identity() {
         let text =
             render("{{ make_kubeconfig(server='https://a:443', ca='/ca.pem', cert='/c.pem', key='/k.pem') }}").unwrap();
         let config: serde_json::Value = serde_json::from_str(&text).unwrap();

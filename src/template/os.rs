@@ -1,4 +1,4 @@
-//! What a table by systems has for the system that a host runs.
+//! The filter `for_os`: rows of a table for the system of a host.
 
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::host::os::Os;
 
-/// The rows that a table by systems may have for a system, from what holds for most systems to what holds for fewest.
+/// The row names that match a system, from the most general to the most specific.
 pub fn rows(os: &Os) -> Vec<String> {
     let Os { id, version, variant, family } = os;
     let major = version.split('.').next().unwrap_or_default();
@@ -18,14 +18,13 @@ pub fn rows(os: &Os) -> Vec<String> {
     if !variant.is_empty() {
         rows.push(format!("{id}-{variant}"));
     }
-    // where an id is the family's, or a version its major part, the first place counts
+    // duplicates, where the id is the family or the version is the major version: keep the first
     let mut seen = std::collections::HashSet::new();
     rows.retain(|row| seen.insert(row.clone()));
     rows
 }
 
-/// The filter `for_os`: of a table with a row for each system, those rows that are for this host's, merged. The row for fewest
-/// systems counts most.
+/// The filter `for_os`: merges the rows of a table that match this host's system. More specific rows win.
 pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value, Error> {
     let invalid = |why: String| Error::new(ErrorKind::InvalidOperation, why);
     if table.kind() != ValueKind::Map {
@@ -66,7 +65,7 @@ pub fn for_os(state: &State<'_, '_>, table: &Value) -> std::result::Result<Value
     })
 }
 
-/// The name that was probably meant by that of a row, when it begins with no system that is known here.
+/// The system that a misspelled row probably means, if it starts with no known system.
 fn misspelt(row: &str) -> Option<&'static str> {
     let is_of = |known: &str| row.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     if row == "default" || Os::known().any(is_of) {
@@ -74,7 +73,7 @@ fn misspelt(row: &str) -> Option<&'static str> {
     }
     let system = row.split(['-', '_']).next().unwrap_or(row).to_lowercase();
     let system = system.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    // only what can hardly be a system of its own: there are many with short names
+    // only long names: short ones may be other systems
     let is_slip = |known: &&str| system.len() > 3 && strsim::damerau_levenshtein(system, known) == 1;
     Os::known().find(|known| *known == system).or_else(|| Os::known().chain(["default"]).find(is_slip))
 }

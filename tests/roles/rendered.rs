@@ -10,7 +10,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use kpull::resolve::wishes;
+use kpull::resolve::certificate_requests;
 
 use crate::roles::made::{Made, What, facts};
 
@@ -68,7 +68,7 @@ fn contents(made: &Made, host: &str) -> Shots {
     let texts = tree.files().filter(|(path, text)| !ACCOUNTS.contains(path) && only(text).is_none());
     let mut shots: Shots = texts.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
     let mut list = String::new();
-    for (wish, _) in wishes(&made.site, host, &facts(&made.site, host, "amd64")).unwrap() {
+    for (wish, _) in certificate_requests(&made.site, host, &facts(&made.site, host, "amd64")).unwrap() {
         writeln!(list, "{}\n  authority {}", wish.name, wish.authority).unwrap();
         let organization = wish.organization.map(|name| format!("O={name}, ")).unwrap_or_default();
         writeln!(list, "  subject {organization}CN={}", wish.common_name).unwrap();

@@ -326,7 +326,7 @@ refused! {
         "roles/base/role.toml:13:10", "`firewall[0].ports[0]` can't be read: `80/tpc` is not a port: write it like \"443/tcp\" or \"2379-2380/tcp\", with 1 to 65535 and tcp, udp, sctp or dccp", "";
 
     a_command_without_a_guard: [("roles/base/role.toml", &role("[[command]]\nrun = [\"touch\", \"/x\"]"))],
-        "roles/base/role.toml:13:7", "`run` of this command can't be used: say when it is to run: set `creates`, `unless` or `only_if`", "";
+        "roles/base/role.toml:13:7", "`run` of this command can't be used: say when to run it: set `creates`, `unless` or `only_if`", "";
 
     an_invalid_account_name: [("roles/base/role.toml", &role("[[user]]\nname = \"-etcd\""))],
         "roles/base/role.toml:13:8", "`user[0].name` can't be read: `-etcd` is not an account name: it begins with `-`, `+` or `~`", "";

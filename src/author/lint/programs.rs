@@ -58,7 +58,7 @@ fn installed(host: &Host<'_>) -> BTreeSet<String> {
     let kinds = ["artifact", "file", "template", "symlink", "secret"];
     let items = host.items.iter().filter(|item| kinds.contains(&item.about.kind));
     let paths = items.flat_map(|item| item.about.paths()).map(|path| path.display().to_string());
-    let made = host.all::<Run>().filter_map(|(_, command)| command.creates.as_ref()).map(ToString::to_string);
+    let made = host.all::<Run>().filter_map(|(_, command)| command.creates()).map(ToString::to_string);
     paths.chain(made).collect()
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Place, Result, code};
 use crate::pki::{Certificate, CertificateRequest, authority_path, certificate_path, key_secret, request_path};
-use crate::resolve::{Facts, wishes};
+use crate::resolve::{Facts, certificate_requests};
 use crate::secret::name;
 use crate::site::Site;
 
@@ -120,7 +120,7 @@ pub fn survey(site: &Arc<Site>, dir: Option<&Path>, now: Timestamp) -> Result<Ve
     let mut errors = Vec::new();
     let mut standings = BTreeMap::new();
     for (host, vars) in &site.hosts {
-        match Facts::recorded(dir, host, vars.address).and_then(|facts| wishes(site, host, &facts)) {
+        match Facts::recorded(dir, host, vars.address).and_then(|facts| certificate_requests(site, host, &facts)) {
             Ok(found) => {
                 for (wish, place) in found {
                     match stand(site, host, wish, place, now) {

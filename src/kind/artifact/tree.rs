@@ -1,4 +1,4 @@
-//! Directories of archives, extracted as a whole into directories of the host: all that is in them, and nothing that is beside it.
+//! Directories of archives, extracted into directories of the host with everything in them.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,11 +15,11 @@ use crate::kind::{Claim, WatchedInput, Work};
 use crate::store::Progress;
 use crate::store::tree::Entry;
 
-/// Bytes of a file above which it is not held in memory, and written alone.
+/// The largest file that is held in memory, in bytes.
 const LARGE: u64 = 1 << 20;
-/// Directories are everybody's to look into.
+/// Everyone can read directories.
 const DIRECTORY: Access = Access { mode: 0o755, uid: None, gid: None };
-/// More changes of a sort than this are only counted.
+/// How many changes of a type are listed; more are only counted.
 const NAMED: usize = 3;
 
 /// What is extracted from one artifact.
@@ -29,21 +29,21 @@ pub(super) struct Trees {
     into: BTreeMap<String, AbsolutePath>,
     program: Ownership,
     other: Ownership,
-    /// Everything that is extracted, once that is known.
+    /// Everything that is extracted, once it is known.
     places: OnceCell<BTreeMap<PathBuf, Entry>>,
 }
 
 /// How a path differs from the archive.
 enum Difference {
-    /// Nothing is there.
+    /// It does not exist.
     Missing,
-    /// Something else is there.
+    /// It is something else.
     Other,
-    /// Only its mode or owner is another, in words.
+    /// Only its mode or owner differs, in words.
     Access(Vec<String>),
 }
 
-/// A path that differs, with what is to be there.
+/// A path that differs, and its entry in the archive.
 type Differing<'a> = (&'a Path, &'a Entry, Difference);
 
 impl Trees {
@@ -61,7 +61,7 @@ impl Trees {
         self.into.values()
     }
 
-    /// Everything that is extracted, by path; `None` while that is not known.
+    /// Everything that is extracted, by path; `None` while it is not known.
     fn places(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<&BTreeMap<PathBuf, Entry>>> {
         if self.places.get().is_none() {
             let mut known = if self.into.is_empty() { BTreeMap::new() } else { work.store.listings(pin)? };
@@ -89,7 +89,7 @@ impl Trees {
         Ok(places.keys().map(Claim::path))
     }
 
-    /// What changes when somebody touches a path.
+    /// The inputs that change with a path.
     pub(super) fn watched_inputs(
         &self,
         pin: &Pin,
@@ -102,7 +102,7 @@ impl Trees {
         })))
     }
 
-    /// Knows what is to be extracted, that it can be, and that it is here.
+    /// Lists what to extract, and fetches the archive if anything differs.
     pub(super) fn prepare(&self, pin: &Pin, work: &Work<'_>, progress: Progress<'_>) -> Result<()> {
         if self.places(pin, work)?.is_none() {
             work.store.learn_listings(pin, &self.into.keys().cloned().collect(), progress)?;
@@ -113,7 +113,7 @@ impl Trees {
         Ok(())
     }
 
-    /// What is to be done, in a few words each; and whether nothing of it is there yet.
+    /// The changes in a few words each; and whether nothing exists yet.
     pub(super) fn observe(&self, pin: &Pin, work: &Work<'_>) -> Result<(Vec<String>, bool)> {
         let Some(differences) = self.differences(pin, work)? else {
             let mut is_new = true;
@@ -152,7 +152,7 @@ impl Trees {
         if executable { &self.program } else { &self.other }
     }
 
-    /// Every path that is not as the archive has it; `None` while that is not known.
+    /// Every path that differs from the archive; `None` while that is not known.
     fn differences(&self, pin: &Pin, work: &Work<'_>) -> Result<Option<Vec<Differing<'_>>>> {
         let Some(places) = self.places(pin, work)? else { return Ok(None) };
         self.check(places, &pin.name, work)?;
@@ -188,7 +188,7 @@ impl Trees {
         Ok(Some(differences))
     }
 
-    /// That no other resource decides about a path of the archive, and that none of them is behind a link.
+    /// Checks that no other resource claims a path of the archive, and that no path is behind a link.
     fn check(&self, places: &BTreeMap<PathBuf, Entry>, name: &str, work: &Work<'_>) -> Result<()> {
         let mut directories = BTreeSet::new();
         for path in places.keys() {
@@ -200,7 +200,7 @@ impl Trees {
                 return Err(in_the_way(directory, "a directory"));
             }
         }
-        // another may call the directory by another name
+        // another resource may use another name of the directory
         let own: HashSet<String> = places.keys().map(|path| work.host.root.place_of(path)).collect();
         for item in work.catalog {
             for path in item.about.claims.iter().filter_map(Claim::any_path) {
@@ -273,7 +273,7 @@ fn write(work: &Work<'_>, size: u64, content: &mut dyn Read, places: &[(&Path, &
         match (&small, first) {
             (Some(bytes), _) => root.write(path, bytes, access)?,
             (None, first) => {
-                // a hard link is a copy of the one that was written before
+                // a hard link is a copy of the file that was written before
                 let mut copy = first.map(|first| root.file(first)).transpose()?.flatten();
                 root.write_with(path, access, |file| {
                     let copied = match &mut copy {

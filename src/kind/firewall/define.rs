@@ -1,4 +1,4 @@
-//! Services and sets of addresses of a role's own: files, which a running firewalld takes over when it reads them again.
+//! Custom services and IP sets: files, which a running firewalld loads when it reloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,7 +9,8 @@ use quick_xml::escape::escape;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{FirewallFields, HelperName, ProtocolName, ServiceName, traffic_of_service};
+use super::fields::{HelperName, ProtocolName, ServiceName};
+use super::{FirewallFields, traffic_of_service};
 use crate::document::fields::AbsolutePath;
 use crate::error::Result;
 use crate::host::firewalld::IpSet;
@@ -20,7 +21,7 @@ use crate::host::{Host, address};
 use crate::kind::file::File;
 use crate::kind::{About, Change, Claim, Fields, Phase, Resource, WatchedInput, Work};
 
-/// A service of one's own: what a zone lets in that lists its name.
+/// A custom service: what a zone allows that lists its name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServiceFields {
@@ -80,7 +81,7 @@ impl ServiceFields {
         Ok(format!("{HEAD}<service>\n  <short>{short}</short>\n{description}{inner}</service>\n"))
     }
 
-    /// Its field that came to firewalld last, and with which version.
+    /// Its newest feature, and the version of firewalld that added it.
     fn newest(&self) -> Option<(&'static str, &'static str)> {
         match (self.helpers.is_empty(), self.includes.is_empty()) {
             (false, _) => Some(("`helpers` in its services", "0.8")),
@@ -98,13 +99,13 @@ impl ServiceFields {
 
 const HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
 
-/// A set of addresses of one's own.
+/// A custom IP set.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IpSetFields {
     /// What an entry is: `hash:net` (addresses and networks) when left out; `hash:mac`, `hash:ip,port`, …
     #[serde(rename = "type", default = "hash_net")]
-    sort: SetSort,
+    set_type: SetType,
     /// Whose addresses: `ipv4` or `ipv6`; told from the entries when left out.
     family: Option<Family>,
     /// The entries. Networks that others hold are left out.
@@ -112,7 +113,7 @@ pub(super) struct IpSetFields {
     entries: Vec<String>,
     /// `hashsize`, `maxelem` and `timeout`, as ipset has them.
     #[serde(default)]
-    options: BTreeMap<SetOption, u32>,
+    options: SetOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -122,31 +123,22 @@ enum Family {
     Ipv6,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum SetOption {
-    Hashsize,
-    Maxelem,
-    Timeout,
+/// Options of a set; ipset's own values for those left out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SetOptions {
+    hashsize: Option<u32>,
+    maxelem: Option<u32>,
+    timeout: Option<u32>,
 }
 
-impl SetOption {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hashsize => "hashsize",
-            Self::Maxelem => "maxelem",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-/// A type of set that firewalld makes.
+/// A type of IP set that firewalld supports.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-struct SetSort(String);
+struct SetType(String);
 
-impl TryFrom<String> for SetSort {
+impl TryFrom<String> for SetType {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -170,26 +162,26 @@ impl TryFrom<String> for SetSort {
     }
 }
 
-fn hash_net() -> SetSort {
-    SetSort("hash:net".to_owned())
+fn hash_net() -> SetType {
+    SetType("hash:net".to_owned())
 }
 
 impl IpSetFields {
-    /// The set as firewalld has it.
+    /// The set in firewalld's form.
     fn set(self, name: &str) -> Result<IpSet, String> {
-        let parts: Vec<&str> = self.sort.0.strip_prefix("hash:").unwrap_or_default().split(',').collect();
+        let parts: Vec<&str> = self.set_type.0.strip_prefix("hash:").unwrap_or_default().split(',').collect();
         let mut family = self.family;
         let mut entries = BTreeSet::new();
         for entry in &self.entries {
             let written: Vec<&str> = entry.split(',').map(str::trim).collect();
             let why = |why: &str| format!("the entry `{entry}` of the set `{name}` {why}");
             if written.len() != parts.len() {
-                return Err(why(&format!("is not of the type {}", self.sort.0)));
+                return Err(why(&format!("is not of the type {}", self.set_type.0)));
             }
             for (part, text) in parts.iter().zip(&written) {
                 match *part {
                     "ip" | "net" => {
-                        // an address, a network, or everything from one address to another
+                        // an address, a network, or a range
                         for text in text.split('-') {
                             let net = address::network(text).ok_or_else(|| {
                                 why(&format!("has `{text}`, which is neither an address nor a network"))
@@ -215,27 +207,29 @@ impl IpSetFields {
             entries.insert(normal_entry(entry));
         }
         if let [_] = parts[..] {
-            // firewalld refuses a set in which one entry holds another
+            // firewalld refuses a set with overlapping entries
             let nets: Vec<IpNet> = entries.iter().filter_map(|entry| address::network(entry)).collect();
             let is_held = |net: IpNet| nets.iter().any(|other| *other != net && other.contains(&net));
             entries.retain(|entry| address::network(entry).is_none_or(|net| !is_held(net)));
         }
-        let timeout = self.options.get(&SetOption::Timeout).is_some_and(|seconds| *seconds > 0);
-        if timeout && !entries.is_empty() {
+        let is_timed = self.options.timeout.is_some_and(|seconds| seconds > 0);
+        if is_timed && !entries.is_empty() {
             return Err(format!(
                 "the set `{name}` has a `timeout`: its entries come while it runs, and can't be said here"
             ));
         }
-        let mut options: BTreeMap<String, String> =
-            self.options.into_iter().map(|(option, value)| (option.name().to_owned(), value.to_string())).collect();
+        let SetOptions { hashsize, maxelem, timeout } = self.options;
+        let options = [("hashsize", hashsize), ("maxelem", maxelem), ("timeout", timeout)].into_iter();
+        let options = options.filter_map(|(option, value)| Some((option.to_owned(), value?.to_string())));
+        let mut options: BTreeMap<String, String> = options.collect();
         if family == Some(Family::Ipv6) && parts != ["mac"] {
             options.insert("family".to_owned(), "inet6".to_owned());
         }
-        Ok(IpSet { sort: self.sort.0, options, entries })
+        Ok(IpSet { sort: self.set_type.0, options, entries })
     }
 }
 
-/// An entry in the one form that can be compared.
+/// An entry, normalized for comparison.
 fn normal_entry(entry: &str) -> String {
     entry.split(',').map(|part| address::normal(part.trim())).collect::<Vec<_>>().join(",")
 }
@@ -252,15 +246,15 @@ fn set_file(name: &str, set: &IpSet) -> String {
     text
 }
 
-/// A service or a set of a role's own: its file, and what of it can be changed without reading that again.
+/// A custom service or set: its file, and the changes that need no reload.
 #[derive(Debug)]
 pub struct Definition {
     key: String,
     file: File,
     name: String,
-    /// What a service lets in; nothing for a set.
+    /// What a service allows; nothing for a set.
     lets_in: Vec<Traffic>,
-    /// What of a service came to firewalld last, and with which version.
+    /// The newest feature of a service, and the version of firewalld that added it.
     newest: Option<(&'static str, &'static str)>,
     /// The set, if it is one.
     set: Option<IpSet>,
@@ -280,11 +274,11 @@ impl Definition {
         Self::new("ipset", name, &text, sensitive).map(|definition| Self { set: Some(set), ..definition })
     }
 
-    fn new(sort: &str, name: &str, text: &str, sensitive: bool) -> Result<Self, String> {
-        let path = AbsolutePath::try_from(format!("/etc/firewalld/{sort}s/{name}.xml"))?;
+    fn new(folder: &str, name: &str, text: &str, sensitive: bool) -> Result<Self, String> {
+        let path = AbsolutePath::try_from(format!("/etc/firewalld/{folder}s/{name}.xml"))?;
         let file = File::new(FirewallFields::NAME, path, text.as_bytes(), sensitive);
         Ok(Self {
-            key: format!("{sort} {name}"),
+            key: format!("{folder} {name}"),
             file,
             name: name.to_owned(),
             lets_in: Vec::new(),
@@ -293,23 +287,23 @@ impl Definition {
         })
     }
 
-    /// The service's name and what it lets in; `None` for a set.
+    /// The service's name and what it allows; `None` for a set.
     pub fn as_service(&self) -> Option<(&str, &[Traffic])> {
         self.set.is_none().then_some((&self.name, &self.lets_in))
     }
 
-    /// An error when a firewalld is too old for it.
+    /// An error if firewalld is too old for it.
     pub fn check_age(&self, age: &Age) -> Result<()> {
         self.newest.map_or(Ok(()), |(what, first)| age.check(what, first))
     }
 
-    /// What has to be done to the set as it is now: nothing to a service, which changes when firewalld reads its file again.
+    /// The edits of the set at run time; none for a service, which changes with a reload.
     fn live_edits(&self, host: &Host) -> Result<LiveEdits> {
         let Some(wanted) = self.set.as_ref().filter(|_| host.is_live()) else { return Ok(LiveEdits::default()) };
         let Some(mut have) = host.firewalld()?.ipset(&self.name)?.known() else {
             return Ok(LiveEdits { is_unknown: host.firewalld()?.life().is_some(), ..LiveEdits::default() });
         };
-        // what it is without being said
+        // the default
         if have.options.get("family").is_some_and(|family| family == "inet") {
             have.options.remove("family");
         }
@@ -319,7 +313,7 @@ impl Definition {
         let written: BTreeMap<String, String> =
             have.entries.into_iter().map(|entry| (normal_entry(&entry), entry)).collect();
         let is_new = |entry: &&String| !written.contains_key(*entry);
-        // a set with a timeout has whatever comes while it runs
+        // entries of a set with a timeout come and go at run time
         let is_timed = wanted.options.get("timeout").is_some_and(|seconds| seconds != "0");
         let is_old = |entry: &str| !is_timed && !wanted.entries.contains(entry);
         Ok(LiveEdits {
@@ -330,10 +324,10 @@ impl Definition {
     }
 }
 
-/// What differs in a set as it is now.
+/// The run-time differences of a set.
 #[derive(Debug, Default)]
 struct LiveEdits {
-    /// Whether firewalld does not know it, or as something else: it has to read its files again.
+    /// Whether firewalld does not know it, or knows it with another type: it must reload.
     is_unknown: bool,
     add: Vec<String>,
     remove: Vec<String>,
@@ -385,7 +379,7 @@ impl Resource for Definition {
     fn apply(&self, work: &Work<'_>, change: &Change) -> Result<()> {
         let host = work.host;
         if self.file.observe(work)?.is_some() {
-            // has firewalld read its files again: else it keeps the old entries as what is to hold after its next start
+            // triggers a reload: otherwise the old entries stay permanent
             return self.file.apply(work, change);
         }
         let live = self.live_edits(host)?;

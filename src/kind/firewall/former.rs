@@ -1,4 +1,4 @@
-//! What a zone had before a role spoke of it, and has again when no role does.
+//! Restores what a zone had before a role changed it.
 
 use super::own::OwnZone;
 use super::zones::{edit, etc_file, is_bound, kept_zone, parse, write_zone, zone_file};
@@ -9,28 +9,28 @@ use crate::host::firewalld::Zone;
 use crate::host::zone::{Edit, Settings, Target};
 use crate::kind::{About, Change, Claim, Fields as _, Item, Phase, Resource, Work};
 
-/// A zone as it was, as far as nothing in the catalog says otherwise.
+/// A prior setting of a zone, unless the catalog says otherwise.
 #[derive(Debug)]
 pub struct Former {
     /// The zone.
     pub zone: String,
-    /// What of it comes back.
+    /// What is restored.
     pub setting: Setting,
 }
 
-/// What of a zone comes back.
+/// What of a zone is restored.
 #[derive(Debug)]
 pub enum Setting {
-    /// That it was not there: kpull has made it.
+    /// It did not exist: kpull created it.
     Missing,
     /// Its target.
     Target(Target),
-    /// What it did not have, and loses; or had, and has again.
+    /// An element that it did not have, and loses; or had, and gets back.
     Element(Edit),
 }
 
 impl Former {
-    /// What leads from what the zone has to what it had of one element.
+    /// The edits that restore an element.
     fn edits(&self, edit: &Edit, have: &Settings, work: &Work<'_>) -> Result<Vec<Edit>> {
         let mut wanted = Settings::default();
         for other in firewalls(work.catalog) {
@@ -63,7 +63,7 @@ impl Former {
             let settings = parse(host, &etc_file(&self.zone), text)?.settings();
             return Ok(change(&edits(&settings)?));
         }
-        // a zone that has gone has nothing
+        // a removed zone has no settings
         match host.zone(&self.zone)? {
             Some(Zone { runtime: Some(runtime), permanent: Some(permanent) }) => {
                 let edits = Edits { runtime: edits(&runtime)?, permanent: edits(&permanent)? };
@@ -73,7 +73,7 @@ impl Former {
         }
     }
 
-    /// Whether something in the catalog speaks of the zone.
+    /// Whether a resource of the catalog uses the zone.
     fn is_wanted(&self, host: &Host, catalog: &[Item]) -> Result<bool> {
         let is_here = || firewalls(catalog).any(|part| part.zone_name(host).is_ok_and(|zone| zone == self.zone));
         Ok(OwnZone::is_in(host, catalog, &self.zone)? || is_here())
@@ -104,8 +104,8 @@ impl Resource for Former {
                 Ok(is_due.then(|| Change::removal("remove the zone")))
             }
             Setting::Target(target) => {
-                let is_said = OwnZone::all(host, work.catalog, zone)?.iter().any(|own| own.target.is_some());
-                if is_said || kept_zone(&host.root, zone)?.is_none() {
+                let is_set = OwnZone::all(host, work.catalog, zone)?.iter().any(|own| own.target.is_some());
+                if is_set || kept_zone(&host.root, zone)?.is_none() {
                     return Ok(None);
                 }
                 let have = zone_file(host, zone)?.settings().target;
@@ -125,7 +125,7 @@ impl Resource for Former {
             Setting::Target(target) => write_zone(host, zone, &zone_file(host, zone)?.with_target(*target))?,
             Setting::Missing => {
                 let path = etc_file(zone);
-                // firewalld's own copy of what kpull has written
+                // firewalld's backup of the file
                 host.root.remove(&path.with_extension("xml.old"))?;
                 host.root.remove(&path)?;
             }

@@ -1,10 +1,9 @@
 //! Zones that a role describes.
 //!
-//! They are files, on a running host as in a tree: every firewalld reads them alike, they are written whole, and what stood there before
-//! comes back byte for byte. A running firewalld takes them over when it reads its files again, over D-Bus and once for all of them
-//! (`Host::settle_firewall`).
+//! They are files, on a running host as in a tree: every version of firewalld reads them, they are written whole, and their prior
+//! content is restored byte for byte. A running firewalld loads them when it reloads, once for all of them (`Host::settle_firewall`).
 
-use super::zones::{etc_file, is_torn, kept_zone, mend_torn, write_zone, zone_file, zone_name, zone_traces};
+use super::zones::{etc_file, is_torn, kept_zone, repair_torn, write_zone, zone_file, zone_inputs, zone_name};
 use super::{Firewall, FirewallFields, digest, in_zone, of_zone, part_of_file};
 use crate::error::Result;
 use crate::host::Host;
@@ -13,7 +12,7 @@ use crate::host::zone::Target;
 use crate::kind::prior_state::PriorState;
 use crate::kind::{About, Change, Claim, Fields, Item, Phase, Queries, Resource, Restorable, WatchedInput, Work};
 
-/// A zone as such: by its file, with whose directory it goes in a tree.
+/// A zone as a whole, by its file.
 pub(super) fn whole_zone(zone: &str) -> Claim {
     Claim::part("zone", etc_file(zone))
 }
@@ -23,7 +22,7 @@ fn target_of(zone: &str) -> Claim {
     Claim::part("zone", format!("{} target", etc_file(zone).display()))
 }
 
-/// Whether there was such a zone.
+/// Whether the zone existed.
 pub(super) fn prior_state(zone: &str, host: &Host) -> Result<PriorState> {
     Ok(match kept_zone(&host.root, zone)? {
         Some(_) => PriorState::Same,
@@ -31,19 +30,19 @@ pub(super) fn prior_state(zone: &str, host: &Host) -> Result<PriorState> {
     })
 }
 
-/// A zone that a role describes: it is made if there is none, and has its target.
+/// A zone that a role describes: it is created if it does not exist, and has its target.
 #[derive(Debug)]
 pub struct OwnZone {
-    /// Its name; `None` for firewalld's default zone.
+    /// Its name; `None` is firewalld's default zone.
     pub zone: Option<String>,
-    /// What it does with everything else, if the role says that.
+    /// Its target, if the role sets it.
     pub target: Option<Target>,
     key: String,
     sensitive: bool,
 }
 
 impl OwnZone {
-    /// The zone of a part of it.
+    /// The zone of a part.
     pub(super) fn of(part: &Firewall) -> Self {
         let name = part.zone.as_deref().unwrap_or("default");
         let key = match part.target {
@@ -53,7 +52,7 @@ impl OwnZone {
         Self { zone: part.zone.clone(), target: part.target, key, sensitive: part.sensitive }
     }
 
-    /// Those of a catalog with this name.
+    /// The zones of a catalog with this name.
     pub(super) fn all<'a>(host: &Host, catalog: &'a [Item], zone: &str) -> Result<Vec<&'a Self>> {
         of_zone(host, catalog.iter().filter_map(Item::as_kind), zone, |own: &Self| &own.zone)
     }
@@ -66,7 +65,7 @@ impl OwnZone {
 
 impl Resource for OwnZone {
     fn about(&self) -> About {
-        // its target, if it has one: that is one [[firewall]]'s to say
+        // only one [[firewall]] can set the target
         let target = self.target.map(|_| in_zone(self.zone.as_deref().unwrap_or("default"), "target"));
         About {
             claims: target.into_iter().chain(part_of_file(self.zone.as_deref(), &self.key)).collect(),
@@ -80,18 +79,18 @@ impl Resource for OwnZone {
     }
 
     fn watched_inputs(&self, work: &Work<'_>) -> Result<Option<Vec<WatchedInput>>> {
-        zone_traces(self.zone.as_deref(), self.sensitive, work.host)
+        zone_inputs(self.zone.as_deref(), self.sensitive, work.host)
     }
 
-    fn announce(&self, wants: &mut Queries) {
-        wants.zones.insert(self.zone.clone().unwrap_or_default());
+    fn announce(&self, queries: &mut Queries) {
+        queries.zones.insert(self.zone.clone().unwrap_or_default());
     }
 
     fn observe(&self, work: &Work<'_>) -> Result<Option<Change>> {
         let host = work.host;
         let zone = zone_name(self.zone.as_deref(), host)?;
         if host.is_live() && is_torn(host, &zone)? {
-            return Ok(Some(Change::new("give its torn file back")));
+            return Ok(Some(Change::new("restore its incomplete file")));
         }
         let mut parts = Vec::new();
         let is_first = Self::all(host, work.catalog, &zone)?.first().is_none_or(|first| std::ptr::eq(*first, self));
@@ -122,7 +121,7 @@ impl Resource for OwnZone {
         let host = work.host;
         let zone = zone_name(self.zone.as_deref(), host)?;
         if host.is_live() {
-            mend_torn(host, &zone)?;
+            repair_torn(host, &zone)?;
         }
         let file = zone_file(host, &zone)?;
         let have = file.settings().target;

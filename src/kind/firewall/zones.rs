@@ -1,4 +1,4 @@
-//! Zones as firewalld keeps them: their files, and a running firewalld's own settings.
+//! Zones in firewalld's files and in a running firewalld.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,14 +30,14 @@ pub(super) fn edit(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Se
     loop {
         let before = host.firewalld()?.life();
         match edit_live(host, catalog, zone, edits) {
-            // somebody has restarted it: what it had only in its memory is gone with it
+            // firewalld was restarted, and has lost its run-time settings
             Err(error) if restarts < MOST_RESTARTS && host.firewalld()?.life() != before => {
                 log::debug!("firewalld was restarted: {error}");
                 restarts += 1;
             }
-            // it can't read what it has on the disk, and takes no change until it can
-            Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && mend_torn(host, zone)? => {
-                log::warn!("the file of the zone {zone} was torn, and is as it was before now: {error}");
+            // firewalld can't read its files, and accepts no change until it can
+            Err(error) if error.to_string().contains("RUNNING_BUT_FAILED") && repair_torn(host, zone)? => {
+                log::warn!("the file of the zone {zone} was incomplete, and its backup is restored: {error}");
             }
             made => return made,
         }
@@ -49,12 +49,12 @@ pub(super) fn write_zone(host: &Host, zone: &str, text: &str) -> Result<()> {
     host.root.write(&etc_file(zone), text.as_bytes(), access)
 }
 
-/// Whether it belongs to one zone at a time.
+/// Whether it can be in only one zone.
 pub(super) fn is_bound(element: &Element) -> bool {
     matches!(element, Element::Source(_) | Element::Interface(_))
 }
 
-/// What is to be added to a zone, belongs to one zone at a time, and is in the files of others: as it is written there.
+/// Additions to a zone that can be in only one zone, and are in the files of others: as written there.
 pub(super) fn elsewhere(root: &Root, zone: &str, edits: &[Edit]) -> Result<Vec<(String, Element)>> {
     let added = edits.iter().filter_map(|edit| match edit {
         Edit::Add(element) if is_bound(element) => Some(element),
@@ -67,33 +67,33 @@ pub(super) fn elsewhere(root: &Root, zone: &str, edits: &[Edit]) -> Result<Vec<(
     }
     for other in kept_zones(root)?.into_iter().filter(|other| other != zone) {
         let Some((_, text)) = kept_zone(root, &other)? else { continue };
-        // one that can't be read has nothing
+        // a zone that can't be read has no settings
         let settings = ZoneFile::parse(text).map(|file| file.settings()).unwrap_or_default();
         found.extend(added.iter().filter_map(|element| Some((other.clone(), settings.find(element)?))));
     }
     Ok(found)
 }
 
-/// Whether the file of a zone in `/etc` is no zone's any more. firewalld does not write it at once: when the power goes meanwhile, it is torn.
+/// Whether the file of a zone in `/etc` is incomplete. firewalld does not write it atomically: a power failure can truncate it.
 pub(super) fn is_torn(host: &Host, zone: &str) -> Result<bool> {
     let path = etc_file(zone);
     Ok(host.root.meta(&path)?.is_some() && ZoneFile::parse(host.root.text(&path)?).is_err())
 }
 
-/// Gives back what a zone's torn file had before, and has firewalld read it. Whether it was torn.
-pub(super) fn mend_torn(host: &Host, zone: &str) -> Result<bool> {
+/// Restores the backup of a zone's incomplete file, and restarts firewalld. Returns whether it was incomplete.
+pub(super) fn repair_torn(host: &Host, zone: &str) -> Result<bool> {
     if !is_torn(host, zone)? {
         return Ok(false);
     }
     let path = etc_file(zone);
-    // where firewalld puts it before it writes
+    // firewalld's backup before it writes
     let earlier = path.with_extension("xml.old");
     match host.root.read(&earlier)? {
         Some((meta, content)) if ZoneFile::parse(host.root.text(&earlier)?).is_ok() => {
             let access = Access { mode: meta.mode, uid: None, gid: None };
             host.root.write(&path, &content, access)?;
         }
-        // the package's own is taken
+        // the package's file applies
         _ => host.root.remove(&path)?,
     }
     host.systemd()?.restart("firewalld.service")?;
@@ -109,7 +109,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
     host.forget_zones();
     let mut known = host.zone(zone)?.ok_or_else(not_running)?;
     if known.runtime.is_none() && known.permanent.is_some() {
-        // somebody has put its file there
+        // its file is new
         host.firewall_files_changed();
         host.settle_firewall()?;
         known = host.zone(zone)?.ok_or_else(not_running)?;
@@ -123,7 +123,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
     for (other, element) in elsewhere(&host.root, zone, &edits.permanent)? {
         firewalld.edit_permanent(&other, &Edit::Remove(element))?;
     }
-    // what is to come goes in before what is to go: nobody is locked out in between
+    // additions come before removals, so that nobody is locked out in between
     let made = edits
         .permanent
         .iter()
@@ -133,7 +133,7 @@ fn edit_live(host: &Host, catalog: &[Item], zone: &str, edits: &dyn Fn(&Settings
     made
 }
 
-/// The error for a zone that nobody has.
+/// The error for an unknown zone.
 pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     let known = kept_zones(&host.root)?;
     let error = Error::new(code::FIREWALL, format!("firewalld has no zone `{zone}`"));
@@ -143,15 +143,15 @@ pub(super) fn unknown_zone(host: &Host, zone: &str) -> Result<Error> {
     })
 }
 
-/// Where firewalld's default zone is named.
+/// The file that sets firewalld's default zone.
 const CONF: &str = "/etc/firewalld/firewalld.conf";
 
-/// The name of a zone on this host; of the default one for `None`.
+/// The name of a zone on this host; the default zone for `None`.
 pub(super) fn zone_name(zone: Option<&str>, host: &Host) -> Result<String> {
     zone.map_or_else(|| default_zone(host), |zone| Ok(zone.to_owned()))
 }
 
-/// The zone of everything that belongs to no other.
+/// firewalld's default zone.
 fn default_zone(host: &Host) -> Result<String> {
     let text = host.root.text(Path::new(CONF))?;
     let set = text.lines().filter_map(|line| line.trim().strip_prefix("DefaultZone=")).next_back();
@@ -166,11 +166,11 @@ fn packaged_file(zone: &str) -> PathBuf {
     Path::new("/usr/lib/firewalld/zones").join(format!("{zone}.xml"))
 }
 
-/// Where a zone is kept, and its text: the administrator's, else the package's.
+/// The file of a zone and its text: the administrator's, or else the package's.
 pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, String)>> {
     for path in [etc_file(zone), packaged_file(zone)] {
         if let Some((_, content)) = root.read(&path)?.filter(|(_, content)| !content.is_empty()) {
-            // it is written back
+            // since it is written back
             let text = String::from_utf8(content).map_err(|_| {
                 Error::new(code::FIREWALL, format!("{} is not UTF-8 text", root.outside(&path).display()))
             })?;
@@ -180,7 +180,7 @@ pub(crate) fn kept_zone(root: &Root, zone: &str) -> Result<Option<(PathBuf, Stri
     Ok(None)
 }
 
-/// The names of all zones that are kept.
+/// The names of all zones with a file.
 fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for dir in ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"] {
@@ -190,7 +190,7 @@ fn kept_zones(root: &Root) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// A zone's file, or else an empty one.
+/// The file of a zone, or an empty one.
 pub(super) fn zone_file(host: &Host, zone: &str) -> Result<ZoneFile> {
     let (path, text) = match kept_zone(&host.root, zone)? {
         Some(found) => found,
@@ -211,28 +211,26 @@ pub(super) fn parse(host: &Host, path: &Path, text: String) -> Result<ZoneFile> 
 pub(crate) const PACKAGED: [&str; 10] =
     ["block", "dmz", "drop", "external", "home", "internal", "nm-shared", "public", "trusted", "work"];
 
-/// The file of a zone that a tree doesn't have, as the firewalld of the tree's system has it. A file in `/etc` hides the package's, so
-/// what that holds has to be in it.
+/// The file of a zone that a tree does not have, as the tree's firewalld would ship it. A file in `/etc` hides the package's, so it
+/// must contain the same.
 fn blank(zone: &str, root: &Root) -> Result<String> {
     let (target, content) = match zone {
         "public" => ("", "  <short>Public</short>\n  <service name=\"ssh\"/>\n  <service name=\"dhcpv6-client\"/>\n"),
         "trusted" => (" target=\"ACCEPT\"", "  <short>Trusted</short>\n"),
         _ if PACKAGED.contains(&zone) => {
-            return Err(Error::new(
-                code::FIREWALL,
-                format!("the tree has no firewalld, so what its zone {zone} holds isn't known"),
-            )
-            .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
+            let what = format!("the tree has no firewalld, so what its zone {zone} holds isn't known");
+            return Err(Error::new(code::FIREWALL, what)
+                .help("install firewalld into the tree first, or use a zone of your own, `public` or `trusted`"));
         }
         _ => ("", ""),
     };
-    // 1.0 has it in these zones, and one before 0.9 can't read a zone that has it
+    // since 1.0 these zones have it, and before 0.9 firewalld can't read it
     let forward = if content.is_empty() || Age::of(root)?.is_before("1.0") { "" } else { "  <forward/>\n" };
     Ok(format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone{target}>\n{content}{forward}</zone>\n"))
 }
 
-/// What tells whether somebody has touched a zone: what is permanent is in the files. Nothing does where a secret is in what firewalld says.
-pub(super) fn zone_traces(zone: Option<&str>, sensitive: bool, host: &Host) -> Result<Option<Vec<WatchedInput>>> {
+/// The inputs of a zone; permanent settings are in its files. `None` if firewalld's answer contains a secret.
+pub(super) fn zone_inputs(zone: Option<&str>, sensitive: bool, host: &Host) -> Result<Option<Vec<WatchedInput>>> {
     let is_live = host.is_live();
     if is_live && sensitive {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What a manifest says against what a cluster has.
+//! Compares a manifest with the object in the cluster.
 
 use crate::text::leading;
 use std::collections::HashSet;
@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Where `kubectl apply` keeps what it was given last.
+/// The annotation in which `kubectl apply` records its last input.
 const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Maps whose values are quantities: the API server may write those in another way.
+/// Maps whose values are quantities, which the API server may normalize.
 const QUANTITIES: [&str; 10] = [
     "limits",
     "requests",
@@ -23,31 +23,31 @@ const QUANTITIES: [&str; 10] = [
     "overhead",
 ];
 
-/// Fields that are a quantity.
+/// Fields that contain a quantity.
 const QUANTITY: [&str; 4] = ["sizeLimit", "divisor", "averageValue", "targetAverageValue"];
 
-/// Lists whose order means something, although their entries have names.
+/// Lists of named entries whose order matters.
 const ORDERED: [&str; 1] = ["initContainers"];
 
-/// One field that is not as it should be.
+/// A field that differs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Where it is, as people write it: `spec.ports[0].port`.
+    /// Its path: `spec.ports[0].port`.
     pub path: String,
-    /// What the manifest says; `None` for what it said the last time and says no more.
+    /// The value in the manifest; `None` for a field that was removed from it.
     pub wanted: Option<Value>,
-    /// What the cluster has.
+    /// The value in the cluster.
     pub live: Option<Value>,
 }
 
-/// Everything in which the cluster's object is not what the manifest says. What the manifest does not speak of may be
-/// as it likes, except for what it spoke of when kubectl applied it last: that is to go.
+/// All differences between the manifest and the cluster's object. Fields that are not in the manifest may have any value,
+/// unless they were in it when kubectl applied it last: then they must go.
 pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(wanted, Some(live), &FieldPath::default(), &mut found);
     let last = live.pointer("/metadata/annotations").and_then(|all| all.get(LAST)).and_then(Value::as_str);
     if let Some(Value::Object(mut last)) = last.and_then(|last| serde_json::from_str(last).ok()) {
-        // those who are not in it have been filled in by kubectl, or are not the manifest's business
+        // these are filled in by kubectl, or are not part of the manifest
         last.shift_remove("status");
         if let Some(metadata) = last.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.shift_remove("namespace");
@@ -58,7 +58,7 @@ pub fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
     found
 }
 
-/// The way to a value.
+/// The path of a value.
 #[derive(Clone, Debug, Default)]
 struct FieldPath {
     text: String,
@@ -88,7 +88,7 @@ impl FieldPath {
         self.keys.iter().any(|key| key == "metadata")
     }
 
-    /// Whether a quantity stands here.
+    /// Whether the value is a quantity.
     fn is_quantity(&self) -> bool {
         let above = &self.keys[..self.keys.len().saturating_sub(1)];
         let named = above.iter().any(|key| QUANTITIES.contains(&key.as_str()));
@@ -96,24 +96,24 @@ impl FieldPath {
     }
 }
 
-fn compare(wanted: &Value, live: Option<&Value>, way: &FieldPath, found: &mut Vec<Difference>) {
+fn compare(wanted: &Value, live: Option<&Value>, path: &FieldPath, found: &mut Vec<Difference>) {
     let mut differ =
-        || found.push(Difference { path: way.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
+        || found.push(Difference { path: path.text.clone(), wanted: Some(wanted.clone()), live: live.cloned() });
     match (wanted, live) {
         (Value::Object(wanted), Some(Value::Object(live))) => {
             for (key, value) in wanted {
-                compare(value, live.get(key), &way.key(key), found);
+                compare(value, live.get(key), &path.key(key), found);
             }
         }
         (Value::Array(wanted), Some(Value::Array(live))) if wanted.len() == live.len() => {
             for (at, value) in wanted.iter().enumerate() {
-                let (name, other) = partner(wanted, live, at, way.last());
+                let (name, other) = partner(wanted, live, at, path.last());
                 match other {
-                    Some(other) => compare(value, Some(other), &way.entry(&name), found),
-                    // the names are others: the whole list tells more than one entry
+                    Some(other) => compare(value, Some(other), &path.entry(&name), found),
+                    // with other names, the whole list says more than one entry
                     None => {
                         found.push(Difference {
-                            path: way.text.clone(),
+                            path: path.text.clone(),
                             wanted: Some(Value::Array(wanted.clone())),
                             live: Some(Value::Array(live.clone())),
                         });
@@ -122,44 +122,44 @@ fn compare(wanted: &Value, live: Option<&Value>, way: &FieldPath, found: &mut Ve
                 }
             }
         }
-        (wanted, None) if is_left_out(wanted, way) => {}
+        (wanted, None) if is_left_out(wanted, path) => {}
         (Value::Null, Some(Value::Null)) => {}
-        (wanted, Some(live)) if is_same(wanted, live, way) => {}
+        (wanted, Some(live)) if is_same(wanted, live, path) => {}
         _ => differ(),
     }
 }
 
-/// What of `wanted` is not so in `live`, as a patch by RFC 7396: maps have what differs in them, lists are whole.
+/// What differs in `live`, as an RFC 7396 patch: only differing keys of maps, whole lists.
 pub fn patch(wanted: &Value, live: &Value) -> Value {
     patch_at(wanted, Some(live), &FieldPath::default()).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-fn patch_at(wanted: &Value, live: Option<&Value>, way: &FieldPath) -> Option<Value> {
+fn patch_at(wanted: &Value, live: Option<&Value>, path: &FieldPath) -> Option<Value> {
     if let (Value::Object(wanted), Some(Value::Object(live))) = (wanted, live) {
         let part =
-            |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &way.key(key))?));
+            |(key, value): (&String, &Value)| Some((key.clone(), patch_at(value, live.get(key), &path.key(key))?));
         let parts: Map<String, Value> = wanted.iter().filter_map(part).collect();
         return (!parts.is_empty()).then_some(Value::Object(parts));
     }
     let mut found = Vec::new();
-    compare(wanted, live, way, &mut found);
+    compare(wanted, live, path, &mut found);
     (!found.is_empty()).then(|| wanted.clone())
 }
 
-/// Whether the API server leaves out what has this value.
-fn is_left_out(value: &Value, way: &FieldPath) -> bool {
+/// Whether the API server omits a field with this value.
+fn is_left_out(value: &Value, path: &FieldPath) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
-        // an empty map chooses something elsewhere: `emptyDir: {}`
-        Value::Object(map) => map.is_empty() && way.is_metadata(),
-        // neither `false` nor 0: those may be the opposite of what is so when nothing is said
+        // elsewhere an empty map is a choice: `emptyDir: {}`
+        Value::Object(map) => map.is_empty() && path.is_metadata(),
+        // `false` and 0 may differ from the default
         Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
-fn is_same(wanted: &Value, live: &Value, way: &FieldPath) -> bool {
+fn is_same(wanted: &Value, live: &Value, path: &FieldPath) -> bool {
     if wanted == live {
         return true;
     }
@@ -168,15 +168,15 @@ fn is_same(wanted: &Value, live: &Value, way: &FieldPath) -> bool {
         Value::String(text) => Some(text.clone()),
         _ => None,
     };
-    if wanted.is_string() && live.is_string() && !way.is_quantity() {
+    if wanted.is_string() && live.is_string() && !path.is_quantity() {
         return false;
     }
     let quantity = |value| text(value).as_deref().and_then(Quantity::parse);
     quantity(wanted).is_some_and(|wanted| quantity(live) == Some(wanted))
 }
 
-/// The entry of `others` that belongs to the one of `list` at `at`, and what to call it: by `name` if all entries of
-/// both have one of their own, else by position.
+/// The entry of `others` that corresponds to `list[at]`, and its label: by `name` if all entries of both have unique
+/// names, else by position.
 fn partner<'a>(list: &[Value], others: &'a [Value], at: usize, key: &str) -> (String, Option<&'a Value>) {
     fn names(list: &[Value]) -> Option<HashSet<&str>> {
         let names: Option<HashSet<&str>> = list.iter().map(|entry| entry.get("name")?.as_str()).collect();
@@ -192,28 +192,28 @@ fn partner<'a>(list: &[Value], others: &'a [Value], at: usize, key: &str) -> (St
     (at.to_string(), others.get(at))
 }
 
-/// What `last` has, `wanted` has no more, and `live` still has.
-fn dropped(last: &Value, wanted: &Value, live: &Value, way: &FieldPath, found: &mut Vec<Difference>) {
+/// What `last` has, `wanted` no longer has, and `live` still has.
+fn dropped(last: &Value, wanted: &Value, live: &Value, path: &FieldPath, found: &mut Vec<Difference>) {
     match (last, wanted, live) {
         (Value::Object(last), Value::Object(wanted), Value::Object(live)) => {
             for (key, value) in last {
-                let way = way.key(key);
+                let path = path.key(key);
                 match (wanted.get(key), live.get(key)) {
-                    (Some(wanted), Some(live)) => dropped(value, wanted, live, &way, found),
-                    (None, Some(live)) if !is_left_out(value, &way) && !live.is_null() => {
-                        found.push(Difference { path: way.text, wanted: None, live: Some(live.clone()) });
+                    (Some(wanted), Some(live)) => dropped(value, wanted, live, &path, found),
+                    (None, Some(live)) if !is_left_out(value, &path) && !live.is_null() => {
+                        found.push(Difference { path: path.text, wanted: None, live: Some(live.clone()) });
                     }
                     _ => {}
                 }
             }
         }
-        // lists of another length have been found already
+        // lists of different lengths are already reported
         (Value::Array(last), Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
             for (at, wanted_entry) in wanted.iter().enumerate() {
-                let (name, live) = partner(wanted, live, at, way.last());
-                let (_, last) = partner(wanted, last, at, way.last());
+                let (name, live) = partner(wanted, live, at, path.last());
+                let (_, last) = partner(wanted, last, at, path.last());
                 if let (Some(last), Some(live)) = (last, live) {
-                    dropped(last, wanted_entry, live, &way.entry(&name), found);
+                    dropped(last, wanted_entry, live, &path.entry(&name), found);
                 }
             }
         }
@@ -221,7 +221,7 @@ fn dropped(last: &Value, wanted: &Value, live: &Value, way: &FieldPath, found: &
     }
 }
 
-/// Values as lines of `path: value`, one for each that is no map or list, for people and for diffs.
+/// Values as lines of `path: value`, for people and for diffs.
 pub fn lines<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> String {
     let mut out = String::new();
     for (path, value) in values {
@@ -230,31 +230,31 @@ pub fn lines<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Stri
     out
 }
 
-fn write_lines(value: &Value, way: &FieldPath, out: &mut String) {
+fn write_lines(value: &Value, path: &FieldPath, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                write_lines(value, &way.key(key), out);
+                write_lines(value, &path.key(key), out);
             }
         }
         Value::Array(list) if !list.is_empty() => {
             for (at, value) in list.iter().enumerate() {
-                write_lines(value, &way.entry(&at.to_string()), out);
+                write_lines(value, &path.entry(&at.to_string()), out);
             }
         }
         Value::String(text) if text.contains('\n') => {
-            let _ = writeln!(out, "{}: |", way.text);
+            let _ = writeln!(out, "{}: |", path.text);
             for line in text.lines() {
                 let _ = writeln!(out, "  {line}");
             }
         }
         value => {
-            let _ = writeln!(out, "{}: {value}", way.text);
+            let _ = writeln!(out, "{}: {value}", path.text);
         }
     }
 }
 
-/// A number as Kubernetes writes them, exactly: digits and a power of ten, without zeros at the end of the digits.
+/// A Kubernetes quantity, exactly: digits without trailing zeros, and a power of ten.
 #[derive(Debug, PartialEq, Eq)]
 struct Quantity {
     digits: i128,
@@ -264,7 +264,7 @@ struct Quantity {
 impl Quantity {
     fn parse(text: &str) -> Option<Self> {
         let (number, suffix) = leading(text, |c| matches!(c, '0'..='9' | '.' | '+' | '-'));
-        // by the position in these, a thousand or 1,024 times as much each
+        // each suffix is 1,000 or 1,024 times the one before
         const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
         const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
         let at = |suffixes: &[&str]| suffixes.iter().position(|known| *known == suffix);
@@ -296,7 +296,7 @@ impl Quantity {
     }
 }
 
-/// The parts that a manifest wants, and those that are there, as lines; for a diff.
+/// The live and the wanted values as lines, for a diff.
 pub fn both(differences: &[Difference]) -> (String, String) {
     let side = |value: fn(&Difference) -> Option<&Value>| {
         lines(differences.iter().filter_map(|difference| Some((difference.path.as_str(), value(difference)?))))
@@ -304,7 +304,7 @@ pub fn both(differences: &[Difference]) -> (String, String) {
     (side(|difference| difference.live.as_ref()), side(|difference| difference.wanted.as_ref()))
 }
 
-/// The only value of a map that is not there yet: everything that a manifest says.
+/// The whole manifest as lines.
 pub fn all(wanted: &Value) -> String {
     let empty = Map::new();
     lines(wanted.as_object().unwrap_or(&empty).iter().map(|(key, value)| (key.as_str(), value)))

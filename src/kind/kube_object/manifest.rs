@@ -1,4 +1,4 @@
-//! Objects of Kubernetes as people write them: YAML or JSON, one or several.
+//! Kubernetes manifests: YAML or JSON with one or more objects.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
@@ -10,13 +10,13 @@ use crate::host::kube::Name;
 pub struct Manifest {
     /// Which one it is.
     pub name: Name,
-    /// What is said of it, without what only the API server decides about.
+    /// Its content, without what only the API server sets.
     pub content: Value,
 }
 
-/// Reads all objects of a text. The error says what is wrong and where; with a secret in the text, only where.
+/// Reads all objects of a text. The error says what is wrong and where; only where if the text contains a secret.
 pub fn read(text: &str, is_secret: bool) -> Result<Vec<Manifest>, String> {
-    // numbers and truths as kubectl reads them
+    // numbers and booleans as kubectl reads them
     let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let place =
@@ -38,7 +38,7 @@ pub fn read(text: &str, is_secret: bool) -> Result<Vec<Manifest>, String> {
     Ok(manifests)
 }
 
-/// What is wrong with a text, without the place, which stands before it already.
+/// The error without its place, which precedes it.
 fn words(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     match text.split_once(" at line ") {
@@ -81,11 +81,11 @@ fn object(document: Value) -> Result<Manifest, String> {
         None | Some(Value::Null) => None,
         Some(_) => Some(part(metadata, "namespace", "metadata.namespace")?),
     };
-    // generators write it, and the API server sets it
+    // generators write it, but the API server sets it
     if metadata.get("creationTimestamp").is_some_and(Value::is_null) {
         metadata.shift_remove("creationTimestamp");
     }
-    // what the cluster says, not what a role says
+    // the cluster's, not the role's
     content.shift_remove("status");
     if api_version == "v1" && kind == "Secret" {
         encode(&mut content)?;
@@ -93,7 +93,7 @@ fn object(document: Value) -> Result<Manifest, String> {
     Ok(Manifest { name: Name { api_version, kind, namespace, name }, content: Value::Object(content) })
 }
 
-/// A Secret's `stringData` as what the API server makes of it and shows: `data`.
+/// Moves a Secret's `stringData` to `data`, as the API server does.
 fn encode(content: &mut Map<String, Value>) -> Result<(), String> {
     let Some(plain) = content.shift_remove("stringData") else { return Ok(()) };
     let Value::Object(plain) = plain else { return Err("`stringData` has to be a map".to_owned()) };
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line_and_column() {
+    fn an_error_has_its_line_and_column() {
         let why = refusal("apiVersion: v1\nkind: [X\nmetadata: {}\n");
         assert!(why.starts_with("line 3, column "), "{why}");
         let why = refusal("apiVersion: v1\nkind: X\nkind: Y\n");

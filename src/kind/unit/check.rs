@@ -1,22 +1,22 @@
-//! Whether the work of a unit stands on the host.
+//! Whether a unit does its work.
 
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Exit, Result, code};
 use crate::host::process::{Command, Ended, Output, run_if_there};
 
-/// What tells whether a unit's work stands.
+/// The program that checks the work of a unit.
 #[derive(Clone, Debug)]
 pub(super) struct Check {
     pub(super) argv: Vec<String>,
     pub(super) within: Duration,
-    /// Whether what it says is kept out of messages.
+    /// Whether its output is kept out of messages.
     pub(super) sensitive: bool,
 }
 
 impl Check {
-    /// Asks once; `None` when there is no such program, which a package may still bring.
-    fn ask(&self) -> Result<Option<Output>> {
+    /// Runs the check once; `None` if there is no such program, which a package may still install.
+    fn run(&self) -> Result<Option<Output>> {
         run_if_there(&self.command())
     }
 
@@ -24,13 +24,13 @@ impl Check {
         Command::new(&self.argv, ONE_CHECK)
     }
 
-    /// Whether the work of `unit` stands, for which it has its time after each start, whoever started it; `active` tells how long
-    /// ago that was. A check that never ends tells neither.
-    pub(super) fn stands(&self, unit: &str, active: impl Fn() -> Result<Duration>) -> Result<bool> {
+    /// Whether the check of `unit` passes. It may fail for `within` after each start, which was `active` ago. A check that does
+    /// not end is an error.
+    pub(super) fn passes(&self, unit: &str, active: impl Fn() -> Result<Duration>) -> Result<bool> {
         let started = Instant::now();
-        let mut before = None;
+        let mut active_before = None;
         loop {
-            match self.ask()? {
+            match self.run()? {
                 Some(output) if matches!(output.ended, Ended::TimedOut(_)) => {
                     return Err(output
                         .failure_of(format!("the check of {unit} never ended"), self.sensitive)
@@ -40,22 +40,22 @@ impl Check {
                 Some(_) => {}
                 None => return Ok(false),
             }
-            let before = match before {
-                Some(before) => before,
-                None => *before.insert(active()?),
+            let active_before = match active_before {
+                Some(active_before) => active_before,
+                None => *active_before.insert(active()?),
             };
-            if started.elapsed().saturating_add(PAUSE).saturating_add(before) > self.within {
+            if started.elapsed().saturating_add(PAUSE).saturating_add(active_before) > self.within {
                 return Ok(false);
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Waits until the work of `unit`, which was just started, stands.
+    /// Waits until the check of `unit`, which was just started, passes.
     pub(super) fn wait(&self, unit: &str) -> Result<()> {
         let started = Instant::now();
         loop {
-            let output = self.ask()?;
+            let output = self.run()?;
             if output.as_ref().is_some_and(Output::is_success) {
                 return Ok(());
             }

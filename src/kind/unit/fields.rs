@@ -1,4 +1,4 @@
-//! What a role writes of a unit.
+//! The fields of `[[unit]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl Fields for UnitFields {
         for (path, text) in texts.chain(dropins) {
             let path = AbsolutePath::try_from(path).map_err(|why| build.invalid("name", &why))?;
             let file = File::new("unit-file", path, text.as_bytes(), build.is_secret());
-            // a restarted target or slice takes everything in it down
+            // restarting a target or slice stops everything in it
             if !name.ends_with(".target") && !name.ends_with(".slice") {
                 watches.push((format!("{}:{}", file.kind, file.path), Trigger::Restart));
             }
@@ -114,10 +114,10 @@ impl Fields for UnitFields {
         after.extend(starters_of(&name).map(|starter| format!("{}:{starter}", Self::NAME)));
         watches.extend(self.restart_when.into_iter().map(|id| (id, Trigger::Restart)));
         watches.extend(self.reload_when.into_iter().map(|id| (id, Trigger::Reload)));
-        // an expression can come to one that is there already
+        // an expression can yield an id that is already listed
         let mut seen = BTreeSet::new();
         watches.retain(|(id, trigger)| seen.insert((id.clone(), *trigger == Trigger::Restart)));
-        let within = self.check_within.map_or(Duration::from_secs(30), |span| span.0);
+        let within = self.check_within.map_or(Duration::from_secs(30), |duration| duration.0);
         let check = self.check.map(|argv| Check { argv, within, sensitive: build.is_secret() });
         let default = match (self.mask, self.enable) {
             _ if unit_files::is_template(&name) => ActiveState::Any,
@@ -137,7 +137,7 @@ impl Fields for UnitFields {
             slot: self.slot,
             check,
             keep_running: self.keep_running,
-            is_back: false,
+            is_restored: false,
         }));
         Ok(files)
     }
@@ -160,14 +160,12 @@ impl UnitFields {
         Ok(Some(text))
     }
 
-    /// Whether the fields go together.
+    /// Checks that the fields fit together.
     fn check(&self, build: &dyn Build, has_text: bool) -> Result<()> {
         for (file, text) in &self.dropins {
             let is_name = file.ends_with(".conf") && !file.starts_with('.') && !file.contains(['/', '\0']);
-            if !is_name {
-                let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
-                return Err(build.invalid("dropins", &why));
-            }
+            let why = format!("a drop-in is named like `10-limits.conf`, and `{file}` is not");
+            build.refuse_if(!is_name, "dropins", &why)?;
             check_text(build, "dropins", file, text)?;
         }
         for listen in &self.listens {
@@ -183,31 +181,133 @@ impl UnitFields {
                 _ => {}
             }
         }
-        if self.mask && (has_text || self.enable == Some(true) || self.state == Some(ActiveState::Running)) {
-            return Err(build.invalid("mask", "a masked unit has no file, is not enabled and does not run"));
-        }
+        let is_used = has_text || self.enable == Some(true) || self.state == Some(ActiveState::Running);
+        build.refuse_if(self.mask && is_used, "mask", "a masked unit has no file, is not enabled and does not run")?;
         if let Some(argv) = &self.check {
-            if !is_argv(argv) {
-                let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
-                return Err(build.invalid("check", why));
-            }
-            if self.mask || self.state == Some(ActiveState::Stopped) {
-                return Err(build.invalid("check", "the work of a unit that is not to run is never there"));
-            }
-        } else if self.check_within.is_some() {
-            return Err(build.invalid("check_within", "set `check` too"));
+            let why = "write a program and its arguments, like [\"test\", \"-e\", \"/run/web.ready\"]";
+            build.refuse_if(!is_argv(argv), "check", why)?;
+            let never_runs = self.mask || self.state == Some(ActiveState::Stopped);
+            build.refuse_if(never_runs, "check", "the work of a unit that is not to run is never there")?;
         }
-        if unit_files::is_template(&self.name.0)
-            && (self.enable.is_some() || matches!(self.state, Some(ActiveState::Running | ActiveState::Stopped)))
-        {
-            let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
-            return Err(build.invalid("name", why));
-        }
-        Ok(())
+        let lacks_check = self.check.is_none() && self.check_within.is_some();
+        build.refuse_if(lacks_check, "check_within", "set `check` too")?;
+        let has_state = matches!(self.state, Some(ActiveState::Running | ActiveState::Stopped));
+        let is_running_template = unit_files::is_template(&self.name.0) && (self.enable.is_some() || has_state);
+        let why = "a template does not run: add a [[unit]] for each instance, like `name@instance.service`";
+        build.refuse_if(is_running_template, "name", why)
     }
 }
 
 fn check_text(build: &dyn Build, field: &str, name: &str, text: &str) -> Result<()> {
     unit_files::check(text)
         .map_err(|flaw| build.invalid(field, &format!("line {} of {name}: {}: `{}`", flaw.line, flaw.why, flaw.text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::testing::{RoleFiles, build_with, fails};
+
+    fn unit(toml: &str) -> Unit {
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        built.last().and_then(|last| last.as_kind::<Unit>()).unwrap().clone()
+    }
+
+    #[test]
+    fn what_it_listens_at_is_a_text_or_a_table() {
+        let listens = |toml: &str| unit(&format!("name = 'a.service'\nlistens = [{toml}]")).listens;
+        let at = |text: &str| Traffic::try_from(text.to_owned()).unwrap();
+        let plain = |text| Listen { at: at(text), certificate: None, through: None };
+        assert_eq!(
+            listens("'2379/tcp', '30000-32766/udp', 'VRRP'"),
+            [plain("2379/tcp"), plain("30000-32766/udp"), plain("vrrp")]
+        );
+        let shown = Listen { certificate: Some("c".to_owned()), ..plain("6443/tcp") };
+        let passed = Listen { through: Some(6443), ..plain("443/tcp") };
+        let tables = "{ port = '6443/tcp', certificate = 'c' }, { port = '443/tcp', through = 6443 }";
+        assert_eq!(listens(tables), [shown, passed]);
+        assert!(plain("1-5/tcp").is_at(3) && !plain("1-5/tcp").is_at(6) && !plain("1-5/udp").is_at(3));
+    }
+
+    #[test]
+    fn an_impossible_port_to_listen_on_is_refused() {
+        for (listens, why) in [
+            ("'443'", "`443` is not a port"),
+            ("'70000/tcp'", "`70000/tcp` is not a port"),
+            ("443", "expected a text like \"2379/tcp\", or a table with `port`"),
+            ("{ certificate = 'c' }", "lacks `port`"),
+            ("{ port = '1/tcp', thruogh = 2 }", "unknown key `thruogh`"),
+            ("{ port = '1/tcp', certificate = 'c', through = 2 }", "not both"),
+            ("{ port = '1/udp', through = 2 }", "TCP only"),
+            ("{ port = '1/tcp', through = 0 }", "from 1 to 65535"),
+        ] {
+            let error =
+                fails::<UnitFields>(&format!("name = 'a.service'\nlistens = [{listens}]"), &RoleFiles::default());
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn its_file_and_drop_ins_are_resources_that_it_is_restarted_for() {
+        let toml = "name = 'a.service'\ncontent = '[Service]'\ndropins = { '10-x.conf' = '[Unit]' }\n\
+                    restart_when = ['file:/etc/a']\nreload_when = ['file:/etc/b']";
+        let built = build_with::<UnitFields>(toml, &RoleFiles::default()).unwrap();
+        let ids: Vec<String> = built.iter().map(|made| made.about().id()).collect();
+        let own = ["unit-file:/etc/systemd/system/a.service", "unit-file:/etc/systemd/system/a.service.d/10-x.conf"];
+        assert_eq!(ids, [own[0], own[1], "unit:a.service"]);
+        let watched = [
+            (own[0].to_owned(), Trigger::Restart),
+            (own[1].to_owned(), Trigger::Restart),
+            ("file:/etc/a".to_owned(), Trigger::Restart),
+            ("file:/etc/b".to_owned(), Trigger::Reload),
+        ];
+        assert_eq!(unit(toml).about().watches, watched);
+        assert!(watched.iter().all(|(id, _)| unit(toml).about().after.contains(id)));
+    }
+
+    #[test]
+    fn an_enabled_unit_runs_and_another_may_unless_it_is_masked() {
+        assert_eq!(unit("name = 'a.service'\nenable = true").state, ActiveState::Running);
+        assert_eq!(unit("name = 'a.timer'\nenable = false").state, ActiveState::Any);
+        assert_eq!(unit("name = 'a.service'\nmask = true").state, ActiveState::Stopped);
+        assert_eq!(unit("name = 'a.service'\nenable = true\nstate = 'stopped'").state, ActiveState::Stopped);
+    }
+
+    #[test]
+    fn an_invalid_unit_name_is_refused_with_a_suggestion() {
+        let why = |name: &str| fails::<UnitFields>(&format!("name = '{name}'"), &RoleFiles::default());
+        assert!(why("a.servce").contains("did you mean `a.service`?"));
+        assert!(why("a").contains("it ends in one of .service, .socket"));
+        for bad in ["../a.service", ".service", "a b.service", "@x.service"] {
+            assert!(why(bad).contains("is not the name of a unit"), "{bad}");
+        }
+        for good in ["a.service", "a@b.service", "dev-disk-by\\x2dlabel.mount", "user@.service"] {
+            assert!(UnitName::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn an_invalid_unit_file_is_refused_with_its_line() {
+        let role = RoleFiles::default().with("a.service", "[Service]\nExecStart=/bin/a 'b\n");
+        assert_eq!(
+            fails::<UnitFields>("name = 'a.service'\ntemplate = 'a.service'", &role),
+            "`template`: line 2 of a.service: a quote is opened and never closed: `ExecStart=/bin/a 'b`"
+        );
+        assert_eq!(
+            fails::<UnitFields>("name = 'a.service'\ndropins = { '1.conf' = 'Nice=5' }", &role),
+            "`dropins`: line 1 of 1.conf: it stands before any `[Section]`: `Nice=5`"
+        );
+    }
+
+    #[test]
+    fn fields_that_do_not_go_together_are_refused() {
+        let why = |toml: &str| fails::<UnitFields>(toml, &RoleFiles::default());
+        assert!(why("name = 'a.service'\nmask = true\nenable = true").contains("a masked unit"));
+        assert!(why("name = 'a.service'\ncontent = '[Unit]'\nsource = 'x'").contains("at most one"));
+        assert!(why("name = 'a@.service'\nenable = true").contains("for each instance"));
+        assert!(why("name = 'a.service'\ncheck = []").starts_with("`check`: write a program"));
+        assert!(why("name = 'a.service'\nmask = true\ncheck = ['true']").contains("is not to run"));
+        assert!(why("name = 'a.service'\ncheck_within = '5s'").starts_with("`check_within`: "));
+        assert!(why("name = 'a.service'\ndropins = { '../x.conf' = '[Unit]' }").contains("a drop-in is named like"));
+    }
 }

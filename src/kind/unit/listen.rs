@@ -1,4 +1,4 @@
-//! What other hosts reach a unit at.
+//! Where other hosts reach a unit.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, Visitor};
 
 use crate::host::zone::{PortRange, Traffic};
 
-/// What other hosts reach a unit at.
+/// Where other hosts reach a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The ports, or the protocol.

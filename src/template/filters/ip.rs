@@ -1,4 +1,4 @@
-//! Addresses and networks, as the filters of `ansible.utils` have them: what is none of what is asked for gives `false`.
+//! Addresses and networks, like the filters of `ansible.utils`: what does not match a query gives `false`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -37,7 +37,7 @@ pub(super) const FILTERS: &[Filter] = &[
 
 /// An address with the length of its network's prefix.
 #[derive(Clone, Copy)]
-struct Net {
+pub(in crate::template) struct Net {
     value: u128,
     prefix: u32,
     /// 32 or 128.
@@ -55,7 +55,7 @@ fn none() -> Value {
 }
 
 impl Net {
-    fn parse(text: &str) -> Option<Self> {
+    pub(in crate::template) fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let (value, bits) = match address.parse::<IpAddr>() {
             Ok(IpAddr::V4(address)) => (u128::from(address.to_bits()), 32),
@@ -80,7 +80,7 @@ impl Net {
         (self.bits == 128 || u32::try_from(value).is_ok()).then_some(Self { value, ..self })
     }
 
-    /// The bits that tell addresses of the network apart.
+    /// The host bits of the network: the number of its addresses, minus one.
     fn mask(self) -> u128 {
         let host = self.bits - self.prefix;
         1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1)
@@ -94,14 +94,9 @@ impl Net {
         self.value | self.mask()
     }
 
-    /// Addresses less one.
-    fn span(self) -> u128 {
-        self.mask()
-    }
-
     /// The first and the last address that a host may have.
     fn usable(self) -> (u128, u128) {
-        match self.span() {
+        match self.mask() {
             0 | 1 => (self.first(), self.last()),
             _ => (self.first() + 1, self.last() - 1),
         }
@@ -118,8 +113,13 @@ impl Net {
         Value::from(self.address(value).to_string())
     }
 
-    fn ip(self) -> Value {
+    pub(in crate::template) fn ip(self) -> Value {
         self.text(self.value)
+    }
+
+    /// The address, with the prefix if one was written.
+    fn shown(self) -> Value {
+        if self.has_prefix { self.with_prefix(self.value) } else { self.ip() }
     }
 
     fn with_prefix(self, value: u128) -> Value {
@@ -130,8 +130,8 @@ impl Net {
         !self.mask() & if self.bits == 32 { u128::from(u32::MAX) } else { u128::MAX }
     }
 
-    /// The address with this number in the network, from its end when the number is negative.
-    fn nth(self, number: i64) -> Option<Self> {
+    /// The address with this number in the network, from its end if the number is negative.
+    pub(in crate::template) fn nth(self, number: i64) -> Option<Self> {
         let distance = u128::from(number.unsigned_abs());
         let value =
             if number >= 0 { self.first().checked_add(distance) } else { self.last().checked_sub(distance - 1) };
@@ -144,7 +144,7 @@ impl Net {
 
     /// A host in a network of several.
     fn is_host(self) -> bool {
-        self.span() > 0 && self.value != self.first()
+        self.mask() > 0 && self.value != self.first()
     }
 }
 
@@ -165,7 +165,7 @@ fn each(value: &Value, one: &dyn Fn(&Value) -> Result<Value, Error>) -> Result<V
 fn of_version(call: &Call<'_>, bits: Option<u32>) -> Result<Value, Error> {
     let query = call.text("query")?;
     let found = each(&call.value, &|value| asked(value, &query, bits))?;
-    // of a list, what is none of these is left out
+    // in a list, values that don't match are left out
     match call.value.kind() {
         ValueKind::Seq | ValueKind::Iterable => Ok(list(&found)?.into_iter().filter(Value::is_true).collect()),
         _ => Ok(found),
@@ -177,7 +177,7 @@ fn wrapped(value: &Value, query: &str) -> Result<Value, Error> {
     if found.is_true() { asked(&found, "wrap", None) } else { Ok(value.clone()) }
 }
 
-/// What a query gives of one value.
+/// The result of a query for one value.
 fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> {
     let written = match value.kind() {
         ValueKind::String | ValueKind::Number => value.to_string(),
@@ -186,71 +186,59 @@ fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> 
     let Some(net) = Net::parse(&written).filter(|net| bits.is_none_or(|bits| bits == net.bits)) else {
         return Ok(no());
     };
-    // as it was written, unless it was a number
-    let same = if written.contains(['.', ':']) {
-        value.clone()
-    } else if net.has_prefix {
-        net.with_prefix(net.value)
-    } else {
-        net.ip()
-    };
+    // unchanged, unless it was a number
+    let same = if written.contains(['.', ':']) { value.clone() } else { net.shown() };
     let when = |is: bool, value: Value| if is { value } else { none() };
-    let is_point_to_point = net.span() == 1;
+    let is_point_to_point = net.mask() == 1;
     let only_network = || match net.has_prefix {
         true => Ok(net),
         false => Err(invalid(format!("`{written}` has no prefix, so it is not a network: write it like 10.0.0.0/16"))),
     };
     Ok(match query {
-        "" => {
-            if net.has_prefix {
-                net.with_prefix(net.value)
-            } else {
-                net.ip()
-            }
-        }
+        "" => net.shown(),
         "bool" => Value::from(true),
-        "address" | "ip" => when(net.span() < 2 || net.is_host() || net.bits == 128, net.ip()),
+        "address" | "ip" => when(net.mask() < 2 || net.is_host() || net.bits == 128, net.ip()),
         "cidr" => net.with_prefix(net.value),
-        "host" => when(net.span() < 2 || net.is_host(), net.with_prefix(net.value)),
+        "host" => when(net.mask() < 2 || net.is_host(), net.with_prefix(net.value)),
         "ip/prefix" => when(is_point_to_point || net.is_host(), net.with_prefix(net.value)),
         "ip_netmask" => when(
             is_point_to_point || net.is_host(),
             Value::from(format!("{} {}", net.address(net.value), net.address(net.netmask()))),
         ),
         "address/prefix" | "gateway" | "gw" | "host/prefix" | "hostnet" | "router" => {
-            match net.span() > 1 && (net.value == net.first() || net.value == net.last()) {
+            match net.mask() > 1 && (net.value == net.first() || net.value == net.last()) {
                 true => no(),
                 false => net.with_prefix(net.value),
             }
         }
-        "net" => when(net.span() > 0 && net.value == net.first(), net.with_prefix(net.value)),
+        "net" => when(net.mask() > 0 && net.value == net.first(), net.with_prefix(net.value)),
         "network" | "network_id" => net.text(net.first()),
         "network/prefix" | "subnet" => net.with_prefix(net.first()),
         "network_netmask" => Value::from(format!("{} {}", net.address(net.first()), net.address(net.netmask()))),
         "network_wildcard" => Value::from(format!("{} {}", net.address(net.first()), net.address(net.mask()))),
         "netmask" => net.text(net.netmask()),
         "hostmask" | "wildcard" => net.text(net.mask()),
-        "broadcast" => when(net.span() > 1, net.text(net.last())),
+        "broadcast" => when(net.mask() > 1, net.text(net.last())),
         "prefix" => Value::from(net.prefix),
         "version" => Value::from(if net.bits == 32 { 4 } else { 6 }),
-        "type" => Value::from(if net.span() == 0 || net.is_host() { "address" } else { "network" }),
+        "type" => Value::from(if net.mask() == 0 || net.is_host() { "address" } else { "network" }),
         "int" if net.has_prefix => Value::from(format!("{}/{}", net.value, net.prefix)),
         "int" => Value::from(net.value),
-        "size" => net.span().checked_add(1).map_or_else(none, Value::from),
-        "size_usable" => Value::from(match net.span() {
+        "size" => net.mask().checked_add(1).map_or_else(none, Value::from),
+        "size_usable" => Value::from(match net.mask() {
             0 => 0,
             1 => 2,
             span => span - 1,
         }),
-        "first_usable" => when(only_network()?.span() > 0, net.text(net.usable().0)),
-        "last_usable" => when(only_network()?.span() > 0, net.text(net.usable().1)),
+        "first_usable" => when(only_network()?.mask() > 0, net.text(net.usable().0)),
+        "last_usable" => when(only_network()?.mask() > 0, net.text(net.usable().1)),
         "range_usable" => {
             let (first, last) = only_network()?.usable();
-            when(net.span() > 0, Value::from(format!("{}-{}", net.address(first), net.address(last))))
+            when(net.mask() > 0, Value::from(format!("{}-{}", net.address(first), net.address(last))))
         }
         "next_usable" => shifted(only_network()?, 1),
         "previous_usable" => shifted(only_network()?, -1),
-        "peer" => match (only_network()?.span(), net.value & 3) {
+        "peer" => match (only_network()?.mask(), net.value & 3) {
             (1, _) => net.text(net.value ^ 1),
             (3, 1 | 2) => net.text(net.value ^ 3),
             _ => return Err(invalid(format!("`{written}` is no end of a point-to-point network"))),
@@ -268,13 +256,7 @@ fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> 
         "wrap" if net.has_prefix => Value::from(format!("[{}]/{}", net.address(net.value), net.prefix)),
         "wrap" => Value::from(format!("[{}]", net.address(net.value))),
         other => match (other.parse::<i64>(), Net::parse(other)) {
-            (Ok(_), _) if net.span() == 0 => {
-                if net.has_prefix {
-                    net.with_prefix(net.value)
-                } else {
-                    net.ip()
-                }
-            }
+            (Ok(_), _) if net.mask() == 0 => net.shown(),
             (Ok(number), _) => net.nth(number).map_or_else(no, |nth| nth.with_prefix(nth.value)),
             (Err(_), Some(within)) => when(within.contains(net), same),
             (Err(_), None) => return Err(invalid(format!("`{other}` is nothing that can be asked of an address"))),
@@ -282,17 +264,17 @@ fn asked(value: &Value, query: &str, bits: Option<u32>) -> Result<Value, Error> 
     })
 }
 
-/// The usable address so far from one.
+/// The usable address at this distance.
 fn shifted(net: Net, by: i128) -> Value {
     let (first, last) = net.usable();
     let value = net.value.checked_add_signed(by).filter(|value| (first..=last).contains(value));
-    value.filter(|_| net.span() > 0).map_or_else(none, |value| net.text(value))
+    value.filter(|_| net.mask() > 0).map_or_else(none, |value| net.text(value))
 }
 
 fn moved(call: &Call<'_>, sign: i128) -> Result<Value, Error> {
     let offset = i128::from(call.number("offset")?.unwrap_or(0));
     let Some(net) = Net::parse(&call.input()?) else { return Ok(no()) };
-    // of a network as it is written, its first address
+    // for a network, from its first address
     Ok(shifted(net, sign * offset))
 }
 
@@ -300,7 +282,7 @@ fn is_in(net: Net, networks: &[&str]) -> bool {
     networks.iter().filter_map(|text| Net::parse(text)).any(|within| within.contains(Net { prefix: net.bits, ..net }))
 }
 
-/// Whether the whole Internet can reach an address, as IANA's registries of special addresses tell.
+/// Whether an address is globally reachable, by IANA's registries of special addresses.
 fn is_global(net: Net) -> bool {
     const SPECIAL: &[&str] = &[
         "0.0.0.0/8",
@@ -330,7 +312,7 @@ fn is_global(net: Net) -> bool {
     !is_in(net, SPECIAL) || is_in(net, &["192.0.0.9/32", "192.0.0.10/32"])
 }
 
-/// The name that DNS has an address under.
+/// The name of an address for reverse DNS.
 fn reverse(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
@@ -371,7 +353,7 @@ fn subnet(call: &Call<'_>) -> Result<Value, Error> {
     let within = Net { prefix: wanted, ..net };
     let Some(index) = call.number("index")? else {
         return match wanted.checked_sub(net.prefix) {
-            _ if net.span() == 0 => Ok(within.with_prefix(within.first())),
+            _ if net.mask() == 0 => Ok(within.with_prefix(within.first())),
             Some(more) => Ok(1_u128.checked_shl(more).map_or_else(none, |count| Value::from(count.to_string()))),
             None => Err(invalid(format!("a network of /{} has no networks of /{wanted}", net.prefix))),
         };

@@ -4,7 +4,7 @@ use minijinja::Error;
 use minijinja::value::{Serde, Value};
 use serde_json::Value as Json;
 
-use crate::template::filters::{Call, Filter, data, invalid, python_float};
+use crate::template::filters::{Call, Filter, data, entries_of, invalid, python_float};
 
 pub(super) const FILTERS: &[Filter] = &[
     ("to_json", &["indent", "sort_keys", "ensure_ascii"], |call| write(call, None, false)),
@@ -55,10 +55,7 @@ impl Writer {
                 writer.value(list.get(at).unwrap_or(&Json::Null), depth + 1);
             }),
             Json::Object(map) => {
-                let mut entries: Vec<(&String, &Json)> = map.iter().collect();
-                if self.sorts {
-                    entries.sort_by_key(|(key, _)| *key);
-                }
+                let entries = entries_of(map, self.sorts);
                 self.block(['{', '}'], entries.len(), depth, |writer, at| {
                     let Some((key, value)) = entries.get(at) else { return };
                     writer.text(key);

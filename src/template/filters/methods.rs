@@ -1,4 +1,4 @@
-//! Methods of Python's texts and lists that minijinja-contrib lacks.
+//! Methods of Python's strings and lists that minijinja-contrib lacks.
 
 use minijinja::value::{Value, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -7,7 +7,7 @@ use minijinja_contrib::pycompat;
 use crate::template::filters::invalid;
 use crate::text::leading;
 
-/// Methods, for a suggestion when somebody misspells one.
+/// All methods, for suggestions.
 pub const METHODS: &[&str] = &[
     "capitalize",
     "casefold",
@@ -52,7 +52,7 @@ pub const METHODS: &[&str] = &[
     "zfill",
 ];
 
-/// Calls a method of a value, where the engine knows none.
+/// Calls a method of a value that the engine does not know.
 pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match pycompat::unknown_method_callback(state, value, method, args) {
         Err(error) if error.kind() == ErrorKind::UnknownMethod => {}
@@ -130,7 +130,7 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args:
     })
 }
 
-/// How many characters a text lacks to be so wide; they are paid for.
+/// How many characters a text lacks to reach a width; charges fuel for them.
 fn blanks(state: &State<'_, '_>, text: &str, width: usize) -> Result<usize, Error> {
     let missing = width.saturating_sub(text.chars().count());
     state.consume_fuel(u64::try_from(missing / 64).unwrap_or(u64::MAX))?;

@@ -1,6 +1,6 @@
-//! Filters, tests and methods that templates bring along from Ansible and Python, with the values that these give.
+//! Filters, tests and methods of Ansible and Python, with the same results.
 
-mod ip;
+pub(super) mod ip;
 mod json;
 mod lists;
 mod methods;
@@ -16,14 +16,14 @@ use minijinja::{Environment, Error, ErrorKind, State};
 
 pub use methods::METHODS;
 
-/// A filter: its name, the names of its arguments, and what it does. An argument `*` takes all that are left.
+/// A filter: its name, the names of its arguments, and its function. The argument `*` takes all that are left.
 type Filter = (&'static str, &'static [&'static str], fn(&Call<'_>) -> Result<Value, Error>);
 
-/// The lists of all of them.
+/// All filters.
 const LISTS: &[&[Filter]] =
     &[ip::FILTERS, json::FILTERS, lists::FILTERS, numbers::FILTERS, regex::FILTERS, texts::FILTERS, yaml::FILTERS];
 
-/// Their names, for a suggestion when somebody misspells one.
+/// The names of all filters, for suggestions.
 pub fn names() -> impl Iterator<Item = &'static str> {
     LISTS.iter().flat_map(|list| list.iter().map(|(name, ..)| *name))
 }
@@ -44,7 +44,7 @@ pub fn add(env: &mut Environment<'static>) {
     env.set_unknown_method_callback(methods::call);
 }
 
-/// A filter at work: what it is given, positional arguments under their names.
+/// A call of a filter, with positional arguments under their names.
 struct Call<'a> {
     state: &'a State<'a, 'a>,
     value: Value,
@@ -82,7 +82,7 @@ impl<'a> Call<'a> {
         Ok(call)
     }
 
-    /// An argument; `None` when it is left out, or is `none`.
+    /// An argument; `None` if it is left out or `none`.
     fn get(&self, name: &str) -> Option<&Value> {
         self.given.get(name).filter(|value| !value.is_none())
     }
@@ -108,12 +108,12 @@ impl<'a> Call<'a> {
         self.get(name).map_or_else(|| Ok(String::new()), text)
     }
 
-    /// What goes into the filter, as text.
+    /// The input as text.
     fn input(&self) -> Result<String, Error> {
         text(&self.value)
     }
 
-    /// Pays for so many bytes that are made of few.
+    /// Charges fuel for output that is larger than its input.
     fn charge(&self, bytes: usize) -> Result<(), Error> {
         self.state.consume_fuel(u64::try_from(bytes / 64).unwrap_or(u64::MAX))
     }
@@ -141,12 +141,21 @@ fn list(value: &Value) -> Result<Vec<Value>, Error> {
     }
 }
 
-/// A value as data, with none of what the engine has besides.
+/// A value as plain data.
 fn data(value: &Value) -> Result<serde_json::Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
     serde_json::to_value(value).map_err(|error| invalid(error.to_string()))
+}
+
+/// The entries of a map: in the order of its keys, or in its own.
+fn entries_of(map: &serde_json::Map<String, serde_json::Value>, sorts: bool) -> Vec<(&String, &serde_json::Value)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    if sorts {
+        entries.sort_by_key(|(key, _)| *key);
+    }
+    entries
 }
 
 /// A number with a point, as Python writes it.
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_test_and_method_gives_what_ansible_gives() {
+    fn every_filter_test_and_method_returns_what_ansible_returns() {
         let mut env = Environment::new();
         functions::add(&mut env);
         let lines = include_str!("ansible.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -210,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_meant_is_told_and_text_does_not_grow_without_end() {
+    fn nonsense_is_refused_and_text_does_not_grow_without_end() {
         let mut env = Environment::new();
         env.set_fuel(Some(1 << 20));
         functions::add(&mut env);

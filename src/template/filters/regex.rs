@@ -1,4 +1,4 @@
-//! Regular expressions as Python has them.
+//! Python's regular expressions.
 
 use fancy_regex::{Captures, Regex};
 use minijinja::value::Value;
@@ -23,7 +23,7 @@ pub(super) fn add_tests(env: &mut Environment<'static>) {
     }
 }
 
-/// Python's regular expression as one of ours.
+/// Compiles a regular expression of Python.
 fn compile(pattern: &str, ignores_case: bool, is_multiline: bool) -> Result<Regex, Error> {
     let flags = match (ignores_case, is_multiline) {
         (true, true) => "(?im)",
@@ -36,47 +36,30 @@ fn compile(pattern: &str, ignores_case: bool, is_multiline: bool) -> Result<Rege
     Regex::new(&own).map_err(wrong)
 }
 
-/// A text without its first character.
-fn behind_first(text: &str) -> &str {
-    let mut chars = text.chars();
-    chars.next();
-    chars.as_str()
-}
-
-/// What is written in another way: the end of a text, and characters that mean something only here.
+/// Translates the syntax that differs: the end of a text, and characters that are special only in Rust.
 fn translated(pattern: &str, is_multiline: bool) -> String {
-    let (mut out, mut rest, mut in_class) = (String::new(), pattern, false);
+    let (mut out, mut rest, mut in_class) = (String::new(), pattern.chars(), false);
     let counts = |rest: &str| {
         let inner = rest.split_once('}').map(|(inner, _)| inner);
         inner.is_some_and(|inner| !inner.is_empty() && inner.chars().all(|c| c.is_ascii_digit() || c == ','))
     };
-    while let Some(c) = rest.chars().next() {
-        rest = behind_first(rest);
+    while let Some(c) = rest.next() {
         match c {
-            '\\' => {
-                let Some(escaped) = rest.chars().next() else {
-                    out.push('\\');
-                    break;
-                };
-                rest = behind_first(rest);
-                match escaped {
-                    'Z' => out.push_str(r"\z"),
-                    '<' | '>' => out.push(escaped),
-                    _ => out.extend(['\\', escaped]),
-                }
-            }
+            '\\' => match rest.next() {
+                Some('Z') => out.push_str(r"\z"),
+                Some(escaped @ ('<' | '>')) => out.push(escaped),
+                escaped => out.extend(['\\'].into_iter().chain(escaped)),
+            },
             '[' if !in_class => {
                 in_class = true;
                 out.push('[');
-                // a bracket that closes stands for itself where nothing is before it
-                let negated = rest.strip_prefix('^');
-                if negated.is_some() {
-                    out.push('^');
+                if rest.as_str().starts_with('^') {
+                    out.extend(rest.next());
                 }
-                rest = negated.unwrap_or(rest);
-                if let Some(behind) = rest.strip_prefix(']') {
-                    out.push_str(r"\]");
-                    rest = behind;
+                // a closing bracket stands for itself if it comes first
+                if rest.as_str().starts_with(']') {
+                    out.push('\\');
+                    out.extend(rest.next());
                 }
             }
             ']' if in_class => {
@@ -84,7 +67,7 @@ fn translated(pattern: &str, is_multiline: bool) -> String {
                 out.push(']');
             }
             '[' | '&' | '~' if in_class => out.extend(['\\', c]),
-            '{' if !in_class && !counts(rest) => out.push_str(r"\{"),
+            '{' if !in_class && !counts(rest.as_str()) => out.push_str(r"\{"),
             '$' if !in_class && !is_multiline && !pattern.starts_with("(?m)") => out.push_str(r"(?=\n?\z)"),
             _ => out.push(c),
         }
@@ -96,7 +79,7 @@ fn failed(error: fancy_regex::Error) -> Error {
     invalid(error.to_string())
 }
 
-/// Hands each match to `each`, until that says that it is enough. An empty match may follow one that is not.
+/// Passes each match to `each`, until it returns false. An empty match may follow a non-empty one.
 fn matches(
     regex: &Regex,
     text: &str,
@@ -144,7 +127,7 @@ fn replace(call: &Call<'_>) -> Result<Value, Error> {
     }
 }
 
-/// Adds what stands in the place of a match: `\1`, `\g<1>`, `\g<name>` and `\n` mean what they mean in Python.
+/// Appends the replacement of a match: `\1`, `\g<1>`, `\g<name>` and `\n` mean the same as in Python.
 fn expand(by: &str, found: &Captures<'_, str>, out: &mut String) -> Result<(), Error> {
     let mut rest = by;
     while let Some((plain, escaped)) = rest.split_once('\\') {
@@ -173,7 +156,7 @@ fn expand(by: &str, found: &Captures<'_, str>, out: &mut String) -> Result<(), E
     Ok(())
 }
 
-/// A group of a match, by its number or name; empty when it took no part.
+/// A group of a match, by its number or name; empty if it did not participate.
 fn group<'a>(found: &Captures<'a, str>, name: &str) -> Result<&'a str, Error> {
     let missing = || invalid(format!("there is no group {name} in the regular expression"));
     let one = match name.parse::<usize>() {
@@ -217,14 +200,8 @@ fn find_all(call: &Call<'_>) -> Result<Value, Error> {
     Ok(Value::from(all))
 }
 
-/// A text that a regular expression takes for itself.
+/// The regular expression that matches a text.
 fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if "()[]{}?*+-|^$\\.&~# \t\n\r\u{b}\u{c}".contains(c) {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
+    let is_special = |c: char| "()[]{}?*+-|^$\\.&~# \t\n\r\u{b}\u{c}".contains(c);
+    text.chars().flat_map(|c| is_special(c).then_some('\\').into_iter().chain([c])).collect()
 }

@@ -34,7 +34,7 @@ pub(super) const FILTERS: &[Filter] = &[
 
 const DEFAULT: &[&str] = &["default_value", "boolean"];
 
-/// What a path says of the directory, and the last name.
+/// The directory and the last name of a path.
 fn parted(path: &str) -> (&str, &str) {
     let (dir, name) = trailing(path, |c| c != '/');
     match dir.trim_end_matches('/') {
@@ -46,7 +46,7 @@ fn parted(path: &str) -> (&str, &str) {
 fn split_extension(call: &Call<'_>) -> Result<Value, Error> {
     let path = call.input()?;
     let name = parted(&path).1;
-    // a dot at the start hides a file
+    // a leading dot is no extension
     let hidden = name.len() - name.trim_start_matches('.').len();
     let length = name.get(hidden..).and_then(|shown| shown.rfind('.')).map_or(0, |at| name.len() - hidden - at);
     let (stem, extension) = path.split_at_checked(path.len() - length).unwrap_or((&path, ""));
@@ -111,7 +111,7 @@ fn decode_url(text: &str) -> String {
     percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// Whether a text or a number says yes.
+/// Whether a text or a number means true.
 fn truth(value: &Value) -> bool {
     match value.as_str() {
         Some(text) => ["yes", "on", "true", "1"].contains(&text.to_lowercase().as_str()),

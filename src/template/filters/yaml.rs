@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use fancy_regex::Regex;
 use minijinja::Error;
 use minijinja::value::{Serde, Value};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use crate::template::filters::{Call, Filter, data, invalid, python_float};
+use crate::template::filters::{Call, Filter, data, entries_of, invalid, python_float};
 
 pub(super) const FILTERS: &[Filter] = &[
     ("to_yaml", NAMES, |call| write(call, 2, None)),
@@ -17,7 +17,7 @@ pub(super) const FILTERS: &[Filter] = &[
 
 const NAMES: &[&str] = &["indent", "width", "sort_keys", "default_flow_style", "explicit_start", "allow_unicode"];
 
-/// What a plain text would be taken for instead of a text.
+/// Plain scalars that are no strings in YAML 1.1.
 static OTHER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let other = [
         "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF|~|null|Null|NULL||<<|=|[!&*]",
@@ -32,7 +32,7 @@ static OTHER: LazyLock<Option<Regex>> = LazyLock::new(|| {
 fn read(call: &Call<'_>) -> Result<Value, Error> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
     let value: Json = serde_saphyr::from_str_with_options(&call.input()?, options).map_err(|error| {
-        // only where: what is there may be a secret's
+        // only the place: the text may contain a secret
         let at = error
             .location()
             .map_or_else(String::new, |at| format!(", from line {}, column {}", at.line(), at.column()));
@@ -66,17 +66,17 @@ fn write(call: &Call<'_>, indent: i64, flow: Option<bool>) -> Result<Value, Erro
     Ok(Value::from(emitter.out))
 }
 
-/// Writes values with the rules of libyaml's emitter, so that a role brings the same files along.
+/// Writes values with the rules of libyaml's emitter, so that a migrated role writes the same files.
 struct Emitter {
     out: String,
     /// Blanks of one indent.
     step: usize,
-    /// Behind which column a text goes on in the next line.
+    /// The column after which a text is folded.
     width: usize,
     sorts: bool,
-    /// Whether everything stands in brackets, nothing, or (`None`) what has nothing but scalars.
+    /// Whether everything is in flow style, nothing, or (`None`) collections of scalars only.
     flow: Option<bool>,
-    /// The indent of where it is; none outside of everything.
+    /// The current indent; none at the top level.
     indent: Option<usize>,
     column: usize,
     flow_level: usize,
@@ -108,7 +108,7 @@ impl Emitter {
         self.indention = true;
     }
 
-    /// Goes to the indent, on a new line unless there is room before it on this one.
+    /// Moves to the indent, on a new line if necessary.
     fn write_indent(&mut self) {
         let indent = self.indent.unwrap_or(0);
         if !self.indention || self.column > indent || (self.column == indent && !self.whitespace) {
@@ -130,7 +130,7 @@ impl Emitter {
         self.indention = self.indention && is_indention;
     }
 
-    /// Does something one indent further in.
+    /// Runs `inner` one level deeper.
     fn further(&mut self, is_flow: bool, stays: bool, inner: impl FnOnce(&mut Self)) {
         let before = self.indent;
         self.indent = match before {
@@ -161,7 +161,7 @@ impl Emitter {
                 }
             }),
             Json::Object(map) if in_flow(self, map.values().all(is_scalar), map.is_empty()) => {
-                let entries = self.entries(map);
+                let entries = entries_of(map, self.sorts);
                 self.in_brackets(['{', '}'], entries.len(), |emitter, at| {
                     if let Some((key, value)) = entries.get(at) {
                         emitter.entry(key, value);
@@ -169,7 +169,7 @@ impl Emitter {
                 });
             }
             Json::Object(map) => {
-                let entries = self.entries(map);
+                let entries = entries_of(map, self.sorts);
                 self.further(false, false, |emitter| {
                     for (key, value) in entries {
                         emitter.write_indent();
@@ -179,14 +179,6 @@ impl Emitter {
             }
             scalar => self.further(true, false, |emitter| emitter.scalar(scalar, is_key)),
         }
-    }
-
-    fn entries<'a>(&self, map: &'a Map<String, Json>) -> Vec<(&'a String, &'a Json)> {
-        let mut entries: Vec<_> = map.iter().collect();
-        if self.sorts {
-            entries.sort_by_key(|(key, _)| *key);
-        }
-        entries
     }
 
     fn entry(&mut self, key: &str, value: &Json) {
@@ -254,7 +246,7 @@ impl Emitter {
         }
     }
 
-    /// A blank, which may become a new line when the line is long.
+    /// A blank, or a line break if the line is long.
     fn space(&mut self, may_break: bool) {
         if may_break && self.column > self.width {
             self.write_indent();
@@ -371,7 +363,7 @@ fn is_printable(c: char) -> bool {
     is_plain && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}')
 }
 
-/// What is in a text, as far as that decides about its quotes.
+/// The properties of a text that decide its quotes.
 struct QuoteHints {
     breaks: bool,
     plain: bool,

@@ -1,4 +1,4 @@
-//! The secrets that a host's templates ask for, and which of them they may.
+//! The secrets that a host's templates request, and whether they may.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,23 +11,23 @@ use crate::error::{Error, Place, Result, code, nearest};
 use crate::pki::{KeyOf, key_of};
 use crate::secret::{Secret, SecretStore, lock, placeholder};
 use crate::site::Site;
-use crate::template::depth::is_looked_up;
+use crate::template::depth::any_in;
 
-/// Who wrote the text that is being rendered.
+/// The origin of the text that is being rendered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A role, or site.toml.
     #[default]
     Site,
-    /// The file of a host: of a value that is one line, or of one that may have several.
+    /// A file in host_vars.
     HostVars {
-        /// Whether it may have several lines.
+        /// Whether the value may have several lines.
         lines: bool,
     },
 }
 
-/// The secrets that a host's templates ask for.
-pub(super) struct Asked {
+/// The secrets of a host, and a log of which were requested.
+pub(super) struct HostSecrets {
     secrets: SecretStore,
     site: Arc<Site>,
     host: String,
@@ -36,25 +36,25 @@ pub(super) struct Asked {
 
 #[derive(Default)]
 struct Log {
-    /// The names of those that were asked for.
+    /// The names of requested secrets.
     names: BTreeSet<String>,
-    /// How often one was asked for, or a variable with one in it; what is rendered while this grows has a secret in it.
+    /// How often a secret, or a variable with one, was requested; a text whose rendering increases it contains a secret.
     times: usize,
-    /// Why the last one could not be had; the template engine can't carry it.
+    /// The error of the last request; the template engine can't carry it.
     failed: Option<Error>,
-    /// Who wrote what is being rendered: of a variable that needs another, the other.
+    /// The origin of the text that is being rendered.
     origin: Origin,
 }
 
-impl Asked {
-    /// None so far.
+impl HostSecrets {
+    /// Without requests.
     pub fn new(site: &Arc<Site>, host: &str, secrets: &SecretStore) -> Self {
         Self { secrets: secrets.clone(), site: site.clone(), host: host.to_owned(), log: Mutex::default() }
     }
 
     /// A secret of the host.
     pub fn get(&self, name: &str) -> Result<Secret> {
-        // on a host it is too late to ask: what was not encrypted to it, it can't read
+        // a host can only decrypt what is encrypted to it
         if !self.is_open() {
             self.allow(name)?;
         }
@@ -65,7 +65,7 @@ impl Asked {
         Ok(secret)
     }
 
-    /// An error when this host, or who wrote what is being rendered, may not have a secret of this name.
+    /// An error if this host, or the origin of the text, must not read the secret.
     fn allow(&self, name: &str) -> Result<()> {
         if lock(&self.log).origin != Origin::Site {
             return Err(Error::new(code::SECRET, format!("host_vars can't ask for a secret, and this asks for {name}"))
@@ -93,9 +93,9 @@ impl Asked {
         }
     }
 
-    /// An error when a value of a host's file has a line break in it that could begin a line of its own wherever a template puts it.
+    /// An error if a value in host_vars contains a line break, which could add a line to the file of a template.
     pub fn check_line(&self, origin: Origin, value: &Value, place: impl FnOnce() -> Place) -> Result<()> {
-        if origin != (Origin::HostVars { lines: false }) || self.is_open() || !has_control(value, 0) {
+        if origin != (Origin::HostVars { lines: false }) || self.is_open() || !has_control(value) {
             return Ok(());
         }
         Err(Error::new(code::VARIABLE, "a value in host_vars has a line break, or another control character, in it")
@@ -104,7 +104,7 @@ impl Asked {
             .help("write it in one line; a role whose templates expect several lines here says so: `NAME = \"lines\"` under [types]"))
     }
 
-    /// Does `work`, which renders a text that `origin` wrote.
+    /// Runs `work`, which renders a text of `origin`.
     pub fn within<T>(&self, origin: Origin, work: impl FnOnce() -> T) -> T {
         let before = std::mem::replace(&mut lock(&self.log).origin, origin);
         let done = work();
@@ -112,8 +112,8 @@ impl Asked {
         done
     }
 
-    /// Who wrote a role's text that is rendered for `host` because another text needs it: whoever wrote that, if it is about another host.
-    /// A role asks for the secrets of the host that has it, and no host's file for those of another.
+    /// The origin of a role's text that another text needs: for another host, it keeps the origin of that text. A role can request
+    /// the secrets of its own host, but the file of a host can't request those of another.
     pub fn origin_for(&self, host: &str) -> Origin {
         match lock(&self.log).origin {
             Origin::HostVars { .. } if host != self.host => Origin::HostVars { lines: true },
@@ -121,54 +121,54 @@ impl Asked {
         }
     }
 
-    /// How often a secret was asked for, or a variable with one in it.
-    pub fn times(&self) -> usize {
+    /// How often a secret, or a variable with one, was requested: a text whose rendering increases this contains a secret.
+    pub fn times_requested(&self) -> usize {
         lock(&self.log).times
     }
 
-    /// A variable that was made before is asked for again; whether a secret is in it.
-    pub fn again(&self, is_secret: bool) {
+    /// Logs another use of a rendered variable.
+    pub fn request_again(&self, is_secret: bool) {
         lock(&self.log).times += usize::from(is_secret);
     }
 
-    /// The names of all secrets that were asked for.
+    /// The names of all requested secrets.
     pub fn names(&self) -> BTreeSet<String> {
         lock(&self.log).names.clone()
     }
 
-    /// Whether secrets are read, and not only named.
+    /// Whether secrets are decrypted, and not only named.
     pub fn is_open(&self) -> bool {
         self.secrets.is_open()
     }
 
-    /// Whether secrets, and certificates, may still be missing.
+    /// Whether secrets and certificates may be missing.
     pub fn may_lack(&self) -> bool {
         self.secrets.may_lack()
     }
 
-    /// Why the last secret or file could not be had, if one could not.
+    /// Takes the error of the last request that failed.
     pub fn take_failure(&self) -> Option<Error> {
         lock(&self.log).failed.take()
     }
 
-    /// The name of a secret that was asked for and can be read, or is named as such, in `text`.
+    /// The name of a requested secret that `text` contains, in plain text or as a placeholder.
     pub fn found_in(&self, text: &str) -> Option<String> {
         let is_told = |name: &String| {
             is_in(text, placeholder(name).as_bytes())
                 || self.is_open()
                     && self.secrets.get(name, &self.site.files, &self.host).is_ok_and(|secret| {
                         let plain = std::str::from_utf8(&secret.plain).unwrap_or_default().trim();
-                        // a shorter one is found where it is not
+                        // a shorter text matches by accident
                         plain.len() >= 4 && text.contains(plain) || is_in(text, plain.as_bytes())
                     })
         };
         self.names().into_iter().find(is_told)
     }
 
-    /// What `secret("NAME")` is in a template.
+    /// The value of `secret("NAME")` in a template.
     pub fn text(&self, name: &str) -> Result<String, minijinja::Error> {
         let text = self.get(name).and_then(|secret| {
-            // as `$(…)` in a shell: an editor's last line break is not a part of a password
+            // like `$(…)` in a shell, without the line break that editors add
             let text =
                 std::str::from_utf8(&secret.plain).map(|text| text.strip_suffix('\n').unwrap_or(text).to_owned());
             text.map_err(|_| {
@@ -179,7 +179,7 @@ impl Asked {
         self.pass(text)
     }
 
-    /// What `pki_file("NAME")` is in a template: a file of the site below `pki/`, as an authority's public half is.
+    /// The value of `pki_file("NAME")` in a template: a file below `pki/` in the site, like an authority's certificate.
     pub fn pki_file(&self, name: &str) -> Result<String, minijinja::Error> {
         let files = &self.site.files;
         let found = files.get(&format!("pki/{name}")).ok_or_else(|| {
@@ -196,7 +196,7 @@ impl Asked {
         }))
     }
 
-    /// Keeps an error until the template engine, which can't carry it, has failed.
+    /// Keeps an error that the template engine can't carry.
     fn pass(&self, result: Result<String>) -> Result<String, minijinja::Error> {
         result.map_err(|error| {
             let words = error.to_string();
@@ -206,20 +206,12 @@ impl Asked {
     }
 }
 
-/// Whether a text in a value has control characters in it, a tab apart; or lists within lists may have one deeper than anybody looks.
-fn has_control(value: &Value, depth: usize) -> bool {
-    const DEEPEST: usize = 16;
-    let in_item = |item: &Value| depth >= DEEPEST || has_control(item, depth + 1);
-    match value.kind() {
-        ValueKind::String => value.as_str().is_some_and(|text| text.chars().any(|c| c.is_control() && c != '\t')),
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter().is_ok_and(|mut items| items.any(|item| in_item(&item)))
-        }
-        // a host's own variables are looked at where they are made
-        ValueKind::Map if !is_looked_up(value) => value.try_iter().is_ok_and(|mut keys| {
-            keys.any(|key| in_item(&key) || value.get_item(&key).is_ok_and(|item| in_item(&item)))
-        }),
-        ValueKind::Bytes => true,
-        _ => false,
-    }
+/// Whether a text in a value contains a control character other than a tab, or lists are nested too deep to tell. The variables of a
+/// host are checked where they are set.
+fn has_control(value: &Value) -> bool {
+    let is_control = |c: char| c.is_control() && c != '\t';
+    any_in(value, 16, &|value| match value.as_str() {
+        Some(text) => text.contains(is_control),
+        None => value.kind() == ValueKind::Bytes,
+    })
 }

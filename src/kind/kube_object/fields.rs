@@ -1,0 +1,80 @@
+//! The fields of `[[kube_object]]`.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::KubeObject;
+use super::manifest::{self, Manifest};
+use crate::document::fields::{AbsolutePath, HumanDuration};
+use crate::error::Result;
+use crate::host::kube::Access;
+use crate::kind::{Build, Fields, Resource};
+
+/// Fields of `[[kube_object]]`. Exactly one of `content` and `template` is set.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KubeObjectFields {
+    /// The objects as YAML or JSON, with `---` between several; each is a resource of its own.
+    content: Option<String>,
+    /// The name of a file in the role's `templates/` with the objects.
+    template: Option<String>,
+    /// The `https://` address of the API server.
+    server: String,
+    /// File with the only authorities that the API server's certificate may be from (PEM).
+    ca: AbsolutePath,
+    /// File with the client certificate to ask and apply with (PEM).
+    client_cert: AbsolutePath,
+    /// File with the key of `client_cert` (PEM).
+    client_key: AbsolutePath,
+    /// The program; `kubectl`, from the usual places, when left out.
+    kubectl: Option<String>,
+    /// How long to wait for an API server that doesn't answer, for a kind or a namespace that isn't there, and for an
+    /// object that is being deleted; `60s` when left out.
+    within: Option<HumanDuration>,
+    /// Whether the objects are to be gone rather than there.
+    #[serde(default)]
+    absent: bool,
+}
+
+impl Fields for KubeObjectFields {
+    const NAME: &'static str = "kube_object";
+
+    fn build(self, build: &dyn Build) -> Result<Vec<Box<dyn Resource>>> {
+        let (field, what, text) = match (self.content, &self.template) {
+            (Some(text), None) => ("content", String::new(), text),
+            (None, Some(name)) => ("template", format!("templates/{name}, rendered: "), build.template(name)?),
+            (None, None) => return Err(build.invalid("server", "set `content` or `template`")),
+            (Some(_), Some(_)) => return Err(build.invalid("template", "set `content` or `template`, not both")),
+        };
+        let server = Url::parse(&self.server).map_err(|error| build.invalid("server", &error.to_string()))?;
+        build.refuse_if(server.scheme() != "https", "server", "it has to start with `https://`")?;
+        let has_more = !server.username().is_empty() || server.password().is_some() || server.query().is_some();
+        build.refuse_if(has_more, "server", "no credentials here: they are in `client_cert` and `client_key`")?;
+        let kubectl = self.kubectl.unwrap_or_else(|| "kubectl".to_owned());
+        let is_program =
+            !kubectl.is_empty() && !kubectl.contains('\0') && kubectl.starts_with('/') == kubectl.contains('/');
+        build.refuse_if(!is_program, "kubectl", "write its name, or its whole path")?;
+        let is_secret = build.is_secret();
+        let manifests =
+            manifest::read(&text, is_secret).map_err(|why| build.invalid(field, &format!("{what}{why}")))?;
+        let access = Access {
+            server,
+            ca: self.ca.to_path_buf(),
+            cert: self.client_cert.to_path_buf(),
+            key: self.client_key.to_path_buf(),
+        };
+        let object = |manifest: Manifest| KubeObject {
+            sensitive: is_secret || manifest.name.kind == "Secret",
+            name: manifest.name,
+            wanted: manifest.content,
+            access: access.clone(),
+            kubectl: kubectl.clone(),
+            within: self.within.map_or(Duration::from_secs(60), |within| within.0),
+            absent: self.absent,
+        };
+        Ok(manifests.into_iter().map(|manifest| Box::new(object(manifest)) as _).collect())
+    }
+}

@@ -1,0 +1,133 @@
+//! The objects that a template sees: the scope of its names, roles and hosts.
+
+use std::sync::Arc;
+
+use minijinja::ErrorKind;
+use minijinja::value::{Enumerator, Object, Value};
+
+use crate::resolve::context::TemplateContext;
+use crate::template::functions;
+
+/// The names that a template sees.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) context: Arc<TemplateContext>,
+    pub(super) host: String,
+    pub(super) role: Option<String>,
+    pub(super) item: Option<Value>,
+}
+
+impl Object for Scope {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let context = &self.context;
+        match name {
+            "item" => return self.item.clone(),
+            "host" => return Some(context.host_value(&self.host)),
+            "hosts" => return Some(context.site.hosts.keys().map(|name| context.host_value(name)).collect()),
+            "facts" if self.host == context.host => return Some(context.facts.clone()),
+            "facts" => {
+                let why = format!("the facts of another host ({}) are not known here", self.host);
+                return Some(Value::from(minijinja::Error::new(ErrorKind::InvalidOperation, why)));
+            }
+            "artifacts" => {
+                let versions = context.site.artifacts.iter().map(|(name, artifact)| {
+                    (name.clone(), Value::from_pairs([("version", Value::from(artifact.version.clone()))]))
+                });
+                return Some(Value::from_pairs(versions));
+            }
+            _ => {}
+        }
+        if let Some(role) = &self.role
+            && let Some(value) = context.variable(&self.host, Some(role), name)
+        {
+            return Some(value);
+        }
+        if context.site.roles.contains_key(name) {
+            return Some(Value::from_object(RoleObject {
+                context: context.clone(),
+                host: self.host.clone(),
+                role: name.to_owned(),
+            }));
+        }
+        context.variable(&self.host, None, name)
+    }
+}
+
+/// The variables of a role for a host: `etcd.client_port`.
+#[derive(Debug)]
+struct RoleObject {
+    context: Arc<TemplateContext>,
+    host: String,
+    role: String,
+}
+
+impl Object for RoleObject {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.context.variable(&self.host, Some(&self.role), key.as_str()?)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let role = self.context.site.roles.get(&self.role);
+        Enumerator::Values(role.into_iter().flat_map(|role| role.names()).map(Value::from).collect())
+    }
+}
+
+/// The hosts of a list whose `attribute` contains `name`.
+pub(super) fn having(
+    hosts: Vec<Value>,
+    attribute: &str,
+    name: &str,
+) -> std::result::Result<Vec<Value>, minijinja::Error> {
+    let mut found = Vec::new();
+    for host in hosts {
+        if let Some(one) = host.downcast_object_ref::<HostObject>() {
+            if one.has(attribute, name) {
+                found.push(host);
+            }
+            continue;
+        }
+        let has = host.get_attr(attribute)?;
+        if has.is_undefined() {
+            return Err(functions::invalid("this goes with a list of hosts: `hosts | with_role(\"etcd\")`"));
+        }
+        if has.try_iter()?.any(|entry| entry.as_str() == Some(name)) {
+            found.push(host);
+        }
+    }
+    Ok(found)
+}
+
+/// A host of the site: `name`, `address`, `groups`, `roles`, `vars.ROLE.NAME`.
+#[derive(Debug)]
+pub(super) struct HostObject {
+    pub(super) context: Arc<TemplateContext>,
+    pub(super) name: String,
+}
+
+impl HostObject {
+    /// Whether its `groups` or `roles` have this name.
+    pub(super) fn has(&self, list: &str, name: &str) -> bool {
+        let Some(host) = self.context.site.hosts.get(&self.name) else { return false };
+        let names = if list == "groups" { &host.groups } else { &host.roles };
+        names.iter().any(|one| one == name)
+    }
+}
+
+impl Object for HostObject {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let host = self.context.site.hosts.get(&self.name)?;
+        Some(match key.as_str()? {
+            "name" => Value::from(self.name.clone()),
+            "address" => Value::from(host.address.to_string()),
+            "groups" => host.groups.iter().cloned().collect(),
+            "roles" => host.roles.iter().cloned().collect(),
+            "vars" => self.context.scope(&self.name, None, None),
+            _ => return None,
+        })
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Str(&["name", "address", "groups", "roles", "vars"])
+    }
+}
