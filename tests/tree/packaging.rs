@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use ssh_key::HashAlg;
 
 use crate::support::site::{Output, Site, Tree, key};
@@ -72,13 +72,20 @@ fn ignition_writes_the_shipped_units_and_an_enrollment_that_kpull_accepts() {
     assert_eq!(unit("kpull.timer")["contents"], TIMER);
     assert_eq!(unit("kpull.timer")["enabled"], true);
 
-    let (site, tree) = (site(), Tree::new());
+    // only root may look into them, here as after `kpull enroll`
+    let (site, tree, enrolled) = (site(), Tree::new(), Tree::new());
+    let fingerprint = key().public_key().fingerprint(HashAlg::Sha256);
+    let address = site.path().display();
+    enrolled.kpull(&format!("enroll {address} --site k8s --host h1 --fingerprint {fingerprint}")).exits(0);
+    let mode_by_enroll = |path: &str| enrolled.mode(&path[1..]);
+    let directories = config["storage"]["directories"].as_array().unwrap();
+    assert_eq!(directories[..], [json!({ "path": "/etc/kpull", "mode": mode_by_enroll("/etc/kpull") })]);
     let mut paths = Vec::new();
     for file in config["storage"]["files"].as_array().unwrap() {
         let path = file["path"].as_str().unwrap();
         paths.push(path);
         if let Some(data) = file["contents"]["source"].as_str().unwrap().strip_prefix("data:,") {
-            assert_eq!(file["mode"], 0o644, "{path}");
+            assert_eq!(file["mode"], mode_by_enroll(path), "{path}");
             let text = decode(data).replace(&format!("http = {ADDRESS:?}"), &format!("dir = {:?}", site.path()));
             tree.write(&path[1..], text);
         } else {
