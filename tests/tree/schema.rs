@@ -84,32 +84,61 @@ fn the_schema_refuses_what_the_program_refuses() {
     judge("role", &unit("enable = true\nstate = \"running\"")).unwrap();
     judge("role", &unit("enable = \"{{ on }}\"\nstate = \"{{ on }}\"\nlistens = [\"1/tcp\", { port = \"{{ p }}\" }]"))
         .unwrap();
-    for (kind, broken) in [
-        ("role", unit("reload_wehn = []")),
-        ("role", unit("enable = \"yes\"")),
-        ("role", unit("state = \"runing\"")),
-        ("role", unit("listens = [{ prot = \"1/tcp\" }]")),
-        ("role", unit("when = true")),
-        ("role", "summary = \"x\"\n[[unti]]\nname = \"a\"\n".into()),
-        ("role", "summary = \"x\"\n[[package]]\nnames = [1]\n".into()),
-        ("role", "[vars]\na = 1\n".into()),
-        ("site", "name = \"x\"\n[group.a]\n".into()),
-        ("site", "name = \"x\"\n[pki.a]\nkind = \"authorty\"\n".into()),
-        ("host", "groups = []\n".into()),
-        ("host", "address = \"10.0.0.1\"\nrole = []\n".into()),
-        ("artifacts", "[a]\nversion = \"1\"\namd64 = { url = \"https://h/\", sha256 = \"abc\" }\n".into()),
-        ("artifacts", "[a]\nversion = 1\n".into()),
-        ("test", "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into()),
-        ("test", "summary = \"x\"\n[[expect.unti]]\n".into()),
-        ("facts", FACTS.replace("\"v2\"", "\"v3\"")),
-        ("facts", FACTS.replace("enforcing", "on")),
-        ("facts", FACTS.replace("cores = 2", "cores = \"2\"")),
-        ("vendor", VENDOR.replace("0123", "main")),
-        ("vendor", VENDOR.replace("as =", "to =")),
-        ("vendor", VENDOR.replace("signers", "singers")),
-        ("kpull", "[trust]\nsite = \"x\"\n[keep]\nyears = 1\n".into()),
+    for (kind, broken, why) in [
+        ("role", unit("reload_wehn = []"), "at '/unit/0': additionalProperties 'reload_wehn' not allowed"),
+        ("role", unit("enable = \"yes\""), "at '/unit/0/enable': want boolean, but got string"),
+        ("role", unit("state = \"runing\""), "at '/unit/0/state': value must be 'running'"),
+        (
+            "role",
+            unit("listens = [{ prot = \"1/tcp\" }]"),
+            "at '/unit/0/listens/0': additionalProperties 'prot' not allowed",
+        ),
+        ("role", unit("when = true"), "at '/unit/0/when': want string, but got boolean"),
+        ("role", "summary = \"x\"\n[[unti]]\nname = \"a\"\n".into(), "at '': additionalProperties 'unti' not allowed"),
+        (
+            "role",
+            "summary = \"x\"\n[[package]]\nnames = [1]\n".into(),
+            "at '/package/0/names/0': want string, but got number",
+        ),
+        ("role", "[vars]\na = 1\n".into(), "at '': missing properties 'summary'"),
+        ("site", "name = \"x\"\n[group.a]\n".into(), "at '': additionalProperties 'group' not allowed"),
+        ("site", "name = \"x\"\n[pki.a]\nkind = \"authorty\"\n".into(), "at '/pki/a/kind': value must be 'authority'"),
+        ("host", "groups = []\n".into(), "at '': missing properties 'address'"),
+        ("host", "address = \"10.0.0.1\"\nrole = []\n".into(), "at '': additionalProperties 'role' not allowed"),
+        (
+            "artifacts",
+            "[a]\nversion = \"1\"\namd64 = { url = \"https://h/\", sha256 = \"abc\" }\n".into(),
+            "at '/a/amd64/sha256': 'abc' does not match pattern '^[0-9a-f]{64}$'",
+        ),
+        ("artifacts", "[a]\nversion = 1\n".into(), "at '/a/version': want string, but got number"),
+        (
+            "test",
+            "summary = \"x\"\n[[expect.unit]]\nenabel = true\n".into(),
+            "at '/expect/unit/0': additionalProperties 'enabel' not allowed",
+        ),
+        ("test", "summary = \"x\"\n[[expect.unti]]\n".into(), "at '/expect': additionalProperties 'unti' not allowed"),
+        (
+            "facts",
+            FACTS.replace("\"v2\"", "\"v3\""),
+            "at '/cgroup': value must be one of 'v1', 'hybrid', 'v2', 'unknown'",
+        ),
+        (
+            "facts",
+            FACTS.replace("enforcing", "on"),
+            "at '/selinux': value must be one of 'enforcing', 'permissive', 'disabled'",
+        ),
+        ("facts", FACTS.replace("cores = 2", "cores = \"2\""), "at '/cores': want integer, but got string"),
+        ("vendor", VENDOR.replace("0123", "main"), "does not match pattern '^[0-9a-fA-F]{40}$'"),
+        ("vendor", VENDOR.replace("as =", "to ="), "at '/common/roles/1': additionalProperties 'to' not allowed"),
+        ("vendor", VENDOR.replace("signers", "singers"), "at '/common': additionalProperties 'singers' not allowed"),
+        (
+            "kpull",
+            "[trust]\nsite = \"x\"\n[keep]\nyears = 1\n".into(),
+            "at '/keep': additionalProperties 'years' not allowed",
+        ),
     ] {
-        assert!(judge(kind, &broken).is_err(), "{kind}: {broken}");
+        let error = judge(kind, &broken).unwrap_err();
+        assert!(error.contains(why), "{kind}: {broken}: {error}");
     }
 }
 
