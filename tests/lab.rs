@@ -25,6 +25,7 @@ mod status;
 mod tutorial;
 mod units;
 mod up_to_date;
+mod writable;
 
 use std::path::Path;
 
