@@ -1,7 +1,10 @@
 //! Web servers and archives that lie to whoever pins, mirrors or publishes; and who has the directories.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 use kpull::net::server::{Answer, Server};
 
@@ -172,4 +175,57 @@ fn an_invalid_pointer_at_a_publishing_place_is_reported_and_not_read_to_its_end(
         assert!(told.stderr.contains(why) && !told.stderr.contains("\u{1b}[2J"), "{}", told.stderr);
         assert!(server.seen().iter().all(|seen| seen.method != "PUT"));
     }
+}
+
+#[test]
+fn who_can_only_read_a_published_directory_or_a_mirror_cannot_lock_it() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "").sign();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (releases, mirror) = (dir.path().join("releases"), dir.path().join("mirror"));
+    let (from, releases, mirror) =
+        (site.path().to_str().unwrap(), releases.to_str().unwrap(), mirror.to_str().unwrap());
+    let works: [&[&str]; 2] = [&["publish", releases, "--site", from], &["mirror", mirror, "--site", from]];
+    for command in works {
+        kpull(command).exits(0);
+        let is_open = |path: &str| as_nobody(&format!("exec 9< {path}")).status().unwrap().success();
+        assert!(is_open(command[1]), "everybody reads what is published");
+        assert!(!is_open(&format!("{}/.lock", command[1])), "nobody else opens what is locked");
+        let mut holder = as_nobody(&format!("exec 9< {} && flock 9 && echo held && read -r _", command[1]));
+        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        kpull(command).exits(0);
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        // one at a time works in it all the same
+        let own = fs::File::options().write(true).open(format!("{}/.lock", command[1])).unwrap();
+        own.lock().unwrap();
+        let busy = kpull(command).exits(75).stderr;
+        assert!(busy.contains(&format!("another kpull is at work in {}", command[1])), "{busy}");
+    }
+}
+
+#[test]
+fn whoever_may_write_a_published_directory_shares_its_lock() {
+    let site = Site::new("test");
+    site.host("h1", "address = \"10.0.0.1\"\nroles = [\"base\"]\n").role("base", "").sign();
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join(".lock");
+    for (mode, gid, locks) in [(0o755, 0, 0o600), (0o775, 1234, 0o660), (0o777, 0, 0o666), (0o700, 1234, 0o600)] {
+        chown(dir.path(), None, Some(gid)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        kpull(&["publish", dir.path().to_str().unwrap(), "--site", site.path().to_str().unwrap()]).exits(0);
+        let found = fs::metadata(&lock).unwrap();
+        assert_eq!((found.permissions().mode() & 0o7777, found.gid()), (locks, gid), "{mode:o}");
+    }
+}
+
+/// A shell command of a user who owns nothing here.
+fn as_nobody(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).uid(65534).gid(65534).stderr(Stdio::null());
+    command
 }

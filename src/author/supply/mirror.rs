@@ -79,7 +79,7 @@ impl Mirror {
     /// The mirror in `dir`, made when it is missing. Exit code 75 when somebody is filling it.
     pub fn open(dir: &Path) -> Result<Self> {
         let (root, dir) = open(dir, &[ARTIFACTS])?;
-        let _lock = lock(&dir)?;
+        let _lock = lock(&root, &dir)?;
         Ok(Self { root, dir, _lock })
     }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{fchown, geteuid};
 use reqwest::Url;
 
 use crate::document::layout::{self, BLOBS, MANIFEST, POINTER, POINTER_MAX, Pointer, RELEASES, SIGNATURES};
@@ -18,6 +20,8 @@ use crate::host::root::{Access, FileType, Fingerprint, Root};
 use crate::net::{self, Client, Conditions, Kind};
 use crate::trust::{Listed, Manifest, signed_by};
 
+/// What is locked in a directory while somebody works in it.
+const LOCK: &str = ".lock";
 const AGAIN: &str = "sign again with `kpull sign`, and publish then";
 
 /// A signed release, ready to be published.
@@ -179,7 +183,7 @@ impl Dir {
     /// The directory at `path`, made when it is missing. Exit code 75 when somebody is publishing there.
     pub fn open(path: &Path) -> Result<Self> {
         let (root, path) = open(path, &[BLOBS, RELEASES])?;
-        let _lock = lock(&path)?;
+        let _lock = lock(&root, &path)?;
         Ok(Self { root, path, _lock })
     }
 
@@ -273,9 +277,22 @@ fn gone(path: &Path) -> Error {
 }
 
 /// Holds a directory, so that one at a time works in it. Exit code 75 when somebody else has it.
-pub(super) fn lock(dir: &Path) -> Result<File> {
+///
+/// What is locked is a file that those alone may open who may write the directory: whoever opens a file can lock it, and many read what
+/// is published.
+pub(super) fn lock(root: &Root, dir: &Path) -> Result<File> {
     let what = || format!("can't lock {}", dir.display());
-    let file = File::open(dir).context(code::SUPPLY, what)?;
+    let path = dir.join(LOCK);
+    let file = root.lock_file(&path)?;
+    if let (Some(dir), Some(found)) = (root.meta(dir)?, root.meta(&path)?) {
+        let writers = dir.mode & 0o022;
+        let mode = Mode::from_bits_truncate(0o600 | writers | writers << 1);
+        if found.uid == geteuid().as_raw() && (found.mode, found.gid) != (mode.bits(), dir.gid) {
+            // of a group that this user is not in, nobody else can be meant
+            let is_shared = found.gid == dir.gid || fchown(&file, None, Some(dir.gid.into())).is_ok();
+            fchmod(&file, if is_shared { mode } else { Mode::S_IRUSR | Mode::S_IWUSR }).context(code::SUPPLY, what)?;
+        }
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
