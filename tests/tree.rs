@@ -18,6 +18,7 @@ mod fmt;
 mod help;
 mod hooks;
 mod isolated;
+mod keys;
 mod metrics;
 mod mirrors;
 mod names;

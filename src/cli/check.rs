@@ -14,7 +14,7 @@ use crate::author::secret::admin::{SecretAdmin, Users};
 use crate::author::secret::scan::scan;
 use crate::author::supply::check::{Asked, Checking, check};
 use crate::author::vendor;
-use crate::cli::{Run, SiteArgs, TlsArgs, print, print_json, print_line};
+use crate::cli::{Run, SiteArgs, TlsArgs, keys, print, print_json, print_line};
 use crate::document::layout;
 use crate::error::advice::complete;
 use crate::error::{Error, Exit, Result, counted, quoted};
@@ -23,6 +23,7 @@ use crate::report::{Event, Report, Text};
 use crate::resolve::{Facts, once, resolve, resolve_all};
 use crate::secret::SecretStore;
 use crate::site::{HostVars, Site};
+use crate::trust::KeySet;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -82,6 +83,7 @@ impl Run for Check {
                 print_line(&format!("! the role {role} is used by no host, so its templates were not tried"));
             }
         }
+        errors.extend(self.keys(&site));
         if let Some(warning) = unknown_sizes(&site) {
             self.warn(None, &warning);
         }
@@ -133,6 +135,19 @@ impl Check {
             self.warn(Some(&standing.host), &warning);
         }
         Ok(standings.iter().filter_map(CertificateStatus::error).collect())
+    }
+
+    /// Warns of thresholds of the newest key set that its keys will not reach soon; those that they do not reach now are errors.
+    fn keys(&self, site: &Site) -> Vec<Error> {
+        let now = Timestamp::now();
+        let newest = match KeySet::newest(&site.files) {
+            Ok(newest) => newest,
+            Err(error) => return vec![error],
+        };
+        let found = newest.map(|set| set.shortfalls(now, now + keys::SOON)).unwrap_or_default();
+        let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.is_now);
+        warnings.iter().for_each(|found| self.warn(None, &found.warning()));
+        errors.into_iter().map(|found| found.error).collect()
     }
 
     /// Tells of something that is no error, about a host or about the site.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::cli::{DeskArgs, Run, print, print_json};
@@ -13,7 +13,10 @@ use crate::document::{Files, replace};
 use crate::error::advice::complete;
 use crate::error::{Context, Error, Exit, Result, code, quoted};
 use crate::site::Site;
-use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Signer, add_signature};
+use crate::trust::{AllowedSigners, KeySet, Message, Purpose, Shortfall, Signer, add_signature};
+
+/// How long before a set's keys no longer reach a threshold that is reported: as long as a release is good by default.
+pub(super) const SOON: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Arguments of `keys`.
 #[derive(Args, Debug)]
@@ -123,6 +126,12 @@ impl Keys {
                 },
             };
             before = Some(set);
+            // of sets that others have replaced nobody needs a signature
+            let shortfalls = match sets.0.last().is_some_and(|(newest, ..)| newest.number == set.number) {
+                true => set.shortfalls(now, now + SOON),
+                false => Vec::new(),
+            };
+            let shortfalls: Vec<String> = shortfalls.iter().map(Shortfall::warning).collect();
             if self.desk.json {
                 let signers: Vec<_> = set
                     .signers
@@ -134,9 +143,10 @@ impl Keys {
                     .collect();
                 print_json(&json!({ "version": crate::report::VERSION, "site": set.site, "number": set.number,
                     "created": set.created, "release": set.release, "rotate": set.rotate, "signers": signers,
-                    "revoked": set.revoked, "last_serial": set.last_serial, "state": state }));
+                    "revoked": set.revoked, "last_serial": set.last_serial, "state": state, "shortfalls": shortfalls }));
             } else {
                 print(&format!("{}\n  {}", describe(set), quoted(&state)));
+                shortfalls.iter().for_each(|line| print(&format!("! {line}")));
             }
         }
         if sets.0.is_empty() && !self.desk.json {
@@ -199,6 +209,11 @@ impl Keys {
         };
         let (path, text) = (KeySet::path(set.number), set.to_toml());
         KeySet::parse(&path, text.as_bytes())?;
+        if let Some(found) = set.shortfalls(set.created, set.created).pop() {
+            return Err(found.error.help(
+                "name keys that are valid with --signers FILE, or lower thresholds with --release and --rotate",
+            ));
+        }
         replace(&[(self.desk.site.join(&path), text.into_bytes())])?;
         self.tell(
             &set,
@@ -295,7 +310,8 @@ pub(super) fn describe(set: &KeySet) -> String {
             _ => "keys",
         };
         let _ = write!(text, "\n  {:<16} {} {may}", signer.principal, signer.fingerprint());
-        for (word, time) in [("from", signer.after), ("until", signer.before)] {
+        let end = if signer.before.is_some_and(|end| end <= Timestamp::now()) { "expired" } else { "until" };
+        for (word, time) in [("from", signer.after), (end, signer.before)] {
             if let Some(time) = time {
                 let _ = write!(text, " {word} {time:.0}");
             }

@@ -11,6 +11,7 @@ use crate::author::supply::publish::{Dir, Pruned, Pruning, Published, Signed, We
 use crate::cli::{NetArgs, Run, print, print_json};
 use crate::document::fields::HumanDuration;
 use crate::error::{Error, Exit, Result, code};
+use crate::trust::Shortfall;
 
 /// Arguments of `publish`.
 #[derive(Args, Debug)]
@@ -70,13 +71,15 @@ impl Publish {
     fn tell(&self, signed: &Signed, published: &Published, pruned: &Pruned) {
         let (pointer, Published { sent, bytes, known, unchanged }) = (&signed.pointer, published);
         let Pruned { releases, blobs } = pruned;
+        let shortfalls: Vec<String> = signed.shortfalls.iter().map(Shortfall::warning).collect();
         if self.json {
             return print_json(
                 &json!({ "version": crate::report::VERSION, "site": pointer.site, "serial": pointer.serial,
                 "manifest": pointer.manifest, "sent": sent, "bytes": bytes, "known": known, "unchanged": unchanged,
-                "pruned_releases": releases, "pruned_blobs": blobs }),
+                "pruned_releases": releases, "pruned_blobs": blobs, "shortfalls": shortfalls }),
             );
         }
+        shortfalls.iter().for_each(|shortfall| print(&format!("! {shortfall}")));
         let what = format!("release {} of {}", pointer.serial, pointer.site);
         print(&match unchanged {
             true if *sent == 0 => format!("nothing to do: {what} is published"),

@@ -136,6 +136,27 @@ impl AllowedSigners {
         may.map(|signer| signer.key.key_data()).collect::<BTreeSet<_>>().len()
     }
 
+    /// How many different keys may sign for `purpose` and are valid at this time.
+    pub fn count_valid(&self, purpose: Purpose, at: Timestamp) -> usize {
+        let valid = self.signers.iter().filter(|signer| signer.may(purpose) && signer.valid_at(at));
+        valid.map(|signer| signer.key.key_data()).collect::<BTreeSet<_>>().len()
+    }
+
+    /// The keys that may sign for `purpose` and are not valid at `at`, with their ends as seen from `now`, in words.
+    pub fn invalid(&self, purpose: Purpose, now: Timestamp, at: Timestamp) -> String {
+        let is_valid = |key: &PublicKey| self.signers.iter().any(|other| other.key == *key && other.valid_at(at));
+        let invalid = self.signers.iter().filter(|signer| signer.may(purpose) && !is_valid(&signer.key));
+        let describe = |signer: &Allowed| {
+            let end = match (signer.after.filter(|after| *after > at), signer.before) {
+                (Some(after), _) => format!(" is not valid before {after:.0}"),
+                (None, Some(before)) if before <= now => format!(" expired at {before:.0}"),
+                (None, before) => before.map(|before| format!(" expires at {before:.0}")).unwrap_or_default(),
+            };
+            format!("the key of {} ({}){end}", signer.principal, signer.fingerprint())
+        };
+        invalid.map(describe).collect::<Vec<_>>().join("; ")
+    }
+
     /// Each key.
     pub fn iter(&self) -> impl Iterator<Item = &Allowed> {
         self.signers.iter()
@@ -352,7 +373,8 @@ impl Allowed {
         self.purposes.contains(&purpose)
     }
 
-    fn valid_at(&self, now: Timestamp) -> bool {
+    /// Whether the key counts at this time.
+    pub fn valid_at(&self, now: Timestamp) -> bool {
         self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
     }
 }

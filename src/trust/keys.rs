@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::document::{Doc, Files, Tree, layout, quoted};
-use crate::error::{Error, Exit, Result, code};
+use crate::error::{Error, Exit, Result, code, counted};
 use crate::store::Store;
 use crate::trust::{AllowedSigners, LastSeen, Message, Purpose};
 
@@ -57,6 +57,25 @@ struct KeySetFile {
     #[serde(default)]
     revoked: BTreeSet<String>,
     last_serial: Option<u64>,
+}
+
+/// A threshold of a set that its keys do not reach, because too few of them are valid.
+#[derive(Clone, Debug)]
+pub struct Shortfall {
+    /// What the threshold is for.
+    pub purpose: Purpose,
+    /// Whether that is so now, and not only from a later time on.
+    pub is_now: bool,
+    /// How many keys are valid, which are not, from when on, and what to do.
+    pub error: Error,
+}
+
+impl Shortfall {
+    /// The error with its advice, as one sentence.
+    pub fn warning(&self) -> String {
+        let advice = self.error.advice().map(|advice| format!("; {advice}"));
+        format!("{}{}", self.error, advice.unwrap_or_default())
+    }
 }
 
 /// A set with the bytes that were signed.
@@ -147,6 +166,33 @@ impl KeySet {
     /// The set with this number that this host has adopted.
     pub fn kept(store: &Store, number: u64) -> Result<Self> {
         Self::parse(&Self::path(number), &store.key_set(number)?).map_err(|error| error.exit(Exit::Refused))
+    }
+
+    /// The thresholds that this set's keys do not reach now, or at some time up to `until`, because keys expire or are not valid yet.
+    ///
+    /// For those who write and publish sets. A host does not ask: whatever the time, its set may lead to a later one.
+    pub fn shortfalls(&self, now: Timestamp, until: Timestamp) -> Vec<Shortfall> {
+        let ends = self.signers.iter().filter_map(|signer| signer.before).filter(|end| (now..=until).contains(end));
+        let times: BTreeSet<Timestamp> = ends.chain([now]).collect();
+        let thresholds =
+            [(Purpose::Release, self.release, "a release"), (Purpose::Keys, self.rotate, "the next key set")];
+        let mut shortfalls = Vec::new();
+        for (purpose, needed, what) in thresholds {
+            let have = |at: Timestamp| self.signers.count_valid(purpose, at);
+            let Some(at) = times.iter().copied().find(|at| have(*at) < needed) else { continue };
+            let (is_now, needs) = (at == now, counted(needed, "valid key"));
+            let (from, has) = if is_now { (String::new(), "has") } else { (format!(" from {at:.0} on"), "has then") };
+            let problem =
+                format!("key set {} can't sign {what}{from}: it needs {needs} and {has} {}", self.number, have(at));
+            let error = Error::new(code::KEYS, problem).because(self.signers.invalid(purpose, now, at));
+            let error = match (is_now, purpose) {
+                (false, _) => error.help("make the next set before that, with keys that are valid longer: `kpull keys new --signers FILE`"),
+                (true, Purpose::Keys) => error.help("make the host trust new keys from outside the site: `kpull enroll URL --site NAME --replace --signers FILE` on each host"),
+                (true, _) => error.help("make the next set with keys that are valid: `kpull keys new --signers FILE`"),
+            };
+            shortfalls.push(Shortfall { purpose, is_now, error });
+        }
+        shortfalls
     }
 
     /// SHA-256 of it, in hex: what tells one set from another.
@@ -357,6 +403,64 @@ mod tests {
             let error = KeySet::parse("f", text.replace(from, to).as_bytes()).unwrap_err();
             assert!(error.to_string().contains("2 of its keys may sign for that"), "{error}");
         }
+    }
+
+    /// Set 2 with these lines, in which `KEYn` stands for a key.
+    fn lines(text: &str, release: usize, rotate: usize) -> KeySet {
+        let text = (1..=3).fold(text.to_owned(), |text, number| {
+            text.replace(&format!("KEY{number}"), &key(number).public_key().to_openssh().unwrap())
+        });
+        KeySet { release, signers: AllowedSigners::parse("f", &text).unwrap(), ..set(2, &[1], rotate) }
+    }
+
+    fn shortfalls(set: &KeySet, until: &str) -> Vec<(bool, String)> {
+        let [now, until] = ["2026-11-24T00:00:00Z", until].map(|time| time.parse().unwrap());
+        set.shortfalls(now, until).into_iter().map(|found| (found.is_now, found.error.to_string())).collect()
+    }
+
+    #[test]
+    fn a_threshold_that_valid_keys_do_not_reach_is_reported_with_who_and_when() {
+        let text = "alice KEY1\nbob valid-before=\"20260101\" KEY2\ncarol namespaces=\"release@kpull\" KEY3\n";
+        assert_eq!(shortfalls(&lines(text, 2, 1), "2036-01-01T00:00:00Z"), []);
+        let print = |number: u8| key(number).public_key().fingerprint(HashAlg::Sha256);
+        let bob = format!("the key of bob ({}) expired at 2026-01-01T00:00:00Z", print(2));
+        assert_eq!(
+            shortfalls(&lines(text, 3, 2), "2026-11-24T00:00:00Z"),
+            [
+                (true, format!("key set 2 can't sign a release: it needs 3 valid keys and has 2: {bob}")),
+                (true, format!("key set 2 can't sign the next key set: it needs 2 valid keys and has 1: {bob}"))
+            ]
+        );
+        let text = "alice valid-after=\"20270101\" KEY1\nbob valid-before=\"20260101\" KEY2\ncarol KEY3\n";
+        let alice = format!("the key of alice ({}) is not valid before 2027-01-01T00:00:00Z", print(1));
+        assert_eq!(
+            shortfalls(&lines(text, 1, 2), "2026-11-24T00:00:00Z"),
+            [(true, format!("key set 2 can't sign the next key set: it needs 2 valid keys and has 1: {alice}; {bob}"))]
+        );
+    }
+
+    #[test]
+    fn a_threshold_that_keys_will_not_reach_is_reported_from_when_on() {
+        let text = "alice valid-before=\"20261201\" KEY1\nbob valid-before=\"20261215\" KEY2\ncarol KEY3\n";
+        let alice = format!("the key of alice ({})", key(1).public_key().fingerprint(HashAlg::Sha256));
+        let set = lines(text, 3, 1);
+        assert_eq!(shortfalls(&set, "2026-11-30T23:59:59Z"), []);
+        let why = format!("it needs 3 valid keys and has then 2: {alice} expires at 2026-12-01T00:00:00Z");
+        assert_eq!(
+            shortfalls(&set, "2026-12-31T00:00:00Z"),
+            [(false, format!("key set 2 can't sign a release from 2026-12-01T00:00:00Z on: {why}"))]
+        );
+        // one key on two lines is valid where one of them says so
+        let text = "alice valid-before=\"20260101\" KEY1\nalice valid-after=\"20260101\" KEY1\n";
+        assert_eq!(shortfalls(&lines(text, 1, 1), "2026-12-31T00:00:00Z"), []);
+    }
+
+    #[test]
+    fn a_host_reads_and_follows_a_set_whose_keys_have_expired() {
+        let text = "alice valid-before=\"20200101\" KEY1\nbob valid-before=\"20200101\" KEY2\n";
+        let old = lines(text, 2, 2);
+        let read = KeySet::parse("f", old.to_toml().as_bytes()).unwrap();
+        assert_eq!((read.release, read.rotate), (2, 2));
     }
 
     #[test]

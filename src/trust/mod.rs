@@ -14,7 +14,7 @@ mod state;
 
 pub use allowed::{Allowed, AllowedSigners, Message, Purpose, claimed, fingerprint, signed_by};
 pub use enrol::{Enrolment, enrol};
-pub use keys::{KeySet, Signed};
+pub use keys::{KeySet, Shortfall, Signed};
 pub use manifest::{FORMAT, Listed, Manifest};
 pub use sign::{Signer, add_signature, sign};
 pub use state::{LastSeen, TRUST_FILE, TrustState};

@@ -18,7 +18,7 @@ use crate::document::{Files, is_sha256, read_if_there};
 use crate::error::{Context, Error, Exit, Result, code};
 use crate::host::root::{Access, FileType, Fingerprint, Root};
 use crate::net::{self, Client, Conditions, Kind};
-use crate::trust::{Listed, Manifest, signed_by};
+use crate::trust::{KeySet, Listed, Manifest, Purpose, Shortfall, signed_by};
 
 /// What is locked in a directory while somebody works in it.
 const LOCK: &str = ".lock";
@@ -29,12 +29,15 @@ const AGAIN: &str = "sign again with `kpull sign`, and publish then";
 pub struct Signed {
     /// What its pointer will be.
     pub pointer: Pointer,
+    /// Thresholds that the site's newest key set does not reach now, or will not while the release is good.
+    pub shortfalls: Vec<Shortfall>,
     /// Everything that is published of it, by digest.
     blobs: BTreeMap<String, Arc<[u8]>>,
 }
 
 impl Signed {
-    /// The release of the site in `dir`. An error when it is not signed, or when the files are not those of the release.
+    /// The release of the site in `dir`. An error when it is not signed, when the files are not those of the release, or when too few
+    /// keys of the newest key set are valid for any host to apply it.
     pub fn open(dir: &Path) -> Result<Self> {
         let unsigned = |what: &str| {
             Error::new(code::SUPPLY, format!("the site in {} is not signed: {what}", dir.display()))
@@ -62,13 +65,19 @@ impl Signed {
             };
             return Err(Error::new(code::SUPPLY, format!("{path} {why}")).help(AGAIN));
         }
+        let newest = KeySet::newest(&files)?;
+        let shortfalls = newest.map(|set| set.shortfalls(Timestamp::now(), manifest.expires)).unwrap_or_default();
+        let refused = |found: &&Shortfall| found.is_now && found.purpose == Purpose::Release;
+        if let Some(found) = shortfalls.iter().find(refused) {
+            return Err(found.error.clone());
+        }
         let digest = |content: &[u8]| Listed::of(content).sha256;
         let pointer = Pointer::new(manifest.site, manifest.serial, digest(&bytes), digest(&signatures));
         let mut blobs: BTreeMap<String, Arc<[u8]>> =
             files.iter().map(|(_, content)| (digest(content), content.clone())).collect();
         blobs.insert(pointer.manifest.clone(), bytes.into());
         blobs.insert(pointer.signatures.clone(), signatures.into());
-        Ok(Self { pointer, blobs })
+        Ok(Self { pointer, shortfalls, blobs })
     }
 }
 
@@ -414,7 +423,7 @@ mod tests {
         for content in [bytes.as_bytes(), signatures.as_bytes()] {
             blobs.insert(digest(content), content.into());
         }
-        Signed { pointer, blobs }
+        Signed { pointer, shortfalls: Vec::new(), blobs }
     }
 
     fn names(dir: &Path, name: &str) -> Vec<String> {
