@@ -50,7 +50,7 @@ fn run(site: &Site, words: &[&str]) -> Output {
 }
 
 #[test]
-fn a_threshold_that_expired_keys_leave_out_of_reach_is_a_mistake_of_check_and_nothing_is_published() {
+fn check_and_publish_refuse_a_threshold_that_valid_keys_do_not_reach() {
     let site = site(expired(), 2, 2);
     let why = format!("it needs 2 valid keys and has 1: {} expired at 2020-01-01T00:00:00Z", bobs());
     let release = format!("key set 1 can't sign a release: {why}");
@@ -85,7 +85,7 @@ fn a_threshold_that_expired_keys_leave_out_of_reach_is_a_mistake_of_check_and_no
 }
 
 #[test]
-fn keys_that_will_expire_are_warned_of_by_check_for_a_month_and_by_publish_before_the_release_ends() {
+fn check_warns_a_month_before_keys_expire_and_publish_within_the_release() {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().to_str().unwrap();
     // a release here is good for a day
