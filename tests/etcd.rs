@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::authority::{authority, named};
 use crate::support::fleetlock::StandIn as Locks;
 use kpull::document::Files;
-use kpull::engine::slot::{SlotError, Slots, take};
+use kpull::engine::slot::{SlotError, Slots, acquire};
 use kpull::error::{Exit, Place, Result};
 use kpull::host::Host;
 use kpull::host::etcd::{Api, Client, Member};
@@ -562,12 +562,12 @@ fn one_host_at_a_time_has_a_slot() {
             scope.spawn(move || {
                 let catalog = Catalog::of(role);
                 for _ in 0..3 {
-                    let held = take(&catalog.work(), catalog.slot(), host, &|_| {}).unwrap();
+                    let held = acquire(&catalog.work(), catalog.slot(), host, &|_| {}).unwrap();
                     assert!(!taken.swap(true, Ordering::SeqCst), "somebody else has it");
                     turns.lock().unwrap().push(host);
                     std::thread::sleep(Duration::from_millis(20));
                     taken.store(false, Ordering::SeqCst);
-                    held.give_back(&catalog.work(), catalog.slot(), host).unwrap();
+                    held.release(&catalog.work(), catalog.slot(), host).unwrap();
                 }
             });
         }
@@ -580,12 +580,12 @@ fn a_host_whose_run_was_killed_keeps_its_slot_and_gets_it_again() {
     let cluster = Cluster::of_one();
     let catalog = Catalog::of(&slot(&cluster, "within = '0s'"));
     let (work, slot) = (catalog.work(), catalog.slot());
-    drop(take(&work, slot, "h1", &|_| {}).unwrap());
-    let Err(SlotError::Error(error)) = take(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
-    assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
+    drop(acquire(&work, slot, "h1", &|_| {}).unwrap());
+    let Err(SlotError::Error(error)) = acquire(&work, slot, "h2", &|_| {}) else { panic!("h2 has it") };
+    assert!(error.to_string().starts_with("the slot s is not available: h1 has had it since "), "{error}");
     assert_eq!(error.exit_code(), Exit::Failed);
-    take(&work, slot, "h1", &|_| {}).unwrap().give_back(&work, slot, "h1").unwrap();
-    take(&work, slot, "h2", &|_| {}).unwrap().give_back(&work, slot, "h2").unwrap();
+    acquire(&work, slot, "h1", &|_| {}).unwrap().release(&work, slot, "h1").unwrap();
+    acquire(&work, slot, "h2", &|_| {}).unwrap().release(&work, slot, "h2").unwrap();
 }
 
 #[test]
@@ -593,19 +593,19 @@ fn a_host_that_waits_for_a_slot_reports_its_holder_once_and_gets_it_afterwards()
     let cluster = Cluster::of_one();
     let role = slot(&cluster, "within = '120s'");
     let (first, told) = (Catalog::of(&role), Mutex::new(Vec::new()));
-    let held = take(&first.work(), first.slot(), "h1", &|_| {}).unwrap();
+    let held = acquire(&first.work(), first.slot(), "h1", &|_| {}).unwrap();
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
             let catalog = Catalog::of(&role);
             let tell = |by: &Occupied| told.lock().unwrap().push(by.to_string());
-            take(&catalog.work(), catalog.slot(), "h2", &tell).map(drop)
+            acquire(&catalog.work(), catalog.slot(), "h2", &tell).map(drop)
         });
         while told.lock().unwrap().is_empty() && !second.is_finished() {
             std::thread::sleep(Duration::from_millis(20));
         }
         // so that it looks again, and sees the same
         std::thread::sleep(Duration::from_millis(2500));
-        held.give_back(&first.work(), first.slot(), "h1").unwrap();
+        held.release(&first.work(), first.slot(), "h1").unwrap();
         second.join().unwrap().unwrap();
     });
     let told = told.into_inner().unwrap();
@@ -618,9 +618,9 @@ fn two_hosts_hold_slots_of_two_names_under_the_keys_that_the_advice_names() {
     let cluster = Cluster::of_one();
     let (one, role) = (slot(&cluster, "within = '0s'"), slot(&cluster, "within = '0s'").replace("'s'", "'t'"));
     let (one, two) = (Catalog::of(&one), Catalog::of(&role));
-    take(&one.work(), one.slot(), "h1", &|_| {}).unwrap();
-    take(&two.work(), two.slot(), "h2", &|_| {}).unwrap();
-    let Err(SlotError::Error(error)) = take(&one.work(), one.slot(), "h2", &|_| {}) else { panic!("h2 has it") };
+    acquire(&one.work(), one.slot(), "h1", &|_| {}).unwrap();
+    acquire(&two.work(), two.slot(), "h2", &|_| {}).unwrap();
+    let Err(SlotError::Error(error)) = acquire(&one.work(), one.slot(), "h2", &|_| {}) else { panic!("h2 has it") };
     assert!(error.advice().unwrap().contains("`etcdctl del /kpull/slots/s`"), "{error:?}");
     assert!(cluster.client("a").get(Api::V3, "/kpull/slots/s").unwrap().is_some());
 }
@@ -629,7 +629,7 @@ fn two_hosts_hold_slots_of_two_names_under_the_keys_that_the_advice_names() {
 fn a_slot_that_is_kept_lasts_its_full_time_again() {
     let cluster = Cluster::of_one();
     let catalog = Catalog::of(&slot(&cluster, ""));
-    let held = take(&catalog.work(), catalog.slot(), "h1", &|_| {}).unwrap();
+    let held = acquire(&catalog.work(), catalog.slot(), "h1", &|_| {}).unwrap();
     let etcdctl = |words: &str| -> serde_json::Value {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
@@ -644,7 +644,7 @@ fn a_slot_that_is_kept_lasts_its_full_time_again() {
     let left = || etcdctl(&format!("lease timetolive {id:x}"))["ttl"].as_i64().unwrap();
     std::thread::sleep(Duration::from_secs(5));
     let before = left();
-    held.keep().unwrap();
+    held.renew().unwrap();
     let after = left();
     assert!(after > before, "{before} {after}");
 }
@@ -714,7 +714,7 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
     assert!(h1.before(&item, &Change::new("start")).unwrap().is_none(), "what doesn't run interrupts nothing");
     let held = h1.before(&item, &restart()).unwrap().unwrap();
     let error = h2.before(&item, &restart()).unwrap_err();
-    assert!(error.to_string().starts_with("the slot s can't be had: h1 has had it since "), "{error}");
+    assert!(error.to_string().starts_with("the slot s is not available: h1 has had it since "), "{error}");
     h1.after(&item, held).unwrap();
     assert_eq!(*told.0.lock().unwrap(), ["probe:p is waited for", "probe:p passes"]);
 
@@ -723,7 +723,7 @@ fn a_slot_is_released_when_the_probes_pass_and_kept_when_one_fails() {
     assert!(error.to_string().starts_with("probe:p does not pass after stand-in:unit was interrupted: "), "{error}");
     assert_eq!(error.exit_code(), Exit::Unhealthy);
     let error = h1.before(&item, &restart()).unwrap_err();
-    assert!(error.to_string().starts_with("the slot s can't be had: h2 has had it since "), "{error}");
+    assert!(error.to_string().starts_with("the slot s is not available: h2 has had it since "), "{error}");
 }
 
 #[test]
@@ -758,7 +758,7 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
     assert_eq!(locks.holders("default"), ["h1"]);
     let error = h2.before(&item, &restart()).unwrap_err();
     let full = "the lock server says: all 1 semaphore slots currently locked (failed_lock)";
-    assert_eq!(error.to_string(), format!("the slot s can't be had: {full}"));
+    assert_eq!(error.to_string(), format!("the slot s is not available: {full}"));
     h1.after(&item, held).unwrap();
     assert_eq!(locks.holders("default"), [""; 0]);
     assert!(!good.store.dir().join("locks.json").exists(), "nothing is left to give back");
@@ -766,12 +766,15 @@ fn one_host_at_a_time_has_a_slot_at_a_lock_server_and_keeps_it_if_a_probe_fails(
     let held = h2.before(&item, &restart()).unwrap().unwrap();
     assert_eq!(h2.after(&item, held).unwrap_err().exit_code(), Exit::Unhealthy);
     let error = h1.before(&item, &restart()).unwrap_err();
-    assert_eq!(error.to_string(), format!("the slot s can't be had: {full}"));
+    assert_eq!(error.to_string(), format!("the slot s is not available: {full}"));
     assert_eq!(locks.holders("default"), ["h2"]);
     // a server that can't be asked is no reason to go on
     drop(server);
     let error = h1.before(&item, &restart()).unwrap_err();
-    assert!(error.to_string().starts_with("the slot s can't be had: the lock server can't be asked: http"), "{error}");
+    assert!(
+        error.to_string().starts_with("the slot s is not available: the lock server can't be asked: http"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `[[hook]]`: somebody is told when a run has failed, has changed something, has gone back, or is well again: a program gets a JSON
-//! object on its standard input, or a web server gets it by POST. Both have little time, and no failure of theirs is one of the run.
+//! `[[hook]]`: notifies when a run has failed, has changed something, has rolled back, or is healthy again: a program gets a JSON
+//! object on its standard input, or a web server gets it by POST. Both have a short time limit, and their failure is none of the run's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,29 +16,29 @@ use crate::report::{Note, VERSION};
 use crate::sandbox;
 use crate::store::LastRun;
 
-/// Who was told of which failure.
-const TOLD: &str = "hooks.json";
-/// The most ids of changed resources that are told.
+/// Which failure was reported to which hook.
+const REPORTED: &str = "hooks.json";
+/// The most ids of changed resources in a notification.
 const IDS: usize = 100;
 /// The most characters of an id or of an error.
 const TEXT: usize = 300;
 
 /// What sends to a hook.
 impl Hook {
-    /// Who it is, whatever else is set.
+    /// What identifies the hook, whatever else is set.
     fn key(&self) -> String {
         hex::encode(Sha256::digest(json!([self.command, self.post]).to_string()))
     }
 
-    /// Tells it; the error says who did not take it, and never the whole address, which may be as good as a password.
-    fn tell(&self, told: &Value, required: &[sandbox::Need]) -> Result<()> {
-        let text = told.to_string();
+    /// Sends a notification. The error names the hook, and never the whole address, which may be as good as a password.
+    fn notify(&self, notification: &Value, required: &[sandbox::Need]) -> Result<()> {
+        let text = notification.to_string();
         if let Some(url) = &self.post {
             let address = net::parse(url)?;
             mask::remember("hook's address", address.path().as_bytes());
             return sandbox::Web::new(self.net(), required).post(url, text).map_err(|why| {
                 let error =
-                    Error::new(code::HOOK, format!("the hook at {} was not told", origin(&address))).because(&why);
+                    Error::new(code::HOOK, format!("the hook at {} was not notified", origin(&address))).because(&why);
                 why.advice().map_or(error.clone(), |help| error.help(help))
             });
         }
@@ -55,19 +55,19 @@ fn cut(text: &str) -> String {
     text.chars().take(TEXT).collect()
 }
 
-/// Tells every hook what it is to be told of a run; what went wrong with that. A failure is told once, and anew when it becomes another
-/// one or whoever is to be told did not take it.
+/// Notifies every hook of a run; returns what went wrong with that. A failure is reported once, and again when it becomes another
+/// one or the hook failed.
 pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>) -> Vec<Error> {
     if agent.config.hooks.is_empty() {
         return Vec::new();
     }
-    let before: BTreeMap<String, String> = agent.store.read(TOLD).ok().flatten().unwrap_or_default();
-    // what waits for another host is no failure
+    let before: BTreeMap<String, String> = agent.store.read(REPORTED).ok().flatten().unwrap_or_default();
+    // to wait for another host is no failure
     let failure = error.filter(|error| !error.passes()).map(|error| hex::encode(Sha256::digest(error.to_string())));
-    // a host that stays with an earlier release is not over it yet
-    let is_well = error.is_none() && agent.store.hold().ok().flatten().is_none();
+    // a host that stays on an earlier release has not recovered
+    let is_healthy = error.is_none() && agent.store.hold().ok().flatten().is_none();
     let mut errors = Vec::new();
-    let mut told = BTreeMap::new();
+    let mut reported = BTreeMap::new();
     for hook in &agent.config.hooks {
         let key = hook.key();
         let known = before.get(&key).cloned();
@@ -75,36 +75,36 @@ pub fn fire(agent: &Agent<'_>, run: &LastRun, note: &Note, error: Option<&Error>
             When::Back => note.back.is_some(),
             When::Failure => failure.is_some() && known != failure,
             When::Change => !note.changed.is_empty(),
-            When::Recovery => is_well && known.is_some(),
+            When::Recovery => is_healthy && known.is_some(),
         };
         let event = hook.on.iter().copied().filter(happened).min();
         let required = &agent.config.sandbox.require;
-        let sent = event.map_or(Ok(()), |event| hook.tell(&describe(agent, event, run, note, error), required));
+        let sent = event.map_or(Ok(()), |event| hook.notify(&describe(agent, event, run, note, error), required));
         let now = match (&sent, error) {
             (Err(_), _) => known,
             (Ok(()), Some(_)) => failure.clone().or(known),
-            (Ok(()), None) => known.filter(|_| !is_well),
+            (Ok(()), None) => known.filter(|_| !is_healthy),
         };
-        told.extend(now.map(|now| (key, now)));
+        reported.extend(now.map(|now| (key, now)));
         errors.extend(sent.err());
     }
-    if told != before {
-        errors.extend(agent.store.write_quickly(TOLD, &told).err());
+    if reported != before {
+        errors.extend(agent.store.write_quickly(REPORTED, &reported).err());
     }
     errors
 }
 
-/// What is told of a run, without secrets.
+/// The notification of a run, without secrets.
 fn describe(agent: &Agent<'_>, event: When, run: &LastRun, note: &Note, error: Option<&Error>) -> Value {
     let generation = agent.store.generation().ok().flatten();
-    let mut told = json!({
-        "version": VERSION, "event": event.word(), "site": agent.config.trust.site, "host": agent.name, "time": run.time,
+    let mut notification = json!({
+        "version": VERSION, "event": event, "site": agent.config.trust.site, "host": agent.name, "time": run.time,
         "release": generation.map(|one| one.serial), "exit": run.exit, "took": (run.took * 1000.0).round() / 1000.0,
         "error": error.map(|error| cut(&error.to_string())), "help": error.and_then(Error::advice).map(cut),
         "changes": note.changed.len(), "drifted": note.drifted,
         "changed": note.changed.iter().take(IDS).map(|id| cut(id)).collect::<Vec<_>>(),
         "back": note.back.as_ref().map(|hold| json!({ "from": hold.not, "to": hold.serial, "why": cut(&hold.why) })),
     });
-    mask::hide_json(&mut told);
-    told
+    mask::hide_json(&mut notification);
+    notification
 }

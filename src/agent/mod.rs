@@ -1,4 +1,4 @@
-//! What a run tells others.
+//! What a run publishes: status records, metrics, hooks.
 
 pub mod hook;
 pub mod metrics;

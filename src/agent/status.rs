@@ -1,4 +1,4 @@
-//! Writes the signed record of this host's status after a run.
+//! Publishes the signed record of this host's status after a run.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,42 +11,43 @@ use crate::host::etcd::{Api, Client, Failure};
 use crate::host::root::Root;
 use crate::net;
 use crate::sandbox;
-use crate::status::vitals::{Vitals, bare};
+use crate::status::vitals::{Vitals, strip_kind};
 use crate::status::{Record, VERSION, file, key};
 use crate::store::{LastRun, Pause};
 use crate::trust::{Purpose, Signer};
 
-/// What was told last, and when.
-const TOLD: &str = "told.json";
+/// What was published last, and when.
+const REPORTED: &str = "told.json";
 
-/// That a host has spoken.
+/// What was published last.
 #[derive(Debug, Deserialize, Serialize)]
 struct Reported {
     time: Timestamp,
-    /// SHA-256 of the record without its time, and of where it is told.
+    /// SHA-256 of the record without its time, and of where it is published.
     digest: String,
-    /// The release that the host was well on, and since when.
-    #[serde(default)]
-    well: Option<(u64, Timestamp)>,
+    /// The release that the host was healthy on, and since when.
+    #[serde(default, rename = "well")]
+    healthy: Option<(u64, Timestamp)>,
 }
 
-/// Tells how this host is after a run, if it is to, and if there is something new or it is time.
+/// Publishes this host's status after a run, if `[status]` is configured, and if something is new or it is time.
 pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
     let Some(config) = &agent.config.status else { return Ok(()) };
-    let told = agent.store.read::<Reported>(TOLD).ok().flatten();
+    let last = agent.store.read::<Reported>(REPORTED).ok().flatten();
     let mut record = record(agent, config, run)?;
-    let is_well = (record.exit == 0 || record.of_host) && record.good && record.bad.is_none();
-    let well = record.release.filter(|_| is_well).map(|release| {
-        let known = told.as_ref().and_then(|told| told.well).filter(|known| known.0 == release && known.1 <= run.time);
+    let is_healthy = (record.exit == 0 || record.of_host) && record.good && record.bad.is_none();
+    let healthy = record.release.filter(|_| is_healthy).map(|release| {
+        let known =
+            last.as_ref().and_then(|last| last.healthy).filter(|known| known.0 == release && known.1 <= run.time);
         known.unwrap_or((release, run.time))
     });
-    record.since = well.map(|(_, since)| since);
-    // what was told elsewhere is news here
-    let told_where = (&config.dir, &config.http, &config.etcd);
-    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&(&record, told_where)).unwrap_or_default()));
+    record.since = healthy.map(|(_, since)| since);
+    // what was published elsewhere is news here
+    let places = (&config.dir, &config.http, &config.etcd);
+    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&(&record, places)).unwrap_or_default()));
     record.time = run.time;
-    let is_recent = |told: &Reported| told.time <= run.time && run.time < told.time + config.every.0;
-    if told.is_some_and(|told| told.digest == digest && is_recent(&told)) {
+    let is_recent = |last: &Reported| last.time <= run.time && run.time < last.time + config.every.0;
+    if last.is_some_and(|last| last.digest == digest && is_recent(&last)) {
         return Ok(());
     }
     let bytes = sign(agent, &record)?;
@@ -62,19 +63,21 @@ pub fn write(agent: &Agent<'_>, run: &LastRun) -> Result<()> {
         sandbox::Web::new(config.options(), &agent.config.sandbox.require).put(&to, text)?;
     }
     if let Some(cluster) = config.cluster()? {
-        put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes).map_err(|why| unreached(&why))?;
+        put(&*agent.host.etcd(&cluster)?, &key(&record.host), &bytes)
+            .map_err(|why| Error::new(code::FLEET, "etcd refuses this host's status").because(why))?;
     }
-    agent.store.write_quickly(TOLD, &Reported { time: run.time, digest, well })
+    agent.store.write_quickly(REPORTED, &Reported { time: run.time, digest, healthy })
 }
 
-/// How the host is, at no time.
+/// The record of this host, without its time.
 fn record(agent: &Agent<'_>, config: &Status, run: &LastRun) -> Result<Record> {
     let vitals = Vitals::load(&agent.store).unwrap_or_default();
     let mut certificates: Vec<_> = vitals.certificates.into_iter().collect();
     certificates.sort_by_key(|(_, ending)| ending.end);
-    let failing = vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| bare(id, "probe:").to_owned());
+    let failing =
+        vitals.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| strip_kind(id, "probe:").to_owned());
     let generation = agent.store.generation()?;
-    let seen = agent.trust()?.memory.release;
+    let seen = agent.trust()?.state.release;
     let record = Record {
         version: VERSION,
         site: agent.config.trust.site.clone(),
@@ -118,7 +121,7 @@ fn sign(agent: &Agent<'_>, record: &Record) -> Result<Vec<u8>> {
 }
 
 fn put(client: &Client, key: &str, value: &[u8]) -> Result<(), Failure> {
-    // nobody else writes it: once more is for a run of our own that was killed
+    // no other host writes it: the second attempt is for a run of this host that was killed
     for _ in 0..2 {
         let was = client.peek(Api::V3, key)?.map_or(0, |pair| pair.revision);
         if client.swap(Api::V3, key, was, value)? {
@@ -126,8 +129,4 @@ fn put(client: &Client, key: &str, value: &[u8]) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn unreached(why: &Failure) -> Error {
-    Error::new(code::FLEET, "etcd does not take this host's status").because(why)
 }

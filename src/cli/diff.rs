@@ -40,7 +40,7 @@ impl Run for Diff {
         }
         let count = match from.release == to.release {
             true => self.between(&agent, &from, &to)?,
-            false => self.releases(&agent.look_back(&from)?, &agent.look_back(&to)?, &text),
+            false => self.releases(&agent.read_generation(&from)?, &agent.read_generation(&to)?, &text),
         };
         if self.host.json {
             print_json(&json!({ "event": "done", "version": VERSION, "command": "diff", "host": agent.name,

@@ -196,16 +196,16 @@ impl Enroll {
         let mut trust = agent.first_trust(agent.config.trust.start()?);
         // of the same keys: what others have followed says nothing of these
         let followed =
-            anchor.as_ref().filter(|anchor| anchor.start == trust.memory.start).map_or(0, |anchor| anchor.keys);
+            anchor.as_ref().filter(|anchor| anchor.start == trust.state.start).map_or(0, |anchor| anchor.keys);
         if self.accept_serial.is_none() {
-            trust.memory.release = anchor.and_then(|anchor| anchor.release);
+            trust.state.release = anchor.and_then(|anchor| anchor.release);
         }
         let mut failed = None;
         for source in agent.sources() {
             let asked = source.open().and_then(|mut source| source::state(&mut *source));
             let found = asked.and_then(|tree| {
-                let chain = trust.policy.keys.follow(&*tree, now, trust.memory.release.as_ref())?;
-                let last = chain.last().map_or(trust.memory.keys, |signed| signed.set.number);
+                let chain = trust.policy.keys.follow(&*tree, now, trust.state.release.as_ref())?;
+                let last = chain.last().map_or(trust.state.keys, |signed| signed.set.number);
                 if last < followed {
                     return Err(Error::refused(code::ENROLL, format!(
                         "this host has followed key set {followed}, and the source ends with set {last}"
@@ -214,7 +214,7 @@ impl Enroll {
                 }
                 agent.adopt(&mut trust, chain)?;
                 let announced = trust.policy.announce(&*tree, now)?;
-                let (known, serial) = (trust.memory.release.as_ref(), announced.manifest().serial);
+                let (known, serial) = (trust.state.release.as_ref(), announced.manifest().serial);
                 let oldest = self.accept_serial.or(known.map(|known| known.serial)).unwrap_or(0);
                 if serial < oldest {
                     return Err(Error::refused(code::ENROLL, format!("the source has release {serial}, and this host has seen {oldest}")).help(
@@ -226,8 +226,8 @@ impl Enroll {
             });
             match found {
                 Ok(announced) => {
-                    agent.remember(&mut trust.memory, LastSeen::of(&announced))?;
-                    self.tell(&trust.policy.keys, &trust.memory, &announced);
+                    agent.remember(&mut trust.state, LastSeen::of(&announced))?;
+                    self.tell(&trust.policy.keys, &trust.state, &announced);
                     return Ok(());
                 }
                 Err(error) => drop(failed.get_or_insert(error)),

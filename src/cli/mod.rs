@@ -236,7 +236,7 @@ impl SiteArgs {
             None => {
                 let report = report::Text::new(false);
                 let agent = Agent::open(Path::new("/"), Path::new("/etc/kpull/kpull.toml"), None, &report)?;
-                agent.kept_site()?.ok_or_else(|| {
+                agent.cached_site()?.ok_or_else(|| {
                     Error::new(code::SITE, "there is no site here, and this host has no release yet")
                         .help("say --site DIR")
                 })

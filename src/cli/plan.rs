@@ -51,7 +51,7 @@ impl Run for Plan {
         let agent = self.host.agent(&*report)?;
         tell_exposed(&agent);
         let _lock = agent.store.lock()?;
-        let taken = agent.take(self.now)?;
+        let taken = agent.select(self.now)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         let serial = planned.manifest().serial;
         let exit = tell(planned.into_inner(), Some(serial), start, &*report);
@@ -90,18 +90,18 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
     for (at, change) in &plan.changes {
         report.event(&Event::Planned(&items[*at], change));
     }
-    for (item, change) in plan.given_back() {
+    for (item, change) in plan.restored() {
         report.event(&Event::Planned(item, change));
     }
-    for (id, error) in &plan.leaving.lost {
-        report.event(&Event::Lost { id, error });
+    for (id, error) in &plan.leftovers.lost {
+        report.event(&Event::Lost(id, error));
     }
     for (id, error) in &plan.overruled {
-        report.event(&Event::Overruled { id, error });
+        report.event(&Event::Overruled(id, error));
     }
     let ids = |restarts: bool| {
         let changes = plan.changes.iter().map(|(at, change)| (&items[*at], change));
-        let wanted = changes.chain(plan.given_back()).filter(|(_, change)| !restarts || change.trigger.is_some());
+        let wanted = changes.chain(plan.restored()).filter(|(_, change)| !restarts || change.trigger.is_some());
         wanted.map(|(item, _)| item.id.clone()).collect()
     };
     report.event(&Event::Done(&Summary {
@@ -110,16 +110,14 @@ pub(super) fn tell(plan: engine::Plan, serial: Option<u64>, start: Instant, repo
         serial,
         resources: items.len(),
         changed: ids(false),
-        drifted: if plan.before.is_none() { plan.changes.len() } else { 0 },
+        drifted: if plan.prior.is_none() { plan.changes.len() } else { 0 },
         restarted: ids(true),
-        probes: 0,
         uncompared: plan.uncompared.clone(),
-        up_to_date: false,
         is_failed: !plan.left_out.faults().is_empty(),
-        waits: None,
         took: start.elapsed(),
+        ..Summary::default()
     }));
-    let is_empty = plan.changes.is_empty() && plan.given_back().next().is_none();
+    let is_empty = plan.changes.is_empty() && plan.restored().next().is_none();
     match plan.left_out.into_error(items) {
         Some(error) => Err(error),
         None if is_empty => Ok(Exit::Done),

@@ -24,7 +24,7 @@ impl Run for SelfTest {
         // opening a state directory would make it
         let has_state = read::is_directory(&config.state(&Host::open(&self.host.root)?));
         let report = Text::new(false);
-        let catalog = if has_state { self.host.agent(&report)?.kept_catalog()? } else { None };
+        let catalog = if has_state { self.host.agent(&report)?.cached_catalog()? } else { None };
         let kept = catalog.map(|catalog| (catalog.manifest().serial, catalog.get().items.len()));
         if self.host.json {
             let (serial, resources) = kept.unzip();

@@ -35,7 +35,7 @@ impl Run for Status {
     fn run(&self) -> Result<Exit> {
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
-        let memory = agent.trust()?.memory;
+        let memory = agent.trust()?.state;
         let (seen, generation) = (memory.release, agent.store.generation()?);
         let (last, owed) = (agent.store.last_run()?, agent.store.owed()?);
         let (hold, held) = (agent.store.hold()?, Pause::now(&agent.store)?);

@@ -47,7 +47,7 @@ impl Run for Verify {
         let text = Text::new(false);
         let agent = self.host.agent(&text)?;
         // whatever keeps it from looking is no verdict on a release
-        let kept = agent.kept_catalog().map_err(|error| error.exit(Exit::Failed))?.ok_or_else(|| {
+        let kept = agent.cached_catalog().map_err(|error| error.exit(Exit::Failed))?.ok_or_else(|| {
             Error::new(code::PROBE, "this host has no release yet")
                 .help("`kpull apply` takes one and says why if it can't")
         })?;

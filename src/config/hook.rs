@@ -3,56 +3,44 @@
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::document::fields::is_argv;
 use crate::error::{Error, Result, code};
 use crate::net;
 
-/// Seconds that a program has, and a server for each answer.
+/// The time limit, in seconds, for a program, and for each answer of a server.
 pub const TIMEOUT: u64 = 10;
-/// How often a failed request is tried again.
+/// How often a failed request is repeated.
 const RETRIES: u32 = 2;
 
-/// What can happen in a run, what matters most first.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+/// What can happen in a run, the most important first.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
-    /// The host went back to an earlier release.
+    /// The host rolled back to an earlier release.
     Back,
     /// The run failed, and not as the one before it.
     Failure,
     /// Something was changed.
     Change,
-    /// The run was well, after one that was not.
+    /// The host is healthy, after a run that failed.
     Recovery,
-}
-
-impl When {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Back => "back",
-            Self::Failure => "failure",
-            Self::Change => "change",
-            Self::Recovery => "recovery",
-        }
-    }
 }
 
 /// `[[hook]]`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {
-    /// What it is told of.
+    /// The events that it is notified of.
     pub on: Vec<When>,
     /// The program and its arguments; no shell. Either this or `post` is set.
     pub command: Option<Vec<String>>,
-    /// The address that it is posted to.
+    /// The address that notifications are posted to.
     pub post: Option<String>,
-    /// Seconds that the program has, or the server for each answer; 10 when left out.
+    /// The time limit in seconds, for the program or for each answer of the server; 10 when left out.
     pub timeout: Option<u64>,
-    /// How often a failed request is tried again; 2 when left out.
+    /// How often a failed request is repeated; 2 when left out.
     pub retries: Option<u32>,
     /// See [`net::Options::ca`].
     pub ca: Option<PathBuf>,
@@ -67,24 +55,24 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Every path that it names.
+    /// Every path in it.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let tls = [&mut self.ca, &mut self.client_cert, &mut self.client_key];
         tls.into_iter().chain([&mut self.bearer, &mut self.basic]).flatten()
     }
 
-    /// The program, where it is named by its whole path.
+    /// The program, if its path is absolute.
     pub fn program(&self) -> Option<&Path> {
         let program = Path::new(self.command.as_ref()?.first()?);
         program.is_absolute().then_some(program)
     }
 
-    /// Whether it is told over the network.
+    /// Whether it posts to a server.
     pub fn posts(&self) -> bool {
         self.post.is_some()
     }
 
-    /// The files with what it shows a server.
+    /// The files with the secrets that it sends to a server.
     pub fn secret_files(&self) -> [&Option<PathBuf>; 3] {
         [&self.bearer, &self.basic, &self.client_key]
     }
@@ -102,10 +90,10 @@ impl Hook {
         }
     }
 
-    /// Finds what can't be meant.
+    /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         if self.on.is_empty() {
-            return Err(Error::new(code::HOOK, "a hook is told of nothing")
+            return Err(Error::new(code::HOOK, "a hook has no events")
                 .help("set `on` to some of: failure, back, change, recovery"));
         }
         match (&self.command, &self.post) {
@@ -128,7 +116,7 @@ impl Hook {
     }
 }
 
-/// An address without what stands behind its host.
+/// An address without its path and query.
 pub fn origin(url: &reqwest::Url) -> String {
     url.origin().ascii_serialization()
 }

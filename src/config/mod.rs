@@ -1,4 +1,4 @@
-//! `kpull.toml`: what a host is, where its releases come from, and whom it believes.
+//! `kpull.toml`: the name of a host, where its releases come from, and which keys it trusts.
 
 mod hook;
 mod metrics;
@@ -35,33 +35,33 @@ pub struct Config {
     pub host: Option<String>,
     /// The state directory; `/var/lib/kpull` of the root when left out.
     pub state: Option<PathBuf>,
-    /// Whom the host believes.
+    /// The keys that the host trusts.
     pub trust: Trust,
     /// How artifacts are downloaded.
     #[serde(default)]
     pub artifacts: Artifacts,
-    /// What the host reads its secrets with.
+    /// The keys that decrypt the host's secrets.
     #[serde(default)]
     pub secrets: Secrets,
     /// What is required of the process that talks to the network.
     #[serde(default)]
     pub sandbox: Sandbox,
-    /// When this host goes back to an earlier release by itself.
+    /// When this host rolls back automatically.
     #[serde(default)]
     pub rollback: Rollback,
-    /// How much of the past is kept.
+    /// How many generations are kept.
     #[serde(default)]
     pub keep: Keep,
-    /// Where this host tells how it is; nowhere when left out.
+    /// Where this host publishes its status; nowhere when left out.
     pub status: Option<Status>,
     /// Where this host's metrics are written; nowhere when left out.
     pub metrics: Option<Metrics>,
-    /// Who is told what happens on this host.
+    /// Programs and servers that are notified of runs.
     #[serde(rename = "hook", default)]
     pub hooks: Vec<Hook>,
-    /// How long what was not touched needs no other look; `1h` when left out, `0s` for a whole look each time.
+    /// The interval between full checks; `1h` when left out, `0s` for a full check in each run.
     verify_every: Option<HumanDuration>,
-    /// How often every source is asked, although an earlier one says that nothing is new; `1h` when left out, `0s` for each run.
+    /// The interval at which all sources are polled, even if the first has no news; `1h` when left out, `0s` for each run.
     ask_all_every: Option<HumanDuration>,
     /// Where releases come from, in the order to try.
     #[serde(rename = "source", default)]
@@ -76,11 +76,11 @@ pub struct Trust {
     pub site: String,
     /// The file with the keys that may sign, in OpenSSH's allowed_signers format. Either this or `keys` is set.
     pub allowed_signers: Option<PathBuf>,
-    /// A key set of the site (its `keys/N.toml`), to start from that.
+    /// A key set of the site (its `keys/N.toml`) to start from.
     pub keys: Option<PathBuf>,
-    /// How many different keys have to sign a release; 1 when left out. A key set says it itself.
+    /// How many different keys must sign a release; 1 when left out. A key set has its own threshold.
     pub threshold: Option<usize>,
-    /// How many different keys have to sign a new key set; as many as a release when left out.
+    /// How many different keys must sign a new key set; as many as a release when left out.
     pub rotate_threshold: Option<usize>,
 }
 
@@ -98,17 +98,17 @@ pub struct Artifacts {
     timeout: Option<u64>,
     /// See [`net::Options::retries`].
     retries: Option<u32>,
-    /// Addresses (`https://`, `http://`, `file:///`) of what `kpull mirror` writes, tried in this order before the
+    /// Addresses (`https://`, `http://`, `file:///`) of mirrors that `kpull mirror` writes, tried in this order before the
     /// addresses in `artifacts.toml`; none when left out.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// Whether the addresses in `artifacts.toml` are never asked, for a host that can't reach them; false when left out.
+    /// Whether the addresses in `artifacts.toml` are never used, for a host that can't reach them; false when left out.
     #[serde(default)]
     pub only_mirrors: bool,
 }
 
 impl Artifacts {
-    /// How to connect, to mirrors and to the addresses in `artifacts.toml`.
+    /// The options for connecting to mirrors and to the addresses in `artifacts.toml`.
     pub fn net(&self) -> net::Options {
         net::Options {
             ca: self.ca.clone(),
@@ -121,13 +121,7 @@ impl Artifacts {
         }
     }
 
-    fn settle(&mut self, base: &Path) {
-        for path in [&mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten() {
-            *path = base.join(&*path);
-        }
-    }
-
-    /// Finds what can't be meant; `doc` is the file that this was read from.
+    /// Refuses options that contradict each other; `doc` is the file that this was read from.
     fn check(&self, doc: &Doc) -> Result<()> {
         let at = |names: &[&str]| doc.place(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         for (index, mirror) in self.mirrors.iter().enumerate().filter(|(_, mirror)| !mirror.starts_with("file:///")) {
@@ -147,18 +141,18 @@ impl Artifacts {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sandbox {
-    /// Without which parts of the sandbox nothing is fetched; none when left out.
+    /// The parts of the sandbox without which nothing is fetched; none when left out.
     #[serde(default)]
     pub require: Vec<Need>,
 }
 
-/// `[rollback]`: when this host goes back to an earlier release by itself.
+/// `[rollback]`: when this host rolls back automatically.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rollback {
-    /// How often a release is tried before it counts as bad for this host; 2 when left out, with a minute between them.
+    /// How often a release is tried before this host gives it up; 2 when left out, with a minute between the attempts.
     pub tries: u32,
-    /// How long no source may answer after a change to network, firewall or SSH; `60s` when left out.
+    /// How long no source may answer after a change to the network, the firewall or SSH; `60s` when left out.
     contact_within: HumanDuration,
 }
 
@@ -183,27 +177,27 @@ pub struct Secrets {
     pub identities: Option<Vec<PathBuf>>,
 }
 
-/// The host keys that secrets can be encrypted to.
+/// The host keys that secrets can be encrypted for.
 const HOST_KEYS: &[&str] = &["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key"];
 
 impl Config {
-    /// Where the state directory of this host is.
+    /// The state directory of this host.
     pub fn state(&self, host: &Host) -> PathBuf {
         self.state.clone().unwrap_or_else(|| host.root.outside(Path::new("/var/lib/kpull")))
     }
 
-    /// How long what was not touched needs no other look.
+    /// The interval between full checks.
     pub fn verify_every(&self) -> Duration {
-        self.verify_every.map_or(Duration::from_secs(3600), |span| span.0)
+        self.verify_every.map_or(Duration::from_secs(3600), |duration| duration.0)
     }
 
-    /// How often every source is asked, although an earlier one says that nothing is new.
+    /// The interval at which all sources are polled, even if the first has no news.
     pub fn ask_all_every(&self) -> Duration {
-        self.ask_all_every.map_or(Duration::from_secs(3600), |span| span.0)
+        self.ask_all_every.map_or(Duration::from_secs(3600), |duration| duration.0)
     }
 
-    /// Reads the configuration of a host, `/` or a tree; a relative path in it starts at its own directory. Where somebody else than root may write it,
-    /// or what it names to be gone by, root does not.
+    /// Reads the configuration of a host, `/` or a tree; a relative path in it starts at its own directory. Root refuses a
+    /// configuration that others may write, or that names keys or programs that others may write.
     pub fn load(path: &Path, root: &Path) -> Result<Self> {
         for path in [path, &root.join(TRUST_FILE.trim_start_matches('/'))] {
             writable::check(path, root)?;
@@ -213,45 +207,9 @@ impl Config {
         })?;
         let doc = Doc::parse(&path.display().to_string(), &bytes)?;
         let mut config: Self = doc.read()?;
+        config.check(&doc, path)?;
         let base = path.parent().unwrap_or(Path::new("."));
-        let settle = |path: &mut PathBuf| *path = base.join(&*path);
-        [&mut config.trust.allowed_signers, &mut config.trust.keys].into_iter().flatten().for_each(settle);
-        if let Some(state) = &mut config.state {
-            settle(state);
-        }
-        config.trust.check().map_err(|error| error.at(doc.place(&["trust".to_owned()]), "in this table"))?;
-        if config.sources.is_empty() {
-            return Err(Error::new(code::CONFIG, format!("{} names no source", path.display()))
-                .help("add [[source]] with `git`, `http` or `dir`"));
-        }
-        for (index, source) in config.sources.iter_mut().enumerate() {
-            source
-                .check()
-                .map_err(|error| error.at(doc.place(&["source".to_owned(), index.to_string()]), "this source"))?;
-            if !config.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
-                return Err(Error::new(
-                    code::CONFIG,
-                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
-                )
-                .at(doc.place(&["source".to_owned(), index.to_string()]), "this source")
-                .help("use https, or remove `require` under [sandbox]"));
-            }
-            source.paths().for_each(settle);
-        }
-        config.artifacts.check(&doc)?;
-        config.artifacts.settle(base);
-        if let Some(status) = &mut config.status {
-            status.check().map_err(|error| error.at(doc.place(&["status".to_owned()]), "in this table"))?;
-            status.paths().for_each(settle);
-        }
-        for (index, hook) in config.hooks.iter_mut().enumerate() {
-            hook.check().map_err(|error| error.at(doc.place(&["hook".to_owned(), index.to_string()]), "this hook"))?;
-            hook.paths().for_each(settle);
-        }
-        if let Some(metrics) = &mut config.metrics {
-            settle(&mut metrics.dir);
-        }
-        config.secrets.identities.iter_mut().flatten().for_each(settle);
+        config.paths().for_each(|path| *path = base.join(&*path));
         let keys = [&config.trust.allowed_signers, &config.trust.keys].into_iter().flatten().map(PathBuf::as_path);
         for path in keys.chain(config.hooks.iter().filter_map(Hook::program)) {
             writable::check(path, root)?;
@@ -259,26 +217,66 @@ impl Config {
         Ok(config)
     }
 
-    /// Each secret of this configuration, which was read from `path`, that everybody on the host can read.
+    /// Refuses options that contradict each other; `doc` is the file at `path` that this was read from.
+    fn check(&self, doc: &Doc, path: &Path) -> Result<()> {
+        let at = |table: &str, index: usize| doc.place(&[table.to_owned(), index.to_string()]);
+        let table = |name: &str| doc.place(&[name.to_owned()]);
+        self.trust.check().map_err(|error| error.at(table("trust"), "in this table"))?;
+        if self.sources.is_empty() {
+            return Err(Error::new(code::CONFIG, format!("{} names no source", path.display()))
+                .help("add [[source]] with `git`, `http` or `dir`"));
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            source.check().map_err(|error| error.at(at("source", index), "this source"))?;
+            if !self.sandbox.require.is_empty() && source.reach()? == Reach::Ssh {
+                return Err(Error::new(
+                    code::CONFIG,
+                    "git over ssh does not run in the sandbox, and `require` under [sandbox] asks for it",
+                )
+                .at(at("source", index), "this source")
+                .help("use https, or remove `require` under [sandbox]"));
+            }
+        }
+        self.artifacts.check(doc)?;
+        if let Some(status) = &self.status {
+            status.check().map_err(|error| error.at(table("status"), "in this table"))?;
+        }
+        for (index, hook) in self.hooks.iter().enumerate() {
+            hook.check().map_err(|error| error.at(at("hook", index), "this hook"))?;
+        }
+        Ok(())
+    }
+
+    /// Every path in it: a relative one starts at the directory of the configuration.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Artifacts { ca, client_cert, client_key, .. } = &mut self.artifacts;
+        let own = [&mut self.state, &mut self.trust.allowed_signers, &mut self.trust.keys, ca, client_cert, client_key];
+        let paths = own.into_iter().flatten().chain(self.metrics.iter_mut().map(|metrics| &mut metrics.dir));
+        let paths = paths.chain(self.secrets.identities.iter_mut().flatten());
+        let paths = paths.chain(self.sources.iter_mut().flat_map(source::Config::paths));
+        paths.chain(self.status.iter_mut().flat_map(Status::paths)).chain(self.hooks.iter_mut().flat_map(Hook::paths))
+    }
+
+    /// Each secret of this configuration, which was read from `path`, that every user of the host can read.
     pub fn exposed(&self, path: &Path) -> Vec<Error> {
         let status = self.status.iter().flat_map(|status| &status.client_key);
         let files = self.sources.iter().flat_map(|source| [&source.bearer, &source.basic, &source.client_key]);
         let hooks = self.hooks.iter().flat_map(Hook::secret_files);
         let files = files.chain(hooks).chain([&self.artifacts.client_key]).flatten().chain(status);
         let files = files.chain(self.secrets.identities.iter().flatten()).map(|file| (file.as_path(), "a secret"));
-        // who posts to somebody else has an address that is one, as a rule
+        // the address of another's server is a secret itself, as a rule
         let own = self.hooks.iter().any(Hook::posts).then_some((path, "the address of a hook"));
         let error = |(file, what): (&Path, &str)| {
             let file = file.display();
-            Error::new(code::CONFIG, format!("everybody on this host can read {file}, which has {what} in it"))
-                .help(format!("say `chmod o-rwx {file}`, and change the secret if somebody may have read it"))
+            Error::new(code::CONFIG, format!("every user of this host can read {file}, which contains {what}"))
+                .help(format!("run `chmod o-rwx {file}`, and change the secret if someone may have read it"))
         };
         let mut known = HashSet::new();
         let public = files.chain(own).filter(|(file, _)| known.insert(*file) && writable::is_public(file));
         public.map(error).collect()
     }
 
-    /// The files with the private keys that the host's secrets are read with.
+    /// The files with the private keys that decrypt the host's secrets.
     pub fn identities(&self, root: &Root) -> Vec<PathBuf> {
         let host_keys = || HOST_KEYS.iter().map(|path| root.outside(Path::new(path))).collect();
         self.secrets.identities.clone().unwrap_or_else(host_keys)
@@ -320,7 +318,7 @@ impl Trust {
         let signers = AllowedSigners::load(path)?;
         let release = self.threshold.unwrap_or(1);
         let rotate = self.rotate_threshold.unwrap_or(release);
-        // without a number of its own, the list may have too few keys for that: then nobody makes a new set
+        // without an explicit threshold, the list may have too few keys for a new set
         let explicit = self.rotate_threshold.map(|wanted| ("rotate_threshold", wanted, Purpose::Keys));
         for (name, wanted, purpose) in [Some(("threshold", release, Purpose::Release)), explicit].into_iter().flatten()
         {

@@ -11,14 +11,14 @@ use crate::error::{Error, Result, code};
 use crate::host::etcd::Cluster;
 use crate::net;
 
-/// How long the records of a fleet may take to be read, all together, unless somebody says otherwise.
+/// The default time limit for reading all records of a fleet.
 pub const READING: Duration = Duration::from_secs(60);
 
-/// `[status]`: where a host tells how it is.
+/// `[status]`: where a host publishes its status.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
-    /// A directory that others can read, one that a web server hands out or a file system that hosts share.
+    /// A directory that others can read: one that a web server serves, or a shared file system.
     pub dir: Option<PathBuf>,
     /// `https://HOST:2379`, client addresses of etcd.
     #[serde(default)]
@@ -27,14 +27,14 @@ pub struct Status {
     pub http: Option<String>,
     /// PEM file with the authorities of etcd, or of the web server instead of the system's.
     pub ca: Option<PathBuf>,
-    /// PEM file with the certificate that they are shown.
+    /// PEM file with the client certificate.
     pub client_cert: Option<PathBuf>,
-    /// Its key.
+    /// PEM file with its key.
     pub client_key: Option<PathBuf>,
-    /// How often a host speaks that has nothing new to tell; `10m` when left out.
+    /// How often a host publishes its status when nothing is new; `10m` when left out.
     #[serde(default = "ten_minutes")]
     pub every: HumanDuration,
-    /// How long reading the records of other hosts may take, all together, before this host takes a release of a rollout; `60s` when
+    /// The time limit for reading the records of all other hosts before this host applies a release of a rollout; `60s` when
     /// left out.
     #[serde(default = "a_minute")]
     within: HumanDuration,
@@ -49,39 +49,40 @@ fn a_minute() -> HumanDuration {
 }
 
 impl Status {
-    /// Every path that it names.
+    /// Every path in it.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [&mut self.dir, &mut self.ca, &mut self.client_cert, &mut self.client_key].into_iter().flatten()
     }
 
-    /// Finds what can't be meant.
+    /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         if self.dir.is_none() && self.etcd.is_empty() && self.http.is_none() {
-            return Err(Error::new(code::FLEET, "[status] says nowhere to tell it")
-                .help("set `dir`, `http`, or `etcd` with `ca`"));
+            return Err(
+                Error::new(code::FLEET, "[status] has no destination").help("set `dir`, `http`, or `etcd` with `ca`")
+            );
         }
         self.http.as_deref().map(net::parse).transpose()?;
         self.cluster().map(drop)
     }
 
-    /// How long reading the records of other hosts may take, all together.
+    /// The time limit for reading the records of all other hosts.
     pub fn within(&self) -> Duration {
         self.within.0
     }
 
-    /// How to talk to the web server.
+    /// The options for connecting to the web server.
     pub fn options(&self) -> net::Options {
         let Self { ca, client_cert, client_key, .. } = self.clone();
         net::Options { ca, client_cert, client_key, retries: Some(1), ..net::Options::default() }
     }
 
-    /// The etcd that it names, if any.
+    /// The etcd cluster, if there is one.
     pub fn cluster(&self) -> Result<Option<Cluster>> {
         cluster(&self.etcd, self.ca.as_deref(), self.client_cert.as_deref(), self.client_key.as_deref())
     }
 }
 
-/// The etcd that these options mean, if any.
+/// The etcd cluster of these options, if there is one.
 pub fn cluster(etcd: &[String], ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Result<Option<Cluster>> {
     if etcd.is_empty() {
         return Ok(None);

@@ -1,4 +1,5 @@
-//! Which probes and slots of a release have to answer before it counts as good: those that the last good one did not have like this.
+//! Which probes and slots of a release have to answer before it counts as good: those that the last good release did not have in the
+//! same form.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ fn decides(item: &Item) -> bool {
     item.as_kind::<Probe>().is_some_and(|probe| probe.decides) || item.as_kind::<Slot>().is_some()
 }
 
-/// SHA-256 of what a role says of it; empty where a secret is in that, whose digest would tell something.
+/// SHA-256 of its fields in the role; empty when they have a secret, whose digest would reveal something.
 fn digest(item: &Item) -> String {
     if item.is_secret {
         return String::new();
@@ -21,12 +22,12 @@ fn digest(item: &Item) -> String {
     hex::encode(Sha256::digest(item.fields.to_string()))
 }
 
-/// Everything that decides, by id, with a digest of what the role says of it.
+/// Everything that decides, by id, with a digest of its fields.
 pub fn all<'a>(items: impl Iterator<Item = &'a Item>) -> BTreeMap<String, String> {
     items.filter(|item| decides(item)).map(|item| (item.id.clone(), digest(item))).collect()
 }
 
-/// What `plan` shows of something that decides and has not answered like this in the last good release, `known`.
+/// What `plan` shows of something that decides and that the last good release, `known`, did not have in the same form.
 pub fn news(item: &Item, known: &BTreeMap<String, String>) -> Option<Change> {
     if !decides(item) {
         return None;

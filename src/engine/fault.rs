@@ -6,18 +6,18 @@ use crate::error::{Error, Result};
 use crate::kind::Item;
 use crate::resolve::predecessors;
 
-/// How many of the resources that depend on a faulty one its message names.
+/// How many dependent resources the message of a fault names.
 const NAMED: usize = 4;
 
-/// Resources that failed, and those that depend on them. Items are asked for in the catalog's order, in which what depends on
-/// another comes later.
+/// Resources that failed, and those that depend on them. Ask for items in the catalog's order, in which a dependent resource
+/// comes later.
 #[derive(Debug, Default)]
 pub struct LeftOut {
     /// Positions in the catalog, and why.
     faults: Vec<(usize, Error)>,
-    /// Positions of these, and of what depends on them as far as it was asked for.
+    /// Positions of these, and of dependent resources as far as they were asked for.
     out: HashSet<usize>,
-    /// Of each item, what it depends on; looked up with the first fault.
+    /// What each item depends on; filled at the first fault.
     predecessors: Vec<Vec<usize>>,
 }
 
@@ -45,7 +45,7 @@ impl LeftOut {
         is_out
     }
 
-    /// Positions of what failed itself, and why.
+    /// Positions of the resources that failed themselves, and why.
     pub fn faults(&self) -> &[(usize, Error)] {
         &self.faults
     }
@@ -63,12 +63,11 @@ impl LeftOut {
             }
             let more = names.len().saturating_sub(NAMED);
             names.truncate(NAMED);
-            match (names.is_empty(), more) {
-                (true, _) => error,
-                (false, 0) => error.help_more(&format!("left out, since it depends on this: {}", names.join(", "))),
-                (false, more) => error
-                    .help_more(&format!("left out, since it depends on this: {} and {more} more", names.join(", "))),
+            if names.is_empty() {
+                return error;
             }
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            error.help_more(&format!("left out because it depends on this: {}{more}", names.join(", ")))
         };
         Error::distinct(self.faults.into_iter().map(explain).collect()).map(Error::of_host)
     }
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_a_fault_is_left_out_directly_or_not_and_nothing_else_is() {
+    fn what_depends_on_a_fault_is_left_out_and_nothing_else() {
         let items = catalog(ROLE).unwrap().items;
         let mut left_out = LeftOut::default();
         assert!(!(0..items.len()).any(|at| left_out.has(at)));
@@ -126,11 +125,11 @@ mod tests {
         );
         let error = left_out.into_error(&items).unwrap();
         assert!(error.is_of_host());
-        assert_eq!(error.advice(), Some("mend it; left out, since it depends on this: file:/d/in, file:/later"));
+        assert_eq!(error.advice(), Some("mend it; left out because it depends on this: file:/d/in, file:/later"));
     }
 
     #[test]
-    fn what_is_needed_for_something_is_all_that_comes_before_it_because_of_it() {
+    fn what_an_item_needs_is_everything_that_comes_before_it_because_of_it() {
         let items = catalog(ROLE).unwrap().items;
         let needed = needed(&items, |item| item.id == "file:/later").unwrap();
         assert_eq!(ids(&items, needed.into_iter()), ["directory:/d", "file:/d/in", "file:/later"]);

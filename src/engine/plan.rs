@@ -1,4 +1,4 @@
-//! The catalog against the host, as changes. Nothing is changed by looking.
+//! The catalog against the host, as changes. A plan changes nothing.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
@@ -18,71 +18,66 @@ use crate::store::{Pause, PendingActions, Store};
 pub struct Plan {
     /// The catalog.
     pub catalog: Catalog,
-    /// Positions in the catalog, in order, with what is to be done there.
+    /// Positions in the catalog, in order, each with its change.
     pub changes: Vec<(usize, Change)>,
     /// What no role wants any more.
-    pub leaving: Leftovers,
-    /// Whether the release is not the last generation's, or an earlier run has not come to an end with it.
+    pub leftovers: Leftovers,
+    /// Whether the release is not the last generation's, or an earlier run has not finished with it.
     pub is_new: bool,
-    /// What stood on the host before kpull came; `None` when the catalog has all of that.
-    pub before: Option<PriorStates>,
-    /// Resources that are left alone for a while.
-    pub held: Vec<Pause>,
+    /// What the host had before kpull came; `None` when nothing needs restoring.
+    pub prior: Option<PriorStates>,
+    /// Resources that are paused.
+    pub paused: Vec<Pause>,
     /// What something else on this host will undo at the next boot, by id, and what that is.
     pub overruled: Vec<(String, Error)>,
     /// What can't be observed, and what depends on it.
     pub left_out: LeftOut,
-    /// Probes and slots that have to answer before the release counts as good, by position; they are among the changes.
-    pub news: HashSet<usize>,
-    /// Ids of resources of which it can't be told whether they differ, since the catalog has placeholders in place of secrets.
+    /// Probes and slots that must answer before the release counts as good, by position; they are among the changes.
+    pub new_checks: HashSet<usize>,
+    /// Ids of resources that can't be compared, because the catalog has placeholders in place of secrets.
     pub uncompared: Vec<String>,
-    /// What an earlier run left owed.
-    pub owed: PendingActions,
+    /// What an earlier run left to do.
+    pub pending: PendingActions,
 }
 
 impl Plan {
-    /// Whether an earlier run has left nothing to do, but for what stays for now.
-    pub fn is_owed_nothing(&self) -> bool {
-        PendingActions { gone: false, ..self.owed.clone() } == PendingActions::default()
-    }
-
-    /// Whether the host is as it should be, and owed nothing now.
+    /// Whether an apply has nothing to do now.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.leaving.gone.is_empty() && self.is_owed_nothing()
+        // what stays for now is not due
+        let due = PendingActions { gone: false, ..self.pending.clone() };
+        self.changes.is_empty() && self.leftovers.orphans.is_empty() && due == PendingActions::default()
     }
 
-    /// What is given back, with what is to be done.
-    pub fn given_back(&self) -> impl Iterator<Item = (&Item, &Change)> {
-        self.leaving.gone.iter().filter_map(|(one, change)| Some((&one.item, change.as_ref()?)))
+    /// What is restored, each with its change.
+    pub fn restored(&self) -> impl Iterator<Item = (&Item, &Change)> {
+        self.leftovers.orphans.iter().filter_map(|(orphan, change)| Some((&orphan.item, change.as_ref()?)))
     }
 }
 
 /// Compares a catalog with the host. `digest` is the release's, empty for a preview.
 pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Result<Plan> {
-    let owed = store.owed()?;
-    let mut wants = Queries::default();
+    let pending = store.owed()?;
+    let mut queries = Queries::default();
     for item in &catalog.items {
-        item.resource.announce(&mut wants);
+        item.resource.announce(&mut queries);
     }
-    host.expect(wants);
+    host.expect(queries);
     let work = Work { host, store, catalog: &catalog.items };
-    let held = Pause::now(store)?;
-    let is_new = !(owed.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
-    let mut before = None;
-    let mut leaving = Leftovers::default();
-    if is_new || owed.gone {
-        let mut known = PriorStates::load(store)?;
-        leaving = Leftovers::of(&mut known, &work, &held)?;
-        before = Some(known);
+    let paused = Pause::now(store)?;
+    let is_new = !(pending.release.is_none() && store.generation()?.is_some_and(|last| last.release == digest));
+    let mut prior = None;
+    let mut leftovers = Leftovers::default();
+    if is_new || pending.gone {
+        let known = prior.insert(PriorStates::load(store)?);
+        leftovers = Leftovers::of(known, &work, &paused)?;
     }
-    let is_held = |id: &str| held.iter().any(|one| one.id == id);
     let mut changed = HashSet::new();
     let mut changes = Vec::new();
     let mut left_out = LeftOut::default();
-    let mut news = HashSet::new();
+    let mut new_checks = HashSet::new();
     let mut uncompared = Vec::new();
     // a tree has no probes
-    let known = match is_new && host.is_live() {
+    let known_checks = match is_new && host.is_live() {
         true => {
             Some(store.generations()?.into_iter().rev().find(|one| one.good).map(|one| one.checks).unwrap_or_default())
         }
@@ -94,21 +89,21 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         }
     }
     for (at, item) in catalog.items.iter().enumerate() {
-        if is_held(&item.id) || left_out.has(at) {
+        if paused.iter().any(|one| one.id == item.id) || left_out.has(at) {
             continue;
         }
-        let is_in_way = before.as_ref().is_some_and(|before: &PriorStates| before.is_in_way_of(item));
-        let difference = difference(item, &work, &changed, &owed.kicks)
-            .and_then(|change| if change.is_some() { writable(item, host).map(|()| change) } else { Ok(None) });
-        let difference = match difference {
-            // looked at again when that has gone
-            Err(_) if is_in_way => Ok((item.about.kind != "absent").then(|| Change::new("create"))),
-            difference => difference,
-        };
+        let mut difference = difference(item, &work, &changed, &pending.kicks);
+        if let Ok(Some(_)) = difference {
+            difference = writable(item, host).and(difference);
+        }
+        if difference.is_err() && prior.as_ref().is_some_and(|prior: &PriorStates| prior.is_blocked(item)) {
+            // apply observes it again when the obstacle is gone
+            difference = Ok((item.about.kind != "absent").then(|| Change::new("create")));
+        }
         match difference {
             Ok(None) => {
-                if let Some(change) = known.as_ref().and_then(|known| check::news(item, known)) {
-                    news.insert(at);
+                if let Some(change) = known_checks.as_ref().and_then(|known| check::news(item, known)) {
+                    new_checks.insert(at);
                     changes.push((at, change));
                 }
             }
@@ -128,10 +123,22 @@ pub fn plan(host: &Host, store: &Store, catalog: Catalog, digest: &str) -> Resul
         Some((item.id.clone(), error))
     };
     let overruled = catalog.items.iter().filter_map(overruled).collect();
-    Ok(Plan { is_new, changes, leaving, before, held, overruled, left_out, news, uncompared, owed, catalog })
+    Ok(Plan {
+        is_new,
+        changes,
+        leftovers,
+        prior,
+        paused,
+        overruled,
+        left_out,
+        new_checks,
+        uncompared,
+        pending,
+        catalog,
+    })
 }
 
-/// An error when a path that a resource decides about can't be written at all.
+/// An error when a path that a resource claims can't be written at all.
 fn writable(item: &Item, host: &Host) -> Result<()> {
     let mut paths = item.about.claims.iter().filter_map(Claim::any_path);
     paths.try_for_each(|path| host.root.check_writable(path)).map_err(|error| locate(error, item))
@@ -140,92 +147,86 @@ fn writable(item: &Item, host: &Host) -> Result<()> {
 /// What no role wants any more.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// That, in the order in which it is given back, with what is to be done, if that can be told.
-    pub gone: Vec<(Orphan, Option<Change>)>,
-    /// Whether something stays for now: it is held, or it can't be restored.
+    /// In the order of their restoration, each with its change, as far as that is known.
+    pub orphans: Vec<(Orphan, Option<Change>)>,
+    /// Whether something stays for now: it is paused, or it can't be restored.
     pub stays: bool,
-    /// What can't be restored, by the id of the resource that had it, and why.
+    /// What can't be restored, by the id of the resource that owned it, and why.
     pub lost: Vec<(String, Error)>,
-    /// Whether there may be more, in artifacts that are not here yet.
+    /// Whether there may be more, in artifacts that are not fetched yet.
     pub is_partial: bool,
 }
 
 impl Leftovers {
-    /// What the catalog has no more of all that is known.
-    pub(super) fn of(known: &mut PriorStates, work: &Work<'_>, held: &[Pause]) -> Result<Self> {
-        let mut leaves = HashSet::new();
-        let (mut all, lost) = known.gone(work);
+    /// What the catalog no longer has of all that is known.
+    pub(super) fn of(known: &mut PriorStates, work: &Work<'_>, paused: &[Pause]) -> Result<Self> {
+        let mut removed = HashSet::new();
+        let (mut all, lost) = known.orphans(work);
         let is_partial = work.catalog.iter().any(|item| item.owned(work).is_err());
-        let mut leaving = Self { lost, is_partial, ..Self::default() };
-        let before = all.len();
-        all.retain(|one| !held.iter().any(|held| held.id == one.id));
-        leaving.stays = all.len() < before;
+        let mut leftovers = Self { lost, is_partial, ..Self::default() };
+        let count = all.len();
+        all.retain(|orphan| !paused.iter().any(|paused| paused.id == orphan.id));
+        leftovers.stays = all.len() < count;
         remove_together(&mut all.iter_mut().map(|one| one.item.resource.as_mut() as &mut dyn Any).collect::<Vec<_>>());
-        for one in all {
-            let observed = match one.item.resource.observe(work) {
+        for orphan in all {
+            let observed = match orphan.item.resource.observe(work) {
                 Ok(observed) => observed,
                 Err(error) => {
-                    leaving.lost.push((one.id, error));
+                    leftovers.lost.push((orphan.id, error));
                     continue;
                 }
             };
-            let others = leaving.gone.iter().any(|(_, change)| change.is_some());
-            let change = observed.map(|change| discreet(change, &one.item)).or_else(|| one.restart(others));
-            let change = match change {
-                None => one.empties(&leaves, work.host)?,
-                change => change,
-            };
-            if let Some(change) = &change {
-                leaves.extend(one.path());
-                leaves.extend(change.unlinks.iter().cloned());
+            let others = leftovers.orphans.iter().any(|(_, change)| change.is_some());
+            let mut change = observed.map(|change| discreet(change, &orphan.item)).or_else(|| orphan.restart(others));
+            if change.is_none() {
+                change = orphan.removal_once_empty(&removed, work.host)?;
             }
-            leaving.gone.push((one, change));
+            if let Some(change) = &change {
+                removed.extend(orphan.path());
+                removed.extend(change.unlinks.iter().cloned());
+            }
+            leftovers.orphans.push((orphan, change));
         }
-        leaving.stays |= !leaving.lost.is_empty();
-        Ok(leaving)
+        leftovers.stays |= !leftovers.lost.is_empty();
+        Ok(leftovers)
     }
 }
 
-/// What is to be done about one resource, given what else has changed and what it is owed.
+/// The change of one resource, given what else has changed and which triggers are pending.
 pub(super) fn difference(
     item: &Item,
     work: &Work<'_>,
     changed: &HashSet<&str>,
-    owed: &BTreeMap<String, Trigger>,
+    pending: &BTreeMap<String, Trigger>,
 ) -> Result<Option<Change>> {
     let observed = item.resource.observe(work).map_err(|error| locate(error, item))?;
     let observed = observed.map(|change| discreet(change, item));
-    let watched = item.about.watches.iter();
-    let trigger = watched
-        .filter(|(id, _)| changed.contains(id.as_str()))
-        .map(|(_, trigger)| *trigger)
-        .chain(owed.get(&item.id).copied())
-        .max();
+    let watched = item.about.watches.iter().filter(|(id, _)| changed.contains(id.as_str()));
+    let trigger = watched.map(|(_, trigger)| *trigger).chain(pending.get(&item.id).copied()).max();
     let Some(trigger) = trigger else { return Ok(observed) };
     let Some(trigger) = item.resource.answer(work, trigger).map_err(|error| locate(error, item))? else {
         return Ok(observed);
     };
-    let word = match trigger {
-        Trigger::Reload => "reload",
-        Trigger::Restart => "restart",
-    };
-    Ok(Some(match observed {
-        Some(change) => Change { trigger: change.trigger.max(Some(trigger)), ..change },
-        None => Change { trigger: Some(trigger), ..Change::new(word) },
-    }))
+    let change = observed.unwrap_or_else(|| {
+        Change::new(match trigger {
+            Trigger::Reload => "reload",
+            Trigger::Restart => "restart",
+        })
+    });
+    Ok(Some(Change { trigger: change.trigger.max(Some(trigger)), ..change }))
 }
 
-/// The change with nothing of a secret in it.
+/// The change without any secret.
 fn discreet(change: Change, item: &Item) -> Change {
     let summary = match item.is_secret && !item.about.is_discreet {
         true => "change (not shown: a secret is in it)".to_owned(),
         false => mask::hide(&change.summary).into_owned(),
     };
-    // those with a secret say themselves that they show nothing
+    // kinds that hold secrets say themselves that they show none
     Change { summary, diff: change.diff.filter(|_| !item.is_secret || item.about.is_discreet), ..change }
 }
 
-/// Gives an error about a resource the place where it is written, unless it has a better one.
+/// Adds to an error about a resource where that is written, unless the error has a better place.
 pub(super) fn locate(error: Error, item: &Item) -> Error {
     if error.place().is_some() {
         return error;
@@ -243,7 +244,7 @@ mod tests {
     use crate::resolve::testing::catalog;
 
     #[test]
-    fn of_what_has_a_secret_in_it_only_kinds_that_show_none_of_their_fields_are_shown() {
+    fn a_change_with_a_secret_in_it_is_shown_only_for_kinds_that_show_no_fields() {
         let link = "[[symlink]]\npath = \"/l\"\ntarget = \"t\"\n";
         let file = "[[file]]\npath = \"/f\"\ncontent = \"t\"\n";
         let shown = |role: &str, is_secret| {
@@ -261,99 +262,99 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_a_change_of_its_own_or_goes_with_another_and_is_nothing_in_a_tree() {
+    fn a_pending_trigger_is_a_change_or_joins_another_and_does_nothing_in_a_tree() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let items = catalog(&format!("[[file]]\npath = {path:?}\ncontent = 'x'\n")).unwrap().items;
         let store = Store::open(&dir.path().join("state")).unwrap();
-        let look = |root: &str, owed: Option<Trigger>| {
+        let planned = |root: &str, pending: Option<Trigger>| {
             let host = Host::open(root.as_ref()).unwrap();
             let work = Work { host: &host, store: &store, catalog: &items };
-            let owed = owed.map(|trigger| (items[0].id.clone(), trigger)).into_iter().collect();
-            let change = difference(&items[0], &work, &HashSet::new(), &owed).unwrap();
+            let pending = pending.map(|trigger| (items[0].id.clone(), trigger)).into_iter().collect();
+            let change = difference(&items[0], &work, &HashSet::new(), &pending).unwrap();
             change.map(|change| (change.summary, change.trigger))
         };
-        let (made, trigger) = look("/", None).unwrap();
+        let (made, trigger) = planned("/", None).unwrap();
         assert_eq!(trigger, None);
-        assert_eq!(look("/", Some(Trigger::Reload)), Some((made, Some(Trigger::Reload))));
+        assert_eq!(planned("/", Some(Trigger::Reload)), Some((made, Some(Trigger::Reload))));
         std::fs::write(&path, "x").unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-        assert_eq!(look("/", None), None);
-        assert_eq!(look("/", Some(Trigger::Reload)), Some(("reload".to_owned(), Some(Trigger::Reload))));
-        assert_eq!(look("/", Some(Trigger::Restart)), Some(("restart".to_owned(), Some(Trigger::Restart))));
+        assert_eq!(planned("/", None), None);
+        assert_eq!(planned("/", Some(Trigger::Reload)), Some(("reload".to_owned(), Some(Trigger::Reload))));
+        assert_eq!(planned("/", Some(Trigger::Restart)), Some(("restart".to_owned(), Some(Trigger::Restart))));
         let tree = tempfile::tempdir().unwrap();
         let inside = tree.path().join(path.strip_prefix("/").unwrap());
         std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
         std::fs::copy(&path, inside).unwrap();
-        assert_eq!(look(tree.path().to_str().unwrap(), Some(Trigger::Restart)), None);
+        assert_eq!(planned(tree.path().to_str().unwrap(), Some(Trigger::Restart)), None);
     }
 
     /// The plan of the release `digest` whose one role says this.
-    fn planned(world: &TestTree, role: &str, digest: &str) -> Plan {
-        plan(&world.host, &world.store, catalog(role).unwrap(), digest).unwrap()
+    fn planned(tree: &TestTree, role: &str, digest: &str) -> Plan {
+        plan(&tree.host, &tree.store, catalog(role).unwrap(), digest).unwrap()
     }
 
-    /// Has `release` as the last generation's, and a file that it had remembered.
-    fn reach(world: &TestTree, release: &str) {
-        world.add_generation(1, release);
-        world.remember(X);
+    /// Adds a generation of `release`, and the prior state of a file that it had.
+    fn reach(tree: &TestTree, release: &str) {
+        tree.add_generation(1, release);
+        tree.remember(X);
     }
 
     const X: &str = "[[file]]\npath = '/x'\ncontent = 'x'\n";
 
     #[test]
-    fn a_release_is_new_until_a_run_has_come_to_its_end_with_it() {
-        let world = TestTree::new();
-        assert!(planned(&world, "", "d").is_new, "nothing was applied yet");
-        reach(&world, "d");
-        assert!(!planned(&world, "", "d").is_new);
-        assert!(planned(&world, "", "e").is_new);
-        world.store.set_owed(&PendingActions { release: Some("d".to_owned()), ..PendingActions::default() }).unwrap();
-        assert!(planned(&world, "", "d").is_new);
-        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
-        assert!(!planned(&world, "", "d").is_new, "something is held, and all else is done");
+    fn a_release_is_new_until_a_run_has_finished_with_it() {
+        let tree = TestTree::new();
+        assert!(planned(&tree, "", "d").is_new, "nothing was applied yet");
+        reach(&tree, "d");
+        assert!(!planned(&tree, "", "d").is_new);
+        assert!(planned(&tree, "", "e").is_new);
+        tree.store.set_owed(&PendingActions { release: Some("d".to_owned()), ..PendingActions::default() }).unwrap();
+        assert!(planned(&tree, "", "d").is_new);
+        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        assert!(!planned(&tree, "", "d").is_new, "something is paused, and all else is done");
     }
 
     #[test]
-    fn what_is_gone_is_looked_for_with_a_new_release_and_while_some_of_it_is_held() {
-        let world = TestTree::new();
-        reach(&world, "d");
-        let gone = |digest: &str| {
-            let plan = planned(&world, "", digest);
-            let ids: Vec<String> = plan.leaving.gone.into_iter().map(|(one, _)| one.id).collect();
-            (ids, plan.leaving.stays, plan.before.is_some())
+    fn orphans_are_looked_for_with_a_new_release_and_while_some_are_paused() {
+        let tree = TestTree::new();
+        reach(&tree, "d");
+        let orphans = |digest: &str| {
+            let plan = planned(&tree, "", digest);
+            let ids: Vec<String> = plan.leftovers.orphans.into_iter().map(|(one, _)| one.id).collect();
+            (ids, plan.leftovers.stays, plan.prior.is_some())
         };
         let x = || vec!["file:/x".to_owned()];
-        assert_eq!(gone("d"), (vec![], false, false), "nothing can be gone");
-        assert_eq!(gone("e"), (x(), false, true));
-        assert_eq!(planned(&world, "", "e").given_back().count(), 0, "there is nothing at /x");
-        std::fs::write(world.dir.path().join("x"), "x").unwrap();
-        assert_eq!(planned(&world, "", "e").given_back().next().unwrap().0.id, "absent:/x");
-        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
-        assert_eq!(gone("d"), (x(), false, true), "its time is over");
-        let hold = |id: &str| {
+        assert_eq!(orphans("d"), (vec![], false, false), "there can be no orphan");
+        assert_eq!(orphans("e"), (x(), false, true));
+        assert_eq!(planned(&tree, "", "e").restored().count(), 0, "there is nothing at /x");
+        std::fs::write(tree.dir.path().join("x"), "x").unwrap();
+        assert_eq!(planned(&tree, "", "e").restored().next().unwrap().0.id, "absent:/x");
+        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        assert_eq!(orphans("d"), (x(), false, true), "its pause is over");
+        let pause = |id: &str| {
             let (since, until) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(1));
-            Pause { id: id.to_owned(), since, until, why: "why".to_owned() }.save(&world.store).unwrap();
+            Pause { id: id.to_owned(), since, until, why: "why".to_owned() }.save(&tree.store).unwrap();
         };
-        hold("file:/y");
-        assert_eq!(gone("d"), (x(), false, true), "another one is held");
-        hold("file:/x");
-        assert_eq!(gone("d"), (vec![], true, true));
+        pause("file:/y");
+        assert_eq!(orphans("d"), (x(), false, true), "another one is paused");
+        pause("file:/x");
+        assert_eq!(orphans("d"), (vec![], true, true));
     }
 
     #[test]
-    fn a_plan_is_empty_when_nothing_is_to_be_done_or_given_back_and_nothing_owed_but_what_is_held() {
-        let world = TestTree::new();
-        reach(&world, "d");
-        assert!(planned(&world, "", "d").is_empty());
-        assert!(!planned(&world, X, "d").is_empty(), "a change");
-        assert!(!planned(&world, "", "e").is_empty(), "something to give back");
-        world.store.set_owed(&PendingActions { probes: true, ..PendingActions::default() }).unwrap();
-        assert!(!planned(&world, "", "d").is_empty());
-        world.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
-        assert!(!planned(&world, "", "d").is_empty(), "its time is over");
-        let mut plan = planned(&world, "", "d");
-        plan.leaving.gone.clear();
-        assert!(plan.is_empty(), "it is held");
+    fn a_plan_is_empty_when_nothing_is_to_be_changed_or_restored_and_nothing_is_due() {
+        let tree = TestTree::new();
+        reach(&tree, "d");
+        assert!(planned(&tree, "", "d").is_empty());
+        assert!(!planned(&tree, X, "d").is_empty(), "a change");
+        assert!(!planned(&tree, "", "e").is_empty(), "something to restore");
+        tree.store.set_owed(&PendingActions { probes: true, ..PendingActions::default() }).unwrap();
+        assert!(!planned(&tree, "", "d").is_empty());
+        tree.store.set_owed(&PendingActions { gone: true, ..PendingActions::default() }).unwrap();
+        assert!(!planned(&tree, "", "d").is_empty(), "its pause is over");
+        let mut plan = planned(&tree, "", "d");
+        plan.leftovers.orphans.clear();
+        assert!(plan.is_empty(), "it is paused");
     }
 }

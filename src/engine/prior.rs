@@ -1,5 +1,5 @@
-//! What stood on this host before kpull came: remembered before the first change, and given back when no role wants the place
-//! any more. Going back to another release rests on it too: what only the newer one has is given back like this.
+//! What this host had before kpull came: recorded before the first change, and restored when no role wants its place any more. A
+//! rollback to another release rests on it too: what only the newer release has is restored in the same way.
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
@@ -19,118 +19,114 @@ use crate::kind::{Change, Claim, Item, Phase, Resource, Trigger, Work};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
-/// The role that is named for what is given back.
+/// The role that reports and plans show for orphans.
 pub const ROLE: &str = "(gone)";
-/// A larger file is not looked into for local edits.
+/// A larger file is not checked for local edits.
 const LARGEST_EDIT: u64 = 16 << 20;
 
-/// One thing that a resource owns on the host: whose it is, and what stood there.
+/// The record of one thing that a resource owns on the host.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 struct OwnedItem {
-    /// The resource that has, or had, it.
+    /// The resource that owns it, or owned it.
     id: String,
-    /// What stood there.
-    origin: PriorState,
-    /// Units that answer a change of the resource.
+    /// What was there before.
+    #[serde(rename = "origin")]
+    prior: PriorState,
+    /// Units that a change of the resource triggers.
     #[serde(default, rename = "kicks", skip_serializing_if = "Vec::is_empty")]
     triggers: Vec<(String, Trigger)>,
-    /// SHA-256 of the file as kpull left it; `None` when that is not known, or not to be written down.
+    /// SHA-256 of the file as kpull wrote it; `None` when that is unknown, or must not be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made: Option<String>,
-    /// Whether nothing was changed here yet and a package may still bring what stands here: what kpull restores is then
-    /// what the package ships.
+    /// Whether nothing was changed here yet and a package may still bring what is restored later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     open: bool,
-    /// Whether it is what a package of the run has brought.
+    /// Whether a package of the run brought it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     shipped: bool,
 }
 
 impl OwnedItem {
-    fn new(id: &str, origin: PriorState) -> Self {
-        Self { id: id.to_owned(), origin, triggers: Vec::new(), made: None, open: false, shipped: false }
+    fn new(id: &str, prior: PriorState) -> Self {
+        Self { id: id.to_owned(), prior, triggers: Vec::new(), made: None, open: false, shipped: false }
     }
 
-    /// What gives it back; `None` for what is left as it is.
-    fn back(&self, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
-        match &self.origin {
-            PriorState::Nothing { path } | PriorState::File { path, .. }
-                if self.shipped || self.origin.is_nothing() =>
-            {
-                match prior_state::shipped_beside(path, work)? {
-                    Some(file) => Ok(Some(file)),
-                    None => self.origin.resource(work.store),
-                }
-            }
-            origin => origin.resource(work.store),
+    /// The resource that restores it; `None` for what stays as it is.
+    fn restoration(&self, work: &Work<'_>) -> Result<Option<Box<dyn Resource>>> {
+        if let PriorState::Nothing { path } | PriorState::File { path, .. } = &self.prior
+            && (self.shipped || self.prior.is_nothing())
+            && let Some(file) = prior_state::shipped_beside(path, work)?
+        {
+            return Ok(Some(file));
         }
+        self.prior.resource(work.store)
     }
 }
 
-/// What stood on this host before kpull came, by what resources own.
+/// What this host had before kpull came, by what resources own.
 #[derive(Debug, Default)]
 pub struct PriorStates {
     known: BTreeMap<Claim, OwnedItem>,
-    /// Whether it is not what is written down.
+    /// Whether it differs from what is recorded.
     is_changed: bool,
-    /// What has to go before something of another type can have its place, by [`PriorStates::gone`]; with the id of that.
-    in_way: BTreeMap<Claim, String>,
+    /// What must go before something of another type can take its place, by [`PriorStates::orphans`]; with the id of that.
+    obstacles: BTreeMap<Claim, String>,
 }
 
-/// Something that no role wants any more, to be given back.
+/// Something that no role wants any more, to be restored.
 #[derive(Debug)]
 pub struct Orphan {
     /// What the resource owned.
-    pub mark: Claim,
-    /// The resource that had it.
+    pub claim: Claim,
+    /// The resource that owned it.
     pub id: String,
-    /// What gives it back.
+    /// The resource that restores it.
     pub item: Item,
-    /// When its turn is.
-    pub turn: PruneOrder,
-    /// Units that are to know.
+    /// When it is restored.
+    pub order: PruneOrder,
+    /// Units that the restoration triggers.
     pub triggers: Vec<(String, Trigger)>,
 }
 
-/// When the turn of something gone is.
+/// When in a run an orphan is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PruneOrder {
-    /// Before everything: a unit that is to stop.
+    /// Before everything else: a unit that is to stop.
     First,
-    /// After what only lies there, and before the first unit or command.
+    /// After the files, and before the first unit or command.
     Middle,
-    /// After all units: one that ran before, and packages.
+    /// After all units: a unit that ran before, and packages.
     Last,
 }
 
 impl Orphan {
-    /// The restart of a unit that ran before and runs still, when what it runs with is given back.
+    /// The restart of a unit that ran before and still runs, when what it runs with is restored.
     pub fn restart(&self, with_others: bool) -> Option<Change> {
-        let is_due = with_others && self.turn == PruneOrder::Last && self.item.about.kind == "unit";
+        let is_due = with_others && self.order == PruneOrder::Last && self.item.about.kind == "unit";
         is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
     }
 
     /// The path that it is about.
     pub fn path(&self) -> Option<PathBuf> {
-        self.mark.any_path().map(Path::to_owned)
+        self.claim.any_path().map(Path::to_owned)
     }
 
-    /// The removal of a directory that has nothing in it but what is given back before.
-    pub fn empties(&self, leaves: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
+    /// The removal of a directory that has nothing in it but `removed` paths.
+    pub fn removal_once_empty(&self, removed: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
         let Some(path) = self.path().filter(|_| self.item.about.kind == "absent") else { return Ok(None) };
         let names = host.root.names(&path)?;
-        let all = !names.is_empty() && names.iter().all(|name| leaves.contains(&path.join(name)));
+        let all = !names.is_empty() && names.iter().all(|name| removed.contains(&path.join(name)));
         Ok(all.then(|| Change::removal("remove the directory")))
     }
 }
 
 impl PriorStates {
-    /// What is remembered.
+    /// Reads the record.
     pub fn load(store: &Store) -> Result<Self> {
         Ok(Self { known: store.read(FILE)?.unwrap_or_default(), ..Self::default() })
     }
 
-    /// Writes it down, if it is not what was read.
+    /// Writes the record, if it has changed.
     pub fn save(&mut self, store: &Store) -> Result<()> {
         if self.is_changed {
             store.write(FILE, &self.known)?;
@@ -139,9 +135,9 @@ impl PriorStates {
         Ok(())
     }
 
-    /// Remembers what stands where the catalog has something for the first time, but for what `skip` leaves out. `package` is the
-    /// position of the first package that this run changes: what comes after it stays open until [`PriorStates::close`]. Returns whether
-    /// that was anything; and what can't be remembered, so that it must not be touched.
+    /// Records what is at each claim that the catalog has for the first time, but for the items that `skip` leaves out. `package` is
+    /// the position of the first package that this run changes: later claims stay open until [`PriorStates::close`]. Returns whether
+    /// there was anything to record; and the items whose prior state can't be read, which must not be touched.
     pub fn adopt(
         &mut self,
         work: &Work<'_>,
@@ -171,7 +167,7 @@ impl PriorStates {
         (is_new, failed)
     }
 
-    /// `names` is what is known already, by place: one may be known by another name of its directory.
+    /// `names` is what is known already, by place: a claim may be known by another name of its directory.
     fn adopt_one(
         &mut self,
         item: &Item,
@@ -180,69 +176,68 @@ impl PriorStates {
         names: &OnceCell<HashMap<Claim, Claim>>,
         work: &Work<'_>,
     ) -> Result<()> {
-        for mark in item.owned(work)? {
-            if self.in_way.contains_key(&mark) {
+        for claim in item.owned(work)? {
+            if self.obstacles.contains_key(&claim) {
                 continue;
             }
-            if let Some(known) = self.known.get_mut(&mark) {
+            if let Some(known) = self.known.get_mut(&claim) {
                 self.is_changed |= known.id != item.id || known.triggers != triggers || known.open;
                 (known.id, known.triggers) = (item.id.clone(), triggers.to_vec());
-                self.is_changed |= item.refine(&mut known.origin, work)?;
+                self.is_changed |= item.refine(&mut known.prior, work)?;
                 if known.open && !open {
                     // an earlier run ended before it changed anything here
-                    self.close_one(item, &mark, work)?;
+                    self.close_one(item, &claim, work)?;
                 }
                 continue;
             }
-            // what is seen there now, through a link, has gone by then
-            let is_in_way = self.is_in_way(&mark);
+            // what is there now, through a link, will be gone by then
+            let is_blocked = self.is_below_obstacle(&claim);
             let names =
                 names.get_or_init(|| self.known.keys().map(|known| (place(known, work.host), known.clone())).collect());
-            if !is_in_way
-                && let Some(former) = names.get(&place(&mark, work.host))
+            if !is_blocked
+                && let Some(former) = names.get(&place(&claim, work.host))
                 && let Some(mut known) = self.known.remove(former).filter(|known| !known.open)
             {
-                item.refine(&mut known.origin, work)?;
-                self.known.insert(mark, OwnedItem { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
+                item.refine(&mut known.prior, work)?;
+                self.known.insert(claim, OwnedItem { id: item.id.clone(), triggers: triggers.to_vec(), ..known });
                 self.is_changed = true;
                 continue;
             }
-            let origin = match mark.whole_path().filter(|_| is_in_way) {
-                Some(_) => PriorState::Nothing { path: mark.subject() },
-                None => item.prior_state(&mark, work)?,
+            let prior = match claim.whole_path().filter(|_| is_blocked) {
+                Some(_) => PriorState::Nothing { path: claim.subject() },
+                None => item.prior_state(&claim, work)?,
             };
-            if let Some(path) = mark.any_path() {
+            if let Some(path) = claim.any_path() {
                 self.adopt_missing_above(path, &item.id, open, work)?;
             }
-            let open = open && !is_in_way;
-            self.known
-                .insert(mark, OwnedItem { triggers: triggers.to_vec(), open, ..OwnedItem::new(&item.id, origin) });
+            let (open, triggers) = (open && !is_blocked, triggers.to_vec());
+            self.known.insert(claim, OwnedItem { triggers, open, ..OwnedItem::new(&item.id, prior) });
             self.is_changed = true;
         }
         Ok(())
     }
 
-    /// Remembers the directories above a path that there are none of: they are made along with it.
+    /// Records the missing directories above a path: they are made along with it.
     fn adopt_missing_above(&mut self, path: &Path, id: &str, open: bool, work: &Work<'_>) -> Result<()> {
         // the root is always there
         for dir in path.ancestors().skip(1).filter(|dir| dir.parent().is_some()) {
             let Some(path) = dir.to_str().map(str::to_owned) else { break };
-            let mark = Claim::path(dir);
-            if self.known.contains_key(&mark) || work.host.root.meta(dir)?.is_some() {
+            let claim = Claim::path(dir);
+            if self.known.contains_key(&claim) || work.host.root.meta(dir)?.is_some() {
                 break;
             }
-            self.known.insert(mark, OwnedItem { open, ..OwnedItem::new(id, PriorState::Nothing { path }) });
+            self.known.insert(claim, OwnedItem { open, ..OwnedItem::new(id, PriorState::Nothing { path }) });
         }
         Ok(())
     }
 
-    /// Looks again at what stands where an item has not changed anything yet, now that the packages before it are there. To be
-    /// written down before the item is changed. Returns whether that was anything.
+    /// Reads the open prior states of an item again, now that the packages before it are there. To be recorded before the item is
+    /// changed. Returns whether there were any.
     pub fn close(&mut self, item: &Item, work: &Work<'_>) -> Result<bool> {
         let mut is_new = false;
-        for mark in item.owned(work)? {
-            if self.known.get(&mark).is_some_and(|known| known.open) {
-                self.close_one(item, &mark, work)?;
+        for claim in item.owned(work)? {
+            if self.known.get(&claim).is_some_and(|known| known.open) {
+                self.close_one(item, &claim, work)?;
                 is_new = true;
             }
         }
@@ -250,41 +245,40 @@ impl PriorStates {
         Ok(is_new)
     }
 
-    fn close_one(&mut self, item: &Item, mark: &Claim, work: &Work<'_>) -> Result<()> {
-        let Some(known) = self.known.get_mut(mark) else { return Ok(()) };
-        let origin = item.prior_state(mark, work)?;
-        known.shipped = known.origin.is_nothing() && !origin.is_nothing();
-        (known.origin, known.open) = (origin, false);
-        let above = mark.any_path().into_iter().flat_map(Path::ancestors).skip(1);
-        for dir in above {
-            let mark = Claim::path(dir);
-            let Some(known) = self.known.get_mut(&mark).filter(|known| known.open) else { continue };
+    fn close_one(&mut self, item: &Item, claim: &Claim, work: &Work<'_>) -> Result<()> {
+        let Some(known) = self.known.get_mut(claim) else { return Ok(()) };
+        let prior = item.prior_state(claim, work)?;
+        known.shipped = known.prior.is_nothing() && !prior.is_nothing();
+        (known.prior, known.open) = (prior, false);
+        for dir in claim.any_path().into_iter().flat_map(Path::ancestors).skip(1) {
+            let claim = Claim::path(dir);
+            let Some(known) = self.known.get_mut(&claim).filter(|known| known.open) else { continue };
             known.open = false;
             if work.host.root.meta(dir)?.is_some() {
                 // the package has made it, not kpull
-                self.known.remove(&mark);
+                self.known.remove(&claim);
             }
         }
         Ok(())
     }
 
-    /// What the catalog has no more, in the order in which it is given back; and ids of what can't be, and why.
-    pub fn gone(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(String, Error)>) {
+    /// What the catalog no longer has, in the order in which it is restored; and ids of what can't be, and why.
+    pub fn orphans(&mut self, work: &Work<'_>) -> (Vec<Orphan>, Vec<(String, Error)>) {
         let mut wanted = self.wanted(work);
-        self.in_way = self.in_way(&wanted, work);
-        let is_in_way = |mark: &Claim| self.is_in_way(mark);
-        wanted.retain(|mark| !self.in_way.contains_key(mark));
-        let (mut gone, mut lost) = (Vec::new(), Vec::new());
-        // where nothing was changed, nothing is to be restored
-        let is_left = |(mark, known): &(&Claim, &OwnedItem)| !known.open && !wanted.contains(*mark);
+        self.obstacles = self.find_obstacles(&wanted, work);
+        wanted.retain(|claim| !self.obstacles.contains_key(claim));
+        let (mut orphans, mut lost) = (Vec::new(), Vec::new());
+        // where nothing was changed, nothing is restored
+        let is_left = |(claim, known): &(&Claim, &OwnedItem)| !known.open && !wanted.contains(*claim);
         let mut left = self.known.iter().filter(is_left).peekable();
-        // a directory may have another name, by which it is wanted
-        let places: HashSet<Claim> = match left.peek() {
-            Some(_) => wanted.iter().filter(|mark| !is_in_way(mark)).map(|mark| place(mark, work.host)).collect(),
-            None => HashSet::new(),
-        };
-        for (mark, known) in left.filter(|(mark, _)| !places.contains(&place(mark, work.host))) {
-            let resource = match known.back(work) {
+        // a directory may be wanted by another name
+        let mut places = HashSet::new();
+        if left.peek().is_some() {
+            let wanted = wanted.iter().filter(|claim| !self.is_below_obstacle(claim));
+            places.extend(wanted.map(|claim| place(claim, work.host)));
+        }
+        for (claim, known) in left.filter(|(claim, _)| !places.contains(&place(claim, work.host))) {
+            let resource = match known.restoration(work) {
                 Ok(Some(resource)) => resource,
                 Ok(None) => continue,
                 Err(error) => {
@@ -294,125 +288,116 @@ impl PriorStates {
             };
             let place = Place { file: FILE.into(), text: "".into(), span: 0..0 };
             let item = Item::new(resource, ROLE.into(), place);
-            let turn = match (&known.origin, item.about.phase) {
+            let order = match (&known.prior, item.about.phase) {
                 (PriorState::Unit { state: PriorUnit { running: Some(true), .. }, .. }, _) | (_, Phase::Packages) => {
                     PruneOrder::Last
                 }
                 (PriorState::Unit { .. }, _) => PruneOrder::First,
-                _ if is_in_way(mark) => PruneOrder::First,
+                _ if self.is_below_obstacle(claim) => PruneOrder::First,
                 _ => PruneOrder::Middle,
             };
-            gone.push(Orphan {
-                mark: mark.clone(),
-                id: known.id.clone(),
-                item,
-                turn,
-                triggers: known.triggers.clone(),
-            });
+            let (claim, id, triggers) = (claim.clone(), known.id.clone(), known.triggers.clone());
+            orphans.push(Orphan { claim, id, item, order, triggers });
         }
-        // what lies in a directory goes before the directory, what starts a unit before that unit, and a setting after those that set it
-        gone.sort_by_key(|one| {
-            let about = &one.item.about;
+        // what is in a directory before the directory, what starts a unit before that unit, and a setting after those that set it
+        orphans.sort_by_key(|orphan| {
+            let about = &orphan.item.about;
             let is_started = about.kind != "unit" || !starts_others(&about.key);
-            let reach = one.item.as_kind().map_or(0, Sysctl::reach);
-            (one.turn, Reverse(about.phase), is_started, reach, Reverse(one.mark.as_str().len()))
+            let reach = orphan.item.as_kind().map_or(0, Sysctl::reach);
+            (orphan.order, Reverse(about.phase), is_started, reach, Reverse(orphan.claim.as_str().len()))
         });
-        (gone, lost)
+        (orphans, lost)
     }
 
-    /// What earlier releases made where the catalog has something of another type now: a file or link in place of a directory, or the
-    /// other way round.
-    fn in_way(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, String> {
+    /// What earlier releases made where the catalog now has something of another type: a file or link in place of a directory, or the
+    /// reverse.
+    fn find_obstacles(&self, wanted: &HashSet<Claim>, work: &Work<'_>) -> BTreeMap<Claim, String> {
         let ids: HashSet<&str> = work.catalog.iter().map(|item| item.id.as_str()).collect();
-        let candidates: Vec<(&Claim, &String)> = self
-            .known
-            .iter()
-            .filter(|(mark, known)| wanted.contains(*mark) && !ids.contains(known.id.as_str()))
-            .filter_map(|(mark, known)| match &known.origin {
-                PriorState::Nothing { path } => Some((mark, path)),
-                _ => None,
-            })
-            .collect();
+        let made = self.known.iter().filter_map(|(claim, known)| match &known.prior {
+            PriorState::Nothing { path } if wanted.contains(claim) && !ids.contains(known.id.as_str()) => {
+                Some((claim, path))
+            }
+            _ => None,
+        });
+        let claims: OnceCell<Vec<(Claim, &Item)>> = OnceCell::new();
         let mut found = BTreeMap::new();
-        if candidates.is_empty() {
-            return found;
-        }
-        let marks = |item: &Item| item.owned(work).unwrap_or_default();
-        let claims: Vec<(Claim, &Item)> =
-            work.catalog.iter().flat_map(|item| marks(item).into_iter().map(move |mark| (mark, item))).collect();
-        for (mark, path) in candidates {
+        for (claim, path) in made {
+            let claims = claims.get_or_init(|| {
+                let owned = |item: &Item| item.owned(work).unwrap_or_default();
+                work.catalog.iter().flat_map(|item| owned(item).into_iter().map(move |claim| (claim, item))).collect()
+            });
             let Ok(Some(meta)) = work.host.root.meta(path.as_ref()) else { continue };
             let is_directory = meta.what == FileType::Directory;
-            let claim = claims.iter().find(|(claim, _)| claim == mark);
+            let own = claims.iter().find(|(other, _)| other == claim);
             // where no resource has the path itself, one has a path below it
-            let is_wrong = claim.map_or(!is_directory, |(_, item)| (item.about.kind == "directory") != is_directory);
-            let user = claim.or_else(|| {
-                claims.iter().find(|(claim, _)| claim.any_path().is_some_and(|below| below.starts_with(path)))
+            let is_wrong = own.map_or(!is_directory, |(_, item)| (item.about.kind == "directory") != is_directory);
+            let user = own.or_else(|| {
+                claims.iter().find(|(other, _)| other.any_path().is_some_and(|below| below.starts_with(path)))
             });
             if let Some((_, item)) = user.filter(|_| is_wrong) {
-                found.insert(mark.clone(), item.id.clone());
+                found.insert(claim.clone(), item.id.clone());
             }
         }
         found
     }
 
     /// Whether it, or a path above it, has to go.
-    fn is_in_way(&self, mark: &Claim) -> bool {
-        Path::new(mark.as_str()).ancestors().filter_map(Path::to_str).any(|mark| self.in_way.contains_key(mark))
+    fn is_below_obstacle(&self, claim: &Claim) -> bool {
+        Path::new(claim.as_str()).ancestors().filter_map(Path::to_str).any(|above| self.obstacles.contains_key(above))
     }
 
-    /// Whether what an item is to be waits for something of another type to go.
-    pub fn is_in_way_of(&self, item: &Item) -> bool {
-        self.in_way.values().any(|id| *id == item.id)
+    /// Whether an item waits for something of another type to go.
+    pub fn is_blocked(&self, item: &Item) -> bool {
+        self.obstacles.values().any(|id| *id == item.id)
     }
 
-    /// Everything that the catalog owns, with the directories above its paths. What a resource can't tell of itself is what is known of it.
+    /// Everything that the catalog owns, with the directories above its paths. Where a resource can't say what it owns, the record does.
     fn wanted(&self, work: &Work<'_>) -> HashSet<Claim> {
-        let mut marks = HashSet::new();
+        let mut claims = HashSet::new();
         for item in work.catalog {
             match item.owned(work) {
-                Ok(own) => marks.extend(own),
+                Ok(owned) => claims.extend(owned),
                 Err(_) => {
-                    let own = self.known.iter().filter(|(_, known)| known.id == item.id);
-                    marks.extend(own.map(|(mark, _)| mark.clone()));
+                    let owned = self.known.iter().filter(|(_, known)| known.id == item.id);
+                    claims.extend(owned.map(|(claim, _)| claim.clone()));
                 }
             }
         }
-        let paths: Vec<PathBuf> = marks.iter().filter_map(Claim::any_path).map(Path::to_owned).collect();
+        let paths: Vec<PathBuf> = claims.iter().filter_map(Claim::any_path).map(Path::to_owned).collect();
         for path in paths {
             for dir in path.ancestors().skip(1) {
-                if !marks.insert(Claim::path(dir)) {
+                if !claims.insert(Claim::path(dir)) {
                     break;
                 }
             }
         }
-        marks
+        claims
     }
 
-    /// What the catalog owns no more and is left as it is: nothing is to be known of it any longer.
+    /// Forgets what the catalog no longer owns and what stays as it is.
     pub fn settle(&mut self, work: &Work<'_>) {
         let wanted = self.wanted(work);
         let count = self.known.len();
-        self.known.retain(|mark, known| wanted.contains(mark) || known.origin.comes_back() && !known.open);
+        self.known.retain(|claim, known| wanted.contains(claim) || known.prior.comes_back() && !known.open);
         self.is_changed |= self.known.len() != count;
     }
 
-    /// Nothing is to be known of it any longer: it was given back. Or it is another resource's now, and there was nothing before.
-    pub fn forget(&mut self, mark: &Claim) {
-        match (self.in_way.remove(mark), self.known.get_mut(mark)) {
+    /// Forgets what was restored. Or it belongs to another resource now, and there was nothing before.
+    pub fn forget(&mut self, claim: &Claim) {
+        match (self.obstacles.remove(claim), self.known.get_mut(claim)) {
             (Some(id), Some(known)) => {
                 (known.id, known.made) = (id, None);
                 self.is_changed = true;
             }
-            _ => self.is_changed |= self.known.remove(mark).is_some(),
+            _ => self.is_changed |= self.known.remove(claim).is_some(),
         }
     }
 
-    /// Whatever a resource has made stays for good. Whether there is such a resource.
+    /// Leaves for good whatever a resource has made. Whether there is such a resource.
     pub fn disown(&mut self, id: &str, why: &str) -> bool {
         let mut found = false;
         for known in self.known.values_mut().filter(|known| known.id == id) {
-            known.origin = PriorState::Kept { why: why.to_owned() };
+            known.prior = PriorState::Kept { why: why.to_owned() };
             found = true;
         }
         self.is_changed |= found;
@@ -424,48 +409,45 @@ impl PriorStates {
         self.known.values().map(|known| known.id.as_str())
     }
 
-    /// Resources of which something is left as it is, and why: what no way back undoes.
+    /// Resources that leave something behind which no rollback undoes, and why.
     pub fn leftovers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.known.values().filter_map(|known| Some((known.id.as_str(), known.origin.leftover()?)))
+        self.known.values().filter_map(|known| Some((known.id.as_str(), known.prior.leftover()?)))
     }
 
-    /// Names of all contents that may have to come back.
+    /// Names of all saved contents that may have to be restored.
     pub fn saved(&self) -> HashSet<String> {
-        let saved = |known: &OwnedItem| known.origin.saved().map(str::to_owned);
-        self.known.values().filter_map(saved).collect()
+        self.known.values().filter_map(|known| known.prior.saved().map(str::to_owned)).collect()
     }
 
-    /// Saves what somebody has edited in the files of an item, before they are overwritten or removed. The paths.
-    pub fn save_edits(&self, item: &Item, mark: Option<&Claim>, work: &Work<'_>) -> Result<Vec<String>> {
-        let marks = match mark {
-            Some(mark) => vec![mark.clone()],
+    /// Saves local edits in the files of an item, or in the file at one `claim`, before they are overwritten or removed. Returns the
+    /// paths.
+    pub fn save_edits(&self, item: &Item, claim: Option<&Claim>, work: &Work<'_>) -> Result<Vec<String>> {
+        let claims = match claim {
+            Some(claim) => vec![claim.clone()],
             None => item.owned(work)?,
         };
         let mut saved = Vec::new();
-        for mark in marks {
-            let Some(path) = mark.whole_path() else { continue };
-            let Some(made) = self.known.get(&mark).and_then(|known| known.made.as_deref()) else { continue };
-            match digest(path, work)? {
-                Some(digest) if digest != made => {}
-                _ => continue,
-            }
-            if let Some((_, content)) = work.host.root.read(path)? {
-                work.store.save_edit(&mark.subject(), &content, || self.saved())?;
-                saved.push(mark.subject());
+        for claim in claims {
+            let Some(path) = claim.whole_path() else { continue };
+            let Some(made) = self.known.get(&claim).and_then(|known| known.made.as_deref()) else { continue };
+            let is_edited = digest(path, work)?.is_some_and(|digest| digest != made);
+            if is_edited && let Some((_, content)) = work.host.root.read(path)? {
+                work.store.save_edit(&claim.subject(), &content, || self.saved())?;
+                saved.push(claim.subject());
             }
         }
         Ok(saved)
     }
 
-    /// Remembers the files of an item as kpull leaves them, so that an edit is known for one; not those with a secret.
+    /// Records the digests of an item's files as kpull wrote them, so that an edit can be recognized; none of a file with a secret.
     pub fn made(&mut self, item: &Item, work: &Work<'_>) -> Result<()> {
-        // an edit of a secret would be a second copy of it, and even its digest tells something
-        for mark in item.owned(work)? {
-            let Some(path) = mark.whole_path() else { continue };
-            let Some(known) = self.known.get_mut(&mark) else { continue };
+        // a saved edit of a secret would be a second copy of it, and its digest alone reveals something
+        for claim in item.owned(work)? {
+            let Some(path) = claim.whole_path() else { continue };
+            let Some(known) = self.known.get_mut(&claim) else { continue };
             let made = match item.resource.content() {
                 _ if item.is_sensitive() => None,
-                // it has the whole file, and no other resource writes there
+                // the resource has the whole file, and no other writes there
                 Some(content) if item.about.is_self_contained => {
                     (content.len() as u64 <= LARGEST_EDIT).then(|| hex::encode(Sha256::digest(&*content)))
                 }
@@ -478,12 +460,12 @@ impl PriorStates {
     }
 }
 
-/// It, with its path by where that is on this host: one place has one, whatever its directories are called.
-fn place(mark: &Claim, host: &Host) -> Claim {
-    mark.with_place(|path| host.root.place_of(path))
+/// The claim with its path resolved on this host: one place has one name, whatever its directories are called.
+fn place(claim: &Claim, host: &Host) -> Claim {
+    claim.with_place(|path| host.root.place_of(path))
 }
 
-/// SHA-256 of the file at a path, in hex, unless it is too large for an edit by hand.
+/// SHA-256 of the file at a path, in hex; `None` for one that is too large to save edits of.
 fn digest(path: &Path, work: &Work<'_>) -> Result<Option<String>> {
     Ok(work.host.root.digest(path, LARGEST_EDIT)?.map(|(_, digest)| digest))
 }
@@ -494,12 +476,12 @@ mod tests {
     use crate::engine::testing::TestTree;
     use crate::resolve::testing::catalog;
 
-    /// A tree, in which `/etc/x` stands already.
-    fn world() -> TestTree {
-        let world = TestTree::new();
-        std::fs::create_dir(world.dir.path().join("etc")).unwrap();
-        std::fs::write(world.dir.path().join("etc/x"), "theirs").unwrap();
-        world
+    /// A tree that has `/etc/x` already.
+    fn tree() -> TestTree {
+        let tree = TestTree::new();
+        std::fs::create_dir(tree.dir.path().join("etc")).unwrap();
+        std::fs::write(tree.dir.path().join("etc/x"), "theirs").unwrap();
+        tree
     }
 
     const X: &str = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n";
@@ -507,51 +489,51 @@ mod tests {
     const LINK: &str = "[[symlink]]\npath = '/etc/x'\ntarget = 'y'\n";
 
     #[test]
-    fn what_is_remembered_is_new_once_and_when_another_resource_takes_it_over() {
-        let (world, mut before) = (world(), PriorStates::default());
-        let mut adopt = |role: &str| world.with(role, |work| before.adopt(work, None, |_| false).0);
+    fn a_prior_state_is_new_once_and_when_another_resource_takes_it_over() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        let mut adopt = |role: &str| tree.with(role, |work| before.adopt(work, None, |_| false).0);
         assert_eq!((adopt(X), adopt(X)), (true, false));
         assert_eq!((adopt(LINK), adopt(LINK)), (true, false));
         assert_eq!((adopt(&format!("{LINK}{Y}")), adopt(LINK)), (true, false));
     }
 
     #[test]
-    fn what_no_role_wants_is_given_back_until_it_is_forgotten() {
-        let (world, mut before) = (world(), PriorStates::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
-        let gone = |before: &mut PriorStates, role: &str| -> Vec<String> {
-            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.mark.to_string()).collect())
+    fn what_no_role_wants_is_an_orphan_until_it_is_forgotten() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        tree.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
+        let orphans = |before: &mut PriorStates, role: &str| -> Vec<String> {
+            tree.with(role, |work| before.orphans(work).0.into_iter().map(|one| one.claim.to_string()).collect())
         };
-        assert_eq!(gone(&mut before, &format!("{X}{Y}")).len(), 0);
-        assert_eq!(gone(&mut before, X), ["path:/etc/y"]);
+        assert_eq!(orphans(&mut before, &format!("{X}{Y}")).len(), 0);
+        assert_eq!(orphans(&mut before, X), ["path:/etc/y"]);
         before.forget(&Claim::path("/etc/y"));
-        assert_eq!(gone(&mut before, X).len(), 0);
+        assert_eq!(orphans(&mut before, X).len(), 0);
         assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/x"]);
     }
 
     #[test]
-    fn what_is_disowned_is_left_and_told_and_forgotten_when_no_role_wants_it() {
-        let (world, mut before) = (world(), PriorStates::default());
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
-        assert_eq!(before.saved().len(), 1, "what stood at /etc/x");
+    fn what_is_disowned_stays_is_shown_and_is_forgotten_when_no_role_wants_it() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        tree.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
+        assert_eq!(before.saved().len(), 1, "what was at /etc/x");
         assert!(!before.disown("file:/etc/z", "why"));
         assert!(before.disown("file:/etc/x", "why"));
         assert_eq!(before.leftovers().collect::<Vec<_>>(), [("file:/etc/x", "why")]);
         assert_eq!(before.saved().len(), 0);
-        world.with(&format!("{X}{Y}"), |work| before.settle(work));
+        tree.with(&format!("{X}{Y}"), |work| before.settle(work));
         assert_eq!(before.ids().count(), 2, "a role wants both");
-        world.with("", |work| before.settle(work));
-        assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/y"], "which is to be given back");
+        tree.with("", |work| before.settle(work));
+        assert_eq!(before.ids().collect::<Vec<_>>(), ["file:/etc/y"], "which is to be restored");
     }
 
     #[test]
-    fn it_is_written_down_when_something_of_it_has_changed_and_only_then() {
-        let (world, mut before) = (world(), PriorStates::default());
-        let path = world.dir.path().join("state").join(FILE);
+    fn the_record_is_written_when_something_of_it_has_changed_and_only_then() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        let path = tree.dir.path().join("state").join(FILE);
         let both = catalog(&format!("{X}{Y}")).unwrap().items;
-        let work = Work { host: &world.host, store: &world.store, catalog: &both };
+        let work = Work { host: &tree.host, store: &tree.store, catalog: &both };
         let is_written = |before: &mut PriorStates| {
-            before.save(&world.store).unwrap();
+            before.save(&tree.store).unwrap();
             let is_there = path.exists();
             if is_there {
                 std::fs::remove_file(&path).unwrap();
@@ -577,153 +559,154 @@ mod tests {
         assert!(!is_written(&mut before), "the file is made as it was");
         before.disown("file:/etc/x", "why");
         assert!(is_written(&mut before));
-        world.with("", |work| before.settle(work));
+        tree.with("", |work| before.settle(work));
         assert!(is_written(&mut before));
         before.forget(&Claim::path("/etc/y"));
         assert!(is_written(&mut before));
     }
 
     #[test]
-    fn a_file_is_known_by_what_kpull_has_written_whatever_stands_there() {
-        let (world, mut before) = (world(), PriorStates::default());
+    fn a_file_is_known_by_what_kpull_wrote_whatever_is_there_now() {
+        let (tree, mut before) = (tree(), PriorStates::default());
         let items = catalog(X).unwrap().items;
-        let work = Work { host: &world.host, store: &world.store, catalog: &items };
+        let work = Work { host: &tree.host, store: &tree.store, catalog: &items };
         before.adopt(&work, None, |_| false);
         before.made(&items[0], &work).unwrap();
         assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), ["/etc/x"]);
-        std::fs::write(world.dir.path().join("etc/x"), "x").unwrap();
+        std::fs::write(tree.dir.path().join("etc/x"), "x").unwrap();
         assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), [""; 0]);
     }
 
     #[test]
-    fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_given_back() {
-        let gone = |role: &str, turn: PruneOrder| {
+    fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_restored() {
+        let orphan = |role: &str, order: PruneOrder| {
             let item = catalog(role).unwrap().items.into_iter().next().unwrap();
-            Orphan { mark: Claim::thing("m", "x"), id: item.id.clone(), item, turn, triggers: Vec::new() }
+            Orphan { claim: Claim::thing("m", "x"), id: item.id.clone(), item, order, triggers: Vec::new() }
         };
         let unit = "[[unit]]\nname = 'x.service'\n";
-        let restart = gone(unit, PruneOrder::Last).restart(true).unwrap();
+        let restart = orphan(unit, PruneOrder::Last).restart(true).unwrap();
         assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
-        assert!(gone(unit, PruneOrder::Last).restart(false).is_none());
-        assert!(gone(unit, PruneOrder::First).restart(true).is_none());
-        assert!(gone(X, PruneOrder::Last).restart(true).is_none());
+        assert!(orphan(unit, PruneOrder::Last).restart(false).is_none());
+        assert!(orphan(unit, PruneOrder::First).restart(true).is_none());
+        assert!(orphan(X, PruneOrder::Last).restart(true).is_none());
     }
 
     /// The role's package, which comes first, and what it has.
-    fn with_package(world: &TestTree, look: impl FnOnce(&Work<'_>)) {
-        world.with(&format!("[[package]]\nname = 'p'\n{X}{Y}"), |work| {
+    fn with_package(tree: &TestTree, test: impl FnOnce(&Work<'_>)) {
+        tree.with(&format!("[[package]]\nname = 'p'\n{X}{Y}"), |work| {
             assert_eq!(work.catalog[0].id, "package:p");
-            look(work);
+            test(work);
         });
     }
 
     #[test]
-    fn what_a_package_of_the_run_brings_is_what_stood_there_before() {
-        let (world, mut before) = (world(), PriorStates::default());
-        let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
-        let back = |before: &mut PriorStates, role: &str| -> Vec<String> {
-            world.with(role, |work| before.gone(work).0.into_iter().map(|one| one.item.id).collect())
+    fn what_a_package_of_the_run_brings_is_the_prior_state() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        let put = |name: &str, text: &str| std::fs::write(tree.dir.path().join("etc").join(name), text).unwrap();
+        let restored = |before: &mut PriorStates, role: &str| -> Vec<String> {
+            tree.with(role, |work| before.orphans(work).0.into_iter().map(|one| one.item.id).collect())
         };
-        with_package(&world, |work| {
+        with_package(&tree, |work| {
             assert!(before.adopt(work, Some(0), |_| false).0);
-            assert_eq!(back(&mut before, ""), [""; 0], "nothing was changed yet");
-            before.save(&world.store).unwrap();
+            assert_eq!(restored(&mut before, ""), [""; 0], "nothing was changed yet");
+            before.save(&tree.store).unwrap();
             // the run ends there, after the package has come; the next one has no package to change
             put("y", "shipped");
-            let mut before = PriorStates::load(&world.store).unwrap();
+            let mut before = PriorStates::load(&tree.store).unwrap();
             assert!(before.adopt(work, None, |_| false).0);
             assert!(!work.catalog.iter().any(|item| before.close(item, work).unwrap()), "it is known already");
-            assert_eq!(back(&mut before, X), ["file:/etc/y"]);
+            assert_eq!(restored(&mut before, X), ["file:/etc/y"]);
         });
-        with_package(&world, |work| {
+        with_package(&tree, |work| {
             assert!(before.close(&work.catalog[1], work).unwrap());
             assert!(!before.close(&work.catalog[1], work).unwrap());
             put("x", "a role's");
             work.catalog.iter().for_each(|item| assert!(before.close(item, work).is_ok()));
         });
-        assert_eq!(back(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
-        let content = |before: &PriorStates, mark: &str| match &before.known[mark].origin {
-            PriorState::File { saved, .. } => String::from_utf8(world.store.saved(saved).unwrap()).unwrap(),
+        assert_eq!(restored(&mut before, ""), ["file:/etc/x", "file:/etc/y"]);
+        let content = |before: &PriorStates, claim: &str| match &before.known[claim].prior {
+            PriorState::File { saved, .. } => String::from_utf8(tree.store.saved(saved).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not looked at again");
+        assert_eq!(content(&before, "path:/etc/x"), "theirs", "what was changed since is not read again");
         assert_eq!(content(&before, "path:/etc/y"), "shipped");
     }
 
     #[test]
-    fn a_directory_that_a_package_of_the_run_makes_is_the_package_s_and_another_one_goes_with_what_is_in_it() {
-        let (world, mut before) = (world(), PriorStates::default());
+    fn a_directory_that_a_package_makes_stays_and_another_goes_with_its_files() {
+        let (tree, mut before) = (tree(), PriorStates::default());
         let role = "[[package]]\nname = 'p'\n[[file]]\npath = '/etc/p/conf/x'\ncontent = 'x'\n";
-        world.with(role, |work| {
+        tree.with(role, |work| {
             assert!(before.adopt(work, Some(0), |_| false).0);
-            std::fs::create_dir(world.dir.path().join("etc/p")).unwrap();
+            std::fs::create_dir(tree.dir.path().join("etc/p")).unwrap();
             assert!(before.close(&work.catalog[1], work).unwrap());
         });
-        let gone: Vec<String> =
-            world.with("", |work| before.gone(work).0.into_iter().map(|one| one.mark.to_string()).collect());
-        assert_eq!(gone, ["path:/etc/p/conf/x", "path:/etc/p/conf"]);
+        let orphans: Vec<String> =
+            tree.with("", |work| before.orphans(work).0.into_iter().map(|one| one.claim.to_string()).collect());
+        assert_eq!(orphans, ["path:/etc/p/conf/x", "path:/etc/p/conf"]);
     }
 
     #[test]
     fn what_was_never_changed_is_forgotten_when_no_role_wants_it() {
-        let (world, mut before) = (world(), PriorStates::default());
-        with_package(&world, |work| assert!(before.adopt(work, Some(0), |_| false).0));
-        world.with("", |work| before.settle(work));
+        let (tree, mut before) = (tree(), PriorStates::default());
+        with_package(&tree, |work| assert!(before.adopt(work, Some(0), |_| false).0));
+        tree.with("", |work| before.settle(work));
         assert_eq!(before.ids().count(), 0);
     }
 
     #[test]
-    fn the_version_that_lies_beside_a_shipped_file_is_given_back_and_never_in_place_of_somebody_s_own() {
-        let (world, mut before) = (world(), PriorStates::default());
-        let put = |name: &str, text: &str| std::fs::write(world.dir.path().join("etc").join(name), text).unwrap();
-        world.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
+    fn the_version_beside_a_shipped_file_is_restored_and_never_replaces_a_local_one() {
+        let (tree, mut before) = (tree(), PriorStates::default());
+        let put = |name: &str, text: &str| std::fs::write(tree.dir.path().join("etc").join(name), text).unwrap();
+        tree.with(&format!("{X}{Y}"), |work| before.adopt(work, None, |_| false).0);
         put("x.dpkg-dist", "shipped");
         put("y.rpmnew", "shipped");
-        let back: Vec<_> = world.with("", |work| {
-            let gone = before.gone(work).0.into_iter();
-            gone.map(|one| (one.mark.to_string(), one.item.resource.content().map(|content| content.into_owned())))
+        let back: Vec<_> = tree.with("", |work| {
+            let orphans = before.orphans(work).0.into_iter();
+            orphans
+                .map(|one| (one.claim.to_string(), one.item.resource.content().map(|content| content.into_owned())))
                 .collect()
         });
         let wanted = [("path:/etc/x", "theirs"), ("path:/etc/y", "shipped")];
-        assert_eq!(back, wanted.map(|(mark, text)| (mark.to_owned(), Some(text.as_bytes().to_vec()))));
+        assert_eq!(back, wanted.map(|(claim, text)| (claim.to_owned(), Some(text.as_bytes().to_vec()))));
     }
 
     #[test]
-    fn a_file_that_is_too_large_for_an_edit_by_hand_is_not_read() {
-        let world = world();
-        let file = std::fs::File::create(world.dir.path().join("etc/x")).unwrap();
+    fn a_file_that_is_too_large_to_save_edits_of_is_not_read() {
+        let tree = tree();
+        let file = std::fs::File::create(tree.dir.path().join("etc/x")).unwrap();
         for (size, read) in [(LARGEST_EDIT, true), (LARGEST_EDIT + 1, false)] {
             file.set_len(size).unwrap();
-            assert_eq!(world.with("", |work| digest("/etc/x".as_ref(), work).unwrap()).is_some(), read, "{size}");
+            assert_eq!(tree.with("", |work| digest("/etc/x".as_ref(), work).unwrap()).is_some(), read, "{size}");
         }
     }
 
     #[test]
     fn a_directory_goes_when_all_that_is_in_it_goes() {
-        let world = world();
-        std::fs::create_dir(world.dir.path().join("empty")).unwrap();
-        let empties = |role: &str, path: &str, leaves: &[&str]| {
+        let tree = tree();
+        std::fs::create_dir(tree.dir.path().join("empty")).unwrap();
+        let empties = |role: &str, path: &str, removed: &[&str]| {
             let item = catalog(role).unwrap().items.remove(0);
-            let gone = Orphan {
-                mark: Claim::path(path),
+            let orphan = Orphan {
+                claim: Claim::path(path),
                 id: "x".into(),
                 item,
-                turn: PruneOrder::Middle,
+                order: PruneOrder::Middle,
                 triggers: Vec::new(),
             };
-            let leaves = leaves.iter().map(PathBuf::from).collect();
-            gone.empties(&leaves, &world.host).unwrap().map(|change| change.summary)
+            let removed = removed.iter().map(PathBuf::from).collect();
+            orphan.removal_once_empty(&removed, &tree.host).unwrap().map(|change| change.summary)
         };
         let absent = "[[absent]]\npath = '/etc'\n";
         assert_eq!(empties(absent, "/etc", &["/etc/x"]).as_deref(), Some("remove the directory"));
         assert_eq!(empties(absent, "/etc", &["/etc/y"]), None);
-        assert_eq!(empties(absent, "/empty", &[]), None, "that is told by a look at it");
+        assert_eq!(empties(absent, "/empty", &[]), None, "observing it shows that");
         assert_eq!(empties(X, "/etc", &["/etc/x"]), None);
     }
 
     #[test]
     fn a_unit_that_did_not_run_goes_first_and_one_that_ran_and_packages_go_last() {
-        let (world, mut before) = (world(), PriorStates::default());
+        let (tree, mut before) = (tree(), PriorStates::default());
         let unit = |name: &str, running| PriorState::Unit {
             name: name.to_owned(),
             state: PriorUnit { running, ..PriorUnit::default() },
@@ -734,8 +717,8 @@ mod tests {
         for (id, origin) in ["old", "new", "package", "file"].into_iter().zip(origins) {
             before.known.insert(Claim::thing("x", id), OwnedItem::new(id, origin));
         }
-        let gone = world.with("", |work| before.gone(work).0);
-        let turns: Vec<_> = gone.iter().map(|one| (one.id.as_str(), one.turn)).collect();
+        let orphans = tree.with("", |work| before.orphans(work).0);
+        let turns: Vec<_> = orphans.iter().map(|one| (one.id.as_str(), one.order)).collect();
         assert_eq!(
             turns,
             [
@@ -748,12 +731,12 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_with_a_secret_in_it_no_digest_is_remembered() {
-        let world = world();
+    fn no_digest_of_a_file_with_a_secret_is_recorded() {
+        let tree = tree();
         let is_remembered = |role: &str, is_secret| {
             let mut items = catalog(role).unwrap().items;
             items[0].is_secret = is_secret;
-            let work = Work { host: &world.host, store: &world.store, catalog: &items };
+            let work = Work { host: &tree.host, store: &tree.store, catalog: &items };
             let mut before = PriorStates::default();
             before.adopt(&work, None, |_| false);
             before.made(&items[0], &work).unwrap();

@@ -1,5 +1,5 @@
-//! Whose turn it is with a new release. The site says in which order, each host reads what the earlier ones have signed
-//! of themselves, and decides for itself: there is nobody who decides for all.
+//! Whose turn a new release is. The site gives the order, each host reads what the earlier hosts have signed
+//! about themselves, and decides for itself: no central service decides for all.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -7,84 +7,81 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::config::{READING, Status};
-use crate::engine::lock::{self, Acquired};
-use crate::engine::select::Agent;
+use crate::engine::Agent;
 use crate::error::{Error, Result, code};
-use crate::host::fleetlock::FleetLock;
 use crate::kind::Item;
-use crate::report::Event;
 use crate::site::{Rollout, Site};
 use crate::status::{HostState, Record, RecordSource, written};
 
-/// How a host stands to a release.
+/// A host's progress to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostProgress {
-    /// It is on it, and healthy since.
+    /// It has the release, and has been healthy since.
     Healthy(Timestamp),
-    /// It will take it.
+    /// It will apply it.
     Coming,
-    /// Nobody knows whether it will.
+    /// It is unknown whether it will.
     Away(String),
-    /// The release does it no good: how one sees that.
-    Unhealthy(&'static str),
+    /// It failed with the release, and how that shows.
+    Failed(&'static str),
 }
 
-/// Why this host does not take a release yet, which has these resources for it; `None` when it is its turn.
+/// Why this host doesn't apply a release yet that has the resources `coming` for it; `None` when it is its turn.
 ///
-/// A release may say where hosts tell how they are: those that have taken it tell it there. A host that can't read that yet, and
-/// reads nowhere else, takes the release, or it would never be able to.
+/// A release may change where hosts write their status: the hosts that have applied it write there. A host that can't read that place yet,
+/// and reads no other, applies the release, or it could never read it.
 pub fn wait(agent: &Agent<'_>, rollout: &Rollout, site: &Site, coming: &[Item], serial: u64) -> Result<Option<String>> {
     let configured = agent.config.status.as_ref();
-    // nobody goes before this host, and so nobody needs to be heard
+    // no host goes before this one, so no record is needed
     if configured.is_none() && !rollout.needs_status(&site.hosts) {
         return Ok(None);
     }
     let coming = written(coming, &config_path(agent)).flatten();
     let until = Instant::now() + configured.or(coming.as_ref()).map_or(READING, Status::within);
-    let place = |status: &Status| RecordSource::of(status, &agent.host, &agent.config.sandbox.require);
-    let mut places: Vec<RecordSource> = configured.map(place).transpose()?.into_iter().collect();
+    let source = |status: &Status| RecordSource::of(status, &agent.host, &agent.config.sandbox.require);
+    let mut sources: Vec<RecordSource> = configured.map(source).transpose()?.into_iter().collect();
     if let Some(status) = coming.as_ref().filter(|coming| Some(*coming) != configured) {
-        places.extend(place(status).ok().filter(|place| place.is_there(&agent.name, until)));
+        sources.extend(source(status).ok().filter(|source| source.is_there(&agent.name, until)));
     }
-    if places.is_empty() {
+    if sources.is_empty() {
         return match coming {
             Some(_) => Ok(None),
-            None => Err(Error::new(code::ROLLOUT, "this site has a [rollout], and this host can't read how the others are")
-                .help("set [status] in kpull.toml; until then it stays with the release that it has, or takes this one with `kpull apply --now`")),
+            None => Err(Error::new(code::ROLLOUT, "this site has a [rollout], and this host can't read the status of the others")
+                .help("set [status] in kpull.toml; until then it stays on the release that it has, or applies this one with `kpull apply --now`")),
         };
     }
     let (now, trust) = (Timestamp::now(), agent.trust()?);
-    let standing = |host: &str| -> Result<HostProgress> {
+    let progress = |host: &str| -> Result<HostProgress> {
         let keys = site.hosts.get(host).map(|host| host.recipients.as_slice()).unwrap_or_default();
         let mut newest: Option<Record> = None;
-        let mut away = "has never spoken".to_owned();
-        for place in &places {
-            let Some(record) = place.record(&site.name, host, keys, until)? else { continue };
-            match record {
-                Ok(record) if newest.as_ref().is_none_or(|known| known.time < record.time) => newest = Some(record),
-                Ok(_) => {}
-                Err(why) => away = why,
+        let mut away = "has never reported".to_owned();
+        for source in &sources {
+            match source.record(&site.name, host, keys, until)? {
+                Some(Ok(record)) if newest.as_ref().is_none_or(|known| known.time < record.time) => {
+                    newest = Some(record);
+                }
+                Some(Err(why)) => away = why,
+                Some(Ok(_)) | None => {}
             }
         }
         let Some(mut record) = newest else { return Ok(HostProgress::Away(away)) };
-        // however high a serial is, a key set can have taken it back since
-        let counts = |serial: u64, keys: u64| trust.counts(&agent.store, serial, keys);
-        if let Some((serial, keys)) = record.release.zip(record.keys)
-            && !counts(serial, keys)?
+        // whatever its serial is, a key set can have withdrawn a release since
+        if let (Some(serial), Some(keys)) = (record.release, record.keys)
+            && !trust.accepts(&agent.store, serial, keys)?
         {
             record.release = None;
         }
         if let Some(serial) = record.seen
-            && !counts(serial, record.keys_of_seen())?
+            && !trust.accepts(&agent.store, serial, record.keys_of_seen())?
         {
             record.seen = None;
         }
         Ok(HostProgress::of(&record, serial, now))
     };
-    turn(rollout, site, &agent.name, now, &standing)
+    turn(rollout, site, &agent.name, now, &progress)
 }
 
-/// Where this host's configuration is, as its resources say it.
+/// The path of this host's configuration, as its resources name it.
 #[expect(clippy::disallowed_methods, reason = "only where it is, of which nothing is opened")]
 fn config_path(agent: &Agent<'_>) -> PathBuf {
     let outside = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -95,67 +92,59 @@ fn config_path(agent: &Agent<'_>) -> PathBuf {
 impl HostProgress {
     /// What a record says about the release with this serial.
     fn of(record: &Record, serial: u64, now: Timestamp) -> Self {
-        let is_there = record.release.is_some_and(|release| release >= serial);
+        let has_release = record.release.is_some_and(|release| release >= serial);
         let has_tried = record.waits.is_none() && record.seen.is_some_and(|seen| seen >= serial);
+        let away = || Self::Away(record.says(now).join("; "));
         match record.state(serial, now) {
             HostState::RolledBack if record.bad.as_ref().is_some_and(|(bad, _)| *bad >= serial) => {
-                Self::Unhealthy("it was no good there")
+                Self::Failed("the release failed there")
             }
-            // what only this host is to blame for says nothing about the release
-            HostState::Failed if record.of_host && is_there => {
-                record.since.map_or_else(|| Self::Away(record.says(now).join("; ")), Self::Healthy)
+            // a failure of the host's own says nothing about the release
+            HostState::Failed if record.of_host && has_release => record.since.map_or_else(away, Self::Healthy),
+            // a host that has seen it, and is not only waiting for its turn, has failed with it
+            HostState::Failed if (has_release || has_tried) && !record.of_host => Self::Failed("its run failed there"),
+            HostState::Silent => Self::Away(format!("has not reported since {:.0}", record.time)),
+            // what is unhealthy for other reasons doesn't hold back the release
+            HostState::Healthy | HostState::Unhealthy if has_release => {
+                record.since.map_or(Self::Coming, Self::Healthy)
             }
-            // one that has seen it, and is not only waiting for its turn, has failed with it
-            HostState::Failed if (is_there || has_tried) && !record.of_host => Self::Unhealthy("its run failed there"),
-            HostState::Silent => Self::Away(format!("says nothing since {:.0}", record.time)),
-            // what is not well apart from the release keeps nobody from taking it
-            HostState::Healthy | HostState::Unhealthy if is_there => record.since.map_or(Self::Coming, Self::Healthy),
-            HostState::Failed if record.waits.is_none() => Self::Away(record.says(now).join("; ")),
+            HostState::Failed if record.waits.is_none() => away(),
             _ => Self::Coming,
-        }
-    }
-
-    /// What is wrong.
-    fn why(&self) -> &str {
-        match self {
-            Self::Away(why) => why,
-            Self::Unhealthy(why) => why,
-            Self::Healthy(_) | Self::Coming => "",
         }
     }
 }
 
-/// Goes through the hosts that come before `own`, from the nearest: as a rule the first one that has not gone yet is the
-/// only one that has to be asked. All others are asked once, when it is its turn.
+/// Checks the hosts that come before `own`, from the nearest: as a rule the first one that has not finished is the
+/// only one that has to be read. Only the host whose turn it is reads all others, once.
 fn turn(
     rollout: &Rollout,
     site: &Site,
     own: &str,
     now: Timestamp,
-    standing: &dyn Fn(&str) -> Result<HostProgress>,
+    progress: &dyn Fn(&str) -> Result<HostProgress>,
 ) -> Result<Option<String>> {
     let waves = rollout.waves(&site.hosts);
     let Some(at) = waves.iter().position(|wave| wave.hosts.contains(&own)) else { return Ok(None) };
-    let mut unhealthy = Vec::new();
+    let mut failed = Vec::new();
     let mut stopped = |host: &str, number: usize, why: &str| {
-        unhealthy.push(format!("{host} (wave {number}): {why}"));
-        (unhealthy.len() > rollout.failures).then(|| format!("stopped by {}", unhealthy.join("; ")))
+        failed.push(format!("{host} (wave {number}): {why}"));
+        (failed.len() > rollout.failures).then(|| format!("stopped by {}", failed.join("; ")))
     };
     let hosts = &waves[at].hosts;
     let place = hosts.iter().position(|host| *host == own).unwrap_or_default();
     let earlier = hosts[..place].iter().rev().map(|host| (host, true));
-    // they have gone only if somebody made them (`--now`), so only a host whose turn it seems to be asks them
+    // later hosts have the release only by `--now`, so only a host whose turn it seems to be reads them
     let later = hosts[place + 1..].iter().rev().map(|host| (host, false));
     let mut ahead = 0;
     for (host, is_ahead) in earlier.chain(later) {
-        match standing(host)? {
+        match progress(host)? {
             HostProgress::Coming if is_ahead => {
                 ahead += 1;
                 if ahead >= waves[at].at_once {
                     return Ok(Some(format!("{host} goes first")));
                 }
             }
-            HostProgress::Unhealthy(why) => {
+            HostProgress::Failed(why) => {
                 if let Some(stopped) = stopped(host, at + 1, why) {
                     return Ok(Some(stopped));
                 }
@@ -165,39 +154,24 @@ fn turn(
     }
     for (number, wave) in waves[..at].iter().enumerate().rev().map(|(at, wave)| (at + 1, wave)) {
         for host in wave.hosts.iter().rev() {
-            match standing(host)? {
+            let why = match progress(host)? {
                 HostProgress::Coming => return Ok(Some(format!("{host} of wave {number} goes first"))),
-                HostProgress::Healthy(since) if now < since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX) => {
+                HostProgress::Healthy(since) => {
                     let end = since.saturating_add(wave.soak).unwrap_or(Timestamp::MAX);
-                    return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
-                }
-                HostProgress::Healthy(_) => {}
-                away @ (HostProgress::Away(_) | HostProgress::Unhealthy(_)) => {
-                    if let Some(stopped) = stopped(host, number, away.why()) {
-                        return Ok(Some(stopped));
+                    if now < end {
+                        return Ok(Some(format!("wave {number} is watched until {end:.0}, at least")));
                     }
+                    continue;
                 }
+                HostProgress::Away(why) => why,
+                HostProgress::Failed(why) => why.to_owned(),
+            };
+            if let Some(stopped) = stopped(host, number, &why) {
+                return Ok(Some(stopped));
             }
         }
     }
     Ok(None)
-}
-
-/// Asks the server that the site names for a lock, before this host takes a release; why not, when it gives none.
-pub fn lock(agent: &Agent<'_>, fleetlock: &FleetLock) -> Option<String> {
-    match lock::take(&agent.host, &agent.store, &agent.name, fleetlock) {
-        Ok(Acquired::Now | Acquired::Before) => None,
-        Ok(Acquired::Refused(why)) => Some(format!("the lock server says: {why}")),
-        Err(why) => Some(format!("the lock server can't be asked: {why}")),
-    }
-}
-
-/// Gives back the locks that this host has, if it has any, now that it is well.
-pub fn unlock(agent: &Agent<'_>) -> Result<()> {
-    for why in lock::give_back_all(&agent.host, &agent.store, &agent.name)? {
-        agent.report.event(&Event::LockNotReturned { why: &why });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -229,20 +203,20 @@ mod tests {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(count)
     }
 
-    /// What `own` waits for at minute 60, and how many hosts it asked for that.
-    fn waits(site: &Site, own: &str, standings: &[(&str, HostProgress)]) -> (Option<String>, usize) {
-        let known: BTreeMap<&str, &HostProgress> = standings.iter().map(|(host, standing)| (*host, standing)).collect();
+    /// What `own` waits for at minute 60, and how many hosts it read for that.
+    fn waits(site: &Site, own: &str, progress: &[(&str, HostProgress)]) -> (Option<String>, usize) {
+        let known: BTreeMap<&str, &HostProgress> = progress.iter().map(|(host, progress)| (*host, progress)).collect();
         let asked = RefCell::new(Vec::new());
-        let standing = |host: &str| {
+        let progress = |host: &str| {
             asked.borrow_mut().push(host.to_owned());
             Ok(known.get(host).map_or(HostProgress::Coming, |known| (*known).clone()))
         };
-        let why = turn(site.rollout.as_ref().unwrap(), site, own, minutes(60), &standing).unwrap();
+        let why = turn(site.rollout.as_ref().unwrap(), site, own, minutes(60), &progress).unwrap();
         (why, asked.into_inner().len())
     }
 
-    fn why(site: &Site, own: &str, standings: &[(&str, HostProgress)]) -> String {
-        waits(site, own, standings).0.unwrap_or_else(|| "now".to_owned())
+    fn why(site: &Site, own: &str, progress: &[(&str, HostProgress)]) -> String {
+        waits(site, own, progress).0.unwrap_or_else(|| "now".to_owned())
     }
 
     fn healthy() -> HostProgress {
@@ -250,7 +224,7 @@ mod tests {
     }
 
     fn bad() -> HostProgress {
-        HostProgress::Unhealthy("probe")
+        HostProgress::Failed("probe")
     }
 
     fn away() -> HostProgress {
@@ -258,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wave_goes_when_the_ones_before_it_have_been_well_for_long_enough() {
+    fn a_wave_goes_when_the_earlier_ones_have_been_healthy_for_long_enough() {
         let site = site("", "");
         assert_eq!(why(&site, "h1", &[]), "now");
         assert_eq!(why(&site, "h2", &[]), "h1 of wave 1 goes first");
@@ -278,7 +252,7 @@ mod tests {
         assert_eq!(why(&one, "h3", &[("h1", healthy()), ("h2", healthy())]), "now");
         let two = site("", "at_once = 2");
         assert_eq!(why(&two, "h3", &[("h1", healthy())]), "now");
-        // who waits asks one host, as a rule: none of those that come after it
+        // a host that waits reads one host, as a rule: none of those that come after it
         assert_eq!(
             waits(&one, "h5", &[("h1", healthy()), ("h2", healthy()), ("h3", healthy())]),
             (Some("h4 goes first".to_owned()), 1)
@@ -286,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_with_the_first_host_that_it_does_no_good_or_after_as_many_as_may_fail() {
+    fn a_rollout_stops_at_the_first_host_that_fails_or_after_as_many_as_may_fail() {
         let none = site("", "");
         assert_eq!(why(&none, "h3", &[("h1", healthy()), ("h2", bad())]), "stopped by h2 (wave 2): probe");
         assert_eq!(why(&none, "h2", &[("h1", healthy()), ("h3", bad())]), "stopped by h3 (wave 2): probe");
@@ -321,8 +295,8 @@ mod tests {
         assert_eq!(why(&site, "h3", &[("h1", healthy()), ("h2", healthy()), ("h3", bad())]), "now");
     }
 
-    /// The record of a host that is well on release 7, spoke at minute 59, and differs in these fields.
-    fn standing(differs: serde_json::Value) -> HostProgress {
+    /// The progress of a host that is healthy on release 7, wrote at minute 59, and differs in these fields.
+    fn progress(differs: serde_json::Value) -> HostProgress {
         let mut record = serde_json::json!({
             "version": 1, "site": "x", "host": "h", "time": minutes(59), "every": 600, "program": "0", "release": 7,
             "seen": 7, "generation": 1, "good": true, "bad": null, "exit": 0, "error": null, "held": 0,
@@ -334,15 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn how_a_host_stands_to_a_release_is_in_its_record() {
+    fn the_progress_of_a_host_follows_from_its_record() {
         use serde_json::json;
 
         let (no_good, failed) =
-            (HostProgress::Unhealthy("it was no good there"), HostProgress::Unhealthy("its run failed there"));
+            (HostProgress::Failed("the release failed there"), HostProgress::Failed("its run failed there"));
         for (differs, expected) in [
             (json!({}), HostProgress::Healthy(minutes(50))),
             (json!({ "release": 8, "seen": 8 }), HostProgress::Healthy(minutes(50))),
-            // it was well for not even one whole run
+            // it was healthy for not even one whole run
             (json!({ "since": null }), HostProgress::Coming),
             (json!({ "release": 6, "waits": "for its turn" }), HostProgress::Coming),
             (json!({ "release": 6, "seen": 6 }), HostProgress::Coming),
@@ -373,10 +347,10 @@ mod tests {
             ),
             (
                 json!({ "time": Timestamp::UNIX_EPOCH }),
-                HostProgress::Away("says nothing since 1970-01-01T00:00:00Z".to_owned()),
+                HostProgress::Away("has not reported since 1970-01-01T00:00:00Z".to_owned()),
             ),
         ] {
-            assert_eq!(standing(differs.clone()), expected, "{differs}");
+            assert_eq!(progress(differs.clone()), expected, "{differs}");
         }
     }
 }

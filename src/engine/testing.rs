@@ -1,11 +1,15 @@
-//! What the tests of the engine look at.
+//! Hosts for the tests of the engine.
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::engine::prior::PriorStates;
+use crate::engine::run::Run;
+use crate::error::Error;
 use crate::host::Host;
 use crate::kind::Work;
+use crate::report::Report;
+use crate::resolve::Catalog;
 use crate::resolve::testing::catalog;
 use crate::store::Store;
 
@@ -23,10 +27,10 @@ impl TestTree {
         Self { host: Host::open(dir.path()).unwrap(), store, dir }
     }
 
-    /// What `look` makes of a host whose one role says this.
-    pub fn with<T>(&self, role: &str, look: impl FnOnce(&Work<'_>) -> T) -> T {
+    /// The result of `test` on a host with one role, of this text.
+    pub fn with<T>(&self, role: &str, test: impl FnOnce(&Work<'_>) -> T) -> T {
         let catalog = catalog(role).unwrap();
-        look(&Work { host: &self.host, store: &self.store, catalog: &catalog.items })
+        test(&Work { host: &self.host, store: &self.store, catalog: &catalog.items })
     }
 
     /// Remembers what stands where this role has something.
@@ -42,5 +46,52 @@ impl TestTree {
             "number": number, "time": Timestamp::now(), "serial": 1, "release": release, "resources": [], "changes": {},
         });
         self.store.set_generation(&serde_json::from_value(generation).unwrap()).unwrap();
+    }
+}
+
+/// The ids of a catalog, in order.
+pub fn ids(catalog: &Catalog) -> Vec<&str> {
+    catalog.items.iter().map(|item| item.id.as_str()).collect()
+}
+
+/// The machine that the tests run on. The commands of their roles make files in a directory.
+pub struct Machine {
+    pub dir: tempfile::TempDir,
+    pub host: Host,
+    pub store: Store,
+    pub catalog: Catalog,
+}
+
+impl Machine {
+    /// `DIR` in the role stands for the directory.
+    pub fn new(role: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let role = role.replace("DIR", dir.path().to_str().unwrap());
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        Self { host: Host::open("/".as_ref()).unwrap(), store, catalog: catalog(&role).unwrap(), dir }
+    }
+
+    /// What a run changes and how many probes pass; its error, if it ends with one.
+    pub fn run(&self) -> (Vec<String>, Result<usize, Error>) {
+        let items = &self.catalog.items;
+        let work = Work { host: &self.host, store: &self.store, catalog: items };
+        let (pending, silent) = (self.store.owed().unwrap(), Vec::<Box<dyn Report>>::new());
+        let mut run = Run::new(&work, &silent, "h1", pending);
+        let ended = match run.all(&[]) {
+            Ok(()) => match run.probe() {
+                Ok((passed, None)) => Ok(passed),
+                Ok((_, Some(error))) | Err(error) => Err(error),
+            },
+            Err(stop) => Err(stop.into_error()),
+        };
+        (run.changes.into_iter().map(|(id, _)| id).collect(), ended)
+    }
+
+    pub fn make(&self, name: &str) {
+        std::fs::write(self.dir.path().join(name), "").unwrap();
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.dir.path().join(name)).unwrap();
     }
 }

@@ -1,25 +1,27 @@
-//! The short way through a run with nothing to do: what was looked into once, and has not been touched since, is not looked into again.
+//! The up-to-date check: the short way through a run with nothing to do. What was checked once, and has not been touched since, is
+//! not checked again.
 //!
-//! After a run that found everything as it should be, the seal has what `stat` tells of every path that it looked at (device, inode, size,
-//! mtime, ctime, mode, owners), and of everything that decided what to look for: the program, its configuration, the release, the
-//! host's facts. While nothing of that has changed and no source has news, the host is as it was. Only a catalog of which every
-//! resource can be told like this has a seal.
+//! After a run that found nothing to do, `seal.json` records what `stat` says of every path that the run checked (device, inode, size,
+//! mtime, ctime, mode, owners), and of everything that decided what to check: the program, its configuration, the release, the
+//! host's facts. While nothing of that has changed and no source has news, the host is up to date. Only a catalog of which every
+//! resource can be watched like this gets such a record.
 //!
-//! The whole look, once an hour and whenever somebody asks for it, reads every one of these files, and those that decided, and compares the
-//! digests: what leads from the same release to the same catalog need not be done again for that. What has a secret in it has no digest
-//! here (it would tell something), so that a host with such files is compared with its site anew.
+//! The full check, once an hour and on request, reads every one of these files, and those that decided, and compares the
+//! digests: the same release leads to the same catalog, so the site need not be resolved for that. Files with a secret in them get
+//! no digest (it would reveal something), so a host with such files is compared with its site each time.
 //!
-//! Times have a granularity, so a path that was changed shortly before the run began is not sealed, but by a later run. Somebody
-//! who sets the clock back can deceive `stat`; so a seal is good for a while only, and then everything is looked into.
+//! Times have a granularity: a path that changed shortly before the run began is recorded by a later run only. Whoever
+//! sets the clock back can deceive `stat`; so the record is good for a while only, and then comes a full check.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::engine::select::Agent;
+use crate::engine::Agent;
 use crate::error::Result;
 use crate::host::accounts::{GROUP, PASSWD};
 use crate::host::firewalld_age;
@@ -30,70 +32,77 @@ use crate::net::download::hash;
 use crate::read;
 use crate::report::Summary;
 use crate::resolve::Facts;
+use crate::trust::Manifest;
 
 const FILE: &str = "seal.json";
 const CONTENTS: &str = "contents.json";
-/// Bytes above which a file is read again only when somebody asks for that, and not once an hour.
+/// A larger file, in bytes, is read again on request only, and not once an hour.
 const LARGE: u64 = 8 << 20;
 /// How much older than the run a change has to be. The coarsest times of file systems are those of two seconds.
 const GRANULARITY: SignedDuration = SignedDuration::from_secs(2);
-/// What is in the state directory and decides what a run does.
+/// What the state directory has that decides what a run does.
 const STATE: [&str; 6] = ["trust.toml", "release.tar", "sources.json", "hold.json", "held.json", "owed.json"];
 
-/// Everything that was looked at in a run that found nothing to do.
+/// Everything that a run with nothing to do has checked.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct UpToDate {
     /// The version of the program.
     program: String,
     /// The host's name in the site.
     host: String,
-    /// When it was made.
+    /// When the record was made.
     made: Timestamp,
     /// The release's serial.
     serial: u64,
     /// When the release was signed.
     created: Timestamp,
-    /// Until when the release is good.
+    /// When the release expires.
     expires: Timestamp,
     /// How many resources there are.
     resources: usize,
     /// SHA-256 of the host's facts.
     facts: String,
-    /// What decided what to look at, by path outside the root.
+    /// What decided what to check, by path outside the root.
     inputs: BTreeMap<PathBuf, Option<Fingerprint>>,
-    /// What was looked at.
-    traces: Vec<(WatchedInput, Option<Fingerprint>)>,
+    /// What was checked.
+    #[serde(rename = "traces")]
+    watched: Vec<(WatchedInput, Option<Fingerprint>)>,
 }
 
-/// What was in everything that a seal is about: too much to read for a short look.
+/// The digests of everything in an [`UpToDate`]: too much to read for a quick check.
 #[derive(Debug, Deserialize, Serialize)]
 struct Contents {
-    /// When the seal was made.
+    /// When the record that it belongs to was made.
     made: Timestamp,
-    /// SHA-256 of each input that is a file, in the seal's order.
+    /// SHA-256 of each input that is a file, in the record's order.
     inputs: Vec<Option<String>>,
-    /// SHA-256 of each trace that is a file.
-    traces: Vec<Option<String>>,
+    /// SHA-256 of each watched input that is a file.
+    #[serde(rename = "traces")]
+    watched: Vec<Option<String>>,
 }
 
-/// How closely a run looks.
+/// How thoroughly a run checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckLevel {
-    /// Whether anything was touched; into everything when that was long ago.
-    Short,
-    /// Into everything.
-    Whole,
+    /// Whether anything was touched; everything when the last full check was long ago.
+    Quick,
+    /// Everything.
+    Full,
 }
 
-/// What decides what a run looks at.
+fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    nix::sys::stat::stat(path).ok().map(Fingerprint::from)
+}
+
+/// What decides what a run checks.
 fn inputs(agent: &Agent<'_>) -> BTreeMap<PathBuf, Option<Fingerprint>> {
     let state = STATE.iter().map(|name| agent.store.dir().join(name));
     let trust = [&agent.config.trust.allowed_signers, &agent.config.trust.keys].into_iter().flatten().cloned();
     let program = std::env::current_exe().ok();
-    // by them, owners have numbers
+    // they give owners their numbers
     let accounts = [PASSWD, GROUP].map(|path| agent.host.root.outside(path.as_ref()));
     let paths = state.chain(trust).chain(program).chain(accounts).chain([agent.config_path.clone()]);
-    paths.map(|path| (path.clone(), nix::sys::stat::stat(&path).ok().map(Fingerprint::from))).collect()
+    paths.map(|path| (path.clone(), fingerprint(&path))).collect()
 }
 
 fn facts(agent: &Agent<'_>) -> Result<String> {
@@ -105,48 +114,56 @@ fn facts(agent: &Agent<'_>) -> Result<String> {
     Ok(hex::encode(Sha256::digest(facts.unwrap_or_default())))
 }
 
-/// Seals what a run that began at `start` has found as it should be, if all of it can be; else takes an older seal away.
-pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manifest, items: &[Item]) -> Result<()> {
+/// Records what a run that began at `start` has found up to date, if all of it can be watched; else removes an older record.
+pub fn record(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &[Item]) -> Result<()> {
+    let Some((record, has_secrets)) = watch(agent, start, manifest, items)? else { return remove(agent, FILE) };
+    agent.store.write_quickly(FILE, &record)?;
+    if has_secrets {
+        return remove(agent, CONTENTS);
+    }
+    let contents = Contents { made: start, inputs: input_digests(&record), watched: digests(agent, &record)? };
+    agent.store.write_quickly(CONTENTS, &contents)
+}
+
+/// The record, and whether the files that it watches have secrets in them; `None` when not everything can be watched.
+fn watch(agent: &Agent<'_>, start: Timestamp, manifest: &Manifest, items: &[Item]) -> Result<Option<(UpToDate, bool)>> {
     let work = Work { host: &agent.host, store: &agent.store, catalog: items };
-    let mut traces = Vec::new();
+    let limit = start - GRANULARITY;
+    let mut watched = Vec::new();
     let mut asked_anew = Vec::new();
     let mut has_secrets = false;
+    let mut known = HashSet::new();
     for item in items {
-        let Some(more) = item.resource.watched_inputs(&work)? else { return take_away(agent) };
-        has_secrets |= !more.is_empty() && item.is_sensitive();
-        if more.iter().any(WatchedInput::is_asked_anew) {
+        let Some(inputs) = item.resource.watched_inputs(&work)? else { return Ok(None) };
+        has_secrets |= !inputs.is_empty() && item.is_sensitive();
+        if inputs.iter().any(WatchedInput::is_asked_anew) {
             asked_anew.push(&item.resource);
         }
-        traces.extend(more);
-    }
-    let limit = start - GRANULARITY;
-    let mut all = Vec::with_capacity(traces.len());
-    let mut known = HashSet::new();
-    for trace in traces {
         // units have paths in common
-        if !known.insert(trace.clone()) {
-            continue;
-        }
-        let Ok(seen) = agent.host.seen(&trace) else { return take_away(agent) };
+        watched.extend(inputs.into_iter().filter(|input| known.insert(input.clone())));
+    }
+    let mut all = Vec::with_capacity(watched.len());
+    for input in watched {
+        let Ok(seen) = agent.host.seen(&input) else { return Ok(None) };
         let is_old = match &seen {
             Some(seen) => seen.is_older_than(limit),
-            // what has gone since it was looked at has changed the directory that it was in
-            None => is_long_gone(agent, &trace, limit)?,
+            // whatever has gone since the check has changed its directory
+            None => is_long_gone(agent, &input, limit)?,
         };
         if !is_old {
-            return take_away(agent);
+            return Ok(None);
         }
-        all.push((trace, seen));
+        all.push((input, seen));
     }
-    // somebody may have touched it after the run had looked at it, and before it was asked for here
+    // it may have been touched between the run's check and the question above
     if !asked_anew.iter().all(|resource| matches!(resource.observe(&work), Ok(None))) {
-        return take_away(agent);
+        return Ok(None);
     }
     let inputs = inputs(agent);
     if inputs.values().flatten().any(|seen| !seen.is_older_than(limit)) {
-        return take_away(agent);
+        return Ok(None);
     }
-    let seal = UpToDate {
+    let record = UpToDate {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         host: agent.name.clone(),
         made: start,
@@ -156,25 +173,20 @@ pub fn seal(agent: &Agent<'_>, start: Timestamp, manifest: &crate::trust::Manife
         resources: items.len(),
         facts: facts(agent)?,
         inputs,
-        traces: all,
+        watched: all,
     };
-    agent.store.write_quickly(FILE, &seal)?;
-    if has_secrets {
-        return remove(agent, CONTENTS);
-    }
-    let contents = Contents { made: start, inputs: input_digests(&seal), traces: digests(agent, &seal)? };
-    agent.store.write_quickly(CONTENTS, &contents)
+    Ok(Some((record, has_secrets)))
 }
 
-/// Whether nothing has been taken away, since `limit`, from the directory in which a path is not.
-fn is_long_gone(agent: &Agent<'_>, trace: &WatchedInput, limit: Timestamp) -> Result<bool> {
-    let (WatchedInput::Path(path) | WatchedInput::Place(path) | WatchedInput::Text(path)) = trace else {
+/// Whether nothing has been removed, since `limit`, from the directory in which a path is missing.
+fn is_long_gone(agent: &Agent<'_>, input: &WatchedInput, limit: Timestamp) -> Result<bool> {
+    let (WatchedInput::Path(path) | WatchedInput::Place(path) | WatchedInput::Text(path)) = input else {
         return Ok(true);
     };
     for above in path.ancestors().skip(1) {
         let seen = match above.parent() {
             Some(_) => agent.host.root.seen(above)?,
-            None => nix::sys::stat::stat(&agent.host.root.outside(above)).ok().map(Fingerprint::from),
+            None => fingerprint(&agent.host.root.outside(above)),
         };
         if let Some(seen) = seen {
             return Ok(seen.is_older_than(limit));
@@ -183,51 +195,47 @@ fn is_long_gone(agent: &Agent<'_>, trace: &WatchedInput, limit: Timestamp) -> Re
     Ok(true)
 }
 
-/// SHA-256 of what is in each input but the program.
-fn input_digests(seal: &UpToDate) -> Vec<Option<String>> {
+/// SHA-256 of each input but the program.
+fn input_digests(record: &UpToDate) -> Vec<Option<String>> {
     let program = std::env::current_exe().ok();
-    let paths = seal.inputs.keys().filter(|path| Some(*path) != program.as_ref());
+    let paths = record.inputs.keys().filter(|path| Some(*path) != program.as_ref());
     paths.map(|path| read::up_to(path, read::MOST).ok().map(|content| hex::encode(Sha256::digest(content)))).collect()
 }
 
-/// SHA-256 of what is in each trace that is a file: of others the text is in the seal, or nothing matters but that they are there.
-fn digests(agent: &Agent<'_>, seal: &UpToDate) -> Result<Vec<Option<String>>> {
+/// SHA-256 of each watched input that is a file. Of others the record has the text, or only their existence matters.
+fn digests(agent: &Agent<'_>, record: &UpToDate) -> Result<Vec<Option<String>>> {
     let root = &agent.host.root;
-    let digest = |(trace, seen): &(WatchedInput, Option<Fingerprint>)| match (trace, seen) {
+    let digest = |(input, seen): &(WatchedInput, Option<Fingerprint>)| match (input, seen) {
         (WatchedInput::Path(path), Some(seen)) if seen.size > LARGE => match root.file(path)? {
-            // has been read for the artifact that it is of
+            // its artifact's check has read it
             Some((_, file)) => agent.store.digest_of(&root.outside(path), file).map(Some),
             None => Ok(None),
         },
         (WatchedInput::Path(path), Some(_)) => Ok(root.digest(path, LARGE)?.map(|(_, digest)| digest)),
         _ => Ok(None),
     };
-    seal.traces.iter().map(digest).collect()
-}
-
-fn take_away(agent: &Agent<'_>) -> Result<()> {
-    remove(agent, FILE)
+    record.watched.iter().map(digest).collect()
 }
 
 fn remove(agent: &Agent<'_>, name: &str) -> Result<()> {
     agent.store.root().remove(&Path::new("/").join(name))
 }
 
-/// Whether everything is as it was: whether anybody has touched it, and with `known` what is in it too; in large files only when that was
-/// asked for.
-fn is_whole(agent: &Agent<'_>, seal: &UpToDate, known: Option<&Contents>, look: CheckLevel) -> Result<bool> {
+/// Whether nothing was touched since the record was made, and with `known` whether every content is the same; large files are read on
+/// request only.
+fn is_untouched(agent: &Agent<'_>, record: &UpToDate, known: Option<&Contents>, level: CheckLevel) -> Result<bool> {
     let root = &agent.host.root;
-    if known.is_some_and(|known| known.made != seal.made || known.inputs != input_digests(seal)) {
+    if known.is_some_and(|known| known.made != record.made || known.inputs != input_digests(record)) {
         return Ok(false);
     }
-    let units = seal.traces.iter().filter_map(|(trace, _)| match trace {
+    let units = record.watched.iter().filter_map(|(input, _)| match input {
         WatchedInput::Unit(name) => Some(name.clone()),
         _ => None,
     });
     agent.host.expect(Queries { units: units.collect(), ..Queries::default() });
-    for (at, (trace, was)) in seal.traces.iter().enumerate() {
-        let known = known.and_then(|known| known.traces.get(at)?.as_ref());
-        if let (WatchedInput::Path(path), Some(known)) = (trace, known) {
+    for (at, (input, was)) in record.watched.iter().enumerate() {
+        let known = known.and_then(|known| known.watched.get(at)?.as_ref());
+        if let (WatchedInput::Path(path), Some(known)) = (input, known) {
             if let Some((seen, digest)) = root.digest(path, LARGE)? {
                 if Some(&seen) != was.as_ref() {
                     return Ok(false);
@@ -238,61 +246,55 @@ fn is_whole(agent: &Agent<'_>, seal: &UpToDate, known: Option<&Contents>, look: 
                 }
                 continue;
             }
-            if look == CheckLevel::Whole {
+            if level == CheckLevel::Full {
                 let Some((_, mut file)) = root.file(path)? else { return Ok(false) };
                 if hash(&mut file).map_err(|error| failed_io("read", path, error))?.sha256 != *known {
                     return Ok(false);
                 }
             }
         }
-        if agent.host.seen(trace)? != *was {
+        if agent.host.seen(input)? != *was {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// What a run comes to, when the seal is whole and no source has news; `None` when the host has to be compared with its site.
-pub fn unbroken(agent: &Agent<'_>, look: CheckLevel, start: std::time::Instant) -> Result<Option<Summary>> {
-    // a seal that can't be read is none
-    let Ok(Some(mut seal)) = agent.store.read::<UpToDate>(FILE) else { return Ok(None) };
+/// The result of a run on a host that is up to date while no source has news; `None` when the host has to be compared with its site.
+pub fn check(agent: &Agent<'_>, level: CheckLevel, start: Instant) -> Result<Option<Summary>> {
+    // a record that can't be read is none
+    let Ok(Some(mut record)) = agent.store.read::<UpToDate>(FILE) else { return Ok(None) };
     let now = Timestamp::now();
-    let is_good = now >= seal.made && now >= seal.created && now < seal.expires;
-    if !is_good || seal.program != env!("CARGO_PKG_VERSION") || seal.inputs != inputs(agent) {
+    let is_good = now >= record.made && now >= record.created && now < record.expires;
+    if !is_good || record.program != env!("CARGO_PKG_VERSION") || record.inputs != inputs(agent) {
         return Ok(None);
     }
-    if seal.host != agent.name || seal.facts != facts(agent)? || !agent.sources_are_quiet() {
+    if record.host != agent.name || record.facts != facts(agent)? || !agent.sources_are_quiet() {
         return Ok(None);
     }
-    let is_due = now >= seal.made + agent.config.verify_every();
+    let is_due = now >= record.made + agent.config.verify_every();
     let mut known = None;
-    if look == CheckLevel::Whole || is_due {
+    if level == CheckLevel::Full || is_due {
         let Ok(Some(contents)) = agent.store.read::<Contents>(CONTENTS) else { return Ok(None) };
         known = Some(contents);
     }
-    // what can't be looked at is told by the longer way, which knows whose it is
-    if !is_whole(agent, &seal, known.as_ref(), look).unwrap_or(false) {
+    // the long way reports what can't be checked, and knows whose it is
+    if !is_untouched(agent, &record, known.as_ref(), level).unwrap_or(false) {
         return Ok(None);
     }
     if let Some(contents) = known.filter(|_| is_due) {
-        seal.made = now;
+        record.made = now;
         agent.store.write_quickly(CONTENTS, &Contents { made: now, ..contents })?;
-        agent.store.write_quickly(FILE, &seal)?;
+        agent.store.write_quickly(FILE, &record)?;
     }
     Ok(Some(Summary {
         command: "apply",
         host: agent.name.clone(),
-        serial: Some(seal.serial),
-        resources: seal.resources,
-        changed: Vec::new(),
-        drifted: 0,
-        restarted: Vec::new(),
-        probes: 0,
-        waits: None,
-        uncompared: Vec::new(),
-        up_to_date: look == CheckLevel::Short && !is_due,
-        is_failed: false,
+        serial: Some(record.serial),
+        resources: record.resources,
+        up_to_date: level == CheckLevel::Quick && !is_due,
         took: start.elapsed(),
+        ..Summary::default()
     }))
 }
 
@@ -301,11 +303,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_of_more_than_configuration_has_is_looked_into() {
+    fn a_release_that_is_larger_than_any_configuration_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("release.tar");
         let now = Timestamp::UNIX_EPOCH;
-        let seal = UpToDate {
+        let record = UpToDate {
             program: String::new(),
             host: String::new(),
             made: now,
@@ -315,11 +317,11 @@ mod tests {
             resources: 0,
             facts: String::new(),
             inputs: [(path.clone(), None)].into(),
-            traces: Vec::new(),
+            watched: Vec::new(),
         };
         let digests = [b'a', b'b'].map(|byte| {
             std::fs::write(&path, vec![byte; 9 << 20]).unwrap();
-            input_digests(&seal)
+            input_digests(&record)
         });
         assert!(digests.iter().flatten().all(Option::is_some), "{digests:?}");
         assert_ne!(digests[0], digests[1]);

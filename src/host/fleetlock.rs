@@ -1,14 +1,14 @@
-//! FleetLock, as Zincati and its servers speak it: a host asks a server for one of the slots of its group before it may
-//! do something, and says when it is steady again.
+//! The FleetLock protocol, as Zincati and its servers speak it: before it does something, a host requests one of the slots of its
+//! group from a server, and reports when it is steady again.
 //!
 //! <https://coreos.github.io/zincati/development/fleetlock/protocol/>
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result, code, one_line};
@@ -26,7 +26,7 @@ const LARGEST: usize = 64 * 1024;
 const TEXT: usize = 300;
 
 /// `fleetlock`: a server of the FleetLock protocol.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct FleetLock {
     /// Its address; `/v1/pre-reboot` and `/v1/steady-state` are below.
@@ -43,7 +43,7 @@ fn default_group() -> String {
 }
 
 impl FleetLock {
-    /// Finds what can't be meant.
+    /// Checks the address and the group.
     pub fn check(&self) -> Result<(), String> {
         let url = net::parse(&self.url).map_err(|error| error.to_string())?;
         if url.scheme() == "https" && self.ca.is_none() {
@@ -55,20 +55,43 @@ impl FleetLock {
         }
         Ok(())
     }
+
+    /// Asks for a slot. A host that has one gets it again.
+    pub fn pre_reboot(&self, host: &Host, id: &str) -> Result<Answer> {
+        self.ask(host, "pre-reboot", id)
+    }
+
+    /// Gives the slot back. A host that has none may do so too.
+    pub fn steady_state(&self, host: &Host, id: &str) -> Result<Answer> {
+        self.ask(host, "steady-state", id)
+    }
+
+    fn ask(&self, host: &Host, what: &str, id: &str) -> Result<Answer> {
+        let url = net::below(&net::parse(&self.url)?, ["v1", what])?;
+        let body = json!({ "client_params": { "id": id, "group": self.group } });
+        let question = Question {
+            shown: net::shown(&url),
+            url,
+            json: Some(body.to_string()),
+            headers: vec![("fleet-lock-protocol".to_owned(), "true".to_owned())],
+            tls: web::tls(&host.root, self.ca.as_deref(), None).map_err(|what| Error::new(code::ROLLOUT, what))?,
+            connect: CONNECT,
+            limit: ASK,
+            most: LARGEST,
+        };
+        let reply = host.web.ask(&question).map_err(|what| Error::new(code::ROLLOUT, what))?;
+        if reply.status == 200 {
+            return Ok(Answer::Granted);
+        }
+        // an answer that can't be parsed says no more than its status
+        let problem = serde_json::from_slice(&reply.body).map(|Problem { kind, value }| format!("{value} ({kind})"));
+        let status =
+            || StatusCode::from_u16(reply.status).map_or_else(|_| reply.status.to_string(), |is| is.to_string());
+        Ok(Answer::Refused(one_line(&problem.unwrap_or_else(|_| status())).chars().take(TEXT).collect()))
+    }
 }
 
-/// A server, and the group that this host is of there.
-#[derive(Debug)]
-pub struct Server<'a> {
-    /// Its address.
-    pub url: &'a str,
-    /// The group.
-    pub group: &'a str,
-    /// PEM file with the authorities of an https server.
-    pub ca: Option<&'a Path>,
-}
-
-/// What the server says.
+/// The server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Yes.
@@ -82,40 +105,4 @@ pub enum Answer {
 struct Problem {
     kind: String,
     value: String,
-}
-
-impl Server<'_> {
-    /// Asks for a slot. A host that has one gets it again.
-    pub fn pre_reboot(&self, host: &Host, id: &str) -> Result<Answer> {
-        self.ask(host, "pre-reboot", id)
-    }
-
-    /// Gives the slot back. A host that has none may do so too.
-    pub fn steady_state(&self, host: &Host, id: &str) -> Result<Answer> {
-        self.ask(host, "steady-state", id)
-    }
-
-    fn ask(&self, host: &Host, what: &str, id: &str) -> Result<Answer> {
-        let url = net::below(&net::parse(self.url)?, ["v1", what])?;
-        let body = json!({ "client_params": { "id": id, "group": self.group } });
-        let question = Question {
-            shown: net::shown(&url),
-            url,
-            json: Some(body.to_string()),
-            headers: vec![("fleet-lock-protocol".to_owned(), "true".to_owned())],
-            tls: web::tls(&host.root, self.ca, None).map_err(|what| Error::new(code::ROLLOUT, what))?,
-            connect: CONNECT,
-            limit: ASK,
-            most: LARGEST,
-        };
-        let reply = host.web.ask(&question).map_err(|what| Error::new(code::ROLLOUT, what))?;
-        if reply.status == 200 {
-            return Ok(Answer::Granted);
-        }
-        // what can't be read says no more than the status
-        let said = serde_json::from_slice(&reply.body).map(|Problem { kind, value }| format!("{value} ({kind})"));
-        let status =
-            || StatusCode::from_u16(reply.status).map_or_else(|_| reply.status.to_string(), |is| is.to_string());
-        Ok(Answer::Refused(one_line(&said.unwrap_or_else(|_| status())).chars().take(TEXT).collect()))
-    }
 }

@@ -1,4 +1,4 @@
-//! For a program: one JSON object a line, each with `event` and the version of the format.
+//! Output for programs: one JSON object a line, each with `event` and the version of the format.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::error::{is_hidden, mask};
 use crate::report::{Event, Occupied, Report};
 
-/// The version of what is written; grows when a field changes its meaning or goes away.
+/// The version of the format; grows when a field changes its meaning or goes away.
 pub const VERSION: u32 = 2;
 
 /// Writes to standard output.
@@ -18,15 +18,15 @@ impl Report for Json {
     fn event(&self, event: &Event<'_>) {
         let change = |name: &str, item: &crate::kind::Item, change: &crate::kind::Change| json!({ "event": name, "id": item.id, "role": &*item.role, "what": change.what, "summary": change.summary, "diff": change.diff, "trigger": change.trigger });
         let mut value = match event {
-            Event::Passed { source, error } => {
+            Event::Passed(source, error) => {
                 json!({ "event": "source_passed", "source": source, "code": error.code().name, "error": error.to_string() })
             }
-            Event::PassedMirror { mirror, error } => {
+            Event::PassedMirror(mirror, error) => {
                 json!({ "event": "mirror_passed", "mirror": mirror, "code": error.code().name, "error": error.to_string() })
             }
             Event::Keys(set) => json!({ "event": "keys", "number": set.number, "release": set.release,
                 "rotate": set.rotate, "signers": set.signers.lines().collect::<Vec<_>>() }),
-            Event::News { source, manifest } => {
+            Event::News(source, manifest) => {
                 json!({ "event": "release", "source": source, "site": manifest.site, "serial": manifest.serial,
                         "created": manifest.created, "expires": manifest.expires })
             }
@@ -57,18 +57,18 @@ impl Report for Json {
             Event::Waiting(item) => json!({ "event": "probe_waiting", "id": item.id }),
             Event::Passing(item) => json!({ "event": "probe_passed", "id": item.id }),
             Event::Download { .. } | Event::Ended(_) => return,
-            Event::Lost { id, error } => {
+            Event::Lost(id, error) => {
                 json!({ "event": "not_restored", "id": id, "code": error.code().name, "error": error.to_string() })
             }
-            Event::Overruled { id, error } => {
+            Event::Overruled(id, error) => {
                 json!({ "event": "overruled", "id": id, "code": error.code().name, "error": error.to_string(), "help": error.advice() })
             }
-            Event::RolloutWaiting { why } => json!({ "event": "rollout_waiting", "why": why }),
-            Event::LockNotReturned { why } => json!({ "event": "lock_not_returned", "error": why }),
-            Event::Saved { path } => json!({ "event": "saved", "path": path }),
-            Event::StaysOn { hold } => json!({ "event": "stays_on", "release": hold.not, "stays_with": hold.serial,
+            Event::RolloutWaiting(why) => json!({ "event": "rollout_waiting", "why": why }),
+            Event::LockNotReturned(why) => json!({ "event": "lock_not_returned", "error": why }),
+            Event::Saved(path) => json!({ "event": "saved", "path": path }),
+            Event::StaysOn(hold) => json!({ "event": "stays_on", "release": hold.not, "stays_with": hold.serial,
                 "why": hold.why, "again": hold.again }),
-            Event::RolledBack { hold } => {
+            Event::RolledBack(hold) => {
                 json!({ "event": "rolled_back", "from": hold.not, "to": hold.serial, "why": hold.why,
                 "tries": hold.tries, "again": hold.again })
             }
@@ -83,11 +83,11 @@ impl Report for Json {
     }
 }
 
-/// A value as it is written: on one line, without secrets, and without a character that a terminal acts on.
+/// A value on one line, without secrets and control characters.
 pub fn line(mut value: serde_json::Value) -> String {
     mask::hide_json(&mut value);
     let mut line = String::new();
-    // such a character is part of a text, where JSON has another way to write it
+    // control characters occur in texts only, where JSON has an escape for them
     for c in value.to_string().chars() {
         match is_hidden(c) {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| line.push_str(&format!("\\u{unit:04x}"))),

@@ -1,4 +1,4 @@
-//! What a run tells while it goes on. The engine reports events; how they look is decided here and nowhere else.
+//! The events of a run. The engine reports them; how they look is decided here and nowhere else.
 
 mod journal;
 mod json;
@@ -16,26 +16,27 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::advice::complete;
+use crate::error::{Error, one_line, visible};
 use crate::kind::{Change, Item};
 use crate::store::StayOn;
 use crate::trust::{KeySet, Manifest};
 
-/// Who has a slot, as it stands in etcd.
+/// The holder of a slot, as etcd records it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Holder {
     /// The host's name.
     pub host: String,
-    /// Since when.
+    /// Since when it holds the slot.
     pub since: Timestamp,
 }
 
 /// Why a slot is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupied {
-    /// Another host has it.
+    /// Another host holds it.
     By(Holder),
-    /// A server says no, or nothing.
+    /// A server refuses, or gives no answer.
     Refused(String),
 }
 
@@ -51,27 +52,17 @@ impl std::fmt::Display for Occupied {
 /// Something that happened in a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A source could not be asked, or what it has was not taken; the run goes on without it.
-    Passed {
-        /// The source.
-        source: &'a str,
-        /// Why.
-        error: &'a Error,
-    },
-    /// A newer set of keys counts from now on.
+    /// A source could not be polled, or its release was refused; the run continues without it. The source, and why.
+    Passed(&'a str, &'a Error),
+    /// A newer key set counts from now on.
     Keys(&'a KeySet),
-    /// A release was taken from a source.
-    News {
-        /// The source.
-        source: &'a str,
-        /// What its signers say.
-        manifest: &'a Manifest,
-    },
+    /// A source has a new release: the source, and its manifest.
+    News(&'a str, &'a Manifest),
     /// A difference between the catalog and the host, found by `plan`.
     Planned(&'a Item, &'a Change),
-    /// A difference was mended.
+    /// A difference was corrected.
     Changed(&'a Item, &'a Change),
-    /// Bytes of a download have come in.
+    /// Progress of a download.
     Download {
         /// What is downloaded.
         name: &'a str,
@@ -80,18 +71,13 @@ pub enum Event<'a> {
         /// Bytes in all, if known.
         total: Option<u64>,
     },
-    /// A mirror did not have an artifact; it is looked for elsewhere.
-    PassedMirror {
-        /// The mirror.
-        mirror: &'a str,
-        /// Why.
-        error: &'a Error,
-    },
-    /// SELinux is on, and what is new in this run does not get the contexts that its policy has for it; told once.
+    /// A mirror doesn't have an artifact; the next address is tried. The mirror, and why.
+    PassedMirror(&'a str, &'a Error),
+    /// SELinux is on, and new files of this run don't get the contexts that its policy has for them; reported once.
     Unlabelled(&'a Error),
-    /// Nobody hears how this host is: its status could not be told.
+    /// This host's status could not be published.
     NotReported(&'a Error),
-    /// Everybody on the host can read a secret of its configuration.
+    /// Every user of the host can read a secret of its configuration.
     Exposed(&'a Error),
     /// The slot that a resource waits for is not free.
     SlotTaken {
@@ -102,7 +88,7 @@ pub enum Event<'a> {
         /// Why it is not free.
         by: &'a Occupied,
     },
-    /// Nobody can say who has a slot; the run goes on without it.
+    /// The holder of a slot is unknown; the run continues without the slot.
     SlotUnknown {
         /// The resource that needs it.
         item: &'a Item,
@@ -111,7 +97,7 @@ pub enum Event<'a> {
         /// Why.
         why: &'a str,
     },
-    /// A slot could not be given back; it is kept until its lease ends.
+    /// A slot could not be returned; it stays held until its lease ends.
     SlotNotReturned {
         /// The resource that needed it.
         item: &'a Item,
@@ -120,57 +106,91 @@ pub enum Event<'a> {
         /// Why.
         why: &'a str,
     },
-    /// A probe is waited for.
+    /// The run waits for a probe.
     Waiting(&'a Item),
     /// A probe passed.
     Passing(&'a Item),
-    /// Somebody's edit of a file was saved before the file was overwritten or removed.
-    Saved {
-        /// The file.
-        path: &'a str,
-    },
-    /// What stood on this host before a resource can't be restored now that no role wants the resource any more.
-    Lost {
-        /// The resource.
-        id: &'a str,
-        /// Why.
-        error: &'a Error,
-    },
-    /// Something else on this host will undo a resource at the next boot.
-    Overruled {
-        /// The resource.
-        id: &'a str,
-        /// What, and what to do about it.
-        error: &'a Error,
-    },
-    /// There is a newer release, and it is not this host's turn.
-    RolloutWaiting {
-        /// Which, and why.
-        why: &'a str,
-    },
-    /// The lock server has not taken its lock back; the next run tries again.
-    LockNotReturned {
-        /// Why.
-        why: &'a str,
-    },
-    /// A newer release is held back, and the host stays with an earlier one.
-    StaysOn {
-        /// Which, with which, and why.
-        hold: &'a StayOn,
-    },
-    /// The host goes back to an earlier release.
-    RolledBack {
-        /// Which, from which, and why.
-        hold: &'a StayOn,
-    },
-    /// What a release asks for was done, or planned; a run that goes back has two of these.
+    /// A local edit of this file was saved before the file was overwritten or removed.
+    Saved(&'a str),
+    /// The prior state of a resource that no role wants any more can't be restored. The resource's id, and why.
+    Lost(&'a str, &'a Error),
+    /// Something else on this host will undo a resource at the next boot. The resource's id; what that is, and what to do about it.
+    Overruled(&'a str, &'a Error),
+    /// There is a newer release, and other hosts go first: which release, and why.
+    RolloutWaiting(&'a str),
+    /// A lock could not be returned, and why; the next run tries again.
+    LockNotReturned(&'a str),
+    /// A newer release is held back, and the host stays on an earlier one: both, and why.
+    StaysOn(&'a StayOn),
+    /// The host rolls back to an earlier release: both, and why.
+    RolledBack(&'a StayOn),
+    /// A release was applied, or planned; a run that rolls back has two of these.
     Done(&'a Summary),
-    /// The whole run ends, and all is well.
+    /// The whole run ends, and the host is healthy.
     Ended(&'a Summary),
 }
 
-/// What a run came to.
-#[derive(Clone, Debug, Serialize)]
+impl Event<'_> {
+    /// What happened, in words; `None` where each kind of report has its own form for it.
+    fn message(&self) -> Option<String> {
+        let advised = |error: &Error| match error.advice() {
+            Some(advice) => format!("{error}; {advice}"),
+            None => error.to_string(),
+        };
+        let text = match self {
+            Self::Passed(source, error) => format!("{}: {error}", one_line(source)),
+            Self::PassedMirror(mirror, error) => format!("mirror {}: {error}", one_line(mirror)),
+            Self::Keys(set) => {
+                let names: Vec<&str> = set.signers.iter().map(|signer| signer.principal.as_str()).collect();
+                format!("key set {} counts from now on: {}", set.number, names.join(", "))
+            }
+            Self::News(source, manifest) => {
+                one_line(&format!("release {} of {} from {source}", manifest.serial, manifest.site))
+            }
+            Self::Unlabelled(error) | Self::NotReported(error) | Self::Exposed(error) => advised(error),
+            Self::SlotTaken { slot, by, .. } => format!("waits for the slot {slot}: {by}"),
+            Self::SlotUnknown { slot, why, .. } => {
+                format!("continues without the slot {slot}, because etcd is down: {why}")
+            }
+            Self::SlotNotReturned { slot, why, .. } => {
+                format!("the slot {slot} could not be returned, and expires: {why}")
+            }
+            Self::Saved(path) => {
+                complete(&format!("{} was edited by hand: saved, see `kpull history --edits`", one_line(path)))
+                    .into_owned()
+            }
+            Self::Lost(id, error) => {
+                let id = one_line(id);
+                complete(&format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is"))
+                    .into_owned()
+            }
+            Self::Overruled(id, error) => format!("{}: {}", one_line(id), advised(error)),
+            Self::RolloutWaiting(why) => format!("waits for its turn with {why}"),
+            Self::LockNotReturned(why) => {
+                format!("the lock could not be returned, and the next run tries again: {why}")
+            }
+            Self::StaysOn(hold) => {
+                let until = hold.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
+                let StayOn { not, serial, why, .. } = hold;
+                format!("release {not} is held back{until}, this host stays on release {serial}: {why}")
+            }
+            Self::RolledBack(hold) => {
+                format!("release {} failed on this host: rolling back to release {}", hold.not, hold.serial)
+            }
+            Self::Planned(..)
+            | Self::Changed(..)
+            | Self::Download { .. }
+            | Self::Waiting(_)
+            | Self::Passing(_)
+            | Self::Done(_)
+            | Self::Ended(_) => return None,
+        };
+        Some(visible(&text))
+    }
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
     /// `apply` or `plan`.
     pub command: &'static str,
@@ -182,21 +202,21 @@ pub struct Summary {
     pub resources: usize,
     /// Ids of those that were, or would be, changed.
     pub changed: Vec<String>,
-    /// How many of those had moved away from a release that was applied before.
+    /// How many of those had drifted from a release that was applied before.
     pub drifted: usize,
     /// Ids of units that were, or would be, restarted or reloaded because something that they watch changed.
     pub restarted: Vec<String>,
     /// Probes that passed.
     pub probes: usize,
-    /// Ids of those that a preview could not compare, since it reads no secrets.
+    /// Ids of those that a preview can't compare, because it reads no secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncompared: Vec<String>,
-    /// Whether nothing was looked into, since nobody has touched it and no source has news.
+    /// Whether the up-to-date check ended the run: nothing was touched, and no source has news.
     pub up_to_date: bool,
-    /// Why the newest release was not taken, when it is not this host's turn.
+    /// Why the newest release is not applied yet, when other hosts go first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
-    /// Whether something was wrong, which is told beside it: nobody is to read that there was nothing to do.
+    /// Whether there is an error, which is reported apart: the text must not say that there was nothing to do.
     #[serde(skip)]
     pub is_failed: bool,
     /// How long it took.
@@ -208,9 +228,9 @@ fn seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64((took.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
-/// Whoever listens.
+/// A receiver of events.
 pub trait Report {
-    /// Tells of an event.
+    /// Reports an event.
     fn event(&self, event: &Event<'_>);
 }
 
@@ -220,7 +240,7 @@ impl<T: Report + ?Sized> Report for &T {
     }
 }
 
-/// Several listeners as one.
+/// Several receivers as one.
 impl Report for Vec<Box<dyn Report>> {
     fn event(&self, event: &Event<'_>) {
         for report in self {

@@ -1,43 +1,36 @@
-//! Passes every event on, and remembers what is told once more when the run is over: in metrics, to hooks.
+//! Passes every event on, and remembers what metrics and hooks need when the run is over.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use crate::report::{Event, Report};
 use crate::store::StayOn;
 
-/// What a run has come to by now.
+/// The result of a run so far.
 #[derive(Clone, Debug, Default)]
 pub struct Note {
-    /// Ids of resources that were changed, those of the way back too.
+    /// Ids of resources that were changed, also by a rollback.
     pub changed: Vec<String>,
-    /// How many of those had moved away from a release that was applied before.
+    /// How many of those had drifted from a release that was applied before.
     pub drifted: usize,
-    /// Which release was left, for which, and why.
+    /// The rollback, if there was one.
     pub back: Option<StayOn>,
 }
 
-/// A listener that passes everything on.
+/// A receiver that passes every event on.
 pub struct Notes<'a> {
     to: Box<dyn Report + 'a>,
     note: RefCell<Note>,
 }
 
 impl<'a> Notes<'a> {
-    /// Passes everything on to `to`.
+    /// Passes every event on to `to`.
     pub fn new(to: Box<dyn Report + 'a>) -> Self {
         Self { to, note: RefCell::default() }
     }
 
-    /// What it has heard.
+    /// What it has seen.
     pub fn note(&self) -> Note {
         self.note.borrow().clone()
-    }
-}
-
-impl fmt::Debug for Notes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notes").field("note", &self.note).finish_non_exhaustive()
     }
 }
 
@@ -49,7 +42,7 @@ impl Report for Notes<'_> {
                 note.changed.extend(summary.changed.iter().cloned());
                 note.drifted += summary.drifted;
             }
-            Event::RolledBack { hold } => self.note.borrow_mut().back = Some((*hold).clone()),
+            Event::RolledBack(hold) => self.note.borrow_mut().back = Some((*hold).clone()),
             _ => {}
         }
         self.to.event(event);

@@ -1,23 +1,23 @@
-//! What a terminal can, and how much somebody wants to read.
+//! What a terminal supports, and the level of detail.
 
 use std::os::fd::AsFd;
 
 use textwrap::core::Word;
 use textwrap::{Options, WordSeparator, WordSplitter};
 
-/// How much is told.
+/// The level of detail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Only what somebody should look at.
+    /// Only what needs attention.
     Quiet,
     /// Changes and a summary.
     #[default]
     Normal,
-    /// Everything: where each resource is written, and whole texts.
+    /// Everything: the place of each resource, and whole texts.
     Verbose,
 }
 
-/// Whether a stream gets colours. `NO_COLOR` says no, `CLICOLOR_FORCE` says yes, `CLICOLOR=0` and a dumb terminal say no; else a
+/// Whether a stream gets colours: not with `NO_COLOR`, always with `CLICOLOR_FORCE`, not with `CLICOLOR=0` or on a dumb terminal; else a
 /// terminal gets them, and a pipe does not.
 pub fn colors(is_terminal: bool) -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -31,24 +31,24 @@ pub fn colors(is_terminal: bool) -> bool {
     is_terminal && !is_zero("CLICOLOR") && set("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The columns of a stream: as `COLUMNS` says, else as its terminal does; `None` for what is no terminal.
+/// The columns of a stream, from `COLUMNS` or else from its terminal; `None` without a terminal.
 pub fn width(stream: impl AsFd) -> Option<usize> {
-    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let configured = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let asked = || rustix::termios::tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col));
-    said.or_else(asked).filter(|width| *width > 0)
+    configured.or_else(asked).filter(|width| *width > 0)
 }
 
-/// Where a text may be broken into lines: behind spaces, but not inside a command in backquotes, which is there to be pasted.
+/// Where a text may be wrapped: after spaces, but not inside a command in backquotes, which is there to be pasted.
 pub const SEPARATOR: WordSeparator = WordSeparator::Custom(words);
 
-/// A text in lines of at most `width` columns, where its words allow that; in one line when there is no width.
+/// Wraps a text to `width` columns, as far as its words allow; one line when there is no width.
 pub fn fill(text: &str, width: Option<usize>, first: &str, others: &str) -> String {
     let Some(width) = width else { return format!("{first}{text}") };
     let options = Options::new(width).word_separator(SEPARATOR).word_splitter(WordSplitter::NoHyphenation);
     textwrap::fill(text, options.break_words(false).initial_indent(first).subsequent_indent(others))
 }
 
-/// The pieces of a line that stay whole, each with the spaces behind it.
+/// The pieces of a line that stay whole, each with the spaces after it.
 fn words(line: &str) -> Box<dyn Iterator<Item = Word<'_>> + '_> {
     let (mut is_quoted, mut start) = (false, 0);
     let mut pieces = Vec::new();

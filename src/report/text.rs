@@ -1,4 +1,4 @@
-//! For a person: changes by role, diffs, progress on a terminal, a summary that says what comes next.
+//! Output for people: changes by role, diffs, progress on a terminal, and a summary that says what to do next.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,10 +10,8 @@ use crate::error::{counted, mask, one_line, visible};
 use crate::kind::{Change, Effect, Item};
 use crate::report::terminal::{self, Level};
 use crate::report::{Event, Report, Summary};
-use crate::store::StayOn;
-use crate::trust::KeySet;
 
-/// How many lines of a text that is new are shown unless more are asked for.
+/// How many lines of a new text are shown, unless `-v` asks for all.
 const NEW_LINES: usize = 12;
 
 /// Writes to standard output; progress goes to standard error, and only to a terminal.
@@ -23,10 +21,10 @@ pub struct Text {
     level: Level,
     hints: bool,
     color: bool,
-    /// Columns, if lines have an end.
+    /// Columns, if lines are wrapped.
     width: Option<usize>,
     bar: RefCell<Option<(String, ProgressBar)>>,
-    /// Changes that are shown by role, once all are known: the role, and its lines.
+    /// Changes that are shown by role, once all are known: each role with its lines.
     groups: RefCell<Vec<(String, Vec<String>)>>,
 }
 
@@ -44,13 +42,13 @@ impl Text {
         }
     }
 
-    /// For somebody who has asked for as much as this, and is told what to do next.
+    /// With this level of detail, and with hints about what to do next.
     #[must_use]
     pub fn at(self, level: Level) -> Self {
         Self { level, hints: true, ..self }
     }
 
-    /// A text in a colour, by its number as terminals have it; no text can do something to the terminal.
+    /// A text in a colour, by its terminal code. No text can control the terminal.
     pub fn paint(&self, code: &str, text: &str) -> String {
         let text = visible(text);
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
@@ -60,18 +58,18 @@ impl Text {
         if let Some((_, bar)) = self.bar.borrow_mut().take() {
             bar.finish_and_clear();
         }
-        // a reader that has gone away (`kpull plan | head`) ends nothing here
+        // a reader that has closed its end (`kpull plan | head`) is no error
         let _ = writeln!(std::io::stdout(), "{}", mask::hide(text).trim_end().replace('\n', "\n  | "));
     }
 
-    /// Something that nobody needs who has asked to be left alone.
+    /// A line that `--quiet` leaves out.
     fn news(&self, text: &str) {
         if self.level > Level::Quiet {
             self.line(text);
         }
     }
 
-    /// Takes a change up, to be shown with the others of its role by [`Text::show`].
+    /// Collects a change, to be shown with the others of its role by [`Text::show`].
     pub fn collect(&self, item: &Item, change: &Change) {
         let (sign, code) = match change.what {
             Effect::Added => ("+", "32"),
@@ -87,7 +85,7 @@ impl Text {
         }
     }
 
-    /// Shows what was collected, role by role.
+    /// Shows the collected changes, role by role.
     pub fn show(&self) {
         for (role, lines) in self.groups.take() {
             self.news(&self.paint("1;36", &role));
@@ -95,24 +93,24 @@ impl Text {
         }
     }
 
-    /// A change at once, with its role beside it.
+    /// Shows a change at once, with its role beside it.
     fn change(&self, sign: &str, code: &str, item: &Item, change: &Change) {
         let role = self.paint("2", &format!("{:<12}", item.role));
-        let taken = item.role.chars().count().max(12) + 3;
-        for line in self.headline(&format!("{} {role} ", self.paint(code, sign)), taken, item, change) {
+        let used = item.role.chars().count().max(12) + 3;
+        for line in self.headline(&format!("{} {role} ", self.paint(code, sign)), used, item, change) {
             self.news(&line);
         }
         self.diff(change, 4).iter().for_each(|line| self.news(line));
     }
 
-    /// What is changed, and how: on a line of its own when both are too long for one. `taken` columns are what stands before.
-    fn headline(&self, before: &str, taken: usize, item: &Item, change: &Change) -> Vec<String> {
+    /// The resource and its change, on two lines when they are too long for one. `used` is the width of `before` in columns.
+    fn headline(&self, before: &str, used: usize, item: &Item, change: &Change) -> Vec<String> {
         let (id, summary) = (one_line(&item.id), self.paint("2", &change.summary));
         let place = match self.level {
             Level::Verbose => format!("  {}", self.paint("2", &format!("({})", item.place))),
             _ => String::new(),
         };
-        let columns = taken + id.chars().count() + 2 + visible(&change.summary).chars().count();
+        let columns = used + id.chars().count() + 2 + visible(&change.summary).chars().count();
         if self.width.is_some_and(|width| columns > width) {
             return vec![format!("{before}{id}{place}"), format!("      {summary}")];
         }
@@ -209,17 +207,6 @@ impl Text {
     }
 }
 
-/// Whose keys a set has.
-fn names(set: &KeySet) -> String {
-    set.signers.iter().map(|signer| signer.principal.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// That a newer release is held back, why, and until when.
-pub(super) fn held_back(hold: &StayOn) -> String {
-    let until = hold.again.map_or_else(String::new, |again| format!(" until {again:.0}"));
-    format!("release {} is held back{until}, this host stays with release {}: {}", hold.not, hold.serial, hold.why)
-}
-
 /// A resource's role and id.
 fn named(item: &crate::kind::Item) -> String {
     one_line(&format!("{:<12} {}", item.role, item.id))
@@ -227,75 +214,42 @@ fn named(item: &crate::kind::Item) -> String {
 
 impl Report for Text {
     fn event(&self, event: &Event<'_>) {
+        let message = event.message().unwrap_or_default();
+        let signed = |code: &str, sign: &str| format!("{} {message}", self.paint(code, sign));
         match event {
-            Event::Passed { source, error } => {
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("{source}: {error}"))))
-            }
-            Event::PassedMirror { mirror, error } => {
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&format!("mirror {mirror}: {error}"))))
-            }
-            Event::Keys(set) => {
-                let text = format!("key set {} counts from now on: {}", set.number, names(set));
-                self.line(&format!("{} {}", self.paint("36", "⚿"), visible(&text)));
-            }
-            Event::News { source, manifest } => {
-                let text = format!("release {} of {} from {source}", manifest.serial, manifest.site);
-                self.news(&format!("{} {}", self.paint("36", "↓"), visible(&text)));
-            }
             Event::Planned(item, change) => self.collect(item, change),
             Event::Changed(item, change) => self.change("✓", "32", item, change),
-            Event::Unlabelled(error) | Event::NotReported(error) | Event::Exposed(error) => {
-                let text = format!("{error}; {}", error.advice().unwrap_or_default());
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
+            Event::Keys(_) => self.line(&signed("36", "⚿")),
+            Event::News(..) => self.news(&signed("36", "↓")),
+            Event::RolloutWaiting(_) => self.line(&signed("36", "…")),
+            Event::SlotTaken { item, .. } => {
+                self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &message)));
             }
-            Event::SlotTaken { item, slot, by } => {
-                let text = format!("waits for the slot {slot}: {}", visible(&by.to_string()));
-                self.news(&format!("{} {}  {}", self.paint("2", "…"), named(item), self.paint("2", &text)));
+            Event::SlotUnknown { item, .. } | Event::SlotNotReturned { item, .. } => {
+                self.line(&format!("{} {}  {message}", self.paint("33", "!"), named(item)));
             }
-            Event::SlotUnknown { item, slot, why } => {
-                let text = format!("goes on without the slot {slot}, since etcd is down: {why}");
-                self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
-            }
-            Event::SlotNotReturned { item, slot, why } => {
-                let text = format!("the slot {slot} could not be given back, and ends by itself: {why}");
-                self.line(&format!("{} {}  {}", self.paint("33", "!"), named(item), visible(&text)));
-            }
-            Event::Waiting(item) => {
-                self.news(&format!("{} {}  waiting", self.paint("2", "…"), named(item)));
-            }
+            Event::Waiting(item) => self.news(&format!("{} {}  waiting", self.paint("2", "…"), named(item))),
             Event::Passing(item) => self.news(&format!("{} {}", self.paint("32", "♥"), named(item))),
             Event::Download { name, done, total } => self.progress(name, *done, *total),
-            Event::Saved { path } => {
-                let text = format!("{} was edited by hand: saved, see `kpull history --edits`", one_line(path));
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
+            Event::StaysOn(_) => {
+                self.line(&signed("33", "!"));
+                self.hint("`kpull apply --retry` applies it anyway");
             }
-            Event::Lost { id, error } => {
-                let id = one_line(id);
-                let text = format!("{id}: can't be restored: {error}; `kpull disown {id}` leaves it as it is");
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&complete(&text))));
-            }
-            Event::Overruled { id, error } => {
-                let text = format!("{}: {error}; {}", one_line(id), error.advice().unwrap_or_default());
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
-            }
-            Event::RolloutWaiting { why } => {
-                self.line(&format!("{} {}", self.paint("36", "…"), visible(&format!("waits for its turn with {why}"))));
-            }
-            Event::LockNotReturned { why } => {
-                let text = format!("the lock could not be given back, which the next run tries again: {why}");
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&text)));
-            }
-            Event::StaysOn { hold } => {
-                self.line(&format!("{} {}", self.paint("33", "!"), visible(&held_back(hold))));
-                self.hint("`kpull apply --retry` takes it all the same");
-            }
-            Event::RolledBack { hold } => {
-                let text = format!("release {} is not good for this host: back to release {}", hold.not, hold.serial);
-                self.line(&format!("{} {}", self.paint("31", "↶"), visible(&text)));
+            Event::RolledBack(hold) => {
+                self.line(&signed("31", "↶"));
                 self.line(&format!("  {}", self.paint("2", &hold.why)));
             }
+            Event::Passed(..)
+            | Event::PassedMirror(..)
+            | Event::Unlabelled(_)
+            | Event::NotReported(_)
+            | Event::Exposed(_)
+            | Event::Saved(_)
+            | Event::Lost(..)
+            | Event::Overruled(..)
+            | Event::LockNotReturned(_) => self.line(&signed("33", "!")),
             Event::Ended(summary) if summary.changed.is_empty() => {}
-            Event::Ended(_) => self.hint("`kpull verify` asks every probe; `kpull rollback` goes back"),
+            Event::Ended(_) => self.hint("`kpull verify` runs every probe; `kpull rollback` goes back"),
             Event::Done(summary) => {
                 self.show();
                 self.summary(summary);

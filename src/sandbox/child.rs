@@ -1,4 +1,4 @@
-//! The child's side: it confines itself, then does what it is asked until the parent is gone.
+//! The child's side: it confines itself, then answers requests until the parent ends.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,11 +16,11 @@ use crate::host::web::{self, Ask as _};
 use crate::net::{self, Client, Conditions, Download, Kind};
 use crate::source::{self, Poll, Source};
 
-/// The directory that this process was started in. Its own path can lead through directories that are closed to us, and
-/// libraries that make paths absolute would use that.
+/// The directory that this process was started in. Its own path can lead through directories that this process can't enter, and
+/// libraries that make paths absolute would use it.
 const HERE: &str = "/proc/self/cwd";
 
-/// What this process is there for.
+/// The job of this process.
 enum Work {
     Source { source: Box<dyn Source>, tree: Option<Box<dyn Tree>> },
     Web(Client),
@@ -29,14 +29,14 @@ enum Work {
 /// Runs this process as the child of another kpull, which talks to it over standard input and output.
 pub fn main() -> Exit {
     launch::close_inherited();
-    // what it starts, ssh for one, asks nobody at a terminal; and it ends with what it started
+    // its own children, such as ssh, prompt at no terminal, and end with it
     if launch::leave_terminal().is_err() {
         return Exit::Failed;
     }
     keep_private();
     let io = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
     let (Ok(from), Ok(to)) = io else { return Exit::Failed };
-    // nobody is left to tell when the parent is gone
+    // an error can't be reported once the parent has ended
     serve(&mut File::from(from), &mut File::from(to)).map_or(Exit::Failed, |()| Exit::Done)
 }
 
@@ -62,7 +62,7 @@ fn serve(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Confines this process; everything that starts a thread comes after that.
+/// Confines this process before anything starts a thread.
 fn set_up(setup: Setup) -> Result<(Work, Confined)> {
     let confined = match &setup.confinement {
         Some(confinement) => confine(confinement)?,
@@ -83,11 +83,11 @@ fn set_up(setup: Setup) -> Result<(Work, Confined)> {
 impl Work {
     fn answer(&mut self, request: Request) -> Result<(Answer, Option<Box<dyn Read>>)> {
         match (self, request) {
-            (Self::Source { source, tree }, Request::Poll { mark }) => match source.poll(mark.as_deref())? {
+            (Self::Source { source, tree }, Request::Poll { cursor }) => match source.poll(cursor.as_deref())? {
                 Poll::Unchanged => Ok((Answer::Unchanged, None)),
-                Poll::News(news, mark) => {
+                Poll::News(news, cursor) => {
                     *tree = Some(news);
-                    Ok((Answer::News { mark }, None))
+                    Ok((Answer::News { cursor }, None))
                 }
             },
             (Self::Source { tree: Some(tree), .. }, Request::Read { path, max }) => Ok(whole(tree.read(&path, max)?)),
@@ -123,7 +123,7 @@ impl Work {
                 web::Here.connect(&target, limit).map_err(|what| Error::new(code::SANDBOX, what))?;
                 Ok((Answer::Nothing, None))
             }
-            _ => Err(Error::new(code::SANDBOX, "a process was asked for what it is not there for")),
+            _ => Err(Error::new(code::SANDBOX, "a process got a request that its job does not include")),
         }
     }
 }
@@ -138,7 +138,7 @@ fn whole(bytes: Option<Vec<u8>>) -> (Answer, Option<Box<dyn Read>>) {
     }
 }
 
-/// Sends a body, and how it broke off if it did.
+/// Sends a body, or the failure that cut it off.
 fn send(to: &mut impl Write, mut body: Box<dyn Read>) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {

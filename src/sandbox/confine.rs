@@ -1,4 +1,4 @@
-//! Giving up every right that talking to the network doesn't need, for good.
+//! Gives up every right that talking to the network doesn't need, irrevocably.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::filter;
 use crate::error::{Context, Error, Result, code};
 use crate::read;
 
-/// The newest rules of Landlock that are asked for; a kernel with fewer enforces what it has.
+/// The newest version of Landlock that is requested; an older kernel enforces what it has.
 const LANDLOCK: ABI = ABI::V6;
 
 /// The largest file, in bytes: a pack, with room to spare.
@@ -30,11 +30,11 @@ const FILE_MAX: u64 = 512 << 20;
 const MEMORY_MAX: u64 = 2 << 30;
 /// Open files.
 const FILES_MAX: u64 = 256;
-/// Requests to a file descriptor (`asm-generic/ioctls.h`); C libraries disagree about their type.
+/// Requests of `ioctl` (`asm-generic/ioctls.h`); C libraries disagree about their type.
 const DO_NOT_BLOCK: u64 = 0x5421;
 const CLOSE_ON_EXEC: u64 = 0x5451;
 
-/// What may be read: how names are resolved, and whom the system trusts.
+/// What may be read: the files of name resolution, and the system's certificate authorities.
 const READABLE: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -52,31 +52,31 @@ const READABLE: &[&str] = &[
     "/usr/share/pki",
     "/var/lib/ca-certificates",
 ];
-/// Variables that name more of that.
+/// Variables that name more certificate authorities.
 const READABLE_VARIABLES: &[&str] = &["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What a process has to become.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Confinement {
-    /// User and group to become; `None` to stay who we are, as somebody who isn't root.
+    /// User and group to become; `None` for a process that isn't root.
     pub user: Option<(u32, u32)>,
-    /// Directories that it may write in.
+    /// Directories that it may write to.
     pub writable: Vec<PathBuf>,
 }
 
-/// How far a process is confined.
+/// The confinement that a process has reached.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Confined {
-    /// Whether the kernel keeps it from other files (Landlock, Linux 5.13).
+    /// Whether the kernel denies it other files (Landlock, Linux 5.13).
     pub files: bool,
 }
 
-/// Confines this process as `confinement` says, for good: it becomes another user, gains nothing by starting a program
-/// (and may start none), reads what [`READABLE`] names, writes below the directories that are given, and can ask the kernel
-/// for little more than sockets of TCP and UDP, memory and threads. Has to come before the first thread. A kernel without
-/// Landlock does the rest of it; everything else that can't be done is an error.
+/// Confines this process irrevocably: it becomes another user, gains no rights by starting a program
+/// (and may start none), reads only what [`READABLE`] names, writes only below the given directories, and may use few system
+/// calls beyond sockets of TCP and UDP, memory and threads. Call it before the first thread starts. A kernel without
+/// Landlock does the rest; any other failure is an error.
 pub fn confine(confinement: &Confinement) -> Result<Confined> {
-    // what can be read only now
+    // needs files that can't be read later
     let ruleset = ruleset(confinement)?;
     // in this order: the last one allows no further filter
     let filters = [deadly(), unknown(), allowed()].into_iter().collect::<Result<Vec<_>, _>>();
@@ -87,7 +87,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     }
     end_with_parent()?;
     nix::sys::prctl::set_no_new_privs().context(code::SANDBOX, || "can't give up the way to more rights".to_owned())?;
-    // no other process of the same user looks into this one
+    // no other process of the same user may read this one
     nix::sys::prctl::set_dumpable(false).context(code::SANDBOX, || "can't hide from debuggers".to_owned())?;
     for (resource, limit) in [
         (Resource::RLIMIT_CORE, 0),
@@ -95,7 +95,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
         (Resource::RLIMIT_AS, MEMORY_MAX),
         (Resource::RLIMIT_NOFILE, FILES_MAX),
     ] {
-        // RLIMIT_NPROC counts what others of the same user run: the filter's word on processes is enough
+        // not RLIMIT_NPROC, which counts other processes of the same user: the filter forbids new processes
         setrlimit(resource, limit, limit).context(code::SANDBOX, || "can't set limits".to_owned())?;
     }
     let status = ruleset
@@ -111,7 +111,7 @@ pub fn confine(confinement: &Confinement) -> Result<Confined> {
     Ok(Confined { files: matches!(status.landlock, LandlockStatus::Available { .. }) })
 }
 
-/// Makes the kernel end this process when its parent is gone. Becoming another user undoes it.
+/// Makes the kernel end this process when its parent ends. A change of user resets that.
 pub(super) fn end_with_parent() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .context(code::SANDBOX, || "can't tie a process to its parent".to_owned())
@@ -123,7 +123,7 @@ pub fn has_landlock() -> bool {
     required.handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
 }
 
-/// Becomes another user without any group but `gid`, and makes sure that there is no way back.
+/// Becomes another user with the one group `gid`, and checks that this can't be undone.
 fn become_user(uid: Uid, gid: Gid) -> Result<()> {
     let what = || format!("can't become the user {uid}");
     setgroups(&[]).context(code::SANDBOX, what)?;
@@ -141,7 +141,7 @@ fn become_user(uid: Uid, gid: Gid) -> Result<()> {
     Ok(())
 }
 
-/// What is asked of Landlock.
+/// The rules for Landlock.
 fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
     let build = || {
         let mut ruleset = Ruleset::default()
@@ -164,7 +164,7 @@ fn ruleset(confinement: &Confinement) -> Result<landlock::RulesetCreated> {
     build().map_err(|why| Error::new(code::SANDBOX, "can't make rules for files").because(why))
 }
 
-/// Allows `access` to what is at `path` now; nothing when nothing is there.
+/// Allows `access` to what is at `path` now, if anything is.
 fn allow(
     ruleset: landlock::RulesetCreated,
     path: &Path,
@@ -175,7 +175,7 @@ fn allow(
     ruleset.add_rule(PathBeneath::new(fd, access))
 }
 
-/// Calls that talking to the network, keeping a cache, memory and threads need. Every other one is answered with EPERM.
+/// The calls for the network, a cache, memory and threads. Every other call fails with EPERM.
 fn allowed() -> Result<BpfProgram, BackendError> {
     use libc::*;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [
@@ -295,7 +295,7 @@ fn allowed() -> Result<BpfProgram, BackendError> {
     // threads, no processes
     let thread = number(CLONE_THREAD);
     rules.insert(SYS_clone, vec![SeccompRule::new(vec![dword(0, SeccompCmpOp::MaskedEq(thread), thread)?])?]);
-    // memory that is written is never executed
+    // writable memory is never executable
     let executable = SeccompCmpOp::MaskedEq(number(PROT_EXEC));
     for call in [SYS_mmap, SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![dword(2, executable.clone(), 0)?])?]);
@@ -304,21 +304,21 @@ fn allowed() -> Result<BpfProgram, BackendError> {
     rules.insert(SYS_prctl, vec![name(PR_SET_NAME)?, name(PR_GET_NAME)?]);
     let request = |number: u64| SeccompRule::new(vec![dword(1, SeccompCmpOp::Eq, number)?]);
     rules.insert(SYS_ioctl, vec![request(DO_NOT_BLOCK)?, request(CLOSE_ON_EXEC)?]);
-    // limits are asked for, of this process, and not set
+    // limits of this process are read, and not set
     let own = dword(0, SeccompCmpOp::Eq, 0)?;
     let unset = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
     rules.insert(SYS_prlimit64, vec![SeccompRule::new(vec![own, unset])?]);
     filter(rules, SeccompAction::Errno(EPERM.cast_unsigned()), SeccompAction::Allow)
 }
 
-/// A call that is answered as by a kernel that doesn't have it: glibc then starts threads in the older way, whose flags a
-/// filter can look at. [`allowed`] lets it pass, so that this answer is the one that counts.
+/// A call that fails as on a kernel that doesn't have it: glibc then starts threads in the older way, whose flags a
+/// filter can check. [`allowed`] lets it pass, so that this answer counts.
 fn unknown() -> Result<BpfProgram, BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))
 }
 
-/// Calls that only somebody who has taken the process over makes: it ends at once.
+/// Calls that only an attacker in the process makes: it is killed at once.
 fn deadly() -> Result<BpfProgram, BackendError> {
     use libc::*;
     let calls = [
@@ -364,7 +364,7 @@ fn filter(
     SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// Calls that not every architecture has, which is what older ones have besides, or by another name.
+/// Calls that not every architecture has: older ones have them in addition, or by another name.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[i64] = &[
     libc::SYS_open,

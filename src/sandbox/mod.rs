@@ -1,9 +1,9 @@
-//! The process that talks to the network: it has no rights, and is believed no more than the network is.
+//! The process that talks to the network: it has no rights, and is trusted no more than the network.
 //!
-//! Name resolution, TLS, HTTP, git's packs and what unpacks them are far more code than the rest of this program, and all
-//! of it reads what strangers send. It runs in a child process, `kpull fetch-worker`, of which the parent asks for the
-//! present state and for single files. A mistake in that code is then a mistake in a process that is nobody, sees next to
-//! no files, can start no program, and hands out bytes that the parent checks as it always does: signatures, digests,
+//! Name resolution, TLS, HTTP, git's packs and their unpacking are far more code than the rest of this program, and all
+//! of it reads what strangers send. It runs in a child process, `kpull fetch-worker`, which the parent asks for the
+//! current state and for single files. A mistake in that code is then a mistake in a process that runs as nobody, sees hardly
+//! any files, can start no program, and returns bytes that the parent checks like any others: signatures, digests,
 //! sizes.
 //!
 //! ```text
@@ -13,12 +13,14 @@
 //!   verifies                               ◀──   answers (`wire`): as hostile as the network
 //! ```
 
+mod cache;
 mod child;
 mod confine;
 mod filter;
 mod need;
 mod parent;
 mod wire;
+mod worker;
 
 pub use child::main;
 pub use confine::{Confined, Confinement, confine, has_landlock};

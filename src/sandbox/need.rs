@@ -1,32 +1,33 @@
-//! What a host can require of the sandbox, beyond what every kernel has.
+//! What a host can require of the sandbox, beyond what every kernel supports.
+
+use std::fmt;
 
 use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::confine::has_landlock;
-use super::parent::user;
+use super::worker::user;
 use crate::error::{Error, Result, code};
 
 /// A part of the sandbox that not every host has.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Need {
-    /// Landlock, which keeps the process from all files but a few (Linux 5.13).
+    /// Landlock, which denies the process all files but a few (Linux 5.13).
     Landlock,
     /// A user other than root, where kpull is root.
     User,
 }
 
-impl Need {
+impl fmt::Display for Need {
     /// Its name in `kpull.toml`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Landlock => "landlock",
-            Self::User => "user",
-        }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
+}
 
+impl Need {
     /// What the process that talks to the network can do on a host without it.
     pub fn consequence(self) -> &'static str {
         match self {
@@ -47,9 +48,8 @@ impl Need {
         }
     }
 
-    /// That this host does not have what its configuration requires.
+    /// The error of a host that does not have what its configuration requires.
     fn unmet(self) -> Error {
-        let name = self.name();
         let help = match self {
             Self::Landlock => {
                 "boot Linux 5.13 or later with Landlock enabled (`landlock` is listed in /sys/kernel/security/lsm)"
@@ -58,11 +58,11 @@ impl Need {
         };
         Error::new(
             code::SANDBOX,
-            format!("nothing is fetched: `require` under [sandbox] in kpull.toml names \"{name}\""),
+            format!("nothing is fetched: `require` under [sandbox] in kpull.toml names \"{self}\""),
         )
         .because(self.cause())
         .help(format!(
-            "{help}, or remove \"{name}\" from `require`; without it, the process that talks to the network {}",
+            "{help}, or remove \"{self}\" from `require`; without it, the process that talks to the network {}",
             self.consequence()
         ))
     }

@@ -1,4 +1,4 @@
-//! What parent and child say to each other: frames of a known kind and a bounded length. Both sides check every one.
+//! The protocol between parent and child: frames of a known kind and a bounded length. Both sides check every one.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::source;
 
 /// The most bytes of a body in one frame.
 pub(super) const CHUNK: usize = 64 << 10;
-/// The most bytes of a mark: it is kept and sent back.
-pub(super) const MARK_MAX: usize = 4 << 10;
-/// The most characters of a failure's words that are shown.
-const WORDS_MAX: usize = 2000;
+/// The most bytes of a cursor, which is kept and sent back.
+pub(super) const CURSOR_MAX: usize = 4 << 10;
+/// The most characters of a failure's texts.
+const TEXT_MAX: usize = 2000;
 
-/// What a frame has in it.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// [`Setup`], once, and then [`Request`]s, all from the parent, which takes none.
+    /// [`Setup`], once, and then [`Request`]s, only from the parent.
     Request,
     /// An [`Answer`].
     Answer,
-    /// Bytes of a body; none at all end it. A [`Tag::Answer`] in its place is the failure that broke it off.
+    /// Bytes of a body; an empty frame ends it. A [`Tag::Answer`] in its place is the failure that cut it off.
     Body,
 }
 
@@ -40,7 +40,7 @@ impl Tag {
         }
     }
 
-    /// The most bytes that such a frame may have.
+    /// The most bytes of such a frame.
     fn limit(self) -> usize {
         match self {
             Self::Request => 16 << 20,
@@ -50,40 +50,40 @@ impl Tag {
     }
 }
 
-/// What the child is for, and all that it needs from root.
+/// The child's job, and all that it needs from root.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Setup {
     pub job: Job,
     pub net: LoadedOptions,
-    /// What it has to give up; nothing for ssh, which needs root's keys and its own programs.
+    /// Its confinement; none for ssh, which needs root's keys and programs of its own.
     pub confinement: Option<Confinement>,
 }
 
-/// What a child does.
+/// The job of a child.
 #[derive(Deserialize, Serialize)]
 pub(super) enum Job {
-    /// Asks a source; its cache is the directory that the child was started in.
+    /// Polls a source, whose cache is the directory that the child was started in.
     Source(Box<source::Config>),
-    /// Asks web servers what it is told to.
+    /// Sends requests to web servers.
     Web,
 }
 
-/// What the parent asks for.
+/// A request of the parent.
 #[derive(Deserialize, Serialize)]
 pub(super) enum Request {
     /// [`source::Source::poll`].
-    Poll { mark: Option<String> },
+    Poll { cursor: Option<String> },
     /// [`source::Tree::read`] of the last news.
     Read { path: String, max: u64 },
     /// [`source::Tree::list`] of the last news.
     List,
     /// A download, see [`crate::net::Get`].
     Get { url: String, from: Option<u64>, state: Option<String> },
-    /// A small file that is handed out at an address, by its end in so long at most.
+    /// A small file at an address, complete within this time.
     Fetch { url: String, max: u64, within: Duration },
-    /// A POST of JSON, answered by nothing.
+    /// A POST of JSON, without an answer.
     Post { url: String, body: String },
-    /// A PUT, answered by nothing.
+    /// A PUT, without an answer.
     Put { url: String, body: String },
     /// See [`crate::host::web::Ask::ask`].
     Ask(Box<web::Question>),
@@ -91,16 +91,16 @@ pub(super) enum Request {
     Connect { target: String, limit: Duration },
 }
 
-/// What the child answers.
+/// An answer of the child.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(super) enum Answer {
     /// It is confined, and has not read anything from the network yet.
     Ready(Confined),
     Unchanged,
     News {
-        mark: String,
+        cursor: String,
     },
-    /// There is no such file, or the source can't tell.
+    /// There is no such file, or the source doesn't know.
     Nothing,
     /// A body follows.
     Body {
@@ -137,14 +137,10 @@ impl From<&Error> for Fault {
 }
 
 impl From<Fault> for Error {
-    /// Whatever the child wrote: one line, not too long, and nothing that a terminal would obey.
+    /// Whatever the child wrote becomes one line, not too long, without control characters.
     fn from(fault: Fault) -> Self {
-        let error = Error::new(code::SANDBOX, short(&fault.what));
+        let error = Error::new(code::find(&fault.code).unwrap_or(code::SANDBOX), short(&fault.what));
         let error = if fault.refused { error.exit(Exit::Refused) } else { error };
-        let error = match code::find(&fault.code) {
-            Some(code) => error.with_code(code),
-            None => error,
-        };
         match fault.help {
             Some(help) => error.help(short(&help)),
             None => error,
@@ -152,9 +148,9 @@ impl From<Fault> for Error {
     }
 }
 
-/// One line, and no more of it than anybody reads.
+/// The text on one line, and not too long.
 pub(super) fn short(text: &str) -> String {
-    text.chars().take(WORDS_MAX).map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
+    text.chars().take(TEXT_MAX).map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }
 
 pub(super) fn write(to: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result<()> {
@@ -165,8 +161,8 @@ pub(super) fn write(to: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result
     to.flush()
 }
 
-/// Reads a frame of one of the kinds in `expected`. Not a byte of a frame that has another kind, or is longer than its
-/// kind may be, is read.
+/// Reads a frame of one of the kinds in `expected`. Of a frame of another kind, or that is too long, it reads no
+/// byte of the payload.
 pub(super) fn read(from: &mut impl Read, expected: &[Tag]) -> io::Result<(Tag, Zeroizing<Vec<u8>>)> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
@@ -191,7 +187,7 @@ pub(super) fn read_json<T: DeserializeOwned>(from: &mut impl Read, tag: Tag) -> 
 }
 
 pub(super) fn parse<T: DeserializeOwned>(payload: &[u8]) -> io::Result<T> {
-    // its own words would repeat what it has read
+    // serde's own message would quote the input
     serde_json::from_slice(payload).map_err(|_| wrong("a message can't be understood"))
 }
 
@@ -266,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_failure_are_one_short_line_that_a_terminal_does_not_obey() {
+    fn the_text_of_a_failure_is_one_short_line_without_control_characters() {
         let what = format!("bad\u{1b}[2J\nmaster1: nothing to do{}", "!".repeat(100_000));
         let error =
             Error::from(Fault { what, help: Some("a\nb\u{202e}".into()), code: "no such".into(), refused: true });
         let text = error.to_string();
         assert!(text.starts_with("bad\\u{1b}[2J master1: nothing to do!!"), "{text}");
-        assert!(text.len() < 2 * WORDS_MAX && !text.contains('\n'));
+        assert!(text.len() < 2 * TEXT_MAX && !text.contains('\n'));
         assert_eq!((error.advice(), error.exit_code()), (Some("a b\\u{202e}"), Exit::Refused));
     }
 

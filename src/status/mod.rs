@@ -1,4 +1,4 @@
-//! What hosts say of themselves.
+//! The status of hosts: signed records, and where they are read.
 
 mod record;
 pub mod vitals;

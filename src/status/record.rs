@@ -1,7 +1,8 @@
-//! What hosts tell of themselves: a record each, signed with the host's own SSH key, in a directory or in etcd. Whoever has the site can
-//! read them all, and knows from it whose key each has to be signed with. No server of ours is needed.
+//! Status records: one for each host, signed with the host's own SSH key, in a directory, on a web server or in etcd. The site has the
+//! key that each record must be signed with. No server of kpull's own is needed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,23 +28,23 @@ use crate::trust::Purpose;
 
 /// The version of the record's fields.
 pub const VERSION: u32 = 1;
-/// Between the record and its signature.
+/// What separates the record from its signature.
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
-/// More than any record has.
+/// The most bytes of a record with its signature.
 const MOST: u64 = 64 * 1024;
-/// The most characters of an error that a record has: it is to stay small.
+/// The most characters of a text in a record, which is to stay small.
 const TEXT: usize = 300;
-/// The most certificates, probes and artifacts that it has.
+/// The most certificates, probes and artifacts in a record.
 const ENTRIES: [usize; 3] = [3, 5, 12];
-/// After how many times that a host did not speak it counts as silent.
+/// After how many missed records a host counts as silent.
 const MISSED: i32 = 3;
-/// How long a host has that was just started, or whose run takes long.
+/// Additional time for a host that was just started, or whose run takes long.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// How far ahead of this clock another host's may be.
+/// How far ahead of this clock another host's clock may be.
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);
 
 /// The `[status]` that resources write into the configuration at a path of the host, if one of them writes that file or a part of
-/// it; `Some(None)` when they write the whole file, and there is none in it.
+/// it; `Some(None)` when they write the whole file without one.
 pub fn written(items: &[Item], path: &Path) -> Option<Option<Status>> {
     #[derive(Deserialize)]
     struct Part {
@@ -66,26 +67,26 @@ pub fn written(items: &[Item], path: &Path) -> Option<Option<Status>> {
     is_whole.then_some(None)
 }
 
-/// How a host is.
+/// The status of a host.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Record {
-    /// Of this form.
+    /// The version of the format.
     pub version: u32,
     /// The site's name.
     pub site: String,
     /// The host's name in the site.
     pub host: String,
-    /// When it said so.
+    /// When it was written.
     pub time: Timestamp,
-    /// In how many seconds it speaks again, at the latest.
+    /// After how many seconds the host writes again, at the latest.
     pub every: u64,
     /// The version of kpull.
     pub program: String,
-    /// The serial of the release that it is on; `None` before the first.
+    /// The serial of the host's release; `None` before the first.
     pub release: Option<u64>,
-    /// The serial of the newest release that it has seen, and taken unless it waits.
+    /// The serial of the newest release that it has seen, and applied unless it waits.
     pub seen: Option<u64>,
-    /// The number of the key set by which it has `release`: a later set can take serials back.
+    /// The number of the key set that verified `release`: a later set can withdraw serials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<u64>,
     /// The number of the key set that the release with the serial `seen` was signed by.
@@ -93,48 +94,48 @@ pub struct Record {
     pub seen_keys: Option<u64>,
     /// The number of its generation.
     pub generation: Option<u64>,
-    /// Whether every unit and probe was well then.
+    /// Whether every unit and probe was healthy then.
     pub good: bool,
-    /// The release that was not good for it, and why, while it stays with an earlier one.
+    /// The release that the host failed with, and why, while it stays on an earlier one.
     pub bad: Option<(u64, String)>,
-    /// How the last run ended: its exit code.
+    /// The exit code of the last run.
     pub exit: u8,
-    /// What was wrong then.
+    /// Its error.
     pub error: Option<String>,
-    /// Whether the host is to blame for that, and no release.
+    /// Whether the host is to blame for the error, and no release.
     #[serde(default)]
     pub of_host: bool,
-    /// How many resources are left alone for a while.
+    /// How many resources are paused.
     pub held: usize,
-    /// Since when it has been well on its release, from run to run; `None` when it is not.
+    /// Since when the host has been healthy on its release, from run to run; `None` when it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why it has not taken the newest release yet, when it is not its turn.
+    /// Why the host doesn't apply the newest release yet, when others go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
-    /// When what had moved away from its release was mended last, and how many resources that were.
+    /// When drift was last corrected, and of how many resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<(Timestamp, usize)>,
-    /// How many probes passed when they were waited for last.
+    /// How many probes passed when they last ran.
     #[serde(default)]
     pub passing: usize,
-    /// Those that did not.
+    /// Those that failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<String>,
-    /// The certificates that end first, and from when on each has to be renewed.
+    /// The certificates that expire first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<(String, Ending)>,
-    /// The versions of what is installed of pinned artifacts, by name.
+    /// The versions of installed artifacts, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub artifacts: BTreeMap<String, String>,
 }
 
-/// Where the record of a host is, in etcd.
+/// The key in etcd of a host's record.
 pub fn key(host: &str) -> String {
     format!("/kpull/status/{host}")
 }
 
-/// What the record of a host is called, in a directory.
+/// The file name of a host's record.
 pub fn file(host: &str) -> String {
     format!("{host}.status")
 }
@@ -143,15 +144,14 @@ pub fn file(host: &str) -> String {
 pub enum RecordSource {
     /// In a directory.
     Dir(PathBuf),
-    /// From a web server that hands such a directory out: what all addresses begin with.
+    /// On a web server that serves such a directory: the start of every address.
     Web(Box<sandbox::Web>, String),
     /// In etcd.
     Etcd(Rc<Client>),
 }
 
 impl RecordSource {
-    /// Where the records of hosts with this `[status]` are.
-    /// `required` is what the sandbox must not lack.
+    /// The source for hosts with this `[status]`. `required` is what the sandbox must not lack.
     pub fn of(config: &Status, host: &Host, required: &[Need]) -> Result<Self> {
         match (config.cluster()?, &config.http, &config.dir) {
             (Some(cluster), ..) => Ok(Self::Etcd(host.etcd(&cluster)?)),
@@ -160,7 +160,7 @@ impl RecordSource {
         }
     }
 
-    /// A directory that a web server hands out, which a process without rights asks. `required` is what the sandbox must not lack.
+    /// A directory that a web server serves; a process without rights reads it. `required` is what the sandbox must not lack.
     pub fn on_web(url: &str, options: &net::Options, required: &[Need]) -> Self {
         Self::Web(Box::new(sandbox::Web::new(options.clone(), required)), url.trim_end_matches('/').to_owned())
     }
@@ -173,8 +173,8 @@ impl RecordSource {
         }
     }
 
-    /// What is there of a host of a site that has these keys: its record, or why it is none; `None` when it has not said anything
-    /// yet. An error when it can't be read, not before `until` for one.
+    /// The record of a host of a site that has these keys, or why it is refused; `None` when the host has not written any
+    /// yet. An error when the source can't be read, or not before `until`.
     pub fn record(
         &self,
         site: &str,
@@ -184,7 +184,7 @@ impl RecordSource {
     ) -> Result<Option<Result<Record, String>>> {
         if until <= Instant::now() {
             return Err(Error::new(code::FLEET, format!("the record of {host} was not read: there was no time left"))
-                .help("the place of the records is slow: look there; `kpull fleet --within SECONDS` gives it longer"));
+                .help("the source of the records is slow: check it; `kpull fleet --within SECONDS` allows more time"));
         }
         Ok(self.read(host, until)?.map(|found| verify(&found?, site, host, keys)))
     }
@@ -218,51 +218,40 @@ impl RecordSource {
     }
 }
 
-/// What is known of a host of the fleet.
+/// The state of a host of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostState {
     /// It has the newest release, and is healthy.
     Healthy,
-    /// It will be on the newest release soon.
+    /// It doesn't have the newest release yet.
     Behind,
-    /// A unit or probe has failed, or a certificate has expired.
+    /// A unit or probe is unhealthy, or a certificate has expired.
     Unhealthy,
-    /// A release has failed on it, and it stays on an earlier one.
+    /// It failed with a release, and stays on an earlier one.
     RolledBack,
-    /// Its last run has failed.
+    /// Its last run failed.
     Failed,
-    /// It has not spoken for long.
+    /// It has not written a record for long.
     Silent,
-    /// What is there is not signed with a key of this host, is of another one, or can't be true.
+    /// Its record is not signed with its key, belongs to another host, or can't be true.
     Forged,
-    /// What is there could not be read now.
+    /// Its record could not be read now.
     Unread,
-    /// It has never spoken.
+    /// It has never written a record.
     Unknown,
 }
 
-impl HostState {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Behind => "behind",
-            Self::Unhealthy => "unhealthy",
-            Self::RolledBack => "rolled-back",
-            Self::Failed => "failed",
-            Self::Silent => "silent",
-            Self::Forged => "forged",
-            Self::Unread => "unread",
-            Self::Unknown => "unknown",
-        }
+impl fmt::Display for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
-/// Reads what a host has signed; why not, when it is nothing of that host.
+/// Verifies a host's record; the error says why it is refused.
 fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Record, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
-    // the last one: what the host quotes in its record may have any words in it
+    // the last one: texts that the host quotes in its record may have that line too
     let (signed, _) = text.rsplit_once(BEGIN).ok_or("it is not signed")?;
     let signature = text.strip_prefix(signed).unwrap_or_default();
     let signature = SshSig::from_pem(signature).map_err(|why| format!("its signature can't be read: {why}"))?;
@@ -280,13 +269,13 @@ fn verify(bytes: &[u8], site: &str, host: &str, keys: &[Recipient]) -> Result<Re
     Ok(record.short())
 }
 
-/// What one host says, as far as it may be repeated.
+/// A text of another host, no longer than it may be repeated.
 fn cut(text: &str) -> String {
     text.chars().take(TEXT).collect()
 }
 
 impl Record {
-    /// With no text longer than a host writes it: what one host says stands in the records of those that wait for it.
+    /// Shortens every text to what a host may write: the records of the hosts that wait for this one quote it.
     pub fn short(mut self) -> Self {
         let [most_certificates, most_probes, most_artifacts] = ENTRIES;
         let artifacts = self.artifacts.into_iter().take(most_artifacts);
@@ -302,7 +291,7 @@ impl Record {
         self
     }
 
-    /// Finds a number or a time that no working host says: what others sign of themselves is calculated with here.
+    /// Refuses a number or a time that no working host writes, because they are calculated with.
     fn check(&self, now: Timestamp) -> Result<(), String> {
         let (count, serial) = (u64::from(u32::MAX), i64::MAX.unsigned_abs());
         let numbers = [
@@ -324,19 +313,19 @@ impl Record {
         Ok(())
     }
 
-    /// The number of the key set that the release with the serial `seen` was signed by, as far as the host says that: older ones say
-    /// only which set they have applied a release by.
+    /// The number of the key set that signed the release with the serial `seen`. The records of older versions have only the set of
+    /// the release that the host has.
     pub fn keys_of_seen(&self) -> u64 {
         self.seen_keys.or(self.keys).unwrap_or(0)
     }
 
-    /// Whether the host has not spoken for long.
+    /// Whether the host has not written for long.
     pub fn is_silent(&self, now: Timestamp) -> bool {
         let every = Duration::from_secs(self.every).min(LONGEST_DURATION).try_into().unwrap_or(SignedDuration::MAX);
         now.duration_since(self.time) > every.saturating_mul(MISSED).saturating_add(PATIENCE)
     }
 
-    /// What that means at a time, when `newest` is the newest release.
+    /// The state of the host, when `newest` is the newest release.
     pub fn state(&self, newest: u64, now: Timestamp) -> HostState {
         match self {
             _ if self.is_silent(now) => HostState::Silent,
@@ -349,13 +338,13 @@ impl Record {
         }
     }
 
-    /// What is not well whatever the last run came to.
+    /// What is unhealthy whatever the result of the last run.
     fn troubles(&self, now: Timestamp) -> impl Iterator<Item = String> {
         let probes = self.failing.iter().map(|name| failing(name));
         probes.chain(self.certificates.iter().filter_map(move |(name, ending)| ending.trouble(name, now)))
     }
 
-    /// What there is to say of it at a time.
+    /// What to show of it.
     pub fn says(&self, now: Timestamp) -> Vec<String> {
         let of_run = match (&self.bad, &self.error) {
             (Some((release, why)), _) => Some(format!("release {release} was not good: {why}")),
@@ -450,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn no_host_is_well_beside_a_failing_probe_an_expired_certificate_or_a_release_that_was_not_good() {
+    fn no_host_is_healthy_with_a_failing_probe_an_expired_certificate_or_a_bad_release() {
         let now = Timestamp::now();
         let hour = SignedDuration::from_hours(1);
         let ending = |end| vec![("etcd".to_owned(), Ending { renew: now - hour, end })];

@@ -1,5 +1,5 @@
-//! How the host was when it was last looked into: what metrics and its status tell, and no record of the engine's own says. A run that
-//! looks into nothing, since nothing was touched, leaves it as it is.
+//! The vitals of a host: what its metrics and its status need of the last full run. A run that the up-to-date check ends leaves them
+//! as they are.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use crate::store::Store;
 
 const FILE: &str = "vitals.json";
 
-/// How the host was when it was last looked into.
+/// The state of the host after the last full run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Vitals {
     /// The release that was applied.
     pub release: Option<Release>,
-    /// Resources of the host.
+    /// The number of resources.
     pub resources: usize,
     /// How many changes all runs have made.
     pub changed: u64,
-    /// How many of those were of what had moved away from a release that was applied before.
+    /// How many of those corrected drift from a release that was applied before.
     pub drifted: u64,
-    /// When a run has found such a thing last, and how many.
+    /// When a run last found drift, and how many resources had drifted.
     pub drift: Option<(Timestamp, usize)>,
-    /// Whether each probe that decides passed when it was last waited for, by id; without those that never were.
+    /// Whether each probe that decides passed when it last ran, by id; without those that never ran.
     pub probes: BTreeMap<String, bool>,
     /// The certificates on this host, by name.
     pub certificates: BTreeMap<String, Ending>,
@@ -33,57 +33,58 @@ pub struct Vitals {
     pub artifacts: BTreeMap<String, String>,
 }
 
-/// A release, as its signers say.
+/// A release, from its manifest.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Release {
     /// Its serial.
     pub serial: u64,
     /// When it was signed.
     pub created: Timestamp,
-    /// Until when it is good.
+    /// When it expires.
     pub expires: Timestamp,
 }
 
-/// How long a certificate lives.
+/// The dates of a certificate.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Ending {
-    /// From when on it has to be renewed.
+    /// When it is due for renewal.
     pub renew: Timestamp,
-    /// Until when it is good.
+    /// When it expires.
     pub end: Timestamp,
 }
 
 impl Ending {
-    /// That the certificate `name` is not good any more, if that is so at a time.
+    /// That the certificate `name` has expired, if it has.
     pub fn trouble(&self, name: &str, now: Timestamp) -> Option<String> {
         (self.end <= now).then(|| format!("the certificate {name} has expired"))
     }
 }
 
 /// A resource's id without its kind.
-pub fn bare<'a>(id: &'a str, kind: &str) -> &'a str {
+pub fn strip_kind<'a>(id: &'a str, kind: &str) -> &'a str {
     id.strip_prefix(kind).unwrap_or(id)
 }
 
-/// That a probe does not pass.
+/// That a probe fails.
 pub fn failing(name: &str) -> String {
     format!("the probe {name} does not pass")
 }
 
 impl Vitals {
-    /// What is not well at a time: probes that did not pass when they were waited for last, and certificates that have ended.
+    /// What is unhealthy: probes that failed when they last ran, and certificates that have expired.
     pub fn troubles(&self, now: Timestamp) -> Vec<String> {
-        let probes = self.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| failing(bare(id, "probe:")));
+        let probes =
+            self.probes.iter().filter(|(_, passed)| !**passed).map(|(id, _)| failing(strip_kind(id, "probe:")));
         let certificates = self.certificates.iter().filter_map(|(name, ending)| ending.trouble(name, now));
         probes.chain(certificates).collect()
     }
 
-    /// Writes down what is known now.
+    /// Writes the vitals.
     pub fn save(&self, store: &Store) -> Result<()> {
         store.write_quickly(FILE, self)
     }
 
-    /// What is known; nothing before the first apply.
+    /// Reads the vitals; empty before the first apply.
     pub fn load(store: &Store) -> Result<Self> {
         Ok(store.read(FILE)?.unwrap_or_default())
     }

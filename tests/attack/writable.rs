@@ -163,7 +163,7 @@ fn a_world_readable_secret_of_the_configuration_is_reported_in_each_run() {
     };
     let config = tree.at("etc/kpull/kpull.toml");
     let of =
-        |path: &Path, what: &str| format!("everybody on this host can read {}, which has {what} in it", path.display());
+        |path: &Path, what: &str| format!("every user of this host can read {}, which contains {what}", path.display());
     let both = [of(&tree.at("etc/kpull/../token"), "a secret"), of(&config, "the address of a hook")];
     assert_eq!(told("plan --json"), both);
     assert_eq!(told("apply --json"), both);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use kpull::report::Summary;
 
@@ -92,21 +91,7 @@ fn written() -> Vec<(Key, BTreeSet<String>)> {
             }
         }
     }
-    let summary = Summary {
-        command: "apply",
-        host: String::new(),
-        serial: None,
-        resources: 0,
-        changed: Vec::new(),
-        drifted: 0,
-        restarted: Vec::new(),
-        probes: 0,
-        uncompared: vec![String::new()],
-        up_to_date: false,
-        is_failed: false,
-        waits: Some(String::new()),
-        took: Duration::ZERO,
-    };
+    let summary = Summary { uncompared: vec![String::new()], waits: Some(String::new()), ..Summary::default() };
     let summary = serde_json::to_value(summary).unwrap();
     found.push((("done".to_owned(), None), summary.as_object().unwrap().keys().cloned().collect()));
     found

@@ -129,7 +129,7 @@ fn a_failing_release_is_rolled_back_to_the_last_good_one_and_all_can_be_undone()
     let bad = ROLE.replace("good\\n", "bad\\n").replace("8080/tcp", "9090/tcp");
     world.release(&bad);
     let told = host.run("kpull apply").fails(3);
-    assert!(told.contains("release 2 was not good for this host, which is back on release 1"), "{told}");
+    assert!(told.contains("release 2 failed on this host, which rolled back to release 1"), "{told}");
     assert_eq!(state(host), good);
     assert!(host.run("kpull apply").ok().contains("nothing to do"));
     let status = host.run("kpull status").ok();

@@ -295,7 +295,7 @@ fn a_release_that_fails_halfway_is_rolled_back_and_the_next_one_is_applied() {
     std::fs::write(&role, format!("{ROLE}\n[[command]]\nrun = [\"/bin/false\"]\nunless = [\"/bin/false\"]\n")).unwrap();
     world.release("a command that fails");
     let failed = host.run("kpull apply").fails(3);
-    assert!(failed.contains("/bin/false") && failed.contains("back on release 1"), "{failed}");
+    assert!(failed.contains("/bin/false") && failed.contains("rolled back to release 1"), "{failed}");
     host.run("grep -q 'maxconn 4000' /etc/haproxy/haproxy.cfg").ok();
     let status = host.run("kpull status").ok();
     assert!(status.contains("stays on    release 1, and not 2") && !status.contains("pending"), "{status}");

@@ -355,7 +355,7 @@ fn a_unit_that_never_starts_and_a_job_that_never_begins_roll_the_release_back() 
         for part in parts {
             assert!(told.contains(part), "{part}: {told}");
         }
-        assert!(told.contains("which is back on release"), "{told}");
+        assert!(told.contains("which rolled back to release"), "{told}");
         assert_eq!(state(host, "app"), "active");
         assert_eq!(host.run("cat /etc/systemd/system/app.service").ok(), "[Service]\nExecStart=/bin/sleep infinity");
         world.converges();

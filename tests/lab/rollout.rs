@@ -156,7 +156,7 @@ fn a_bad_release_that_passes_the_canary_reaches_one_host_of_the_second_wave() {
     let said = world.rounds(6);
     assert_eq!(world.state(), two_touched(), "{said:#?}");
     assert!(
-        said[2].contains("waits for its turn with release 2: stopped by h2 (wave 2): it was no good there"),
+        said[2].contains("waits for its turn with release 2: stopped by h2 (wave 2): the release failed there"),
         "{}",
         said[2]
     );

@@ -139,7 +139,7 @@ fn the_tutorial_shows_the_output_of_its_commands() {
     }
     assert!(page == made, "KPULL_BLESS=1 writes the page anew\n{}", differences(&page, &made));
     assert!(
-        made.contains("release 3 was not good for this host, which is back on release 2"),
+        made.contains("release 3 failed on this host, which rolled back to release 2"),
         "the page shows a way back"
     );
 }

@@ -276,10 +276,7 @@ fn a_release_that_can_not_be_applied_whole_is_rolled_back_and_tried_at_most_twic
     tree.write("proc/self", "no directory");
     let error = tree.kpull("apply --json").exits(3).error();
     assert!(
-        error["error"]
-            .as_str()
-            .unwrap()
-            .starts_with("release 2 was not good for this host, which is back on release 1"),
+        error["error"].as_str().unwrap().starts_with("release 2 failed on this host, which rolled back to release 1"),
         "{error}"
     );
     assert_eq!(tree.read("etc/a"), "good\n");

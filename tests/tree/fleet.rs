@@ -297,7 +297,7 @@ fn a_status_without_a_destination_is_a_configuration_error() {
     let fleet = Fleet::new();
     fleet.configure("every = \"5m\"\n");
     let error = fleet.tree.kpull("apply --json").exits(1).error();
-    assert_eq!(error["error"], "[status] says nowhere to tell it");
+    assert_eq!(error["error"], "[status] has no destination");
     assert!(error["file"].as_str().unwrap().ends_with("kpull.toml"));
 }
 

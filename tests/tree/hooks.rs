@@ -144,7 +144,7 @@ fn a_hook_that_fails_or_hangs_stops_nothing() {
 #[test]
 fn an_invalid_hook_is_a_configuration_error() {
     for (hook, error) in [
-        ("on = []\ncommand = [\"true\"]\n", "a hook is told of nothing"),
+        ("on = []\ncommand = [\"true\"]\n", "a hook has no events"),
         ("on = [\"change\"]\n", "a hook needs either `command` or `post`"),
         ("on = [\"change\"]\ncommand = []\n", "`command` names no program"),
         (

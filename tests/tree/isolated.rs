@@ -50,7 +50,7 @@ fn names_the_profile(output: &Output) {
     let text = error["error"].as_str().unwrap();
     assert!(text.contains("/home/bob/.profile"), "{error}");
     let help = error["help"].as_str().unwrap();
-    assert!(help.contains("left out, since it depends on this: file:/home/bob/.profile.d"), "{error}");
+    assert!(help.contains("left out because it depends on this: file:/home/bob/.profile.d"), "{error}");
 }
 
 #[test]
@@ -126,13 +126,13 @@ fn a_release_that_causes_the_fault_is_rolled_back_to_the_last_good_one() {
         tree.write("srv/full/mine", "mine\n").write("etc/first", "drift\n");
         site.role("base", &format!("{}{fault}", ROLE.replace("1\\n", "2\\n"))).sign();
         let applied = tree.kpull("apply").exits(3);
-        assert!(applied.stderr.contains("back on release 1"), "{}", applied.stderr);
+        assert!(applied.stderr.contains("rolled back to release 1"), "{}", applied.stderr);
         assert_eq!((tree.read("etc/first"), tree.read("srv/last")), ("1\n".to_owned(), "1\n".to_owned()));
         // what is newer is named for as long as it is held back
         for command in ["plan", "apply"] {
             let output = tree.kpull(command).exits(0);
             assert!(output.stdout.contains("release 2 is held back until"), "{}", output.stdout);
-            let retry = format!("`kpull apply --retry --root {}` takes it all the same", tree.path().display());
+            let retry = format!("`kpull apply --retry --root {}` applies it anyway", tree.path().display());
             assert!(output.stdout.contains(&retry), "{}", output.stdout);
         }
     }

@@ -75,7 +75,7 @@ fn a_host_that_reaches_no_source_in_time_rolls_back_the_release_that_cut_it_off(
     owe(&tree, &json!({ "contact": "2000-01-01T00:00:00Z" }));
     let error = tree.kpull("apply --json").exits(3).error();
     let told = error["error"].as_str().unwrap();
-    assert!(told.starts_with("release 2 was not good for this host, which is back on release 1: no source"), "{told}");
+    assert!(told.starts_with("release 2 failed on this host, which rolled back to release 1: no source"), "{told}");
     assert_eq!(tree.read("etc/a"), "1\n");
     assert!(owes_nothing(&tree));
     assert_eq!(state(&tree, "generations/00000002")["good"], false);
@@ -101,7 +101,7 @@ fn a_release_that_a_run_died_in_is_rolled_back_but_not_one_that_was_only_seen() 
         tree.write("etc/a", "3\n");
         let error = tree.kpull("apply --json").exits(3).error();
         let told = error["error"].as_str().unwrap();
-        assert_eq!(told.contains("which is back on release 2"), was_begun, "{told}");
+        assert_eq!(told.contains("which rolled back to release 2"), was_begun, "{told}");
         assert_eq!(told.starts_with("no source can be reached since this host's network"), !was_begun, "{told}");
         assert_eq!(tree.read("etc/a"), if was_begun { "2\n" } else { "3\n" });
         // the last generation is to blame when nothing was begun after it
@@ -178,7 +178,7 @@ fn a_failure_that_the_earlier_release_has_too_does_not_count_as_a_try() {
     assert_ne!(own_fault, DEAD);
     release(&site, "2", &format!("{DEAD}{own_fault}"));
     let error = tree.kpull("apply --json").exits(3).error();
-    assert!(error["error"].as_str().unwrap().contains("and that is not well either"), "{error}");
+    assert!(error["error"].as_str().unwrap().contains("which is unhealthy too"), "{error}");
     let hold = state(&tree, "hold");
     assert_eq!(hold["tries"], 0);
     assert!(time(&hold["again"]) > time(&hold["since"]), "{hold}");
@@ -190,7 +190,7 @@ fn a_release_that_fails_before_its_first_change_is_rolled_back() {
     dead_end(&tree);
     site.role("base", &format!("{DEAD}{}", FILE.replace("RELEASE", "1"))).sign();
     let error = tree.kpull("apply --json").exits(3).error();
-    assert!(error["error"].as_str().unwrap().contains("which is back on release 1"), "{error}");
+    assert!(error["error"].as_str().unwrap().contains("which rolled back to release 1"), "{error}");
     assert_eq!(state(&tree, "hold")["not"], 2);
 }
 

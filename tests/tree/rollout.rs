@@ -275,7 +275,7 @@ fn a_release_that_fails_on_a_host_reaches_no_later_host() {
     let world = World::new("[rollout]\n[[rollout.wave]]\nhosts = [\"h2\"]\n");
     world.bad_release();
     assert_ne!(world.run(2, "apply").code, 0);
-    assert_eq!(world.waits(1), "release 2: stopped by h2 (wave 1): it was no good there");
+    assert_eq!(world.waits(1), "release 2: stopped by h2 (wave 1): the release failed there");
     assert_eq!(world.waits(3), "release 2: h1 goes first");
     assert_eq!(world.motd(), "1 1 1");
     // the next one is another matter
@@ -338,7 +338,7 @@ fn a_host_that_can_t_read_records_of_others_keeps_its_release() {
     tree.configure(&format!("[[source]]\ndir = {:?}\n", world.site.path()));
     tree.write("etc/motd", "edited\n");
     let output = world.run(2, "apply --json").exits(1);
-    assert_eq!(output.error()["error"], "this site has a [rollout], and this host can't read how the others are");
+    assert_eq!(output.error()["error"], "this site has a [rollout], and this host can't read the status of the others");
     assert_eq!(tree.read("etc/motd"), "1\n");
 }
 
@@ -418,7 +418,7 @@ fn a_release_with_a_status_destination_waits_for_hosts_that_report_there() {
     world.site.file("site.toml", format!("name = \"test\"\n{waves}"));
     let role = status_role(&world, world.dir.path().to_str().unwrap(), false);
     world.site.role("base", &format!("{}{role}", GOOD.replace("RELEASE", "2"))).sign();
-    let unheard = "release 2: stopped by h1 (wave 1): has never spoken";
+    let unheard = "release 2: stopped by h1 (wave 1): has never reported";
     assert_eq!(world.waits(2), unheard);
     // it tells with the configuration that it has when a run begins
     for expected in [unheard.to_owned(), String::new()] {

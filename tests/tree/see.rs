@@ -103,7 +103,7 @@ fn diff_of_a_missing_generation_or_release_is_an_error() {
     assert_eq!(error["error"], "there is no generation 7");
     std::fs::remove_dir_all(tree.at("var/lib/kpull/releases")).unwrap();
     let error = tree.kpull("diff --json").exits(1).error();
-    assert_eq!(error["error"], "the release of generation 1 is not kept any more");
+    assert_eq!(error["error"], "the release of generation 1 is no longer stored");
 }
 
 /// Runs `kpull WORDS` on the tree with these variables, and without what the machine says of colours.
@@ -150,7 +150,7 @@ fn plan_shows_changes_by_role_and_what_to_do_next() {
     assert_eq!(lines[7], format!("next: `kpull apply --root {root}` makes these changes"));
     let applied = with(&tree, "apply", &[]).exits(0).stdout;
     let next =
-        format!("next: `kpull verify --root {root}` asks every probe; `kpull rollback --root {root}` goes back\n");
+        format!("next: `kpull verify --root {root}` runs every probe; `kpull rollback --root {root}` goes back\n");
     assert!(applied.ends_with(&next), "{applied}");
 }
 

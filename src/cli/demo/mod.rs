@@ -168,7 +168,7 @@ impl DemoSetup {
         let report = Text::new(true);
         let agent = self.agent(host, &report)?;
         let _lock = agent.store.lock()?;
-        let taken = agent.take(false)?;
+        let taken = agent.select(false)?;
         let planned = taken.catalog.then(|catalog| plan(&agent.host, &agent.store, catalog, &taken.stamp.digest))?;
         let serial = planned.manifest().serial;
         crate::cli::plan::tell(planned.into_inner(), Some(serial), Instant::now(), &report).map(drop)

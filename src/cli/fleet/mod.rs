@@ -176,7 +176,7 @@ fn newest(lines: &[Line<'_>], published: Option<u64>, sets: &[KeySet], now: Time
 fn counts(lines: &[Line<'_>], newest: u64) -> String {
     let mut counts: BTreeMap<HostState, usize> = BTreeMap::new();
     lines.iter().for_each(|line| *counts.entry(line.state).or_default() += 1);
-    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
+    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     format!("{} hosts, release {newest}: {}", lines.len(), counts.join(", "))
 }
 
@@ -202,7 +202,7 @@ fn table(lines: &[Line<'_>], newest: u64, now: Timestamp) {
         let seen = record.as_ref().map_or("never".to_owned(), |record| ago(record.time));
         let says = record.as_ref().map_or_else(|| vec![why.clone()], |record| record.says(now));
         let says = says.join("; ").replace('\n', "; ");
-        let line = format!("{host:<wide$}  {release:>7}  {:<11}  {seen:<12}  {says}", state.word());
+        let line = format!("{host:<wide$}  {release:>7}  {state:<11}  {seen:<12}  {says}");
         print(line.trim_end());
     }
     print(&counts(lines, newest));

@@ -62,7 +62,7 @@ fn first(record: &Record) -> Option<(&str, &Ending)> {
 
 fn row(line: &Line<'_>, newest: u64, now: Timestamp) -> String {
     let Line { host, state, record, why } = line;
-    let word = state.word();
+    let word = state.to_string();
     let none = || "<span class=\"none\">–</span>".to_owned();
     let [release, program, drift, certificates, heard] = match record {
         None => [none(), none(), none(), none(), "never".to_owned()],

@@ -86,7 +86,7 @@ impl Graph {
         }
         let report = Text::new(false);
         let agent = self.host.agent(&report)?;
-        let site = agent.kept_site()?.ok_or_else(|| {
+        let site = agent.cached_site()?.ok_or_else(|| {
             Error::new(code::SITE, "there is no site here, and this host has no release yet").help("say --site DIR")
         })?;
         let name = self.wanted().unwrap_or(&agent.name);

@@ -1,0 +1,78 @@
+//! A host with its configuration and its state: what a run works with.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::error::{Error, Result, code};
+use crate::host::Host;
+use crate::net;
+use crate::report::Report;
+use crate::resolve::Facts;
+use crate::sandbox::Web;
+use crate::site::Site;
+use crate::store::Store;
+
+/// A host with its configuration and its state.
+pub struct Agent<'a> {
+    /// The configuration.
+    pub config: Config,
+    /// Where it was read from.
+    pub config_path: PathBuf,
+    /// The machine, or a tree.
+    pub host: Host,
+    /// Its state directory.
+    pub store: Store,
+    /// Where events go.
+    pub report: &'a dyn Report,
+    /// The host's name in the site.
+    pub name: String,
+    /// Why this run does not apply the newest release yet, when other hosts go first.
+    pub waits: RefCell<Option<String>>,
+}
+
+/// What is recorded of a release when it is applied.
+#[derive(Clone, Debug, Default)]
+pub struct ReleaseStamp {
+    /// SHA-256 of its manifest, in hex.
+    pub digest: String,
+    /// When it was signed.
+    pub created: Timestamp,
+    /// Who signed it.
+    pub signers: Vec<String>,
+    /// The number of the key set that has the signers.
+    pub keys: u64,
+    /// Why this release, when it is not the newest.
+    pub back: Option<String>,
+    /// The deadline for reaching a source again, if the host gets cut off; `None` when none was reached before either.
+    pub confirm_by: Option<Timestamp>,
+}
+
+impl<'a> Agent<'a> {
+    /// Opens a host. `root` is `/` or a tree; `name` overrides the configured host name.
+    pub fn open(root: &Path, config: &Path, name: Option<&str>, report: &'a dyn Report) -> Result<Self> {
+        let config_path = config.to_owned();
+        let config = Config::load(config, root)?;
+        let mut host = Host::open(root)?;
+        host.web = Box::new(Web::new(net::Options::default(), &config.sandbox.require));
+        let mut store = Store::open(&config.state(&host))?;
+        store.net = Box::new(Web::new(config.artifacts.net(), &config.sandbox.require));
+        store.mirrors.clone_from(&config.artifacts.mirrors);
+        store.only_mirrors = config.artifacts.only_mirrors;
+        let hostname = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+        let name = name.map(str::to_owned).or_else(|| config.host.clone()).or_else(hostname).ok_or_else(|| {
+            Error::new(code::NAME, "this host has no name").help("set `host` in kpull.toml, or use --host NAME")
+        })?;
+        Ok(Self { config, config_path, host, store, report, name, waits: RefCell::default() })
+    }
+
+    /// The facts of this host, for a site.
+    pub fn facts(&self, site: &Site) -> Result<Facts> {
+        if self.host.is_live() {
+            return Facts::of_machine(&self.host);
+        }
+        Facts::assumed(&self.name, site.find_host(&self.name)?.address, Some(&self.host))
+    }
+}

@@ -1,0 +1,48 @@
+//! Restores what no role wants any more.
+
+use crate::engine::prior::{Orphan, PruneOrder};
+use crate::engine::run::Run;
+use crate::error::Result;
+use crate::kind::{Change, Effect, Trigger};
+use crate::report::Event;
+
+impl Run<'_> {
+    /// Restores the orphans whose turn it is. A failure is reported, and tried again by the next run.
+    pub(super) fn restore_all(&mut self, orphans: &[(Orphan, Option<Change>)], order: PruneOrder) -> Result<()> {
+        for (at, (orphan, _)) in orphans.iter().enumerate().filter(|(_, (orphan, _))| orphan.order == order) {
+            match self.restore(orphan, orphans.get(at + 1..).unwrap_or_default()) {
+                Ok(()) => self.prior.forget(&orphan.claim),
+                Err(error) if !error.passes() && !error.is_of_machine() => {
+                    self.orphans_stay = true;
+                    self.report.event(&Event::Lost(&orphan.id, &error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores one orphan, and with it those of the `others` that change along with it.
+    fn restore(&mut self, orphan: &Orphan, others: &[(Orphan, Option<Change>)]) -> Result<()> {
+        let item = &orphan.item;
+        let observed = item.resource.observe(self.work)?;
+        let Some(change) = observed.or_else(|| orphan.restart(!self.changes.is_empty())) else { return Ok(()) };
+        let ids = item.resource.along(self.work);
+        // an orphan that can't be observed is reported in its own turn
+        let observe = |orphan: &Orphan| orphan.item.resource.observe(self.work).ok();
+        let along = others.iter().map(|(other, _)| other).filter(|other| ids.contains(&other.item.id));
+        let mut along: Vec<(&Orphan, Change)> = along.filter_map(|other| Some((other, observe(other)??))).collect();
+        along.retain(|(_, change)| change.what == Effect::Removed);
+        let all = std::iter::once(orphan).chain(along.iter().map(|(other, _)| *other));
+        let triggers: Vec<(&str, Trigger)> =
+            all.flat_map(|one| &one.triggers).map(|(id, trigger)| (id.as_str(), *trigger)).collect();
+        self.expect(item, &triggers)?;
+        self.make(item, Some(&orphan.claim), &change)?;
+        along.retain(|(other, _)| matches!(observe(other), Some(None)));
+        self.done(item, change);
+        for (other, change) in along {
+            self.done(&other.item, change);
+        }
+        Ok(())
+    }
+}
