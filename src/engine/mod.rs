@@ -8,6 +8,7 @@ mod fault;
 mod gates;
 pub mod gc;
 mod lock;
+pub mod orphan;
 mod plan;
 pub mod prior;
 mod restore;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::check;
 use crate::engine::fault::LeftOut;
-use crate::engine::prior::{Orphan, PriorStates};
+use crate::engine::orphan::Orphan;
+use crate::engine::prior::PriorStates;
 use crate::error::{Error, Result, mask};
 use crate::host::Host;
 use crate::kind::package::remove_together;

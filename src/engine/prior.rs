@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::error::{Error, Place, Result};
 use crate::host::Host;
 use crate::host::root::FileType;
 use crate::kind::prior_state::{self, PriorState, PriorUnit};
 use crate::kind::sysctl::Sysctl;
 use crate::kind::unit::starts_others;
-use crate::kind::{Change, Claim, Item, Phase, Resource, Trigger, Work};
+use crate::kind::{Claim, Item, Phase, Resource, Trigger, Work};
 use crate::store::Store;
 
 const FILE: &str = "before.json";
@@ -71,53 +72,6 @@ pub struct PriorStates {
     is_changed: bool,
     /// What must go before something of another type can take its place, by [`PriorStates::orphans`]; with the id of that.
     obstacles: BTreeMap<Claim, String>,
-}
-
-/// Something that no role wants any more, to be restored.
-#[derive(Debug)]
-pub struct Orphan {
-    /// What the resource owned.
-    pub claim: Claim,
-    /// The resource that owned it.
-    pub id: String,
-    /// The resource that restores it.
-    pub item: Item,
-    /// When it is restored.
-    pub order: PruneOrder,
-    /// Units that the restoration triggers.
-    pub triggers: Vec<(String, Trigger)>,
-}
-
-/// When in a run an orphan is restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PruneOrder {
-    /// Before everything else: a unit that is to stop.
-    First,
-    /// After the files, and before the first unit or command.
-    Middle,
-    /// After all units: a unit that ran before, and packages.
-    Last,
-}
-
-impl Orphan {
-    /// The restart of a unit that ran before and still runs, when what it runs with is restored.
-    pub fn restart(&self, with_others: bool) -> Option<Change> {
-        let is_due = with_others && self.order == PruneOrder::Last && self.item.about.kind == "unit";
-        is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
-    }
-
-    /// The path that it is about.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.claim.any_path().map(Path::to_owned)
-    }
-
-    /// The removal of a directory that has nothing in it but `removed` paths.
-    pub fn removal_once_empty(&self, removed: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
-        let Some(path) = self.path().filter(|_| self.item.about.kind == "absent") else { return Ok(None) };
-        let names = host.root.names(&path)?;
-        let all = !names.is_empty() && names.iter().all(|name| removed.contains(&path.join(name)));
-        Ok(all.then(|| Change::removal("remove the directory")))
-    }
 }
 
 impl PriorStates {
@@ -577,20 +531,6 @@ mod tests {
         assert_eq!(before.save_edits(&items[0], None, &work).unwrap(), [""; 0]);
     }
 
-    #[test]
-    fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_restored() {
-        let orphan = |role: &str, order: PruneOrder| {
-            let item = catalog(role).unwrap().items.into_iter().next().unwrap();
-            Orphan { claim: Claim::thing("m", "x"), id: item.id.clone(), item, order, triggers: Vec::new() }
-        };
-        let unit = "[[unit]]\nname = 'x.service'\n";
-        let restart = orphan(unit, PruneOrder::Last).restart(true).unwrap();
-        assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
-        assert!(orphan(unit, PruneOrder::Last).restart(false).is_none());
-        assert!(orphan(unit, PruneOrder::First).restart(true).is_none());
-        assert!(orphan(X, PruneOrder::Last).restart(true).is_none());
-    }
-
     /// The role's package, which comes first, and what it has.
     fn with_package(tree: &TestTree, test: impl FnOnce(&Work<'_>)) {
         tree.with(&format!("[[package]]\nname = 'p'\n{X}{Y}"), |work| {
@@ -679,29 +619,6 @@ mod tests {
             file.set_len(size).unwrap();
             assert_eq!(tree.with("", |work| digest("/etc/x".as_ref(), work).unwrap()).is_some(), read, "{size}");
         }
-    }
-
-    #[test]
-    fn a_directory_goes_when_all_that_is_in_it_goes() {
-        let tree = tree();
-        std::fs::create_dir(tree.dir.path().join("empty")).unwrap();
-        let empties = |role: &str, path: &str, removed: &[&str]| {
-            let item = catalog(role).unwrap().items.remove(0);
-            let orphan = Orphan {
-                claim: Claim::path(path),
-                id: "x".into(),
-                item,
-                order: PruneOrder::Middle,
-                triggers: Vec::new(),
-            };
-            let removed = removed.iter().map(PathBuf::from).collect();
-            orphan.removal_once_empty(&removed, &tree.host).unwrap().map(|change| change.summary)
-        };
-        let absent = "[[absent]]\npath = '/etc'\n";
-        assert_eq!(empties(absent, "/etc", &["/etc/x"]).as_deref(), Some("remove the directory"));
-        assert_eq!(empties(absent, "/etc", &["/etc/y"]), None);
-        assert_eq!(empties(absent, "/empty", &[]), None, "observing it shows that");
-        assert_eq!(empties(X, "/etc", &["/etc/x"]), None);
     }
 
     #[test]

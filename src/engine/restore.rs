@@ -1,6 +1,6 @@
 //! Restores what no role wants any more.
 
-use crate::engine::prior::{Orphan, PruneOrder};
+use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::run::Run;
 use crate::error::Result;
 use crate::kind::{Change, Effect, Trigger};

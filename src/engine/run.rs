@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::engine::fault::{LeftOut, needed};
+use crate::engine::orphan::{Orphan, PruneOrder};
 use crate::engine::plan::{difference, locate};
-use crate::engine::prior::{Orphan, PriorStates, PruneOrder};
+use crate::engine::prior::PriorStates;
 use crate::engine::slot::Slots;
 use crate::error::{Error, Result};
 use crate::host::{is_firewall_file, is_unit_file};

@@ -1,0 +1,103 @@
+//! Orphans: what no role wants any more, and when in a run it is restored.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::kind::{Change, Claim, Item, Trigger};
+
+/// Something that no role wants any more, to be restored.
+#[derive(Debug)]
+pub struct Orphan {
+    /// What the resource owned.
+    pub claim: Claim,
+    /// The resource that owned it.
+    pub id: String,
+    /// The resource that restores it.
+    pub item: Item,
+    /// When it is restored.
+    pub order: PruneOrder,
+    /// Units that the restoration triggers.
+    pub triggers: Vec<(String, Trigger)>,
+}
+
+/// When in a run an orphan is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PruneOrder {
+    /// Before everything else: a unit that is to stop.
+    First,
+    /// After the files, and before the first unit or command.
+    Middle,
+    /// After all units: a unit that ran before, and packages.
+    Last,
+}
+
+impl Orphan {
+    /// The restart of a unit that ran before and still runs, when what it runs with is restored.
+    pub fn restart(&self, with_others: bool) -> Option<Change> {
+        let is_due = with_others && self.order == PruneOrder::Last && self.item.about.kind == "unit";
+        is_due.then(|| Change { trigger: Some(Trigger::Restart), ..Change::new("restart") })
+    }
+
+    /// The path that it is about.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.claim.any_path().map(Path::to_owned)
+    }
+
+    /// The removal of a directory that has nothing in it but `removed` paths.
+    pub fn removal_once_empty(&self, removed: &HashSet<PathBuf>, host: &Host) -> Result<Option<Change>> {
+        let Some(path) = self.path().filter(|_| self.item.about.kind == "absent") else { return Ok(None) };
+        let names = host.root.names(&path)?;
+        let all = !names.is_empty() && names.iter().all(|name| removed.contains(&path.join(name)));
+        Ok(all.then(|| Change::removal("remove the directory")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::TestTree;
+    use crate::resolve::testing::catalog;
+
+    const FILE: &str = "[[file]]\npath = '/etc/x'\ncontent = 'x'\n";
+
+    #[test]
+    fn only_a_unit_that_ran_before_is_restarted_when_what_it_runs_with_is_restored() {
+        let orphan = |role: &str, order: PruneOrder| {
+            let item = catalog(role).unwrap().items.into_iter().next().unwrap();
+            Orphan { claim: Claim::thing("m", "x"), id: item.id.clone(), item, order, triggers: Vec::new() }
+        };
+        let unit = "[[unit]]\nname = 'x.service'\n";
+        let restart = orphan(unit, PruneOrder::Last).restart(true).unwrap();
+        assert_eq!((restart.summary.as_str(), restart.trigger), ("restart", Some(Trigger::Restart)));
+        assert!(orphan(unit, PruneOrder::Last).restart(false).is_none());
+        assert!(orphan(unit, PruneOrder::First).restart(true).is_none());
+        assert!(orphan(FILE, PruneOrder::Last).restart(true).is_none());
+    }
+
+    #[test]
+    fn a_directory_goes_when_all_that_is_in_it_goes() {
+        let tree = TestTree::new();
+        std::fs::create_dir(tree.dir.path().join("etc")).unwrap();
+        std::fs::write(tree.dir.path().join("etc/x"), "theirs").unwrap();
+        std::fs::create_dir(tree.dir.path().join("empty")).unwrap();
+        let empties = |role: &str, path: &str, removed: &[&str]| {
+            let item = catalog(role).unwrap().items.remove(0);
+            let orphan = Orphan {
+                claim: Claim::path(path),
+                id: "x".into(),
+                item,
+                order: PruneOrder::Middle,
+                triggers: Vec::new(),
+            };
+            let removed = removed.iter().map(PathBuf::from).collect();
+            orphan.removal_once_empty(&removed, &tree.host).unwrap().map(|change| change.summary)
+        };
+        let absent = "[[absent]]\npath = '/etc'\n";
+        assert_eq!(empties(absent, "/etc", &["/etc/x"]).as_deref(), Some("remove the directory"));
+        assert_eq!(empties(absent, "/etc", &["/etc/y"]), None);
+        assert_eq!(empties(absent, "/empty", &[]), None, "observing it shows that");
+        assert_eq!(empties(FILE, "/etc", &["/etc/x"]), None);
+    }
+}
