@@ -1,17 +1,19 @@
-# The same N templated files of 1 KiB for kpull and its peers; for the benches, which set `scratch`, `dir` (a directory in it), `n`, and
-# source this. Each tool has a world below $dir/TOOL, its files in $dir/TOOL/out, and a function that runs it once.
+# Creates the same N templated files of 1 KiB with kpull and with other tools. The benchmarks set `scratch`, `dir` (a directory in
+# $scratch) and `n`, and source this file. For each tool, TOOL_world writes the configuration to $dir/TOOL, and TOOL_run runs the tool
+# once, which writes the files to $dir/TOOL/out.
 target=x86_64-unknown-linux-musl
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kpull/target}
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/kpull/tools/peers
 
-# Installs what is missing of the commands, each given as COMMAND:PACKAGE.
+# Installs the packages of missing commands, each given as COMMAND:PACKAGE.
 need() {
     local pair packages=()
     for pair in "$@"; do [ -x "$(command -v "${pair%%:*}")" ] || packages+=("${pair#*:}"); done
     [ ${#packages[@]} = 0 ] || { apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${packages[@]}" >/dev/null; }
 }
 
-# Builds the release, and installs it in $scratch as a host has it: of a program that the linker has just written, more gets into memory.
+# Builds the release profile, and installs the program in $scratch as on a host, because a file that the linker has just written
+# uses more memory.
 install_kpull() {
     cargo build --quiet --release --target $target
     kpull=$scratch/bin/kpull
@@ -74,7 +76,7 @@ ansible_world() {
 }
 ansible_run() { ANSIBLE_HOME=$dir/ansible/home "$peers/bin/ansible-playbook" -i localhost, -e "ansible_python_interpreter=$peers/bin/python" "$dir/ansible/bench.yml"; }
 
-# A C program that does nothing but stat, or read and hash, the same files: what no tool can be faster than.
+# A C program that only runs stat on the same files, or reads and hashes them: the lower limit for any tool.
 floor_world() {
     cat > "$dir/floor.c" <<'C'
 #include <fcntl.h>
@@ -108,6 +110,6 @@ C
     gcc -O2 -Wno-deprecated-declarations -o "$dir/floor" "$dir/floor.c" -lcrypto
 }
 
-same() { # TOOL: whether it has made the files that kpull makes
+same() { # TOOL: whether the tool has written the same files as kpull
     cmp -s "$dir/kpull/out/f1" "$dir/$1/out/f1" && cmp -s "$dir/kpull/out/f$n" "$dir/$1/out/f$n" && cmp -s "$dir/kpull/out/f7" "$dir/$1/out/f7"
 }

@@ -1,15 +1,15 @@
-//! Numbers that differ from host to host, and are the same in each run of the simulation.
+//! Pseudorandom numbers that differ between hosts and are the same in each simulation.
 
 /// xorshift64*.
 pub struct Chance(u64);
 
 impl Chance {
-    /// That of one host.
+    /// The generator of one host.
     pub fn of(host: usize) -> Self {
         Self((host as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// A number up to `most`.
+    /// Returns a number from 0 to `most`.
     pub fn up_to(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

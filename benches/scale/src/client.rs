@@ -1,4 +1,4 @@
-//! One host's side of a run: a connection of its own, TLS from the start each time, and kpull's pauses between attempts.
+//! The client side of a run: a new connection, a full TLS handshake, and kpull's pauses between attempts.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -16,11 +16,11 @@ use crate::chance::Chance;
 const TIMEOUT: Duration = Duration::from_secs(20);
 const RETRIES: u32 = 3;
 
-/// Where to ask, and how.
+/// The server that hosts poll.
 pub struct Server {
     /// Its address.
     pub at: SocketAddrV4,
-    /// How to speak TLS with it, if at all.
+    /// The TLS configuration; `None` for plain HTTP.
     pub tls: Option<Arc<ClientConfig>>,
 }
 
@@ -71,16 +71,16 @@ pub struct Connection<'a> {
     stream: Option<Box<dyn Stream + 'a>>,
 }
 
-/// What a server answered.
+/// A response of a server.
 pub struct Answer {
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// Its `ETag`.
+    /// The `ETag` header; empty if there is none.
     pub etag: String,
 }
 
 impl<'a> Connection<'a> {
-    /// None yet, from this address, since every host has its own.
+    /// A connection from the host's own address, which the first request opens.
     pub fn new(server: &'a Server, wire: &'a Wire, from: Ipv4Addr) -> Self {
         Self { server, wire, from, stream: None }
     }
@@ -135,7 +135,7 @@ impl<'a> Connection<'a> {
         Ok(Answer { status, etag: field("etag") })
     }
 
-    /// Asks as often as kpull does, with its pauses; time runs `speed` times as fast.
+    /// Sends a request with kpull's number of retries and its pauses, divided by `speed`.
     pub fn ask(&mut self, request: &str, chance: &mut Chance, speed: u64) -> Option<Answer> {
         for made in 0..=RETRIES {
             match self.attempt(request) {

@@ -1,4 +1,4 @@
-//! The hosts: a thread each, which sleeps as the shipped timer does and runs as kpull does.
+//! The hosts: a thread for each, which waits like the shipped timer and polls like kpull.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,14 +10,14 @@ use crate::chance::Chance;
 use crate::client::{Connection, Server, Wire};
 use crate::record::addressed;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// 304.
+    /// Status 304.
     Quiet,
-    /// The new release is there.
+    /// The host has received the new release.
     News,
-    /// Nobody answered, after all attempts.
+    /// All attempts failed.
     Failed,
 }
 
@@ -28,31 +28,31 @@ pub struct Run {
     pub at: Instant,
     /// How long it took.
     pub took: Duration,
-    /// What it came to.
+    /// The result.
     pub end: End,
 }
 
-/// What all hosts share.
+/// The state that all hosts share.
 pub struct Fleet {
-    /// Whom they ask.
+    /// The server that they poll.
     pub server: Server,
-    /// A poll with no news, as kpull sent it.
+    /// A recorded poll of kpull without news.
     pub poll: String,
-    /// What kpull asked for after the pointer when there was news.
+    /// The recorded requests of kpull after a poll with news.
     pub news: Vec<String>,
-    /// How much faster time runs.
+    /// The factor by which all pauses are shorter.
     pub speed: u64,
     /// Milliseconds between the end of a run and the next.
     pub pause: AtomicU64,
-    /// Milliseconds that chance adds.
+    /// The maximum of the random delay in milliseconds.
     pub splay: AtomicU64,
-    /// How often all hosts were switched on at once.
+    /// How often all hosts have booted at once.
     pub boots: AtomicU64,
     /// Whether the simulation has ended.
     pub ended: AtomicBool,
-    /// Bytes and attempts.
+    /// Counters of bytes and failed attempts.
     pub wire: Wire,
-    /// Runs since somebody took them.
+    /// The runs of the current phase.
     pub runs: Mutex<Vec<Run>>,
 }
 
@@ -78,7 +78,7 @@ impl Fleet {
         let from = Ipv4Addr::new(127, 1, (host / 250) as u8, (host % 250) as u8 + 1);
         let wait =
             |chance: &mut Chance| (self.pause.load(Relaxed) + chance.up_to(self.splay.load(Relaxed))) / self.speed;
-        // anywhere in its first interval
+        // at a random time in the first interval
         let first = wait(&mut chance);
         let mut due = Instant::now() + Duration::from_millis(chance.up_to(first));
         let mut boots = 0;

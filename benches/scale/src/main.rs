@@ -1,8 +1,8 @@
-//! Plays thousands of hosts against one real nginx on the loopback interface, with the requests that kpull sends.
+//! Simulates thousands of hosts that use one real nginx on the loopback interface, with recorded requests of kpull.
 //!
 //!   kpull-scale DIR KPULL HOSTS SPEED [http|https|http-limit|https-limit]…
 //!
-//! `run` beside this makes DIR. Bounded: it ends after some ten minutes divided by SPEED.
+//! `benches/scale/run` creates DIR. The simulation takes about ten minutes, divided by SPEED.
 #![allow(clippy::disallowed_types, reason = "tests start programs as anybody does")]
 
 mod chance;
@@ -33,13 +33,13 @@ use record::{Forwarder, Traffic, addressed, path};
 const PAUSE: u64 = 60_000;
 const SPLAY: u64 = 15_000;
 
-/// What kpull sends: with no news, and after the pointer when there is some.
+/// The requests of kpull: a poll without news, and the requests after a poll with news.
 struct Recorded {
     quiet: String,
     news: Vec<String>,
 }
 
-/// Runs kpull for one host in a tree of its own, which asks through `forwarder`, and tells what went through.
+/// Runs kpull for one host in a tree, through `forwarder`, and returns the traffic.
 fn kpull(dir: &Path, program: &str, scheme: &str, forwarder: &Forwarder) -> Traffic {
     let etc = dir.join(scheme).join("etc/kpull");
     fs::create_dir_all(&etc).expect("a tree");
@@ -52,11 +52,11 @@ fn kpull(dir: &Path, program: &str, scheme: &str, forwarder: &Forwarder) -> Traf
     let began = Instant::now();
     let output = Command::new(program).args(["apply", "--root"]).arg(dir.join(scheme)).output().expect("kpull");
     assert!(output.status.success(), "kpull: {}", String::from_utf8_lossy(&output.stderr));
-    // what is still on its way through the forwarder
+    // the forwarder counts the last bytes
     thread::sleep(Duration::from_millis(200));
     let traffic = forwarder.take();
     println!(
-        "kpull over {scheme}: {} connections, {} bytes sent, {} got, {:.1} s",
+        "kpull over {scheme}: {} connections, {} bytes sent, {} received, {:.1} s",
         traffic.connections,
         traffic.sent.len(),
         traffic.got,
@@ -76,15 +76,15 @@ fn record(dir: &Path, program: &str, nginx: &Nginx) -> Recorded {
     publish(dir, 1);
     let (plain, tls) = (Forwarder::start(nginx.plain), Forwarder::start(nginx.tls));
     let new = kpull(dir, program, "http", &plain).heads();
-    println!("a new host asks {} times", new.len());
+    println!("a new host sends {} requests", new.len());
     let quiet = kpull(dir, program, "http", &plain);
-    let [quiet] = &quiet.heads()[..] else { panic!("a poll with no news is one request: {quiet:?}") };
+    let [quiet] = &quiet.heads()[..] else { panic!("a poll without news must be one request: {quiet:?}") };
     kpull(dir, program, "https", &tls);
     kpull(dir, program, "https", &tls);
-    println!("a poll with no news, as kpull sends it ({} bytes):\n{quiet}", quiet.len());
+    println!("a poll of kpull without news ({} bytes):\n{quiet}", quiet.len());
     publish(dir, 2);
     let news = kpull(dir, program, "http", &plain).heads();
-    println!("a host that takes the new release asks {} times", news.len());
+    println!("a host that gets the new release sends {} requests", news.len());
     assert_eq!(path(&news[0]), path(quiet));
     publish(dir, 1);
     Recorded { quiet: quiet.clone(), news: news[1..].to_vec() }
@@ -95,13 +95,13 @@ fn tls(dir: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(ca).expect("an authority");
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    // every run of kpull is a process of its own, which remembers no session
+    // each run of kpull is a new process without a stored session
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }
 
-/// What has been counted when a phase begins.
+/// The counters at the start of a phase.
 struct Mark {
     at: Instant,
     seconds: Option<f64>,
@@ -139,8 +139,8 @@ impl Simulation<'_> {
         thread::sleep(Duration::from_millis(seconds * 1000 / self.fleet.speed));
     }
 
-    /// Says what came since `mark`.
-    fn tell(&self, what: &str, mark: &Mark) {
+    /// Prints the results since `mark`.
+    fn print(&self, what: &str, mark: &Mark) {
         let elapsed = mark.at.elapsed().as_secs_f64();
         let runs: Vec<Run> = std::mem::take(&mut *self.fleet.runs.lock().expect("a lock"));
         let count = |end| runs.iter().filter(|run| run.end == end).count();
@@ -158,7 +158,7 @@ impl Simulation<'_> {
         let good = (quiet + news).max(1) as f64;
         println!(
             "{what}: {elapsed:.0} s, {quiet} quiet, {news} news, {failed} failed ({} attempts failed); {:.0}/s, busiest second {}; \
-             p50 {:.2} ms, p99 {:.1} ms, longest {:.0} ms; {:.0} bytes sent, {:.0} got for each",
+             p50 {:.2} ms, p99 {:.1} ms, longest {:.0} ms; {:.0} bytes sent, {:.0} received for each",
             attempts.load(Relaxed) - mark.failed,
             good / elapsed,
             busiest.iter().max().unwrap_or(&0),
@@ -185,7 +185,7 @@ impl Simulation<'_> {
     fn phase(&self, what: &str, seconds: u64) {
         let mark = self.mark(true);
         self.sleep(seconds);
-        self.tell(what, &mark);
+        self.print(what, &mark);
     }
 
     fn all(&mut self, dir: &Path) {
@@ -195,40 +195,40 @@ impl Simulation<'_> {
         self.nginx.stop();
         let mark = self.mark(false);
         self.sleep(80);
-        self.tell("away: connections refused", &mark);
+        self.print("stopped: connections refused", &mark);
         self.nginx.again();
-        self.phase("back: the first 5 s", 5);
-        self.phase("back: the minute after", 70);
+        self.phase("started again: the first 5 s", 5);
+        self.phase("started again: the minute after", 70);
 
         let mark = self.mark(true);
         self.nginx.hold();
         self.sleep(45);
-        self.tell("held: nobody answers", &mark);
+        self.print("suspended: no answers", &mark);
         let mark = self.mark(true);
         self.nginx.release();
         self.sleep(5);
-        self.tell("let go: the first 5 s", &mark);
-        self.phase("let go: the minute after", 75);
+        self.print("resumed: the first 5 s", &mark);
+        self.phase("resumed: the minute after", 75);
 
         let mark = self.mark(true);
         publish(dir, 2);
         self.sleep(85);
-        self.tell("a release to all", &mark);
+        self.print("a release for all hosts", &mark);
 
         let mark = self.mark(true);
         self.fleet.boots.fetch_add(1, Relaxed);
         self.hosts.iter().for_each(Thread::unpark);
         self.sleep(15);
-        self.tell("all switched on at once: the first 15 s", &mark);
-        self.phase("all switched on at once: the minute after", 65);
+        self.print("all hosts boot at once: the first 15 s", &mark);
+        self.phase("all hosts boot at once: the minute after", 65);
     }
 
-    /// More and more, until nginx has no more of its core.
+    /// Increases the rate of polls until nginx saturates its core.
     fn limit(&self) {
         self.fleet.splay.store(0, Relaxed);
         for rate in [500, 1000, 2000, 3000, 4000, 6000, 8000, 12000] {
             self.fleet.pause.store(self.hosts.len() as u64 * 1000 * self.fleet.speed / rate, Relaxed);
-            // anywhere in the first interval again
+            // at a random time in the first interval again
             self.fleet.splay.store(self.fleet.pause.load(Relaxed), Relaxed);
             self.fleet.boots.fetch_add(1, Relaxed);
             self.hosts.iter().for_each(Thread::unpark);
@@ -236,7 +236,7 @@ impl Simulation<'_> {
             thread::sleep(Duration::from_secs(2));
             let mark = self.mark(true);
             thread::sleep(Duration::from_secs(6));
-            self.tell(&format!("{rate}/s, as {} hosts make them", rate as u64 * (PAUSE + SPLAY / 2) / 1000), &mark);
+            self.print(&format!("{rate}/s, the rate of {} hosts", rate as u64 * (PAUSE + SPLAY / 2) / 1000), &mark);
         }
     }
 }

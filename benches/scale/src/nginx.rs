@@ -1,4 +1,4 @@
-//! One real nginx with one worker: started, ended, held still, and asked for the time that its worker spent on a processor.
+//! Starts, stops and suspends a real nginx with one worker, and measures the processor time of the worker.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -9,13 +9,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// An nginx that hands out `DIR/www` over http and https.
+/// An nginx that serves `DIR/www` over http and https.
 pub struct Nginx {
     dir: PathBuf,
     process: Child,
-    /// Where it listens.
+    /// The address for http.
     pub plain: SocketAddrV4,
-    /// Where it listens with TLS.
+    /// The address for https.
     pub tls: SocketAddrV4,
 }
 
@@ -40,7 +40,7 @@ fn spawn(dir: &Path, at: SocketAddrV4) -> Child {
 }
 
 impl Nginx {
-    /// What is in the documentation as the configuration that was measured.
+    /// Starts nginx with the configuration that the documentation shows.
     pub fn start(dir: &Path) -> Self {
         let (plain, tls, at) = (free(), free(), dir.display());
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -62,7 +62,7 @@ impl Nginx {
         children.split_whitespace().next().expect("a worker").parse().expect("a number")
     }
 
-    /// Seconds that the present worker has spent on a processor.
+    /// The processor time of the current worker, in seconds.
     pub fn seconds(&self) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", self.worker())).expect("schedstat");
         text.split(' ').next().expect("a field").parse::<f64>().expect("nanoseconds") / 1e9
@@ -72,23 +72,23 @@ impl Nginx {
         kill(Pid::from_raw(i32::try_from(id).expect("an id")), signal).expect("nginx runs");
     }
 
-    /// Ends it: connections are refused from now on.
+    /// Stops nginx, so that the kernel refuses connections.
     pub fn stop(&mut self) {
         self.signal(self.process.id(), Signal::SIGTERM);
         self.process.wait().expect("nginx ends");
     }
 
-    /// Starts it again.
+    /// Starts nginx again.
     pub fn again(&mut self) {
         self.process = spawn(&self.dir, self.plain);
     }
 
-    /// Keeps its worker from doing anything: connections are taken by the kernel, and nobody answers.
+    /// Suspends the worker: the kernel accepts connections, and nginx does not answer.
     pub fn hold(&self) {
         self.signal(self.worker(), Signal::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Resumes the worker.
     pub fn release(&self) {
         self.signal(self.worker(), Signal::SIGCONT);
     }

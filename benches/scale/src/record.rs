@@ -1,24 +1,24 @@
-//! What kpull really sends: a forwarder between it and nginx that keeps the requests and counts the bytes.
+//! Records the requests of kpull: a forwarder between kpull and nginx that stores requests and counts bytes.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What went through.
+/// The recorded traffic.
 #[derive(Default, Debug, Clone)]
 pub struct Traffic {
-    /// Every byte of the client's, connection after connection.
+    /// All bytes that the client has sent, one connection after the other.
     pub sent: Vec<u8>,
-    /// How many bytes came back.
+    /// The number of received bytes.
     pub got: u64,
-    /// How many connections it took.
+    /// The number of connections.
     pub connections: u64,
 }
 
-/// Listens, and hands on.
+/// A TCP forwarder that records.
 pub struct Forwarder {
-    /// Where it listens.
+    /// The address on which it listens.
     pub at: SocketAddrV4,
     traffic: Arc<Mutex<Traffic>>,
 }
@@ -35,7 +35,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut seen: impl FnMut(&[u8])) {
 }
 
 impl Forwarder {
-    /// Hands on to `to`.
+    /// Starts a forwarder to `to`.
     pub fn start(to: SocketAddrV4) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().expect("an address").port());
@@ -56,26 +56,26 @@ impl Forwarder {
         Self { at, traffic }
     }
 
-    /// What went through since this was asked last.
+    /// Returns the traffic since the last call.
     pub fn take(&self) -> Traffic {
         std::mem::take(&mut self.traffic.lock().expect("a lock"))
     }
 }
 
 impl Traffic {
-    /// The heads of its requests.
+    /// The heads of the requests.
     pub fn heads(&self) -> Vec<String> {
         let text = String::from_utf8(self.sent.clone()).expect("requests without a body are text");
         text.split_inclusive("\r\n\r\n").map(str::to_owned).collect()
     }
 }
 
-/// The path that a request asks for.
+/// The path of a request.
 pub fn path(head: &str) -> &str {
     head.split(' ').nth(1).expect("a request line")
 }
 
-/// The same request for another server, and with another condition if it has one.
+/// The same request with another `Host` header and, if it has one, another `If-None-Match`.
 pub fn addressed(head: &str, host: SocketAddrV4, etag: &str) -> String {
     let line = |line: &str| match line.split_once(": ").map(|(name, _)| name) {
         Some(name) if name.eq_ignore_ascii_case("host") => format!("{name}: {host}\r\n"),
